@@ -1,0 +1,247 @@
+"""The seam: what every place that content lives in promises to the engine, and nothing else.
+
+The engine sees `Source`, `Sink`, `Cache` and `Journal`; a transport implements the first two, the store the
+other two. Engine and transports never import each other: they meet in `mirror.py`.
+
+Contracts that hold everywhere
+------------------------------
+
+*Chunk.* Bytes in order, at least one byte each, of any length: nobody re-chunks. A `memoryview` is valid
+only until the iterator is advanced; who wants to keep it copies it.
+
+*Body.* A function from an offset in bytes to an async context manager over the chunks from that offset to the
+end. Calling it twice reads twice, so whoever holds a Body can retry and resume. A Body never completes wrong
+content: from offset 0 it withholds the last block until size and digest of the whole have matched, else it
+raises IntegrityError instead of ending; so a peer that needs the last byte to commit can't commit a blob that
+is not the blob. From an offset above 0 it promises the same only if what lies below has been verified by the
+one who serves it (a store); a pass-through from a registry does not, and its reader has to (`Verifier`).
+Leaving the context early abandons the read and frees its connection or file; it never blocks on a peer.
+
+*Cancellation.* Every `async` method may be cancelled at any await. After that nothing half-done is visible:
+no tag points at missing content, no blob exists under a digest that its bytes don't have. What was begun is
+either taken back (an upload session is deleted) or written down (in the journal) to go on from later.
+
+*Errors.* Only `blobflow.errors` leave a method. What can be retried without a body (HEAD, GET of a manifest,
+mount, put) has been retried inside by the transport's own table before its error gets out; a body is retried
+by the engine, through its Body.
+
+*Concurrency.* All methods may be called concurrently, also for the same content. Two pushes of one blob both
+succeed.
+
+A Source or a Sink is one `Site`: a repository of a registry, or a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from blobflow.errors import DigestMismatch, SizeMismatch
+from blobflow.oci import Descriptor, Digest, hasher_for
+
+Chunk = bytes | memoryview
+Chunks = AsyncIterator[Chunk]
+Body = Callable[[int], AbstractAsyncContextManager[Chunks]]
+
+
+class Site(msgspec.Struct, frozen=True, order=True):
+    """Where content lives: a registry's host and one of its repositories (or a transport and a path).
+
+    Sites have a total order, so that every choice among them is the same in every run.
+    """
+
+    registry: str
+    repository: str
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.repository}"
+
+
+class Source(Protocol):
+    """Where content is read from."""
+
+    async def resolve(self, name: str) -> Descriptor:
+        """The manifest that a tag or digest names, at the cost of one small request ([end-3], HEAD).
+
+        Promises digest, media type and size; where the place does not tell the digest, the manifest is read
+        and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
+        """
+        ...
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """The manifest's raw bytes, verified against its digest and, unless it is 0, its size ([end-3], GET).
+
+        Never more than MAX_MANIFEST_BYTES. Raises NotFound, IntegrityError, UnsupportedContent (too large).
+        """
+        ...
+
+    def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
+        """The blob's bytes `offset` ≤ i < `end` (None: its size), as the place serves them ([end-2]).
+
+        Not verified: the engine wraps it. A place that can't seek serves an offset by reading past what is
+        before it. Raises NotFound on entry; ConnectionLost or TimedOut while iterating, and SizeMismatch as
+        soon as the place announces another size than the descriptor.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where content is put."""
+
+    async def resolve(self, name: str) -> Descriptor:
+        """As `Source.resolve`: what the tag or digest names here now."""
+        ...
+
+    async def vacant(self) -> bool:
+        """True only when it is certain that nothing is here, at the cost of at most one small request.
+
+        False is always a safe answer. The survey then asks for nothing more here.
+        """
+        ...
+
+    async def has(self, content: Descriptor) -> bool:
+        """Whether this site holds the blob ([end-2], HEAD) or, by its media type, the manifest ([end-3])."""
+        ...
+
+    async def mount(self, blob: Descriptor, origin: Site) -> bool:
+        """Take the blob over from another repository of this registry ([end-11]).
+
+        True: it is here now. False: the registry would not, for whatever reason but a failure that retrying
+        may mend; the caller pushes. If the refusal opened an upload session, the next `push` of this blob
+        uses it; one that is never used is cancelled when the sink's session closes.
+        """
+        ...
+
+    async def push(self, blob: Descriptor, body: Body) -> None:
+        """Put the blob's bytes here and have the place confirm its digest ([end-4a]…[end-6]).
+
+        Opens `body` at least once, at whatever offset the place goes on from. On return the blob is there.
+        On any error, and on cancel, it is either there whole or not at all.
+        """
+        ...
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
+        """Put the manifest byte for byte under its digest, or under each of `tags` in turn ([end-7]).
+
+        Raises Rejected with `missing` where the place says which children it lacks.
+        """
+        ...
+
+
+class Cache(Protocol):
+    """The store as the engine sees it: what must be read by several is read once."""
+
+    async def has(self, blob: Descriptor) -> bool:
+        """Whether the blob is held whole, verified when it came in."""
+        ...
+
+    def body(self, blob: Descriptor) -> Body:
+        """A Body over a blob that is held. Raises NotFound on opening if it is gone by then."""
+        ...
+
+    def share(self, blob: Descriptor, body: Body, *, keep: bool = False) -> AbstractAsyncContextManager[Body]:
+        """Read `body` once, for any number of concurrent and later readers.
+
+        The first to enter starts the one writer; every entrant gets a Body that reads behind it from any
+        offset, at its own pace. A failure of the writer reaches every reader as the writer's error. While
+        anyone is inside, the blob is leased; when the last leaves it is dropped, unless `keep`.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """What must outlive the process. Every call is short and synchronous; losing all of it is never wrong,
+    only slower."""
+
+    def put_recorded(self, site: Site, root: Digest, chosen: str) -> bool:
+        """Whether an earlier run put this root, with the same choice of platforms, there."""
+        ...
+
+    def record_put(self, site: Site, root: Digest, chosen: str) -> None: ...
+
+    def forget_put(self, site: Site, root: Digest) -> None: ...
+
+    def note(self, origin: str, key: str) -> str | None:
+        """What was learnt of a host (which upload form worked, whether it takes sparse indexes)."""
+        ...
+
+    def record_note(self, origin: str, key: str, value: str) -> None: ...
+
+
+class NullJournal:
+    """Remembers nothing; for a run that must leave no trace."""
+
+    def put_recorded(self, site: Site, root: Digest, chosen: str) -> bool:
+        return False
+
+    def record_put(self, site: Site, root: Digest, chosen: str) -> None:
+        return None
+
+    def forget_put(self, site: Site, root: Digest) -> None:
+        return None
+
+    def note(self, origin: str, key: str) -> str | None:
+        return None
+
+    def record_note(self, origin: str, key: str, value: str) -> None:
+        return None
+
+
+SourceAt = Callable[[Site], Source]
+SinkAt = Callable[[Site], Sink]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Verifier:
+    """Hashes and counts bytes as they pass, and says at the last one whether they are the blob. Sans-IO.
+
+    Feed every chunk in order; `feed` returns only if the chunk may be passed on, so withholding the last block
+    is built in: the chunk that completes the size is released only when the digest has matched.
+    """
+
+    __slots__ = ("_blob", "_hasher", "_what", "received")
+
+    def __init__(self, blob: Descriptor, what: str = "") -> None:
+        self._blob = blob
+        self._what = what or f"blob {blob.digest}"
+        self._hasher = hasher_for(blob.digest)
+        self.received = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.received == self._blob.size
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take a chunk. Raises SizeMismatch when it goes past the size, DigestMismatch when it ends wrong."""
+        self.received += len(chunk)
+        if self.received > self._blob.size:
+            raise SizeMismatch(self._what, expected=self._blob.size, actual=self.received)
+        self._hasher.update(chunk)
+        if self.received == self._blob.size:
+            self._check()
+
+    def finish(self) -> None:
+        """Call at the end. Raises SizeMismatch if bytes are missing; checks the digest of an empty blob."""
+        if self.received != self._blob.size:
+            raise SizeMismatch(self._what, expected=self._blob.size, actual=self.received)
+        if not self._blob.size:
+            self._check()
+
+    def _check(self) -> None:
+        actual = f"{self._blob.digest[:6]}:{self._hasher.hexdigest()}"
+        if actual != self._blob.digest:
+            raise DigestMismatch(self._what, expected=self._blob.digest, actual=actual)
+
+
+async def verified(chunks: Chunks, blob: Descriptor, what: str = "") -> Chunks:
+    """Pass `chunks` on, from offset 0, withholding the last until the whole matched; else raise."""
+    verifier = Verifier(blob, what)
+    async for chunk in chunks:
+        verifier.feed(chunk)
+        yield chunk
+    verifier.finish()

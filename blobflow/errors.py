@@ -1,0 +1,213 @@
+"""Everything that can go wrong, as one tree.
+
+    BlobflowError              1   anything below, when nothing more exact fits
+      UsageError               2   what was asked for can't be asked for
+        InvalidReference
+        InvalidDigest
+        InvalidConfig
+      RunIncomplete            3   a run over a set ended with failures (each is in its report)
+      NetworkError             4   retryable: no whole answer came
+        ConnectFailed
+        TimedOut
+        ConnectionLost
+      RegistryError            5   an answer came, and it says no
+        NotFound
+        Unauthorized
+        Denied
+        Throttled                  retryable, after `retry_after` seconds if given
+        Unavailable                retryable: 5xx
+        Rejected                   the content or request was refused; `missing` digests if told
+        ProtocolViolation          the answer breaks the distribution spec
+      IntegrityError           6   bytes are not what their digest or size says
+        DigestMismatch
+        SizeMismatch
+      UnsupportedContent       7   a manifest media type that we can't read
+      StorageError             8   the store, an archive, a layout: full, read-only, corrupt
+
+The number is the exit code of a verb about one image; verbs about sets exit with 3.
+
+An error is one sentence that names the side, the thing and what to do, plus facts as attributes. Foreign
+exceptions (aiohttp's, OSError) are translated where they enter, so nothing above a transport sees one.
+Secrets and query strings never get into a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+Side = Literal["source", "target"]
+
+
+class BlobflowError(Exception):
+    """Root of the tree.
+
+    `side` is filled in by the engine, which alone knows which end it was talking to; a transport leaves it
+    None. `attempts` counts how often the thing was tried in all.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, side: Side | None = None, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.side: Side | None = side
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        head = f"{self.side}: " if self.side else ""
+        tail = f" (after {self.attempts} attempts)" if self.attempts > 1 else ""
+        return f"{head}{self.message}{tail}"
+
+
+class UsageError(BlobflowError):
+    exit_code = 2
+
+
+class InvalidReference(UsageError):
+    """A string that is no reference; the message holds the string and the rule that it breaks."""
+
+
+class InvalidDigest(UsageError):
+    """A string that is no digest of an algorithm we verify (sha256, sha512)."""
+
+
+class InvalidConfig(UsageError):
+    """A spec, list, plan or configuration file that can't be used; the message names file and place."""
+
+
+class RunIncomplete(BlobflowError):
+    """A run over a set ended, and not everything arrived."""
+
+    exit_code = 3
+
+
+class NetworkError(BlobflowError):
+    exit_code = 4
+    retryable = True
+
+
+class ConnectFailed(NetworkError):
+    """No connection: refused, unreachable, unknown host, failed TLS handshake."""
+
+
+class TimedOut(NetworkError):
+    """Connected, but no byte moved for the progress timeout."""
+
+
+class ConnectionLost(NetworkError):
+    """The connection broke inside a message: `received` of `expected` bytes (None: unknown)."""
+
+    def __init__(
+        self, message: str, *, received: int = 0, expected: int | None = None, side: Side | None = None
+    ) -> None:
+        super().__init__(message, side=side)
+        self.received = received
+        self.expected = expected
+
+
+class RegistryError(BlobflowError):
+    """The registry answered, and not with what was asked.
+
+    `status` is the HTTP status, `code` the distribution spec's error code if the body had one, `detail` the
+    registry's own words, bounded and stripped of control characters.
+    """
+
+    exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        detail: str = "",
+        side: Side | None = None,
+    ) -> None:
+        super().__init__(message, side=side)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class NotFound(RegistryError):
+    pass
+
+
+class Unauthorized(RegistryError):
+    pass
+
+
+class Denied(RegistryError):
+    pass
+
+
+class Throttled(RegistryError):
+    """429. `retry_after`: seconds the registry asked us to wait, None if it did not say."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int = 429) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+
+
+class Unavailable(RegistryError):
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int = 503,
+        code: str = "",
+        detail: str = "",
+    ) -> None:
+        super().__init__(message, status=status, code=code, detail=detail)
+        self.retry_after = retry_after
+
+
+class Rejected(RegistryError):
+    """The registry refused content. `missing`: digests that it says it lacks (MANIFEST_BLOB_UNKNOWN)."""
+
+    def __init__(
+        self, message: str, *, missing: Sequence[str] = (), status: int = 0, code: str = "", detail: str = ""
+    ) -> None:
+        super().__init__(message, status=status, code=code, detail=detail)
+        self.missing = tuple(missing)
+
+
+class ProtocolViolation(RegistryError):
+    pass
+
+
+class IntegrityError(BlobflowError):
+    exit_code = 6
+
+
+class DigestMismatch(IntegrityError):
+    """Bytes hashed to `actual`, not to the `expected` digest that names them."""
+
+    def __init__(self, what: str, *, expected: str, actual: str, side: Side | None = None) -> None:
+        super().__init__(f"{what} has digest {actual}, expected {expected}", side=side)
+        self.expected = expected
+        self.actual = actual
+
+
+class SizeMismatch(IntegrityError):
+    """Another number of bytes came than the descriptor says. Both in bytes."""
+
+    def __init__(self, what: str, *, expected: int, actual: int, side: Side | None = None) -> None:
+        super().__init__(f"{what} has {actual} bytes, expected {expected}", side=side)
+        self.expected = expected
+        self.actual = actual
+
+
+class UnsupportedContent(BlobflowError):
+    exit_code = 7
+
+
+class StorageError(BlobflowError):
+    exit_code = 8

@@ -1,0 +1,138 @@
+"""What happens during a run, as frozen values, and the plain counters that the console samples.
+
+Events are for things that happen once a step or once a phase, never once a chunk. Bytes are counted in
+`Meter`, a plain object that transports add to and that anyone may read at any time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Protocol
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event"):
+    """Root of the events. Each serialises as one JSON object with its kind under `event`."""
+
+
+class PhaseStarted(Event, frozen=True, tag="phase"):
+    """resolve, survey, transfer or verify begins; `images` in the run."""
+
+    phase: str
+    images: int
+
+
+class PlanMade(Event, frozen=True, tag="plan"):
+    """The plan's prices: bytes at most, for what the survey could not know."""
+
+    images: int
+    copies: int
+    mounts: int
+    puts: int
+    bytes_to_read: int
+    bytes_to_write: int
+
+
+class StepStarted(Event, frozen=True, tag="start"):
+    """A step began. `kind` is copy, mount or put; `size` in bytes."""
+
+    step: int
+    kind: str
+    digest: str
+    target: str
+    size: int
+
+
+class StepDone(Event, frozen=True, tag="done"):
+    step: int
+    kind: str
+    digest: str
+    target: str
+    size: int
+
+
+class StepFailed(Event, frozen=True, tag="failed"):
+    step: int
+    kind: str
+    digest: str
+    target: str
+    error: str
+
+
+class Retrying(Event, frozen=True, tag="retry"):
+    """A request or body failed with something retryable and is tried again after `delay` seconds."""
+
+    what: str
+    error: str
+    attempt: int
+    delay: float
+
+
+class ImageDone(Event, frozen=True, tag="image"):
+    """An image is settled: `status` is done, present, failed or skipped."""
+
+    source: str
+    target: str
+    digest: str
+    status: str
+    error: str
+    done: int
+    images: int
+
+
+class Warned(Event, frozen=True, tag="warning"):
+    """Something the user should know that fails nothing; `message` is one sentence."""
+
+    message: str
+
+
+class Traced(Event, frozen=True, tag="http"):
+    """One HTTP exchange, without headers that carry secrets and without query values. `seconds` to the
+    response's headers."""
+
+    method: str
+    url: str
+    status: int
+    seconds: float
+
+
+class Observer(Protocol):
+    """Takes events. Called on the loop's thread, must return at once and never raise."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+def ignore(event: Event, /) -> None:
+    """The observer that looks away."""
+
+
+class HostMeter:
+    """Counters of one host. Bytes are body bytes of blobs and manifests; requests are HTTP requests sent."""
+
+    __slots__ = ("bytes_read", "bytes_written", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+
+class Meter:
+    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way."""
+
+    def __init__(self) -> None:
+        self.hosts: defaultdict[str, HostMeter] = defaultdict(HostMeter)
+        self.active: dict[int, int] = {}
+
+    @property
+    def requests(self) -> int:
+        return sum(host.requests for host in self.hosts.values())
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(host.bytes_read for host in self.hosts.values())
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(host.bytes_written for host in self.hosts.values())

@@ -1,0 +1,167 @@
+"""Manifests: whatever has children. This module is the only reader of them.
+
+A `Manifest` holds the raw bytes exactly as they were read. Nothing is ever re-encoded: the digest is of these
+bytes. Decoding is typed (msgspec) and lenient about everything the specs call optional, strict about what the
+engine leans on: media types, digests, sizes, and bounds on what a registry can make us hold.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from blobflow.errors import InvalidDigest, UnsupportedContent
+from blobflow.oci import media
+from blobflow.oci.descriptor import Descriptor
+from blobflow.oci.digest import Digest, digest_of, parse_digest
+from blobflow.oci.platform import Platform
+
+# distribution-spec, "Pushing Manifests": registries SHOULD take 4 MiB, and clients stay below it.
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+# Descriptors in one manifest. 4 MiB of them is about 20,000; a bound of ours, so that one index can't make a
+# run of hundreds of thousands of requests.
+MAX_CHILDREN = 20_000
+_MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
+
+
+class _Child(msgspec.Struct, rename="camel"):
+    digest: str
+    size: int
+    media_type: str = ""
+    platform: Platform | None = None
+    annotations: dict[str, str] | None = None
+    urls: tuple[str, ...] | None = None
+    artifact_type: str | None = None
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    schema_version: int = 2
+    media_type: str = ""
+    config: _Child | None = None
+    layers: list[_Child] | None = None
+    manifests: list[_Child] | None = None
+    subject: _Child | None = None
+    artifact_type: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """An image manifest or an image index, with its children in order.
+
+    `config` is None for an index; `layers` are the image's layers or the index's manifests. The media type of
+    `descriptor` is the one that the registry or the parent gave, checked against the document.
+    """
+
+    descriptor: Descriptor
+    raw: bytes
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    artifact_type: str = ""
+    annotations: dict[str, str] = {}
+
+    @property
+    def is_index(self) -> bool:
+        return self.descriptor.media_type in media.INDEXES
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Config and layers that the registry itself must hold: layers with `urls` are left where they are."""
+        own = (
+            layer for layer in self.layers if not (layer.urls or media.is_nondistributable(layer.media_type))
+        )
+        return (self.config, *own) if self.config is not None else tuple(own)
+
+    def __hash__(self) -> int:
+        return hash(self.descriptor.digest)
+
+
+def children(manifest: Manifest) -> tuple[Descriptor, ...]:
+    """Everything that has to be there before this manifest: its manifests, or its config and layers."""
+    return manifest.manifests if manifest.is_index else manifest.blobs
+
+
+def parse_manifest(raw: bytes, media_type: str = "", *, digest: Digest | None = None) -> Manifest:
+    """Decode manifest bytes.
+
+    `media_type` is what the outside said (a Content-Type or the parent's descriptor), "" if it said nothing.
+    `digest`: the digest that `raw` was already verified against; computed as sha256 when absent.
+
+    Raises UnsupportedContent with one sentence: not JSON, an unknown manifest media type, schema 1, over the
+    bounds, or a child whose descriptor can't be read.
+    """
+    named = digest or digest_of(raw)
+    what = f"manifest {named}"
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise UnsupportedContent(f"{what} has {len(raw)} bytes, more than the {MAX_MANIFEST_BYTES} allowed")
+    try:
+        document = _decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnsupportedContent(f"{what} is not a manifest: {error}") from None
+    kind = _media_type(document, media_type, what)
+    descriptor = Descriptor(media_type=kind, digest=named, size=len(raw))
+    listed = document.manifests if kind in media.INDEXES else document.layers
+    if listed is not None and len(listed) > MAX_CHILDREN:
+        raise UnsupportedContent(f"{what} lists {len(listed)} children, more than the {MAX_CHILDREN} allowed")
+    decoded = tuple(_descriptor(child, what) for child in listed or ())
+    config = _descriptor(document.config, what) if document.config else None
+    if kind in media.IMAGES and config is None:
+        raise UnsupportedContent(f"{what} is an image manifest without a config")
+    return Manifest(
+        descriptor=descriptor,
+        raw=raw,
+        config=config if kind in media.IMAGES else None,
+        layers=decoded if kind in media.IMAGES else (),
+        manifests=decoded if kind in media.INDEXES else (),
+        subject=_descriptor(document.subject, what) if document.subject else None,
+        artifact_type=document.artifact_type or "",
+        annotations=document.annotations or {},
+    )
+
+
+def _media_type(document: _Document, said: str, what: str) -> str:
+    """The one media type that the outside and the document agree on.
+
+    The document's own field wins where both speak; a generic outside type (text/plain, application/json) is
+    no statement at all.
+    """
+    outside = media.bare(said)
+    inside = document.media_type
+    if document.schema_version == 1 or outside in media.SCHEMA1 or inside in media.SCHEMA1:
+        raise UnsupportedContent(
+            f"{what} is a Docker schema 1 manifest; re-push the image with a current docker or buildah"
+        )
+    if inside and outside in media.MANIFESTS and inside != outside:
+        raise UnsupportedContent(f"{what} calls itself {inside!r}, but was served as {outside!r}")
+    kind = inside or (outside if outside in media.MANIFESTS else "")
+    if not kind:
+        if document.manifests is not None and document.config is None:
+            kind = media.OCI_INDEX
+        elif document.config is not None and document.layers is not None:
+            kind = media.OCI_MANIFEST
+        else:
+            kind = outside
+    if kind not in media.MANIFESTS:
+        raise UnsupportedContent(f"{what} has the unknown manifest media type {kind[:120]!r}")
+    return kind
+
+
+def _descriptor(child: _Child, what: str) -> Descriptor:
+    try:
+        digest = parse_digest(child.digest)
+    except InvalidDigest as error:
+        raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
+    if not 0 <= child.size <= _MAX_SIZE:
+        raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
+    return Descriptor(
+        media_type=child.media_type,
+        digest=digest,
+        size=child.size,
+        platform=child.platform,
+        annotations=child.annotations,
+        urls=child.urls,
+        artifact_type=child.artifact_type,
+    )

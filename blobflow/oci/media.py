@@ -1,0 +1,41 @@
+"""Media types: image-spec media-types.md, and Docker's equivalents.
+
+Manifest media types are a closed set, because a manifest that can't be read can't be mirrored whole. Config
+and layer media types are opaque: blobs are bytes.
+"""
+
+from __future__ import annotations
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+MANIFESTS = INDEXES | IMAGES
+SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
+
+# Registries answer an index with 404, or with one platform of it, to a client that does not list its type.
+ACCEPT_MANIFESTS = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*;q=0.1"))
+
+_FOREIGN_LAYERS = (
+    "application/vnd.docker.image.rootfs.foreign.diff.",
+    "application/vnd.oci.image.layer.nondistributable.",
+)
+
+
+def is_nondistributable(media_type: str) -> bool:
+    """Layers that registries are not meant to hold (Windows base layers); image-spec layer.md."""
+    return media_type.startswith(_FOREIGN_LAYERS)
+
+
+def bare(content_type: str) -> str:
+    """A Content-Type header's media type, without parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()

@@ -1,0 +1,65 @@
+"""Platforms: image-spec image-index.md, `platform`, with the normal forms that Go's tools use."""
+
+from __future__ import annotations
+
+import msgspec
+
+from blobflow.errors import UsageError
+
+# Implied variants: linux/arm64 is linux/arm64/v8, linux/arm is linux/arm/v7 (containerd's platforms.Normalize).
+_IMPLIED_VARIANT = {"arm64": "v8", "arm": "v7"}
+_ALIASES = {
+    "x86_64": ("amd64", None),
+    "x86-64": ("amd64", None),
+    "aarch64": ("arm64", None),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "i386": ("386", None),
+    "i686": ("386", None),
+}
+
+
+class Platform(
+    msgspec.Struct, frozen=True, rename={"os_version": "os.version", "os_features": "os.features"}
+):
+    """What an image runs on. Empty strings mean "not said"."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+
+    def matches(self, wanted: Platform) -> bool:
+        """Whether this one satisfies `wanted`; what `wanted` leaves out is free.
+
+        linux/arm64 equals linux/arm64/v8, and linux/arm equals linux/arm/v7, both ways.
+        """
+        if (self.os, self.architecture) != (wanted.os, wanted.architecture):
+            return False
+        if wanted.os_version and not self.os_version.startswith(wanted.os_version):
+            return False
+        implied = _IMPLIED_VARIANT.get(self.architecture, "")
+        if not wanted.variant and self.architecture not in _IMPLIED_VARIANT:
+            return True
+        return (self.variant or implied) == (wanted.variant or implied)
+
+    def __str__(self) -> str:
+        parts = [self.os or "unknown", self.architecture or "unknown"]
+        if self.variant:
+            parts.append(self.variant)
+        text = "/".join(parts)
+        return f"{text} ({self.os_version})" if self.os_version else text
+
+
+def parse_platform(text: str) -> Platform:
+    """Read `os/architecture[/variant]`; common aliases (x86_64, aarch64, armhf) are understood.
+
+    Raises UsageError with the form that is wanted.
+    """
+    parts = text.strip().lower().split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UsageError(f"{text[:80]!r} is not a platform; write os/architecture[/variant], as linux/arm64")
+    architecture, alias_variant = _ALIASES.get(parts[1], (parts[1], None))
+    variant = parts[2] if len(parts) == 3 else (alias_variant or "")
+    return Platform(architecture=architecture, os=parts[0], variant=variant)

@@ -1,0 +1,153 @@
+"""References: `[docker://][host[:port]/]repository[:tag][@digest]`.
+
+The grammar is distribution's (reference package), with docker.io's defaults for a bare name: `alpine` is
+`docker.io/library/alpine:latest`. A first component is a host if it has a dot or a colon, is `localhost`, or
+is an IPv6 literal in brackets.
+"""
+
+from __future__ import annotations
+
+import re
+import msgspec
+
+from blobflow.errors import InvalidDigest, InvalidReference
+from blobflow.oci.digest import Digest, parse_digest
+
+DOCKER_HUB = "docker.io"
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+
+# distribution-spec, "Pulling manifests": <name> and <reference> as a tag.
+_REPOSITORY = re.compile(
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
+    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
+)
+_MAX_NAME = 255
+
+# Transports of other tools, and how to get the same done here.
+_ELSEWHERE = {
+    "dir": "use `skopeo copy dir:… oci:…` first, blobflow reads no dir: folders",
+    "docker-daemon": "use `docker save` into a file, or push to a registry (`blobflow serve` is one)",
+    "containers-storage": "use `podman push` to a registry (`blobflow serve` is one)",
+    "ostree": "push to a registry first",
+    "tarball": "push to a registry first",
+    "oci": "push the layout to a registry first (`skopeo copy --all oci:… docker://…`)",
+    "oci-archive": "push the archive to a registry first (`skopeo copy --all oci-archive:… docker://…`)",
+    "docker-archive": "push the archive to a registry first (`skopeo copy docker-archive:… docker://…`)",
+}
+
+
+class Reference(msgspec.Struct, frozen=True, order=True):
+    """A place in a registry. `tag` and `digest` may both be empty (a whole repository) or both given.
+
+    Where both are given the digest decides what is read, and the tag what is written.
+    """
+
+    host: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def pinned(self) -> Digest | None:
+        return Digest(self.digest) if self.digest else None
+
+    @property
+    def name(self) -> str:
+        """What a manifest is asked for by: the digest if there is one, else the tag."""
+        return self.digest or self.tag
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.host}/{self.repository}{tag}{digest}"
+
+
+def check_host(text: str) -> str:
+    """Check `host[:port]` and return its canonical form (Docker Hub's other names become docker.io)."""
+    if not _HOST.match(text):
+        raise InvalidReference(f"{text[:150]!r} is not a registry host")
+    if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
+        raise InvalidReference(f"{text[:150]!r} has a port over 65535")
+    lower = text.lower()
+    return DOCKER_HUB if lower in _HUB_NAMES else lower
+
+
+def check_repository(text: str, whole: str = "") -> str:
+    """Check a repository name and return it. Raises InvalidReference."""
+    shown = repr((whole or text)[:300])
+    if len(text) > _MAX_NAME:
+        raise InvalidReference(f"{shown} has a repository name of over {_MAX_NAME} characters")
+    if not _REPOSITORY.match(text):
+        reason = (
+            "repository names are lower case" if _REPOSITORY.match(text.lower()) else "bad repository name"
+        )
+        raise InvalidReference(f"{shown} is not a reference: {reason} {text[:150]!r}")
+    return text
+
+
+def check_tag(text: str, whole: str = "") -> str:
+    """Check a tag and return it. Raises InvalidReference."""
+    if not _TAG.match(text):
+        raise InvalidReference(f"{(whole or text)[:300]!r} is not a reference: bad tag {text[:150]!r}")
+    return text
+
+
+def looks_like_host(component: str) -> bool:
+    """Whether the first component of a name is a registry host, by docker's rule."""
+    return "." in component or ":" in component or component == "localhost" or component.startswith("[")
+
+
+def split_name(text: str) -> tuple[str, str, str, str]:
+    """Cut `[host/]repository[:tag][@digest]` into host, repository, tag and digest; absent ones are "".
+
+    Checks every part that is there; applies no defaults. Raises InvalidReference.
+    """
+    if not text or text != text.strip():
+        raise InvalidReference(f"{text[:300]!r} is not a reference: it is empty or has spaces around it")
+    rest, at, digest = text.partition("@")
+    if at:
+        try:
+            digest = parse_digest(digest)
+        except InvalidDigest as error:
+            raise InvalidReference(f"{text[:300]!r} is not a reference: {error}") from None
+    first, slash, remainder = rest.partition("/")
+    host = ""
+    if slash and looks_like_host(first):
+        host, rest = check_host(first), remainder
+    slash_at, colon_at = rest.rfind("/"), rest.rfind(":")
+    tag = ""
+    if colon_at > slash_at:
+        rest, tag = rest[:colon_at], check_tag(rest[colon_at + 1 :], text)
+    check_repository(rest, text)
+    return host, rest, tag, digest
+
+
+def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
+    """Read a registry reference with docker's defaults; a `docker://` in front is accepted.
+
+    A bare name gets `default_host`; on docker.io a name of one component gets `library/`; without a tag or
+    digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks, and for
+    other tools' transports a sentence that names the way.
+    """
+    body = text.removeprefix("docker://")
+    if body == text and (colon := text.find(":")) > 0:
+        transport = text[:colon]
+        if transport in _ELSEWHERE:
+            raise InvalidReference(
+                f"{text[:300]!r}: {transport}: is not a transport of blobflow; {_ELSEWHERE[transport]}"
+            )
+        if text[colon:].startswith("://"):
+            raise InvalidReference(
+                f"{text[:300]!r}: {transport}:// is not a transport of blobflow; write HOST/repository:tag"
+            )
+    host, repository, tag, digest = split_name(body)
+    host = host or default_host
+    if host == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    if not tag and not digest:
+        tag = "latest"
+    return Reference(host=host, repository=repository, tag=tag, digest=digest)
