@@ -547,8 +547,8 @@ def _request(wanted: Key) -> str:
 
 
 def _complaint(text: str) -> str:
-    """apt's first error without addresses, which are nobody's business in a log."""
-    errors = [line[3:] for line in text.splitlines() if line.startswith("E: ")]
+    """apt's first error or warning without addresses, which are nobody's business in a log."""
+    errors = [line[3:] for line in text.splitlines() if line.startswith(("E: ", "W: "))]
     if not errors:
         return "apt said nothing"
     return re.sub(r"\s*\[IP: [^]]*\]", "", re.sub(r"\w+://[^/\s]+", "", errors[0])).strip()
