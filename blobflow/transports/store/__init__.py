@@ -45,3 +45,8 @@ found by their names again. A corrupt state file is moved aside, said so, and st
 Several processes share a store: sqlite's locks order their writes, partials' rows keep writers apart, leases
 keep each other's content alive.
 """
+
+from blobflow.transports.store.store import Store
+from blobflow.transports.store.writer import Writer
+
+__all__ = ["Store", "Writer"]

@@ -1,0 +1,352 @@
+"""The store itself: blobs by digest, and what the repositories of an embedded registry hold of them.
+
+A file under blobs/ is the truth about whether a blob is held; the state file adds what guards and orders it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from pathlib import Path
+
+from blobflow.content import Chunk, Chunks
+from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError
+from blobflow.events import Observer, ignore
+from blobflow.oci import Digest, digest_of
+from blobflow.oci.digest import algorithm_of
+from blobflow.transports.store.layout import (
+    Layout,
+    locked_directory,
+    storage_error,
+    sync_directory,
+    translated,
+)
+from blobflow.transports.store.reading import check_file, read_checked
+from blobflow.transports.store.state import State, open_state, open_state_read_only
+from blobflow.transports.store.writer import BlockSums, Writer, now, open_partial, record_blob
+
+# Uses are noted in batches: they only order eviction, so losing the last ones costs nothing.
+_TOUCHED_AT_MOST = 256
+
+
+class Store:
+    """One open store. It belongs to one thread: that of the event loop.
+
+    Synchronous methods are short: one system call, or one small transaction. Every method that writes raises
+    StorageError (one sentence) on a full disk, a read-only file system or a store opened read-only.
+    """
+
+    def __init__(self, layout: Layout, state: State) -> None:
+        self.root = layout.root
+        self.layout = layout
+        self.state = state
+        self._living: set[Writer] = set()
+        self._checked: set[Digest] = set()
+        self._touched: set[Digest] = set()
+
+    @classmethod
+    def open(cls, root: Path, *, read_only: bool = False, observer: Observer = ignore) -> Store:
+        """Open the store at `root`; make it if there is none and the place is empty or absent.
+
+        A corrupt state file is moved aside and started anew, told to `observer` as one Warned. Raises
+        StorageError: not a store, another format, not writable.
+        """
+        layout = Layout(root)
+        if read_only:
+            if not layout.format_file.exists():
+                raise StorageError(f"there is no store at {root}")
+            layout.check_format()
+            return cls(layout, open_state_read_only(layout.state))
+        with translated("create", root):
+            root.mkdir(parents=True, exist_ok=True)
+        with locked_directory(root):
+            layout.prepare()
+            return cls(layout, open_state(layout.state, observer))
+
+    @property
+    def read_only(self) -> bool:
+        return self.state.read_only
+
+    def close(self) -> None:
+        """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
+        for writer in list(self._living):
+            writer.suspend()
+        with contextlib.suppress(StorageError):
+            self.flush_uses()
+        self.state.close()
+
+    # Blobs
+
+    def size_of(self, digest: Digest) -> int | None:
+        """The blob's size in bytes if it is held whole, else None."""
+        try:
+            return self.layout.blob(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error("look at", self.layout.blob(digest), error) from error
+
+    def path_of(self, digest: Digest) -> Path:
+        """Where the blob's file is, or would be."""
+        return self.layout.blob(digest)
+
+    def begin(self, digest: Digest | None = None) -> Writer:
+        """A new partial; `digest` if it is known what it will be. Raises StorageError."""
+        self.state.check_writable()
+        path = self.layout.partial(digest, secrets.token_hex(8))
+        with translated("create", path):
+            fd = open_partial(path, create=True)
+        assert fd is not None
+        writer = Writer(self.layout, self.state, self._living, digest, path, fd)
+        try:
+            self._note_partial(writer)
+        except StorageError:
+            writer.abort()
+            raise
+        return writer
+
+    def _note_partial(self, writer: Writer) -> None:
+        self.state.write(
+            "INSERT OR REPLACE INTO partials(token, digest, size, pid, boot, source, etag, updated) "
+            "VALUES (?, ?, ?, ?, ?, '', '', ?)",
+            writer.token,
+            writer.digest or "",
+            writer.offset,
+            os.getpid(),
+            "",
+            now(),
+        )
+
+    def write_small(self, content: bytes, digest: Digest) -> None:
+        """Hold `content` (a manifest, a config) as the blob `digest`, at once and atomically.
+
+        Raises DigestMismatch, StorageError.
+        """
+        self.state.check_writable()
+        actual = digest_of(content, algorithm_of(digest))
+        if actual != digest:
+            raise DigestMismatch(f"content for {digest}", expected=digest, actual=actual)
+        target = self.layout.blob(digest)
+        path = self.layout.partial(digest, secrets.token_hex(8))
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            path.replace(target)
+            sync_directory(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise storage_error("write", target, error) from error
+        sums = BlockSums()
+        sums.feed(content)
+        record_blob(self.state, digest, len(content), sums.result())
+
+    def read_small(self, digest: Digest) -> bytes:
+        """The whole of a small blob, verified against its digest.
+
+        Raises NotFound; IntegrityError if it is damaged, and then it is dropped.
+        """
+        path = self.layout.blob(digest)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise self._absent(digest) from None
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+        actual = digest_of(content, algorithm_of(digest))
+        if actual != digest:
+            self.drop(digest)
+            raise DigestMismatch(f"{path} in the store", expected=digest, actual=actual)
+        self._touch(digest)
+        return content
+
+    @contextlib.asynccontextmanager
+    async def open_blob(
+        self, digest: Digest, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[Chunks]:
+        """The blob's bytes `offset` ≤ i < `end` (None: its size), in chunks of at most 1 MiB.
+
+        Every 4 MiB block that is touched is compared with its checksum before the last wanted byte of it is
+        passed on. Raises NotFound on entry; IntegrityError while iterating if the file is damaged, and then
+        the blob has been dropped, so that who needs it fetches it again.
+        """
+        blocks = self._blocks_of(digest)
+        if blocks is None:
+            await self.check(digest)
+            blocks = self._blocks_of(digest)
+        path = self.layout.blob(digest)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._absent(digest) from None
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+        try:
+            self._touch(digest)
+            async with contextlib.aclosing(self._chunks(digest, fd, blocks or b"", offset, end)) as chunks:
+                yield chunks
+        finally:
+            os.close(fd)
+
+    async def _chunks(
+        self, digest: Digest, fd: int, blocks: bytes, offset: int, end: int | None
+    ) -> AsyncGenerator[Chunk, None]:
+        try:
+            for chunk in read_checked(fd, self.layout.blob(digest), blocks, offset, end):
+                yield chunk
+        except IntegrityError:
+            self.drop(digest)
+            raise
+
+    async def check(self, digest: Digest) -> None:
+        """Make sure, once per open store, that the blob's file is undamaged; later calls are free.
+
+        For bytes that then go out by sendfile. Raises NotFound; IntegrityError if it is damaged, and then it
+        is dropped.
+        """
+        if digest in self._checked and self.size_of(digest) is not None:
+            return
+        await self.check_again(digest)
+
+    async def check_again(self, digest: Digest) -> None:
+        """As `check`, reading the file whatever is remembered of it. The reading is done in a thread."""
+        blocks = self._blocks_of(digest)
+        path = self.layout.blob(digest)
+        try:
+            size, found = await asyncio.to_thread(check_file, path, digest, blocks)
+        except FileNotFoundError:
+            raise self._absent(digest) from None
+        except IntegrityError:
+            self.drop(digest)
+            raise
+        if blocks is None and not self.read_only:
+            record_blob(self.state, digest, size, found)
+        self._checked.add(digest)
+
+    def _blocks_of(self, digest: Digest) -> bytes | None:
+        """The blob's checksums; None if it is unknown to the state file (which was lost, say)."""
+        row = self.state.row("SELECT blocks FROM blobs WHERE digest = ?", digest)
+        return None if row is None else bytes(row[0])
+
+    def drop(self, digest: Digest) -> None:
+        """Forget the blob. Who reads it now reads on; nobody opens it any more."""
+        self.state.check_writable()
+        self._checked.discard(digest)
+        path = self.layout.blob(digest)
+        with translated("remove", path):
+            path.unlink(missing_ok=True)
+        self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
+
+    def _absent(self, digest: Digest) -> NotFound:
+        return NotFound(f"blob {digest} is not in the store {self.root}")
+
+    def _touch(self, digest: Digest) -> None:
+        self._touched.add(digest)
+        if len(self._touched) >= _TOUCHED_AT_MOST:
+            with contextlib.suppress(StorageError):
+                self.flush_uses()
+
+    def flush_uses(self) -> None:
+        """Note which blobs were used since the last time; gc does so before it decides."""
+        touched, self._touched = self._touched, set()
+        if touched and not self.read_only:
+            with self.state.transaction():
+                self.state.write_many(
+                    "UPDATE blobs SET used = ? WHERE digest = ?", [(now(), digest) for digest in touched]
+                )
+
+    # What the repositories of this registry hold
+
+    def add_member(self, repository: str, digest: Digest, media_type: str = "") -> None:
+        """The repository holds the blob, or by `media_type` the manifest."""
+        self.state.write(
+            "INSERT OR REPLACE INTO members VALUES ('', ?, ?, ?)", repository, digest, media_type
+        )
+
+    def member(self, repository: str, digest: Digest) -> str | None:
+        """The media type under which the repository holds it ("" for a blob); None: it does not."""
+        row = self.state.row(
+            "SELECT media_type FROM members WHERE registry = '' AND repository = ? AND digest = ?",
+            repository,
+            digest,
+        )
+        return None if row is None else str(row[0])
+
+    def members(self, repository: str, media_types: Iterable[str] | None = None) -> list[tuple[Digest, str]]:
+        """All that the repository holds, with media types, by digest; only of some media types if given."""
+        rows = self.state.rows(
+            "SELECT digest, media_type FROM members WHERE registry = '' AND repository = ? ORDER BY digest",
+            repository,
+        )
+        wanted = None if media_types is None else frozenset(media_types)
+        return [(Digest(digest), kind) for digest, kind in rows if wanted is None or kind in wanted]
+
+    def drop_member(self, repository: str, digest: Digest) -> None:
+        """The repository no longer holds it, nor any tag that named it; the blob itself is gc's."""
+        with self.state.transaction():
+            self.state.write(
+                "DELETE FROM members WHERE registry = '' AND repository = ? AND digest = ?",
+                repository,
+                digest,
+            )
+            self.state.write(
+                "DELETE FROM roots WHERE registry = '' AND repository = ? AND digest = ?", repository, digest
+            )
+
+    def set_tag(self, repository: str, tag: str, digest: Digest) -> None:
+        self.state.write("INSERT OR REPLACE INTO roots VALUES ('', ?, ?, ?)", repository, tag, digest)
+
+    def tag_of(self, repository: str, tag: str) -> Digest | None:
+        """What the tag names."""
+        row = self.state.row(
+            "SELECT digest FROM roots WHERE registry = '' AND repository = ? AND tag = ?", repository, tag
+        )
+        return None if row is None else Digest(row[0])
+
+    def drop_tag(self, repository: str, tag: str) -> None:
+        self.state.write(
+            "DELETE FROM roots WHERE registry = '' AND repository = ? AND tag = ?", repository, tag
+        )
+
+    def tags(self, repository: str, n: int | None = None, last: str = "") -> list[str]:
+        """At most `n` tags after `last`, in lexical order ([end-8a], [end-8b])."""
+        rows = self.state.rows(
+            "SELECT tag FROM roots WHERE registry = '' AND repository = ? AND tag > ? ORDER BY tag LIMIT ?",
+            repository,
+            last,
+            -1 if n is None else n,
+        )
+        return [tag for (tag,) in rows]
+
+    def tags_naming(self, repository: str, digest: Digest) -> list[str]:
+        rows = self.state.rows(
+            "SELECT tag FROM roots WHERE registry = '' AND repository = ? AND digest = ? ORDER BY tag",
+            repository,
+            digest,
+        )
+        return [tag for (tag,) in rows]
+
+    def repositories(self, n: int | None = None, last: str = "") -> list[str]:
+        """At most `n` repositories after `last` that hold something, in lexical order."""
+        rows = self.state.rows(
+            "SELECT repository FROM members WHERE registry = '' AND repository > ? UNION "
+            "SELECT repository FROM roots WHERE registry = '' AND repository > ? ORDER BY 1 LIMIT ?",
+            last,
+            last,
+            -1 if n is None else n,
+        )
+        return [repository for (repository,) in rows]
+
+    def has_repository(self, repository: str) -> bool:
+        row = self.state.row(
+            "SELECT EXISTS (SELECT 1 FROM members WHERE registry = '' AND repository = ?) OR "
+            "EXISTS (SELECT 1 FROM roots WHERE registry = '' AND repository = ?)",
+            repository,
+            repository,
+        )
+        return bool(row and row[0])
