@@ -1,0 +1,96 @@
+"""blobflow moves sets of multi-architecture container images between registries.
+
+The public names, in the order of the flow: words → what is wanted → plan → transfer → report. Each is
+imported when it is first asked for (PEP 562), so that `import blobflow` costs nothing. `blobflow.mirror` is the
+room that composes the flow, and its `mirror()` runs all of it:
+
+    from blobflow import Pair, parse_reference
+    from blobflow.mirror import mirror
+
+    pair = Pair(parse_reference("alpine:3"), parse_reference("127.0.0.1:5000/alpine:3"))
+    report = await mirror([pair])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blobflow import mirror as mirror
+    from blobflow.engine.plan import Pair as Pair
+    from blobflow.engine.plan import Plan as Plan
+    from blobflow.engine.report import ImageRecord as ImageRecord
+    from blobflow.engine.report import Report as Report
+    from blobflow.engine.report import Totals as Totals
+    from blobflow.errors import BlobflowError as BlobflowError
+    from blobflow.events import Event as Event
+    from blobflow.events import Meter as Meter
+    from blobflow.events import Observer as Observer
+    from blobflow.mirror import Inspection as Inspection
+    from blobflow.mirror import Planned as Planned
+    from blobflow.mirror import Policy as Policy
+    from blobflow.mirror import Price as Price
+    from blobflow.mirror import Settings as Settings
+    from blobflow.mirror import apply as apply
+    from blobflow.mirror import inspect as inspect
+    from blobflow.mirror import load_plan as load_plan
+    from blobflow.mirror import plan_run as plan_run
+    from blobflow.mirror import price as price
+    from blobflow.mirror import save_plan as save_plan
+    from blobflow.oci import Descriptor as Descriptor
+    from blobflow.oci import Digest as Digest
+    from blobflow.oci import Manifest as Manifest
+    from blobflow.oci import Platform as Platform
+    from blobflow.oci import Reference as Reference
+    from blobflow.oci import parse_digest as parse_digest
+    from blobflow.oci import parse_reference as parse_reference
+
+__version__ = "0.1.0"
+
+# Where each name lives; the order is that of the flow.
+_ROOMS = {
+    "blobflow.oci": (
+        "Digest",
+        "parse_digest",
+        "Platform",
+        "Descriptor",
+        "Manifest",
+        "Reference",
+        "parse_reference",
+    ),
+    "blobflow.engine.plan": ("Pair", "Plan"),
+    "blobflow.mirror": (
+        "Settings",
+        "Policy",
+        "inspect",
+        "plan_run",
+        "Planned",
+        "price",
+        "Price",
+        "save_plan",
+        "load_plan",
+        "apply",
+        "Inspection",
+    ),
+    "blobflow.engine.report": ("Report", "Totals", "ImageRecord"),
+    "blobflow.events": ("Event", "Observer", "Meter"),
+    "blobflow.errors": ("BlobflowError",),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [*_HOME, "mirror", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "mirror":
+        return import_module("blobflow.mirror")
+    if name in _HOME:
+        value: object = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'blobflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

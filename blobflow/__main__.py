@@ -1,0 +1,6 @@
+"""`python -m blobflow`: the same door as the `blobflow` command."""
+
+from blobflow.cli import main
+
+if __name__ == "__main__":
+    main()

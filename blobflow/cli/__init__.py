@@ -1,0 +1,118 @@
+"""The door: argv, environment, files, signals, terminal. One file per verb, imported when it is called.
+
+Rules of the room: what a run *does* is decided in `blobflow.mirror`; here words become values and values
+become words. Errors become exit codes in one place, `_Door.invoke`. What this file imports, `blobflow --help`
+pays for: click and the error tree, nothing else.
+
+Output: results (figures, plans, manifests) go to stdout; what happens meanwhile and what failed to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from blobflow import __version__
+from blobflow.errors import BlobflowError
+
+# Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
+# `blobflow/cli/x.py`.
+_VERBS = {
+    "copy": "Copy one image to one or more places.",
+    "sync": "Mirror a set of images: each shared blob is moved once.",
+    "plan": "Show what sync would do, and what it would cost.",
+    "apply": "Run a plan that `plan --out` saved.",
+    "inspect": "Show an image: its platforms, digests and layers.",
+    "serve": "Run an embedded OCI registry.",
+    "demo": "See it work: two registries, eight images, no network.",
+}
+_EPILOG = (
+    "Exit codes: 0 all done, 2 bad usage, 3 some images of a set failed, 4 network, 5 registry, "
+    "6 wrong content, 7 unsupported content, 8 storage, 130 interrupted."
+)
+_DEBUG_HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+LOG_FORMAT = "blobflow.log_format"  # key in click's shared context: how an error is to be told
+
+
+class _Door(click.Group):
+    """Finds verbs without importing them, and turns what they raise into a sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"blobflow.cli.{cmd_name}").verb
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _VERBS and not args[0].startswith("-"):
+            ctx.fail(f"No such verb {args[0]!r}.{_nearest(args[0])}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BlobflowError as error:
+            _tell(error, as_json=ctx.meta.get(LOG_FORMAT) == "json")
+            raise click.exceptions.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of stdout went away (`| head`). What Python flushes at exit would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
+            _tell(BlobflowError(f"internal error: {type(error).__name__}: {error}{_DEBUG_HINT}"), cause=error)
+            raise click.exceptions.Exit(1) from None
+
+
+def _tell(error: BlobflowError, *, as_json: bool = False, cause: Exception | None = None) -> None:
+    """One line on stderr; a traceback only when BLOBFLOW_DEBUG asks for it."""
+    if os.environ.get("BLOBFLOW_DEBUG"):
+        traceback.print_exception(cause or error)
+    from blobflow.cli.figures import one_line
+
+    if as_json:
+        import json
+
+        line = {"event": "error", "message": one_line(str(error)), "exit_code": error.exit_code}
+        click.echo(json.dumps(line), err=True)
+    else:
+        click.echo(f"blobflow: {one_line(str(error))}", err=True)
+
+
+def _nearest(word: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, _VERBS, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@click.group(
+    cls=_Door,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="blobflow %(version)s")
+def door() -> None:
+    """Move sets of multi-arch container images between registries: planned, deduplicated, verified."""
+
+
+def main() -> None:
+    """Entry point of the `blobflow` command."""
+    door(prog_name="blobflow")

@@ -1,0 +1,149 @@
+"""What is wanted, as words → pairs. Pure, but for `read_text`.
+
+A *place* is `HOST[/prefix]`. An image's *path* is its repository without the host; at a target it stands
+behind the target's prefix. Where the source is docker.io itself, a path of one component is docker's
+`library/…` on both sides, so that a mirror answers what a client of docker.io asks for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from blobflow.engine.plan import Pair
+from blobflow.errors import InvalidConfig, InvalidReference, UsageError
+from blobflow.oci import Reference, parse_reference
+from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, split_name
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """A registry, or the part of one under a prefix ("" for the whole)."""
+
+    host: str
+    prefix: str = ""
+
+    def under(self, path: str, tag: str, digest: str = "") -> Reference:
+        """The reference of a path here. Raises InvalidReference if it makes no repository name."""
+        repository = f"{self.prefix}/{path}" if self.prefix else path
+        return Reference(self.host, check_repository(repository), tag=tag, digest=digest)
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.prefix}" if self.prefix else self.host
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """One image asked for. `where` says who asked, as `LIST.txt line 3`; `target` replaces the path there."""
+
+    source: Place
+    path: str
+    tag: str
+    digest: str
+    where: str
+    target: str = ""
+
+    def __str__(self) -> str:
+        return str(self.source.under(self.path, self.tag, self.digest))
+
+
+def parse_place(text: str) -> Place:
+    """Read `HOST[/prefix]`; the first component is always the host. Raises InvalidReference."""
+    host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
+    return Place(check_host(host), check_repository(prefix, text) if slash else "")
+
+
+def parse_list(text: str, name: str, source: Place) -> list[Wanted]:
+    """Read a list: one `repository:tag` or `repository@digest` a line, `#` starts a comment.
+
+    A leading host in a line is dropped: the images come from `source`. No tag and no digest is `latest`.
+    `name` is what the file is called in errors. Raises UsageError for a list without images,
+    InvalidReference with file and line.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        image = line.partition("#")[0].strip()
+        if image:
+            found.append(_wanted(image, source, f"{name} line {number}"))
+    if not found:
+        raise UsageError(f"{name} names no image; write one repository:tag a line")
+    return found
+
+
+def _wanted(image: str, source: Place, where: str) -> Wanted:
+    try:
+        _, path, tag, digest = split_name(image.removeprefix("docker://"))
+    except InvalidReference as error:
+        raise InvalidReference(f"{where}: {error}") from None
+    return Wanted(source, hub_path(source, path), tag or ("" if digest else "latest"), digest, where)
+
+
+def hub_path(source: Place, path: str) -> str:
+    """`path` as docker.io knows it, if `source` is docker.io: one component is in `library/`."""
+    official = source == Place(DOCKER_HUB) and "/" not in path
+    return f"library/{path}" if official else path
+
+
+def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]:
+    """Every image at every target. Raises UsageError naming both places that ask for the same pair."""
+    if not targets:
+        raise UsageError("no target: say where to with --to HOST[/prefix], or `targets` in the spec")
+    if len(set(targets)) < len(targets):
+        twice = next(place for index, place in enumerate(targets) if place in targets[:index])
+        raise UsageError(f"the target {twice} is given twice")
+    asked: dict[Pair, str] = {}
+    for image in wanted:
+        for target in targets:
+            pair = _pair(image, target)
+            if pair in asked:
+                raise UsageError(f"{image.where}: {image} is listed already, at {asked[pair]}")
+            asked[pair] = image.where
+    return list(asked)
+
+
+def _pair(image: Wanted, target: Place) -> Pair:
+    try:
+        source = image.source.under(image.path, image.tag, image.digest)
+        # Put under its digest alone, a manifest has no other name than that digest.
+        goal = target.under(image.target or image.path, image.tag, "" if image.tag else image.digest)
+    except InvalidReference as error:
+        raise InvalidReference(f"{image.where}: {error}") from None
+    if source == goal:
+        raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
+    return Pair(source, goal)
+
+
+def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
+    """The pairs of `blobflow copy`. A target without a tag takes the source's, or `latest`.
+
+    Raises InvalidReference; UsageError for a target given twice, the source among the targets, or a target
+    with a digest, which nobody can choose.
+    """
+    origin = parse_reference(source)
+    pairs = []
+    for text in targets:
+        goal = parse_reference(text)
+        if goal.digest and goal.digest != origin.digest:
+            raise UsageError(f"{text[:300]!r} has a digest; content decides the digest, give a tag instead")
+        named = split_name(text.removeprefix("docker://"))[2]
+        if not named and not goal.digest:
+            goal = msgspec.structs.replace(goal, tag=origin.tag or "latest")
+        pair = Pair(origin, goal)
+        if (origin.host, origin.repository, origin.name) == (goal.host, goal.repository, goal.name):
+            raise UsageError(f"{origin} is both source and target")
+        if pair in pairs:
+            raise UsageError(f"the target {goal} is given twice")
+        pairs.append(pair)
+    return pairs
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, or of stdin for `-`. Raises InvalidConfig naming the file and what is wrong."""
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path} is not UTF-8 text (byte {error.start})") from None

@@ -1,0 +1,270 @@
+"""Spec files and lists: a table of what is read, and a table of what is refused and how it is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place
+from blobflow.cli.spec import spec_pairs
+from blobflow.engine.plan import Pair
+from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
+
+D = "sha256:" + "ab" * 32
+HUB = Place("docker.io")
+MIRROR = Place("127.0.0.1:5000", "mirror")
+
+
+def shown(pairs: list[Pair]) -> list[str]:
+    return [f"{pair.source} {pair.target}" for pair in pairs]
+
+
+def spec(images: str, defaults: str = "{targets: [127.0.0.1:5000/mirror]}") -> str:
+    return f"version: 1\ndefaults: {defaults}\nimages:\n{images}\n"
+
+
+def test_the_spec_of_the_documentation_is_read() -> None:
+    text = """\
+version: 1
+defaults: {source: docker.io, targets: [127.0.0.1:5000/mirror]}
+images:
+  - rancher/pause:3.1
+  - {image: rancher/coredns-coredns, tags: [1.8.3], target: dns/coredns}
+"""
+    assert shown(spec_pairs(text, "s.yaml")) == [
+        "docker.io/rancher/pause:3.1 127.0.0.1:5000/mirror/rancher/pause:3.1",
+        "docker.io/rancher/coredns-coredns:1.8.3 127.0.0.1:5000/mirror/dns/coredns:1.8.3",
+    ]
+
+
+ENTRIES = {
+    "no tag is latest": ("- a/b", ["docker.io/a/b:latest M/a/b:latest"]),
+    "official images are in library on both sides": (
+        "- alpine:3",
+        ["docker.io/library/alpine:3 M/library/alpine:3"],
+    ),
+    "a host of its own goes before the default source": ("- quay.io/a/b:1", ["quay.io/a/b:1 M/a/b:1"]),
+    "a digest is put under itself": (f"- a/b@{D}", [f"docker.io/a/b@{D} M/a/b@{D}"]),
+    "a digest with a tag is put under the tag": (f"- a/b:1@{D}", [f"docker.io/a/b:1@{D} M/a/b:1"]),
+    "several tags": (
+        "- {image: a/b, tags: ['1.10', v2]}",
+        ["docker.io/a/b:1.10 M/a/b:1.10", "docker.io/a/b:v2 M/a/b:v2"],
+    ),
+    "a digest among the tags": (
+        f"- {{image: a/b, tags: ['{D}', x]}}",
+        [f"docker.io/a/b@{D} M/a/b@{D}", "docker.io/a/b:x M/a/b:x"],
+    ),
+    "a target path": ("- {image: a/b:1, target: c/d}", ["docker.io/a/b:1 M/c/d:1"]),
+    "a docker:// in front": ("- docker://ghcr.io/a/b:1", ["ghcr.io/a/b:1 M/a/b:1"]),
+}
+
+
+@pytest.mark.parametrize(("images", "expected"), ENTRIES.values(), ids=ENTRIES)
+def test_an_entry_becomes_these_pairs(images: str, expected: list[str]) -> None:
+    pairs = spec_pairs(spec(images), "s.yaml")
+    assert shown(pairs) == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
+
+
+def test_every_image_goes_to_every_target() -> None:
+    pairs = spec_pairs(spec("- a/b:1\n- c:2", "{source: 'r:1/x', targets: [t1:1, 't2:2/p/']}"), "s.yaml")
+    assert shown(pairs) == [
+        "r:1/x/a/b:1 t1:1/a/b:1",
+        "r:1/x/a/b:1 t2:2/p/a/b:1",
+        "r:1/x/c:2 t1:1/c:2",
+        "r:1/x/c:2 t2:2/p/c:2",
+    ]
+
+
+REFUSED = {
+    "a float tag": (
+        spec("- {image: a/b, tags: [1.10]}"),
+        "s.yaml line 4: images[0].tags[0] is 1.10, which YAML reads as a number; quote it: '1.10'",
+    ),
+    "an int tag": (
+        spec("- x\n- {image: a/b, tags: [3]}"),
+        "line 5: images[1].tags[0] is 3, which YAML reads",
+    ),
+    "a date tag": (spec("- {image: a/b, tags: [2024-01-02]}"), "a date; quote it: '2024-01-02'"),
+    "a word that YAML takes for a bool": (spec("- {image: a/b, tags: [on]}"), "yes or no; quote it: 'on'"),
+    "a number for an image": (spec("- 1.10"), "images[0] is 1.10, which YAML reads as a number"),
+    "an impossible date": (spec("- {image: a/b, tags: [2024-99-02]}"), "s.yaml can't be read: month must be"),
+    "a mistyped key in an entry": (
+        spec("- {image: a/b,\n   tag: [x]}"),
+        "s.yaml line 5: unknown key `tag`; did you mean `tags`?",
+    ),
+    "a mistyped key at the top": (
+        "version: 1\nimage: [a]\nimages: [a]",
+        "s.yaml line 2: unknown key `image`; did you mean `images`?",
+    ),
+    "a mistyped key in the defaults": (
+        spec("- a", "{sources: docker.io, targets: [r:1]}"),
+        "line 2: unknown key `sources`; did you mean `source`?",
+    ),
+    "a key like no other": (
+        spec("- a").replace("defaults", "zzz"),
+        "unknown key `zzz`; known are version, images, defaults",
+    ),
+    "a key twice": (
+        spec("- {image: a, image: b}"),
+        "s.yaml line 4: `image` is there already, at line 4",
+    ),
+    "another version": (
+        spec("- a").replace("1\n", "2\n", 1),
+        "s.yaml has version 2; this blobflow reads version 1",
+    ),
+    "no version": ("images: [a]", "s.yaml line 1: the spec: it misses the field `version`"),
+    "no images": (spec("").replace("images:\n", "images: []"), "s.yaml names no image"),
+    "no targets": (spec("- a", "{source: docker.io}"), "s.yaml has no targets"),
+    "no mapping": ("- a\n- b", "s.yaml is not a spec"),
+    "an empty file": ("", "s.yaml is not a spec"),
+    "broken YAML": ("version: 1\nimages: [a", "s.yaml line 2 is not YAML"),
+    "a mapping in place of a list": (
+        spec("- {image: a, tags: {x: y}}"),
+        "images[0].tags: expected `list`, got `mapping`",
+    ),
+    "a bad reference": (
+        spec("- x\n- A/b:1"),
+        "s.yaml line 5: 'A/b:1' is not a reference: repository names are",
+    ),
+    "a bad tag": (spec("- {image: a/b, tags: [a/b]}"), "s.yaml line 4: 'a/b' is not a reference: bad tag"),
+    "a bad digest": (spec("- {image: a/b, tags: ['md5:1']}"), "s.yaml line 4: 'md5:1' has an algorithm"),
+    "a bad target path": (spec("- {image: a/b, target: X}"), "s.yaml line 4: 'X' is not a reference"),
+    "a bad target": (spec("- a", "{targets: ['bad host']}"), "s.yaml: defaults.targets: 'bad host' is not a"),
+    "a tag and tags": (spec("- {image: 'a/b:1', tags: [x]}"), "line 4: a/b:1 has `tags` as well as a tag"),
+    "no tags in tags": (spec("- {image: a/b, tags: []}"), "line 4: a/b has no tags in its list"),
+    "an image twice": (
+        spec("- a/b:1\n- c\n- {image: a/b, tags: ['1']}"),
+        "s.yaml line 6: docker.io/a/b:1 is listed already, at s.yaml line 4",
+    ),
+    "a target twice": (spec("- a", "{targets: ['r:1', 'r:1/']}"), "the target r:1 is given twice"),
+    "a mirror onto itself": (
+        spec("- a/b", "{source: 'r:1', targets: ['r:1']}"),
+        "r:1/a/b:latest is both source",
+    ),
+    "nested too deeply": ("[" * 5000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_spec_is_refused_in_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        spec_pairs(text, "s.yaml")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def listed(text: str, source: Place = HUB) -> list[str]:
+    return shown(make_pairs(parse_list(text, "L", source), [MIRROR]))
+
+
+LISTS = {
+    "comments and blank lines": (
+        "# set\n\n a/b:1  # why\r\nc/d\n",
+        HUB,
+        ["docker.io/a/b:1 M/a/b:1", "docker.io/c/d:latest M/c/d:latest"],
+    ),
+    "a host is dropped": (
+        "quay.io/a/b:1\nlocalhost:1/c/d:2",
+        Place("r:1", "p"),
+        ["r:1/p/a/b:1 M/a/b:1", "r:1/p/c/d:2 M/c/d:2"],
+    ),
+    "one component as written": ("pause:3", Place("r:1"), ["r:1/pause:3 M/pause:3"]),
+    "one component at docker.io": ("pause:3", HUB, ["docker.io/library/pause:3 M/library/pause:3"]),
+    "one component under a prefix of docker.io": (
+        "pause:3",
+        Place("docker.io", "me"),
+        ["docker.io/me/pause:3 M/pause:3"],
+    ),
+    "a digest": (f"a/b@{D}", HUB, [f"docker.io/a/b@{D} M/a/b@{D}"]),
+    "an IPv6 host": ("[::1]:5000/a/b:1", HUB, ["docker.io/a/b:1 M/a/b:1"]),
+}
+
+
+@pytest.mark.parametrize(("text", "source", "expected"), LISTS.values(), ids=LISTS)
+def test_a_list_becomes_these_pairs(text: str, source: Place, expected: list[str]) -> None:
+    assert listed(text, source) == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
+
+
+BAD_LISTS = {
+    "empty": ("", "L names no image"),
+    "only comments": ("# a\n\n  #b", "L names no image"),
+    "a duplicate": ("a/b:1\n\nc\na/b:1", "L line 4: docker.io/a/b:1 is listed already, at L line 1"),
+    "a duplicate under another host": (
+        "x.io/a/b\ny.io/a/b:latest",
+        "L line 2: docker.io/a/b:latest is listed already",
+    ),
+    "two words": ("a b", "L line 1: 'a b' is not a reference"),
+    "upper case": ("\nA:1", "L line 2: 'A:1' is not a reference: repository names are lower case"),
+    "too long under the prefix": ("a" * 252, "L line 1: "),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD_LISTS.values(), ids=BAD_LISTS)
+def test_a_bad_list_is_refused_by_line(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        listed(text)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("docker.io", HUB),
+        ("index.docker.io", HUB),
+        ("docker://r:1/a/b/", Place("r:1", "a/b")),
+        ("[::1]:5000", Place("[::1]:5000")),
+        ("registry/x", Place("registry", "x")),
+    ],
+)
+def test_a_place_is_a_host_and_perhaps_a_prefix(text: str, place: Place) -> None:
+    assert parse_place(text) == place
+
+
+@pytest.mark.parametrize("text", ["", "r:1/A", "r:99999", "https://r", "r/a:1", "r/a@" + D])
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        parse_place(text)
+
+
+COPIES = {
+    "tag of the source": ("r:1/a:1", ["t:1/b"], ["r:1/a:1 t:1/b:1"]),
+    "latest is written as asked": ("r:1/a:1", ["t:1/b:latest"], ["r:1/a:1 t:1/b:latest"]),
+    "no tag anywhere": ("r:1/a", ["t:1/b"], ["r:1/a:latest t:1/b:latest"]),
+    "from a digest": (f"r:1/a@{D}", ["t:1/b"], [f"r:1/a@{D} t:1/b:latest"]),
+    "a digest under itself": (f"r:1/a@{D}", [f"t:1/b@{D}"], [f"r:1/a@{D} t:1/b@{D}"]),
+    "docker.io's defaults": (
+        "alpine",
+        ["docker://me/x"],
+        ["docker.io/library/alpine:latest docker.io/me/x:latest"],
+    ),
+    "several targets": ("r:1/a:1", ["t:1/b", "u:1/c:2"], ["r:1/a:1 t:1/b:1", "r:1/a:1 u:1/c:2"]),
+}
+
+
+@pytest.mark.parametrize(("source", "targets", "expected"), COPIES.values(), ids=COPIES)
+def test_copy_aims_so(source: str, targets: list[str], expected: list[str]) -> None:
+    assert shown(copy_pairs(source, targets)) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "targets", "kind", "sentence"),
+    [
+        ("r:1/a:1", ["t:1/b", "t:1/b:1"], UsageError, "the target t:1/b:1 is given twice"),
+        ("r:1/a:1", ["r:1/a"], UsageError, "r:1/a:1 is both source and target"),
+        ("r:1/a:1", [f"t:1/b@{D}"], UsageError, "content decides the digest"),
+        ("dir:/tmp/x", ["t:1/b"], InvalidReference, "dir: is not a transport"),
+        ("r:1/A", ["t:1/b"], InvalidReference, "lower case"),
+    ],
+)
+def test_copy_refuses(source: str, targets: list[str], kind: type[BlobflowError], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        copy_pairs(source, targets)
+
+
+def test_no_target_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no target"):
+        make_pairs(parse_list("a", "L", HUB), [])
+
+
+def test_a_spec_is_refused_as_configuration() -> None:
+    with pytest.raises(InvalidConfig):
+        spec_pairs("version: 3\nimages: [a]", "s.yaml")
