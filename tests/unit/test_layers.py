@@ -79,9 +79,7 @@ def within(module: str, room: str) -> bool:
 
 
 def room_of(module: str) -> str:
-    fitting = [room for room in ROOMS if room and within(module, room)] or [
-        room for room in ROOMS if room == module
-    ]
+    fitting = [room for room in ROOMS if room == module or (room and within(module, room))]
     assert fitting, f"blobflow.{module} belongs to no room: add it to ROOMS"
     return max(fitting, key=len)
 
@@ -110,7 +108,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
 
 
 def allowed(room: str, name: str) -> bool:
-    """Whether a module of `room` may import `name`. Relative imports are never allowed: they hide the room."""
+    """Whether a module of `room` may import `name`. A relative import never: it hides the room."""
     package, _, inner = name.partition(".")
     if package == "blobflow":
         rooms = ROOMS[room].rooms
