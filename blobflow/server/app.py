@@ -1,0 +1,153 @@
+"""The table of the registry's endpoints, and the one place where an answer is made of what a room did.
+
+The registry speaks distribution-spec 1.1 and is strict: what the spec lets it refuse, it refuses, so that a
+client that works here works elsewhere. No request's body is ever held in memory, except a manifest's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+import msgspec
+from aiohttp import ClientPayloadError, web
+
+from blobflow.errors import StorageError
+from blobflow.server.listing import list_repositories, list_tags
+from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
+from blobflow.server.places import Place, locate
+from blobflow.server.pull import read_blob, read_manifest, root
+from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
+from blobflow.server.refusal import Refusal
+from blobflow.server.state import Registry, Sparse
+from blobflow.server.wire import PlainWire, Wire
+from blobflow.transports.store import Store
+
+Endpoint = Callable[[Registry, web.BaseRequest, Place], Awaitable[web.StreamResponse]]
+
+ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
+    {
+        "root": {"GET": root, "HEAD": root},
+        "catalog": {"GET": list_repositories},
+        "tags": {"GET": list_tags},
+        "blob": {"GET": read_blob, "HEAD": read_blob, "DELETE": delete_blob},
+        "manifest": {
+            "GET": read_manifest,
+            "HEAD": read_manifest,
+            "PUT": put_manifest,
+            "DELETE": delete_manifest,
+        },
+        "uploads": {"POST": start_upload},
+        "upload": {"GET": upload_status, "PATCH": append, "PUT": complete, "DELETE": cancel_upload},
+    }
+)
+
+REGISTRY = web.AppKey("registry", Registry)
+# Older docker clients take a host without this header for no v2 registry.
+_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+class Access(msgspec.Struct, frozen=True):
+    """One answered request. `received` and `sent` are body bytes as announced (received: -1 if it was not);
+    `seconds` to the end of a streamed answer, or to the handing over of a small one."""
+
+    remote: str
+    method: str
+    path: str
+    query: str
+    status: int
+    received: int
+    sent: int
+    seconds: float
+    user_agent: str
+
+
+def make_app(
+    store: Store,
+    *,
+    sparse: Sparse = "accept",
+    wire: Wire | None = None,
+    observe: Callable[[Access], None] | None = None,
+) -> web.Application:
+    """The registry over `store` as an application; the store stays its caller's, to close after it.
+
+    `sparse`: whether an index whose manifests are not all here is accepted or refused. `observe` is called
+    once a request, on the loop's thread, and must return at once. `wire` moves the bodies.
+    """
+    registry = Registry(store, sparse=sparse, wire=wire or PlainWire())
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await _answer(registry, request)
+
+    async def answer_and_tell(request: web.Request) -> web.StreamResponse:
+        assert observe is not None
+        begun = asyncio.get_running_loop().time()
+        response = await _answer(registry, request)
+        observe(_access(request, response, asyncio.get_running_loop().time() - begun))
+        return response
+
+    app = web.Application()
+    app[REGISTRY] = registry
+    app.router.add_route("*", "/{path:.*}", answer_and_tell if observe else answer)
+    app.cleanup_ctx.append(_sessions_end)
+    return app
+
+
+async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
+    yield
+    app[REGISTRY].sessions.close()
+
+
+async def _answer(registry: Registry, request: web.Request) -> web.StreamResponse:
+    """Find the endpoint and let it answer; turn whatever it raises into the spec's error body."""
+    try:
+        response = await _dispatch(registry, request)
+    except Refusal as refusal:
+        response = _refused(refusal)
+    except StorageError as error:
+        response = _refused(Refusal("UNKNOWN", str(error)))
+    except (ConnectionError, ClientPayloadError, web.RequestPayloadError):
+        # The client is gone in the middle of a body: nobody is left to read this.
+        response = web.Response(status=400)
+        response.force_close()
+    if not response.prepared:
+        response.headers.update(_VERSION)
+    return response
+
+
+async def _dispatch(registry: Registry, request: web.Request) -> web.StreamResponse:
+    place = locate(request.path)
+    if place is None:
+        raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
+    methods = ENDPOINTS[place.room]
+    endpoint = methods.get(request.method)
+    if endpoint is None:
+        raise Refusal(
+            "UNSUPPORTED", f"{request.method} can't be done here", headers={"Allow": ", ".join(methods)}
+        )
+    return await endpoint(registry, request, place)
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    return web.Response(
+        status=refusal.status,
+        headers=refusal.headers,
+        body=refusal.body,
+        content_type="application/json",
+    )
+
+
+def _access(request: web.Request, response: web.StreamResponse, seconds: float) -> Access:
+    length = request.content_length
+    return Access(
+        remote=request.remote or "",
+        method=request.method,
+        path=request.path,
+        query=request.query_string,
+        status=response.status,
+        received=(-1 if request.can_read_body else 0) if length is None else length,
+        sent=0 if request.method == "HEAD" else response.content_length or 0,
+        seconds=seconds,
+        user_agent=request.headers.get("User-Agent", ""),
+    )

@@ -1,0 +1,52 @@
+"""Lists in pages: distribution-spec, "Content Discovery" ([end-8a], [end-8b]), and `_catalog`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from blobflow.server.places import Place
+from blobflow.server.refusal import Refusal
+from blobflow.server.state import Registry
+
+# Names in one page at most, whatever `n` says, so that no answer grows without bound; clients follow Link.
+MAX_PAGE = 1000
+
+
+async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-8a], [end-8b]: the repository's tags in byte order, after `last`, `n` at most."""
+    if not registry.store.has_repository(place.repository):
+        raise Refusal("NAME_UNKNOWN", f"this registry has no repository {place.repository}")
+    asked, last = _page(request)
+    names = registry.store.tags(place.repository, asked + 1, last)
+    return _answer(request, asked, names, "tags", {"name": place.repository})
+
+
+async def list_repositories(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """`GET /v2/_catalog`: not in the OCI spec, kept as distribution has it."""
+    asked, last = _page(request)
+    return _answer(request, asked, registry.store.repositories(asked + 1, last), "repositories", {})
+
+
+def _page(request: web.BaseRequest) -> tuple[int, str]:
+    text = request.query.get("n", "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise Refusal("UNSUPPORTED", "n is not a number of entries", status=400)
+    asked = int(text[:18]) if text else MAX_PAGE
+    return min(asked, MAX_PAGE), request.query.get("last", "")
+
+
+def _answer(
+    request: web.BaseRequest, asked: int, names: Sequence[str], key: str, head: dict[str, str]
+) -> web.StreamResponse:
+    """One page; `names` holds one more than asked for if there is a next one."""
+    page = list(names[:asked])
+    headers = {}
+    if page and len(names) > asked:
+        headers["Link"] = f'<{request.path}?n={asked}&last={quote(page[-1], safe="")}>; rel="next"'
+    return web.Response(
+        headers=headers, body=msgspec.json.encode({**head, key: page}), content_type="application/json"
+    )

@@ -1,0 +1,118 @@
+"""Pushing manifests and taking things away: distribution-spec [end-7], [end-9], [end-10].
+
+The registry is strict about what a manifest names: an image manifest is refused while a blob of its own is
+missing, so that a tag never points at content that is not all there. An index may be sparse, if the registry
+was so made: then its manifests may lack.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from blobflow.errors import UnsupportedContent
+from blobflow.oci import (
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    Manifest,
+    digest_of,
+    parse_manifest,
+)
+from blobflow.oci.digest import algorithm_of
+from blobflow.server.places import Place, digest_in, is_tag
+from blobflow.server.pull import held_blob, held_manifest
+from blobflow.server.refusal import Problem, Refusal
+from blobflow.server.state import Registry
+
+# How many missing children an answer lists: enough to go on with, and no body of megabytes.
+_LISTED = 100
+
+
+async def put_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-7], PUT: by tag or digest, stored byte for byte."""
+    by_digest = ":" in place.item
+    if not by_digest and not is_tag(place.item):
+        raise Refusal("MANIFEST_INVALID", "the reference is neither a tag nor a digest")
+    named = digest_in(place.item) if by_digest else None
+    raw = await _body(registry, request)
+    digest = digest_of(raw, algorithm_of(named) if named else "sha256")
+    if named not in (None, digest):
+        raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
+    try:
+        manifest = parse_manifest(raw, request.headers.get("Content-Type", ""), digest=digest)
+    except UnsupportedContent as error:
+        raise Refusal("MANIFEST_INVALID", str(error)) from None
+    _check_children(registry, place.repository, manifest)
+    registry.store.write_small(raw, digest)
+    registry.store.add_member(place.repository, digest, manifest.descriptor.media_type)
+    if named is None:
+        registry.store.set_tag(place.repository, place.item, digest)
+    return web.Response(
+        status=201,
+        headers={
+            "Location": f"/v2/{place.repository}/manifests/{digest}",
+            "Docker-Content-Digest": digest,
+        },
+    )
+
+
+async def delete_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-9], DELETE: by tag, the tag goes; by digest, the manifest goes with every tag that names it."""
+    digest, _ = held_manifest(registry, place)
+    if ":" in place.item:
+        registry.store.drop_member(place.repository, digest)
+    else:
+        registry.store.drop_tag(place.repository, place.item)
+    return web.Response(status=202)
+
+
+async def delete_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
+    digest = digest_in(place.item)
+    held_blob(registry, place.repository, digest)
+    registry.store.drop_member(place.repository, digest)
+    return web.Response(status=202)
+
+
+async def _body(registry: Registry, request: web.BaseRequest) -> bytes:
+    """The manifest's bytes; 413 as soon as it is known that they are too many ("Pushing Manifests")."""
+    too_large = Refusal(
+        "MANIFEST_INVALID", f"a manifest may have {MAX_MANIFEST_BYTES} bytes, this one has more", status=413
+    )
+    if (request.content_length or 0) > MAX_MANIFEST_BYTES:
+        raise too_large
+    raw = bytearray()
+    async for chunk in registry.wire.receive(request):
+        raw += chunk
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise too_large
+    return bytes(raw)
+
+
+def _check_children(registry: Registry, repository: str, manifest: Manifest) -> None:
+    """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size."""
+    if manifest.is_index and registry.sparse == "accept":
+        return
+    missing: list[Digest] = []
+    for child in manifest.manifests if manifest.is_index else manifest.blobs:
+        size = _size_here(registry, repository, child)
+        if size is None:
+            missing.append(child.digest)
+        elif size != child.size:
+            raise Refusal(
+                "SIZE_INVALID",
+                f"the manifest says that {child.digest} has {child.size} bytes, it has {size}",
+                detail=child.digest,
+            )
+    if missing:
+        first, *rest = [
+            Problem("MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not here", digest)
+            for digest in dict.fromkeys(missing[:_LISTED])
+        ]
+        raise Refusal(first.code, first.message, detail=first.detail, more=rest)
+
+
+def _size_here(registry: Registry, repository: str, child: Descriptor) -> int | None:
+    if registry.store.member(repository, child.digest) is None:
+        return None
+    return registry.store.size_of(child.digest)

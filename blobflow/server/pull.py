@@ -1,0 +1,145 @@
+"""Pulling: distribution-spec, "Pull" ([end-1] to [end-3])."""
+
+from __future__ import annotations
+
+import os
+
+from aiohttp import web
+
+from blobflow.errors import IntegrityError, NotFound
+from blobflow.oci import Digest
+from blobflow.server.places import Place, digest_in, is_tag
+from blobflow.server.ranges import Span, Unsatisfiable, span_of
+from blobflow.server.refusal import Refusal
+from blobflow.server.state import Registry
+
+# A body up to this many bytes goes out in one write with its headers; a larger one takes the wire's way.
+SMALL = 64 * 1024
+
+
+async def root(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-1]: this is a registry."""
+    return web.Response(body=b"{}", content_type="application/json")
+
+
+async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
+    digest = digest_in(place.item)
+    size = held_blob(registry, place.repository, digest)
+    etag = f'"{digest}"'
+    asked = request.headers
+    headers = {
+        "Docker-Content-Digest": digest,
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+    }
+    if _names(asked.get("If-None-Match"), etag):
+        return web.Response(status=304, headers=headers)
+    if request.method == "HEAD":
+        return web.Response(headers={**headers, "Content-Length": str(size)})
+    span = None
+    if "Range" in asked and asked.get("If-Range", etag) == etag:
+        try:
+            span = span_of(asked["Range"], size)
+        except Unsatisfiable:
+            raise Refusal(
+                "SIZE_INVALID",
+                f"the range begins past the blob's {size} bytes",
+                status=416,
+                headers={"Content-Range": f"bytes */{size}"},
+            ) from None
+    status = 200
+    if span is not None:
+        status = 206
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    return await _send(registry, request, digest, span or Span(0, size), status, headers)
+
+
+async def _send(
+    registry: Registry,
+    request: web.BaseRequest,
+    digest: Digest,
+    span: Span,
+    status: int,
+    headers: dict[str, str],
+) -> web.StreamResponse:
+    try:
+        await registry.store.check(digest)
+        file = registry.store.path_of(digest).open("rb", buffering=0)
+    except (FileNotFoundError, NotFound, IntegrityError):
+        raise _blob_unknown(digest) from None
+    with file:
+        if span.length <= SMALL:
+            return web.Response(
+                status=status, headers=headers, body=os.pread(file.fileno(), span.length, span.start)
+            )
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = span.length
+        await registry.wire.send(request, response, file, span)
+        await response.write_eof()
+    return response
+
+
+async def read_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-3], GET and HEAD: the manifest by tag or digest, byte for byte as it was pushed."""
+    digest, media_type = held_manifest(registry, place)
+    etag = f'"{digest}"'
+    headers = {"Docker-Content-Digest": digest, "ETag": etag, "Content-Type": media_type}
+    if _names(request.headers.get("If-None-Match"), etag):
+        return web.Response(status=304, headers=headers)
+    if request.method == "HEAD":
+        size = registry.store.size_of(digest)
+        if size is None:
+            raise _manifest_unknown(place.item)
+        return web.Response(headers={**headers, "Content-Length": str(size)})
+    try:
+        raw = registry.store.read_small(digest)
+    except (NotFound, IntegrityError):
+        raise _manifest_unknown(place.item) from None
+    return web.Response(headers=headers, body=raw)
+
+
+def held_blob(registry: Registry, repository: str, digest: Digest) -> int:
+    """The size of a blob that is visible in the repository. Raises Refusal (BLOB_UNKNOWN)."""
+    if registry.store.member(repository, digest) is None:
+        raise _blob_unknown(digest)
+    size = registry.store.size_of(digest)
+    if size is None:
+        raise _blob_unknown(digest)
+    return size
+
+
+def held_manifest(registry: Registry, place: Place) -> tuple[Digest, str]:
+    """Digest and media type of the manifest that a reference names.
+
+    Raises Refusal: MANIFEST_UNKNOWN; DIGEST_INVALID for a reference with a colon that is no digest.
+    """
+    digest: Digest | None
+    if ":" in place.item:
+        digest = digest_in(place.item)
+    elif is_tag(place.item):
+        digest = registry.store.tag_of(place.repository, place.item)
+    else:
+        digest = None
+    media_type = registry.store.member(place.repository, digest) if digest else None
+    if digest is None or not media_type:
+        raise _manifest_unknown(place.item)
+    return digest, media_type
+
+
+def _names(header: str | None, etag: str) -> bool:
+    """Whether an If-None-Match lists this entity tag."""
+    if header is None:
+        return False
+    return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
+
+
+def _blob_unknown(digest: Digest) -> Refusal:
+    return Refusal("BLOB_UNKNOWN", f"this repository has no blob {digest}", detail={"digest": digest})
+
+
+def _manifest_unknown(reference: str) -> Refusal:
+    return Refusal(
+        "MANIFEST_UNKNOWN", "this repository has no such manifest", detail={"reference": reference[:300]}
+    )

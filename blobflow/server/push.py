@@ -1,0 +1,157 @@
+"""Pushing blobs: distribution-spec, "Pushing blobs" ([end-4a] to [end-6], [end-11], [end-13], [end-14]).
+
+Three forms, and every mix of them, because each is only a way to feed one growing partial: the whole in the
+POST; POST and then the whole in the PUT; POST, PATCHes (one stream, or chunks in order), PUT. Nothing is
+visible in the repository before the bytes have hashed to the digest that the client named.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from blobflow.errors import IntegrityError, StorageError
+from blobflow.oci import Digest
+from blobflow.server.places import Place, digest_in, is_repository
+from blobflow.server.ranges import chunk_of, progress
+from blobflow.server.refusal import Refusal
+from blobflow.server.state import Registry, Session
+
+
+async def start_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a])."""
+    query = request.query
+    if "mount" in query:
+        mounted = _mount(registry, place.repository, query["mount"], query.get("from", ""))
+        if mounted is not None:
+            return _created(place.repository, mounted)
+    elif "digest" in query:
+        digest = digest_in(query["digest"])
+        session = registry.sessions.start(place.repository)
+        try:
+            await _take(registry, request, session, digest)
+            return await _commit(registry, session, digest)
+        finally:
+            registry.sessions.forget(session.token)
+    return _accepted(registry.sessions.start(place.repository))
+
+
+async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-5], PATCH: the next bytes, as a stream or as a chunk with a Content-Range."""
+    session = registry.sessions.find(place.repository, place.item)
+    _check_order(request, session)
+    await _take(registry, request, session)
+    return _accepted(session)
+
+
+async def complete(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-6], PUT: the last bytes, if any, and the digest of the whole."""
+    session = registry.sessions.find(place.repository, place.item)
+    if "digest" not in request.query:
+        raise Refusal("DIGEST_INVALID", "a PUT that completes an upload needs ?digest=")
+    digest = digest_in(request.query["digest"])
+    _check_order(request, session)
+    await _take(registry, request, session, digest)
+    return await _commit(registry, session, digest)
+
+
+async def upload_status(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-13], GET: how much has arrived."""
+    session = registry.sessions.find(place.repository, place.item)
+    return web.Response(status=204, headers=_whereabouts(session))
+
+
+async def cancel_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    """[end-14], DELETE: throw the session away, with what has arrived."""
+    session = registry.sessions.find(place.repository, place.item)
+    registry.sessions.forget(session.token)
+    return web.Response(status=204)
+
+
+def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Digest | None:
+    """Make a blob of `origin` visible in `repository`; None if that can't be, so that a session is opened.
+
+    The spec's "MUST return 202" holds for a digest or name that is no such, too. Without `from` nothing is
+    looked for: blobs are visible only where they were pushed or mounted to.
+    """
+    try:
+        digest = digest_in(wanted)
+    except Refusal:
+        return None
+    if not is_repository(origin) or registry.store.member(origin, digest) is None:
+        return None
+    if registry.store.size_of(digest) is None:
+        return None
+    _admit(registry, repository, digest)
+    return digest
+
+
+def _check_order(request: web.BaseRequest, session: Session) -> None:
+    """Refuse a chunk that does not go on exactly where the session stands (416 with Location and Range)."""
+    header = request.headers.get("Content-Range")
+    if header is None:
+        return
+    chunk = chunk_of(header)
+    if chunk is None or chunk.start != session.offset:
+        raise Refusal(
+            "BLOB_UPLOAD_INVALID",
+            f"the chunk is not <start>-<end> with a start of {session.offset}",
+            status=416,
+            headers=_whereabouts(session),
+        )
+    if request.content_length != chunk.length:
+        raise Refusal(
+            "SIZE_INVALID", f"Content-Range speaks of {chunk.length} bytes, Content-Length does not say so"
+        )
+
+
+async def _take(
+    registry: Registry, request: web.BaseRequest, session: Session, digest: Digest | None = None
+) -> None:
+    """Feed the body to the session's partial. What came before a broken connection stays ([end-13])."""
+    session.turn += 1
+    turn = session.turn
+    async for chunk in registry.wire.receive(request):
+        if session.turn != turn:
+            raise Refusal(
+                "BLOB_UPLOAD_INVALID", "another request has taken this upload session over", status=409
+            )
+        try:
+            session.writer(digest).write(chunk)
+        except StorageError:
+            registry.sessions.forget(session.token)
+            raise
+
+
+async def _commit(registry: Registry, session: Session, digest: Digest) -> web.StreamResponse:
+    registry.sessions.end(session)
+    try:
+        await session.writer(digest).commit(digest)
+    except IntegrityError as error:
+        raise Refusal("DIGEST_INVALID", str(error), detail={"digest": digest}) from None
+    _admit(registry, session.repository, digest)
+    return _created(session.repository, digest)
+
+
+def _admit(registry: Registry, repository: str, digest: Digest) -> None:
+    """Make the blob visible, unless it is so already: a manifest keeps its media type."""
+    if registry.store.member(repository, digest) is None:
+        registry.store.add_member(repository, digest)
+
+
+def _created(repository: str, digest: Digest) -> web.StreamResponse:
+    return web.Response(
+        status=201,
+        headers={"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest},
+    )
+
+
+def _accepted(session: Session) -> web.StreamResponse:
+    return web.Response(status=202, headers=_whereabouts(session))
+
+
+def _whereabouts(session: Session) -> dict[str, str]:
+    return {
+        "Location": session.location,
+        "Range": progress(session.offset),
+        "Docker-Upload-UUID": session.token,
+    }

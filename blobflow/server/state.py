@@ -1,0 +1,132 @@
+"""What the embedded registry holds between requests: its store, its rules and its upload sessions.
+
+A session is a growing partial of the store and a place in memory. It ends by being committed, cancelled,
+forgotten for idleness, or with the process; in each case but the first nothing of it was ever visible.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from blobflow.oci import Digest
+from blobflow.server.refusal import Refusal
+from blobflow.server.wire import Wire
+from blobflow.transports.store import Store, Writer
+
+Sparse = Literal["accept", "refuse"]
+
+# Seconds without a byte after which a session may be forgotten. Longer than any client waits between two
+# attempts; a client that comes later gets the 404 that tells it to start again.
+IDLE_SECONDS = 3600.0
+# Sessions at once. One that has no byte yet costs no file, so this bounds memory, not descriptors.
+MAX_SESSIONS = 10_000
+
+
+class Session:
+    """One upload session ([end-4a] to [end-6]).
+
+    `turn` counts the requests that have written to it: only the newest may. So a request whose connection is
+    dead, but not yet known to be, can't write behind the back of the one that took over from it.
+    """
+
+    __slots__ = ("_store", "_writer", "repository", "token", "touched", "turn")
+
+    def __init__(self, store: Store, repository: str, token: str, now: float) -> None:
+        self._store = store
+        self._writer: Writer | None = None
+        self.repository = repository
+        self.token = token
+        self.touched = now
+        self.turn = 0
+
+    @property
+    def offset(self) -> int:
+        """How many bytes have arrived."""
+        return self._writer.offset if self._writer else 0
+
+    @property
+    def location(self) -> str:
+        """Relative, so that it is right behind any proxy."""
+        return f"/v2/{self.repository}/blobs/uploads/{self.token}"
+
+    def writer(self, digest: Digest | None = None) -> Writer:
+        """The partial, begun at the first byte; `digest` is what it will be, if that is known by then."""
+        if self._writer is None:
+            self._writer = self._store.begin(digest)
+        return self._writer
+
+    def abort(self) -> None:
+        """Throw away what has arrived."""
+        self.turn += 1
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+
+class Sessions:
+    """The upload sessions that are open. Owned by one registry, used on its loop only."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._open: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def start(self, repository: str) -> Session:
+        """Open a session ([end-4a]). Raises Refusal (TOOMANYREQUESTS) when there are too many."""
+        now = self._clock()
+        self._forget_idle(now)
+        if len(self._open) >= MAX_SESSIONS:
+            raise Refusal("TOOMANYREQUESTS", "too many upload sessions are open; finish or cancel some")
+        session = Session(self._store, repository, secrets.token_hex(16), now)
+        self._open[session.token] = session
+        return session
+
+    def find(self, repository: str, token: str) -> Session:
+        """The session of that name in that repository. Raises Refusal (BLOB_UPLOAD_UNKNOWN)."""
+        session = self._open.get(token)
+        if session is None or session.repository != repository:
+            raise Refusal(
+                "BLOB_UPLOAD_UNKNOWN", "this upload session is not known here; start the upload anew"
+            )
+        session.touched = self._clock()
+        self._open[token] = self._open.pop(token)  # the longest idle stays first
+        return session
+
+    def end(self, session: Session) -> None:
+        """Forget a session whose partial has been committed."""
+        self._open.pop(session.token, None)
+
+    def forget(self, token: str) -> None:
+        """Cancel the session of that name, if there is one."""
+        session = self._open.pop(token, None)
+        if session is not None:
+            session.abort()
+
+    def close(self) -> None:
+        for token in tuple(self._open):
+            self.forget(token)
+
+    def _forget_idle(self, now: float) -> None:
+        while self._open:
+            first = next(iter(self._open.values()))
+            if now - first.touched <= IDLE_SECONDS:
+                return
+            self.forget(first.token)
+
+
+class Registry:
+    """The rooms' common ground."""
+
+    __slots__ = ("sessions", "sparse", "store", "wire")
+
+    def __init__(self, store: Store, *, sparse: Sparse, wire: Wire) -> None:
+        self.store = store
+        self.sparse: Sparse = sparse
+        self.wire = wire
+        self.sessions = Sessions(store)
