@@ -1,0 +1,257 @@
+"""The world as processes: registries to talk to, programs to run, and what they say of themselves.
+
+Registries are started on a free port of 127.0.0.1 and ended by leaving their context; programs are run to
+their end and measured from outside. Nothing knows of pytest, so that tools/compare.py runs the same things.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tests.e2e.access_log import Requests, parse_access_log
+
+TOP = Path(__file__).resolve().parents[2]
+BLOBFLOW = (sys.executable, "-m", "blobflow")
+
+READY_SECONDS = 20.0  # a registry answers within some 50 ms, but the machine may be busy
+PORT_TRIES = 5  # another process can take the port between our look and the server's bind
+END_SECONDS = 5.0
+RUN_SECONDS = 240.0  # a whole-set run takes seconds; below pytest's own limit, so that the output is shown
+
+# distribution 2.8.2: errors only, so that what it says on standard error is worth reading.
+DOCKER_REGISTRY = """\
+version: 0.1
+log: {{accesslog: {{disabled: false}}, level: error}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: "{host}"}}
+"""
+
+
+class Registry:
+    """A registry process on `host`. `root` is its storage; `log` takes its standard output."""
+
+    def __init__(self, host: str, root: Path, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self.host = host
+        self.root = root
+        self.process = process
+        self._log = log
+        self._seen = 0
+        self._probes = 0
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One exchange on a connection of its own: status, headers in lower case, body."""
+        connection = http.client.HTTPConnection(self.host, timeout=30)
+        try:
+            connection.request(method, path, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def digest_of(self, repository: str, name: str) -> str | None:
+        """The digest that a tag or digest of a manifest answers with, None where there is none."""
+        accept = ", ".join(
+            f"application/vnd.{kind}+json"
+            for kind in (
+                "oci.image.index.v1",
+                "oci.image.manifest.v1",
+                "docker.distribution.manifest.list.v2",
+                "docker.distribution.manifest.v2",
+            )
+        )
+        status, headers, _ = self.ask("HEAD", f"/v2/{repository}/manifests/{name}", {"Accept": accept})
+        return headers["docker-content-digest"] if status == 200 else None
+
+    def forget(self) -> None:
+        """Begin a new count: `requests` tells only what comes after this."""
+        self._seen = self._whole_log()
+
+    def requests(self) -> Requests:
+        """What was asked since `forget`. Only docker-registry writes the log that this reads."""
+        end = self._whole_log()
+        with self._log.open("rb") as log:
+            log.seek(self._seen)
+            return parse_access_log(log.read(end - self._seen).decode())
+
+    def _whole_log(self) -> int:
+        """The log's length in bytes once a probe sent now has reached it.
+
+        A line is written before the end of an answer goes out (large blobs aside, which something always
+        follows), so a client that has ended has all its lines in the log before the probe's.
+        """
+        self._probes += 1
+        self.ask("GET", f"/v2/?probe={self._probes}")
+        marker = f"/v2/?probe={self._probes} ".encode()
+        deadline = time.monotonic() + READY_SECONDS
+        while marker not in (log := self._log.read_bytes()) or not log.endswith(b"\n"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._log} does not show the probe")
+            time.sleep(0.01)
+        return len(log)
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def docker_registry(folder: Path) -> Iterator[Registry]:
+    """Debian's docker-registry with its storage, configuration and logs under `folder`."""
+
+    def command(host: str) -> list[str]:
+        config = folder / "config.yml"
+        config.write_text(DOCKER_REGISTRY.format(root=folder / "storage", host=host))
+        return ["docker-registry", "serve", str(config)]
+
+    with _serving(command, folder) as registry:
+        yield registry
+
+
+@contextmanager
+def blobflow_serve(folder: Path) -> Iterator[Registry]:
+    """`blobflow serve` with its store under `folder`."""
+
+    def command(host: str) -> list[str]:
+        return [*BLOBFLOW, "serve", "--listen", host, "--root", str(folder / "storage")]
+
+    with _serving(command, folder) as registry:
+        yield registry
+
+
+@contextmanager
+def _serving(command: Callable[[str], Sequence[str]], folder: Path) -> Iterator[Registry]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "access.log").open("wb"))
+        errors = stack.enter_context((folder / "errors.log").open("wb"))
+        for _ in range(PORT_TRIES):
+            host = f"127.0.0.1:{free_port()}"
+            process = subprocess.Popen(
+                command(host),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=errors,
+                cwd=TOP,
+                env=_environment(folder),
+            )
+            stack.callback(_end, process)
+            if _answers(host, process):
+                break
+        else:
+            raise RuntimeError(f"no registry came up: {(folder / 'errors.log').read_text()}")
+        yield Registry(host, folder / "storage", folder / "access.log", process)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(host: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the registry answers; False when it ended instead (it lost its port)."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection(host, timeout=READY_SECONDS)
+        try:
+            connection.request("GET", "/v2/?probe=ready")
+            return connection.getresponse().status == 200 and process.poll() is None
+        except ConnectionError:
+            time.sleep(0.02)
+        finally:
+            connection.close()
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A program that ended. Seconds of wall and of CPU (user and system), bytes of peak resident memory."""
+
+    code: int
+    out: str
+    err: str
+    wall: float
+    cpu: float
+    peak: int
+
+
+def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS) -> Run:
+    """Run a program to its end, with `home` for all that it keeps: caches, state, credentials.
+
+    It is started by measure.py, whose figures are the program's alone: Linux hands the peak of the process
+    that starts a program on to it, and ours may be large.
+    """
+    measure = [sys.executable, "-S", "-E", str(TOP / "tests/e2e/measure.py")]
+    with (
+        tempfile.NamedTemporaryFile(prefix="measured-") as figures,
+        subprocess.Popen(
+            [*measure, figures.name, *command],
+            cwd=TOP,
+            env=_environment(home),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return Run(process.returncode, out, err, **json.loads(figures.read()))
+
+
+def blobflow(*arguments: str | Path, home: Path) -> Run:
+    """Run blobflow as a user does, as a process of its own."""
+    return run([*BLOBFLOW, *map(str, arguments)], home)
+
+
+def skopeo(*arguments: str | Path, home: Path) -> Run:
+    """Run skopeo, accepting unsigned images as its policy may not."""
+    program = shutil.which("skopeo") or "skopeo"
+    return run([program, "--insecure-policy", *map(str, arguments)], home)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """This process's environment with every place for keeping things turned to `home`, and no proxies."""
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    places = {
+        "HOME": "",
+        "XDG_CACHE_HOME": "cache",
+        "XDG_CONFIG_HOME": "config",
+        "XDG_DATA_HOME": "data",
+        "XDG_STATE_HOME": "state",
+        "XDG_RUNTIME_DIR": "run",
+        "DOCKER_CONFIG": "docker",
+    }
+    for folder in places.values():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    return kept | {key: str(home / folder) for key, folder in places.items()} | {"TERM": "dumb"}
