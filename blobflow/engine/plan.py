@@ -16,7 +16,7 @@ A `Need` is an edge from a step to an earlier one:
 - *settled*: the need must have ended, however (a mount on its origin: if the origin failed, the mount becomes
   a copy, and the blob's other mounts follow it to its new home).
 
-A `Goal` is one pair with the root that its tag was pinned to, and the step that puts it (None: nothing to do).
+A `Goal` is one pair with the root that its tag was pinned to, and the steps that complete it.
 
 Invariants (tests/unit/test_plan.py, by hypothesis)
 ---------------------------------------------------
@@ -57,9 +57,12 @@ class Copy(msgspec.Struct, frozen=True, tag_field="step", tag="copy"):
 
 
 class Mount(msgspec.Struct, frozen=True, tag_field="step", tag="mount"):
+    """`source`: where the blob is read should the mount be refused."""
+
     blob: Descriptor
     origin: Site
     target: Site
+    source: Site
 
 
 class Put(msgspec.Struct, frozen=True, tag_field="step", tag="put"):
@@ -88,37 +91,63 @@ class Pair(msgspec.Struct, frozen=True, order=True):
 
 
 class Goal(msgspec.Struct, frozen=True):
+    """A pair, the root that its tag was pinned to, and the steps whose success completes it.
+
+    That is the root's Put; or, where the root is there and only something below it is missing, the Puts of
+    what is missing. No steps: the target has it all.
+    """
+
     pair: Pair
     root: Descriptor
-    step: int | None
+    steps: tuple[int, ...]
 
 
 class Graph(msgspec.Struct, frozen=True):
     """What the sources say: manifests by digest, the root of each source, and where content can be read.
 
-    A graph may be partial: roots whose closure was not needed (they are present at every target) have no
-    manifest in it.
+    A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it.
     """
 
     manifests: dict[Digest, Manifest]
     roots: dict[Reference, Descriptor]
     origins: dict[Digest, tuple[Site, ...]]
 
-    def closure(self, root: Digest) -> Sequence[Manifest]:
-        """The manifests under `root`, children before parents, each once, in the order of first mention."""
-        raise AssertionError
+    def closure(self, root: Digest) -> list[Manifest]:
+        """The manifests reachable from `root`, each once, children before parents, in order of mention."""
+        order: list[Manifest] = []
+        seen: set[Digest] = set()
+
+        def visit(digest: Digest) -> None:
+            if digest in seen or digest not in self.manifests:
+                return
+            seen.add(digest)
+            manifest = self.manifests[digest]
+            for child in manifest.manifests:
+                visit(child.digest)
+            order.append(manifest)
+
+        visit(root)
+        return order
 
 
 class Inventory(msgspec.Struct, frozen=True):
     """What the targets say. Three-valued: present, absent, or (in neither) unknown.
 
-    `present` and `absent`: content by site. `complete`: roots whose whole closure is known to be at a site.
-    `tags`: what each (site, tag) names now; None: it names nothing.
+    `tags`: what each (site, tag) names now; None: it names nothing. An image manifest that is present stands
+    for its blobs, an index stands for nothing but itself: registries let children be deleted, and a sparse
+    index has the full one's digest. `settled`: roots known to be whole at a site, children and all.
     """
 
     present: dict[Site, frozenset[Digest]]
     absent: dict[Site, frozenset[Digest]]
     tags: dict[tuple[Site, str], Digest | None]
+    settled: frozenset[tuple[Site, Digest]] = frozenset()
+
+    def has(self, site: Site, digest: Digest) -> bool:
+        return digest in self.present.get(site, _NOTHING)
+
+
+_NOTHING: frozenset[Digest] = frozenset()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -130,6 +159,152 @@ class Plan(msgspec.Struct, frozen=True):
     goals: tuple[Goal, ...]
 
 
+def site_of(reference: Reference) -> Site:
+    return Site(reference.host, reference.repository)
+
+
 def make_plan(pairs: Iterable[Pair], graph: Graph, inventory: Inventory) -> Plan:
-    """Decide every step. Pure and deterministic; see the invariants above."""
-    raise AssertionError
+    """Decide every step. Pure and deterministic; see the invariants above.
+
+    Every pair's source has a root in `graph`; pairs that could not be resolved are left out by the caller.
+    """
+    return _Planner(sorted(set(pairs)), graph, inventory).plan()
+
+
+class _Planner:
+    def __init__(self, pairs: Sequence[Pair], graph: Graph, inventory: Inventory) -> None:
+        self._pairs = pairs
+        self._graph = graph
+        self._inventory = inventory
+        self._closures: dict[Digest, list[Manifest]] = {}
+        self._steps: list[Step] = []
+        self._needs: list[tuple[Need, ...]] = []
+        self._blob_steps: dict[tuple[Site, Digest], int] = {}
+        self._put_steps: dict[tuple[Site, Digest], int] = {}
+        self._tags = self._wanted_tags()
+        self._homes = self._choose_homes()
+
+    def plan(self) -> Plan:
+        goals = tuple(self._goal(pair) for pair in self._pairs)
+        reads: dict[Digest, list[int]] = {}
+        for number, step in enumerate(self._steps):
+            if isinstance(step, Copy):
+                reads.setdefault(step.blob.digest, []).append(number)
+        return Plan(
+            steps=tuple(self._steps),
+            needs=tuple(self._needs),
+            reads={digest: tuple(numbers) for digest, numbers in reads.items()},
+            goals=goals,
+        )
+
+    def _root(self, pair: Pair) -> Descriptor:
+        return self._graph.roots[pair.source]
+
+    def _closure(self, root: Digest) -> list[Manifest]:
+        if root not in self._closures:
+            self._closures[root] = self._graph.closure(root)
+        return self._closures[root]
+
+    def _wanted_tags(self) -> dict[tuple[Site, Digest], tuple[str, ...]]:
+        """Tags that are still to be written, by the site and root that they shall name."""
+        wanted: dict[tuple[Site, Digest], set[str]] = {}
+        for pair in self._pairs:
+            site, tag, root = site_of(pair.target), pair.target.tag, self._root(pair).digest
+            if tag and self._inventory.tags.get((site, tag)) != root:
+                wanted.setdefault((site, root), set()).add(tag)
+        return {key: tuple(sorted(tags)) for key, tags in wanted.items()}
+
+    def _missing(self, pair: Pair) -> Iterable[Manifest]:
+        """Manifests of the pair that its target lacks, children first."""
+        site, root = site_of(pair.target), self._root(pair).digest
+        if (site, root) in self._inventory.settled:
+            return ()
+        return (m for m in self._closure(root) if not self._inventory.has(site, m.descriptor.digest))
+
+    def _choose_homes(self) -> dict[tuple[str, Digest], tuple[Site, bool]]:
+        """For each blob wanted at a registry: its home or origin, and whether that one has it already."""
+        homes: dict[tuple[str, Digest], tuple[Site, bool]] = {}
+        held = self._holders()
+        for pair in self._pairs:
+            site = site_of(pair.target)
+            for manifest in self._missing(pair):
+                for blob in manifest.blobs:
+                    key = (site.registry, blob.digest)
+                    if key in held:
+                        homes[key] = (held[key], True)
+                    elif key not in homes or site < homes[key][0]:
+                        homes[key] = (site, False)
+        return homes
+
+    def _holders(self) -> dict[tuple[str, Digest], Site]:
+        """The least site of each target registry that is known to hold each blob.
+
+        A source repository at the same registry is one too: what is there need not be uploaded again.
+        """
+        registries = {pair.target.host for pair in self._pairs}
+        held: dict[tuple[str, Digest], Site] = {}
+        everywhere = [(site, digests) for site, digests in self._inventory.present.items()]
+        for digest, sites in self._graph.origins.items():
+            everywhere += [(site, frozenset({digest})) for site in sites if site.registry in registries]
+        for site, digests in everywhere:
+            for digest in digests:
+                key = (site.registry, digest)
+                if key not in held or site < held[key]:
+                    held[key] = site
+        return held
+
+    def _goal(self, pair: Pair) -> Goal:
+        site, root = site_of(pair.target), self._root(pair)
+        puts = [self._put(site, manifest) for manifest in self._missing(pair)]
+        if not self._inventory.has(site, root.digest) or (site, root.digest) in self._tags:
+            return Goal(pair, root, (self._tag_root(site, root),))
+        return Goal(pair, root, tuple(puts))
+
+    def _tag_root(self, site: Site, root: Descriptor) -> int:
+        """The Put of a root: already emitted with its tags if it was missing, else only its tags."""
+        if (site, root.digest) in self._put_steps:
+            return self._put_steps[site, root.digest]
+        below = self._closure(root.digest)
+        waits = {self._put_steps.get((site, m.descriptor.digest)) for m in below} - {None}
+        return self._emit_put(site, root, [number for number in waits if number is not None])
+
+    def _put(self, site: Site, manifest: Manifest) -> int:
+        key = (site, manifest.descriptor.digest)
+        if key not in self._put_steps:
+            hard = [number for blob in manifest.blobs if (number := self._blob(site, blob)) is not None]
+            for child in manifest.manifests:
+                number = self._put_steps.get((site, child.digest))
+                if number is not None:
+                    hard.append(number)
+            self._emit_put(site, manifest.descriptor, hard)
+        return self._put_steps[key]
+
+    def _emit_put(self, site: Site, manifest: Descriptor, hard: Iterable[int]) -> int:
+        step = Put(manifest, site, self._tags.get((site, manifest.digest), ()))
+        self._put_steps[site, manifest.digest] = self._emit(step, [Need(n) for n in sorted(set(hard))])
+        return self._put_steps[site, manifest.digest]
+
+    def _blob(self, site: Site, blob: Descriptor) -> int | None:
+        """The step that brings a blob to a site; None if it is there."""
+        key = (site, blob.digest)
+        if self._inventory.has(site, blob.digest):
+            return None
+        if key in self._blob_steps:
+            return self._blob_steps[key]
+        home, held = self._homes[site.registry, blob.digest]
+        source = min(self._graph.origins[blob.digest])
+        if home == site:
+            if held:
+                return None
+            number = self._emit(Copy(blob, source, site), ())
+        else:
+            brought = None if held else self._blob(home, blob)
+            needs = () if brought is None else (Need(brought, "settled"),)
+            number = self._emit(Mount(blob, home, site, source), needs)
+        self._blob_steps[key] = number
+        return number
+
+    def _emit(self, step: Step, needs: Sequence[Need]) -> int:
+        self._steps.append(step)
+        self._needs.append(tuple(needs))
+        return len(self._steps) - 1

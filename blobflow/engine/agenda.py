@@ -1,0 +1,155 @@
+"""The agenda: which steps can run now, as results come in. Sans-IO; the executor asks and tells.
+
+A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
+
+- a step is ready when every hard need is done and every settled need has ended;
+- a failed or skipped step skips its hard dependents, and says because of which step;
+- a refused mount becomes a copy at once;
+- when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
+  If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
+  would read the same thing again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Literal
+
+from blobflow.engine.plan import Copy, Mount, Plan, Step
+from blobflow.errors import BlobflowError
+
+
+class State(enum.Enum):
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+_ENDED = (State.DONE, State.FAILED, State.SKIPPED)
+
+
+class Agenda:
+    """The state of every step of one plan. Steps are known by their number in the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._steps: list[Step] = list(plan.steps)
+        self.states = [State.WAITING] * len(plan.steps)
+        self.errors: dict[int, BlobflowError] = {}
+        self.because: dict[int, int] = {}
+        self._blocked = [len(needs) for needs in plan.needs]
+        self._dependents: list[list[tuple[int, Literal["hard", "settled"]]]] = [[] for _ in plan.steps]
+        for number, needs in enumerate(plan.needs):
+            for need in needs:
+                self._dependents[need.step].append((number, need.kind))
+        self._open = len(plan.steps)
+        self._fresh: list[int] = []
+        self._ended: list[int] = []
+        for number, blocked in enumerate(self._blocked):
+            if not blocked:
+                self._make_ready(number)
+
+    @property
+    def finished(self) -> bool:
+        return not self._open
+
+    def step(self, number: int) -> Step:
+        """The step as it stands now: a refused mount is a copy."""
+        return self._steps[number]
+
+    def newly_ready(self) -> Sequence[int]:
+        """Steps that became ready since the last call, each told once."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def newly_ended(self) -> Sequence[int]:
+        """Steps that were done, failed or skipped since the last call, each told once."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def over(self, number: int) -> bool:
+        return self.states[number] in _ENDED
+
+    def start(self, number: int) -> None:
+        assert self.states[number] is State.READY
+        self.states[number] = State.RUNNING
+
+    def done(self, number: int) -> None:
+        self._end(number, State.DONE)
+        for dependent, _ in self._dependents[number]:
+            self._unblock(dependent)
+
+    def refused(self, number: int) -> None:
+        """The registry would not mount: the same step, now a copy, is ready again."""
+        self._become_copy(number)
+        self._make_ready(number)
+
+    def failed(self, number: int, error: BlobflowError) -> None:
+        self.errors[number] = error
+        self._end(number, State.FAILED)
+        orphans: list[int] = []
+        for dependent, kind in self._dependents[number]:
+            if kind == "hard":
+                self._skip(dependent, number)
+            elif self.states[dependent] is State.WAITING:
+                orphans.append(dependent)
+        if error.side == "source":
+            for orphan in orphans:
+                self.failed(orphan, error)
+        elif orphans:
+            self._move_home(orphans)
+
+    def skip_rest(self) -> None:
+        """Nothing more is started (a run that ends at its first failure)."""
+        for number, state in enumerate(self.states):
+            if state in (State.WAITING, State.READY):
+                self._end(number, State.SKIPPED)
+
+    def root_cause(self, number: int) -> BlobflowError | None:
+        """The error because of which a step failed or was skipped; None if it was skipped by choice."""
+        while number in self.because:
+            number = self.because[number]
+        return self.errors.get(number)
+
+    def _move_home(self, orphans: Sequence[int]) -> None:
+        heir = min(orphans)
+        self._become_copy(heir)
+        home = self._steps[heir].target
+        for orphan in sorted(orphans):
+            if orphan != heir:
+                step = self._steps[orphan]
+                assert isinstance(step, Mount)
+                self._steps[orphan] = Mount(step.blob, home, step.target, step.source)
+                self._dependents[heir].append((orphan, "settled"))
+        self._unblock(heir)
+
+    def _become_copy(self, number: int) -> None:
+        step = self._steps[number]
+        assert isinstance(step, Mount)
+        self._steps[number] = Copy(step.blob, step.source, step.target)
+
+    def _skip(self, number: int, because: int) -> None:
+        if self.states[number] in _ENDED:
+            return
+        self.because[number] = because
+        self._end(number, State.SKIPPED)
+        for dependent, kind in self._dependents[number]:
+            if kind == "hard":
+                self._skip(dependent, number)
+
+    def _unblock(self, number: int) -> None:
+        self._blocked[number] -= 1
+        if not self._blocked[number] and self.states[number] is State.WAITING:
+            self._make_ready(number)
+
+    def _make_ready(self, number: int) -> None:
+        self.states[number] = State.READY
+        self._fresh.append(number)
+
+    def _end(self, number: int, state: State) -> None:
+        self.states[number] = state
+        self._open -= 1
+        self._ended.append(number)

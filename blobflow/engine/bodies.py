@@ -1,0 +1,71 @@
+"""Bodies as the executor hands them on: verified, counted, and with the side to blame for an error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+from blobflow.content import Body, Chunks, Source, Verifier
+from blobflow.errors import BlobflowError, Side
+from blobflow.oci import Descriptor
+
+Count = Callable[[int], None]
+
+
+@contextmanager
+def blame(side: Side) -> Iterator[None]:
+    """Name the side in an error that passes, unless it is named already."""
+    try:
+        yield
+    except BlobflowError as error:
+        error.side = error.side or side
+        raise
+
+
+def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -> Body:
+    """The blob as its source gives it, verified where it is read from the start.
+
+    `over` is called whenever a reading ends, whole or not: the slot at the source is free again.
+    """
+
+    @asynccontextmanager
+    async def body(offset: int) -> AsyncIterator[Chunks]:
+        async with AsyncExitStack() as stack:
+            stack.callback(over)
+            with blame("source"):
+                chunks = await stack.enter_async_context(source.open(blob, offset))
+            yield _whole(chunks, blob) if not offset else _rest(chunks)
+
+    return body
+
+
+async def _whole(chunks: Chunks, blob: Descriptor) -> Chunks:
+    verifier = Verifier(blob)
+    with blame("source"):
+        async for chunk in chunks:
+            verifier.feed(chunk)
+            yield chunk
+        verifier.finish()
+
+
+async def _rest(chunks: Chunks) -> Chunks:
+    with blame("source"):
+        async for chunk in chunks:
+            yield chunk
+
+
+def counted(body: Body, count: Count) -> Body:
+    """The same body; `count` is told the bytes of every chunk as it is taken."""
+
+    @asynccontextmanager
+    async def counting(offset: int) -> AsyncIterator[Chunks]:
+        async with body(offset) as chunks:
+            yield _counted(chunks, count)
+
+    return counting
+
+
+async def _counted(chunks: Chunks, count: Count) -> Chunks:
+    async for chunk in chunks:
+        count(len(chunk))
+        yield chunk

@@ -1,0 +1,171 @@
+"""The flow: resolve → survey → plan → transfer → report, over whatever world it is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from blobflow.engine.agenda import Agenda
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
+from blobflow.engine.price import Price, price_of
+from blobflow.engine.report import ImageRecord, Report
+from blobflow.engine.resolve import clashes, read_graph, resolve_roots
+from blobflow.engine.survey import EVERYTHING, survey_content, survey_tags
+from blobflow.engine.tally import Tally
+from blobflow.engine.transfer import World, transfer
+from blobflow.errors import BlobflowError
+from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
+from blobflow.oci import Reference
+
+# Small requests in flight in one phase, over all hosts; the sessions bound them a host as well.
+LANE = 32
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What a run does where it has a choice.
+
+    `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`: a target tag
+    that names another digest is an error. `trust_root`: a target tag that names the right root is taken as
+    whole, also where no earlier run of ours put it there.
+    """
+
+    keep_going: bool = True
+    no_overwrite: bool = False
+    trust_root: bool = False
+
+
+KEEP_GOING = Policy()
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A plan with what it was made from. `failures`: pairs that could not be planned, and why."""
+
+    pairs: tuple[Pair, ...]
+    plan: Plan
+    graph: Graph
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+
+    @property
+    def price(self) -> Price:
+        return price_of(self.plan, self.graph)
+
+
+class Run:
+    """One run over a set of pairs. `report` may be asked at any time, also after a cancelled `go`."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        policy: Policy = KEEP_GOING,
+        *,
+        observe: Observer = ignore,
+        meter: Meter | None = None,
+    ) -> None:
+        self._pairs = tuple(dict.fromkeys(pairs))
+        self._policy = policy
+        self._observe = observe
+        self._meter = meter or Meter()
+        self._tally = Tally(self._pairs)
+        self._started = time.monotonic()
+
+    def report(self) -> Report:
+        """What has become of every image so far."""
+        return self._tally.report(
+            bytes_read=self._meter.bytes_read,
+            bytes_written=self._meter.bytes_written,
+            requests=self._meter.requests,
+            seconds=time.monotonic() - self._started,
+        )
+
+    async def go(self, world: World) -> Report:
+        """Do it. Failures of images are in the report; what is raised concerns the whole run."""
+        planned = await self.plan(world)
+        for pair, error in planned.failures.items():
+            self._tell(self._tally.failed(pair, error))
+        for record in self._tally.planned(planned.plan, planned.graph, planned.inventory):
+            self._tell(record)
+        self._remember(world, (goal for goal in planned.plan.goals if not goal.steps))
+        if planned.failures and not self._policy.keep_going:
+            return self.report()
+
+        def ended(agenda: Agenda, number: int) -> None:
+            for goal, record in self._tally.ended(agenda, number):
+                self._tell(record)
+                if record.status == "done":
+                    self._remember(world, (goal,))
+
+        self._observe(PhaseStarted("transfer", len(self._pairs)))
+        await transfer(planned.plan, planned.graph, world, keep_going=self._policy.keep_going, ended=ended)
+        return self.report()
+
+    async def plan(self, world: World) -> Planned:
+        """Resolve, survey and plan; nothing is changed anywhere."""
+        lane = Lane(LANE)
+        failures: dict[Pair, BlobflowError] = {}
+
+        def good() -> list[Pair]:
+            return [pair for pair in self._pairs if pair not in failures]
+
+        def drop(failed: Mapping[Reference, BlobflowError]) -> None:
+            failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
+
+        self._observe(PhaseStarted("resolve", len(self._pairs)))
+        resolved = await resolve_roots((pair.source for pair in self._pairs), world.source_at, lane)
+        self._tally.roots(resolved.roots)
+        drop(resolved.failures)
+        failures.update(clashes(good(), resolved.roots))
+
+        self._observe(PhaseStarted("survey", len(self._pairs)))
+        tags = await survey_tags(
+            good(),
+            resolved.roots,
+            world.sink_at,
+            world.journal,
+            lane,
+            no_overwrite=self._policy.no_overwrite,
+            trust_root=self._policy.trust_root,
+        )
+        failures.update(tags.failures)
+        wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
+        read = await read_graph(wanted, world.source_at, lane)
+        drop(read.failures)
+        graph = Graph(read.graph.manifests, resolved.roots, read.graph.origins)
+        content = await survey_content(good(), graph, tags, world.sink_at, lane)
+        failures.update(content.failures)
+
+        planned = Planned(
+            self._pairs, make_plan(good(), graph, content.inventory), graph, content.inventory, failures
+        )
+        price = planned.price
+        self._observe(
+            PlanMade(
+                images=len(self._pairs),
+                copies=sum(target.copies for target in price.targets.values()),
+                mounts=price.mounts,
+                puts=price.manifests,
+                bytes_to_read=price.bytes_to_read,
+                bytes_to_write=price.bytes_to_write,
+            )
+        )
+        return planned
+
+    def _tell(self, record: ImageRecord) -> None:
+        self._observe(
+            ImageDone(
+                source=record.source,
+                target=record.target,
+                digest=record.digest,
+                status=record.status,
+                error=record.error,
+                done=self._tally.settled,
+                images=self._tally.images,
+            )
+        )
+
+    def _remember(self, world: World, goals: Iterable[Goal]) -> None:
+        for goal in goals:
+            world.journal.record_put(site_of(goal.pair.target), goal.root.digest, EVERYTHING)

@@ -1,0 +1,99 @@
+"""The price of a plan: what it will cost, before the first byte moves. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Plan, Put, site_of
+from blobflow.oci import Descriptor, Digest
+
+# Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
+# form, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
+_UPLOAD_REQUESTS = 2
+
+
+class TargetPrice(msgspec.Struct, frozen=True):
+    """What one target registry will get. Bytes at most: a mount that is refused becomes an upload."""
+
+    copies: int = 0
+    mounts: int = 0
+    manifests: int = 0
+    bytes_to_write: int = 0
+    bytes_if_mounts_fail: int = 0
+
+
+class Price(msgspec.Struct, frozen=True):
+    """Counts of a plan, over all pairs.
+
+    `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than one
+    image manifest names; `blobs_present`: those that need not be read for any target. `images_current`: pairs
+    with nothing to do. `requests`: by host, for the transfer alone.
+    """
+
+    images: int
+    images_current: int
+    blobs_unique: int
+    blobs_shared: int
+    blobs_present: int
+    bytes_to_read: int
+    bytes_to_write: int
+    mounts: int
+    manifests: int
+    requests: dict[str, int]
+    targets: dict[str, TargetPrice]
+
+    @property
+    def current(self) -> bool:
+        return self.images == self.images_current
+
+
+def price_of(plan: Plan, graph: Graph) -> Price:
+    """Add the plan up."""
+    mentions: Counter[Digest] = Counter()
+    for manifest in graph.manifests.values():
+        mentions.update({blob.digest for blob in manifest.blobs})
+    read: dict[Digest, Descriptor] = {}
+    requests: Counter[str] = Counter()
+    targets: dict[str, Counter[str]] = {}
+    for step in plan.steps:
+        host = step.target.registry
+        sums = targets.setdefault(host, Counter())
+        match step:
+            case Copy():
+                if step.blob.digest not in read:
+                    requests[step.source.registry] += 1
+                read[step.blob.digest] = step.blob
+                requests[host] += _UPLOAD_REQUESTS
+                sums.update(copies=1, bytes_to_write=step.blob.size)
+            case Mount():
+                requests[host] += 1
+                sums.update(mounts=1, bytes_if_mounts_fail=step.blob.size)
+            case Put():
+                count = max(1, len(step.tags))
+                requests[host] += count
+                sums.update(manifests=count, bytes_to_write=count * step.manifest.size)
+    return Price(
+        images=len(plan.goals),
+        images_current=sum(not goal.steps for goal in plan.goals),
+        blobs_unique=len(mentions),
+        blobs_shared=sum(count > 1 for count in mentions.values()),
+        blobs_present=len(mentions) - len(read),
+        bytes_to_read=sum(blob.size for blob in read.values()),
+        bytes_to_write=sum(sums["bytes_to_write"] for sums in targets.values()),
+        mounts=sum(sums["mounts"] for sums in targets.values()),
+        manifests=sum(sums["manifests"] for sums in targets.values()),
+        requests=dict(sorted(requests.items())),
+        targets={host: TargetPrice(**sums) for host, sums in sorted(targets.items())},
+    )
+
+
+def blobs_present(plan: Plan, graph: Graph, inventory: Inventory) -> int:
+    """Blobs that the survey found where they were wanted, counted once a target repository."""
+    found = set()
+    for goal in plan.goals:
+        site = site_of(goal.pair.target)
+        for manifest in graph.closure(goal.root.digest):
+            found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))
+    return len(found)

@@ -1,0 +1,62 @@
+"""The report: what became of every image, as a value. A fold of outcomes; written also when the run fails."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Status = Literal["done", "present", "failed", "skipped"]
+
+
+class ImageRecord(msgspec.Struct, frozen=True):
+    """One pair. `digest` is what the target tag names now, `source_digest` what the source tag named.
+
+    `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
+    in one sentence that names the side), skipped (not begun: the run ended before). `platforms` of the
+    root's children, as far as they were read: a root that was known to be whole is not.
+    """
+
+    source: str
+    target: str
+    digest: str
+    source_digest: str
+    platforms: tuple[str, ...]
+    status: Status
+    error: str = ""
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over a run. Bytes are body bytes over the wire, retries included; `seconds` is wall time.
+
+    `blobs_copied` and `blobs_mounted` count steps that ended well; `blobs_present` blobs that the survey
+    found at their target (those of a root that was known to be whole are not looked at, so not counted).
+    """
+
+    images: int = 0
+    failed: int = 0
+    blobs_copied: int = 0
+    blobs_mounted: int = 0
+    blobs_present: int = 0
+    manifests_put: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a run did. `version` changes when a reader of an earlier one would be misled."""
+
+    totals: Totals
+    images: tuple[ImageRecord, ...]
+    version: int = 1
+
+    @property
+    def ok(self) -> bool:
+        return all(image.status in ("done", "present") for image in self.images)
+
+
+def encode(report: Report) -> bytes:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"

@@ -1,0 +1,156 @@
+"""The schedule: which ready steps start now. A pure function, called at every change.
+
+Two lanes a host. Small requests (mounts, manifests) have their own, so that they never queue behind blobs.
+Blobs have `limits.blobs` slots at each host, and a copy takes its source and target slot in one decision, so
+runs can't deadlock: a copy whose blob the store already holds (or is just reading) needs only the target's.
+
+Half of a target's blob slots go to the largest blobs, so that a run does not end waiting for one of them; the
+other half in the plan's order, so that images complete as the run goes.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from blobflow.engine.plan import Copy, Step
+from blobflow.oci import Digest
+
+# How many candidates of each order one decision looks at: it keeps a decision cheap however many steps are
+# ready, and is more than the slots that registries take (8 to 32).
+WINDOW = 64
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Steps under way at once at a host. `blobs`: copies; `small`: mounts and puts."""
+
+    blobs: int = 8
+    small: int = 16
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A ready step as the schedule sees it. `warm`: the store has the blob, or is reading it now."""
+
+    number: int
+    target: str
+    source: str = ""
+    size: int = 0
+    warm: bool = False
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A step to start; `largest` says which half of the target's blob slots it takes."""
+
+    number: int
+    largest: bool = False
+
+
+class Flight(msgspec.Struct):
+    """Slots in use, by host."""
+
+    reading: Counter[str] = msgspec.field(default_factory=Counter)
+    writing: Counter[str] = msgspec.field(default_factory=Counter)
+    largest: Counter[str] = msgspec.field(default_factory=Counter)
+    small: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+def schedule(
+    small: Iterable[Waiting],
+    by_size: Iterable[Waiting],
+    by_order: Iterable[Waiting],
+    flight: Flight,
+    limits: Callable[[str], Limits],
+) -> list[Start]:
+    """Decide what starts now at one target.
+
+    `small` in plan order; `by_size` and `by_order` are the same copies, largest first and in plan order.
+    """
+    starts: list[Start] = []
+    small_used: Counter[str] = Counter()
+    for step in small:
+        if flight.small[step.target] + small_used[step.target] < limits(step.target).small:
+            small_used[step.target] += 1
+            starts.append(Start(step.number))
+    taken: set[int] = set()
+    reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
+    for candidates, big in ((by_size, True), (by_order, False)):
+        for copy in candidates:
+            slots = limits(copy.target).blobs
+            if copy.number in taken or writing[copy.target] >= slots:
+                continue
+            if big and largest[copy.target] >= (slots + 1) // 2:
+                break
+            if not copy.warm:
+                if reading[copy.source] >= limits(copy.source).blobs:
+                    continue
+                reading[copy.source] += 1
+            writing[copy.target] += 1
+            largest[copy.target] += big
+            taken.add(copy.number)
+            starts.append(Start(copy.number, big))
+    return starts
+
+
+class Ready:
+    """The ready steps of one target host, in the orders that the schedule wants. Plain state."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._small: list[int] = []
+        self._copies: dict[int, Copy] = {}
+        self._warm: list[int] = []
+        self._by_size: list[tuple[int, int]] = []
+        self._by_order: list[int] = []
+        self._by_digest: dict[Digest, set[int]] = {}
+
+    def add(self, number: int, step: Step, *, warm: bool = False) -> None:
+        if not isinstance(step, Copy):
+            bisect.insort(self._small, number)
+            return
+        self._copies[number] = step
+        self._by_digest.setdefault(step.blob.digest, set()).add(number)
+        if warm:
+            bisect.insort(self._warm, number)
+        else:
+            bisect.insort(self._by_size, (-step.blob.size, number))
+            bisect.insort(self._by_order, number)
+
+    def remove(self, number: int) -> None:
+        step = self._copies.pop(number, None)
+        if step is None:
+            _discard(self._small, number)
+            return
+        self._by_digest[step.blob.digest].discard(number)
+        _discard(self._warm, number)
+        _discard(self._by_order, number)
+        _discard(self._by_size, (-step.blob.size, number))
+
+    def warmed(self, digest: Digest) -> None:
+        """The store holds this blob now, or is reading it: its copies need no source slot."""
+        for number in tuple(self._by_digest.get(digest, ())):
+            step = self._copies[number]
+            self.remove(number)
+            self.add(number, step, warm=True)
+
+    def candidates(self) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
+        """What `schedule` takes: small steps, copies by size, copies by order; warm copies lead both."""
+        small = [Waiting(number, self._host) for number in self._small[:WINDOW]]
+        warm = [self._waiting(number, True) for number in self._warm[:WINDOW]]
+        by_size = [self._waiting(number, False) for _, number in self._by_size[:WINDOW]]
+        by_order = [self._waiting(number, False) for number in self._by_order[:WINDOW]]
+        return small, warm + by_size, warm + by_order
+
+    def _waiting(self, number: int, warm: bool) -> Waiting:
+        step = self._copies[number]
+        return Waiting(number, self._host, step.source.registry, step.blob.size, warm)
+
+
+def _discard(items: list[Any], item: Any) -> None:
+    """Take `item` out of a sorted list, if it is there."""
+    at = bisect.bisect_left(items, item)
+    if at < len(items) and items[at] == item:
+        del items[at]

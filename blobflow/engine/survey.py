@@ -1,0 +1,180 @@
+"""Survey: what the targets have. Asks the targets only, and as little as it can.
+
+In two parts, like resolve. First the tags: one small request a pair; where a tag names the right root already
+and the journal says that we put it there whole, that is all. Then the content of what is left, from the top
+down: a repository that holds nothing is asked once; a manifest that is there stands for its blobs; only what
+is below a missing manifest is asked for one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from blobflow.content import Journal, Sink, SinkAt, Site
+from blobflow.engine.bodies import blame
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Graph, Inventory, Pair, site_of
+from blobflow.errors import BlobflowError, NotFound, Rejected
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
+
+# The choice of platforms that a put is recorded under: all of them.
+EVERYTHING = "all"
+
+
+class TagSurvey(msgspec.Struct, frozen=True):
+    """What the target tags name now (None: nothing), which pairs are whole already, and what failed."""
+
+    tags: dict[tuple[Site, str], Digest | None]
+    current: frozenset[Pair]
+    failures: dict[Pair, BlobflowError]
+
+
+async def survey_tags(
+    pairs: Iterable[Pair],
+    roots: Mapping[Reference, Descriptor],
+    sink_at: SinkAt,
+    journal: Journal,
+    lane: Lane,
+    *,
+    no_overwrite: bool = False,
+    trust_root: bool = False,
+) -> TagSurvey:
+    """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
+
+    A pair is current if that is its root and the journal recorded the same choice as put there, or
+    `trust_root`. With `no_overwrite` a tag that names another digest fails its pair.
+    """
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    current: set[Pair] = set()
+    failures: dict[Pair, BlobflowError] = {}
+
+    async def ask(pair: Pair) -> None:
+        site, root = site_of(pair.target), roots[pair.source].digest
+        try:
+            with blame("target"):
+                found = await _named(sink_at(site), pair.target.tag or root)
+        except BlobflowError as error:
+            failures[pair] = error
+            return
+        tags[site, pair.target.tag or root] = found
+        if found == root:
+            if trust_root or journal.put_recorded(site, root, EVERYTHING):
+                current.add(pair)
+        elif found is not None and no_overwrite:
+            failures[pair] = Rejected(
+                f"{pair.target} names {found}, not {root}; --no-overwrite leaves it as it is"
+            )
+            failures[pair].side = "target"
+
+    await lane.each(ask, sorted(set(pairs)))
+    return TagSurvey(tags, frozenset(current), failures)
+
+
+async def _named(sink: Sink, name: str) -> Digest | None:
+    try:
+        return (await sink.resolve(name)).digest
+    except NotFound:
+        return None
+
+
+class ContentSurvey(msgspec.Struct, frozen=True):
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+
+
+async def survey_content(
+    pairs: Collection[Pair],
+    graph: Graph,
+    known: TagSurvey,
+    sink_at: SinkAt,
+    lane: Lane,
+) -> ContentSurvey:
+    """Find out what of the pairs' closures is at their targets.
+
+    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`.
+    """
+    survey = _Survey(graph, known, sink_at)
+    settled = frozenset((site_of(p.target), graph.roots[p.source].digest) for p in known.current)
+    asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
+    await lane.each(survey.tell_vacant, sorted({site_of(pair.target) for pair in asked}))
+    await lane.each(survey.ask_manifests, asked)
+    await lane.each(survey.ask_blob, survey.wanted_blobs())
+    failures = survey.failures_of(asked)
+    present = {site: frozenset(found) for site, found in survey.present.items()}
+    for site, root in settled:
+        present[site] = present.get(site, frozenset()) | {root}
+    absent = {site: frozenset(missing) for site, missing in survey.absent.items()}
+    return ContentSurvey(Inventory(present, absent, known.tags, settled), failures)
+
+
+class _Survey:
+    def __init__(self, graph: Graph, known: TagSurvey, sink_at: SinkAt) -> None:
+        self._graph = graph
+        self._known = known
+        self._sink_at = sink_at
+        self._tagged = {site for (site, _), found in known.tags.items() if found}
+        self._vacant: set[Site] = set()
+        self._errors: dict[Site, BlobflowError] = {}
+        self._wanted: dict[tuple[Site, Digest], Descriptor] = {}
+        self.present: dict[Site, set[Digest]] = {}
+        self.absent: dict[Site, set[Digest]] = {}
+
+    def failures_of(self, pairs: Iterable[Pair]) -> dict[Pair, BlobflowError]:
+        return {p: self._errors[site_of(p.target)] for p in pairs if site_of(p.target) in self._errors}
+
+    async def tell_vacant(self, site: Site) -> None:
+        """A site where some tag names something is not vacant; any other is asked."""
+        if site in self._tagged:
+            return
+        try:
+            with blame("target"):
+                if await self._sink_at(site).vacant():
+                    self._vacant.add(site)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    async def ask_manifests(self, pair: Pair) -> None:
+        site, root = site_of(pair.target), self._graph.roots[pair.source].digest
+        if site in self._errors:
+            return
+        named = self._known.tags.get((site, pair.target.tag or root))
+        if named is not None:
+            self.present.setdefault(site, set()).add(named)
+        try:
+            with blame("target"):
+                for manifest in reversed(self._graph.closure(root)):
+                    await self._ask_manifest(site, manifest)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
+        if not await self._holds(site, manifest.descriptor):
+            for blob in manifest.blobs:
+                self._wanted[site, blob.digest] = blob
+        elif not manifest.is_index:
+            self.present.setdefault(site, set()).update(blob.digest for blob in manifest.blobs)
+
+    def wanted_blobs(self) -> list[tuple[Site, Descriptor]]:
+        """Blobs to ask for one by one, in a fixed order."""
+        return [(site, blob) for (site, _), blob in sorted(self._wanted.items(), key=lambda item: item[0])]
+
+    async def ask_blob(self, wanted: tuple[Site, Descriptor]) -> None:
+        site, blob = wanted
+        if site in self._errors:
+            return
+        try:
+            with blame("target"):
+                await self._holds(site, blob)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    async def _holds(self, site: Site, content: Descriptor) -> bool:
+        if content.digest in self.present.get(site, ()):
+            return True
+        if content.digest in self.absent.get(site, ()):
+            return False
+        held = site not in self._vacant and await self._sink_at(site).has(content)
+        (self.present if held else self.absent).setdefault(site, set()).add(content.digest)
+        return held

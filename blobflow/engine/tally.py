@@ -1,0 +1,126 @@
+"""The tally: which images are settled, as their steps end. Folds outcomes into the report. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, site_of
+from blobflow.engine.price import blobs_present
+from blobflow.engine.report import ImageRecord, Report, Status, Totals
+from blobflow.errors import BlobflowError
+from blobflow.oci import Descriptor, Reference
+
+NOT_BEGUN = "not begun: the run ended before"
+
+
+class Tally:
+    """One run's images. Complete at any instant: what is not settled yet is reported as skipped."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = tuple(dict.fromkeys(pairs))
+        self._records: dict[Pair, ImageRecord] = {}
+        self._goals: dict[int, list[Goal]] = {}
+        self._open: dict[Pair, int] = {}
+        self._graph: Graph | None = None
+        self._roots: Mapping[Reference, Descriptor] = {}
+        self._inventory: Inventory | None = None
+        self._copied = self._mounted = self._put = self._present = 0
+
+    @property
+    def images(self) -> int:
+        return len(self._pairs)
+
+    @property
+    def settled(self) -> int:
+        return len(self._records)
+
+    def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
+        """Take in what the sources' tags name."""
+        self._roots = roots
+
+    def failed(self, pair: Pair, error: BlobflowError) -> ImageRecord:
+        """An image that got no goal: its source or target could not be asked."""
+        return self._settle(pair, "failed", "", str(error))
+
+    def planned(self, plan: Plan, graph: Graph, inventory: Inventory) -> list[ImageRecord]:
+        """Take in the plan. Returns the images that have nothing to do."""
+        self._graph, self._inventory = graph, inventory
+        self._present = blobs_present(plan, graph, inventory)
+        for goal in plan.goals:
+            self._open[goal.pair] = len(goal.steps)
+            for number in goal.steps:
+                self._goals.setdefault(number, []).append(goal)
+        current = [goal for goal in plan.goals if not goal.steps]
+        return [self._settle(goal.pair, "present", goal.root.digest) for goal in current]
+
+    def ended(self, agenda: Agenda, number: int) -> list[tuple[Goal, ImageRecord]]:
+        """Take in a step that ended. Returns the images that it settled."""
+        if agenda.states[number] is State.DONE:
+            match agenda.step(number):
+                case Copy():
+                    self._copied += 1
+                case Mount():
+                    self._mounted += 1
+                case Put(tags=tags):
+                    self._put += max(1, len(tags))
+        settled = []
+        for goal in self._goals.get(number, ()):
+            self._open[goal.pair] -= 1
+            if not self._open[goal.pair]:
+                settled.append((goal, self._outcome(agenda, goal)))
+        return settled
+
+    def report(self, *, bytes_read: int, bytes_written: int, requests: int, seconds: float) -> Report:
+        images = tuple(
+            self._records.get(pair) or self._record(pair, "skipped", "", NOT_BEGUN) for pair in self._pairs
+        )
+        return Report(
+            totals=Totals(
+                images=len(images),
+                failed=sum(image.status == "failed" for image in images),
+                blobs_copied=self._copied,
+                blobs_mounted=self._mounted,
+                blobs_present=self._present,
+                manifests_put=self._put,
+                bytes_read=bytes_read,
+                bytes_written=bytes_written,
+                requests=requests,
+                seconds=round(seconds, 3),
+            ),
+            images=images,
+        )
+
+    def _outcome(self, agenda: Agenda, goal: Goal) -> ImageRecord:
+        for number in goal.steps:
+            if agenda.states[number] is not State.DONE:
+                cause = agenda.root_cause(number)
+                named = self._names_now(goal.pair)
+                if cause is None:
+                    return self._settle(goal.pair, "skipped", named, NOT_BEGUN)
+                return self._settle(goal.pair, "failed", named, str(cause))
+        return self._settle(goal.pair, "done", goal.root.digest)
+
+    def _names_now(self, pair: Pair) -> str:
+        """What the target tag named when it was asked, "" if nothing."""
+        if self._inventory is None:
+            return ""
+        return self._inventory.tags.get((site_of(pair.target), pair.target.tag)) or ""
+
+    def _settle(self, pair: Pair, status: Status, digest: str, error: str = "") -> ImageRecord:
+        self._records[pair] = record = self._record(pair, status, digest, error)
+        return record
+
+    def _record(self, pair: Pair, status: Status, digest: str, error: str) -> ImageRecord:
+        root = self._roots.get(pair.source)
+        manifest = self._graph.manifests.get(root.digest) if self._graph and root else None
+        children = manifest.manifests if manifest else ()
+        return ImageRecord(
+            source=str(pair.source),
+            target=str(pair.target),
+            digest=digest,
+            source_digest=root.digest if root else "",
+            platforms=tuple(str(child.platform) for child in children if child.platform),
+            status=status,
+            error=error,
+        )

@@ -1,0 +1,275 @@
+"""The executor: runs a plan's steps, with no opinions of its own.
+
+What may run is the agenda's to say, what starts now the schedule's, which way a blob goes `road`'s, what is
+held in the store the shelf's, and what is tried again `retry`'s. What is left is to do it: every step is a
+task; a step that fails is written down and the rest goes on. Only cancellation and bugs raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+import msgspec
+
+from blobflow.content import Body, Cache, Journal, SinkAt, Sleep, SourceAt
+from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.bodies import counted, source_body
+from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
+from blobflow.engine.retry import delay_before_retry
+from blobflow.engine.road import CacheMode, through_store
+from blobflow.engine.schedule import Flight, Limits, Ready, schedule
+from blobflow.engine.shelf import Shelf
+from blobflow.errors import BlobflowError
+from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
+from blobflow.oci import Descriptor, Digest
+
+# The journal's key for "this registry has mounted a blob for us": its mounts are proven.
+MOUNTS = "mounts"
+
+
+class World(msgspec.Struct, frozen=True):
+    """Everything outside the plan that a run touches; `mirror.py` fills it in.
+
+    `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
+    """
+
+    source_at: SourceAt
+    sink_at: SinkAt
+    cache: Cache
+    journal: Journal
+    observe: Observer
+    meter: Meter
+    limits: Callable[[str], Limits]
+    cache_mode: CacheMode = "auto"
+    sleep: Sleep = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+
+async def transfer(
+    plan: Plan, graph: Graph, world: World, *, keep_going: bool, ended: Callable[[Agenda, int], None]
+) -> Agenda:
+    """Run the plan to its end and return what became of each step.
+
+    `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
+    False nothing new starts after the first failure. On cancel the steps under way are cancelled and
+    awaited: their sinks take back or write down what they had begun.
+    """
+    run = _Transfer(plan, graph, world, keep_going, ended)
+    await run.run()
+    return run.agenda
+
+
+class _Slots:
+    """The blob slots of one copy; the source's is free as soon as the reading is over."""
+
+    def __init__(
+        self, flight: Flight, step: Copy, *, largest: bool, reads: bool, freed: asyncio.Event
+    ) -> None:
+        self._flight = flight
+        self._source, self._target = step.source.registry, step.target.registry
+        self._largest = largest
+        self._reads = reads
+        self._freed = freed
+        flight.reading[self._source] += reads
+        flight.writing[self._target] += 1
+        flight.largest[self._target] += largest
+
+    def reading_over(self) -> None:
+        self._flight.reading[self._source] -= self._reads
+        self._reads = False
+        self._freed.set()
+
+    def free(self) -> None:
+        self.reading_over()
+        self._flight.writing[self._target] -= 1
+        self._flight.largest[self._target] -= self._largest
+
+
+class _Transfer:
+    def __init__(
+        self,
+        plan: Plan,
+        graph: Graph,
+        world: World,
+        keep_going: bool,
+        ended: Callable[[Agenda, int], None],
+    ) -> None:
+        self.agenda = Agenda(plan)
+        self._plan = plan
+        self._graph = graph
+        self._world = world
+        self._keep_going = keep_going
+        self._ended = ended
+        self._ready: dict[str, Ready] = {}
+        self._flight = Flight()
+        self._changed = asyncio.Event()
+        self._shelf = Shelf(world.cache, keep=world.cache_mode == "all")
+        self._tasks = asyncio.TaskGroup()
+        self._blob_steps: dict[Digest, list[int]] = {}
+        for number, step in enumerate(plan.steps):
+            if not isinstance(step, Put):
+                self._blob_steps.setdefault(step.blob.digest, []).append(number)
+
+    async def run(self) -> None:
+        await self._shelf.find_held({s.blob.digest: s.blob for s in self._plan.steps if isinstance(s, Copy)})
+        async with self._tasks:
+            while True:
+                self._changed.clear()
+                self._take_note()
+                if self.agenda.finished:
+                    break
+                self._start_what_fits()
+                await self._changed.wait()
+            self._shelf.release_all()
+
+    def _take_note(self) -> None:
+        """Take in what the agenda has become: steps that ended, steps that became ready."""
+        for number in self.agenda.newly_ended():
+            self._ended(self.agenda, number)
+            step = self.agenda.step(number)
+            if not isinstance(step, Put):
+                digest = step.blob.digest
+                if all(map(self.agenda.over, self._blob_steps[digest])):
+                    self._shelf.release(digest)
+        for number in self.agenda.newly_ready():
+            step = self.agenda.step(number)
+            host = step.target.registry
+            warm = isinstance(step, Copy) and self._shelf.on(step.blob.digest)
+            if host not in self._ready:
+                self._ready[host] = Ready(host)
+            self._ready[host].add(number, step, warm=warm)
+
+    def _start_what_fits(self) -> None:
+        for ready in self._ready.values():
+            for start in schedule(*ready.candidates(), self._flight, self._world.limits):
+                ready.remove(start.number)
+                if self.agenda.states[start.number] is State.READY:
+                    self._start(start.number, start.largest)
+
+    def _start(self, number: int, largest: bool) -> None:
+        step = self.agenda.step(number)
+        self.agenda.start(number)
+        match step:
+            case Copy():
+                self._tasks.create_task(self._copy(number, step, *self._road(step, largest)))
+            case Mount() | Put():
+                self._flight.small[step.target.registry] += 1
+                self._tasks.create_task(self._small(number, step))
+            case _:
+                assert_never(step)
+
+    def _road(self, step: Copy, largest: bool) -> tuple[_Slots, Body]:
+        """Take the slots, and put the blob on the shelf if that is its road."""
+        digest = step.blob.digest
+        on_shelf = self._shelf.on(digest)
+        slots = _Slots(self._flight, step, largest=largest, reads=not on_shelf, freed=self._changed)
+        source = self._world.source_at(step.source)
+        body = source_body(source, step.blob, over=slots.reading_over)
+        if not on_shelf and self._wants_store(step.blob):
+            self._shelf.hold(step.blob, body, self._tasks)
+            for ready in self._ready.values():
+                ready.warmed(digest)
+        return slots, body
+
+    def _wants_store(self, blob: Descriptor) -> bool:
+        copies = unproven = 0
+        for number in self._blob_steps[blob.digest]:
+            step = self.agenda.step(number)
+            if isinstance(step, Copy):
+                copies += 1
+            elif not self.agenda.over(number) and not self._world.journal.note(step.target.registry, MOUNTS):
+                unproven += 1
+        return through_store(self._world.cache_mode, size=blob.size, copies=copies, unproven_mounts=unproven)
+
+    async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
+        try:
+            await self._step(number, step, lambda: self._push(number, step, body))
+        finally:
+            self._world.meter.active.pop(number, None)
+            slots.free()
+            self._changed.set()
+
+    async def _small(self, number: int, step: Mount | Put) -> None:
+        try:
+            await self._step(number, step, lambda: self._mount_or_put(step))
+        finally:
+            self._flight.small[step.target.registry] -= 1
+            self._changed.set()
+
+    async def _step(self, number: int, step: Step, act: Act) -> None:
+        """Do a step and tell the agenda and the observer how it ended."""
+        kind, content = describe(step)
+        target, observe = str(step.target), self._world.observe
+        observe(StepStarted(number, kind, content.digest, target, content.size))
+        try:
+            accepted = await act()
+        except BlobflowError as error:
+            error.side = error.side or "target"
+            observe(StepFailed(number, kind, content.digest, target, str(error)))
+            self.agenda.failed(number, error)
+            if not self._keep_going:
+                self.agenda.skip_rest()
+        else:
+            if accepted:
+                observe(StepDone(number, kind, content.digest, target, content.size))
+                self.agenda.done(number)
+            else:
+                self.agenda.refused(number)
+
+    async def _push(self, number: int, step: Copy, body: Body) -> bool:
+        """Push a blob, trying again what may be mended by that."""
+        attempt = 1
+        while True:
+            try:
+                await self._push_once(number, step, body)
+                return True
+            except BlobflowError as error:
+                error.attempts = attempt
+                delay = delay_before_retry(error, attempt, self._world.random)
+                if delay is None:
+                    raise
+                what = f"copy of {step.blob.digest} to {step.target}"
+                self._world.observe(Retrying(what, str(error), attempt, delay))
+            await self._world.sleep(delay)
+            attempt += 1
+
+    async def _push_once(self, number: int, step: Copy, body: Body) -> None:
+        active = self._world.meter.active
+        active[number] = 0
+
+        def count(size: int) -> None:
+            active[number] += size
+
+        sink = self._world.sink_at(step.target)
+        if self._shelf.on(step.blob.digest):
+            async with self._shelf.share(step.blob, body) as shared:
+                await sink.push(step.blob, counted(shared, count))
+        else:
+            await sink.push(step.blob, counted(body, count))
+
+    async def _mount_or_put(self, step: Mount | Put) -> bool:
+        sink = self._world.sink_at(step.target)
+        if isinstance(step, Put):
+            await sink.put(step.manifest, self._graph.manifests[step.manifest.digest].raw, step.tags)
+            return True
+        mounted = await sink.mount(step.blob, step.origin)
+        if mounted and not self._world.journal.note(step.target.registry, MOUNTS):
+            self._world.journal.record_note(step.target.registry, MOUNTS, "yes")
+        return mounted
+
+
+Act = Callable[[], Awaitable[bool]]
+
+
+def describe(step: Step) -> tuple[str, Descriptor]:
+    """A step's kind, as events and messages name it, and what it moves."""
+    match step:
+        case Copy():
+            return "copy", step.blob
+        case Mount():
+            return "mount", step.blob
+        case Put():
+            return "put", step.manifest

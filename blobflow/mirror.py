@@ -1,0 +1,192 @@
+"""Composition: the flow on one page. What the command line and library users call.
+
+    pairs ─► resolve ─► survey ─► plan ─► transfer ─► report
+
+Here, and only here, the engine meets the transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from blobflow.content import Journal, NullJournal
+from blobflow.engine.bodies import blame
+from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Pair, Plan, site_of
+from blobflow.engine.price import Price
+from blobflow.engine.report import Report
+from blobflow.engine.resolve import read_graph
+from blobflow.engine.road import CacheMode
+from blobflow.engine.schedule import Limits
+from blobflow.engine.transfer import World
+from blobflow.errors import InvalidConfig
+from blobflow.events import Meter, Observer, ignore
+from blobflow.oci import Manifest, Reference
+from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.store import Store, StoreCache, StoreJournal
+
+PLAN_VERSION = 1
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How the world is reached, and what a run may use.
+
+    `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
+    `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs in
+    flight at a host. `cache`: see `engine.road`. `cache_dir`: the store's root; None: a temporary one that
+    is gone after the run. `docker_config`: the folder of docker's config.json, for credentials. `trace`:
+    every HTTP exchange becomes an event.
+    """
+
+    plain_http: frozenset[str] = frozenset()
+    https: frozenset[str] = frozenset()
+    tls_verify: bool = True
+    concurrency: int = 8
+    cache: CacheMode = "auto"
+    cache_dir: Path | None = None
+    docker_config: Path | None = None
+    trace: bool = False
+
+
+ANY_HOST = Settings()
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """A reference's manifest and, if it is an index, the manifests under it that could be read."""
+
+    reference: Reference
+    root: Manifest
+    manifests: tuple[Manifest, ...]
+
+
+async def mirror(
+    pairs: Sequence[Pair],
+    settings: Settings = ANY_HOST,
+    policy: Policy = KEEP_GOING,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    run: Run | None = None,
+) -> Report:
+    """Bring every pair's image to its target and say what became of each.
+
+    Failures of images are in the report, not raised; what is raised concerns the whole run (StorageError: no
+    store). On cancel, what is under way is taken back or journaled before CancelledError goes on; a `Run` of
+    the caller's own can be asked for its report also then.
+    """
+    meter = meter or Meter()
+    run = run or Run(pairs, policy, observe=observer, meter=meter)
+    async with open_world(settings, observer, meter) as world:
+        return await run.go(world)
+
+
+async def plan_run(
+    pairs: Sequence[Pair],
+    settings: Settings = ANY_HOST,
+    policy: Policy = KEEP_GOING,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> Planned:
+    """Resolve, survey and plan; nothing is changed anywhere."""
+    meter = meter or Meter()
+    async with open_world(settings, observer, meter) as world:
+        return await Run(pairs, policy, observe=observer, meter=meter).plan(world)
+
+
+class _SavedPlan(msgspec.Struct, frozen=True):
+    """A plan file: the pairs with their digests pinned, and for a person the steps as they were planned."""
+
+    version: int
+    pairs: tuple[Pair, ...]
+    price: Price
+    plan: Plan
+
+
+def save_plan(planned: Planned) -> bytes:
+    """The plan as a file's content: a lock file for mirrors. Pairs that failed to plan are not in it."""
+    pinned = []
+    for goal in planned.plan.goals:
+        source = goal.pair.source
+        pinned.append(
+            Pair(Reference(source.host, source.repository, source.tag, goal.root.digest), goal.pair.target)
+        )
+    saved = _SavedPlan(PLAN_VERSION, tuple(pinned), planned.price, planned.plan)
+    return msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n"
+
+
+def load_plan(content: bytes, name: str) -> tuple[Pair, ...]:
+    """The pairs of a saved plan, each source pinned to its digest; `mirror` runs them as saved.
+
+    What is already at a target is skipped; content that vanished from its source fails its image.
+    `name` is the file's, for messages. Raises InvalidConfig.
+    """
+    try:
+        saved = msgspec.json.decode(content, type=_SavedPlan)
+    except msgspec.DecodeError as error:
+        raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
+    if saved.version != PLAN_VERSION:
+        raise InvalidConfig(
+            f"{name} is a plan of version {saved.version}; this blobflow reads version {PLAN_VERSION}"
+        )
+    return saved.pairs
+
+
+async def apply(
+    pairs: Sequence[Pair],
+    settings: Settings = ANY_HOST,
+    policy: Policy = KEEP_GOING,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    run: Run | None = None,
+) -> Report:
+    """Run a saved plan's pinned pairs. As `mirror`; the sources are asked by digest, so no tag can move."""
+    return await mirror(pairs, settings, policy, observer=observer, meter=meter, run=run)
+
+
+async def inspect(
+    reference: Reference,
+    settings: Settings = ANY_HOST,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> Inspection:
+    """Read a reference's manifest and those under it. Raises what the source answers."""
+    async with open_world(settings, observer, meter or Meter()) as world:
+        with blame("source"):
+            root = await world.source_at(site_of(reference)).resolve(reference.name)
+        read = await read_graph({reference: root}, world.source_at, Lane(LANE))
+        for error in read.failures.values():
+            raise error
+        closure = read.graph.closure(root.digest)
+        return Inspection(reference, closure[-1], tuple(closure[:-1]))
+
+
+@asynccontextmanager
+async def open_world(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[World]:
+    """Everything outside the plan: registries, store and journal, closed at the end."""
+    with _open_store(settings, observer) as store:
+        journal: Journal = StoreJournal(store) if settings.cache != "off" else NullJournal()
+        registries = Registries(
+            lambda host: access_to(host, settings), observer=observer, meter=meter, journal=journal
+        )
+        limits = Limits(blobs=settings.concurrency)
+        try:
+            yield World(
+                source_at=registries.source,
+                sink_at=registries.sink,
+                cache=StoreCache(store),
+                journal=journal,
+                observe=observer,
+                meter=meter,
+                limits=lambda host: limits,
+                cache_mode=settings.cache,
+            )
+        finally:
+            await registries.close()

@@ -1,0 +1,235 @@
+"""The planner's invariants, by hypothesis, and its rules one by one."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blobflow.content import Site
+from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Pair, Plan, Put, make_plan, site_of
+from blobflow.engine.price import price_of
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
+
+NOTHING = Inventory(present={}, absent={}, tags={})
+
+
+def blob(name: str, size: int = 100) -> Descriptor:
+    return Descriptor(media_type=media.OCI_LAYER_GZIP, digest=digest_of(name.encode()), size=size)
+
+
+def image(*layers: str) -> Manifest:
+    raw = ("image " + " ".join(layers)).encode()
+    descriptor = Descriptor(media_type=media.OCI_MANIFEST, digest=digest_of(raw), size=len(raw))
+    return Manifest(descriptor, raw, config=blob(f"config of {layers}", 7), layers=tuple(map(blob, layers)))
+
+
+def index(*children: Manifest) -> Manifest:
+    raw = ("index " + " ".join(child.descriptor.digest for child in children)).encode()
+    descriptor = Descriptor(media_type=media.OCI_INDEX, digest=digest_of(raw), size=len(raw))
+    return Manifest(descriptor, raw, manifests=tuple(child.descriptor for child in children))
+
+
+class World:
+    """Builds pairs and their graph."""
+
+    def __init__(self) -> None:
+        self.manifests: dict[Digest, Manifest] = {}
+        self.roots: dict[Reference, Descriptor] = {}
+        self.origins: dict[Digest, set[Site]] = {}
+        self.pairs: list[Pair] = []
+
+    def want(
+        self, source: str, targets: list[str], root: Manifest, children: tuple[Manifest, ...] = ()
+    ) -> None:
+        repository, _, tag = source.partition(":")
+        reference = Reference("source", repository, tag)
+        self.roots[reference] = root.descriptor
+        for manifest in (root, *children):
+            self.manifests[manifest.descriptor.digest] = manifest
+            for digest in [manifest.descriptor.digest, *(b.digest for b in manifest.blobs)]:
+                self.origins.setdefault(digest, set()).add(site_of(reference))
+        for target in targets:
+            self.pairs.append(Pair(reference, Reference(target, repository, tag)))
+
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.manifests, self.roots, {d: tuple(sorted(s)) for d, s in self.origins.items()})
+
+
+layers = st.lists(st.sampled_from("abcdefgh"), min_size=0, max_size=4).map(tuple)
+images = st.lists(
+    st.tuples(
+        st.sampled_from(["app/a", "app/b", "lib/c", "lib/d"]),
+        st.sampled_from(["1", "2", "latest"]),
+        st.lists(layers, min_size=1, max_size=3, unique=True),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda item: item[:2],
+)
+hosts = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=3, unique=True)
+
+
+def build(wanted: list[tuple[str, str, list[tuple[str, ...]], bool]], targets: list[str]) -> World:
+    world = World()
+    for repository, tag, variants, single in wanted:
+        children = tuple(image(*variant) for variant in variants)
+        if single:
+            world.want(f"{repository}:{tag}", targets, children[0])
+        else:
+            world.want(f"{repository}:{tag}", targets, index(*children), children)
+    return world
+
+
+@st.composite
+def inventories(draw: st.DrawFn, world: World) -> Inventory:
+    """What an earlier, perhaps broken run may have left: any blobs, and manifests only with what is below."""
+    present: dict[Site, set[Digest]] = {}
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    for pair in world.pairs:
+        site = site_of(pair.target)
+        here = present.setdefault(site, set())
+        for manifest in world.graph.closure(world.roots[pair.source].digest):
+            kept = [b.digest for b in manifest.blobs if draw(st.booleans())]
+            here.update(kept)
+            if not manifest.is_index and draw(st.integers(0, 3)) == 0:
+                here.update(b.digest for b in manifest.blobs)
+                here.add(manifest.descriptor.digest)
+    return Inventory({s: frozenset(d) for s, d in present.items()}, {}, tags)
+
+
+def check(plan: Plan, world: World, inventory: Inventory) -> None:
+    seen: dict[Site, set[Digest]] = {s: set(d) for s, d in inventory.present.items()}
+    copied: set[tuple[str, Digest]] = set()
+    sources: dict[Digest, Site] = {}
+    for number, (step, needs) in enumerate(zip(plan.steps, plan.needs, strict=True)):
+        assert all(need.step < number for need in needs)
+        here = seen.setdefault(step.target, set())
+        if isinstance(step, Put):
+            parsed = world.manifests[step.manifest.digest]
+            assert all(child.digest in here for child in (*parsed.manifests, *parsed.blobs))
+            assert step.manifest.digest not in here or step.tags
+            here.add(step.manifest.digest)
+            continue
+        assert step.blob.digest not in here
+        if isinstance(step, Mount):
+            assert step.origin.registry == step.target.registry
+            assert step.blob.digest in seen.get(step.origin, set())
+            brought = [n.step for n in needs if n.kind == "settled"]
+            assert step.blob.digest in inventory.present.get(step.origin, ()) or brought
+        else:
+            assert (step.target.registry, step.blob.digest) not in copied
+            copied.add((step.target.registry, step.blob.digest))
+            assert sources.setdefault(step.blob.digest, step.source) == step.source
+        here.add(step.blob.digest)
+    for pair in world.pairs:
+        site = site_of(pair.target)
+        assert world.roots[pair.source].digest in seen[site]
+    assert (
+        sum(world_size(world, digest) for digest in plan.reads) == price_of(plan, world.graph).bytes_to_read
+    )
+
+
+def world_size(world: World, digest: Digest) -> int:
+    return next(b.size for m in world.manifests.values() for b in m.blobs if b.digest == digest)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), images, hosts)
+def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: list, targets: list[str]) -> None:
+    world = build(wanted, targets)
+    inventory = data.draw(inventories(world))
+    plan = make_plan(world.pairs, world.graph, inventory)
+    check(plan, world, inventory)
+
+
+@settings(max_examples=60, deadline=None)
+@given(images, hosts, st.randoms(use_true_random=False))
+def test_the_same_input_in_any_order_gives_the_same_plan(
+    wanted: list, targets: list[str], shuffle: random.Random
+) -> None:
+    world, other = build(wanted, targets), build(wanted, targets)
+    shuffle.shuffle(other.pairs)
+    other.manifests = dict(sorted(other.manifests.items(), key=lambda _: shuffle.random()))
+    other.roots = dict(sorted(other.roots.items(), key=lambda _: shuffle.random()))
+    assert make_plan(world.pairs, world.graph, NOTHING) == make_plan(other.pairs, other.graph, NOTHING)
+
+
+def test_a_shared_layer_is_copied_to_its_home_and_mounted_from_there() -> None:
+    world = World()
+    world.want("b:1", ["t"], image("base", "x"))
+    world.want("a:1", ["t"], image("base", "y"))
+    plan = make_plan(world.pairs, world.graph, NOTHING)
+    base = blob("base").digest
+    copies = [s for s in plan.steps if isinstance(s, Copy) and s.blob.digest == base]
+    mounts = [s for s in plan.steps if isinstance(s, Mount)]
+    assert [c.target for c in copies] == [Site("t", "a")]
+    assert [(m.origin, m.target) for m in mounts] == [(Site("t", "a"), Site("t", "b"))]
+
+
+def test_a_blob_that_another_repository_has_is_only_mounted() -> None:
+    world = World()
+    world.want("b:1", ["t"], image("base"))
+    inventory = Inventory({Site("t", "z"): frozenset({blob("base").digest})}, {}, {})
+    plan = make_plan(world.pairs, world.graph, inventory)
+    assert [s.origin for s in plan.steps if isinstance(s, Mount)] == [Site("t", "z")]
+    assert blob("base").digest not in plan.reads
+
+
+def test_a_copy_within_one_registry_mounts_from_the_source_repository() -> None:
+    world = World()
+    world.want("a:1", [], image("base"))
+    pair = Pair(Reference("source", "a", "1"), Reference("source", "copy/a", "1"))
+    plan = make_plan([pair], world.graph, NOTHING)
+    assert {type(step) for step in plan.steps} == {Mount, Put}
+    assert not plan.reads
+
+
+def test_two_tags_of_one_digest_are_one_put_with_both() -> None:
+    world = World()
+    world.want("a:1", ["t"], image("base"))
+    world.want("a:latest", ["t"], image("base"))
+    plan = make_plan(world.pairs, world.graph, NOTHING)
+    assert [s.tags for s in plan.steps if isinstance(s, Put)] == [("1", "latest")]
+    assert plan.goals[0].steps == plan.goals[1].steps
+
+
+def test_a_tag_on_a_root_that_is_there_costs_one_put() -> None:
+    world = World()
+    root = image("base")
+    world.want("a:1", ["t"], root)
+    site = Site("t", "a")
+    here = frozenset({root.descriptor.digest, *(b.digest for b in root.blobs)})
+    plan = make_plan(world.pairs, world.graph, Inventory({site: here}, {}, {(site, "1"): None}))
+    assert [(type(s), s.tags) for s in plan.steps if isinstance(s, Put)] == [(Put, ("1",))]
+    assert len(plan.steps) == 1
+
+
+def test_a_missing_child_below_a_root_that_is_there_is_put_and_nothing_else() -> None:
+    world = World()
+    one, two = image("base", "one"), image("base", "two")
+    root = index(one, two)
+    world.want("a:1", ["t"], root, (one, two))
+    site = Site("t", "a")
+    blobs = {b.digest for m in (one, two) for b in m.blobs}
+    here = frozenset({root.descriptor.digest, one.descriptor.digest, *blobs})
+    inventory = Inventory({site: here}, {}, {(site, "1"): root.descriptor.digest})
+    plan = make_plan(world.pairs, world.graph, inventory)
+    assert plan.steps == (Put(two.descriptor, site),)
+    assert plan.goals[0].steps == (0,)
+
+
+def test_a_settled_root_needs_nothing() -> None:
+    world = World()
+    root = index(image("base"))
+    world.want("a:1", ["t"], root, (image("base"),))
+    site = Site("t", "a")
+    settled = frozenset({(site, root.descriptor.digest)})
+    tags: dict[tuple[Site, str], Digest | None] = {(site, "1"): root.descriptor.digest}
+    inventory = Inventory({site: frozenset({root.descriptor.digest})}, {}, tags, settled)
+    plan = make_plan(world.pairs, world.graph, inventory)
+    assert plan.steps == ()
+    assert plan.goals[0].steps == ()
