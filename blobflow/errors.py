@@ -211,3 +211,12 @@ class UnsupportedContent(BlobflowError):
 
 class StorageError(BlobflowError):
     exit_code = 8
+
+
+class StalePartial(StorageError):
+    """A download went on from bytes found on disk, and they turned out not to be the blob's.
+
+    The source is not to blame. The bytes are dropped, so the next attempt starts from none.
+    """
+
+    retryable = True

@@ -46,7 +46,9 @@ Several processes share a store: sqlite's locks order their writes, partials' ro
 keep each other's content alive.
 """
 
+from blobflow.transports.store.journal import StoreJournal, Upload
+from blobflow.transports.store.partial import StoreCache
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Store", "Writer"]
+__all__ = ["Store", "StoreCache", "StoreJournal", "Upload", "Writer"]

@@ -21,12 +21,20 @@ from blobflow.transports.store.layout import (
     Layout,
     locked_directory,
     storage_error,
-    sync_directory,
     translated,
 )
+from blobflow.transports.store.leases import Leases
 from blobflow.transports.store.reading import check_file, read_checked
 from blobflow.transports.store.state import State, open_state, open_state_read_only
-from blobflow.transports.store.writer import BlockSums, Writer, now, open_partial, record_blob
+from blobflow.transports.store.writer import (
+    KEPT_FROM,
+    BlockSums,
+    Writer,
+    now,
+    open_partial,
+    record_blob,
+    write_at_once,
+)
 
 # Uses are noted in batches: they only order eviction, so losing the last ones costs nothing.
 _TOUCHED_AT_MOST = 256
@@ -39,10 +47,12 @@ class Store:
     StorageError (one sentence) on a full disk, a read-only file system or a store opened read-only.
     """
 
-    def __init__(self, layout: Layout, state: State) -> None:
+    def __init__(self, layout: Layout, state: State, observer: Observer = ignore) -> None:
         self.root = layout.root
         self.layout = layout
         self.state = state
+        self.observer = observer
+        self.leases = Leases(state)
         self._living: set[Writer] = set()
         self._checked: set[Digest] = set()
         self._touched: set[Digest] = set()
@@ -59,12 +69,12 @@ class Store:
             if not layout.format_file.exists():
                 raise StorageError(f"there is no store at {root}")
             layout.check_format()
-            return cls(layout, open_state_read_only(layout.state))
+            return cls(layout, open_state_read_only(layout.state), observer)
         with translated("create", root):
             root.mkdir(parents=True, exist_ok=True)
         with locked_directory(root):
             layout.prepare()
-            return cls(layout, open_state(layout.state, observer))
+            return cls(layout, open_state(layout.state, observer), observer)
 
     @property
     def read_only(self) -> bool:
@@ -74,6 +84,7 @@ class Store:
         """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
         for writer in list(self._living):
             writer.suspend()
+        self.leases.close()
         with contextlib.suppress(StorageError):
             self.flush_uses()
         self.state.close()
@@ -93,32 +104,66 @@ class Store:
         """Where the blob's file is, or would be."""
         return self.layout.blob(digest)
 
-    def begin(self, digest: Digest | None = None) -> Writer:
-        """A new partial; `digest` if it is known what it will be. Raises StorageError."""
+    def begin(self, digest: Digest | None = None, size: int = 0) -> Writer:
+        """A new partial; `digest`, and `size` in bytes, if it is known what it will be. Raises StorageError."""
         self.state.check_writable()
+        path, fd = self._new_partial(digest)
+        return self._writer(digest, size, path, fd)
+
+    async def resume(self, digest: Digest) -> Writer | None:
+        """Go on with the longest partial of the digest that no living writer has; None if there is none.
+
+        Its bytes are hashed again, in a thread; that they are the blob's is known only at `commit`. Partials
+        under KEPT_FROM bytes are left to gc.
+        """
+        if self.read_only:
+            return None
+        for size, path in self._partials_of(digest):
+            with translated("open", path):
+                fd = open_partial(path, create=False) if size >= KEPT_FROM else None
+            if fd is None:
+                continue
+            writer = self._writer(digest, size, path, fd)
+            try:
+                await _rehashed(writer)
+            except StorageError:
+                writer.abort()
+                continue
+            return writer
+        return None
+
+    def _partials_of(self, digest: Digest) -> list[tuple[int, Path]]:
+        """The digest's partials with their sizes, the longest first."""
+        found: list[tuple[int, Path]] = []
+        for path in self.layout.partials_of(digest):
+            with contextlib.suppress(OSError):  # it has just been committed or removed
+                found.append((path.stat().st_size, path))
+        return sorted(found, reverse=True)
+
+    def _new_partial(self, digest: Digest | None) -> tuple[Path, int]:
         path = self.layout.partial(digest, secrets.token_hex(8))
         with translated("create", path):
             fd = open_partial(path, create=True)
-        assert fd is not None
+        assert fd is not None, "only adopting can find a partial taken"
+        return path, fd
+
+    def _writer(self, digest: Digest | None, size: int, path: Path, fd: int) -> Writer:
         writer = Writer(self.layout, self.state, self._living, digest, path, fd)
         try:
-            self._note_partial(writer)
+            self.state.write(
+                "INSERT OR REPLACE INTO partials(token, digest, size, pid, boot, source, etag, updated) "
+                "VALUES (?, ?, ?, ?, ?, '', '', ?)",
+                writer.token,
+                digest or "",
+                size,
+                os.getpid(),
+                self.leases.boot,
+                now(),
+            )
         except StorageError:
             writer.abort()
             raise
         return writer
-
-    def _note_partial(self, writer: Writer) -> None:
-        self.state.write(
-            "INSERT OR REPLACE INTO partials(token, digest, size, pid, boot, source, etag, updated) "
-            "VALUES (?, ?, ?, ?, ?, '', '', ?)",
-            writer.token,
-            writer.digest or "",
-            writer.offset,
-            os.getpid(),
-            "",
-            now(),
-        )
 
     def write_small(self, content: bytes, digest: Digest) -> None:
         """Hold `content` (a manifest, a config) as the blob `digest`, at once and atomically.
@@ -130,18 +175,8 @@ class Store:
         if actual != digest:
             raise DigestMismatch(f"content for {digest}", expected=digest, actual=actual)
         target = self.layout.blob(digest)
-        path = self.layout.partial(digest, secrets.token_hex(8))
-        try:
-            with path.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            path.replace(target)
-            sync_directory(target.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise storage_error("write", target, error) from error
+        path, fd = self._new_partial(digest)
+        write_at_once(fd, content, path, target)
         sums = BlockSums()
         sums.feed(content)
         record_blob(self.state, digest, len(content), sums.result())
@@ -350,3 +385,14 @@ class Store:
             repository,
         )
         return bool(row and row[0])
+
+
+async def _rehashed(writer: Writer) -> None:
+    """Run the writer's `rehash` in a thread; if cancelled, leave the partial as it was found."""
+    future = asyncio.get_running_loop().run_in_executor(None, writer.rehash)
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        writer.halt()  # the file is the thread's until it stops
+        future.add_done_callback(lambda _: writer.suspend())
+        raise

@@ -25,11 +25,16 @@ from blobflow.oci.digest import Hasher, algorithm_of
 from blobflow.transports.store.layout import Layout, storage_error, sync_directory, translated, try_lock
 from blobflow.transports.store.state import State
 
+# What one checksum covers; a part of the store's format.
 BLOCK = 4 * 1024 * 1024
+# One read of a file, and the longest chunk that leaves the store.
 READ = 1024 * 1024
 # Gathered bytes that go out in one writev(2), and the most pieces it takes anywhere (IOV_MAX is 1024).
 _GATHER = 1024 * 1024
 _PIECES = 512
+# A shorter partial is cheaper fetched again than kept, hashed and swept. That nothing shorter is ever adopted
+# also makes sure that its creator has had the time to lock it.
+KEPT_FROM = 1024 * 1024
 
 
 class BlockSums:
@@ -76,6 +81,7 @@ class Writer:
         "_algorithm",
         "_ended",
         "_gathered",
+        "_halted",
         "_hasher",
         "_layout",
         "_living",
@@ -104,6 +110,7 @@ class Writer:
         self._state = state
         self._living = living
         self._ended = False
+        self._halted = False
         self._sums = BlockSums()
         self._algorithm = algorithm_of(digest) if digest else "sha256"
         self._hasher: Hasher = hashlib.new(self._algorithm, usedforsecurity=False)
@@ -119,6 +126,11 @@ class Writer:
         self._gathered.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
         if self.offset - self.flushed >= _GATHER or len(self._gathered) >= _PIECES:
             self.flush()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more: it was committed, aborted or suspended, or a write failed."""
+        return self._ended
 
     def flush(self) -> None:
         """Write what was gathered, so that others can read it. Raises StorageError, as `write`."""
@@ -191,18 +203,20 @@ class Writer:
             self._state.write("UPDATE partials SET updated = ? WHERE token = ?", now(), self.token)
 
     def rehash(self) -> None:
-        """Take over the bytes on disk: hash them all again. Runs in a thread; touches nothing but the file.
+        """Take over the bytes on disk: hash them all again. In a thread; `halt` stops it early.
 
         Raises StorageError.
         """
         with translated("read", self.path):
-            while chunk := os.pread(self.fd, READ, self.offset):
-                if self._ended:
-                    return
+            while not self._halted and (chunk := os.pread(self.fd, READ, self.offset)):
                 self._hasher.update(chunk)
                 self._sums.feed(chunk)
                 self.offset += len(chunk)
         self.flushed = self.adopted = self.offset
+
+    def halt(self) -> None:
+        """Stop a `rehash` that runs in a thread; the writer is only good for `suspend` then."""
+        self._halted = True
 
     def _check_open(self) -> None:
         if self._ended:
@@ -251,6 +265,18 @@ def _write_all(fd: int, pieces: list[bytes]) -> None:
         del views[:whole]
         if written:
             views[0] = views[0][written:]
+
+
+def write_at_once(fd: int, content: bytes, path: Path, target: Path) -> None:
+    """Write a small partial and make it the file `target`, durably. Closes `fd`. Raises StorageError."""
+    try:
+        _write_all(fd, [content] if content else [])
+    except OSError as error:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise storage_error("write", target, error) from error
+    _land(fd, path, target, None)
 
 
 def _land(fd: int, path: Path, target: Path, wanted: Digest | None) -> None:

@@ -1,0 +1,142 @@
+"""What must outlive the process: `blobflow.content.Journal`, and the rest that the state file remembers.
+
+Every entry is a hint that is checked before it is acted on, so an old or a lost one costs a request.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.oci import Digest
+from blobflow.transports.store.store import Store
+from blobflow.transports.store.writer import now
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """An upload session that was left open: where it is, and how many bytes of it the registry confirmed.
+
+    `form` names the rung of the upload ladder that it was begun with; `updated` is in Unix seconds.
+    """
+
+    url: str
+    offset: int
+    form: str
+    updated: int
+
+
+class StoreJournal:
+    """The journal in a store's state file. It belongs to the store's thread; close the store to end it.
+
+    Every method that records raises StorageError.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._state = store.state
+
+    def put_recorded(self, site: Site, root: Digest, chosen: str) -> bool:
+        """Whether an earlier run put this root, with the same choice of platforms, there."""
+        row = self._state.row(
+            "SELECT 1 FROM puts WHERE registry = ? AND repository = ? AND digest = ? AND chosen = ?",
+            site.registry,
+            site.repository,
+            root,
+            chosen,
+        )
+        return row is not None
+
+    def record_put(self, site: Site, root: Digest, chosen: str) -> None:
+        self._state.write(
+            "INSERT OR REPLACE INTO puts(registry, repository, digest, chosen, at) VALUES (?, ?, ?, ?, ?)",
+            site.registry,
+            site.repository,
+            root,
+            chosen,
+            now(),
+        )
+
+    def forget_put(self, site: Site, root: Digest) -> None:
+        """The root was found incomplete there, whatever its platforms."""
+        self._state.write(
+            "DELETE FROM puts WHERE registry = ? AND repository = ? AND digest = ?",
+            site.registry,
+            site.repository,
+            root,
+        )
+
+    def note(self, origin: str, key: str) -> str | None:
+        """What was learnt of a host."""
+        row = self._state.row("SELECT value FROM notes WHERE origin = ? AND key = ?", origin, key)
+        return None if row is None else str(row[0])
+
+    def record_note(self, origin: str, key: str, value: str) -> None:
+        self._state.write(
+            "INSERT OR REPLACE INTO notes(origin, key, value, at) VALUES (?, ?, ?, ?)",
+            origin,
+            key,
+            value,
+            now(),
+        )
+
+    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+        """The session in which this blob was being uploaded there, if one was left open."""
+        row = self._state.row(
+            'SELECT url, "offset", form, updated FROM uploads '
+            "WHERE origin = ? AND repository = ? AND digest = ?",
+            origin,
+            repository,
+            digest,
+        )
+        return None if row is None else Upload(url=row[0], offset=row[1], form=row[2], updated=row[3])
+
+    def record_upload(
+        self, origin: str, repository: str, digest: Digest, *, url: str, offset: int, form: str
+    ) -> None:
+        """The registry has confirmed `offset` bytes; `url` is the newest Location."""
+        self._state.write(
+            'INSERT OR REPLACE INTO uploads(origin, repository, digest, url, "offset", form, updated) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            origin,
+            repository,
+            digest,
+            url,
+            offset,
+            form,
+            now(),
+        )
+
+    def forget_upload(self, origin: str, repository: str, digest: Digest) -> None:
+        """The session ended, or the registry has forgotten it."""
+        self._state.write(
+            "DELETE FROM uploads WHERE origin = ? AND repository = ? AND digest = ?",
+            origin,
+            repository,
+            digest,
+        )
+
+    def record_location(self, site: Site, digest: Digest) -> None:
+        """The blob was seen, or put, at the site."""
+        self._state.write(
+            "INSERT OR REPLACE INTO locations(registry, repository, digest, seen) VALUES (?, ?, ?, ?)",
+            site.registry,
+            site.repository,
+            digest,
+            now(),
+        )
+
+    def forget_location(self, site: Site, digest: Digest) -> None:
+        self._state.write(
+            "DELETE FROM locations WHERE registry = ? AND repository = ? AND digest = ?",
+            site.registry,
+            site.repository,
+            digest,
+        )
+
+    def locations(self, registry: str, digest: Digest) -> list[Site]:
+        """Where in the registry the blob was last known to be, in the order of sites: hints for a mount."""
+        rows = self._state.rows(
+            "SELECT repository FROM locations WHERE registry = ? AND digest = ? ORDER BY repository",
+            registry,
+            digest,
+        )
+        return [Site(registry, repository) for (repository,) in rows]

@@ -1,0 +1,144 @@
+"""Who is alive, and what they hold: leases keep gc, in whatever process, away from content in use.
+
+A lease is a row that its holder renews. It is dead when it was not renewed for LEASE_SECONDS, when it is of
+another boot, or when its process is gone. Process numbers mean something only within one pid namespace, so
+of a holder in another one (a container that shares the store) only the renewals tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from blobflow.errors import StorageError
+from blobflow.oci import Digest
+from blobflow.transports.store.state import State
+from blobflow.transports.store.writer import now
+
+# Long enough for a process that is stopped or swapped out for a while, short enough that what a crashed
+# container held can be evicted soon. Renewed three times as often.
+LEASE_SECONDS = 90
+
+
+def boot() -> str:
+    """This boot and pid namespace, as `boot-id/namespace`.
+
+    Where the system does not tell them (macOS), a constant: then process and renewals decide alone.
+    """
+    parts = ["unknown", ""]
+    with contextlib.suppress(OSError):
+        parts[0] = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        parts[1] = str(Path("/proc/self/ns/pid").readlink())
+    return "/".join(parts)
+
+
+def is_alive(pid: int, holder_boot: str, heartbeat: int, *, at: int, here: str) -> bool:
+    """Whether a holder still lives at Unix second `at`, seen from the boot `here`.
+
+    A heartbeat from the future (the clock went back) is no sign of death; the process decides.
+    """
+    if at - heartbeat > LEASE_SECONDS:
+        return False
+    boot_id, _, namespace = holder_boot.partition("/")
+    boot_here, _, namespace_here = here.partition("/")
+    if boot_id != boot_here:
+        return False
+    return namespace != namespace_here or _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Leases:
+    """The leases of this process in one store, renewed while there are any and a loop runs."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.boot = boot()
+        self._held: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hold(self, digest: Digest) -> str:
+        """Keep the content from eviction until `release` of the lease returned. Raises StorageError.
+
+        Nothing evicts from a store that is open read-only by way of us, so there it is no row.
+        """
+        lease = secrets.token_hex(8)
+        if self._state.read_only:
+            return lease
+        self._state.write(
+            "INSERT INTO leases(id, digest, pid, boot, heartbeat) VALUES (?, ?, ?, ?, ?)",
+            lease,
+            digest,
+            os.getpid(),
+            self.boot,
+            now(),
+        )
+        self._held.add(lease)
+        self._renew_later()
+        return lease
+
+    def release(self, lease: str) -> None:
+        """Give the lease back. Never raises: a row that can't be deleted dies of its age."""
+        if lease not in self._held:
+            return
+        self._held.discard(lease)
+        with contextlib.suppress(StorageError):
+            self._state.write("DELETE FROM leases WHERE id = ?", lease)
+        if not self._held and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def renew(self) -> None:
+        """Say that we live. A failure is left to the next renewal."""
+        with contextlib.suppress(StorageError), self._state.transaction():
+            self._state.write_many(
+                "UPDATE leases SET heartbeat = ? WHERE id = ?", [(now(), lease) for lease in self._held]
+            )
+
+    def living(self) -> set[Digest]:
+        """What anyone holds now; dead leases are removed."""
+        found: set[Digest] = set()
+        dead: list[tuple[str]] = []
+        at = now()
+        for lease, digest, pid, holder_boot, heartbeat in self._state.rows(
+            "SELECT id, digest, pid, boot, heartbeat FROM leases"
+        ):
+            ours = lease in self._held
+            if ours or is_alive(pid, holder_boot, heartbeat, at=at, here=self.boot):
+                found.add(Digest(digest))
+            else:
+                dead.append((lease,))
+        if dead and not self._state.read_only:
+            self._state.write_many("DELETE FROM leases WHERE id = ?", dead)
+        return found
+
+    def close(self) -> None:
+        for lease in list(self._held):
+            self.release(lease)
+
+    def _renew_later(self) -> None:
+        if self._timer is not None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # held by synchronous code, which has to be done within LEASE_SECONDS
+            return
+        self._timer = loop.call_later(LEASE_SECONDS / 3, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = None
+        self.renew()
+        self._renew_later()
