@@ -44,8 +44,6 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
 )
 
 REGISTRY = web.AppKey("registry", Registry)
-# Older docker clients take a host without this header for no v2 registry.
-_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -90,6 +88,7 @@ def make_app(
     app = web.Application()
     app[REGISTRY] = registry
     app.router.add_route("*", "/{path:.*}", answer_and_tell if observe else answer)
+    app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(_sessions_end)
     return app
 
@@ -102,18 +101,22 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
 async def _answer(registry: Registry, request: web.Request) -> web.StreamResponse:
     """Find the endpoint and let it answer; turn whatever it raises into the spec's error body."""
     try:
-        response = await _dispatch(registry, request)
+        return await _dispatch(registry, request)
     except Refusal as refusal:
-        response = _refused(refusal)
+        return _refused(refusal)
     except StorageError as error:
-        response = _refused(Refusal("UNKNOWN", str(error)))
+        return _refused(Refusal("UNKNOWN", str(error)))
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError):
-        # The client is gone in the middle of a body: nobody is left to read this.
-        response = web.Response(status=400)
-        response.force_close()
-    if not response.prepared:
-        response.headers.update(_VERSION)
-    return response
+        # The client is gone in the middle of a body, or its bytes make no sense: nothing can be said to it,
+        # least of all where a part of an answer is on its way already.
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=400)
+
+
+async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Older docker clients take a host without this header for no v2 registry."""
+    response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
 
 
 async def _dispatch(registry: Registry, request: web.Request) -> web.StreamResponse:

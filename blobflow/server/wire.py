@@ -17,6 +17,7 @@ from blobflow.server.ranges import Span
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ = 1024 * 1024
+_SHORTER = "a blob's file became shorter while it was sent"
 
 
 class Wire(Protocol):
@@ -46,13 +47,16 @@ class PlainWire:
     ) -> None:
         await response.prepare(request)
         transport = request.transport
-        if transport is None:
-            raise ConnectionResetError
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
         try:
-            await asyncio.get_running_loop().sendfile(transport, file, span.start, span.length)
+            sent = await asyncio.get_running_loop().sendfile(transport, file, span.start, span.length)
         except NotImplementedError:  # uvloop has none
             async for chunk in read_span(file, span):
                 await response.write(chunk)
+        else:
+            if sent != span.length:
+                raise ConnectionAbortedError(_SHORTER)
 
 
 async def read_span(file: BinaryIO, span: Span) -> AsyncIterator[bytes]:
@@ -61,6 +65,6 @@ async def read_span(file: BinaryIO, span: Span) -> AsyncIterator[bytes]:
     while at < span.end:
         chunk = os.pread(file.fileno(), min(READ, span.end - at), at)
         if not chunk:
-            raise ConnectionAbortedError("a blob's file became shorter while it was sent")
+            raise ConnectionAbortedError(_SHORTER)
         at += len(chunk)
         yield chunk

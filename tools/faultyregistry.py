@@ -1,0 +1,282 @@
+"""A registry that journals every request and can be told to misbehave: for tests, and as a program.
+
+It is the embedded registry, strict as it is, with another `Wire` and a middleware around it. In a test:
+
+    async with journalling(tmp_path, [Fault("GET", "/blobs/", nth=2, act=Reset(after=65536))]) as registry:
+        ...
+        assert registry.journal.reads(digest) == 2
+
+As a program (one JSON object an exchange goes to the journal file):
+
+    python -m tools.faultyregistry --root DIR --listen 127.0.0.1:5001 \\
+        --fault 'GET /blobs/ nth=2 reset after=65536' --journal FILE.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+
+from blobflow.content import Sleep
+from blobflow.server import REGISTRY, Server, make_app
+from blobflow.transports.store import Store
+from tools.exchanges import Exchange, Journal, target
+from tools.faults import (
+    AnyAct,
+    Corrupt,
+    DropHeader,
+    Fault,
+    Faults,
+    ForgetSession,
+    Hangup,
+    LoseAnswer,
+    Pacing,
+    RedirectTo,
+    RefuseMount,
+    Reset,
+    SetHeader,
+    Slow,
+    Stall,
+    Status,
+    Truncate,
+    parse_fault,
+)
+from tools.faultywire import FaultyWire, Struck, current, send_chunks
+
+__all__ = [
+    "Corrupt",
+    "DropHeader",
+    "Exchange",
+    "Fault",
+    "ForgetSession",
+    "Hangup",
+    "Journal",
+    "JournallingRegistry",
+    "LoseAnswer",
+    "RedirectTo",
+    "RefuseMount",
+    "Reset",
+    "SetHeader",
+    "Slow",
+    "Stall",
+    "Status",
+    "Truncate",
+    "journalling",
+]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Seconds that a stop waits for requests under way: a stalled one never ends by itself.
+_GRACE = 0.05
+
+
+class JournallingRegistry:
+    """A running registry with its journal, its faults and its store. Made by `journalling`."""
+
+    def __init__(
+        self,
+        store: Store,
+        faults: Sequence[Fault] = (),
+        *,
+        sparse: Literal["accept", "refuse"] = "accept",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        told: Callable[[Exchange], None] | None = None,
+        clock: Callable[[], float] | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """`clock` (seconds) and `sleep` are what `Slow` paces by."""
+        self.store = store
+        self.journal = Journal(told)
+        self.faults = Faults(faults)
+        self._pacing = Pacing(clock or asyncio.get_running_loop().time, sleep)
+        self.app = make_app(store, sparse=sparse, wire=FaultyWire())
+        self.app.middlewares.append(self._journal)
+        self.app.on_response_prepare.append(_falsify_headers)
+        self.server = Server(self.app, host=host, port=port, grace=_GRACE)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def host(self) -> str:
+        """`127.0.0.1:port`, as it stands in a reference."""
+        return self.server.address
+
+    @web.middleware
+    async def _journal(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Middleware: the exchange is in the journal before anything else happens, and ends there."""
+        live = self.journal.begin(request.method, request.path, request.query, request.headers)
+        acts = self.faults.draw(request.method, target(request.path, request.query))
+        struck = Struck(request, live, acts, self._pacing)
+        current.set(struck)
+        try:
+            return await self._answer(struck, handler)
+        except ConnectionError:
+            struck.lost = True
+            return web.Response(status=400)  # never sent: the connection is cut
+        finally:
+            self.journal.end(live)
+
+    async def _answer(self, struck: Struck, handler: Handler) -> web.StreamResponse:
+        request = struck.request
+        for act in struck.acts:
+            answer = self._instead(struck, act)
+            if answer is not None:
+                struck.live.answer(answer.status, answer.headers)
+                return answer
+            if isinstance(act, RefuseMount) and "mount" in request.query:
+                request = request.clone(rel_url=request.rel_url.with_query(None))
+        response = await handler(request)
+        for act in struck.acts:
+            if isinstance(act, LoseAnswer):
+                struck.note(act)
+                struck.cut(how="reset")
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        if isinstance(response, web.Response) and request.method != "HEAD":
+            response = await _answer_small(struck, response)
+        if not struck.live.status:
+            struck.live.answer(response.status, response.headers)
+        return response
+
+    def _instead(self, struck: Struck, act: AnyAct) -> web.Response | None:
+        """What an act does before, or instead of, the handling of a request."""
+        request = struck.request
+        match act:
+            case Hangup():
+                struck.note(act)
+                struck.cut(how="reset")
+            case Status():
+                struck.note(act)
+                return web.Response(status=act.code, headers=act.headers, body=act.body.encode())
+            case RedirectTo():
+                struck.note(act)
+                url = act.url.replace("{path}", request.path_qs)
+                return web.Response(status=act.status, headers={"Location": url})
+            case ForgetSession():
+                struck.note(act)
+                self.app[REGISTRY].sessions.forget(request.path.rpartition("/")[2])
+            case RefuseMount() if "mount" in request.query:
+                struck.note(act)
+                return None if act.status == 202 else web.Response(status=act.status)
+            case _:
+                pass
+        return None
+
+
+async def _answer_small(struck: Struck, response: web.Response) -> web.StreamResponse:
+    """Let a small answer's body pass as a large one does, where an act is about it."""
+    body = response.body
+    if not isinstance(body, bytes) or not body:
+        return response
+    if not struck.on_body(inward=False):
+        struck.live.sent += len(body)
+        return response
+    streamed = web.StreamResponse(status=response.status, headers=response.headers)
+    streamed.content_length = len(body)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    await send_chunks(struck, streamed, once())
+    await streamed.write_eof()
+    return streamed
+
+
+async def _falsify_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    struck = current.get()
+    if struck.lost:
+        return
+    for act in struck.acts:
+        match act:
+            case DropHeader() if act.name in response.headers:
+                struck.note(act)
+                del response.headers[act.name]
+            case SetHeader():
+                struck.note(act)
+                response.headers[act.name] = act.value
+                if act.name.lower() == "content-length":
+                    response.force_close()
+            case _:
+                pass
+    struck.live.answer(response.status, response.headers)
+
+
+@contextlib.asynccontextmanager
+async def journalling(
+    root: Path,
+    faults: Sequence[Fault] = (),
+    *,
+    sparse: Literal["accept", "refuse"] = "accept",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    told: Callable[[Exchange], None] | None = None,
+    clock: Callable[[], float] | None = None,
+    sleep: Sleep = asyncio.sleep,
+) -> AsyncIterator[JournallingRegistry]:
+    """A registry over the store at `root`, listening inside the block. Faults can be added at any time
+    (`registry.faults.add`)."""
+    store = Store.open(root)
+    try:
+        registry = JournallingRegistry(
+            store, faults, sparse=sparse, host=host, port=port, told=told, clock=clock, sleep=sleep
+        )
+        async with registry.server:
+            yield registry
+    finally:
+        store.close()
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    host, _, port = arguments.listen.rpartition(":")
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    with contextlib.ExitStack() as stack:
+        told = None
+        if arguments.journal:
+            file = stack.enter_context(arguments.journal.open("ab", buffering=0))
+
+            def told(exchange: Exchange) -> None:
+                file.write(msgspec.json.encode(exchange, enc_hook=dict) + b"\n")
+
+        async with journalling(
+            arguments.root,
+            arguments.fault,
+            sparse=arguments.sparse,
+            host=host.strip("[]"),
+            port=int(port),
+            told=told,
+        ) as registry:
+            print(f"listening on {registry.url}", flush=True)
+            await stopped.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A registry that journals and misbehaves as told.")
+    parser.add_argument("--root", type=Path, required=True, help="the store's directory")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--sparse", choices=("accept", "refuse"), default="accept")
+    parser.add_argument("--journal", type=Path, metavar="FILE.jsonl")
+    parser.add_argument(
+        "--fault",
+        type=parse_fault,
+        action="append",
+        default=[],
+        help="METHOD PATTERN [nth=N] [times=N] ACT …",
+    )
+    asyncio.run(_run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
