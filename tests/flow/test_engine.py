@@ -1,0 +1,254 @@
+"""Whole runs of the engine over places in memory: what is asked, moved and mounted, as counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blobflow.content import Site
+from blobflow.engine.flow import KEEP_GOING, Policy, Run
+from blobflow.engine.plan import Pair
+from blobflow.engine.report import Report
+from blobflow.engine.schedule import Limits
+from blobflow.engine.transfer import World
+from blobflow.errors import BlobflowError, ConnectionLost, Denied, NotFound
+from blobflow.events import Meter, ignore
+from blobflow.oci import Reference
+from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.transports.store import Store, StoreCache, StoreJournal
+from tests.memory import MemoryRegistry
+
+
+class Bench:
+    """A source with the sample set, some targets, and a world that joins them."""
+
+    def __init__(self, store: Store) -> None:
+        self.sample: SampleSet = sample_set(7, images=4)
+        self.source = MemoryRegistry("source")
+        self.source.fill(self.sample)
+        self.targets: dict[str, MemoryRegistry] = {}
+        self.cache = StoreCache(store)
+        self.journal = StoreJournal(store)
+        self.delays: list[float] = []
+
+    def target(self, name: str = "target", *, mounts: bool = True) -> MemoryRegistry:
+        self.targets[name] = MemoryRegistry(name, mounts=mounts)
+        return self.targets[name]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        pairs = []
+        for name in self.sample.images:
+            repository, _, tag = name.rpartition(":")
+            for target in self.targets:
+                pairs.append(Pair(Reference("source", repository, tag), Reference(target, repository, tag)))
+        return pairs
+
+    def world(self) -> World:
+        registries = {"source": self.source, **self.targets}
+
+        async def sleep(seconds: float) -> None:
+            self.delays.append(seconds)
+
+        return World(
+            source_at=lambda site: registries[site.registry].at(site),
+            sink_at=lambda site: registries[site.registry].at(site),
+            cache=self.cache,
+            journal=self.journal,
+            observe=ignore,
+            meter=Meter(),
+            limits=lambda host: Limits(blobs=4),
+            sleep=sleep,
+            random=lambda: 0.5,
+        )
+
+    async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
+        return await Run(pairs or self.pairs, policy).go(self.world())
+
+    def forget_calls(self) -> None:
+        for registry in (self.source, *self.targets.values()):
+            registry.calls.clear()
+
+    def blobs(self) -> set[str]:
+        return set(self.sample.blobs)
+
+    def assert_whole(self, target: MemoryRegistry) -> None:
+        for name, root in self.sample.images.items():
+            repository, _, tag = name.rpartition(":")
+            site = Site(target.name, repository)
+            assert target.tags[site, tag] == root.digest
+            assert target.manifests[site].keys() == self.source.manifests[Site("source", repository)].keys()
+            assert target.blobs[site] == self.source.blobs[Site("source", repository)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    store = Store.open(tmp_path / "store")
+    yield Bench(store)
+    store.close()
+
+
+async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(bench: Bench) -> None:
+    target = bench.target()
+    report = await bench.mirror()
+    assert report.ok
+    bench.assert_whole(target)
+    assert {name: n for (call, name), n in bench.source.calls.items() if call == "open"} == dict.fromkeys(
+        bench.blobs(), 1
+    )
+    assert {name: n for (call, name), n in target.calls.items() if call == "push"} == dict.fromkeys(
+        bench.blobs(), 1
+    )
+    assert report.totals.blobs_copied == len(bench.blobs())
+    assert report.totals.blobs_mounted == target.count("mount") > 0
+
+
+async def test_three_targets_still_read_each_blob_once(bench: Bench) -> None:
+    targets = [bench.target(name) for name in ("one", "two", "three")]
+    report = await bench.mirror()
+    assert report.ok
+    for target in targets:
+        bench.assert_whole(target)
+        assert target.count("push") == len(bench.blobs())
+    assert bench.source.count("open") == len(bench.blobs())
+    assert len(report.images) == 12
+
+
+async def test_the_second_run_asks_each_end_once_a_tag_and_moves_nothing(bench: Bench) -> None:
+    target = bench.target()
+    await bench.mirror()
+    bench.forget_calls()
+    report = await bench.mirror()
+    assert [image.status for image in report.images] == ["present"] * 4
+    assert {call for call, _ in bench.source.calls} == {"resolve"}
+    assert bench.source.count("resolve") == 4
+    assert {call for call, _ in target.calls} == {"resolve"}
+    assert target.count("resolve") == 4
+
+
+async def test_a_child_deleted_behind_our_back_is_put_again_by_a_run_that_does_not_remember(
+    bench: Bench, tmp_path: Path
+) -> None:
+    target = bench.target()
+    await bench.mirror()
+    site = next(iter(target.manifests))
+    children = [d for d in target.manifests[site] if d not in target.tags.values()]
+    del target.manifests[site][children[0]]
+    bench.forget_calls()
+    other = Store.open(tmp_path / "other")
+    bench.journal = StoreJournal(other)
+    report = await bench.mirror()
+    other.close()
+    bench.assert_whole(target)
+    assert target.count("put") == 1
+    assert target.count("push") == 0
+    assert sorted(image.status for image in report.images) == ["done", "present", "present", "present"]
+
+
+async def test_refused_mounts_become_uploads_without_a_second_read(bench: Bench) -> None:
+    target = bench.target(mounts=False)
+    report = await bench.mirror()
+    assert report.ok
+    bench.assert_whole(target)
+    assert bench.source.count("open") == len(bench.blobs())
+    assert report.totals.blobs_mounted == 0
+
+
+async def test_a_broken_read_is_tried_again(bench: Bench) -> None:
+    target = bench.target()
+    broken = iter([ConnectionLost("cut"), ConnectionLost("cut")])
+    bench.source.fault = lambda call, site, name: next(broken, None) if call == "open" else None
+    report = await bench.mirror()
+    assert report.ok
+    bench.assert_whole(target)
+    assert len(bench.delays) >= 2
+
+
+async def test_a_blob_that_can_not_be_read_fails_its_images_and_no_other(bench: Bench) -> None:
+    target = bench.target()
+    bad = next(
+        digest
+        for digest in bench.blobs()
+        if sum(digest in held for held in bench.source.blobs.values()) == 1
+    )
+    gone = NotFound("blob unknown", status=404)
+    bench.source.fault = lambda call, site, name: gone if (call, name) == ("open", bad) else None
+    report = await bench.mirror()
+    failed = [image for image in report.images if image.status == "failed"]
+    assert len(failed) == 1
+    assert failed[0].error == "source: blob unknown"
+    assert report.totals.failed == 1
+    assert [image.status for image in report.images].count("done") == 3
+    reference = failed[0].target.removeprefix("target/")
+    repository, _, tag = reference.rpartition(":")
+    assert (Site("target", repository), tag) not in target.tags
+
+
+async def test_a_denied_repository_fails_alone_and_its_blobs_find_another_home(bench: Bench) -> None:
+    target = bench.target()
+    denied = min(site.repository for site in bench.source.manifests)
+
+    def fault(call: str, site: Site, name: str) -> BlobflowError | None:
+        return Denied("denied", status=403) if site.repository == denied and call == "push" else None
+
+    target.fault = fault
+    report = await bench.mirror()
+    assert [image.status for image in report.images].count("done") == 3
+    assert [image.target for image in report.images if image.status == "failed"] == [
+        str(pair.target) for pair in bench.pairs if pair.target.repository == denied
+    ]
+
+
+async def test_an_unknown_tag_fails_alone(bench: Bench) -> None:
+    bench.target()
+    wrong = Pair(Reference("source", "no/such", "1"), Reference("target", "no/such", "1"))
+    report = await bench.mirror(pairs=[*bench.pairs, wrong])
+    assert [image.status for image in report.images] == ["done"] * 4 + ["failed"]
+    assert report.images[-1].error.startswith("source: ")
+
+
+async def test_two_digests_aimed_at_one_tag_both_fail_and_neither_wins(bench: Bench) -> None:
+    target = bench.target()
+    first, second, *others = bench.pairs
+    rivals = [first, Pair(second.source, first.target)]
+    report = await bench.mirror(pairs=[*rivals, *others])
+    assert [image.status for image in report.images] == ["failed", "failed", "done", "done"]
+    assert (Site("target", first.target.repository), first.target.tag) not in target.tags
+
+
+async def test_no_overwrite_leaves_another_digest_where_it_is(bench: Bench) -> None:
+    target = bench.target()
+    await bench.mirror()
+    pair = bench.pairs[0]
+    site = Site("target", pair.target.repository)
+    other = next(d for d in target.manifests[site] if d != target.tags[site, pair.target.tag])
+    target.tags[site, pair.target.tag] = other
+    report = await bench.mirror(Policy(no_overwrite=True))
+    assert target.tags[site, pair.target.tag] == other
+    assert [image.status for image in report.images] == ["failed", "present", "present", "present"]
+    report = await bench.mirror()
+    assert report.ok
+    bench.assert_whole(target)
+
+
+async def test_fail_fast_starts_nothing_more(bench: Bench) -> None:
+    target = bench.target()
+    target.fault = lambda call, site, name: Denied("no", status=403) if call == "push" else None
+    report = await bench.mirror(Policy(keep_going=False))
+    statuses = {image.status for image in report.images}
+    assert statuses == {"failed", "skipped"}
+    assert target.count("push") <= 8
+
+
+async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path) -> None:
+    target = bench.target()
+    await bench.mirror()
+    bench.forget_calls()
+    other = Store.open(tmp_path / "other")
+    bench.journal = StoreJournal(other)
+    report = await bench.mirror(Policy(trust_root=True))
+    other.close()
+    assert {image.status for image in report.images} == {"present"}
+    assert {call for call, _ in target.calls} == {"resolve"}

@@ -1,0 +1,117 @@
+"""The agenda's rules, one by one, on a small plan: a blob for three repositories, and their manifests."""
+
+from __future__ import annotations
+
+from blobflow.content import Site
+from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.plan import Copy, Mount, Need, Plan, Put
+from blobflow.errors import Denied, NotFound
+from blobflow.oci import Descriptor, digest_of
+
+SOURCE = Site("s", "x")
+A, B, C = Site("t", "a"), Site("t", "b"), Site("t", "c")
+LAYER = Descriptor(media_type="layer", digest=digest_of(b"layer"), size=5)
+ROOTS = [Descriptor(media_type="manifest", digest=digest_of(name), size=1) for name in (b"a", b"b", b"c")]
+
+PLAN = Plan(
+    steps=(
+        Copy(LAYER, SOURCE, A),
+        Mount(LAYER, A, B, SOURCE),
+        Mount(LAYER, A, C, SOURCE),
+        Put(ROOTS[0], A),
+        Put(ROOTS[1], B),
+        Put(ROOTS[2], C),
+    ),
+    needs=(
+        (),
+        (Need(0, "settled"),),
+        (Need(0, "settled"),),
+        (Need(0),),
+        (Need(1),),
+        (Need(2),),
+    ),
+    reads={LAYER.digest: (0,)},
+    goals=(),
+)
+
+
+def begin(agenda: Agenda) -> list[int]:
+    ready = list(agenda.newly_ready())
+    for number in ready:
+        agenda.start(number)
+    return ready
+
+
+def test_what_is_ready_follows_the_needs() -> None:
+    agenda = Agenda(PLAN)
+    assert begin(agenda) == [0]
+    agenda.done(0)
+    assert sorted(begin(agenda)) == [1, 2, 3]
+    agenda.done(1)
+    assert begin(agenda) == [4]
+
+
+def test_a_refused_mount_becomes_a_copy_of_the_same_step() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.done(0)
+    begin(agenda)
+    agenda.refused(1)
+    assert begin(agenda) == [1]
+    assert agenda.step(1) == Copy(LAYER, SOURCE, B)
+    agenda.done(1)
+    assert begin(agenda) == [4]
+
+
+def test_a_home_that_its_target_denied_moves_and_the_other_mounts_follow_it() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.failed(0, Denied("no", side="target"))
+    assert agenda.states[3] is State.SKIPPED
+    assert begin(agenda) == [1]
+    assert agenda.step(1) == Copy(LAYER, SOURCE, B)
+    assert agenda.step(2) == Mount(LAYER, B, C, SOURCE)
+    agenda.done(1)
+    assert sorted(begin(agenda)) == [2, 4]
+
+
+def test_a_second_home_may_fail_too() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.failed(0, Denied("no", side="target"))
+    begin(agenda)
+    agenda.failed(1, Denied("no", side="target"))
+    assert begin(agenda) == [2]
+    assert agenda.step(2) == Copy(LAYER, SOURCE, C)
+    agenda.done(2)
+    begin(agenda)
+    agenda.done(5)
+    assert agenda.finished
+
+
+def test_a_blob_that_its_source_can_not_give_fails_everyone_and_is_not_read_again() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    error = NotFound("gone", side="source")
+    agenda.failed(0, error)
+    assert agenda.finished
+    assert begin(agenda) == []
+    assert [agenda.root_cause(number) for number in range(6)] == [error] * 6
+
+
+def test_every_end_is_told_once() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.done(0)
+    assert list(agenda.newly_ended()) == [0]
+    assert list(agenda.newly_ended()) == []
+
+
+def test_the_rest_can_be_skipped_while_something_is_under_way() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.skip_rest()
+    assert not agenda.finished
+    agenda.done(0)
+    assert agenda.finished
+    assert agenda.root_cause(4) is None

@@ -1,0 +1,65 @@
+"""The schedule as a table: what is ready and in flight, and what starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from blobflow.content import Site
+from blobflow.engine.plan import Copy, Mount
+from blobflow.engine.schedule import Flight, Limits, Ready, Start, Waiting, schedule
+from blobflow.oci import Descriptor, digest_of
+
+SIZES = [10, 500, 20, 400, 30]
+
+
+def copies(sizes: list[int], *, warm: bool = False) -> tuple[list[Waiting], list[Waiting]]:
+    waiting = [Waiting(n, "t", "s", size, warm) for n, size in enumerate(sizes)]
+    return sorted(waiting, key=lambda w: -w.size), waiting
+
+
+def started(limits: Limits, flight: Flight, sizes: list[int] = SIZES, *, warm: bool = False) -> list[Start]:
+    by_size, by_order = copies(sizes, warm=warm)
+    return schedule([], by_size, by_order, flight, lambda host: limits)
+
+
+def test_half_the_slots_go_to_the_largest_and_half_to_the_plans_order() -> None:
+    assert started(Limits(blobs=4), Flight()) == [Start(1, True), Start(3, True), Start(0), Start(2)]
+
+
+def test_slots_in_use_are_not_given_again() -> None:
+    flight = Flight(writing=Counter(t=3), largest=Counter(t=2), reading=Counter(s=3))
+    assert started(Limits(blobs=4), flight) == [Start(0)]
+
+
+def test_a_full_source_starts_nothing_cold() -> None:
+    flight = Flight(reading=Counter(s=4))
+    assert started(Limits(blobs=4), flight) == []
+
+
+def test_a_warm_copy_needs_only_its_target() -> None:
+    flight = Flight(reading=Counter(s=4))
+    assert len(started(Limits(blobs=4), flight, warm=True)) == 4
+
+
+def test_one_slot_still_moves_the_largest_first() -> None:
+    assert started(Limits(blobs=1), Flight()) == [Start(1, True)]
+
+
+def test_small_requests_have_their_own_lane() -> None:
+    small = [Waiting(n, "t") for n in range(5)]
+    flight = Flight(writing=Counter(t=8), small=Counter(t=1))
+    assert schedule(small, [], [], flight, lambda host: Limits(blobs=8, small=3)) == [Start(0), Start(1)]
+
+
+def test_a_blob_that_the_store_begins_to_read_makes_its_other_copies_warm() -> None:
+    blob = Descriptor(media_type="layer", digest=digest_of(b"x"), size=9)
+    ready = Ready("t")
+    ready.add(3, Copy(blob, Site("s", "a"), Site("t", "a")))
+    ready.add(4, Mount(blob, Site("t", "b"), Site("t", "a"), Site("s", "a")))
+    ready.warmed(blob.digest)
+    small, by_size, by_order = ready.candidates()
+    assert [w.number for w in small] == [4]
+    assert by_size == by_order == [Waiting(3, "t", "s", 9, True)]
+    ready.remove(3)
+    ready.remove(4)
+    assert ready.candidates() == ([], [], [])
