@@ -1,4 +1,4 @@
-"""What holds for all tests: where a test lies says what it is, and continuous integration skips nothing e2e."""
+"""What holds for all tests: where one lies says what it is, and CI skips nothing that is end to end."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,12 @@ from tools import imageset
 class StartsRegistries(Protocol):
     def __call__(self, name: str) -> Registry:
         """A new, empty docker-registry that ends with the test."""
+        ...
+
+
+class MountsTmpfs(Protocol):
+    def __call__(self, name: str, options: str) -> Path:
+        """A small file system with mount `options` (`size=1m`, `ro`); a skip where we may not mount."""
         ...
 
 
@@ -53,9 +59,15 @@ def debian_source(
     programs: None, debian_set: imageset.Layout, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:
     """A docker-registry that holds the Debian set. Tests only read it, and count from `forget`."""
-    with scratch(tmp_path_factory.mktemp("debian-source")) as folder, docker_registry(folder) as registry:
+    with docker_registry(tmp_path_factory.mktemp("debian-source")) as registry:
         imageset.push(debian_set.path, registry.host)
         yield registry
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where the programs of one test keep what they keep: runs that share it remember each other."""
+    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -64,28 +76,20 @@ def small_set(tmp_path: Path) -> imageset.Layout:
     return imageset.synthetic(tmp_path / "small-set", seed=1)
 
 
-@contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """A folder whose content goes with the context: hundreds of megabytes are not left to pytest's keeping."""
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+@pytest.fixture
+def mount_tmpfs(tmp_path: Path) -> Iterator[MountsTmpfs]:
+    mounted: list[Path] = []
 
+    def mount(name: str, options: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"needs to mount a tmpfs, as root may: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
 
-@contextmanager
-def tmpfs(folder: Path, size: str) -> Iterator[Path]:
-    """A small file system at `folder`; a skip where we may not mount one."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs to mount a tmpfs: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
+    yield mount
+    for folder in mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)

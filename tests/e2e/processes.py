@@ -113,7 +113,7 @@ class Registry:
 
 @contextmanager
 def docker_registry(folder: Path) -> Iterator[Registry]:
-    """Debian's docker-registry with its storage, configuration and logs under `folder`."""
+    """Debian's docker-registry under `folder`. Its storage goes when the context ends, its logs stay."""
 
     def command(host: str) -> list[str]:
         config = folder / "config.yml"
@@ -126,7 +126,7 @@ def docker_registry(folder: Path) -> Iterator[Registry]:
 
 @contextmanager
 def blobflow_serve(folder: Path) -> Iterator[Registry]:
-    """`blobflow serve` with its store under `folder`."""
+    """`blobflow serve` with its store under `folder`, which goes when the context ends."""
 
     def command(host: str) -> list[str]:
         return [*BLOBFLOW, "serve", "--listen", host, "--root", str(folder / "storage")]
@@ -151,11 +151,13 @@ def _serving(command: Callable[[str], Sequence[str]], folder: Path) -> Iterator[
                 cwd=TOP,
                 env=_environment(folder),
             )
-            stack.callback(_end, process)
             if _answers(host, process):
                 break
+            _end(process)
         else:
             raise RuntimeError(f"no registry came up: {(folder / 'errors.log').read_text()}")
+        stack.callback(shutil.rmtree, folder / "storage", ignore_errors=True)
+        stack.callback(_end, process)
         yield Registry(host, folder / "storage", folder / "access.log", process)
 
 
