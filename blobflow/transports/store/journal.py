@@ -5,9 +5,13 @@ Every entry is a hint that is checked before it is acted on, so an old or a lost
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from blobflow.content import Site
+from blobflow.errors import StorageError
+from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import now
@@ -28,15 +32,39 @@ class Upload(msgspec.Struct, frozen=True):
 class StoreJournal:
     """The journal in a store's state file. It belongs to the store's thread; close the store to end it.
 
-    Every method that records raises StorageError.
+    No method raises: what can't be recorded or recalled (a full disk, a store opened read-only) is as good as
+    never learnt, and told to the store's observer once.
     """
 
     def __init__(self, store: Store) -> None:
         self._state = store.state
+        self._observer = store.observer
+        self._told = False
+
+    def _record(self, sql: str, *values: Any) -> None:
+        try:
+            self._state.write(sql, *values)
+        except StorageError as error:
+            self._tell(error)
+
+    def _recall(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._state.rows(sql, *values)
+        except StorageError as error:
+            self._tell(error)
+            return []
+
+    def _first(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        return next(iter(self._recall(sql, *values)), None)
+
+    def _tell(self, error: StorageError) -> None:
+        if not self._told:
+            self._told = True
+            self._observer(Warned(f"this run is not remembered: {error}"))
 
     def put_recorded(self, site: Site, root: Digest, chosen: str) -> bool:
         """Whether an earlier run put this root, with the same choice of platforms, there."""
-        row = self._state.row(
+        row = self._first(
             "SELECT 1 FROM puts WHERE registry = ? AND repository = ? AND digest = ? AND chosen = ?",
             site.registry,
             site.repository,
@@ -46,7 +74,7 @@ class StoreJournal:
         return row is not None
 
     def record_put(self, site: Site, root: Digest, chosen: str) -> None:
-        self._state.write(
+        self._record(
             "INSERT OR REPLACE INTO puts(registry, repository, digest, chosen, at) VALUES (?, ?, ?, ?, ?)",
             site.registry,
             site.repository,
@@ -57,7 +85,7 @@ class StoreJournal:
 
     def forget_put(self, site: Site, root: Digest) -> None:
         """The root was found incomplete there, whatever its platforms."""
-        self._state.write(
+        self._record(
             "DELETE FROM puts WHERE registry = ? AND repository = ? AND digest = ?",
             site.registry,
             site.repository,
@@ -66,11 +94,11 @@ class StoreJournal:
 
     def note(self, origin: str, key: str) -> str | None:
         """What was learnt of a host."""
-        row = self._state.row("SELECT value FROM notes WHERE origin = ? AND key = ?", origin, key)
+        row = self._first("SELECT value FROM notes WHERE origin = ? AND key = ?", origin, key)
         return None if row is None else str(row[0])
 
     def record_note(self, origin: str, key: str, value: str) -> None:
-        self._state.write(
+        self._record(
             "INSERT OR REPLACE INTO notes(origin, key, value, at) VALUES (?, ?, ?, ?)",
             origin,
             key,
@@ -80,7 +108,7 @@ class StoreJournal:
 
     def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         """The session in which this blob was being uploaded there, if one was left open."""
-        row = self._state.row(
+        row = self._first(
             'SELECT url, "offset", form, updated FROM uploads '
             "WHERE origin = ? AND repository = ? AND digest = ?",
             origin,
@@ -93,7 +121,7 @@ class StoreJournal:
         self, origin: str, repository: str, digest: Digest, *, url: str, offset: int, form: str
     ) -> None:
         """The registry has confirmed `offset` bytes; `url` is the newest Location."""
-        self._state.write(
+        self._record(
             'INSERT OR REPLACE INTO uploads(origin, repository, digest, url, "offset", form, updated) '
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             origin,
@@ -107,7 +135,7 @@ class StoreJournal:
 
     def forget_upload(self, origin: str, repository: str, digest: Digest) -> None:
         """The session ended, or the registry has forgotten it."""
-        self._state.write(
+        self._record(
             "DELETE FROM uploads WHERE origin = ? AND repository = ? AND digest = ?",
             origin,
             repository,
@@ -116,7 +144,7 @@ class StoreJournal:
 
     def record_location(self, site: Site, digest: Digest) -> None:
         """The blob was seen, or put, at the site."""
-        self._state.write(
+        self._record(
             "INSERT OR REPLACE INTO locations(registry, repository, digest, seen) VALUES (?, ?, ?, ?)",
             site.registry,
             site.repository,
@@ -125,7 +153,7 @@ class StoreJournal:
         )
 
     def forget_location(self, site: Site, digest: Digest) -> None:
-        self._state.write(
+        self._record(
             "DELETE FROM locations WHERE registry = ? AND repository = ? AND digest = ?",
             site.registry,
             site.repository,
@@ -134,7 +162,7 @@ class StoreJournal:
 
     def locations(self, registry: str, digest: Digest) -> list[Site]:
         """Where in the registry the blob was last known to be, in the order of sites: hints for a mount."""
-        rows = self._state.rows(
+        rows = self._recall(
             "SELECT repository FROM locations WHERE registry = ? AND digest = ? ORDER BY repository",
             registry,
             digest,

@@ -16,7 +16,7 @@ import xxhash
 from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import algorithm_of
-from blobflow.transports.store.layout import translated
+from blobflow.transports.store.layout import storage_error, translated
 from blobflow.transports.store.writer import BLOCK, READ, BlockSums
 
 
@@ -71,19 +71,23 @@ def _blocks_in(size: int) -> int:
     return -(-size // BLOCK)
 
 
+def open_for_reading(path: Path) -> int:
+    """A descriptor of the file. Raises FileNotFoundError, for the caller to put into words; StorageError."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+
+
 def check_file(path: Path, digest: Digest, blocks: bytes | None) -> tuple[int, bytes]:
     """Read the whole file; in a thread. Return its size and its checksums.
 
     Against `blocks` if they are known, else against the digest itself. Raises FileNotFoundError,
     IntegrityError, StorageError.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        with translated("read", path):
-            raise error
+    fd = open_for_reading(path)
     try:
         if blocks is not None:
             size = 0

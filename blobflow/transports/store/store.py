@@ -24,7 +24,7 @@ from blobflow.transports.store.layout import (
     translated,
 )
 from blobflow.transports.store.leases import Leases
-from blobflow.transports.store.reading import check_file, read_checked
+from blobflow.transports.store.reading import check_file, open_for_reading, read_checked
 from blobflow.transports.store.state import State, open_state, open_state_read_only
 from blobflow.transports.store.writer import (
     KEPT_FROM,
@@ -195,7 +195,7 @@ class Store:
             raise storage_error("read", path, error) from error
         actual = digest_of(content, algorithm_of(digest))
         if actual != digest:
-            self.drop(digest)
+            self._drop_damaged(digest)
             raise DigestMismatch(f"{path} in the store", expected=digest, actual=actual)
         self._touch(digest)
         return content
@@ -212,18 +212,15 @@ class Store:
         """
         blocks = self._blocks_of(digest)
         if blocks is None:
-            await self.check(digest)
-            blocks = self._blocks_of(digest)
+            blocks = await self._check(digest, None)
         path = self.layout.blob(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_for_reading(path)
         except FileNotFoundError:
             raise self._absent(digest) from None
-        except OSError as error:
-            raise storage_error("read", path, error) from error
         try:
             self._touch(digest)
-            async with contextlib.aclosing(self._chunks(digest, fd, blocks or b"", offset, end)) as chunks:
+            async with contextlib.aclosing(self._chunks(digest, fd, blocks, offset, end)) as chunks:
                 yield chunks
         finally:
             os.close(fd)
@@ -235,33 +232,38 @@ class Store:
             for chunk in read_checked(fd, self.layout.blob(digest), blocks, offset, end):
                 yield chunk
         except IntegrityError:
-            self.drop(digest)
+            self._drop_damaged(digest)
             raise
 
     async def check(self, digest: Digest) -> None:
         """Make sure, once per open store, that the blob's file is undamaged; later calls are free.
 
-        For bytes that then go out by sendfile. Raises NotFound; IntegrityError if it is damaged, and then it
-        is dropped.
+        For bytes that then go out by sendfile. A file that the state file does not know (it was lost, say) is
+        hashed against its name, and adopted. The reading is done in a thread. Raises NotFound; IntegrityError
+        if the file is damaged, and then it is dropped.
         """
         if digest in self._checked and self.size_of(digest) is not None:
             return
-        await self.check_again(digest)
+        await self._check(digest, self._blocks_of(digest))
 
-    async def check_again(self, digest: Digest) -> None:
-        """As `check`, reading the file whatever is remembered of it. The reading is done in a thread."""
-        blocks = self._blocks_of(digest)
+    async def rehash(self, digest: Digest) -> None:
+        """As `check`, against the digest itself, whatever is remembered of the blob."""
+        await self._check(digest, None)
+
+    async def _check(self, digest: Digest, blocks: bytes | None) -> bytes:
+        """Check against `blocks`, or the digest itself if None; return the checksums."""
         path = self.layout.blob(digest)
         try:
             size, found = await asyncio.to_thread(check_file, path, digest, blocks)
         except FileNotFoundError:
             raise self._absent(digest) from None
         except IntegrityError:
-            self.drop(digest)
+            self._drop_damaged(digest)
             raise
-        if blocks is None and not self.read_only:
+        if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             record_blob(self.state, digest, size, found)
         self._checked.add(digest)
+        return found
 
     def _blocks_of(self, digest: Digest) -> bytes | None:
         """The blob's checksums; None if it is unknown to the state file (which was lost, say)."""
@@ -276,6 +278,11 @@ class Store:
         with translated("remove", path):
             path.unlink(missing_ok=True)
         self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
+
+    def _drop_damaged(self, digest: Digest) -> None:
+        """Drop what turned out damaged; where nothing can be written, the IntegrityError alone has to do."""
+        with contextlib.suppress(StorageError):
+            self.drop(digest)
 
     def _absent(self, digest: Digest) -> NotFound:
         return NotFound(f"blob {digest} is not in the store {self.root}")
