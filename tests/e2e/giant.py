@@ -1,6 +1,7 @@
 """A loopback registry with one layer, a giant of zeros: generated when it is read, discarded when it comes.
 
-Two of them, one to read from and one to push to, let gigabytes pass through blobflow without a disk. The one that is pushed to is strict: it hashes what comes and takes only what its digest says. What was pushed can be
+Two of them, one to read from and one to push to, let gigabytes pass through blobflow without a disk. The one
+that is pushed to is strict: it hashes what comes and takes only what its digest says. What was pushed can be
 asked for by HEAD, but is gone.
 """
 
@@ -19,6 +20,18 @@ ZEROS = memoryview(bytes(4 << 20))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
+class Arriving:
+    """An upload session: the hash and the length, in bytes, of what has come."""
+
+    def __init__(self) -> None:
+        self.hashed = hashlib.sha256()
+        self.size = 0
+
+    def take(self, chunk: bytes) -> None:
+        self.hashed.update(chunk)
+        self.size += len(chunk)
+
+
 class Giant(ThreadingHTTPServer):
     """The registry. `held`: contents by digest; `sizes`: of giants and what was pushed, in bytes."""
 
@@ -30,7 +43,7 @@ class Giant(ThreadingHTTPServer):
         self.held: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}
         self.tags: dict[str, str] = {}
-        self.open: dict[str, hashlib._Hash] = {}
+        self.uploads: dict[str, Arriving] = {}
         self.lock = threading.Lock()
 
     def hold_image(self, layer_size: int) -> str:
@@ -87,12 +100,12 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         with self.server.lock:
-            session = str(len(self.server.open))
-            self.server.open[session] = hashlib.sha256()
+            session = str(len(self.server.uploads))
+            self.server.uploads[session] = Arriving()
         self._answer(202, Location=f"/v2/giant/blobs/uploads/{session}")
 
     def do_PATCH(self) -> None:
-        self._take(self.server.open[self._name()])
+        self._take(self.server.uploads[self._name()])
         self._answer(202, Location=urlsplit(self.path).path)
 
     def do_PUT(self) -> None:
@@ -101,12 +114,12 @@ class _Exchange(BaseHTTPRequestHandler):
             self.server.held[digest_of(raw)] = raw
             self.server.tags[self._name()] = digest_of(raw)
             return self._answer(201)
-        hashed = self.server.open[self._name()]
-        size = self._take(hashed)
+        arriving = self.server.uploads[self._name()]
+        self._take(arriving)
         [digest] = parse_qs(urlsplit(self.path).query)["digest"]
-        if digest != f"sha256:{hashed.hexdigest()}":
+        if digest != f"sha256:{arriving.hashed.hexdigest()}":
             return self._answer(400)
-        self.server.sizes[digest] = size
+        self.server.sizes[digest] = arriving.size
         return self._answer(201)
 
     def _name(self) -> str:
@@ -138,16 +151,12 @@ class _Exchange(BaseHTTPRequestHandler):
                 self.wfile.write(ZEROS[:length])
         return None
 
-    def _take(self, hashed: hashlib._Hash) -> int:
-        """Hash the request's body away; returns its length in bytes."""
-        size = 0
+    def _take(self, arriving: Arriving) -> None:
+        """Read the request's body away."""
         for length in self._parts():
-            left = length
-            while left and (chunk := self.rfile.read1(min(left, len(ZEROS)))):
-                hashed.update(chunk)
-                left -= len(chunk)
-            size += length - left
-        return size
+            while length and (chunk := self.rfile.read1(min(length, len(ZEROS)))):
+                arriving.take(chunk)
+                length -= len(chunk)
 
     def _parts(self) -> Iterator[int]:
         """The lengths of the body's parts: one, or its chunks where the length was not told before."""
