@@ -28,6 +28,10 @@ class Shelf:
         """Whether copies of this blob read from the store, or behind its writer."""
         return digest in self._released or digest in self._held
 
+    def holds(self, digest: Digest) -> bool:
+        """Whether a task of this shelf keeps the blob in the store."""
+        return digest in self._released
+
     async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
         """Learn which of `blobs` the store holds from an earlier run."""
         for blob in blobs.values():
@@ -42,6 +46,13 @@ class Shelf:
         if blob.digest not in self._released:
             self._released[blob.digest] = released = asyncio.Event()
             tasks.create_task(self._hold(blob, body, released))
+
+    def renew(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
+        """Hold the blob anew, in the share that the next entrant gets: the writer of the old may have failed."""
+        old = self._released.pop(blob.digest, None)
+        self.hold(blob, body, tasks)
+        if old is not None:
+            old.set()
 
     async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Event) -> None:
         async with self.share(blob, body):

@@ -234,6 +234,8 @@ class _Transfer:
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), attempt, delay))
             await self._world.sleep(delay)
+            if self._shelf.holds(step.blob.digest):
+                self._shelf.renew(step.blob, body, self._tasks)
             attempt += 1
 
     async def _push_once(self, number: int, step: Copy, body: Body) -> None:
