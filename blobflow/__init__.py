@@ -1,8 +1,8 @@
 """blobflow moves sets of multi-architecture container images between registries.
 
 The public names, in the order of the flow: words → what is wanted → plan → transfer → report. Each is
-imported when it is first asked for (PEP 562), so that `import blobflow` costs nothing. `blobflow.mirror` is the
-room that composes the flow, and its `mirror()` runs all of it:
+imported when it is first asked for (PEP 562), so that `import blobflow` costs nothing. The room
+`blobflow.mirror` composes the flow; its `mirror()` runs all of it:
 
     from blobflow import Pair, parse_reference
     from blobflow.mirror import mirror
@@ -17,9 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blobflow import mirror as mirror
+    from blobflow.engine.flow import Planned as Planned
+    from blobflow.engine.flow import Policy as Policy
+    from blobflow.engine.flow import Run as Run
     from blobflow.engine.plan import Pair as Pair
     from blobflow.engine.plan import Plan as Plan
+    from blobflow.engine.price import Price as Price
     from blobflow.engine.report import ImageRecord as ImageRecord
     from blobflow.engine.report import Report as Report
     from blobflow.engine.report import Totals as Totals
@@ -28,15 +31,11 @@ if TYPE_CHECKING:
     from blobflow.events import Meter as Meter
     from blobflow.events import Observer as Observer
     from blobflow.mirror import Inspection as Inspection
-    from blobflow.mirror import Planned as Planned
-    from blobflow.mirror import Policy as Policy
-    from blobflow.mirror import Price as Price
     from blobflow.mirror import Settings as Settings
     from blobflow.mirror import apply as apply
     from blobflow.mirror import inspect as inspect
     from blobflow.mirror import load_plan as load_plan
     from blobflow.mirror import plan_run as plan_run
-    from blobflow.mirror import price as price
     from blobflow.mirror import save_plan as save_plan
     from blobflow.oci import Descriptor as Descriptor
     from blobflow.oci import Digest as Digest
@@ -49,35 +48,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Where each name lives; the order is that of the flow.
-_ROOMS = {
-    "blobflow.oci": (
-        "Digest",
-        "parse_digest",
-        "Platform",
-        "Descriptor",
-        "Manifest",
-        "Reference",
-        "parse_reference",
-    ),
-    "blobflow.engine.plan": ("Pair", "Plan"),
-    "blobflow.mirror": (
-        "Settings",
-        "Policy",
-        "inspect",
-        "plan_run",
-        "Planned",
-        "price",
-        "Price",
-        "save_plan",
-        "load_plan",
-        "apply",
-        "Inspection",
-    ),
-    "blobflow.engine.report": ("Report", "Totals", "ImageRecord"),
-    "blobflow.events": ("Event", "Observer", "Meter"),
-    "blobflow.errors": ("BlobflowError",),
-}
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_ROOMS = (
+    ("blobflow.oci", ("Digest", "parse_digest", "Platform", "Descriptor", "Manifest")),
+    ("blobflow.oci", ("Reference", "parse_reference")),
+    ("blobflow.engine.plan", ("Pair",)),
+    ("blobflow.mirror", ("Settings",)),
+    ("blobflow.engine.flow", ("Policy",)),
+    ("blobflow.events", ("Event", "Observer", "Meter")),
+    ("blobflow.mirror", ("inspect", "Inspection", "plan_run")),
+    ("blobflow.engine.flow", ("Planned",)),
+    ("blobflow.engine.plan", ("Plan",)),
+    ("blobflow.engine.price", ("Price",)),
+    ("blobflow.mirror", ("save_plan", "load_plan", "apply")),
+    ("blobflow.engine.flow", ("Run",)),
+    ("blobflow.engine.report", ("Report", "Totals", "ImageRecord")),
+    ("blobflow.errors", ("BlobflowError",)),
+)
+_HOME = {name: room for room, names in _ROOMS for name in names}
 
 __all__ = [*_HOME, "mirror", "__version__"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
 
@@ -54,7 +56,7 @@ def short_digest(digest: str) -> str:
     return f"{algorithm}:{encoded[:12]}"
 
 
-def table(rows: list[tuple[str, ...]], *, indent: str = "") -> list[str]:
+def table(rows: Sequence[tuple[str, ...]], *, indent: str = "") -> list[str]:
     """Lines of left-aligned columns, two spaces apart; all rows have as many cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,0 +1,105 @@
+"""Carrying a run out: progress while it goes, then its report and its summary, however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.console import display
+from blobflow.cli.files import check_place, write_whole
+from blobflow.cli.options import Link, Look, Run, policy_of, settings_of
+from blobflow.cli.running import run as run_loop
+from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
+from blobflow.engine.flow import Run as Flow
+from blobflow.engine.report import Report, encode
+from blobflow.errors import BlobflowError, RunIncomplete
+from blobflow.events import Meter
+
+if TYPE_CHECKING:
+    from blobflow.engine.flow import Planned
+    from blobflow.engine.plan import Pair
+
+
+def carry_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
+    """Mirror the pairs, showing progress; write the report and tell the summary.
+
+    Also if the run raises or is interrupted: then the report is of what became of it until then.
+    """
+    if run.report:
+        check_place(run.report, "--report")
+    return run_loop(_carried_out(pairs, link, run))
+
+
+async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
+    from blobflow.mirror import mirror
+
+    meter = Meter()
+    hosts = len({pair.target.host for pair in pairs})
+    async with display(link.look, meter, hosts=hosts) as show:
+        flow = Flow(pairs, policy_of(run), observe=show, meter=meter)
+        ended: BaseException | None = None
+        try:
+            await mirror(pairs, settings_of(link, run), observer=show, meter=meter, run=flow)
+        except (BlobflowError, asyncio.CancelledError) as error:
+            ended = error
+    report = flow.report()
+    _leave(report, link.look, run)
+    if ended is not None:
+        raise ended
+    return report
+
+
+def _leave(report: Report, look: Look, run: Run) -> None:
+    """Write the report where it is wanted, and say what it says."""
+    if run.report:
+        write_whole(run.report, encode(report))
+    if look.log_format == "json":
+        totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
+        click.echo(json.dumps(totals), err=True)
+        return
+    if not look.quiet:
+        for line in summary_lines(report):
+            click.echo(line)
+    for line in failure_lines(report):
+        click.echo(line, err=True)
+
+
+def check_complete(report: Report) -> None:
+    """Raise RunIncomplete unless every image of the set is where it should be."""
+    missing = sum(image.status not in ("done", "present") for image in report.images)
+    if missing:
+        raise RunIncomplete(f"{missing} of {len(report.images)} images did not arrive")
+
+
+def make_planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
+    """Resolve, survey and plan on the loop; nothing is changed anywhere."""
+    return run_loop(_planned(pairs, link, run))
+
+
+async def _planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
+    from blobflow.mirror import plan_run
+
+    meter = Meter()
+    async with display(link.look, meter) as show:
+        return await plan_run(pairs, settings_of(link, run), policy_of(run), observer=show, meter=meter)
+
+
+def show_plan(planned: Planned, look: Look) -> None:
+    """Print a plan for people; `-v` adds a row an image."""
+    for line in plan_lines(planned, rows=look.verbose):
+        click.echo(line)
+
+
+def check_planned(planned: Planned) -> None:
+    """Say which pairs could not be planned, and raise RunIncomplete if there are any."""
+    from blobflow.cli.figures import one_line
+
+    for pair, error in planned.failures.items():
+        click.echo(one_line(f"failed: {pair.source} -> {pair.target}: {error}"), err=True)
+    if planned.failures:
+        raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")

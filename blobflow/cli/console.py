@@ -1,0 +1,230 @@
+"""Draws events: live bars on a terminal, a line an image elsewhere, JSON lines for programs.
+
+`display` gives an observer for as long as it is entered; all of it goes to stderr. Events change figures, and
+a ticker draws them a few times a second, together with what the meter counted: nothing is drawn a chunk. What
+came from a registry passes through `one_line` (text) or ASCII-only JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
+
+import msgspec
+
+from blobflow.cli.figures import one_line, seconds_text, short_digest, size_text
+from blobflow.cli.options import Look
+from blobflow.events import (
+    Event,
+    ImageDone,
+    Meter,
+    Observer,
+    PhaseStarted,
+    PlanMade,
+    Retrying,
+    StepDone,
+    StepFailed,
+    StepStarted,
+    Traced,
+    Warned,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_TICK = 0.25  # seconds; faster than that nobody reads, and each drawing costs about a millisecond
+_ROWS = 8  # blobs under way that are drawn; the default concurrency
+
+
+@asynccontextmanager
+async def display(
+    look: Look, meter: Meter, *, stream: TextIO | None = None, hosts: int = 1
+) -> AsyncIterator[Observer]:
+    """The observer that suits `look` and the stream (stderr), drawing while inside.
+
+    `hosts`: target registries of the run; with several a line says which one it is about.
+    """
+    stream = stream or sys.stderr
+    live = None if look.quiet or look.log_format == "json" else _live(look, meter, stream)
+    if live is not None:
+        async with live:
+            yield live
+    elif look.log_format == "json":
+        yield JsonLines(stream)
+    else:
+        yield Lines(look, stream, name_target=hosts > 1)
+
+
+def _live(look: Look, meter: Meter, stream: TextIO) -> Live | None:
+    """Bars, if the stream is a terminal that can draw them."""
+    if not stream.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False)
+    return None if console.is_dumb_terminal else Live(look, meter, console)
+
+
+def remark(event: Event, look: Look) -> str | None:
+    """The line for an event that is told in words in every text display; None: not told."""
+    match event:
+        case Warned() if not look.quiet:
+            return one_line(f"warning: {event.message}")
+        case Retrying() if look.verbose:
+            return one_line(
+                f"retry {event.attempt} of {event.what} in {seconds_text(event.delay)}: {event.error}"
+            )
+        case Traced() if look.verbose:
+            return one_line(f"{event.method} {event.url} {event.status} {seconds_text(event.seconds)}")
+        case _:
+            return None
+
+
+def progress_line(event: ImageDone, *, name_target: bool = False) -> str:
+    """`Progress: 3/8 rancher/pause:3.1 done`; with several target registries, also which one."""
+    name = event.source.partition("/")[2] or event.source
+    where = f" at {event.target.partition('/')[0]}" if name_target else ""
+    return one_line(f"Progress: {event.done}/{event.images} {name}{where} {event.status}")
+
+
+def _say(stream: TextIO, line: str) -> None:
+    """Write a line. Whoever read the stream may have gone away; that must not end the run."""
+    with suppress(OSError):
+        stream.write(f"{line}\n")
+        stream.flush()
+
+
+class JsonLines:
+    """Each event as one JSON object a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event, /) -> None:
+        _say(self._stream, json.dumps(msgspec.to_builtins(event)))
+
+
+class Lines:
+    """A line an image, and remarks. Quiet: nothing but what `remark` still tells."""
+
+    def __init__(self, look: Look, stream: TextIO, *, name_target: bool = False) -> None:
+        self._look = look
+        self._stream = stream
+        self._name_target = name_target
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, ImageDone):
+            line = None if self._look.quiet else progress_line(event, name_target=self._name_target)
+        else:
+            line = remark(event, self._look)
+        if line:
+            _say(self._stream, line)
+
+
+class Live:
+    """Bars for images and bytes, and a row for each of the first blobs under way."""
+
+    def __init__(self, look: Look, meter: Meter, console: Console) -> None:
+        self._look = look
+        self._meter = meter
+        self._progress = _bars(console)
+        self._images: TaskID = self._progress.add_task("images", total=None, figures="")
+        self._bytes: TaskID = self._progress.add_task("bytes", total=None, visible=False, figures="")
+        self._copies: dict[int, StepStarted] = {}  # under way, oldest first
+        self._rows: dict[int, TaskID] = {}
+        self._ticker: asyncio.Task[None] | None = None
+
+    @property
+    def bars(self) -> Progress:
+        """What is drawn, as rich renders it."""
+        return self._progress
+
+    async def __aenter__(self) -> Live:
+        self._progress.start()
+        self._ticker = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait((self._ticker,))
+        self._progress.stop()
+
+    async def _tick(self) -> None:
+        while True:
+            self.draw()
+            await asyncio.sleep(_TICK)
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case PhaseStarted():
+                self._progress.update(self._images, description=one_line(event.phase), total=event.images)
+                self._progress.update(self._images, figures=f"{event.images} images")
+            case PlanMade():
+                self._progress.update(self._bytes, total=event.bytes_to_write, visible=True)
+            case StepStarted(kind="copy"):
+                self._copies[event.step] = event
+            case StepDone() | StepFailed():
+                self._copies.pop(event.step, None)
+            case ImageDone():
+                figures = f"{event.done}/{event.images} images"
+                self._progress.update(self._images, completed=event.done, total=event.images, figures=figures)
+            case _:
+                if line := remark(event, self._look):
+                    self._progress.console.print(line, soft_wrap=True)
+
+    def draw(self) -> None:
+        """Take the meter's figures and draw everything once."""
+        total = self._progress.tasks[self._bytes].total
+        written = self._meter.bytes_written
+        if total is not None:
+            # A refused mount moves bytes that no plan foresaw, and manifests count too.
+            total = max(total, written)
+        self._progress.update(
+            self._bytes, completed=written, total=total, figures=self._speed(written, total)
+        )
+        self._draw_rows()
+        self._progress.refresh()
+
+    def _speed(self, written: int, total: float | None) -> str:
+        task = self._progress.tasks[self._bytes]
+        figures = f"{size_text(written)} of {size_text(int(total or 0))}"
+        if task.speed:
+            figures += f", {size_text(int(task.speed))}/s"
+        if task.time_remaining:
+            figures += f", {seconds_text(task.time_remaining)} left"
+        return figures
+
+    def _draw_rows(self) -> None:
+        shown = dict(list(self._copies.items())[:_ROWS])
+        for step in self._rows.keys() - shown.keys():
+            self._progress.remove_task(self._rows.pop(step))
+        for step, copy in shown.items():
+            moved = self._meter.active.get(step, 0)
+            if step not in self._rows:
+                name = one_line(short_digest(copy.digest))
+                self._rows[step] = self._progress.add_task(name, total=copy.size, figures="")
+            to = one_line(copy.target.partition("/")[0])
+            figures = f"{size_text(moved)} of {size_text(copy.size)} to {to}"
+            self._progress.update(self._rows[step], completed=min(moved, copy.size), figures=figures)
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        # Rich's own redirection would take over stdout and stderr of the whole process.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

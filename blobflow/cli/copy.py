@@ -1,0 +1,46 @@
+"""`blobflow copy`: one image, to one or more places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
+from blobflow.cli.files import check_place, write_whole
+from blobflow.cli.options import Link, Run, link_options, run_options
+
+
+@click.command("copy")
+@click.argument("source")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option(
+    "--digestfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the digest that was copied to FILE.",
+)
+@run_options
+@link_options
+def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Run, link: Link) -> None:
+    """Copy one image, with all its platforms, byte for byte.
+
+    A reference is [HOST/]REPOSITORY[:TAG][@DIGEST] with docker.io's defaults; `docker://` in front is
+    accepted. A TARGET without a tag takes the source's.
+
+    \b
+      blobflow copy alpine:3 127.0.0.1:5000/alpine
+    """
+    from blobflow.cli.selection import copy_pairs
+
+    pairs = copy_pairs(source, targets)
+    if digestfile:
+        check_place(digestfile, "--digestfile")
+    if run.dry_run:
+        planned = make_planned(pairs, link, run)
+        show_plan(planned, link.look)
+        check_planned(planned)
+        return
+    report = carry_out(pairs, link, run)
+    if report.ok and digestfile:
+        write_whole(digestfile, report.images[0].digest.encode())

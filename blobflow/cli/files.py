@@ -1,0 +1,35 @@
+"""Result files: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from blobflow.errors import StorageError, UsageError
+
+_MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
+
+
+def check_place(path: Path, option: str) -> None:
+    """Raise UsageError before a run whose result could not be written after it."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` beside `path` and rename it there. Raises StorageError naming the file."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).chmod(_MODE)
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise StorageError(f"can't write {path}: {error.strerror or error}") from None

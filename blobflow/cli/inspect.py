@@ -1,0 +1,46 @@
+"""`blobflow inspect`: what an image is made of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.console import display
+from blobflow.cli.options import Link, link_options, settings_of
+from blobflow.cli.running import run as run_loop
+from blobflow.cli.telling import image_document, image_lines
+from blobflow.errors import UsageError
+from blobflow.events import Meter
+from blobflow.oci import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from blobflow.mirror import Inspection
+
+
+@click.command("inspect")
+@click.argument("reference", metavar="REF")
+@click.option("--raw", is_flag=True, help="Print the manifest's bytes exactly as the registry has them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the image and what is under it as JSON.")
+@link_options
+def verb(reference: str, raw: bool, as_json: bool, link: Link) -> None:
+    """Show an image or index: platform, digest, size and layers of each manifest in it."""
+    if raw and as_json:
+        raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
+    found = run_loop(_inspected(parse_reference(reference), link))
+    if raw:
+        click.echo(found.root.raw, nl=False)
+    elif as_json:
+        click.echo(json.dumps(image_document(found), indent=2))
+    else:
+        for line in image_lines(found):
+            click.echo(line)
+
+
+async def _inspected(reference: Reference, link: Link) -> Inspection:
+    from blobflow.mirror import inspect
+
+    meter = Meter()
+    async with display(link.look, meter) as show:
+        return await inspect(reference, settings_of(link), observer=show, meter=meter)

@@ -1,0 +1,245 @@
+"""Options that several verbs share, read once into values, and the environment.
+
+Each decorator adds its options to a command and hands the command one value in their place, so that a verb's
+signature says what it takes. Nothing else in the program reads the environment.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import msgspec
+
+from blobflow.cli import LOG_FORMAT
+from blobflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobflow.engine.flow import Policy
+    from blobflow.engine.plan import Pair
+    from blobflow.mirror import Settings
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+# Blobs in flight a host: enough to fill a long path; registries begin to throttle above a few dozen.
+_CONCURRENCY = 8
+
+
+class Look(msgspec.Struct, frozen=True):
+    """How much is told meanwhile, and in which form."""
+
+    quiet: bool = False
+    verbose: bool = False
+    log_format: Literal["text", "json"] = "text"
+
+
+class Link(msgspec.Struct, frozen=True):
+    """How registries are spoken to."""
+
+    plain_http: frozenset[str] = frozenset()
+    tls_verify: bool = True
+    look: Look = Look()
+
+
+class Run(msgspec.Struct, frozen=True):
+    """How a run goes about it, and what it leaves behind."""
+
+    dry_run: bool = False
+    keep_going: bool = True
+    no_overwrite: bool = False
+    trust_root: bool = False
+    concurrency: int = _CONCURRENCY
+    report: Path | None = None
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which images: a spec, or a list between places."""
+
+    spec: Path | None = None
+    source: str | None = None
+    targets: tuple[str, ...] = ()
+    images: Path | None = None
+
+
+_Command = Callable[..., None]
+_Option = Callable[[_Command], _Command]
+
+
+def _gathered(name: str, kind: Callable[..., object], *options: _Option) -> _Option:
+    """A decorator: adds `options`, and passes `kind` made of their values as the argument `name`."""
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def gather(**arguments: Any) -> None:
+            own = {field: arguments.pop(field) for field in fields}
+            command(**arguments, **{name: kind(**own)})
+
+        before = _parameters(gather)
+        decorated: _Command = gather
+        for option in reversed(options):
+            decorated = option(decorated)
+        fields = [field for field in _parameters(decorated) if field not in before]
+        return decorated
+
+    return decorate
+
+
+def _parameters(command: _Command) -> list[str]:
+    """The names of the options that click has been told of so far."""
+    return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]
+
+
+def _remember_log_format(context: click.Context, _: click.Parameter, value: str) -> str:
+    context.meta[LOG_FORMAT] = value
+    return value
+
+
+def _link(plain_http: tuple[str, ...], tls_verify: bool, quiet: bool, verbose: bool, log_format: str) -> Link:
+    from blobflow.oci.reference import check_host
+
+    return Link(
+        plain_http=frozenset(check_host(host) for host in plain_http),
+        tls_verify=tls_verify,
+        look=Look(quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"),
+    )
+
+
+link_options = _gathered(
+    "link",
+    _link,
+    click.option(
+        "--plain-http",
+        metavar="HOST",
+        multiple=True,
+        help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
+    ),
+    click.option(
+        "--tls-verify",
+        type=click.BOOL,
+        default=True,
+        metavar="BOOL",
+        help="`--tls-verify=false` accepts any certificate.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+    click.option("-v", "--verbose", is_flag=True, help="Show each HTTP exchange and retry, without secrets."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        callback=_remember_log_format,
+        is_eager=True,
+        help="`json`: events as JSON lines on stderr.",
+    ),
+)
+
+run_options = _gathered(
+    "run",
+    Run,
+    click.option("--dry-run", is_flag=True, help="Show the plan and move nothing."),
+    click.option(
+        "--keep-going/--fail-fast",
+        default=True,
+        help="After an image failed, go on with the others (the default), or stop.",
+    ),
+    click.option(
+        "--no-overwrite", is_flag=True, help="An existing tag that names another digest is an error."
+    ),
+    click.option(
+        "--trust-root",
+        is_flag=True,
+        help="Take a target tag with the right digest as whole, without asking for its children.",
+    ),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=_CONCURRENCY,
+        metavar="N",
+        show_default=True,
+        help="Blobs in flight a host.",
+    ),
+    click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
+)
+
+selection_options = _gathered(
+    "selection",
+    Selection,
+    click.argument("spec", type=_FILE, required=False),
+    click.option("--from", "source", metavar="HOST[/prefix]", help="Where the images of the list are."),
+    click.option(
+        "--to", "targets", metavar="HOST[/prefix]", multiple=True, help="Where they go. Repeatable."
+    ),
+    click.option(
+        "--images",
+        type=_FILE,
+        metavar="LIST",
+        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+    ),
+)
+
+
+def select(selection: Selection) -> list[Pair]:
+    """The pairs that the arguments name. Raises UsageError for half of one form, or both at once."""
+    from blobflow.cli.selection import make_pairs, parse_list, parse_place, read_text
+
+    listed = {"--from": selection.source, "--to": selection.targets, "--images": selection.images}
+    missing = [option for option, value in listed.items() if not value]
+    if selection.spec and len(missing) < len(listed):
+        raise UsageError("give either a spec file or --from, --to and --images, not both")
+    if selection.spec:
+        from blobflow.cli.spec import spec_pairs
+
+        return spec_pairs(read_text(selection.spec), _name(selection.spec))
+    if missing or not (selection.source and selection.images):
+        raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
+    source = parse_place(selection.source)
+    text = read_text(selection.images)
+    targets = [parse_place(target) for target in selection.targets]
+    return make_pairs(parse_list(text, _name(selection.images), source), targets)
+
+
+def _name(path: Path) -> str:
+    return "stdin" if str(path) == "-" else str(path)
+
+
+def settings_of(link: Link, run: Run | None = None) -> Settings:
+    """The library's settings, from options and the environment.
+
+    A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written.
+    """
+    from blobflow.mirror import Settings
+
+    docker_config, cache_dir = places_of(os.environ)
+    settings = Settings(
+        plain_http=link.plain_http,
+        tls_verify=link.tls_verify,
+        docker_config=docker_config,
+        trace=link.look.verbose,
+    )
+    if run is None:
+        return settings
+    return msgspec.structs.replace(settings, concurrency=run.concurrency, cache_dir=cache_dir)
+
+
+def policy_of(run: Run) -> Policy:
+    from blobflow.engine.flow import Policy
+
+    return Policy(keep_going=run.keep_going, no_overwrite=run.no_overwrite, trust_root=run.trust_root)
+
+
+def places_of(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:
+    """The folders of docker's configuration and of our cache; None where there is no home."""
+    home = Path(environ["HOME"]) if environ.get("HOME") else None
+    docker = Path(environ["DOCKER_CONFIG"]) if environ.get("DOCKER_CONFIG") else home and home / ".docker"
+    cache = xdg_folder(environ, "XDG_CACHE_HOME", ".cache")
+    return docker, cache and cache / "blobflow"
+
+
+def xdg_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
+    """A folder of the XDG Base Directory specification; a relative value is ignored, as it says."""
+    named = Path(environ.get(variable, ""))
+    if named.is_absolute():
+        return named
+    return Path(environ["HOME"]) / below_home if environ.get("HOME") else None

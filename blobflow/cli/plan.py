@@ -1,0 +1,54 @@
+"""`blobflow plan`: what sync would do, and what it would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from blobflow.cli.carrying import check_planned, make_planned, show_plan
+from blobflow.cli.files import check_place, write_whole
+from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.telling import plan_document
+from blobflow.errors import UsageError
+
+_NOT_CURRENT = 1  # as diff and git have it: there is a difference
+
+
+@click.command("plan")
+@selection_options
+@run_options
+@link_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Save the plan, digests pinned, for `blobflow apply FILE`.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
+def verb(
+    selection: Selection, run: Run, link: Link, as_json: bool, out: Path | None, exit_code: bool
+) -> None:
+    """Show what `sync` with the same arguments would do, and what it would cost. Nothing is changed.
+
+    -v adds a row an image. Bytes to write are exact as long as the target grants every mount; "at most" is
+    the figure if it grants none.
+    """
+    from blobflow.mirror import save_plan
+
+    if run.report:
+        raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
+    if out:
+        check_place(out, "--out")
+    planned = make_planned(select(selection), link, run)
+    if out:
+        write_whole(out, save_plan(planned))
+    if as_json:
+        click.echo(json.dumps(plan_document(planned), indent=2))
+    else:
+        show_plan(planned, link.look)
+    check_planned(planned)
+    if exit_code and not planned.price.current:
+        raise click.exceptions.Exit(_NOT_CURRENT)

@@ -1,0 +1,167 @@
+"""Results in words: the summary of a report, the prices of a plan, an image's parts. Pure: values → lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from blobflow.cli.figures import count_text, one_line, seconds_text, size_text, table
+
+if TYPE_CHECKING:
+    from blobflow.engine.flow import Planned
+    from blobflow.engine.plan import Goal
+    from blobflow.engine.report import Report
+    from blobflow.mirror import Inspection
+    from blobflow.oci import Descriptor, Manifest
+
+
+def summary_lines(report: Report) -> list[str]:
+    """What a run did, in figures."""
+    totals = report.totals
+    counts = Counter[str](image.status for image in report.images)
+    told = ", ".join(
+        f"{counts[status]} {status}" for status in ("done", "present", "failed", "skipped") if counts[status]
+    )
+    return [
+        f"{count_text(totals.images, 'image')}: {told}",
+        f"{count_text(totals.blobs_copied, 'blob')} copied, {totals.blobs_mounted} mounted, "
+        f"{totals.blobs_present} present; {count_text(totals.manifests_put, 'manifest')} put",
+        f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
+        f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
+    ]
+
+
+def failure_lines(report: Report) -> list[str]:
+    """One sentence for each image that failed."""
+    return [
+        one_line(f"failed: {image.source} -> {image.target}: {image.error}")
+        for image in report.images
+        if image.status == "failed"
+    ]
+
+
+def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
+    """A plan and its price; `rows` adds a line an image."""
+    price = planned.price
+    if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
+    at_most = f" (at most {size_text(price.bytes_to_write + if_refused)})" if if_refused else ""
+    figures = [
+        ("images", f"{price.images}, of which {price.images_current} current"),
+        (
+            "blobs",
+            f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
+        ),
+        ("to read", size_text(price.bytes_to_read)),
+        ("to write", f"{size_text(price.bytes_to_write)}{at_most}"),
+        ("mounts", str(price.mounts)),
+        ("manifests", str(price.manifests)),
+        *(("requests", f"{count} to {one_line(host)}") for host, count in price.requests.items()),
+    ]
+    lines = table(figures)
+    if rows:
+        lines += ["", *table([_plan_row(goal) for goal in planned.plan.goals])]
+    return lines
+
+
+def _plan_row(goal: Goal) -> tuple[str, ...]:
+    status = "mirror" if goal.steps else "current"
+    return (status, one_line(str(goal.pair.source)), one_line(str(goal.pair.target)), goal.root.digest)
+
+
+def plan_document(planned: Planned) -> dict[str, Any]:
+    """A plan for programs: `price`, and `images` with status mirror, current or failed."""
+    images = [
+        {
+            "source": str(goal.pair.source),
+            "target": str(goal.pair.target),
+            "digest": goal.root.digest,
+            "status": "mirror" if goal.steps else "current",
+            "error": "",
+        }
+        for goal in planned.plan.goals
+    ]
+    images += [
+        {
+            "source": str(pair.source),
+            "target": str(pair.target),
+            "digest": "",
+            "status": "failed",
+            "error": str(error),
+        }
+        for pair, error in planned.failures.items()
+    ]
+    return {"version": 1, "price": msgspec.to_builtins(planned.price), "images": images}
+
+
+def image_lines(found: Inspection) -> list[str]:
+    """An image as a person reads it: the root, then each platform with its layers."""
+    root = found.root
+    lines = table(
+        [
+            ("name", one_line(str(found.reference))),
+            ("digest", root.descriptor.digest),
+            ("media type", one_line(root.descriptor.media_type)),
+            ("size", size_text(root.descriptor.size)),
+            *_annotations(root),
+        ]
+    )
+    if not root.is_index:
+        return lines + _content_lines(root, indent="")
+    below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
+    for child in root.manifests:
+        platform = str(child.platform) if child.platform else "no platform"
+        lines += ["", one_line(platform)]
+        lines += table(
+            [
+                ("digest", child.digest),
+                ("media type", one_line(child.media_type)),
+                ("size", size_text(child.size)),
+            ],
+            indent="  ",
+        )
+        if child.digest in below:
+            lines += _content_lines(below[child.digest], indent="  ")
+    return lines
+
+
+def _annotations(manifest: Manifest) -> list[tuple[str, ...]]:
+    return [("annotation", one_line(f"{key}={value}")) for key, value in manifest.annotations.items()]
+
+
+def _content_lines(manifest: Manifest, *, indent: str) -> list[str]:
+    """Config and layers of an image, or the manifests of an index inside an index."""
+    parts = [("manifest", child) for child in manifest.manifests]
+    if manifest.config is not None:
+        parts = [("config", manifest.config), *(("layer", layer) for layer in manifest.layers)]
+    rows: list[tuple[str, ...]] = [
+        (kind, part.digest, size_text(part.size), one_line(part.media_type or "no media type"))
+        for kind, part in parts
+    ]
+    if rows and manifest.config is not None:
+        rows.append(("in all", "", size_text(sum(blob.size for blob in manifest.blobs)), ""))
+    return table(rows, indent=indent) if rows else []
+
+
+def image_document(found: Inspection) -> dict[str, Any]:
+    """An image for programs: the root's descriptor and content, children inside `manifests`."""
+    below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
+    return {"name": str(found.reference), **_described(found.root.descriptor, found.root, below)}
+
+
+def _described(mention: Descriptor, manifest: Manifest | None, below: dict[Any, Manifest]) -> dict[str, Any]:
+    """A descriptor as its parent has it, with what the manifest it names holds, if that was read."""
+    described: dict[str, Any] = msgspec.to_builtins(mention)
+    if manifest is None:
+        return described
+    if manifest.annotations:
+        described["annotations"] = {**manifest.annotations, **described.get("annotations", {})}
+    if manifest.is_index:
+        described["manifests"] = [
+            _described(child, below.get(child.digest), below) for child in manifest.manifests
+        ]
+    else:
+        described["config"] = msgspec.to_builtins(manifest.config)
+        described["layers"] = msgspec.to_builtins(manifest.layers)
+    return described
