@@ -7,9 +7,10 @@ Here, and only here, the engine meets the transports.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -27,7 +28,9 @@ from blobflow.engine.transfer import World
 from blobflow.errors import InvalidConfig
 from blobflow.events import Meter, Observer, ignore
 from blobflow.oci import Manifest, Reference
+from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.registry.credentials import Credentials, find_credentials, read_docker_config
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 
 PLAN_VERSION = 1
@@ -172,9 +175,13 @@ async def inspect(
 async def open_world(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[World]:
     """Everything outside the plan: registries, store and journal, closed at the end."""
     with _open_store(settings, observer) as store:
-        journal: Journal = StoreJournal(store) if settings.cache != "off" else NullJournal()
+        journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         registries = Registries(
-            lambda host: access_to(host, settings), observer=observer, meter=meter, journal=journal
+            lambda host: access_to(host, settings),
+            observer=observer,
+            meter=meter,
+            journal=journal,
+            trace=settings.trace,
         )
         limits = Limits(blobs=settings.concurrency)
         try:
@@ -190,3 +197,41 @@ async def open_world(settings: Settings, observer: Observer, meter: Meter) -> As
             )
         finally:
             await registries.close()
+
+
+@contextmanager
+def _open_store(settings: Settings, observer: Observer) -> Iterator[Store]:
+    with ExitStack() as stack:
+        root = settings.cache_dir
+        if root is None or settings.cache == "off":
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="blobflow-"))) / "store"
+        yield stack.enter_context(closing(Store.open(root, observer=observer)))
+
+
+def access_to(host: str, settings: Settings) -> HostAccess:
+    """How `host[:port]` is reached: loopback hosts speak plain HTTP unless told otherwise."""
+    plain = host in settings.plain_http or (is_loopback(host) and host not in settings.https)
+
+    async def credentials() -> Credentials | None:
+        return await _docker_login(host, settings.docker_config)
+
+    return HostAccess(
+        scheme="http" if plain else "https",
+        tls=settings.tls_verify,
+        connections=settings.concurrency,
+        credentials=credentials,
+    )
+
+
+async def _docker_login(host: str, folder: Path | None) -> Credentials | None:
+    """The login that docker's config.json in `folder` holds or finds for a host."""
+    if folder is None:
+        return None
+    path = folder / "config.json"
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidConfig(f"can't read {path}: {error.strerror}") from None
+    return await find_credentials(read_docker_config(raw, str(path)), host)

@@ -7,6 +7,7 @@ is an IPv6 literal in brackets.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import msgspec
 
@@ -99,6 +100,15 @@ def check_tag(text: str, whole: str = "") -> str:
 def looks_like_host(component: str) -> bool:
     """Whether the first component of a name is a registry host, by docker's rule."""
     return "." in component or ":" in component or component == "localhost" or component.startswith("[")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host[:port]` is this machine by its very form: localhost, 127.0.0.0/8 or [::1]."""
+    name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def split_name(text: str) -> tuple[str, str, str, str]:

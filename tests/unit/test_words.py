@@ -21,6 +21,7 @@ from blobflow.oci import (
     parse_reference,
 )
 from blobflow.oci.manifest import children
+from blobflow.oci.reference import is_loopback
 
 HEX = "a" * 64
 SHA = f"sha256:{HEX}"
@@ -71,6 +72,25 @@ def test_references_are_read_with_dockers_defaults(text: str, reference: Referen
 def test_what_is_no_reference_is_refused_with_the_rule_that_it_breaks(text: str, says: str) -> None:
     with pytest.raises(InvalidReference, match=says):
         parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8:80", True),
+        ("[::1]", True),
+        ("[::1]:5000", True),
+        ("localhost.example.com", False),
+        ("127.0.0.1.example.com:80", False),
+        ("[::2]:5000", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
 
 
 @given(st.text(max_size=80) | st.from_regex(r"[a-z.:/@\[\]A-Z0-9_-]{0,40}", fullmatch=True))
