@@ -31,7 +31,7 @@ class Mirrored(msgspec.Struct, frozen=True):
 
     target: Registry
     home: Path
-    plan: dict[str, int]
+    price: dict[str, int]
     run: Run
     report: dict[str, dict[str, int]]
     at_source: Requests
@@ -55,7 +55,7 @@ def mirrored(
         yield Mirrored(
             target,
             home,
-            json.loads(plan.out),
+            json.loads(plan.out)["price"],
             run,
             json.loads((folder / "report.json").read_text()),
             debian_source.requests(),
@@ -123,8 +123,8 @@ def test_each_blob_is_uploaded_exactly_once_and_mounted_into_the_rest(
 
 
 def test_the_plan_told_the_mounts_and_bytes_before(mirrored: Mirrored, debian_set: Layout) -> None:
-    assert mirrored.plan["mounts"] == len(mirrored.at_target.mounts_201())
-    assert mirrored.plan["bytes_to_read"] == debian_set.unique_bytes
+    assert mirrored.price["mounts"] == len(mirrored.at_target.mounts_201())
+    assert mirrored.price["bytes_to_read"] == debian_set.unique_bytes
 
 
 def test_the_report_says_what_the_registries_say(mirrored: Mirrored, debian_set: Layout) -> None:
