@@ -81,6 +81,11 @@ class Run:
             seconds=time.monotonic() - self._started,
         )
 
+    @property
+    def errors(self) -> Mapping[Pair, BlobflowError]:
+        """Why each failed image failed; a verb about one image exits with its code."""
+        return self._tally.errors
+
     async def go(self, world: World) -> Report:
         """Do it. Failures of images are in the report; what is raised concerns the whole run."""
         planned = await self.plan(world)

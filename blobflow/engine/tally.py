@@ -15,11 +15,15 @@ NOT_BEGUN = "not begun: the run ended before"
 
 
 class Tally:
-    """One run's images. Complete at any instant: what is not settled yet is reported as skipped."""
+    """One run's images. Complete at any instant: what is not settled yet is reported as skipped.
+
+    `errors`: why each failed image failed, as the error itself.
+    """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = tuple(dict.fromkeys(pairs))
         self._records: dict[Pair, ImageRecord] = {}
+        self.errors: dict[Pair, BlobflowError] = {}
         self._goals: dict[int, list[Goal]] = {}
         self._open: dict[Pair, int] = {}
         self._graph: Graph | None = None
@@ -41,6 +45,7 @@ class Tally:
 
     def failed(self, pair: Pair, error: BlobflowError) -> ImageRecord:
         """An image that got no goal: its source or target could not be asked."""
+        self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
     def planned(self, plan: Plan, graph: Graph, inventory: Inventory) -> list[ImageRecord]:
@@ -98,6 +103,7 @@ class Tally:
                 named = self._names_now(goal.pair)
                 if cause is None:
                     return self._settle(goal.pair, "skipped", named, NOT_BEGUN)
+                self.errors[goal.pair] = cause
                 return self._settle(goal.pair, "failed", named, str(cause))
         return self._settle(goal.pair, "done", goal.root.digest)
 
