@@ -8,6 +8,7 @@
       RunIncomplete            3   a run over a set ended with failures (each is in its report)
       NetworkError             4   retryable: no whole answer came
         ConnectFailed
+          UntrustedPeer            not retryable: the same certificate would come again
         TimedOut
         ConnectionLost
       RegistryError            5   an answer came, and it says no
@@ -90,6 +91,12 @@ class NetworkError(BlobflowError):
 
 class ConnectFailed(NetworkError):
     """No connection: refused, unreachable, unknown host, failed TLS handshake."""
+
+
+class UntrustedPeer(ConnectFailed):
+    """TLS with the peer failed: its certificate is not trusted, or it does not speak TLS at all."""
+
+    retryable = False
 
 
 class TimedOut(NetworkError):

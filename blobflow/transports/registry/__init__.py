@@ -1,0 +1,109 @@
+"""The registry transport: OCI distribution-spec 1.1 over aiohttp, as Source and Sink.
+
+    access       how a host is reached (flags, logins): given by the caller
+    session      one host: connections, lanes, redirects, retries, meters
+    auth         who we are there        credentials  where logins come from
+    origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
+    repository   Source and Sink over the numbered endpoints
+    upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
+
+Rule: everything a host needs to remember lives in its one `Session` and `Uploads`; repositories are views.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from blobflow.content import Journal, NullJournal, Site, Sleep
+from blobflow.events import Meter, Observer, ignore
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.credentials import (
+    Credentials,
+    DockerConfig,
+    find_credentials,
+    read_docker_config,
+)
+from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
+from blobflow.transports.registry.repository import Repository
+from blobflow.transports.registry.session import Session
+from blobflow.transports.registry.upload import Uploads
+
+__all__ = [
+    "Registries",
+    "HostAccess",
+    "Credentials",
+    "DockerConfig",
+    "Profile",
+    "Repository",
+    "find_credentials",
+    "read_docker_config",
+]
+
+
+class Registries:
+    """All registries of a run, each with one session that is opened when it is first used.
+
+    `access` says how a host (`host[:port]`, as in references) is reached, and is asked once a host. `trace`
+    makes every HTTP exchange a `Traced` event. `sleep`, `clock` (seconds) and `jitter` (0 ≤ j < 1) are there
+    for tests.
+    """
+
+    def __init__(
+        self,
+        access: Callable[[str], HostAccess],
+        *,
+        observer: Observer = ignore,
+        meter: Meter | None = None,
+        journal: Journal | None = None,
+        trace: bool = False,
+        user_agent: str = "blobflow",
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._access = access
+        self._observer = observer
+        self._meter = meter or Meter()
+        self._journal = journal or NullJournal()
+        self._trace = trace
+        self._user_agent = user_agent
+        self._sleep = sleep
+        self._clock = clock
+        self._jitter = jitter
+        self._hosts: dict[str, tuple[Session, Uploads]] = {}
+
+    def source(self, site: Site) -> Repository:
+        """The repository as a Source."""
+        return Repository(site, *self._host(site.registry), writes=False)
+
+    def sink(self, site: Site) -> Repository:
+        """The repository as a Sink."""
+        return Repository(site, *self._host(site.registry), writes=True)
+
+    async def close(self) -> None:
+        """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""
+        hosts, self._hosts = list(self._hosts.values()), {}
+        await asyncio.gather(*(uploads.close() for _, uploads in hosts))
+        await asyncio.gather(*(session.close() for session, _ in hosts))
+
+    def _host(self, host: str) -> tuple[Session, Uploads]:
+        found = self._hosts.get(host)
+        if found is None:
+            access = self._access(host)
+            session = Session(
+                host,
+                access,
+                observer=self._observer,
+                meter=self._meter.hosts[host],
+                sleep=self._sleep,
+                clock=self._clock,
+                random=self._jitter,
+                trace=self._trace,
+                user_agent=self._user_agent,
+            )
+            uploads = Uploads(session, access.profile or profile_of(host), Learnt(self._journal, host))
+            found = self._hosts[host] = session, uploads
+        return found

@@ -1,0 +1,166 @@
+"""From an HTTP answer that is no success to one error of the tree. Pure; the only place that reads statuses.
+
+Error bodies are the distribution spec's JSON (`{"errors": [{code, message, detail}]}`, "Error Codes") or
+anything else at all: text/plain from Go's default 404, HTML from a proxy. Whatever of it reaches a message is
+bounded and has lost its control characters, since it may be printed on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Throttled, Unauthorized, Unavailable
+
+# Of the registry's own words, this many characters get into a message.
+MAX_WORDS = 300
+# Codes with which a registry that refuses a manifest says that children are not there (a sparse index, a
+# blob that was collected). Registries disagree on status (400, 404, 422) and code, so the method decides.
+_MISSING_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+# C0, DEL, C1, and the marks that reorder or hide text on a terminal.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+
+
+class _Error(msgspec.Struct):
+    code: str | None = None
+    message: str | None = None
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error] = []
+
+
+_decoder = msgspec.json.Decoder(_Errors)
+
+
+class Words(msgspec.Struct, frozen=True):
+    """What an error body said: the first error's `code`, its words, and the digests it names."""
+
+    code: str = ""
+    text: str = ""
+    digests: tuple[str, ...] = ()
+
+
+def clean(text: str, limit: int = MAX_WORDS) -> str:
+    """`text` fit for a terminal: one line, no control characters, at most `limit` characters."""
+    flat = _CONTROLS.sub(" ", text[: 4 * limit]).strip()
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def words_of(body: bytes, content_type: str = "") -> Words:
+    """Read an error body, of whatever form."""
+    try:
+        errors = _decoder.decode(body).errors
+    except (msgspec.DecodeError, RecursionError):
+        html = "html" in content_type or body.lstrip()[:1] == b"<"
+        return Words(text="" if html else clean(body.decode("utf-8", "replace")))
+    if not errors:
+        return Words()
+    first = errors[0]
+    named = dict.fromkeys(
+        digest
+        for error in errors
+        for digest in _DIGEST.findall(f"{bytes(error.detail).decode('utf-8', 'replace')} {error.message}")
+    )
+    return Words(code=clean(first.code or "", 60), text=clean(first.message or ""), digests=tuple(named))
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """A Retry-After header in seconds from `now` (Unix seconds): a number or an HTTP date; None: no such."""
+    if not value:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text[:60]).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return max(0.0, at - now)
+
+
+def warning_of(value: str) -> str:
+    """The text of a `Warning: 299 - "…"` header (distribution-spec, "Warnings"); "" for any other."""
+    match = re.match(r'299 [^ ]+ "((?:[^"\\]|\\.)*)"', value[:1000])
+    return clean(re.sub(r"\\(.)", r"\1", match[1])) if match else ""
+
+
+def error_of(
+    host: str,
+    method: str,
+    asked: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> RegistryError:
+    """The error that `status` means when `host` was asked for `asked` ("manifest app:1")."""
+    said = words_of(body, headers.get("Content-Type", ""))
+    tail = _tail(said)
+    code, detail = said.code, said.text
+    if method == "PUT" and 400 <= status < 500 and said.code in _MISSING_CODES:
+        return Rejected(
+            f"{host} refused {asked}: it lacks {_listed(said.digests)}{tail}",
+            missing=said.digests,
+            status=status,
+            code=code,
+            detail=detail,
+        )
+    wish = retry_after(headers.get("Retry-After"), time.time())
+    match status:
+        case 401:
+            return Unauthorized(
+                f"{host} wants a valid login for {asked}{tail}; check the credentials for {host}",
+                status=status,
+                code=code,
+                detail=detail,
+            )
+        case 403:
+            return Denied(
+                f"{host} denies {asked}{tail}; check what the login may do",
+                status=status,
+                code=code,
+                detail=detail,
+            )
+        case 404:
+            return NotFound(f"{host} has no {asked}{tail}", status=status, code=code, detail=detail)
+        case 429:
+            note = f", to be repeated in {wish:.0f} s" if wish else ""
+            return Throttled(f"{host} wants fewer requests ({asked}{note}){tail}", retry_after=wish)
+        case 408 | 425:
+            return Unavailable(
+                f"{host} gave up waiting for {asked} ({status}){tail}",
+                retry_after=wish,
+                status=status,
+                code=code,
+                detail=detail,
+            )
+        case _ if status >= 500 and status != 501:
+            return Unavailable(
+                f"{host} failed with {status} on {asked}{tail}",
+                retry_after=wish,
+                status=status,
+                code=code,
+                detail=detail,
+            )
+        case _:
+            return Rejected(
+                f"{host} refused {asked} with {status}{tail}", status=status, code=code, detail=detail
+            )
+
+
+def _tail(said: Words) -> str:
+    words = ": ".join(part for part in (said.code, said.text) if part)
+    return f" ({words})" if words else ""
+
+
+def _listed(digests: tuple[str, ...]) -> str:
+    if not digests:
+        return "content that it refers to"
+    more = f" and {len(digests) - 3} more" if len(digests) > 3 else ""
+    return ", ".join(digests[:3]) + more

@@ -1,0 +1,252 @@
+"""How one registry wants to be asked: challenges, Basic, and Bearer tokens.
+
+A registry says how with a 401 and WWW-Authenticate (RFC 9110, 11.6.1). Basic sends the login with every
+request. Bearer names a realm: a token server that gives tokens for scopes, to whoever may have them, often
+to anybody (distribution's token specification; OAuth2's form for identity tokens). What was learnt from the
+first 401 serves all later scopes, so a repository costs one token and no further 401.
+
+Tokens are kept by their sorted scopes, for this origin alone. One fetch a scope set is in flight; who comes
+later waits for it. A token is renewed before it would end inside a request, and a 401 that comes nevertheless
+renews it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import quote, urlencode
+
+import msgspec
+from yarl import URL
+
+from blobflow.errors import ProtocolViolation, Unauthorized
+from blobflow.transports.registry.answers import clean
+from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.origins import follow
+
+# Lifetimes in seconds. The token specification's default is 60; seen are 60 to 300. A server's wish is
+# bounded so that a hostile one gets no token kept for ever.
+DEFAULT_LIFETIME = 60.0
+MAX_LIFETIME = 24 * 3600.0
+# A token is renewed when less than this is left, or a fifth of its life if that is less.
+MARGIN = 10.0
+_MAX_HEADER = 8192
+_MAX_CHALLENGES = 8
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PARAM = re.compile(
+    r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
+)
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_SEPARATORS = re.compile(r"[ \t,]*")
+
+# Finds the login when the registry first asks for one.
+CredentialsGiver = Callable[[], Awaitable[Credentials | None]]
+# Sends a GET (form None) or a form POST to a token server; returns its body. Raises from the error tree.
+Fetch = Callable[[URL, str | None, bytes | None], Awaitable[bytes]]
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """One way in: `scheme` and the names of `params` in lower case."""
+
+    scheme: str
+    params: dict[str, str] = {}
+
+
+def parse_challenges(values: Iterable[str]) -> list[Challenge]:
+    """Read WWW-Authenticate headers: any number of challenges, in one header or several.
+
+    What can't be read ends the header that it is in. Never raises.
+    """
+    found: list[Challenge] = []
+    for value in values:
+        text, at = value[:_MAX_HEADER], 0
+        current: Challenge | None = None
+        while len(found) < _MAX_CHALLENGES:
+            at = _end(_SEPARATORS, text, at)
+            if current is not None and (param := _PARAM.match(text, at)):
+                plain = param[3] if param[2] is None else re.sub(r"\\(.)", r"\1", param[2])
+                current.params.setdefault(param[1].lower(), plain)
+                at = param.end()
+            elif scheme := _TOKEN.match(text, at):
+                current = Challenge(scheme[0].lower(), {})
+                found.append(current)
+                at = scheme.end()
+                after = _end(re.compile("[ \t]*"), text, at)
+                if after > at and not _PARAM.match(text, after):
+                    at = _end(_TOKEN68, text, after)
+            else:
+                break
+    return found
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def scopes_with(wanted: Sequence[str], challenged: str) -> tuple[str, ...]:
+    """The scopes to ask for: those wanted, in their order, and what the challenge names beyond them.
+
+    Some registries serve a repository under another name than it is asked for, and say so in the challenge.
+    """
+    scopes = list(wanted)
+    for scope in challenged.split()[:16]:
+        if not any(_covers(have, scope) for have in scopes):
+            scopes.append(scope)
+    return tuple(scopes)
+
+
+def _covers(have: str, scope: str) -> bool:
+    """Scopes are type:name:actions, and a name may have a port's colon in it."""
+    name, _, actions = have.rpartition(":")
+    other, _, asked = scope.rpartition(":")
+    return name == other and set(asked.split(",")) <= set(actions.split(","))
+
+
+class _Answer(msgspec.Struct):
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: float | int | str | None = None
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
+class Token(msgspec.Struct, frozen=True):
+    """`header` is ready to be sent until `renew_at` (the clock's seconds)."""
+
+    header: str
+    renew_at: float
+
+    def __repr__(self) -> str:
+        return "Token(…)"
+
+
+def read_token(body: bytes, now: float, realm: str) -> Token:
+    """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
+    try:
+        answer = _answer_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        raise ProtocolViolation(
+            f"the token server {realm} answered with something that is no token"
+        ) from None
+    text = answer.token or answer.access_token
+    if not text or not re.fullmatch(r"[\x21-\x7e]{1,65536}", text):
+        raise ProtocolViolation(f"the token server {realm} answered without a usable token")
+    try:
+        lifetime = float(answer.expires_in or DEFAULT_LIFETIME)
+    except ValueError:
+        lifetime = DEFAULT_LIFETIME
+    if not 0 < lifetime <= MAX_LIFETIME:
+        lifetime = DEFAULT_LIFETIME
+    return Token(f"Bearer {text}", now + lifetime - min(MARGIN, lifetime / 5))
+
+
+class Auth:
+    """What one origin wants in its Authorization header. Owned by the origin's session."""
+
+    def __init__(
+        self, home: URL, host: str, credentials: CredentialsGiver, fetch: Fetch, clock: Callable[[], float]
+    ) -> None:
+        self._home = home
+        self._host = host
+        self._credentials = credentials
+        self._fetch = fetch
+        self._clock = clock
+        self._way: Challenge | None = None
+        self._basic = ""
+        self._extra: dict[tuple[str, ...], str] = {}
+        self._tokens: dict[tuple[str, ...], Token] = {}
+        self._fetching: dict[tuple[str, ...], asyncio.Task[Token]] = {}
+
+    async def header(self, scopes: Sequence[str]) -> str:
+        """The Authorization for a request that needs `scopes`, "" for none; fetches a token if need be."""
+        if self._way is None:
+            return ""
+        if self._way.scheme == "basic":
+            return self._basic
+        key = tuple(sorted(scopes))
+        token = self._tokens.get(key)
+        if token is None or self._clock() >= token.renew_at:
+            token = await self._fetch_once(key, scopes)
+        return token.header
+
+    async def learn(self, challenges: Sequence[Challenge], scopes: Sequence[str], sent: str) -> None:
+        """Take in the challenges of a 401 to a request that had `sent` as its Authorization ("" for none).
+
+        On return the next `header` is worth a try. Raises Unauthorized where there is no way in.
+        """
+        ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
+        bearer, basic = ways.get("bearer"), ways.get("basic")
+        if bearer is not None and "realm" in bearer.params:
+            key = tuple(sorted(scopes))
+            self._way = bearer
+            self._extra[key] = bearer.params.get("scope", "")
+            if (token := self._tokens.get(key)) is not None and token.header == sent:
+                del self._tokens[key]
+        elif basic is not None:
+            credentials = await self._credentials()
+            if credentials is None or not credentials.username:
+                raise Unauthorized(
+                    f"{self._host} wants a login, and docker's config.json has none; log in to it first",
+                    status=401,
+                )
+            self._way, self._basic = basic, credentials.basic
+            if sent == self._basic:
+                raise Unauthorized(
+                    f"{self._host} does not accept the login of {credentials.username!r}", status=401
+                )
+        else:
+            raise Unauthorized(
+                f"{self._host} wants a login of a kind that blobflow does not know"
+                f" ({clean(', '.join(ways) or 'it does not say which', 100)})",
+                status=401,
+            )
+
+    async def close(self) -> None:
+        """Give up the fetches in flight."""
+        for task in self._fetching.values():
+            task.cancel()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+
+    async def _fetch_once(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
+        task = self._fetching.get(key)
+        if task is None:
+            task = asyncio.create_task(self._fetch_token(key, scopes))
+            self._fetching[key] = task
+            task.add_done_callback(lambda done: self._settle(key, done))
+        return await asyncio.shield(task)
+
+    def _settle(self, key: tuple[str, ...], done: asyncio.Task[Token]) -> None:
+        """Forget a fetch that ended; its failure was raised where it was waited for, if anyone still was."""
+        self._fetching.pop(key, None)
+        if not done.cancelled() and done.exception() is None:
+            self._tokens[key] = done.result()
+
+    async def _fetch_token(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
+        """Ask the realm: GET with a scope parameter each, or the OAuth2 form for an identity token."""
+        assert self._way is not None
+        params = self._way.params
+        realm = follow(self._home, self._home, params["realm"], "a request for a login")
+        asked = scopes_with(scopes, self._extra.get(key, ""))
+        credentials = await self._credentials()
+        now = self._clock()
+        if credentials is not None and credentials.identity_token:
+            form = {
+                "grant_type": "refresh_token",
+                "service": params.get("service", ""),
+                "client_id": "blobflow",
+                "scope": " ".join(asked),
+                "refresh_token": credentials.identity_token,
+            }
+            body = await self._fetch(realm, None, urlencode(form).encode())
+        else:
+            query = [("service", params["service"])] if "service" in params else []
+            query += [("scope", scope) for scope in asked]
+            text = str(realm)
+            text += ("&" if "?" in text else "?") + urlencode(query, quote_via=quote, safe="")
+            login = credentials.basic if credentials and credentials.username else None
+            body = await self._fetch(URL(text, encoded=True), login, None)
+        return read_token(body, now, realm.authority)

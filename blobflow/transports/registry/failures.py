@@ -1,0 +1,73 @@
+"""aiohttp's and the system's exceptions, translated into the error tree where they enter. Pure.
+
+Messages are made here and not taken over: a foreign one may hold a URL with a signed query.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import aiohttp
+
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolViolation,
+    TimedOut,
+    UntrustedPeer,
+)
+from blobflow.transports.registry.answers import clean
+
+
+def translated(
+    error: Exception, host: str, asked: str, *, received: int = 0, expected: int | None = None
+) -> BlobflowError:
+    """The error that `error`, raised while `host` was asked for `asked`, means.
+
+    `received` of `expected` bytes of a body had come (None: unknown).
+    """
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
+        case aiohttp.ClientConnectorCertificateError():
+            return UntrustedPeer(
+                f"{host} shows a certificate that is not trusted"
+                f" ({_ssl_reason(error.certificate_error)}); add its CA, or turn verification off for it"
+            )
+        case aiohttp.ClientConnectorSSLError():
+            return UntrustedPeer(
+                f"{host} does not speak TLS with us ({_ssl_reason(error.os_error)});"
+                " if it speaks plain HTTP, say so with --plain-http"
+            )
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}; check the host's name")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}")
+        case aiohttp.ClientHttpProxyError():
+            return ConnectFailed(f"can't connect to {host}: the proxy answered {error.status}")
+        case TimeoutError():
+            return TimedOut(f"{host} sent nothing for too long ({asked})")
+        case aiohttp.InvalidURL():
+            return ProtocolViolation(f"{host} answered {asked} with an unusable address")
+        case aiohttp.ClientResponseError():
+            return ProtocolViolation(f"{host} answered {asked} with something that is not HTTP")
+        case _:
+            progress = f" after {received} of {expected} bytes" if expected is not None else ""
+            return ConnectionLost(
+                f"connection to {host} lost{progress} ({asked})", received=received, expected=expected
+            )
+
+
+def _reason(error: OSError) -> str:
+    """An OS error in words: several addresses were tried, and asyncio joins their messages."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return clean(error.strerror or str(error) or type(error).__name__, 160)
+
+
+def _ssl_reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return clean(error.verify_message, 160)
+    return clean(getattr(error, "reason", "") or "handshake failed", 160)

@@ -1,0 +1,117 @@
+"""The bytes of a blob on their way into a request's body.
+
+aiohttp pulls the body from a task of its own, and wraps what fails there into errors of its own. A `Feed`
+keeps the original, counts what left, and can tell a peer that takes nothing from a body that gives nothing:
+only the first is the peer's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from blobflow.content import Chunk, Chunks
+from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
+from blobflow.events import HostMeter
+
+# A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
+SLOWEST = 16 * 1024
+
+
+class Feed:
+    """Exactly `size` bytes of `chunks`, for one request.
+
+    `error` holds what the chunks raised, or SizeMismatch where they ended early or went on too long; `done`
+    is True when every byte was taken. Call `stop` before leaving the context that `chunks` came from.
+    """
+
+    def __init__(self, chunks: Chunks, size: int, what: str, meter: HostMeter) -> None:
+        self.size = size
+        self.sent = 0
+        self.error: BlobflowError | None = None
+        self.pulling = False
+        self._pull = chunks.__anext__
+        self._what = what
+        self._meter = meter
+        self._puller: asyncio.Task[object] | None = None
+        self._chunk_size = 0
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.sent == self.size
+
+    def __aiter__(self) -> Feed:
+        if self._puller is not None:
+            # aiohttp up to 3.13 sends an idempotent request again when a kept connection was closed under it.
+            raise ConnectionLost(f"connection lost while sending {self._what}", received=self.sent)
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._puller is None:
+            self._puller = asyncio.current_task()
+        self.pulling = True
+        try:
+            chunk = await self._pull()
+        except StopAsyncIteration:
+            if self.sent != self.size:
+                self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
+                raise self.error from None
+            raise
+        except BlobflowError as error:
+            self.error = error
+            raise
+        finally:
+            self.pulling = False
+        self._chunk_size = size = len(chunk)
+        self.sent += size
+        self._meter.bytes_written += size
+        if self.sent > self.size:
+            self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
+            raise self.error
+        # The transport may keep what it is given beyond the next step of the iterator; a view does not last.
+        return chunk if isinstance(chunk, bytes) else bytes(chunk)
+
+    def watch(self, deadline: asyncio.Timeout, progress: float) -> None:
+        """Let `deadline` expire when the peer takes nothing for `progress` seconds while bytes are there."""
+        loop = asyncio.get_running_loop()
+        seen, since = self.sent, loop.time()
+
+        def look() -> None:
+            nonlocal seen, since
+            now = loop.time()
+            if self.done or self.pulling or self.sent != seen:
+                seen, since = self.sent, now
+            elif now - since > progress + self._chunk_size / SLOWEST:
+                deadline.reschedule(now)
+                return
+            self._watch = loop.call_later(progress / 4, look)
+
+        look()
+
+    async def stop(self) -> None:
+        """Stop pulling; on return nobody is inside the chunks any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._puller is not None and not self._puller.done():
+            self._puller.cancel()
+            await asyncio.wait({self._puller})
+
+
+class Cut:
+    """Cuts a run of chunks at chosen places: the pieces of a chunked upload."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._left: Chunk = b""
+
+    async def take(self, size: int) -> AsyncIterator[Chunk]:
+        """The next `size` bytes, or fewer at the end."""
+        while size:
+            chunk = self._left or await anext(self._chunks, b"")
+            if not chunk:
+                return
+            view = memoryview(chunk)
+            self._left = view[size:]
+            size -= min(size, len(view))
+            yield view[: len(view) - len(self._left)]

@@ -1,0 +1,138 @@
+"""Where a registry may send us: the origin rule, and the addresses behind it.
+
+An origin is scheme, host and port. Credentials and tokens go to the registry's own origin (and credentials to
+the realm that it names); a redirect or an upload Location elsewhere gets neither. Locations come from an
+untrusted peer, so:
+
+- never from https down to http, unless the registry itself is spoken to by plain http;
+- never with user names or passwords in them;
+- a registry at a public address may not send us to a loopback, private or link-local address; one that is
+  itself private may;
+- addresses that serve cloud credentials are never asked, whoever names them.
+
+Names are judged by what they resolve to, at the moment of connecting (`Guard`), so that a name that changes
+its address in between gains nothing. Behind a forward proxy only the proxy resolves names, and judges.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from blobflow.errors import ProtocolViolation
+from blobflow.transports.registry.answers import clean
+
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_API = "registry-1.docker.io"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Instance metadata: AWS, Google, Azure, OpenStack (169.254.169.254, fd00:ec2::254), ECS tasks and EKS pods
+# (169.254.170.2 and .23, fd00:ec2::23), Alibaba (100.100.100.200), Azure's wire server (168.63.129.16).
+METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+    )
+)
+
+
+def origin_of(host: str, scheme: str) -> URL:
+    """The origin of a registry named `host[:port]`; docker.io's API lives at another name."""
+    return URL(f"{scheme}://{DOCKER_HUB_API if host == DOCKER_HUB else host}", encoded=True)
+
+
+def address_of(host: str) -> Address | None:
+    """The address that a URL's host spells out, None for a name. Mapped IPv4 is seen as IPv4."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def may_visit(address: Address, *, home_is_public: bool) -> bool:
+    """Whether a registry that is (or is not) at a public address may send us to `address`."""
+    if address in METADATA:
+        return False
+    return address.is_global or not home_is_public
+
+
+def follow(home: URL, at: URL, location: str, asked: str) -> URL:
+    """The URL that a Location or realm, met at URL `at`, leads to; its bytes are kept as they are.
+
+    An http Location at the https registry's own host is what a registry behind a TLS proxy says: it is taken
+    to mean its own origin. Raises ProtocolViolation for what the origin rule forbids.
+    """
+    shown = clean(location.partition("?")[0], 200)
+    try:
+        url = at.join(URL(location, encoded=True))
+        host, port = url.host, url.port
+    except ValueError:
+        raise ProtocolViolation(
+            f"{home.authority} answered {asked} with an unusable address {shown!r}"
+        ) from None
+    if url.scheme not in ("http", "https") or not host or url.user or url.password:
+        raise ProtocolViolation(f"{home.authority} answered {asked} with an unusable address {shown!r}")
+    if home.scheme == "https" and url.scheme == "http":
+        if host != home.host or port not in (80, home.port):
+            raise ProtocolViolation(
+                f"{home.authority} sent {asked} from https down to {shown!r}; refused, "
+                "since the connection would no longer be private"
+            )
+        tail = location[location.index("://") + 3 :] if "://" in location else ""
+        path = tail[tail.find("/") :] if "/" in tail else "/"
+        url = URL(f"{home.origin()}{path}", encoded=True)
+    return url.with_fragment(None) if "#" in location else url
+
+
+class Guard(AbstractResolver):
+    """Resolves names for one registry's connections, leaving out addresses that it may not send us to."""
+
+    def __init__(self, home: URL, inner: AbstractResolver | None = None) -> None:
+        self._home = home
+        self._inner = inner or DefaultResolver()
+        literal = address_of(home.host or "")
+        # Until the registry's own name has been resolved it counts as public, the stricter case.
+        self.home_is_public = True if literal is None else literal.is_global
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        addresses = [(entry, address_of(entry["host"])) for entry in found]
+        if host == self._home.host:
+            self.home_is_public = any(address is None or address.is_global for _, address in addresses)
+            return found
+        allowed = [
+            entry
+            for entry, address in addresses
+            if address is not None and may_visit(address, home_is_public=self.home_is_public)
+        ]
+        if found and not allowed:
+            raise OSError(None, f"{self._home.host} may not send us to the address of {host}")
+        return allowed
+
+    def check(self, url: URL) -> None:
+        """Judge a URL whose host is an address, which no resolver sees. Raises ProtocolViolation."""
+        address = address_of(url.host or "")
+        if address is None or url.host == self._home.host:
+            return
+        if not may_visit(address, home_is_public=self.home_is_public):
+            raise ProtocolViolation(
+                f"{self._home.authority} sent us to {url.authority}, which no registry at its address may do"
+            )
+
+    async def close(self) -> None:
+        await self._inner.close()

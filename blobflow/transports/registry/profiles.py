@@ -1,0 +1,128 @@
+"""What registries can and cannot take: facts by host, and what was learnt of a host on the way.
+
+A profile is a value. Known hosts have one by suffix; every other host gets the default and is learnt: a
+form of upload that was refused is not tried again with blobs of that size, one that worked is trusted. What
+was learnt is noted in the journal, so that the next run does not pay for it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from blobflow.content import Journal
+
+# The three forms of an upload (distribution-spec, "Pushing blobs"):
+#   single   POST, PUT with the body                    fewest requests
+#   stream   POST, one PATCH with the whole body, PUT   the widest known
+#   chunked  POST, PATCHes with Content-Range, PUT      where a request's size is bounded
+Rung = Literal["single", "stream", "chunked"]
+
+MIB = 1024 * 1024
+# A refused body has been read for nothing. At an unknown host the form `single` is tried with blobs up to
+# this size, and with larger ones after it worked once: ACR's 413 begins at about 20 MB.
+UNPROVEN_SINGLE = 16 * MIB
+# A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
+CHUNK = 32 * MIB
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What a registry takes.
+
+    `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
+    also where `single` is proven. `chunk_bytes`: the size of a chunk.
+    """
+
+    name: str
+    rungs: tuple[Rung, ...] = ("single", "stream", "chunked")
+    single_bytes: int = UNPROVEN_SINGLE
+    bounded: bool = False
+    chunk_bytes: int = CHUNK
+
+
+DEFAULT = Profile("default")
+_ANY = 2**62
+
+# (prefix or "", suffix, profile); the first that fits.
+_KNOWN: tuple[tuple[str, str, Profile], ...] = (
+    # Layer parts of 5 to 10 MiB, or one stream; the Range answer can get stuck (containers-roadmap#2831).
+    ("", ".amazonaws.com", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
+    ("", ".amazonaws.com.cn", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
+    ("public.ecr.aws", "", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
+    # No ranged chunks at all.
+    ("", ".pkg.dev", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    ("gcr.io", "", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    ("", ".gcr.io", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    # Ranged chunks over 4 MiB are answered by 416.
+    ("ghcr.io", "", Profile("ghcr", ("single", "stream", "chunked"), _ANY, chunk_bytes=4 * MIB)),
+    # PUT with a body over about 20 MB is answered by 413.
+    ("", ".azurecr.io", Profile("acr", ("single", "stream", "chunked"), 16 * MIB, bounded=True)),
+    # A large single PUT was answered by 400 (one report).
+    ("docker.io", "", Profile("hub", ("single", "stream", "chunked"), 16 * MIB, bounded=True)),
+    # Ranged chunks are reported broken.
+    ("quay.io", "", Profile("quay", ("stream", "single"))),
+    # POST and PUT with the body is answered by 404.
+    ("", ".jfrog.io", Profile("artifactory", ("stream", "chunked"))),
+)
+
+
+def profile_of(host: str) -> Profile:
+    """The profile of `host[:port]` by its name."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    for whole, suffix, profile in _KNOWN:
+        if name == whole or (suffix and name.endswith(suffix)):
+            return profile
+    return DEFAULT
+
+
+class Learnt:
+    """What one host's answers have taught: which rungs it took, and from which size on it refused them.
+
+    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`) and adds to them.
+    """
+
+    def __init__(self, journal: Journal, origin: str) -> None:
+        self._journal = journal
+        self._origin = origin
+        self._taken: dict[Rung, bool] = {}
+        self._refused: dict[Rung, float] = {}
+
+    def has_taken(self, rung: Rung) -> bool:
+        if rung not in self._taken:
+            self._taken[rung] = self._journal.note(self._origin, f"upload.{rung}.taken") is not None
+        return self._taken[rung]
+
+    def refused_from(self, rung: Rung) -> float:
+        """The size in bytes from which on the rung is known to be refused; infinity if it never was."""
+        if rung not in self._refused:
+            note = self._journal.note(self._origin, f"upload.{rung}.refused") or ""
+            self._refused[rung] = float(note) if note.isascii() and note.isdigit() else math.inf
+        return self._refused[rung]
+
+    def taken(self, rung: Rung) -> None:
+        if not self.has_taken(rung):
+            self._taken[rung] = True
+            self._journal.record_note(self._origin, f"upload.{rung}.taken", "yes")
+
+    def refused(self, rung: Rung, size: int) -> None:
+        if size < self.refused_from(rung):
+            self._refused[rung] = size
+            self._journal.record_note(self._origin, f"upload.{rung}.refused", str(size))
+
+    def broke(self, rung: Rung, size: int) -> None:
+        """A connection broke under a rung that never worked yet: avoid it in this run, note nothing."""
+        if not self.has_taken(rung):
+            self._refused[rung] = min(size, self.refused_from(rung))
+
+
+def ladder(size: int, profile: Profile, learnt: Learnt) -> tuple[Rung, ...]:
+    """The rungs to try for a blob of `size` bytes, in order; never none."""
+    rungs = [rung for rung in profile.rungs if rung != "chunked" or size > 0]
+    usable = [rung for rung in rungs if size < learnt.refused_from(rung)] or rungs
+    proven = learnt.has_taken("single") and not profile.bounded
+    if "single" in usable and size > profile.single_bytes and not proven:
+        usable.remove("single")
+        usable.append("single")
+    return tuple(usable)

@@ -1,0 +1,287 @@
+"""One repository as Source and Sink: distribution-spec 1.1's numbered endpoints, as `content.py` wants them.
+
+resolve, has   HEAD /v2/<name>/manifests/<reference>, HEAD /v2/<name>/blobs/<digest>   [end-3] [end-2]
+read           GET  /v2/<name>/manifests/<digest>                                      [end-3]
+open           GET  /v2/<name>/blobs/<digest>, with Range                              [end-2]
+vacant         GET  /v2/<name>/tags/list?n=1                                           [end-8a]
+mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>               [end-11]
+push           see `upload`                                                            [end-4a]…[end-6]
+put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import aiohttp
+from yarl import URL
+
+from blobflow.content import Body, Chunks, Site
+from blobflow.errors import (
+    ConnectionLost,
+    DigestMismatch,
+    InvalidDigest,
+    NotFound,
+    ProtocolViolation,
+    RegistryError,
+    Rejected,
+    SizeMismatch,
+    UnsupportedContent,
+)
+from blobflow.oci import (
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    digest_of,
+    media,
+    parse_digest,
+    parse_manifest,
+)
+from blobflow.oci.digest import algorithm_of
+from blobflow.transports.registry.session import Answer, Request, Session
+from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes, push_scopes
+
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z")
+
+
+class Repository:
+    """A `Source` and, with `writes`, a `Sink` over one host's session.
+
+    `writes` makes every request ask for the right to push, so that a target costs one token and not two.
+    """
+
+    def __init__(self, site: Site, session: Session, uploads: Uploads, *, writes: bool) -> None:
+        self._site = site
+        self._session = session
+        self._uploads = uploads
+        name = site.repository
+        self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
+        self._root = f"{session.home}/v2/{name}"
+
+    async def resolve(self, name: str) -> Descriptor:
+        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed."""
+        pinned = parse_digest(name) if ":" in name else None
+        try:
+            answer = await self._session.ask(self._manifest("HEAD", name))
+        except Rejected as error:
+            if error.status != 405:
+                raise
+            return await self._resolve_by_reading(name, pinned)
+        media_type = media.bare(answer.headers.get("Content-Type", ""))
+        try:
+            digest = parse_digest(answer.headers.get("Docker-Content-Digest", ""))
+        except InvalidDigest:
+            return await self._resolve_by_reading(name, pinned)
+        if pinned is not None and digest[:7] != pinned[:7]:
+            digest = pinned  # named by the registry's own algorithm
+        if pinned is not None and digest != pinned:
+            raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
+        if media_type not in media.MANIFESTS:
+            return await self._resolve_by_reading(name, pinned)
+        size = answer.headers.get("Content-Length", "")
+        return Descriptor(media_type, digest, int(size) if size.isascii() and size.isdigit() else 0)
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """See `Source.read`."""
+        raw, _ = await self._read(manifest.digest, manifest.digest)
+        if manifest.size and len(raw) != manifest.size:
+            raise SizeMismatch(
+                f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
+            )
+        return raw
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        """See `Source.open`: the chunks are aiohttp's own, as they come from the socket."""
+        stop = blob.size if end is None else min(end, blob.size)
+        if offset >= stop:
+            yield _nothing()
+            return
+        whole = offset == 0 and stop == blob.size
+        request = Request(
+            "GET",
+            URL(f"{self._root}/blobs/{blob.digest}", encoded=True),
+            f"blob {blob.digest} of {self._site.repository}",
+            scopes=self._scopes,
+            headers={} if whole else {"Range": f"bytes={offset}-{stop - 1}"},
+            ok=(200,) if whole else (200, 206, 416),
+        )
+        async with self._session.stream(request) as response:
+            skip = offset - self._begins_at(response, blob, offset, stop)
+            chunks = self._chunks(response, request.asked, skip + stop - offset)
+            yield _part(chunks, skip, stop - offset) if skip or not whole else chunks
+
+    async def vacant(self) -> bool:
+        """See `Sink.vacant`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
+        that was given blobs, but never a manifest.)"""
+        request = Request(
+            "GET",
+            URL(f"{self._root}/tags/list?n=1", encoded=True),
+            f"repository {self._site.repository}",
+            scopes=self._scopes,
+        )
+        try:
+            await self._session.ask(request)
+        except NotFound as error:
+            return error.code == "NAME_UNKNOWN"
+        except RegistryError:
+            return False
+        return False
+
+    async def has(self, content: Descriptor) -> bool:
+        """See `Sink.has`. A blob of another size than its descriptor's is a broken one: not there."""
+        if content.media_type in media.MANIFESTS:
+            request = self._manifest("HEAD", content.digest)
+        else:
+            request = Request(
+                "HEAD",
+                URL(f"{self._root}/blobs/{content.digest}", encoded=True),
+                f"blob {content.digest} of {self._site.repository}",
+                scopes=self._scopes,
+            )
+        try:
+            answer = await self._session.ask(request)
+        except NotFound:
+            return False
+        length = answer.headers.get("Content-Length", "")
+        return not (content.size and length.isdigit()) or int(length) == content.size
+
+    async def mount(self, blob: Descriptor, origin: Site) -> bool:
+        """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
+        if origin.registry != self._site.registry:
+            return False
+        name = self._site.repository
+        request = Request(
+            "POST",
+            URL(f"{self._root}/blobs/uploads/?mount={blob.digest}&from={origin.repository}", encoded=True),
+            f"mount of blob {blob.digest} from {origin.repository} into {name}",
+            scopes=mount_scopes(name, origin.repository),
+            body=b"",
+            ok=(201, 202),
+        )
+        try:
+            answer = await self._session.ask(request)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return False
+        if answer.status == 202:
+            self._uploads.keep(name, blob.digest, answer)
+        return answer.status == 201
+
+    async def push(self, blob: Descriptor, body: Body) -> None:
+        """See `Sink.push` and `upload`."""
+        await self._uploads.push(self._site.repository, blob, body)
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
+        """See `Sink.put`."""
+        for name in tags or (manifest.digest,):
+            request = Request(
+                "PUT",
+                URL(f"{self._root}/manifests/{name}", encoded=True),
+                self._called(name),
+                scopes=self._scopes,
+                headers={"Content-Type": manifest.media_type},
+                body=raw,
+                ok=(200, 201, 202, 204),
+            )
+            answer = await self._session.ask(request)
+            self._session.meter.bytes_written += len(raw)
+            check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
+
+    # Manifests
+
+    def _called(self, name: str) -> str:
+        return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
+
+    def _manifest(self, method: str, name: str) -> Request:
+        return Request(
+            method,
+            URL(f"{self._root}/manifests/{name}", encoded=True),
+            self._called(name),
+            scopes=self._scopes,
+            headers={"Accept": media.ACCEPT_MANIFESTS},
+            limit=MAX_MANIFEST_BYTES,
+        )
+
+    async def _read(self, name: str, expected: Digest | None) -> tuple[bytes, Answer]:
+        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by."""
+        answer = await self._session.ask(self._manifest("GET", name))
+        raw = answer.body
+        self._session.meter.bytes_read += len(raw)
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise UnsupportedContent(
+                f"{self._called(name)} at {self._site.registry} has more than {MAX_MANIFEST_BYTES} bytes,"
+                " the most that a manifest may have"
+            )
+        if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
+            raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
+        return raw, answer
+
+    async def _resolve_by_reading(self, name: str, pinned: Digest | None) -> Descriptor:
+        raw, answer = await self._read(name, pinned)
+        kind = answer.headers.get("Content-Type", "")
+        return parse_manifest(raw, kind, digest=pinned).descriptor
+
+    # Blobs
+
+    def _begins_at(self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int) -> int:
+        """Where in the blob the answer's body begins; checks what it announces. Raises SizeMismatch."""
+        what = f"blob {blob.digest} at {self._site}"
+        length = response.content_length
+        if response.status == 200:
+            if length is not None and length != blob.size:
+                raise SizeMismatch(what, expected=blob.size, actual=length)
+            return 0
+        told = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if told is not None and told[3] != "*" and int(told[3]) != blob.size:
+            raise SizeMismatch(what, expected=blob.size, actual=int(told[3]))
+        if response.status == 416:
+            raise ProtocolViolation(
+                f"{self._session.host} does not serve bytes {offset} to {stop} of {what}", status=416
+            )
+        if told is None or told[1] is None or int(told[1]) > offset or int(told[2]) + 1 < stop:
+            raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
+        return int(told[1])
+
+    async def _chunks(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
+        """The body as it comes, counted; at least `expected` bytes, or an error."""
+        meter = self._session.meter
+        read = response.content.readany
+        received = 0
+        try:
+            while chunk := await read():
+                size = len(chunk)
+                received += size
+                meter.bytes_read += size
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._session.lost(error, asked, received, expected) from None
+        if received < expected:
+            raise ConnectionLost(
+                f"connection to {self._session.host} lost after {received} of {expected} bytes ({asked})",
+                received=received,
+                expected=expected,
+            )
+
+
+async def _nothing() -> Chunks:
+    """No bytes at all."""
+    return
+    yield b""
+
+
+async def _part(chunks: Chunks, skip: int, length: int) -> Chunks:
+    """`length` bytes after the first `skip`: for registries that answer a range with more."""
+    async for chunk in chunks:
+        if skip >= len(chunk):
+            skip -= len(chunk)
+            continue
+        part = memoryview(chunk)[skip : skip + length]
+        skip = 0
+        length -= len(part)
+        yield part
+        if not length:
+            return

@@ -1,0 +1,88 @@
+"""When a request is sent again, and how long the whole host is left alone. Pure, but for `Backoff`.
+
+Only requests without a body, or with a small one held in memory, are sent again here; a blob's bytes are sent
+again by the engine, which can reopen them. What may be tried again is said by the error tree (`retryable`),
+how often and when by the table below. Every delay is exponential with jitter, and a Retry-After wins over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from blobflow.content import Sleep
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    NetworkError,
+    Throttled,
+    TimedOut,
+    Unavailable,
+)
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """`attempts` in all; delays in seconds: `first`, doubled each time, at most `most`."""
+
+    attempts: int
+    first: float
+    most: float
+
+
+# The first class that fits decides. A refused connection or unknown host is known within two seconds; a 429
+# is sat out for minutes, since only time mends it; a minute without progress is not worth many more of
+# them.
+RULES: tuple[tuple[type[BlobflowError], Rule], ...] = (
+    (Throttled, Rule(attempts=8, first=1.0, most=60.0)),
+    (Unavailable, Rule(attempts=5, first=0.5, most=15.0)),
+    (ConnectFailed, Rule(attempts=4, first=0.25, most=3.0)),
+    (TimedOut, Rule(attempts=3, first=0.5, most=5.0)),
+    (ConnectionLost, Rule(attempts=4, first=0.25, most=5.0)),
+    (NetworkError, Rule(attempts=3, first=0.5, most=5.0)),
+)
+
+# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user.
+MAX_RETRY_AFTER = 300.0
+
+
+def retry_after_of(error: BlobflowError) -> float | None:
+    """What the registry asked for, in seconds; None if it did not."""
+    return error.retry_after if isinstance(error, (Throttled, Unavailable)) else None
+
+
+def delay_before_next(error: BlobflowError, attempt: int, jitter: float) -> float | None:
+    """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1."""
+    if not error.retryable:
+        return None
+    rule = next((rule for kind, rule in RULES if isinstance(error, kind)), None)
+    if rule is None or attempt >= rule.attempts:
+        return None
+    asked = retry_after_of(error)
+    if asked is not None:
+        return asked if asked <= MAX_RETRY_AFTER else None
+    return min(rule.most, rule.first * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+
+
+def is_shared(error: BlobflowError) -> bool:
+    """Whether the wait holds for every request of the host: it said so, or it counts requests."""
+    return isinstance(error, Throttled) or retry_after_of(error) is not None
+
+
+class Backoff:
+    """Until when one host is left alone, by all of its requests."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._until = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """Send nothing for `seconds` from now."""
+        self._until = max(self._until, self._clock() + seconds)
+
+    async def wait(self) -> None:
+        """Return when the host may be asked again; at once if nothing holds."""
+        while (left := self._until - self._clock()) > 0:
+            await self._sleep(left)

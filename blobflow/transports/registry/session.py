@@ -1,0 +1,402 @@
+"""One registry host: its connections, and how anything is asked of it.
+
+All requests to a host pass here, and so all that holds for each of them is here once: one pool of HTTP/1.1
+connections, lanes (so that a HEAD never queues behind blobs), authorization, redirects followed by hand under
+the origin rule, retries, the shared back-off, meters, traces, and the translation of foreign errors.
+
+Lanes. `reads` and `writes` are the blob streams at once, small requests have their own. A stream that pipes a
+blob takes its write slot first and its read slot second, and waits for nothing once it holds both; so streams
+between any registries, or within one, can't deadlock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from blobflow.content import Sleep
+from blobflow.errors import NetworkError, ProtocolViolation, RegistryError, TimedOut
+from blobflow.events import HostMeter, Observer, Retrying, Traced, Warned
+from blobflow.transports.registry import retry
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.answers import error_of, warning_of
+from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
+from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.failures import translated
+from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.origins import Guard, follow, origin_of
+
+# Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
+# flight hide the round trips, while few enough connections are opened.
+SMALL_LANE = 16
+CONNECT_SECONDS = 15.0
+# Name look-up, all addresses of a name and the TLS handshake together.
+REACH_SECONDS = 45.0
+# No byte moved for so long: the connection is dead. There is no limit on the whole.
+PROGRESS_SECONDS = 60.0
+# After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
+# large ones, at the bytes a second that a slow object store copies.
+COMMIT_SECONDS = 300.0
+COMMIT_RATE = 20_000_000
+# Bytes read ahead of the consumer of a blob. 64 KiB, aiohttp's own, costs a third more CPU.
+READ_AHEAD = 1024 * 1024
+# Answers that we only look into (tokens, errors, a page of tags) are read up to this many bytes.
+SMALL_ANSWER = 1024 * 1024
+ERROR_ANSWER = 64 * 1024
+ERROR_SECONDS = 5.0
+MAX_REDIRECTS = 5
+MAX_WARNINGS = 20
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
+
+    `limit`: bytes of the answer's body that are read; one more is read where there is more.
+    """
+
+    method: str
+    url: URL
+    asked: str
+    scopes: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+    ok: tuple[int, ...] = (200,)
+    limit: int = SMALL_ANSWER
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer. `url` is where it came from, after redirects."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    url: URL
+
+
+class Session:
+    """Everything that is known of one host, and the way to it. Used from one event loop; `close` it."""
+
+    def __init__(
+        self,
+        host: str,
+        access: HostAccess,
+        *,
+        observer: Observer,
+        meter: HostMeter,
+        sleep: Sleep,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        trace: bool,
+        user_agent: str,
+    ) -> None:
+        self.host = host
+        self.home = origin_of(host, access.scheme)
+        self.meter = meter
+        self.reads = asyncio.Semaphore(access.connections)
+        self.writes = asyncio.Semaphore(access.connections)
+        self._small = asyncio.Semaphore(SMALL_LANE)
+        self._access = access
+        self._observer = observer
+        self._sleep = sleep
+        self._clock = clock
+        self._random = random
+        self._trace = trace
+        self._user_agent = user_agent
+        self._backoff = retry.Backoff(clock, sleep)
+        self._guard = Guard(self.home)
+        self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._warned: set[str] = set()
+        self._client_session: aiohttp.ClientSession | None = None
+
+    async def ask(self, request: Request) -> Answer:
+        """Send a request without a body or with a small one, and read the whole answer; retried.
+
+        Raises the error of a status that is not in `request.ok`, NetworkError when no whole answer came.
+        """
+        return await self._retrying(request, self._ask_once)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open an answer's body, in the lane of reads; retried up to the headers, not beyond.
+
+        Leaving before the end closes the connection. What the body raises is aiohttp's: see `lost`.
+        """
+        async with self.reads:
+            response = await self._retrying(request, self._open_once)
+            try:
+                yield response
+            finally:
+                response.close()
+
+    async def send(self, request: Request, feed: Feed) -> Answer:
+        """Send a blob's bytes as the body, once; the caller holds a slot of `writes`.
+
+        An answer that comes before the body is through ends the sending. What the feed raised goes before
+        anything that the connection made of it.
+        """
+        timeout = _timeout(COMMIT_SECONDS + feed.size / COMMIT_RATE)
+        await self._backoff.wait()
+        try:
+            async with asyncio.timeout(None) as deadline:
+                feed.watch(deadline, PROGRESS_SECONDS)
+                sent = await self._permission(request, request.url)
+                response = await self._transmit(request, request.url, feed, sent, timeout)
+                try:
+                    if challenges := self._challenges(response):
+                        await self._auth.learn(challenges, request.scopes, sent)
+                    return await self._conclude(request, response)
+                finally:
+                    response.close()
+        except (NetworkError, RegistryError) as error:
+            if retry.is_shared(error):
+                self._backoff.hold(min(retry.retry_after_of(error) or 1.0, retry.MAX_RETRY_AFTER))
+            raise feed.error or error from None
+        except TimeoutError:
+            raise TimedOut(f"{self.host} took no byte of {request.asked} for too long") from None
+        finally:
+            await feed.stop()
+
+    async def commit(self, request: Request, size: int) -> Answer:
+        """Send the small request that makes `size` bytes, sent before, content.
+
+        Asked again after an answer that allows it, but not after none: it may have been done.
+        """
+        timeout = _timeout(COMMIT_SECONDS + size / COMMIT_RATE)
+
+        async def once(request: Request) -> Answer:
+            async with self._small:
+                sent = await self._permission(request, request.url)
+                response = await self._transmit(request, request.url, request.body, sent, timeout)
+                try:
+                    if challenges := self._challenges(response):
+                        await self._auth.learn(challenges, request.scopes, sent)
+                    return await self._conclude(request, response)
+                finally:
+                    response.close()
+
+        return await self._retrying(request, once, blindly=False)
+
+    def lost(self, error: Exception, asked: str, received: int, expected: int | None) -> NetworkError:
+        """What aiohttp raised from a streamed body, as an error of ours."""
+        failure = translated(error, self.host, asked, received=received, expected=expected)
+        assert isinstance(failure, NetworkError)
+        return failure
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._auth.close()
+        if self._client_session is not None:
+            await self._client_session.close()
+        await self._guard.close()
+
+    # One exchange
+
+    async def _ask_once(self, request: Request) -> Answer:
+        async with self._small:
+            response = await self._reach(request)
+            try:
+                return await self._conclude(request, response)
+            finally:
+                response.close()
+
+    async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
+        response = await self._reach(request)
+        if response.status in request.ok:
+            return response
+        try:
+            raise await self._refusal(request, response)
+        finally:
+            response.close()
+
+    async def _conclude(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
+        if response.status not in request.ok:
+            raise await self._refusal(request, response)
+        body = await self._read(request, response)
+        return Answer(response.status, response.headers, body, response.url)
+
+    async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+        """The error of an answer, with as much of its body as comes quickly (distribution 2.8 sends a wrong
+        Content-Length with 416)."""
+        parts: list[bytes] = []
+        size = 0
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(ERROR_SECONDS):
+                while size < ERROR_ANSWER and (part := await response.content.readany()):
+                    parts.append(part)
+                    size += len(part)
+        body = b"".join(parts)[:ERROR_ANSWER]
+        host = self._name(response.url)
+        return error_of(host, request.method, request.asked, response.status, response.headers, body)
+
+    async def _read(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size <= request.limit and (part := await response.content.readany()):
+                parts.append(part)
+                size += len(part)
+        except (aiohttp.ClientError, OSError) as error:
+            host = self._name(response.url)
+            length = response.content_length
+            raise translated(error, host, request.asked, received=size, expected=length) from None
+        return b"".join(parts)[: request.limit + 1]
+
+    async def _reach(self, request: Request) -> aiohttp.ClientResponse:
+        """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
+        url = request.url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._authorized(request, url)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            await self._discard(response)
+            if request.method not in ("GET", "HEAD") and response.status not in (307, 308):
+                break
+            url = follow(self.home, url, location, request.asked)
+        raise ProtocolViolation(f"{self.host} answered {request.asked} with redirects that lead nowhere")
+
+    async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
+        sent = await self._permission(request, url)
+        response = await self._transmit(request, url, request.body, sent)
+        if not (challenges := self._challenges(response)):
+            return response
+        await self._discard(response)
+        await self._auth.learn(challenges, request.scopes, sent)
+        return await self._transmit(request, url, request.body, await self._permission(request, url))
+
+    async def _permission(self, request: Request, url: URL) -> str:
+        """The Authorization for a request; none but to the registry's own origin."""
+        return await self._auth.header(request.scopes) if self._is_home(url) else ""
+
+    def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
+        """What the registry itself, nobody else, wants to see before it answers otherwise."""
+        if response.status != 401 or not self._is_home(response.url):
+            return []
+        return parse_challenges(response.headers.getall("WWW-Authenticate", []))
+
+    async def _transmit(
+        self,
+        request: Request,
+        url: URL,
+        body: bytes | Feed | None,
+        authorization: str,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One HTTP request, to wherever `url` is and may be."""
+        self._guard.check(url)
+        headers = dict(request.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        if body is not None:
+            headers["Content-Length"] = str(body.size if isinstance(body, Feed) else len(body))
+        began = self._clock()
+        self.meter.requests += 1
+        try:
+            response = await self._client.request(
+                request.method,
+                url,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                proxy=self._access.proxy or None,
+                timeout=timeout or self._client.timeout,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise translated(error, self._name(url), request.asked) from None
+        if self._trace:
+            shown = str(url.with_query(None))
+            self._observer(Traced(request.method, shown, response.status, self._clock() - began))
+        if "Warning" in response.headers:
+            self._pass_on(response.headers.getall("Warning"))
+        return response
+
+    async def _discard(self, response: aiohttp.ClientResponse) -> None:
+        """Read an answer that we don't need, if it is short, so that its connection can be used again."""
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(ERROR_SECONDS):
+                await response.content.read(ERROR_ANSWER)
+        response.close()
+
+    # What surrounds an exchange
+
+    async def _retrying(
+        self, request: Request, once: Callable[[Request], Awaitable[T]], *, blindly: bool = True
+    ) -> T:
+        """Do `once` until it succeeds or the table gives up; `blindly`: also when no answer came."""
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._backoff.wait()
+            try:
+                return await once(request)
+            except (NetworkError, RegistryError) as error:
+                error.attempts = attempt
+                delay = retry.delay_before_next(error, attempt, self._random())
+                if delay is None or not (blindly or isinstance(error, RegistryError)):
+                    raise
+                self._observer(Retrying(request.asked, error.message, attempt, delay))
+                shared = retry.is_shared(error)
+            if shared:
+                self._backoff.hold(delay)
+            else:
+                await self._sleep(delay)
+
+    async def _fetch(self, url: URL, authorization: str | None, form: bytes | None) -> bytes:
+        """Ask a token server; it gets the login that the registry's realm was named for, and no redirect."""
+        headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
+        method = "GET" if form is None else "POST"
+        request = Request(method, url, f"a token for {self.host}", headers=headers)
+        response = await self._transmit(request, url, form, authorization or "")
+        try:
+            return (await self._conclude(request, response)).body
+        finally:
+            response.close()
+
+    def _pass_on(self, values: list[str]) -> None:
+        for value in values:
+            text = warning_of(value)
+            if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
+                self._warned.add(text)
+                self._observer(Warned(f"{self.host} says: {text}"))
+
+    async def _login(self) -> Credentials | None:
+        credentials = self._access.credentials
+        return await credentials() if callable(credentials) else credentials
+
+    def _is_home(self, url: URL) -> bool:
+        return url.origin() == self.home
+
+    def _name(self, url: URL) -> str:
+        return self.host if self._is_home(url) else url.authority
+
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        if self._client_session is None:
+            self._client_session = aiohttp.ClientSession(
+                # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
+                connector=aiohttp.TCPConnector(limit=0, resolver=self._guard, ssl=self._access.tls),
+                timeout=_timeout(PROGRESS_SECONDS),
+                headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=READ_AHEAD,
+                max_field_size=32 * 1024,  # signed Locations are long
+            )
+        return self._client_session
+
+
+def _timeout(progress: float) -> aiohttp.ClientTimeout:
+    """No limit on the whole; `progress`: seconds without a byte from the peer once the request is sent."""
+    return aiohttp.ClientTimeout(
+        total=None, connect=REACH_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=progress
+    )
