@@ -69,14 +69,16 @@ _HOME = {name: room for room, names in _ROOMS for name in names}
 __all__ = [*_HOME, "mirror", "__version__"]
 
 
-def __getattr__(name: str) -> object:
-    if name == "mirror":
-        return import_module("blobflow.mirror")
-    if name in _HOME:
-        value: object = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'blobflow' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker reads the imports above, and so finds a name that is not there
+
+    def __getattr__(name: str) -> object:
+        if name == "mirror":
+            return import_module("blobflow.mirror")
+        if name in _HOME:
+            value: object = getattr(import_module(_HOME[name]), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'blobflow' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.carrying import carry_out, check_complete, check_planned, make_planned, show_plan
+from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
 from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.errors import InvalidConfig
 
@@ -33,4 +33,4 @@ def verb(file: Path, run: Run, link: Link) -> None:
         show_plan(planned, link.look)
         check_planned(planned)
     else:
-        check_complete(carry_out(pairs, link, run))
+        carry_out(pairs, link, run).check_set()

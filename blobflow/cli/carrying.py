@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +25,26 @@ if TYPE_CHECKING:
     from blobflow.engine.plan import Pair
 
 
-def carry_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
+class Outcome(msgspec.Struct, frozen=True):
+    """What a run that came back did; `errors` of the images that failed."""
+
+    report: Report
+    errors: Mapping[Pair, BlobflowError]
+
+    def check_set(self) -> None:
+        """Raise RunIncomplete unless every image of the set is where it should be."""
+        missing = sum(image.status not in ("done", "present") for image in self.report.images)
+        if missing:
+            raise RunIncomplete(f"{missing} of {len(self.report.images)} images did not arrive")
+
+    def check_image(self) -> None:
+        """For runs over one image: raise its own error, the first if there are several targets."""
+        for error in self.errors.values():
+            raise error
+        self.check_set()
+
+
+def carry_out(pairs: Sequence[Pair], link: Link, run: Run) -> Outcome:
     """Mirror the pairs, showing progress; write the report and tell the summary.
 
     Also if the run raises or is interrupted: then the report is of what became of it until then.
@@ -35,7 +54,7 @@ def carry_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
     return run_loop(_carried_out(pairs, link, run))
 
 
-async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
+async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Outcome:
     from blobflow.mirror import mirror
 
     meter = Meter()
@@ -51,7 +70,7 @@ async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Report:
     _leave(report, link.look, run)
     if ended is not None:
         raise ended
-    return report
+    return Outcome(report, getattr(flow, "errors", {}))
 
 
 def _leave(report: Report, look: Look, run: Run) -> None:
@@ -65,15 +84,9 @@ def _leave(report: Report, look: Look, run: Run) -> None:
     if not look.quiet:
         for line in summary_lines(report):
             click.echo(line)
-    for line in failure_lines(report):
-        click.echo(line, err=True)
-
-
-def check_complete(report: Report) -> None:
-    """Raise RunIncomplete unless every image of the set is where it should be."""
-    missing = sum(image.status not in ("done", "present") for image in report.images)
-    if missing:
-        raise RunIncomplete(f"{missing} of {len(report.images)} images did not arrive")
+    if len(report.images) > 1:  # of a single image, the error that ends the program says it all
+        for line in failure_lines(report):
+            click.echo(line, err=True)
 
 
 def make_planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:

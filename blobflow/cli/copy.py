@@ -41,6 +41,7 @@ def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Ru
         show_plan(planned, link.look)
         check_planned(planned)
         return
-    report = carry_out(pairs, link, run)
-    if report.ok and digestfile:
-        write_whole(digestfile, report.images[0].digest.encode())
+    outcome = carry_out(pairs, link, run)
+    outcome.check_image()
+    if digestfile:
+        write_whole(digestfile, outcome.report.images[0].digest.encode())

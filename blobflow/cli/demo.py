@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.carrying import check_complete
+from blobflow.cli.carrying import Outcome
 from blobflow.cli.console import display
 from blobflow.cli.figures import size_text
 from blobflow.cli.options import Look
@@ -70,12 +70,12 @@ async def _registry(root: Path, sample: SampleSet | None = None) -> AsyncIterato
 
     with closing(Store.open(root)) as store:
         if sample is not None:
-            _fill(store, sample)
+            fill(store, sample)
         async with Server(make_app(store)) as server:
             yield server.address
 
 
-def _fill(store: Store, sample: SampleSet) -> None:
+def fill(store: Store, sample: SampleSet) -> None:
     """Put the set into a registry's store: every image in a repository of its own."""
     from blobflow.oci import parse_digest, parse_manifest
     from blobflow.oci.reference import split_name
@@ -128,8 +128,8 @@ def _title(text: str) -> None:
 
 
 def _conclude(first: Report, second: Report) -> None:
-    check_complete(first)
-    check_complete(second)
+    for report in (first, second):
+        Outcome(report, {}).check_set()
     moved = second.totals.blobs_copied + second.totals.blobs_mounted + second.totals.manifests_put
     click.echo(
         f"\nThe first run read {size_text(first.totals.bytes_read)} in {first.totals.requests} requests; "

@@ -14,6 +14,7 @@ from blobflow.cli.figures import one_line, seconds_text
 from blobflow.cli.options import xdg_folder
 from blobflow.cli.running import run as run_loop
 from blobflow.errors import UsageError
+from blobflow.oci.reference import is_loopback
 
 if TYPE_CHECKING:
     from blobflow.server import Access
@@ -34,6 +35,11 @@ _LISTEN = "127.0.0.1:5000"
 def verb(listen: str, root: Path | None, allow_remote: bool, verbose: bool) -> None:
     """Run a registry (OCI distribution-spec 1.1) until Ctrl-C or SIGTERM, over plain HTTP."""
     host, port = parse_listen(listen)
+    if not (allow_remote or is_loopback(listen)):
+        raise UsageError(
+            f"on {listen} anyone who reaches this machine could change the registry; "
+            f"listen on {_LISTEN}, or say --allow-remote"
+        )
     run_loop(_served(host, port, root or _default_root(), allow_remote=allow_remote, verbose=verbose))
 
 

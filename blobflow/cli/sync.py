@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from blobflow.cli.carrying import carry_out, check_complete, check_planned, make_planned, show_plan
+from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 
 
@@ -29,4 +29,4 @@ def verb(selection: Selection, run: Run, link: Link) -> None:
         show_plan(planned, link.look)
         check_planned(planned)
     else:
-        check_complete(carry_out(pairs, link, run))
+        carry_out(pairs, link, run).check_set()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blobflow.cli.figures import count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.figures import count_text, one_line, seconds_text, short_digest, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.engine.flow import Planned
@@ -67,7 +67,12 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
 
 def _plan_row(goal: Goal) -> tuple[str, ...]:
     status = "mirror" if goal.steps else "current"
-    return (status, one_line(str(goal.pair.source)), one_line(str(goal.pair.target)), goal.root.digest)
+    return (
+        status,
+        one_line(str(goal.pair.source)),
+        one_line(str(goal.pair.target)),
+        short_digest(goal.root.digest),
+    )
 
 
 def plan_document(planned: Planned) -> dict[str, Any]:
