@@ -87,7 +87,7 @@ def make_app(
 
     app = web.Application()
     app[REGISTRY] = registry
-    app.router.add_route("*", "/{path:.*}", answer_and_tell if observe else answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer_and_tell if observe else answer)
     app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(_sessions_end)
     return app
