@@ -138,7 +138,7 @@ def parse_fault(text: str) -> Fault:
     Raises ValueError with what is wrong.
     """
     words = text.split()
-    if len(words) < 3:
+    if len(words) < 3 or not _is_pattern(words[1]):
         raise ValueError(f"{text!r} is not METHOD PATTERN [nth=N] [times=N] ACT [key=value …]")
     where: dict[str, Any] = {"method": words[0], "pattern": words[1]}
     act: dict[str, Any] = {}
@@ -154,6 +154,14 @@ def parse_fault(text: str) -> Fault:
         return msgspec.convert({**where, "act": act}, Fault, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"{text!r}: {error}") from None
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 class Pacing:

@@ -70,6 +70,7 @@ __all__ = [
     "Status",
     "Truncate",
     "journalling",
+    "parse_fault",
 ]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from aiohttp import ClientSession
 
 from blobflow.server import REGISTRY, Access, Server, make_app
 from blobflow.transports.store import Store
-from tests.contract.server_fixtures import ABSENT, BLOB, DIGEST, REPO, push, pushed_image, start, status_of
-
-pytest_plugins = ("tests.contract.server_fixtures",)
+from tests.contract.registry_server.asking import (
+    ABSENT,
+    BLOB,
+    DIGEST,
+    REPO,
+    push,
+    pushed_image,
+    refusal,
+    start,
+    status_of,
+)
 
 
 async def test_nothing_unfinished_is_visible_after_a_stop(tmp_path: Path) -> None:
@@ -39,6 +50,41 @@ async def test_what_was_pushed_is_there_after_a_restart(tmp_path: Path) -> None:
             async with client.get(f"{REPO}/blobs/{DIGEST}") as answer:
                 assert await answer.read() == BLOB
         store.close()
+
+
+async def test_a_store_that_takes_nothing_still_serves(tmp_path: Path) -> None:
+    """A push ends in one sentence of the error body; what is there can be pulled."""
+    store = Store.open(tmp_path)
+    store.write_small(BLOB, DIGEST)
+    store.add_member("team/app", DIGEST)
+    store.close()
+    store = Store.open(tmp_path, read_only=True)
+    async with Server(make_app(store)) as server, ClientSession(server.url) as client:
+        async with client.get(f"{REPO}/blobs/{DIGEST}") as answer:
+            assert await answer.read() == BLOB
+        async with client.post(f"{REPO}/blobs/uploads/", params={"digest": DIGEST}, data=BLOB) as answer:
+            assert await refusal(answer) == (500, "UNKNOWN")
+            assert "read-only" in (await answer.json())["errors"][0]["message"]
+        params = {"mount": DIGEST, "from": "team/app"}
+        async with client.post("/v2/other/blobs/uploads/", params=params) as answer:
+            assert await refusal(answer) == (500, "UNKNOWN")
+    store.close()
+
+
+async def test_a_full_disk_ends_the_upload_and_its_session(
+    registry: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, pieces: list[bytes]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    location = await start(registry)
+    with monkeypatch.context() as patched:
+        patched.setattr("blobflow.transports.store.writer._write_all", full)
+        async with registry.put(location, params={"digest": DIGEST}, data=BLOB) as answer:
+            assert await refusal(answer) == (500, "UNKNOWN")
+            assert "disk is full" in (await answer.json())["errors"][0]["message"]
+    assert await status_of(registry, location, "GET") == 404
+    assert await push(registry, BLOB) == DIGEST
 
 
 async def test_every_request_is_told_once(registry_store: Store) -> None:

@@ -1,49 +1,21 @@
-"""What the tests of the embedded registry share: a running one, a raw client, and content to push."""
+"""What the tests of the embedded registry ask and push, with a raw client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import ClientSession
 
 from blobflow.oci import digest_of, media
-from blobflow.server import Server, make_app
-from blobflow.transports.store import Store
 
 BLOB = bytes(range(256)) * 1000  # more than goes out in one write with its headers
 DIGEST = digest_of(BLOB)
 SMALL = b"a config"
 ABSENT = digest_of(b"nobody has this")
 REPO = "/v2/team/app"
-
-
-@pytest.fixture
-async def registry_store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(tmp_path / "store")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-async def registry(registry_store: Store) -> AsyncIterator[ClientSession]:
-    async with Server(make_app(registry_store)) as server, ClientSession(server.url) as client:
-        yield client
-
-
-@pytest.fixture
-async def refusing_registry(registry_store: Store) -> AsyncIterator[ClientSession]:
-    """A registry that takes no sparse index, over the same store."""
-    async with (
-        Server(make_app(registry_store, sparse="refuse")) as server,
-        ClientSession(server.url) as client,
-    ):
-        yield client
 
 
 async def push(client: ClientSession, content: bytes, repo: str = REPO, algorithm: str = "sha256") -> str:

@@ -11,9 +11,7 @@ from aiohttp import ClientSession
 
 from blobflow.oci import digest_of
 from blobflow.transports.store import Store
-from tests.contract.server_fixtures import ABSENT, BLOB, DIGEST, REPO, push, refusal, start, status_of
-
-pytest_plugins = ("tests.contract.server_fixtures",)
+from tests.contract.registry_server.asking import ABSENT, BLOB, DIGEST, REPO, push, refusal, start, status_of
 
 
 async def test_post_with_a_digest_takes_the_whole_blob(registry: ClientSession) -> None:

@@ -7,7 +7,7 @@ from aiohttp import ClientSession
 
 from blobflow.oci import digest_of, media
 from blobflow.transports.store import Store
-from tests.contract.server_fixtures import (
+from tests.contract.registry_server.asking import (
     ABSENT,
     BLOB,
     DIGEST,
@@ -21,8 +21,6 @@ from tests.contract.server_fixtures import (
     refusal,
     status_of,
 )
-
-pytest_plugins = ("tests.contract.server_fixtures",)
 
 
 async def test_the_root_says_that_this_is_a_registry(registry: ClientSession) -> None:

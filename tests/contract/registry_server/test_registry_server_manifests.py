@@ -10,7 +10,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from blobflow.oci import MAX_MANIFEST_BYTES, digest_of, media
-from tests.contract.server_fixtures import (
+from tests.contract.registry_server.asking import (
     ABSENT,
     BLOB,
     DIGEST,
@@ -25,8 +25,6 @@ from tests.contract.server_fixtures import (
     refusal,
     status_of,
 )
-
-pytest_plugins = ("tests.contract.server_fixtures",)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -1,0 +1,226 @@
+"""The embedded registry's pure parts: paths, the two range grammars, error bodies, sessions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blobflow.errors import InvalidConfig
+from blobflow.oci import digest_of
+from blobflow.server import Server, make_app
+from blobflow.server.places import Place, is_tag, locate
+from blobflow.server.ranges import Span, Unsatisfiable, chunk_of, progress, span_of
+from blobflow.server.refusal import STATUS, Problem, Refusal
+from blobflow.server.run import is_loopback
+from blobflow.server.state import IDLE_SECONDS, Sessions
+from blobflow.transports.store import Store
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/v2/", Place("root")),
+        ("/v2", Place("root")),
+        ("/v2/_catalog", Place("catalog")),
+        ("/v2/a/tags/list", Place("tags", "a")),
+        ("/v2/a/b/manifests/1.0", Place("manifest", "a/b", "1.0")),
+        ("/v2/a/blobs/sha256:x", Place("blob", "a", "sha256:x")),
+        ("/v2/a/blobs/uploads/", Place("uploads", "a")),
+        ("/v2/a/blobs/uploads", Place("uploads", "a")),
+        ("/v2/a/blobs/uploads/t", Place("upload", "a", "t")),
+        ("/v2/blobs/manifests/blobs/x", Place("blob", "blobs/manifests", "x")),
+        ("/v2/tags/list/tags/list", Place("tags", "tags/list")),
+        ("/v2/blobs/uploads/blobs/uploads/x", Place("upload", "blobs/uploads", "x")),
+        ("/", None),
+        ("/v2/a", None),
+        ("/v2/manifests/x", None),
+        ("/v2/tags/list", None),
+        ("/v2/a/manifests/", None),
+        ("/v1/a/manifests/x", None),
+    ],
+)
+def test_a_path_is_read_from_its_end(path: str, place: Place | None) -> None:
+    assert locate(path) == place
+
+
+@given(st.text())
+def test_no_path_gives_a_name_that_breaks_the_grammar(text: str) -> None:
+    try:
+        place = locate(f"/v2/{text}/manifests/1")
+    except Refusal as refusal:
+        assert refusal.code == "NAME_INVALID"
+    else:
+        if place is not None:
+            assert not {"", ".", ".."} & set(place.repository.split("/"))
+            assert place.repository.isascii()
+            assert place.repository == place.repository.lower()
+
+
+@given(st.text(max_size=130))
+def test_a_tag_is_never_a_path_nor_a_digest(text: str) -> None:
+    if is_tag(text):
+        assert text
+        assert not set("/:\\ \n\0") & set(text)
+        assert text[0] != "."
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "span"),
+    [
+        (None, 10, None),
+        ("bytes=0-4", 10, Span(0, 5)),
+        ("bytes= 0-4 ", 10, Span(0, 5)),
+        ("bytes=3-", 10, Span(3, 10)),
+        ("bytes=-3", 10, Span(7, 10)),
+        ("bytes=-30", 10, Span(0, 10)),
+        ("bytes=9-99", 10, Span(9, 10)),
+        ("bytes=0-1,3-4", 10, None),
+        ("bytes=4-1", 10, None),
+        ("bytes=-", 10, None),
+        ("bytes=" + "9" * 21 + "-", 10, None),
+        ("items=0-1", 10, None),
+        ("bytes=\u0663-", 10, None),
+    ],
+)
+def test_the_span_of_a_range_header(header: str | None, size: int, span: Span | None) -> None:
+    assert span_of(header, size) == span
+
+
+@pytest.mark.parametrize(("header", "size"), [("bytes=10-", 10), ("bytes=-0", 10), ("bytes=0-", 0)])
+def test_a_range_without_a_byte_is_unsatisfiable(header: str, size: int) -> None:
+    with pytest.raises(Unsatisfiable):
+        span_of(header, size)
+
+
+@given(st.text(alphabet="bytes=0123456789-, ", max_size=30) | st.text(max_size=10), st.integers(0, 2**64))
+def test_any_range_header_gives_a_span_inside_the_blob_or_none(header: str, size: int) -> None:
+    try:
+        span = span_of(header, size)
+    except Unsatisfiable:
+        return
+    assert span is None or 0 <= span.start < span.end <= size
+
+
+@pytest.mark.parametrize(
+    ("header", "span"),
+    [
+        ("0-0", Span(0, 1)),
+        ("5-9", Span(5, 10)),
+        ("9-5", None),
+        ("5-", None),
+        ("-5", None),
+        ("bytes 5-9/10", None),
+        ("5-9/10", None),
+        ("5-9\n", None),
+        ("1" * 21 + "-" + "2" * 21, None),
+    ],
+)
+def test_the_span_of_a_chunk(header: str, span: Span | None) -> None:
+    assert chunk_of(header) == span
+
+
+def test_an_uploads_progress_is_inclusive() -> None:
+    assert [progress(offset) for offset in (0, 1, 2, 100)] == ["0-0", "0-0", "0-1", "0-99"]
+
+
+def test_a_refusal_is_the_specs_error_body() -> None:
+    refusal = Refusal(
+        "MANIFEST_BLOB_UNKNOWN",
+        "not here",
+        detail="sha256:1",
+        more=[Problem("MANIFEST_BLOB_UNKNOWN", "not here", "sha256:2")],
+    )
+    assert refusal.status == STATUS["MANIFEST_BLOB_UNKNOWN"]
+    assert json.loads(refusal.body) == {
+        "errors": [
+            {"code": "MANIFEST_BLOB_UNKNOWN", "message": "not here", "detail": "sha256:1"},
+            {"code": "MANIFEST_BLOB_UNKNOWN", "message": "not here", "detail": "sha256:2"},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.1", False),
+        ("registry.example", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+async def test_only_loopback_is_listened_on_unless_told(tmp_path: Path, host: str, inside: bool) -> None:
+    assert is_loopback(host) == inside
+    store = Store.open(tmp_path)
+    app = make_app(store)
+    Server(app, host=host, allow_remote=True)
+    if inside:
+        Server(app, host=host)
+    else:
+        with pytest.raises(InvalidConfig, match="allow remote access"):
+            Server(app, host=host)
+    store.close()
+
+
+async def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    async with Server(make_app(store)) as first:
+        with pytest.raises(InvalidConfig, match=f"can't listen on 127.0.0.1 port {first.port}"):
+            await Server(make_app(store), port=first.port).start()
+        assert first.url == f"http://{first.address}"
+    store.close()
+
+
+def test_an_idle_session_is_forgotten_with_its_bytes(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    now = 0.0
+    sessions = Sessions(store, clock=lambda: now)
+    old, fresh = sessions.start("a"), sessions.start("a")
+    for session in (old, fresh):
+        session.writer().write(b"some bytes")
+    now = IDLE_SECONDS - 1
+    assert sessions.find("a", fresh.token) is fresh
+    now = IDLE_SECONDS + 1
+    sessions.start("a")
+    assert sessions.find("a", fresh.token) is fresh
+    with pytest.raises(Refusal, match="not known here"):
+        sessions.find("a", old.token)
+    assert len(list(store.layout.partials.iterdir())) == 1
+    sessions.close()
+    assert not list(store.layout.partials.iterdir())
+    store.close()
+
+
+def test_sessions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blobflow.server.state.MAX_SESSIONS", 2)
+    store = Store.open(tmp_path)
+    sessions = Sessions(store)
+    first = sessions.start("a")
+    sessions.start("a")
+    with pytest.raises(Refusal) as caught:
+        sessions.start("a")
+    assert caught.value.status == 429
+    sessions.forget(first.token)
+    sessions.start("a")
+    store.close()
+
+
+def test_a_session_says_where_it_is(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    session = Sessions(store).start("team/app")
+    assert session.location == f"/v2/team/app/blobs/uploads/{session.token}"
+    assert session.offset == 0
+    session.writer(digest_of(b"x")).write(b"x")
+    assert session.offset == 1
+    session.abort()
+    assert session.offset == 0
+    store.close()
