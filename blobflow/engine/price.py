@@ -6,6 +6,7 @@ from collections import Counter
 
 import msgspec
 
+from blobflow.content import Site
 from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Plan, Put, site_of
 from blobflow.oci import Descriptor, Digest
 
@@ -27,9 +28,9 @@ class TargetPrice(msgspec.Struct, frozen=True):
 class Price(msgspec.Struct, frozen=True):
     """Counts of a plan, over all pairs.
 
-    `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than one
-    image manifest names; `blobs_present`: those that need not be read for any target. `images_current`: pairs
-    with nothing to do. `requests`: by host, for the transfer alone.
+    `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than
+    one image manifest names; `blobs_present`: those that need not be read for any target.
+    `images_current`: pairs with nothing to do. `requests`: by host, for the transfer alone.
     """
 
     images: int
@@ -91,7 +92,7 @@ def price_of(plan: Plan, graph: Graph) -> Price:
 
 def blobs_present(plan: Plan, graph: Graph, inventory: Inventory) -> int:
     """Blobs that the survey found where they were wanted, counted once a target repository."""
-    found = set()
+    found: set[tuple[Site, Digest]] = set()
     for goal in plan.goals:
         site = site_of(goal.pair.target)
         for manifest in graph.closure(goal.root.digest):

@@ -48,7 +48,7 @@ class Shelf:
             tasks.create_task(self._hold(blob, body, released))
 
     def renew(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
-        """Hold the blob anew, in the share that the next entrant gets: the writer of the old may have failed."""
+        """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
         old = self._released.pop(blob.digest, None)
         self.hold(blob, body, tasks)
         if old is not None:

@@ -169,9 +169,7 @@ async def test_a_broken_read_is_tried_again(bench: Bench) -> None:
 async def test_a_blob_that_can_not_be_read_fails_its_images_and_no_other(bench: Bench) -> None:
     target = bench.target()
     bad = next(
-        digest
-        for digest in bench.blobs()
-        if sum(digest in held for held in bench.source.blobs.values()) == 1
+        digest for digest in bench.blobs() if sum(digest in held for held in bench.source.blobs.values()) == 1
     )
     gone = NotFound("blob unknown", status=404)
     bench.source.fault = lambda call, site, name: gone if (call, name) == ("open", bad) else None

@@ -249,6 +249,23 @@ def test_serve_stays_on_loopback_unless_told(listen: str, tmp_path: Path) -> Non
 # Ends
 
 
+def test_a_failed_set_exits_with_3_also_when_nobody_reads_the_summary(place: Place) -> None:
+    images = place.folder / "none.txt"
+    images.write_text("shop/none:1\n")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "blobflow", "sync", *place.set(images)],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND,
+        )
+    assert done.returncode == 3
+    assert done.stderr.endswith("blobflow: 1 of 1 images did not arrive\n")
+
+
 def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
     """The source takes the connection and never answers, so that the run is surely under way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -276,6 +293,7 @@ def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=BOUND)
     assert process.returncode == 130
+    assert errors.endswith("blobflow: interrupted\n")
     assert "Traceback" not in errors
     (image,) = json.loads(report.read_bytes())["images"]
     assert (image["source"], image["status"]) == (f"{host}/a:1", "skipped")

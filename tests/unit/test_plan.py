@@ -70,10 +70,11 @@ images = st.lists(
     max_size=8,
     unique_by=lambda item: item[:2],
 )
+Wanted = list[tuple[str, str, list[tuple[str, ...]], bool]]
 hosts = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=3, unique=True)
 
 
-def build(wanted: list[tuple[str, str, list[tuple[str, ...]], bool]], targets: list[str]) -> World:
+def build(wanted: Wanted, targets: list[str]) -> World:
     world = World()
     for repository, tag, variants, single in wanted:
         children = tuple(image(*variant) for variant in variants)
@@ -139,7 +140,7 @@ def world_size(world: World, digest: Digest) -> int:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), images, hosts)
-def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: list, targets: list[str]) -> None:
+def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: Wanted, targets: list[str]) -> None:
     world = build(wanted, targets)
     inventory = data.draw(inventories(world))
     plan = make_plan(world.pairs, world.graph, inventory)
@@ -149,7 +150,7 @@ def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: list, targ
 @settings(max_examples=60, deadline=None)
 @given(images, hosts, st.randoms(use_true_random=False))
 def test_the_same_input_in_any_order_gives_the_same_plan(
-    wanted: list, targets: list[str], shuffle: random.Random
+    wanted: Wanted, targets: list[str], shuffle: random.Random
 ) -> None:
     world, other = build(wanted, targets), build(wanted, targets)
     shuffle.shuffle(other.pairs)

@@ -1,9 +1,10 @@
-"""Blobs in the store: written through a partial, read again with every block checked, dropped when damaged."""
+"""Blobs in the store: written through a partial, read again with every block checked, dropped if damaged."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, SizeMismatch, StorageError
 from blobflow.oci import Digest, digest_of
 from blobflow.transports.store import Store
-from blobflow.transports.store import writer as writer_room
 from blobflow.transports.store.writer import BLOCK, BlockSums
 
 BIG = bytes(range(256)) * (9 * 4096)  # 9 MiB: two whole blocks and one that is not
@@ -158,7 +158,7 @@ async def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
     writer = store.begin(DIGEST)
     with monkeypatch.context() as patched:
-        patched.setattr(writer_room.os, "writev", full)
+        patched.setattr(os, "writev", full)
         with pytest.raises(StorageError, match="the disk is full; free some space") as caught:
             writer.write(BIG)
     assert str(writer.path) in str(caught.value)
@@ -173,7 +173,7 @@ async def test_short_writes_are_gone_on_with(store: Store, monkeypatch: pytest.M
         return real(fd, [views[0][:70_001]])
 
     with monkeypatch.context() as patched:
-        patched.setattr(writer_room.os, "writev", a_little)
+        patched.setattr(os, "writev", a_little)
         await put(store, BIG)
     assert await read(store, DIGEST) == BIG
 
@@ -189,7 +189,7 @@ async def test_a_commit_that_the_disk_refuses_leaves_nothing(
     writer.write(BIG)
     with monkeypatch.context() as patched:
         if failing == "fsync":
-            patched.setattr(writer_room.os, "fsync", broken)
+            patched.setattr(os, "fsync", broken)
         else:
             patched.setattr(Path, "replace", broken)
         with pytest.raises(StorageError, match="input/output error"):
@@ -368,7 +368,7 @@ def test_block_sums_do_not_depend_on_how_the_bytes_are_cut(cuts: list[int]) -> N
     whole, pieces = BlockSums(), BlockSums()
     whole.feed(BIG)
     edges = [0, *sorted(cuts), len(BIG)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         pieces.feed(memoryview(BIG)[low:high])
     assert pieces.result() == whole.result()
     assert len(whole.result()) == 3 * 8

@@ -184,7 +184,11 @@ def test_sqlite_errors_become_one_sentence_with_the_path(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EXDEV, "invalid cross-device link")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EXDEV, "invalid cross-device link"),
+    ],
 )
 def test_an_os_error_is_said_with_its_path_and_what_to_do(number: int, words: str) -> None:
     error = storage_error("write", Path("somewhere"), OSError(number, os.strerror(number)))
