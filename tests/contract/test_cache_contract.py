@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,7 +67,7 @@ class Origin:
             finally:
                 self.closed += 1
 
-    async def _chunks(self, offset: int, cut: int | None) -> AsyncIterator[bytes]:  # type: ignore[override]
+    async def _chunks(self, offset: int, cut: int | None) -> AsyncGenerator[bytes, None]:
         while offset < len(self.content):
             if self.gate is not None and offset >= self.gate:
                 await self.gate_open.wait()

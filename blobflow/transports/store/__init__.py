@@ -6,30 +6,36 @@ Layout
     ROOT/
       store.json                     {"format": 1}: checked on open, unknown versions are refused
       blobs/<algorithm>/<encoded>    whole, verified content; named by digest; immutable; mode 0644
-      partials/<encoded>.<token>     bytes of one writer on their way in; the name is no promise of anything
+      partials/<encoded>.<token>     bytes of one writer on their way in; the name is no promise of anything;
+                                     upload.<token> where the digest is not known yet
       state.sqlite (+ -wal, -shm)    everything that is not content
 
 A file under `blobs/` came there by rename(2) after its bytes had been hashed to its name and fsynced: a crash
-at any instant leaves either the whole blob or none. Manifests are blobs too. What is under `partials/` and has
-no living writer is garbage, or the start of a resumed download after its prefix has been hashed again.
+at any instant leaves either the whole blob or none. So the file is the truth about what is held. Manifests
+are blobs too. What is under `partials/` and has no living writer is garbage, or the start of a resumed
+download after its prefix has been hashed again. A living writer holds its partial's flock(2), which the
+kernel frees with the process: who gets the lock may adopt or sweep the partial, whatever its row says.
 
 State schema (sqlite, WAL, synchronous=NORMAL: a power cut may lose the last transactions, never tear one)
 ----------------------------------------------------------------------------------------------------------
 
     blobs(digest PRIMARY KEY, size, blocks BLOB, added, used)
-        one row a file under blobs/; `blocks` is xxh3-64 of each 4 MiB block, little-endian, guarding re-reads;
-        `used` orders eviction (Unix seconds, never trusted for correctness). A file without a row is adopted
-        or swept by gc; a row without a file is dropped when met.
+        one row a file under blobs/; `blocks` is xxh3-64 of each 4 MiB block, little-endian, guarding
+        re-reads; `used` orders eviction (Unix seconds, never trusted for correctness). A file without a row
+        is hashed against its name and adopted when it is opened, or evicted by gc; a row without a file is
+        deleted by gc.
     members(registry, repository, digest, media_type, PRIMARY KEY (registry, repository, digest))
         what a repository holds; media_type is '' for blobs. For the embedded server registry is '' (itself);
         its blobs are visible only in repositories that they were pushed to or mounted into.
     roots(registry, repository, tag, digest, PRIMARY KEY (registry, repository, tag))
-        served tags. What a root reaches is never evicted.
+        served tags. What a root reaches, and what refers to that, is never evicted.
     leases(id PRIMARY KEY, digest, pid, boot, heartbeat)
-        who holds what right now; a lease is dead when its pid is gone (or is another boot's), or its heartbeat
-        (Unix seconds) is older than LEASE_SECONDS. Leased content is never evicted.
+        who holds what right now; a lease is dead when its pid is gone (or is another boot's), or its
+        heartbeat (Unix seconds) is older than LEASE_SECONDS. Leased content is never evicted. `boot` is the
+        boot id and the pid namespace: of a holder in another namespace only the heartbeat tells.
     partials(token PRIMARY KEY, digest, size, pid, boot, source, etag, updated)
-        the writers; the row is the lock: one living writer a digest.
+        the writers, for people and gc; the lock is the file's. Two processes may write a partial each of one
+        digest: the first to commit wins, the other's rename(2) puts the same bytes there again.
     uploads(origin, repository, digest, url, offset, form, updated, PRIMARY KEY (origin, repository, digest))
         journal: upload sessions that a later process may go on with; `offset` is what the registry confirmed.
     puts(registry, repository, digest, chosen, at, PRIMARY KEY (registry, repository, digest, chosen))
@@ -39,11 +45,11 @@ State schema (sqlite, WAL, synchronous=NORMAL: a power cut may lose the last tra
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
         journal: what was learnt of a host (upload form, sparse indexes, ...).
 
-Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs are
-found by their names again. A corrupt state file is moved aside, said so, and started anew.
+Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs
+are found by their names again. A corrupt state file is moved aside, said so, and started anew.
 
-Several processes share a store: sqlite's locks order their writes, partials' rows keep writers apart, leases
-keep each other's content alive.
+Several processes share a store: sqlite's locks order their writes, the partials' locks keep writers apart,
+leases keep each other's content alive.
 """
 
 from blobflow.transports.store.journal import StoreJournal, Upload

@@ -263,13 +263,17 @@ def _closure(layout: Layout, roots: Collection[Digest], kinds: dict[Digest, str]
 
 
 def _manifest(layout: Layout, digest: Digest, kind: str) -> Manifest | None:
-    """The manifest, if it is here and can be read; what can't be read reaches nothing."""
+    """The manifest, if it is here and can be read; what can't be read reaches nothing.
+
+    A parent may have called it wrongly: then it is what it calls itself.
+    """
     path = layout.blob(digest)
     try:
         with translated("read", path):
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                return None
-            raw = path.read_bytes()
-        return parse_manifest(raw, kind, digest=digest)
-    except (StorageError, UnsupportedContent):
+            raw = path.read_bytes() if path.stat().st_size <= MAX_MANIFEST_BYTES else b""
+    except StorageError:
         return None
+    for called in (kind, ""):
+        with contextlib.suppress(UnsupportedContent):
+            return parse_manifest(raw, called, digest=digest)
+    return None

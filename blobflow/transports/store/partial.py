@@ -274,8 +274,10 @@ class StoreCache:
 
         The first one's `body` is read. A failed share is not retried: who enters again starts a new writer,
         which goes on where the failed one stopped. `keep` by anyone keeps. A blob that was held before is
-        read from the store and stays; one that nobody keeps is removed when the last leaves, unless someone left
-        by an exception (a target that failed): then its bytes stay for whoever tries again. Raises StorageError on entry when the lease can't be noted.
+        read from the store and stays. One that nobody keeps is removed when the last leaves, unless someone
+        left by an exception (a target that failed): then its bytes stay for whoever tries again.
+
+        Raises StorageError on entry when the lease can't be noted.
         """
         lease = self._store.leases.hold(blob.digest)
         try:

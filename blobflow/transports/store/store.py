@@ -105,7 +105,7 @@ class Store:
         return self.layout.blob(digest)
 
     def begin(self, digest: Digest | None = None, size: int = 0) -> Writer:
-        """A new partial; `digest`, and `size` in bytes, if it is known what it will be. Raises StorageError."""
+        """A new partial; `digest` and `size` (bytes) if it is known what it will be. Raises StorageError."""
         self.state.check_writable()
         path, fd = self._new_partial(digest)
         return self._writer(digest, size, path, fd)
