@@ -34,7 +34,7 @@ _EPILOG = (
     "Exit codes: 0 all done, 2 bad usage, 3 some images of a set failed, 4 network, 5 registry, "
     "6 wrong content, 7 unsupported content, 8 storage, 130 interrupted."
 )
-_DEBUG_HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
+_HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 LOG_FORMAT = "blobflow.log_format"  # key in click's shared context: how an error is to be told
 
@@ -66,34 +66,42 @@ class _Door(click.Group):
         try:
             return super().invoke(ctx)
         except BlobflowError as error:
-            _tell(error, as_json=ctx.meta.get(LOG_FORMAT) == "json")
-            raise click.exceptions.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            raise _told(ctx, str(error), error.exit_code, error) from None
+        except KeyboardInterrupt as error:
+            raise _told(ctx, "interrupted", INTERRUPTED, error) from None
         except BrokenPipeError:
-            # The reader of stdout went away (`| head`). What Python flushes at exit would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_stdout()
             raise click.exceptions.Exit(0) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
-            _tell(BlobflowError(f"internal error: {type(error).__name__}: {error}{_DEBUG_HINT}"), cause=error)
-            raise click.exceptions.Exit(1) from None
+            raise _told(ctx, f"internal error: {type(error).__name__}: {error}{_HINT}", 1, error) from None
 
 
-def _tell(error: BlobflowError, *, as_json: bool = False, cause: Exception | None = None) -> None:
-    """One line on stderr; a traceback only when BLOBFLOW_DEBUG asks for it."""
-    if os.environ.get("BLOBFLOW_DEBUG"):
-        traceback.print_exception(cause or error)
+def _told(
+    context: click.Context, sentence: str, exit_code: int, error: BaseException
+) -> click.exceptions.Exit:
+    """Say on stderr, in one line, what went wrong; a traceback only when BLOBFLOW_DEBUG asks for it.
+
+    Returns what to raise.
+    """
     from blobflow.cli.figures import one_line
 
-    if as_json:
+    if os.environ.get("BLOBFLOW_DEBUG"):
+        traceback.print_exception(error)
+    if context.meta.get(LOG_FORMAT) == "json":
         import json
 
-        line = {"event": "error", "message": one_line(str(error)), "exit_code": error.exit_code}
-        click.echo(json.dumps(line), err=True)
+        line = json.dumps({"event": "error", "message": sentence, "exit_code": exit_code})
     else:
-        click.echo(f"blobflow: {one_line(str(error))}", err=True)
+        line = f"blobflow: {one_line(sentence)}"
+    click.echo(line, err=True)
+    return click.exceptions.Exit(exit_code)
+
+
+def abandon_stdout() -> None:
+    """The reader of stdout went away (`| head`): let what is left, and Python's flush at exit, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nearest(word: str) -> str:
@@ -106,6 +114,7 @@ def _nearest(word: str) -> str:
 @click.group(
     cls=_Door,
     epilog=_EPILOG,
+    subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="blobflow %(version)s")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Look, Run, policy_of, settings_of
@@ -44,17 +45,18 @@ class Outcome(msgspec.Struct, frozen=True):
         self.check_set()
 
 
-def carry_out(pairs: Sequence[Pair], link: Link, run: Run) -> Outcome:
+def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
     """Mirror the pairs, showing progress; write the report and tell the summary.
 
+    `list_failures`: a sentence for each image that failed; not where the caller ends with that error anyway.
     Also if the run raises or is interrupted: then the report is of what became of it until then.
     """
     if run.report:
         check_place(run.report, "--report")
-    return run_loop(_carried_out(pairs, link, run))
+    return run_loop(_carried_out(pairs, link, run, list_failures))
 
 
-async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Outcome:
+async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run, list_failures: bool) -> Outcome:
     from blobflow.mirror import mirror
 
     meter = Meter()
@@ -67,13 +69,13 @@ async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run) -> Outcome:
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = flow.report()
-    _leave(report, link.look, run)
+    _leave(report, link.look, run, list_failures)
     if ended is not None:
         raise ended
-    return Outcome(report, getattr(flow, "errors", {}))
+    return Outcome(report, flow.errors)
 
 
-def _leave(report: Report, look: Look, run: Run) -> None:
+def _leave(report: Report, look: Look, run: Run, list_failures: bool) -> None:
     """Write the report where it is wanted, and say what it says."""
     if run.report:
         write_whole(run.report, encode(report))
@@ -82,11 +84,12 @@ def _leave(report: Report, look: Look, run: Run) -> None:
         click.echo(json.dumps(totals), err=True)
         return
     if not look.quiet:
-        for line in summary_lines(report):
-            click.echo(line)
-    if len(report.images) > 1:  # of a single image, the error that ends the program says it all
-        for line in failure_lines(report):
-            click.echo(line, err=True)
+        try:
+            click.echo("\n".join(summary_lines(report)))
+        except BrokenPipeError:  # how the run ended is still to be said, by the exit code
+            abandon_stdout()
+    for line in failure_lines(report) if list_failures else ():
+        click.echo(line, err=True)
 
 
 def make_planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:

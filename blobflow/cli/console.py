@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
@@ -136,7 +137,7 @@ class Live:
         self._images: TaskID = self._progress.add_task("images", total=None, figures="")
         self._bytes: TaskID = self._progress.add_task("bytes", total=None, visible=False, figures="")
         self._copies: dict[int, StepStarted] = {}  # under way, oldest first
-        self._rows: dict[int, TaskID] = {}
+        self._rows = [self._progress.add_task("", visible=False, figures="") for _ in range(_ROWS)]
         self._ticker: asyncio.Task[None] | None = None
 
     @property
@@ -201,17 +202,21 @@ class Live:
         return figures
 
     def _draw_rows(self) -> None:
-        shown = dict(list(self._copies.items())[:_ROWS])
-        for step in self._rows.keys() - shown.keys():
-            self._progress.remove_task(self._rows.pop(step))
-        for step, copy in shown.items():
-            moved = self._meter.active.get(step, 0)
-            if step not in self._rows:
-                name = one_line(short_digest(copy.digest))
-                self._rows[step] = self._progress.add_task(name, total=copy.size, figures="")
-            to = one_line(copy.target.partition("/")[0])
-            figures = f"{size_text(moved)} of {size_text(copy.size)} to {to}"
-            self._progress.update(self._rows[step], completed=min(moved, copy.size), figures=figures)
+        """The first copies under way, one a row; rows are made once, as rich draws whenever one is added."""
+        for row, copy in zip_longest(self._rows, islice(self._copies.values(), _ROWS)):
+            if copy is None:
+                self._progress.update(row, visible=False)
+                continue
+            moved = self._meter.active.get(copy.step, 0)
+            to = copy.target.partition("/")[0]
+            self._progress.update(
+                row,
+                visible=True,
+                description=one_line(short_digest(copy.digest)),
+                total=copy.size,
+                completed=min(moved, copy.size),
+                figures=one_line(f"{size_text(moved)} of {size_text(copy.size)} to {to}"),
+            )
 
 
 def _bars(console: Console) -> Progress:

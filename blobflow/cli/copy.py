@@ -41,7 +41,7 @@ def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Ru
         show_plan(planned, link.look)
         check_planned(planned)
         return
-    outcome = carry_out(pairs, link, run)
+    outcome = carry_out(pairs, link, run, list_failures=len(pairs) > 1)
     outcome.check_image()
     if digestfile:
         write_whole(digestfile, outcome.report.images[0].digest.encode())

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-import click
 import uvloop
 
 from blobflow.cli import INTERRUPTED
@@ -26,12 +25,12 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run `work` to its end on uvloop. Raises click's Exit(130) if a signal cancelled it."""
+    """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_interruptible(work))
         except asyncio.CancelledError:
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            raise KeyboardInterrupt from None
 
 
 async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:

@@ -264,6 +264,7 @@ def test_a_failed_set_exits_with_3_also_when_nobody_reads_the_summary(place: Pla
         )
     assert done.returncode == 3
     assert done.stderr.endswith("blobflow: 1 of 1 images did not arrive\n")
+    assert f"failed: {place.source}/shop/none:1 -> {place.target}/m/shop/none:1: source: " in done.stderr
 
 
 def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
