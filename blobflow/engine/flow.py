@@ -70,6 +70,7 @@ class Run:
         self._observe = observe
         self._meter = meter or Meter()
         self._tally = Tally(self._pairs)
+        self._told = 0
         self._started = time.monotonic()
 
     def report(self) -> Report:
@@ -159,6 +160,7 @@ class Run:
         return planned
 
     def _tell(self, record: ImageRecord) -> None:
+        self._told += 1
         self._observe(
             ImageDone(
                 source=record.source,
@@ -166,7 +168,7 @@ class Run:
                 digest=record.digest,
                 status=record.status,
                 error=record.error,
-                done=self._tally.settled,
+                done=self._told,
                 images=self._tally.images,
             )
         )

@@ -35,10 +35,6 @@ class Tally:
     def images(self) -> int:
         return len(self._pairs)
 
-    @property
-    def settled(self) -> int:
-        return len(self._records)
-
     def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Take in what the sources' tags name."""
         self._roots = roots
