@@ -23,7 +23,7 @@ from yarl import URL
 from blobflow.errors import ProtocolViolation, Unauthorized
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
-from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.origins import follow, name_of
 
 # Lifetimes in seconds. The token specification's default is 60; seen are 60 to 300. A server's wish is
 # bounded so that a hostile one gets no token kept for ever.
@@ -249,4 +249,4 @@ class Auth:
             text += ("&" if "?" in text else "?") + urlencode(query, quote_via=quote, safe="")
             login = credentials.basic if credentials and credentials.username else None
             body = await self._fetch(URL(text, encoded=True), login, None)
-        return read_token(body, now, realm.authority)
+        return read_token(body, now, name_of(realm))

@@ -17,6 +17,7 @@ its address in between gains nothing. Behind a forward proxy only the proxy reso
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -46,10 +47,17 @@ METADATA = frozenset(
     )
 )
 
+_USERINFO = re.compile("//[^/]*@")
+
 
 def origin_of(host: str, scheme: str) -> URL:
     """The origin of a registry named `host[:port]`; docker.io's API lives at another name."""
     return URL(f"{scheme}://{DOCKER_HUB_API if host == DOCKER_HUB else host}", encoded=True)
+
+
+def name_of(url: URL) -> str:
+    """`host[:port]` of a URL, for sentences."""
+    return str(url.origin()).partition("//")[2]
 
 
 def address_of(host: str) -> Address | None:
@@ -75,20 +83,20 @@ def follow(home: URL, at: URL, location: str, asked: str) -> URL:
     An http Location at the https registry's own host is what a registry behind a TLS proxy says: it is taken
     to mean its own origin. Raises ProtocolViolation for what the origin rule forbids.
     """
-    shown = clean(location.partition("?")[0], 200)
+    shown = clean(_USERINFO.sub("//…@", location.partition("?")[0]), 200)
     try:
         url = at.join(URL(location, encoded=True))
         host, port = url.host, url.port
     except ValueError:
         raise ProtocolViolation(
-            f"{home.authority} answered {asked} with an unusable address {shown!r}"
+            f"{name_of(home)} answered {asked} with an unusable address {shown!r}"
         ) from None
     if url.scheme not in ("http", "https") or not host or url.user or url.password:
-        raise ProtocolViolation(f"{home.authority} answered {asked} with an unusable address {shown!r}")
+        raise ProtocolViolation(f"{name_of(home)} answered {asked} with an unusable address {shown!r}")
     if home.scheme == "https" and url.scheme == "http":
         if host != home.host or port not in (80, home.port):
             raise ProtocolViolation(
-                f"{home.authority} sent {asked} from https down to {shown!r}; refused, "
+                f"{name_of(home)} sent {asked} from https down to {shown!r}; refused, "
                 "since the connection would no longer be private"
             )
         tail = location[location.index("://") + 3 :] if "://" in location else ""
@@ -131,7 +139,7 @@ class Guard(AbstractResolver):
             return
         if not may_visit(address, home_is_public=self.home_is_public):
             raise ProtocolViolation(
-                f"{self._home.authority} sent us to {url.authority}, which no registry at its address may do"
+                f"{name_of(self._home)} sent us to {name_of(url)}, which no registry at its address may do"
             )
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
-from blobflow.transports.registry.origins import Guard, follow, origin_of
+from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 
 # Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
 # flight hide the round trips, while few enough connections are opened.
@@ -144,19 +144,11 @@ class Session:
         An answer that comes before the body is through ends the sending. What the feed raised goes before
         anything that the connection made of it.
         """
-        timeout = _timeout(COMMIT_SECONDS + feed.size / COMMIT_RATE)
         await self._backoff.wait()
         try:
             async with asyncio.timeout(None) as deadline:
                 feed.watch(deadline, PROGRESS_SECONDS)
-                sent = await self._permission(request, request.url)
-                response = await self._transmit(request, request.url, feed, sent, timeout)
-                try:
-                    if challenges := self._challenges(response):
-                        await self._auth.learn(challenges, request.scopes, sent)
-                    return await self._conclude(request, response)
-                finally:
-                    response.close()
+                return await self._ask_patiently(request, feed, feed.size)
         except (NetworkError, RegistryError) as error:
             if retry.is_shared(error):
                 self._backoff.hold(min(retry.retry_after_of(error) or 1.0, retry.MAX_RETRY_AFTER))
@@ -171,18 +163,10 @@ class Session:
 
         Asked again after an answer that allows it, but not after none: it may have been done.
         """
-        timeout = _timeout(COMMIT_SECONDS + size / COMMIT_RATE)
 
         async def once(request: Request) -> Answer:
             async with self._small:
-                sent = await self._permission(request, request.url)
-                response = await self._transmit(request, request.url, request.body, sent, timeout)
-                try:
-                    if challenges := self._challenges(response):
-                        await self._auth.learn(challenges, request.scopes, sent)
-                    return await self._conclude(request, response)
-                finally:
-                    response.close()
+                return await self._ask_patiently(request, request.body, size)
 
         return await self._retrying(request, once, blindly=False)
 
@@ -208,6 +192,18 @@ class Session:
                 return await self._conclude(request, response)
             finally:
                 response.close()
+
+    async def _ask_patiently(self, request: Request, body: bytes | Feed | None, size: int) -> Answer:
+        """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
+        sent = await self._permission(request, request.url)
+        timeout = _timeout(COMMIT_SECONDS + size / COMMIT_RATE)
+        response = await self._transmit(request, request.url, body, sent, timeout)
+        try:
+            if challenges := self._challenges(response):
+                await self._auth.learn(challenges, request.scopes, sent)
+            return await self._conclude(request, response)
+        finally:
+            response.close()
 
     async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
         response = await self._reach(request)
@@ -377,7 +373,7 @@ class Session:
         return url.origin() == self.home
 
     def _name(self, url: URL) -> str:
-        return self.host if self._is_home(url) else url.authority
+        return self.host if self._is_home(url) else name_of(url)
 
     @property
     def _client(self) -> aiohttp.ClientSession:

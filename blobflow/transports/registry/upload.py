@@ -97,7 +97,7 @@ class Uploads:
     async def push(self, repository: str, blob: Descriptor, body: Body) -> None:
         """See `Sink.push`. Raises the last rung's error, and the body's own errors as they are."""
         rungs = list(ladder(blob.size, self._profile, self._learnt))
-        renewed = False
+        repeated = False
         while True:
             rung = rungs[0]
             ticket = self._kept.pop((repository, blob.digest), None)
@@ -110,8 +110,8 @@ class Uploads:
                 match self._verdict(error, rung, blob, ticket):
                     case "next" if len(rungs) > 1:
                         rungs.pop(0)
-                    case "again" if not renewed:
-                        renewed = True
+                    case "again" if not repeated:
+                        repeated = True
                     case _:
                         raise
             else:
@@ -125,13 +125,16 @@ class Uploads:
         match error:
             case Unauthorized():
                 return "again"  # the token ended under the bytes; the next POST shows whether that was it
-            case ConnectionLost():
+            case ConnectionLost() if rung == "single":
+                # A 413 can get lost in the reset that follows it, when the body is still on its way.
                 self._learnt.broke(rung, blob.size)
             case Rejected() | NotFound() if ticket.kept:
                 return "again"  # the session of the mount is gone; a fresh one decides
             case Rejected() | NotFound() if _refuses_form(error):
-                if error.code == "DIGEST_INVALID" and self._learnt.has_taken(rung):
-                    return "end"  # this form works here, so the bytes went wrong on their way
+                if error.code == "DIGEST_INVALID":
+                    # What left had the right digest: the way changed it, or the form is not understood.
+                    self._learnt.broke(rung, blob.size)
+                    return "again" if self._learnt.has_taken(rung) else "next"
                 if error.code not in _STALE:
                     self._learnt.refused(rung, blob.size)
                 return "next"

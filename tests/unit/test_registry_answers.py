@@ -1,0 +1,137 @@
+"""Statuses, error bodies and headers, read into errors of the tree."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blobflow.errors import (
+    Denied,
+    NotFound,
+    RegistryError,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+from blobflow.transports.registry.answers import clean, error_of, retry_after, warning_of, words_of
+
+DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
+
+
+def errors(*entries: dict[str, object]) -> bytes:
+    return json.dumps({"errors": entries}).encode()
+
+
+def answer(status: int, body: bytes = b"", method: str = "GET", wish: str = "") -> RegistryError:
+    return error_of("r.example", method, "manifest app:1", status, {"Retry-After": wish}, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Rejected),
+        (401, Unauthorized),
+        (403, Denied),
+        (404, NotFound),
+        (405, Rejected),
+        (408, Unavailable),
+        (413, Rejected),
+        (416, Rejected),
+        (418, Rejected),
+        (429, Throttled),
+        (500, Unavailable),
+        (501, Rejected),
+        (502, Unavailable),
+        (503, Unavailable),
+        (599, Unavailable),
+        (204, Rejected),
+        (302, Rejected),
+    ],
+)
+def test_each_status_is_one_class(status: int, kind: type[RegistryError]) -> None:
+    error = answer(status)
+    assert type(error) is kind
+    assert error.status == status
+    assert "r.example" in error.message and "manifest app:1" in error.message
+
+
+def test_the_registry_s_own_words_and_code_are_told() -> None:
+    error = answer(
+        404, errors({"code": "MANIFEST_UNKNOWN", "message": "manifest unknown", "detail": {"Tag": "1"}})
+    )
+    assert error.code == "MANIFEST_UNKNOWN"
+    assert error.detail == "manifest unknown"
+    assert error.message == "r.example has no manifest app:1 (MANIFEST_UNKNOWN: manifest unknown)"
+
+
+def test_a_plain_text_404_is_told_and_html_is_not() -> None:
+    assert answer(404, b"404 page not found\n").message.endswith("(404 page not found)")
+    assert answer(502, b"<html>proxy</html>").message == "r.example failed with 502 on manifest app:1"
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"])
+def test_a_refused_manifest_names_the_children_that_are_missing(status: int, code: str) -> None:
+    body = errors(
+        {"code": code, "message": "blob unknown to registry", "detail": {"digest": DIGEST}},
+        {"code": code, "message": "blob unknown to registry", "detail": OTHER},
+        {"code": code, "message": "blob unknown to registry", "detail": OTHER},
+    )
+    error = answer(status, body, method="PUT")
+    assert isinstance(error, Rejected)
+    assert error.missing == (DIGEST, OTHER)
+    assert DIGEST in error.message
+
+
+def test_a_manifest_that_is_not_there_to_be_read_is_not_found_whatever_its_code() -> None:
+    assert isinstance(answer(404, errors({"code": "MANIFEST_UNKNOWN"})), NotFound)
+
+
+def test_control_characters_and_length_never_reach_the_message() -> None:
+    body = errors({"code": "X\x1b[31m", "message": "\x1b]0;owned\x07" + "\u202e" + "y" * 5000})
+    error = answer(400, body)
+    assert not any(ord(each) < 32 or 127 <= ord(each) < 160 or each == "\u202e" for each in error.message)
+    assert len(error.message) < 500
+
+
+def test_both_forms_of_retry_after_are_read() -> None:
+    assert retry_after("120", NOW) == 120.0
+    assert retry_after(" 0 ", NOW) == 0.0
+    assert retry_after("Tue, 14 Nov 2023 22:14:20 GMT", NOW) == 60.0
+    assert retry_after("Tue, 14 Nov 2023 22:13:00 GMT", NOW) == 0.0
+
+
+@pytest.mark.parametrize("value", [None, "", "soon", "-5", "1e9", "٣", "9" * 40, "Tue, 99 Nov 2023", "\x00"])
+def test_a_retry_after_of_neither_form_is_none(value: str | None) -> None:
+    assert retry_after(value, NOW) is None
+
+
+def test_the_wish_is_carried_by_the_error() -> None:
+    throttled, unavailable = answer(429, wish="7"), answer(503, wish="9")
+    assert isinstance(throttled, Throttled) and throttled.retry_after == 7.0
+    assert isinstance(unavailable, Unavailable) and unavailable.retry_after == 9.0
+
+
+def test_only_warnings_of_code_299_are_told_and_cleaned() -> None:
+    assert warning_of('299 - "going \\"away\\" \x1b[0m soon"') == 'going "away"  [0m soon'
+    assert warning_of('199 - "x"') == ""
+    assert warning_of("299") == ""
+
+
+@given(st.binary(max_size=300), st.text(max_size=30))
+def test_no_error_body_upsets_the_reader(body: bytes, content_type: str) -> None:
+    words = words_of(body, content_type)
+    assert len(words.text) <= 300
+
+
+@given(st.text(max_size=60))
+def test_no_header_upsets_its_reader(value: str) -> None:
+    wish = retry_after(value, NOW)
+    assert wish is None or wish >= 0
+    assert clean(warning_of(value)) == warning_of(value)
