@@ -73,7 +73,7 @@ __all__ = [
     "parse_fault",
 ]
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Inner = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Seconds that a stop waits for requests under way: a stalled one never ends by itself.
 _GRACE = 0.05
@@ -114,7 +114,7 @@ class JournallingRegistry:
         return self.server.address
 
     @web.middleware
-    async def _journal(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _journal(self, request: web.Request, handler: Inner) -> web.StreamResponse:
         """Middleware: the exchange is in the journal before anything else happens, and ends there."""
         live = self.journal.begin(request.method, request.path, request.query, request.headers)
         acts = self.faults.draw(request.method, target(request.path, request.query))
@@ -128,7 +128,7 @@ class JournallingRegistry:
         finally:
             self.journal.end(live)
 
-    async def _answer(self, struck: Struck, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, struck: Struck, inner: Inner) -> web.StreamResponse:
         request = struck.request
         for act in struck.acts:
             answer = self._instead(struck, act)
@@ -137,7 +137,7 @@ class JournallingRegistry:
                 return answer
             if isinstance(act, RefuseMount) and "mount" in request.query:
                 request = request.clone(rel_url=request.rel_url.with_query(None))
-        response = await handler(request)
+        response = await inner(request)
         for act in struck.acts:
             if isinstance(act, LoseAnswer):
                 struck.note(act)

@@ -70,6 +70,8 @@ async def delete_blob(registry: Registry, request: web.BaseRequest, place: Place
     """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
     digest = digest_in(place.item)
     held_blob(registry, place.repository, digest)
+    if registry.store.member(place.repository, digest):
+        raise Refusal("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
     registry.store.drop_member(place.repository, digest)
     return web.Response(status=202)
 

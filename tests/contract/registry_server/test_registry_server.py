@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import ClientSession
 
+from blobflow.oci import digest_of
 from blobflow.server import REGISTRY, Access, Server, make_app
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
@@ -85,6 +87,20 @@ async def test_a_full_disk_ends_the_upload_and_its_session(
             assert "disk is full" in (await answer.json())["errors"][0]["message"]
     assert await status_of(registry, location, "GET") == 404
     assert await push(registry, BLOB) == DIGEST
+
+
+def test_large_blobs_go_out_whole_where_the_loop_has_no_sendfile(tmp_path: Path) -> None:
+    async def read_back() -> bytes:
+        store = Store.open(tmp_path)
+        async with Server(make_app(store)) as server, ClientSession(server.url) as client:
+            await push(client, BLOB * 4)
+            async with client.get(f"{REPO}/blobs/{digest_of(BLOB * 4)}") as answer:
+                content = await answer.read()
+        store.close()
+        return content
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(read_back()) == BLOB * 4
 
 
 async def test_every_request_is_told_once(registry_store: Store) -> None:

@@ -245,3 +245,5 @@ async def test_a_manifest_pushed_as_a_blob_too_stays_a_manifest(registry: Client
     await push(registry, raw)
     assert await status_of(registry, f"{REPO}/manifests/1.0", "GET") == 200
     assert await status_of(registry, f"{REPO}/blobs/{digest_of(raw)}", "GET") == 200
+    assert await status_of(registry, f"{REPO}/blobs/{digest_of(raw)}", "DELETE") == 405
+    assert await status_of(registry, f"{REPO}/manifests/1.0", "GET") == 200
