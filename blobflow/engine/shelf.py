@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 from blobflow.content import Body, Cache
+from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest
 
 
@@ -55,8 +56,9 @@ class Shelf:
             old.set()
 
     async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Event) -> None:
-        async with self.share(blob, body):
-            await released.wait()
+        with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
+            async with self.share(blob, body):
+                await released.wait()
 
     def release(self, digest: Digest) -> None:
         if digest in self._released:

@@ -22,7 +22,7 @@ from blobflow.engine.retry import delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
 from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 
@@ -207,7 +207,8 @@ class _Transfer:
         try:
             accepted = await act()
         except BlobflowError as error:
-            error.side = error.side or "target"
+            if not isinstance(error, StorageError):  # the store is neither side, and names itself
+                error.side = error.side or "target"
             observe(StepFailed(number, kind, content.digest, target, str(error)))
             self.agenda.failed(number, error)
             if not self._keep_going:

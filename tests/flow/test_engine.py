@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import Body, Site
 from blobflow.engine.flow import KEEP_GOING, Policy, Run
 from blobflow.engine.plan import Pair
 from blobflow.engine.report import Report
 from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
-from blobflow.errors import BlobflowError, ConnectionLost, Denied, NotFound
+from blobflow.errors import BlobflowError, ConnectionLost, Denied, NotFound, StorageError
 from blobflow.events import Meter, ignore
-from blobflow.oci import Reference
+from blobflow.oci import Descriptor, Reference
 from blobflow.oci.sample import SampleSet, sample_set
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from tests.memory import MemoryRegistry
@@ -238,6 +239,22 @@ async def test_fail_fast_starts_nothing_more(bench: Bench) -> None:
     statuses = {image.status for image in report.images}
     assert statuses == {"failed", "skipped"}
     assert target.count("push") <= 8
+
+
+async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Bench) -> None:
+    bench.target("one")
+    bench.target("two")
+    full = StorageError("can't write to the store: no space left on device")
+
+    @asynccontextmanager
+    async def share(blob: Descriptor, body: Body, *, keep: bool = False) -> AsyncIterator[Body]:
+        raise full
+        yield body
+
+    bench.cache.share = share  # type: ignore[method-assign]
+    report = await bench.mirror()
+    assert {image.status for image in report.images} == {"failed"}
+    assert {image.error for image in report.images} == {full.message}
 
 
 async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path) -> None:
