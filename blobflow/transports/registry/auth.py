@@ -34,11 +34,12 @@ MARGIN = 10.0
 _MAX_HEADER = 8192
 _MAX_CHALLENGES = 8
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
 _PARAM = re.compile(
     r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
 )
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_BLANKS = re.compile(r"[ \t]*")
 _SEPARATORS = re.compile(r"[ \t,]*")
 
 # Finds the login when the registry first asks for one.
@@ -69,11 +70,11 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
                 plain = param[3] if param[2] is None else re.sub(r"\\(.)", r"\1", param[2])
                 current.params.setdefault(param[1].lower(), plain)
                 at = param.end()
-            elif scheme := _TOKEN.match(text, at):
+            elif scheme := _SCHEME.match(text, at):
                 current = Challenge(scheme[0].lower(), {})
                 found.append(current)
                 at = scheme.end()
-                after = _end(re.compile("[ \t]*"), text, at)
+                after = _end(_BLANKS, text, at)
                 if after > at and not _PARAM.match(text, after):
                     at = _end(_TOKEN68, text, after)
             else:
