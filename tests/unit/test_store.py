@@ -323,6 +323,23 @@ async def test_a_living_writers_partial_is_not_gone_on_with(store: Store) -> Non
     writer.abort()
 
 
+async def test_a_partial_that_is_committed_while_it_is_being_adopted_is_left_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store.begin(DIGEST)
+    writer.write(BIG)
+    writer.suspend()
+
+    def lock_too_late(fd: int) -> bool:
+        writer.path.replace(store.path_of(DIGEST))
+        return True
+
+    with monkeypatch.context() as patched:
+        patched.setattr("blobflow.transports.store.writer.try_lock", lock_too_late)
+        assert await store.resume(DIGEST) is None
+    assert store.path_of(DIGEST).read_bytes() == BIG
+
+
 async def test_the_longest_partial_is_gone_on_with_and_short_ones_are_not(store: Store) -> None:
     for size in (2_000_000, 6_000_000, 10):
         writer = store.begin(DIGEST)

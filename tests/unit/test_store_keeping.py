@@ -219,6 +219,14 @@ async def test_gc_leaves_leased_blobs_to_their_holders(store: Store) -> None:
     assert free not in held(store)
 
 
+async def test_gc_evicts_others_in_the_place_of_what_is_leased(store: Store) -> None:
+    oldest, newest = put(store, b"old"), put(store, b"new", LONG_AGO + 1)
+    store.leases.hold(oldest)
+    assert {blob.digest: blob.kept for blob in ls(store)} == {oldest: True, newest: False}
+    await gc(store, 3)
+    assert held(store) == {oldest}
+
+
 async def test_a_lease_taken_after_gc_has_chosen_still_counts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

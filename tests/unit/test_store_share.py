@@ -290,6 +290,46 @@ async def test_a_blob_that_can_not_be_kept_is_still_read_and_told(
     assert not await cache.has(BLOB)
 
 
+@pytest.mark.parametrize("right", [True, False])
+async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    monkeypatch.setattr("blobflow.transports.store.partial._FLUSH_SECONDS", 0.0)
+    content = CONTENT if right else b"?" + CONTENT[1:]
+    end, shown = asyncio.Event(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def unverified(offset: int) -> AsyncIterator[Chunks]:
+        async def chunks() -> Chunks:
+            yield content
+            await end.wait()
+
+        yield chunks()
+
+    async def follow(body: Body) -> int:
+        at = 0
+        async with body(0) as chunks:
+            async for chunk in chunks:
+                at += len(chunk)
+                assert end.is_set() or at <= len(CONTENT) - WITHHELD
+                if at == len(CONTENT) - WITHHELD:
+                    shown.set()
+        return at
+
+    async with StoreCache(store).share(BLOB, unverified) as body:
+        reader = asyncio.create_task(follow(body))
+        async with asyncio.timeout(60):
+            await shown.wait()
+        await asyncio.sleep(0)
+        assert not reader.done()
+        end.set()
+        if right:
+            assert await reader == len(CONTENT)
+        else:
+            with pytest.raises(DigestMismatch):
+                await reader
+
+
 async def test_memory_does_not_grow_with_slow_readers(store: Store) -> None:
     """A reader that stands still holds one chunk, whatever the writer has got through meanwhile."""
     script = Script([500_000], [])

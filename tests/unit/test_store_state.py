@@ -72,6 +72,13 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path: Path) -> None:
         Store.open(tmp_path / "file" / "store")
 
 
+def test_a_read_only_place_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path).close()
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(StorageError, match="it is read-only; put the store elsewhere"):
+        Store.open(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["header", "page", "empty text"])
 async def test_a_corrupt_state_file_is_moved_aside_and_blobs_are_found_by_name(
     tmp_path: Path, damage: str

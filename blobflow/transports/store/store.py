@@ -72,6 +72,8 @@ class Store:
             return cls(layout, open_state_read_only(layout.state), observer)
         with translated("create", root):
             root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):  # says no on a read-only file system to root, too
+            raise StorageError(f"can't write to the store {root}: it is read-only; put the store elsewhere")
         with locked_directory(root):
             layout.prepare()
             return cls(layout, open_state(layout.state, observer), observer)
