@@ -1,4 +1,4 @@
-"""The flow: resolve → survey → plan → transfer → report, over whatever world it is given."""
+"""The flow: resolve → survey → plan → transfer → verify → report, over whatever world it is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from blobflow.content import NullJournal
 from blobflow.engine.agenda import Agenda
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
@@ -15,9 +16,10 @@ from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.survey import EVERYTHING, survey_content, survey_tags
 from blobflow.engine.tally import Tally
-from blobflow.engine.transfer import World, transfer
+from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.verify import Level, Verification, moved_tags
 from blobflow.errors import BlobflowError
-from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
+from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
 from blobflow.oci import Reference
 
 # Small requests in flight in one phase, over all hosts; the sessions bound them a host as well.
@@ -27,14 +29,17 @@ LANE = 32
 class Policy(msgspec.Struct, frozen=True):
     """What a run does where it has a choice.
 
-    `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`: a target tag
-    that names another digest is an error. `trust_root`: a target tag that names the right root is taken as
-    whole, also where no earlier run of ours put it there.
+    `verify`: how closely the targets are asked after the transfer, see `engine.verify`; "roots" looks at the
+    images that this run put, the others at every image, before the transfer too, and so repair what they
+    can. `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`: a target
+    tag that names another digest is an error. `trust_root`: a target tag that names the right root is taken
+    as whole, also where no earlier run of ours put it there.
     """
 
     keep_going: bool = True
     no_overwrite: bool = False
     trust_root: bool = False
+    verify: Level = "roots"
 
 
 KEEP_GOING = Policy()
@@ -71,6 +76,7 @@ class Run:
         self._meter = meter or Meter()
         self._tally = Tally(self._pairs)
         self._told = 0
+        self._transfer: Transfer | None = None
         self._started = time.monotonic()
 
     def report(self) -> Report:
@@ -105,8 +111,40 @@ class Run:
                     self._remember(world, (goal,))
 
         self._observe(PhaseStarted("transfer", len(self._pairs)))
-        await transfer(planned.plan, planned.graph, world, keep_going=self._policy.keep_going, ended=ended)
+        self._transfer = Transfer(planned.plan, planned.graph, world, self._policy.keep_going, ended)
+        await self._transfer.run()
+        await self._verify(world)
         return self.report()
+
+    def wind_down(self) -> bool:
+        """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
+        if self._transfer is None:
+            return False
+        self._transfer.wind_down()
+        return True
+
+    async def _verify(self, world: World) -> None:
+        level = self._policy.verify
+        put = self._tally.verifiable(("done",))
+        roots = put if level == "roots" else self._tally.verifiable(("done", "present"))
+        if not roots:
+            return
+        self._observe(PhaseStarted("verify", len(roots)))
+        verification = Verification(
+            world.source_at, world.sink_at, Lane(LANE), read_at_once=world.limits("").blobs
+        )
+        wrong = await verification.check(roots, level)
+        for pair, error in wrong.items():
+            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+            self._tally.not_verified(pair, error)
+            self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
+        moved = await moved_tags(
+            {pair.source: root for pair, root in put.items()}, world.source_at, Lane(LANE)
+        )
+        self._tally.moved(moved)
+        for reference, digest in sorted(moved.items()):
+            now = f"names {digest}" if digest else "is gone"
+            self._observe(Warned(f"{reference} moved during the run: it {now} now; the next run takes it up"))
 
     async def plan(self, world: World) -> Planned:
         """Resolve, survey and plan; nothing is changed anywhere."""
@@ -130,7 +168,7 @@ class Run:
             good(),
             resolved.roots,
             world.sink_at,
-            world.journal,
+            world.journal if self._policy.verify == "roots" else NullJournal(),
             lane,
             no_overwrite=self._policy.no_overwrite,
             trust_root=self._policy.trust_root,
@@ -140,7 +178,8 @@ class Run:
         read = await read_graph(wanted, world.source_at, lane)
         drop(read.failures)
         graph = Graph(read.graph.manifests, resolved.roots, read.graph.origins)
-        content = await survey_content(good(), graph, tags, world.sink_at, lane)
+        deep = self._policy.verify != "roots"
+        content = await survey_content(good(), graph, tags, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
 
         planned = Planned(

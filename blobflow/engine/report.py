@@ -14,7 +14,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
 
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
     in one sentence that names the side), skipped (not begun: the run ended before). `platforms` of the
-    root's children, as far as they were read: a root that was known to be whole is not.
+    root's children, as far as they were read: a root that was known to be whole is not. `moved`: what the
+    source's tag names by the end of the run, "nothing" if it is gone; "" if it did not move.
     """
 
     source: str
@@ -24,6 +25,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
     platforms: tuple[str, ...]
     status: Status
     error: str = ""
+    moved: str = ""
 
 
 class Totals(msgspec.Struct, frozen=True):

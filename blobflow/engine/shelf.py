@@ -3,6 +3,11 @@
 A copy reads behind the store's one writer. Between the first copy of a blob and the last step that may need
 it (another target's copy, a mount that may yet be refused) the shelf stays inside `Cache.share`, so that the
 store keeps it. One task a blob does that, and ends when the last step of that blob has ended.
+
+The shelf has room for so many bytes. A target that is slower than the others leaves blobs on it; when it is
+full, a blob that would go over is not put on it but streamed past, and who comes later for that one reads it
+from the source again. So a slow target never stalls the others, never takes more disk than allowed, and costs
+the source at most one more reading a blob.
 """
 
 from __future__ import annotations
@@ -19,9 +24,13 @@ from blobflow.oci import Descriptor, Digest
 class Shelf:
     """Which blobs are on the shelf. Owned by one transfer, which gives it its task group."""
 
-    def __init__(self, cache: Cache, *, keep: bool) -> None:
+    def __init__(self, cache: Cache, *, keep: bool, room: int | None = None) -> None:
+        """`room` in bytes; None: no bound. `keep`: blobs stay in the store after the run."""
         self._cache = cache
         self._keep = keep
+        self._room = room
+        self._taken = 0
+        self._sizes: dict[Digest, int] = {}
         self._released: dict[Digest, asyncio.Event] = {}
         self._held: set[Digest] = set()
 
@@ -42,18 +51,26 @@ class Shelf:
     def share(self, blob: Descriptor, body: Body) -> AbstractAsyncContextManager[Body]:
         return self._cache.share(blob, body, keep=self._keep)
 
-    def hold(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
-        """Keep the blob from now until `release`."""
-        if blob.digest not in self._released:
-            self._released[blob.digest] = released = asyncio.Event()
-            tasks.create_task(self._hold(blob, body, released))
+    def hold(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> bool:
+        """Keep the blob from now until `release`, if there is room for it."""
+        if blob.digest in self._released:
+            return True
+        if self._room is not None and self._taken + blob.size > self._room:
+            return False
+        self._taken += blob.size
+        self._sizes[blob.digest] = blob.size
+        self._begin(blob, body, tasks)
+        return True
+
+    def _begin(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
+        self._released[blob.digest] = released = asyncio.Event()
+        tasks.create_task(self._hold(blob, body, released))
 
     def renew(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
         """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
-        old = self._released.pop(blob.digest, None)
-        self.hold(blob, body, tasks)
-        if old is not None:
-            old.set()
+        old = self._released[blob.digest]
+        self._begin(blob, body, tasks)
+        old.set()
 
     async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Event) -> None:
         with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
@@ -61,9 +78,11 @@ class Shelf:
                 await released.wait()
 
     def release(self, digest: Digest) -> None:
+        """No step needs the blob any more; a later one puts it on the shelf anew."""
         if digest in self._released:
-            self._released[digest].set()
+            self._released.pop(digest).set()
+            self._taken -= self._sizes.pop(digest)
 
     def release_all(self) -> None:
-        for released in self._released.values():
-            released.set()
+        for digest in tuple(self._released):
+            self.release(digest)

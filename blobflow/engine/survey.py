@@ -90,17 +90,22 @@ async def survey_content(
     known: TagSurvey,
     sink_at: SinkAt,
     lane: Lane,
+    *,
+    deep: bool = False,
 ) -> ContentSurvey:
     """Find out what of the pairs' closures is at their targets.
 
-    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`.
+    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. `deep`: a
+    manifest that is there does not stand for its blobs; they are asked for too, and it counts as missing if
+    one of them is.
     """
-    survey = _Survey(graph, known, sink_at)
+    survey = _Survey(graph, known, sink_at, deep)
     settled = frozenset((site_of(p.target), graph.roots[p.source].digest) for p in known.current)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
     await lane.each(survey.tell_vacant, sorted({site_of(pair.target) for pair in asked}))
     await lane.each(survey.ask_manifests, asked)
     await lane.each(survey.ask_blob, survey.wanted_blobs())
+    survey.doubt_hollow(asked)
     failures = survey.failures_of(asked)
     present = {site: frozenset(found) for site, found in survey.present.items()}
     for site, root in settled:
@@ -110,7 +115,8 @@ async def survey_content(
 
 
 class _Survey:
-    def __init__(self, graph: Graph, known: TagSurvey, sink_at: SinkAt) -> None:
+    def __init__(self, graph: Graph, known: TagSurvey, sink_at: SinkAt, deep: bool) -> None:
+        self._deep = deep
         self._graph = graph
         self._known = known
         self._sink_at = sink_at
@@ -150,7 +156,7 @@ class _Survey:
             self._errors[site] = error
 
     async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
-        if not await self._holds(site, manifest.descriptor):
+        if not await self._holds(site, manifest.descriptor) or self._deep:
             for blob in manifest.blobs:
                 self._wanted[site, blob.digest] = blob
         elif not manifest.is_index:
@@ -169,6 +175,15 @@ class _Survey:
                 await self._holds(site, blob)
         except BlobflowError as error:
             self._errors[site] = error
+
+    def doubt_hollow(self, pairs: Iterable[Pair]) -> None:
+        """Manifests that are there without one of their blobs are not whole: they are to be put again."""
+        for pair in pairs:
+            site = site_of(pair.target)
+            absent = self.absent.get(site, set())
+            for manifest in self._graph.closure(self._graph.roots[pair.source].digest):
+                if any(blob.digest in absent for blob in manifest.blobs):
+                    self.present.get(site, set()).discard(manifest.descriptor.digest)
 
     async def _holds(self, site: Site, content: Descriptor) -> bool:
         if content.digest in self.present.get(site, ()):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, site_of
 from blobflow.engine.price import blobs_present
 from blobflow.engine.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import BlobflowError
-from blobflow.oci import Descriptor, Reference
+from blobflow.oci import Descriptor, Digest, Reference
 
 NOT_BEGUN = "not begun: the run ended before"
 
@@ -71,6 +73,21 @@ class Tally:
             if not self._open[goal.pair]:
                 settled.append((goal, self._outcome(agenda, goal)))
         return settled
+
+    def not_verified(self, pair: Pair, error: BlobflowError) -> ImageRecord:
+        """An image that looked settled is not what it should be."""
+        self.errors[pair] = error
+        return self._settle(pair, "failed", "", str(error))
+
+    def moved(self, tags: Mapping[Reference, Digest | None]) -> None:
+        """Sources whose tag names something else by now."""
+        for pair, record in self._records.items():
+            if pair.source in tags:
+                self._records[pair] = msgspec.structs.replace(record, moved=tags[pair.source] or "nothing")
+
+    def verifiable(self, statuses: tuple[Status, ...]) -> dict[Pair, Descriptor]:
+        """Settled images of these statuses, with their roots."""
+        return {p: self._roots[p.source] for p, record in self._records.items() if record.status in statuses}
 
     def report(self, *, bytes_read: int, bytes_written: int, requests: int, seconds: float) -> Report:
         images = tuple(

@@ -33,6 +33,7 @@ MOUNTS = "mounts"
 class World(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `mirror.py` fills it in.
 
+    `shelf_bytes`: what blobs may take in the store at once while they pass through it; None: no bound.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
     """
 
@@ -44,22 +45,9 @@ class World(msgspec.Struct, frozen=True):
     meter: Meter
     limits: Callable[[str], Limits]
     cache_mode: CacheMode = "auto"
+    shelf_bytes: int | None = None
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
-
-
-async def transfer(
-    plan: Plan, graph: Graph, world: World, *, keep_going: bool, ended: Callable[[Agenda, int], None]
-) -> Agenda:
-    """Run the plan to its end and return what became of each step.
-
-    `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
-    False nothing new starts after the first failure. On cancel the steps under way are cancelled and
-    awaited: their sinks take back or write down what they had begun.
-    """
-    run = _Transfer(plan, graph, world, keep_going, ended)
-    await run.run()
-    return run.agenda
 
 
 class _Slots:
@@ -88,7 +76,13 @@ class _Slots:
         self._flight.largest[self._target] -= self._largest
 
 
-class _Transfer:
+class Transfer:
+    """One plan on its way. `agenda` knows what became of each step.
+
+    `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
+    False nothing new starts after the first failure.
+    """
+
     def __init__(
         self,
         plan: Plan,
@@ -106,14 +100,24 @@ class _Transfer:
         self._ready: dict[str, Ready] = {}
         self._flight = Flight()
         self._changed = asyncio.Event()
-        self._shelf = Shelf(world.cache, keep=world.cache_mode == "all")
+        self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
         for number, step in enumerate(plan.steps):
             if not isinstance(step, Put):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
 
+    def wind_down(self) -> None:
+        """Start nothing new; `run` returns when what is under way has ended."""
+        self.agenda.skip_rest()
+        self._changed.set()
+
     async def run(self) -> None:
+        """Run the plan to its end.
+
+        On cancel the steps under way are cancelled and awaited: their sinks take back or write down what they
+        had begun.
+        """
         await self._shelf.find_held({s.blob.digest: s.blob for s in self._plan.steps if isinstance(s, Copy)})
         async with self._tasks:
             while True:
@@ -168,8 +172,7 @@ class _Transfer:
         slots = _Slots(self._flight, step, largest=largest, reads=not on_shelf, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
-        if not on_shelf and self._wants_store(step.blob):
-            self._shelf.hold(step.blob, body, self._tasks)
+        if not on_shelf and self._wants_store(step.blob) and self._shelf.hold(step.blob, body, self._tasks):
             for ready in self._ready.values():
                 ready.warmed(digest)
         return slots, body

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from blobflow.engine.plan import Pair
 from blobflow.engine.report import Report
 from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
+from blobflow.engine.verify import Level
 from blobflow.errors import BlobflowError, ConnectionLost, Denied, NotFound, StorageError
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Reference
@@ -47,7 +49,7 @@ class Bench:
                 pairs.append(Pair(Reference("source", repository, tag), Reference(target, repository, tag)))
         return pairs
 
-    def world(self) -> World:
+    def world(self, **changes: Any) -> World:
         registries = {"source": self.source, **self.targets}
 
         async def sleep(seconds: float) -> None:
@@ -63,6 +65,7 @@ class Bench:
             limits=lambda host: Limits(blobs=4),
             sleep=sleep,
             random=lambda: 0.5,
+            **changes,
         )
 
     async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
@@ -267,3 +270,111 @@ async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path)
     other.close()
     assert {image.status for image in report.images} == {"present"}
     assert {call for call, _ in target.calls} == {"resolve"}
+
+
+async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_target(bench: Bench) -> None:
+    targets = [bench.target("one"), bench.target("two")]
+    largest = max(len(content) for content in bench.sample.blobs.values())
+    report = await Run(bench.pairs).go(bench.world(shelf_bytes=largest))
+    assert report.ok
+    for target in targets:
+        bench.assert_whole(target)
+    reads = [n for (call, _), n in bench.source.calls.items() if call == "open"]
+    assert max(reads) == 2
+    assert sum(reads) < 2 * len(bench.blobs())
+
+
+async def test_verify_roots_asks_once_an_image_that_was_put(bench: Bench) -> None:
+    target = bench.target()
+    await bench.mirror()
+    assert target.count("resolve") == 8
+    bench.forget_calls()
+    await bench.mirror()
+    assert target.count("resolve") == 4
+
+
+async def test_a_tag_that_does_not_name_what_was_put_fails_its_image(bench: Bench) -> None:
+    target = bench.target()
+    pair = bench.pairs[0]
+    site = Site("target", pair.target.repository)
+
+    class Forgetful(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            return default if key == (site, pair.target.tag) else super().get(key, default)
+
+    target.tags = Forgetful()
+    report = await bench.mirror()
+    assert [image.status for image in report.images] == ["failed", "done", "done", "done"]
+    assert report.images[0].error.startswith("target: ")
+    root = target.manifests[site].keys() & {image.source_digest for image in report.images}
+    assert not any(bench.journal.put_recorded(site, digest, "all") for digest in root)
+
+
+@pytest.mark.parametrize("level", ["blobs", "content"])
+async def test_a_blob_that_vanished_below_a_manifest_is_repaired_by_a_closer_look(
+    bench: Bench, level: Level
+) -> None:
+    target = bench.target()
+    await bench.mirror()
+    site = Site("target", bench.pairs[0].target.repository)
+    vanished = next(iter(target.blobs[site]))
+    del target.blobs[site][vanished]
+    bench.forget_calls()
+    report = await bench.mirror(Policy(verify=level))
+    assert sorted(image.status for image in report.images) == ["done", "present", "present", "present"]
+    bench.assert_whole(target)
+    assert target.count("push") + target.count("mount") == 1
+
+
+@pytest.mark.parametrize("level", ["blobs", "content"])
+async def test_what_does_not_answer_after_the_transfer_fails_its_image(bench: Bench, level: Level) -> None:
+    target = bench.target()
+    site = Site("target", bench.pairs[0].target.repository)
+    vanished = [blob for blob in bench.blobs() if sum(blob in b for b in bench.source.blobs.values()) == 1]
+
+    def fault(call: str, where: Site, name: str) -> BlobflowError | None:
+        asks = call in ("has", "open") and where == site and name in vanished
+        return NotFound("blob unknown") if asks and name in target.blobs.get(site, ()) else None
+
+    target.fault = fault
+    report = await bench.mirror(Policy(verify=level))
+    failed = [image for image in report.images if image.status == "failed"]
+    assert [image.target for image in failed] == [str(bench.pairs[0].target)]
+    assert "blob" in failed[0].error
+
+
+async def test_verify_content_finds_a_wrong_byte(bench: Bench) -> None:
+    target = bench.target()
+    await bench.mirror()
+    site = Site("target", bench.pairs[0].target.repository)
+    digest, content = max(target.blobs[site].items(), key=lambda item: len(item[1]))
+    for held in target.blobs.values():
+        if digest in held:
+            held[digest] = bytes([content[0] ^ 1]) + content[1:]
+    report = await bench.mirror(Policy(verify="content"))
+    assert "failed" in {image.status for image in report.images}
+    assert all(digest in image.error for image in report.images if image.status == "failed")
+
+
+async def test_verify_content_reads_each_blob_back_once(bench: Bench) -> None:
+    target = bench.target()
+    report = await bench.mirror(Policy(verify="content"))
+    assert report.ok
+    assert target.count("open") == len(bench.blobs())
+
+
+async def test_a_tag_that_moved_during_the_run_is_reported(bench: Bench) -> None:
+    bench.target()
+    pair = bench.pairs[0]
+    site = Site("source", pair.source.repository)
+    other = next(d for d in bench.source.manifests[site] if d != bench.source.tags[site, pair.source.tag])
+
+    def fault(call: str, where: Site, name: str) -> BlobflowError | None:
+        if call == "open":
+            bench.source.tags[site, pair.source.tag] = other
+        return None
+
+    bench.source.fault = fault
+    report = await bench.mirror()
+    assert report.ok
+    assert [image.moved for image in report.images] == [other, "", "", ""]

@@ -1,0 +1,117 @@
+"""Verify: ask the targets whether what should be there is, after a run or on its own.
+
+    roots    the tag names the root: one small request an image
+    blobs    and everything below it answers: manifests are read and parsed, blobs are asked for
+    content  and every blob is read back whole and hashed: once a registry where several repositories have the
+             same blob, for there it is one file
+
+The target is asked and believed; the source only says which root it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from blobflow.content import SinkAt, SourceAt, Verifier
+from blobflow.engine.bodies import blame
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Pair, site_of
+from blobflow.engine.resolve import read_graph
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
+
+Level = Literal["roots", "blobs", "content"]
+
+
+class Verification:
+    """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
+
+    def __init__(self, source_at: SourceAt, sink_at: SinkAt, lane: Lane, *, read_at_once: int) -> None:
+        self._source_at = source_at
+        self._sink_at = sink_at
+        self._lane = lane
+        self._reads = asyncio.Semaphore(read_at_once)
+        self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
+
+    async def check(self, roots: Mapping[Pair, Descriptor], level: Level) -> dict[Pair, BlobflowError]:
+        """Check every pair's target against its root. Returns what is wrong; an absent pair is right."""
+        wrong: dict[Pair, BlobflowError] = {}
+
+        async def check(pair: Pair) -> None:
+            try:
+                with blame("target"):
+                    await self._check(pair, roots[pair], level)
+            except BlobflowError as error:
+                wrong[pair] = error
+
+        await self._lane.each(check, sorted(roots))
+        return wrong
+
+    async def _check(self, pair: Pair, root: Descriptor, level: Level) -> None:
+        target = pair.target
+        found = await self._sink_at(site_of(target)).resolve(target.tag or root.digest)
+        if found.digest != root.digest:
+            raise DigestMismatch(str(target), expected=root.digest, actual=found.digest)
+        if level == "roots":
+            return
+        pinned = Reference(target.host, target.repository, digest=root.digest)
+        read = await read_graph({pinned: root}, self._source_at, self._lane)
+        for error in read.failures.values():
+            error.side = "target"
+            raise error
+        for manifest in read.graph.closure(root.digest):
+            for blob in manifest.blobs:
+                await self._check_blob(pair, manifest, blob, level)
+
+    async def _check_blob(self, pair: Pair, manifest: Manifest, blob: Descriptor, level: Level) -> None:
+        site = site_of(pair.target)
+        key = (site.registry, blob.digest)
+        if level == "content" and key not in self._read_back:
+            self._read_back[key] = asyncio.create_task(self._read(pair, blob))
+            await self._read_back[key]
+        elif not await self._sink_at(site).has(blob):
+            raise NotFound(
+                f"{site} has no blob {blob.digest}, which manifest {manifest.descriptor.digest} names"
+            )
+        elif key in self._read_back:
+            await self._read_back[key]
+
+    async def _read(self, pair: Pair, blob: Descriptor) -> None:
+        """Read a blob back. A second of the same bytes at a registry waits for this one's answer."""
+        site = site_of(pair.target)
+        verifier = Verifier(blob, f"blob {blob.digest} at {site}")
+        async with self._reads, self._source_at(site).open(blob) as chunks:
+            async for chunk in chunks:
+                verifier.feed(chunk)
+        verifier.finish()
+
+
+async def moved_tags(
+    roots: Mapping[Reference, Descriptor], source_at: SourceAt, lane: Lane
+) -> dict[Reference, Digest | None]:
+    """Ask sources again what their tags name; returns those that name something else by now (None: nothing).
+
+    A source that can't be asked any more is not known to have moved.
+    """
+    moved: dict[Reference, Digest | None] = {}
+
+    async def ask(reference: Reference) -> None:
+        try:
+            found = (await source_at(site_of(reference)).resolve(reference.tag)).digest
+        except NotFound:
+            moved[reference] = None
+        except BlobflowError:
+            return
+        else:
+            if found != roots[reference].digest:
+                moved[reference] = found
+
+    await lane.each(ask, sorted(_by_tag(roots)))
+    return moved
+
+
+def _by_tag(roots: Iterable[Reference]) -> list[Reference]:
+    """References that a tag alone names: a digest can't move."""
+    return [reference for reference in roots if reference.tag and not reference.digest]
