@@ -200,8 +200,8 @@ Sleep = Callable[[float], Awaitable[None]]
 class Verifier:
     """Hashes and counts bytes as they pass, and says at the last one whether they are the blob. Sans-IO.
 
-    Feed every chunk in order; `feed` returns only if the chunk may be passed on, so withholding the last block
-    is built in: the chunk that completes the size is released only when the digest has matched.
+    Feed every chunk in order; `feed` returns only if the chunk may be passed on, so withholding the last
+    block is built in: the chunk that completes the size is released only when the digest has matched.
     """
 
     __slots__ = ("_blob", "_hasher", "_what", "received")

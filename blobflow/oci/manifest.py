@@ -69,7 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers that the registry itself must hold: layers with `urls` are left where they are."""
+        """Config and layers that the registry itself must hold; layers with `urls` stay where they are."""
         own = (
             layer for layer in self.layers if not (layer.urls or media.is_nondistributable(layer.media_type))
         )

@@ -6,7 +6,7 @@ import msgspec
 
 from blobflow.errors import UsageError
 
-# Implied variants: linux/arm64 is linux/arm64/v8, linux/arm is linux/arm/v7 (containerd's platforms.Normalize).
+# Implied variants, as in containerd: linux/arm64 is linux/arm64/v8, linux/arm is linux/arm/v7.
 _IMPLIED_VARIANT = {"arm64": "v8", "arm": "v7"}
 _ALIASES = {
     "x86_64": ("amd64", None),

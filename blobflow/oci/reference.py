@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+
 import msgspec
 
 from blobflow.errors import InvalidDigest, InvalidReference
