@@ -1,0 +1,121 @@
+"""The ladder: which forms of upload are tried, and what is learnt of a host."""
+
+from __future__ import annotations
+
+import pytest
+
+from blobflow.content import NullJournal
+from blobflow.transports.registry.profiles import (
+    DEFAULT,
+    MIB,
+    UNPROVEN_SINGLE,
+    Learnt,
+    Profile,
+    Rung,
+    ladder,
+    profile_of,
+)
+
+
+class Notes(NullJournal):
+    """A journal that keeps notes, and nothing else."""
+
+    def __init__(self) -> None:
+        self.notes: dict[tuple[str, str], str] = {}
+
+    def note(self, origin: str, key: str) -> str | None:
+        return self.notes.get((origin, key))
+
+    def record_note(self, origin: str, key: str, value: str) -> None:
+        self.notes[origin, key] = value
+
+
+def learnt(taken: tuple[Rung, ...] = (), **refused: int) -> Learnt:
+    made = Learnt(Notes(), "r")
+    for rung in taken:
+        made.taken(rung)
+    for name, size in refused.items():
+        rungs: dict[str, Rung] = {"single": "single", "stream": "stream", "chunked": "chunked"}
+        made.refused(rungs[name], size)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("docker.io", "hub"),
+        ("ghcr.io", "ghcr"),
+        ("gcr.io", "gar"),
+        ("eu.gcr.io", "gar"),
+        ("europe-docker.pkg.dev", "gar"),
+        ("1234.dkr.ecr.eu-west-1.amazonaws.com", "ecr"),
+        ("1234.dkr.ecr.cn-north-1.amazonaws.com.cn", "ecr"),
+        ("public.ecr.aws", "ecr"),
+        ("team.azurecr.io", "acr"),
+        ("team.azurecr.io:443", "acr"),
+        ("quay.io", "quay"),
+        ("team.jfrog.io", "artifactory"),
+        ("127.0.0.1:5000", "default"),
+        ("[::1]:5000", "default"),
+        ("notgcr.io", "default"),
+        ("ghcr.io.evil.example", "default"),
+    ],
+)
+def test_known_hosts_have_their_profile(host: str, name: str) -> None:
+    assert profile_of(host).name == name
+
+
+@pytest.mark.parametrize(
+    ("size", "known", "rungs"),
+    [
+        (0, learnt(), ["single", "stream"]),
+        (1, learnt(), ["single", "stream", "chunked"]),
+        (UNPROVEN_SINGLE, learnt(), ["single", "stream", "chunked"]),
+        (UNPROVEN_SINGLE + 1, learnt(), ["stream", "chunked", "single"]),
+        (UNPROVEN_SINGLE + 1, learnt(("single",)), ["single", "stream", "chunked"]),
+        (10**12, learnt(("single",)), ["single", "stream", "chunked"]),
+        (25 * MIB, learnt(("single",), single=20 * MIB), ["stream", "chunked"]),
+        (19 * MIB, learnt(("single",), single=20 * MIB), ["single", "stream", "chunked"]),
+        (5, learnt(single=1, stream=1), ["chunked"]),
+        (5, learnt(single=1, stream=1, chunked=1), ["single", "stream", "chunked"]),
+    ],
+)
+def test_the_default_ladder_by_size_and_by_what_is_known(size: int, known: Learnt, rungs: list[Rung]) -> None:
+    assert list(ladder(size, DEFAULT, known)) == rungs
+
+
+def test_a_bounded_profile_stays_bounded_when_its_form_worked() -> None:
+    profile = Profile("p", single_bytes=10, bounded=True)
+    assert ladder(11, profile, learnt(("single",)))[0] == "stream"
+
+
+def test_a_profile_s_forms_are_the_only_ones() -> None:
+    assert ladder(5, Profile("p", ("stream",)), learnt(("single",))) == ("stream",)
+
+
+def test_what_was_learnt_is_there_for_the_next_run_and_only_for_its_host() -> None:
+    notes = Notes()
+    first = Learnt(notes, "a")
+    first.taken("single")
+    first.refused("stream", 70)
+    first.refused("stream", 90)
+    again, other = Learnt(notes, "a"), Learnt(notes, "b")
+    assert again.has_taken("single") and again.refused_from("stream") == 70
+    assert not other.has_taken("single") and other.refused_from("stream") > 10**15
+
+
+def test_a_broken_connection_is_remembered_for_this_run_only_and_not_of_a_form_that_works() -> None:
+    notes = Notes()
+    first = Learnt(notes, "a")
+    first.broke("single", 50)
+    assert first.refused_from("single") == 50
+    assert notes.notes == {}
+    proven = learnt(("single",))
+    proven.broke("single", 50)
+    assert proven.refused_from("single") > 10**15
+
+
+def test_a_note_that_makes_no_sense_is_no_note() -> None:
+    notes = Notes()
+    notes.record_note("a", "upload.single.refused", "often")
+    assert Learnt(notes, "a").refused_from("single") > 10**15
