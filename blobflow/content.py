@@ -154,6 +154,17 @@ class Cache(Protocol):
         ...
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """An upload session that was left open, to be gone on with.
+
+    `offset` in bytes is what the registry confirmed; `form` names how the bytes were being sent.
+    """
+
+    url: str
+    offset: int
+    form: str
+
+
 class Journal(Protocol):
     """What must outlive the process. Every call is short and synchronous; losing all of it is never wrong,
     only slower."""
@@ -172,6 +183,14 @@ class Journal(Protocol):
 
     def record_note(self, origin: str, key: str, value: str) -> None: ...
 
+    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+        """The session that an earlier push of this blob left open."""
+        ...
+
+    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None: ...
+
+    def forget_upload(self, origin: str, repository: str, digest: Digest) -> None: ...
+
 
 class NullJournal:
     """Remembers nothing; for a run that must leave no trace."""
@@ -189,6 +208,15 @@ class NullJournal:
         return None
 
     def record_note(self, origin: str, key: str, value: str) -> None:
+        return None
+
+    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+        return None
+
+    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None:
+        return None
+
+    def forget_upload(self, origin: str, repository: str, digest: Digest) -> None:
         return None
 
 

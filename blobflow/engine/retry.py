@@ -1,29 +1,54 @@
 """Retrying a body: what, how often, how long between. Pure.
 
 Requests without a body are retried inside the transport. A body is retried here, through its `Body`, which
-reads again; whether an error may be mended by that is the error's own `retryable`, plus one row:
-a digest that did not match gets a single second try, because a flipped bit heals and a wrong blob does not.
+reads again from wherever that is possible. The table:
+
+    failure                                            tries
+    a connection lost after it had moved FRUITFUL      MOST, with hardly a pause: a line that breaks now and
+      bytes                                            then gets through in the end
+    any other error that says it is retryable          ATTEMPTS in a row
+    a digest that did not match                        2: a flipped bit heals, a wrong blob does not
+    anything else                                      1
+
+There is no limit on the time in all: progress has a timeout, in the transport.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from blobflow.errors import BlobflowError, DigestMismatch, Throttled, Unavailable
+import msgspec
+
+from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, Throttled, Unavailable
 
 ATTEMPTS = 5
+# A line that drops every 12 MB, and a registry that forgets broken uploads, take some 500 tries for 75 MB.
+MOST = 1000
+FRUITFUL = 1024 * 1024  # bytes
 FIRST_DELAY = 0.25  # seconds; a restarted registry or a reset connection is back in less
 LONGEST_DELAY = 30.0  # seconds
 
 
-def delay_before_retry(error: BlobflowError, attempt: int, random: Callable[[], float]) -> float | None:
-    """Seconds to wait after the `attempt`-th failure (1, 2, …); None: give up.
+class Tries(msgspec.Struct, frozen=True):
+    """How often something was tried: `made` in all, `fruitless` since the last that moved something."""
+
+    made: int = 0
+    fruitless: int = 0
+
+    def after(self, error: BlobflowError) -> Tries:
+        """One more try, which failed."""
+        fruitful = isinstance(error, ConnectionLost) and error.received >= FRUITFUL
+        return Tries(self.made + 1, 0 if fruitful else self.fruitless + 1)
+
+
+def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], float]) -> float | None:
+    """Seconds to wait after a failure; None: give up. `tries` includes the one that failed.
 
     Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
     """
     allowed = 2 if isinstance(error, DigestMismatch) else ATTEMPTS if error.retryable else 1
-    if attempt >= allowed:
+    if tries.fruitless >= allowed or tries.made >= MOST:
         return None
-    ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (attempt - 1))
+    ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (tries.fruitless - 1))
     asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
     return max(asked or 0.0, ceiling * (0.5 + random() / 2))

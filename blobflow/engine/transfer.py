@@ -18,7 +18,7 @@ from blobflow.content import Body, Cache, Journal, SinkAt, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import counted, source_body
 from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
-from blobflow.engine.retry import delay_before_retry
+from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
 from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
@@ -225,22 +225,22 @@ class Transfer:
 
     async def _push(self, number: int, step: Copy, body: Body) -> bool:
         """Push a blob, trying again what may be mended by that."""
-        attempt = 1
+        tries = Tries()
         while True:
             try:
                 await self._push_once(number, step, body)
                 return True
             except BlobflowError as error:
-                error.attempts = attempt
-                delay = delay_before_retry(error, attempt, self._world.random)
+                tries = tries.after(error)
+                error.attempts = max(error.attempts, tries.made)
+                delay = delay_before_retry(error, tries, self._world.random)
                 if delay is None:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
-                self._world.observe(Retrying(what, str(error), attempt, delay))
+                self._world.observe(Retrying(what, str(error), tries.made, delay))
             await self._world.sleep(delay)
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)
-            attempt += 1
 
     async def _push_once(self, number: int, step: Copy, body: Body) -> None:
         active = self._world.meter.active

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import Site, Upload
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
@@ -19,6 +19,7 @@ from blobflow.transports.store.layout import storage_error
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)
+UPLOAD = Upload(url="https://host/u?x=1", offset=7, form="chunked")
 OTHER = digest_of(b"other")
 
 
@@ -250,7 +251,7 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     journal.record_put(site, DIGEST, "linux/amd64")
     journal.record_note("https://host", "upload", "put")
     journal.record_note("https://host", "upload", "patch")
-    journal.record_upload("https://host", "a/b", DIGEST, url="https://host/u?x=1", offset=7, form="ranged")
+    journal.record_upload("https://host", "a/b", DIGEST, UPLOAD)
     journal.record_location(elsewhere, DIGEST)
     journal.record_location(site, DIGEST)
     store.close()
@@ -262,9 +263,7 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     assert not journal.put_recorded(elsewhere, DIGEST, "linux/amd64")
     assert journal.note("https://host", "upload") == "patch"
     assert journal.note("https://host", "sparse") is None
-    upload = journal.upload("https://host", "a/b", DIGEST)
-    assert upload is not None
-    assert (upload.url, upload.offset, upload.form) == ("https://host/u?x=1", 7, "ranged")
+    assert journal.upload("https://host", "a/b", DIGEST) == UPLOAD
     assert journal.locations("host:5000", DIGEST) == [site, elsewhere]
     journal.forget_put(site, DIGEST)
     journal.forget_upload("https://host", "a/b", DIGEST)

@@ -52,9 +52,9 @@ Several processes share a store: sqlite's locks order their writes, the partials
 leases keep each other's content alive.
 """
 
-from blobflow.transports.store.journal import StoreJournal, Upload
+from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Store", "StoreCache", "StoreJournal", "Upload", "Writer"]
+__all__ = ["Store", "StoreCache", "StoreJournal", "Writer"]

@@ -7,26 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from blobflow.content import Site
+from blobflow.content import Site, Upload
 from blobflow.errors import StorageError
 from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import now
-
-
-class Upload(msgspec.Struct, frozen=True):
-    """An upload session that was left open: where it is, and how many bytes of it the registry confirmed.
-
-    `form` names the rung of the upload ladder that it was begun with; `updated` is in Unix seconds.
-    """
-
-    url: str
-    offset: int
-    form: str
-    updated: int
 
 
 class StoreJournal:
@@ -109,27 +95,25 @@ class StoreJournal:
     def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         """The session in which this blob was being uploaded there, if one was left open."""
         row = self._first(
-            'SELECT url, "offset", form, updated FROM uploads '
+            'SELECT url, "offset", form FROM uploads '
             "WHERE origin = ? AND repository = ? AND digest = ?",
             origin,
             repository,
             digest,
         )
-        return None if row is None else Upload(url=row[0], offset=row[1], form=row[2], updated=row[3])
+        return None if row is None else Upload(url=row[0], offset=row[1], form=row[2])
 
-    def record_upload(
-        self, origin: str, repository: str, digest: Digest, *, url: str, offset: int, form: str
-    ) -> None:
-        """The registry has confirmed `offset` bytes; `url` is the newest Location."""
+    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None:
+        """The registry has confirmed `upload.offset` bytes; `upload.url` is the newest Location."""
         self._record(
             'INSERT OR REPLACE INTO uploads(origin, repository, digest, url, "offset", form, updated) '
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             origin,
             repository,
             digest,
-            url,
-            offset,
-            form,
+            upload.url,
+            upload.offset,
+            upload.form,
             now(),
         )
 

@@ -1,0 +1,70 @@
+"""The retry table of bodies."""
+
+from __future__ import annotations
+
+import pytest
+
+from blobflow.engine.retry import ATTEMPTS, FRUITFUL, LONGEST_DELAY, MOST, Tries, delay_before_retry
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    Denied,
+    DigestMismatch,
+    NotFound,
+    StorageError,
+    Throttled,
+    TimedOut,
+    Unavailable,
+)
+
+
+def tries_of(error: BlobflowError) -> int:
+    """How often something that always fails with `error` is tried."""
+    tries = Tries()
+    while True:
+        tries = tries.after(error)
+        if delay_before_retry(error, tries, lambda: 0.5) is None:
+            return tries.made
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (ConnectFailed("x"), ATTEMPTS),
+        (TimedOut("x"), ATTEMPTS),
+        (ConnectionLost("x", received=FRUITFUL - 1), ATTEMPTS),
+        (ConnectionLost("x", received=FRUITFUL), MOST),
+        (Throttled("x"), ATTEMPTS),
+        (Unavailable("x"), ATTEMPTS),
+        (DigestMismatch("x", expected="a", actual="b"), 2),
+        (NotFound("x"), 1),
+        (Denied("x"), 1),
+        (StorageError("x"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BlobflowError) else str(value),
+)
+def test_how_often_each_failure_is_tried(error: BlobflowError, tries: int) -> None:
+    assert tries_of(error) == tries
+
+
+def test_a_fruitful_try_forgives_the_fruitless_before_it() -> None:
+    tries = Tries()
+    for _ in range(ATTEMPTS - 1):
+        tries = tries.after(ConnectFailed("x"))
+    tries = tries.after(ConnectionLost("x", received=FRUITFUL))
+    assert tries == Tries(made=ATTEMPTS, fruitless=0)
+
+
+def test_delays_grow_have_jitter_and_an_end() -> None:
+    error = TimedOut("x")
+    low = [delay_before_retry(error, Tries(n, n), lambda: 0.0) for n in range(1, ATTEMPTS)]
+    high = [delay_before_retry(error, Tries(n, n), lambda: 1.0) for n in range(1, ATTEMPTS)]
+    assert low == [0.125, 0.25, 0.5, 1.0]
+    assert high == [0.25, 0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("error", [Throttled("x", retry_after=7.5), Unavailable("x", retry_after=7.5)])
+def test_the_registrys_retry_after_is_kept(error: BlobflowError) -> None:
+    assert delay_before_retry(error, Tries(1, 1), lambda: 0.0) == 7.5
+    assert LONGEST_DELAY > 7.5
