@@ -14,6 +14,7 @@ from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Look, Run, policy_of, settings_of
+from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
 from blobflow.engine.flow import Run as Flow
@@ -63,6 +64,8 @@ async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run, list_failure
     hosts = len({pair.target.host for pair in pairs})
     async with display(link.look, meter, hosts=hosts) as show:
         flow = Flow(pairs, policy_of(run), observe=show, meter=meter)
+        ending = ENDING.get()
+        ending.wind_down, ending.grace = flow.wind_down, run.grace
         ended: BaseException | None = None
         try:
             await mirror(pairs, settings_of(link, run), observer=show, meter=meter, run=flow)

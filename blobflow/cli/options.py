@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 # Blobs in flight a host: enough to fill a long path; registries begin to throttle above a few dozen.
 _CONCURRENCY = 8
+# What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
+_GRACE = 25.0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -53,6 +55,7 @@ class Run(msgspec.Struct, frozen=True):
     trust_root: bool = False
     concurrency: int = _CONCURRENCY
     report: Path | None = None
+    grace: float = _GRACE
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -161,6 +164,14 @@ run_options = _gathered(
         help="Blobs in flight a host.",
     ),
     click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
+    click.option(
+        "--grace",
+        type=click.FloatRange(min=0),
+        default=_GRACE,
+        metavar="SECONDS",
+        show_default=True,
+        help="How long blobs in flight may still take after SIGTERM.",
+    ),
 )
 
 selection_options = _gathered(

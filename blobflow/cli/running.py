@@ -1,7 +1,8 @@
 """One event loop a process, and the signals that end it.
 
-The first Ctrl-C, and SIGTERM, cancel the work: it takes back or writes down what it began, and the report is
-still written. A second one ends the process at once.
+Ctrl-C      cancels the work: it takes back or writes down what it began, and the report is still written
+SIGTERM     the same, but what is under way may end first, for so many seconds: nothing new is started
+a second    ends the process at once
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -33,31 +35,59 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
             raise KeyboardInterrupt from None
 
 
+class Ending:
+    """How the work of this process wants to end. `asked`: a signal asked for it.
+
+    `wind_down` is called on SIGTERM, starts nothing new and says whether anything is under way; the work then
+    has `grace` seconds to end by itself before it is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.winding_down = False
+        self.wind_down: Callable[[], bool] = lambda: False
+        self.grace = 0.0
+
+    def begin(self, number: int, task: asyncio.Task[Any]) -> None:
+        """The first signal came. On the loop's thread."""
+        if number == signal.SIGTERM and self.grace and self.wind_down():
+            self.winding_down = True
+            asyncio.get_running_loop().call_later(self.grace, task.cancel)
+        else:
+            task.cancel()
+
+
+ENDING: ContextVar[Ending] = ContextVar("ending")
+
+
 async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.current_task()
     assert task is not None
-    with _signals_cancel(task):
-        return await work
+    ending = Ending()
+    ENDING.set(ending)
+    with _signals_end(task, ending):
+        result = await work
+    if ending.winding_down:
+        raise asyncio.CancelledError  # the work ended by itself, and yet before its time
+    return result
 
 
 @contextmanager
-def _signals_cancel(task: asyncio.Task[Any]) -> Iterator[None]:
-    """While inside, the first signal cancels `task` and the second ends the process.
+def _signals_end(task: asyncio.Task[Any], ending: Ending) -> Iterator[None]:
+    """While inside, the first signal begins the end and the second ends the process.
 
     Plain signal handlers, not the loop's: they run also while the loop is busy. Outside the main thread
     Python takes no handlers, and whoever runs us there has another way to stop.
     """
     loop = asyncio.get_running_loop()
-    asked = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if ending.asked:
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
             os._exit(INTERRUPTED)
-        asked = True
-        loop.call_soon_threadsafe(task.cancel)
+        ending.asked = True
+        loop.call_soon_threadsafe(ending.begin, number, task)
 
     try:
         before = {number: signal.signal(number, on_signal) for number in _ENDING}

@@ -260,6 +260,24 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
     assert {image.error for image in report.images} == {full.message}
 
 
+async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(bench: Bench) -> None:
+    target = bench.target()
+    run = Run(bench.pairs)
+
+    def fault(call: str, site: Site, name: str) -> BlobflowError | None:
+        if call == "push" and target.count("push") == 1:
+            assert run.wind_down()
+        return None
+
+    target.fault = fault
+    assert not run.wind_down()
+    report = await run.go(bench.world())
+    assert 1 <= target.count("push") <= 4
+    assert report.totals.blobs_copied == target.count("push")
+    assert {image.status for image in report.images} == {"skipped"}
+    assert target.tags == {}
+
+
 async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path) -> None:
     target = bench.target()
     await bench.mirror()

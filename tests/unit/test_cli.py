@@ -371,6 +371,41 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
     assert (out, process.returncode) == ("", 130)
 
 
+WINDING = """
+import asyncio
+from blobflow.cli.running import ENDING, run
+
+async def work():
+    over = asyncio.Event()
+    ending = ENDING.get()
+    ending.grace = 60.0
+
+    def wind_down():
+        over.set()
+        return True
+
+    ending.wind_down = wind_down
+    print("ready", flush=True)
+    await over.wait()
+    print("ended by itself", flush=True)
+
+try:
+    run(work())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    raise SystemExit(130)
+"""
+
+
+def test_sigterm_lets_what_is_under_way_end_and_is_an_interruption_all_the_same() -> None:
+    process = subprocess.Popen([sys.executable, "-c", WINDING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=BOUND)
+    assert (out, process.returncode) == ("ended by itself\ninterrupted\n", 130)
+
+
 def test_signals_are_as_before_after_a_run() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
