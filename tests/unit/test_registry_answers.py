@@ -17,7 +17,7 @@ from blobflow.errors import (
     Unauthorized,
     Unavailable,
 )
-from blobflow.transports.registry.answers import clean, error_of, retry_after, warning_of, words_of
+from blobflow.transports.registry.answers import clean, error_of, number_of, retry_after, warning_of, words_of
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -122,6 +122,23 @@ def test_only_warnings_of_code_299_are_told_and_cleaned() -> None:
     assert warning_of('299 - "going \\"away\\" \x1b[0m soon"') == 'going "away"  [0m soon'
     assert warning_of('199 - "x"') == ""
     assert warning_of("299") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("0", 0),
+        ("17", 17),
+        (None, None),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("٣", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_a_count_of_bytes_is_a_count_or_nothing(value: str | None, number: int | None) -> None:
+    assert number_of(value) == number
 
 
 @given(st.binary(max_size=300), st.text(max_size=30))

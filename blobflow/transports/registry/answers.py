@@ -21,6 +21,12 @@ MAX_WORDS = 300
 # Codes with which a registry that refuses a manifest says that children are not there (a sparse index, a
 # blob that was collected). Registries disagree on status (400, 404, 422) and code, so the method decides.
 _MISSING_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound], str]] = {
+    401: (Unauthorized, "{host} wants a valid login for {asked}{tail}; check the credentials for {host}"),
+    403: (Denied, "{host} denies {asked}{tail}; check what the login may do"),
+    404: (NotFound, "{host} has no {asked}{tail}"),
+}
+_PASSING = frozenset({408, 425})  # below 500, but time mends them
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 # C0, DEL, C1, and the marks that reorder or hide text on a terminal.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
@@ -85,6 +91,11 @@ def retry_after(value: str | None, now: float) -> float | None:
     return max(0.0, at - now)
 
 
+def number_of(value: str | None) -> int | None:
+    """A header that is a count of bytes; None where it is none, or none that a size could have."""
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None
+
+
 def warning_of(value: str) -> str:
     """The text of a `Warning: 299 - "…"` header (distribution-spec, "Warnings"); "" for any other."""
     match = re.match(r'299 [^ ]+ "((?:[^"\\]|\\.)*)"', value[:1000])
@@ -102,56 +113,33 @@ def error_of(
     """The error that `status` means when `host` was asked for `asked` ("manifest app:1")."""
     said = words_of(body, headers.get("Content-Type", ""))
     tail = _tail(said)
-    code, detail = said.code, said.text
     if method == "PUT" and 400 <= status < 500 and said.code in _MISSING_CODES:
         return Rejected(
             f"{host} refused {asked}: it lacks {_listed(said.digests)}{tail}",
             missing=said.digests,
             status=status,
-            code=code,
-            detail=detail,
+            code=said.code,
+            detail=said.text,
         )
+    if (row := _SENTENCES.get(status)) is not None:
+        kind, sentence = row
+        said_so = sentence.format(host=host, asked=asked, tail=tail)
+        return kind(said_so, status=status, code=said.code, detail=said.text)
     wish = retry_after(headers.get("Retry-After"), time.time())
-    match status:
-        case 401:
-            return Unauthorized(
-                f"{host} wants a valid login for {asked}{tail}; check the credentials for {host}",
-                status=status,
-                code=code,
-                detail=detail,
-            )
-        case 403:
-            return Denied(
-                f"{host} denies {asked}{tail}; check what the login may do",
-                status=status,
-                code=code,
-                detail=detail,
-            )
-        case 404:
-            return NotFound(f"{host} has no {asked}{tail}", status=status, code=code, detail=detail)
-        case 429:
-            note = f", to be repeated in {wish:.0f} s" if wish else ""
-            return Throttled(f"{host} wants fewer requests ({asked}{note}){tail}", retry_after=wish)
-        case 408 | 425:
-            return Unavailable(
-                f"{host} gave up waiting for {asked} ({status}){tail}",
-                retry_after=wish,
-                status=status,
-                code=code,
-                detail=detail,
-            )
-        case _ if status >= 500 and status != 501:
-            return Unavailable(
-                f"{host} failed with {status} on {asked}{tail}",
-                retry_after=wish,
-                status=status,
-                code=code,
-                detail=detail,
-            )
-        case _:
-            return Rejected(
-                f"{host} refused {asked} with {status}{tail}", status=status, code=code, detail=detail
-            )
+    if status == 429:
+        note = f", to be repeated in {wish:.0f} s" if wish else ""
+        return Throttled(f"{host} wants fewer requests ({asked}{note}){tail}", retry_after=wish)
+    if status in _PASSING or (status >= 500 and status != 501):
+        return Unavailable(
+            f"{host} failed with {status} on {asked}{tail}",
+            retry_after=wish,
+            status=status,
+            code=said.code,
+            detail=said.text,
+        )
+    return Rejected(
+        f"{host} refused {asked} with {status}{tail}", status=status, code=said.code, detail=said.text
+    )
 
 
 def _tail(said: Words) -> str:

@@ -90,12 +90,12 @@ async def find_credentials(config: DockerConfig, host: str, run: Runner | None =
     key = DOCKER_HUB_KEY if host == DOCKER_HUB else host
     for named, helper in (config.cred_helpers or {}).items():
         if _host_of(named) == host:
-            return await _ask_helper(helper, key, run)
+            return await _ask_program(helper, key, run)
     for named, entry in (config.auths or {}).items():
         if _host_of(named) == host and (found := _from_entry(entry, named)):
             return found
     if config.creds_store:
-        return await _ask_helper(config.creds_store, key, run)
+        return await _ask_program(config.creds_store, key, run)
     return None
 
 
@@ -125,7 +125,7 @@ def _from_entry(entry: _Auth, key: str) -> Credentials | None:
     return Credentials(username=username, password=password) if username or password else None
 
 
-async def _ask_helper(helper: str, key: str, run: Runner) -> Credentials | None:
+async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None:
     if not _HELPER_NAME.match(helper):
         raise InvalidConfig(f"docker's config.json names the credential helper {helper[:80]!r}")
     program = f"docker-credential-{helper}"

@@ -40,6 +40,7 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.transports.registry.answers import number_of
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes, push_scopes
 
@@ -80,8 +81,7 @@ class Repository:
             raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
         if media_type not in media.MANIFESTS:
             return await self._resolve_by_reading(name, pinned)
-        size = answer.headers.get("Content-Length", "")
-        return Descriptor(media_type, digest, int(size) if size.isascii() and size.isdigit() else 0)
+        return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
@@ -145,8 +145,8 @@ class Repository:
             answer = await self._session.ask(request)
         except NotFound:
             return False
-        length = answer.headers.get("Content-Length", "")
-        return not (content.size and length.isdigit()) or int(length) == content.size
+        length = number_of(answer.headers.get("Content-Length"))
+        return not content.size or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""

@@ -31,6 +31,7 @@ from blobflow.errors import (
     Unauthorized,
 )
 from blobflow.oci import Descriptor, Digest
+from blobflow.transports.registry.answers import number_of
 from blobflow.transports.registry.feed import Cut, Feed
 from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
@@ -164,9 +165,8 @@ class Uploads:
         return self._ticket(repository, answer)
 
     def _ticket(self, repository: str, answer: Answer, *, kept: bool = False) -> Ticket:
-        floor = answer.headers.get("OCI-Chunk-Min-Length", "")
-        chunk_floor = min(int(floor), MAX_CHUNK) if floor.isascii() and floor.isdigit() else 0
-        return Ticket(repository, self._location(answer, repository), chunk_floor, kept=kept)
+        floor = min(number_of(answer.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
+        return Ticket(repository, self._location(answer, repository), floor, kept=kept)
 
     def _location(self, answer: Answer, repository: str) -> URL:
         location = answer.headers.get("Location")
