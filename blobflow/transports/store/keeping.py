@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterable
 from pathlib import Path
@@ -18,10 +17,11 @@ import msgspec
 
 from blobflow.errors import IntegrityError, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
+from blobflow.oci.digest import encoded_of
 from blobflow.oci.media import MANIFESTS
 from blobflow.transports.store.layout import Layout, translated
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import now, open_partial
+from blobflow.transports.store.writer import now, remove_partial
 
 # A partial that nobody writes stays this long for a later run to go on with.
 PARTIAL_SECONDS = 24 * 3600
@@ -150,6 +150,38 @@ async def gc(store: Store, max_bytes: int | None = None) -> Swept:
     )
 
 
+def rm(store: Store, digests: Collection[Digest]) -> list[Held]:
+    """Remove blobs, all of them or none; returns what went.
+
+    Raises StorageError if one of them is not held, is in use, or is kept for a tag that is served from here.
+    """
+    store.state.check_writable()
+    held = {blob.digest: blob for blob in ls(store)}
+    wanted = list(dict.fromkeys(digests))
+    with store.state.transaction():
+        leased = store.leases.living()
+        for digest in wanted:
+            if digest not in held:
+                raise StorageError(f"blob {digest} is not in the store {store.root}")
+            if digest in leased:
+                raise StorageError(
+                    f"blob {digest} is in use by a running blobflow; try again when it is done"
+                )
+            if held[digest].kept:
+                raise StorageError(
+                    f"blob {digest} is needed by a tag of the registry served from {store.root}, or was "
+                    "pushed there just now; delete the tag first"
+                )
+        for digest in wanted:
+            _remove(store, digest)
+    return [held[digest] for digest in wanted]
+
+
+def _remove(store: Store, digest: Digest) -> None:
+    store.drop(digest)
+    store.state.write("DELETE FROM members WHERE registry = '' AND digest = ?", digest)
+
+
 def _evict(store: Store, victims: Iterable[Held]) -> list[Held]:
     """Remove blobs, but for those that somebody has taken a lease on, or used, since they were chosen."""
     evicted: list[Held] = []
@@ -159,8 +191,7 @@ def _evict(store: Store, victims: Iterable[Held]) -> list[Held]:
             row = store.state.row("SELECT used FROM blobs WHERE digest = ?", held.digest)
             if held.digest in leased or (row is not None and row[0] > held.used):
                 continue
-            store.drop(held.digest)
-            store.state.write("DELETE FROM members WHERE registry = '' AND digest = ?", held.digest)
+            _remove(store, held.digest)
             evicted.append(held)
     return evicted
 
@@ -202,21 +233,18 @@ def _file(path: Path) -> _File:
 
 
 def _sweep_partials(layout: Layout) -> list[_File]:
-    """Remove partials that nobody writes and nobody has gone on with for PARTIAL_SECONDS. In a thread."""
-    swept: list[_File] = []
-    for file in _partial_files(layout):
-        if now() - file.modified < PARTIAL_SECONDS:
-            continue
-        with translated("remove", file.path):
-            fd = open_partial(file.path, create=False)
-            if fd is None:
-                continue
-            try:
-                file.path.unlink(missing_ok=True)
-            finally:
-                os.close(fd)
-        swept.append(file)
-    return swept
+    """Remove partials that nobody writes, and nobody will go on with. In a thread.
+
+    These are those of blobs that are held by now, and those that were left alone for PARTIAL_SECONDS.
+    """
+    with translated("list", layout.blobs):
+        held = {encoded_of(digest) for digest in layout.held()}
+    return [
+        file
+        for file in _partial_files(layout)
+        if (now() - file.modified >= PARTIAL_SECONDS or file.path.name.partition(".")[0] in held)
+        and remove_partial(file.path)
+    ]
 
 
 def _kept(store: Store, added: dict[Digest, int]) -> set[Digest]:

@@ -67,15 +67,37 @@ class Parked:
         return None if writer is None or writer.ended else writer
 
 
+class Reader:
+    """One of those inside. `served`: it was given the blob's last byte. `second_try`: somebody inside before
+    it had left without having got its bytes where they should go."""
+
+    __slots__ = ("_growing", "second_try", "served")
+
+    def __init__(self, growing: Growing) -> None:
+        self._growing = growing
+        self.second_try = growing.unfinished > 0
+        self.served = False
+
+    @contextlib.asynccontextmanager
+    async def open(self, offset: int) -> AsyncIterator[Chunks]:
+        """The Body that it is given."""
+        async with contextlib.aclosing(self._growing.follow(offset, self)) as chunks:
+            yield chunks
+
+
 class Growing:
-    """One blob on its way in, and those who read it."""
+    """One blob on its way in, and those who read it.
+
+    `unfinished` counts those who left without having got it where it should go, less the second tries that
+    ended well: while it is not 0 the bytes stay, for whoever tries again.
+    """
 
     def __init__(
         self, store: Store, parked: Parked, blob: Descriptor, body: Body, *, keep: bool, observer: Observer
     ) -> None:
         self.blob = blob
         self.keep = keep
-        self.unfinished = False
+        self.unfinished = 0
         self.inside = 0
         self.error: BaseException | None = None
         self._store = store
@@ -94,22 +116,26 @@ class Growing:
     def joinable(self) -> bool:
         return self.error is None and not self._left.is_set()
 
-    def leave(self) -> None:
+    def enter(self) -> Reader:
+        """One more inside."""
+        self.inside += 1
+        return Reader(self)
+
+    def leave(self, reader: Reader, *, well: bool) -> None:
         """One of those inside goes; with the last of them it ends."""
         self.inside -= 1
+        if not well:
+            self.unfinished += 1
+        elif self.unfinished and reader.second_try and reader.served:
+            self.unfinished -= 1
         if self.inside:
             return
         self._left.set()
         if not self._verified:
             self.task.cancel()
 
-    @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[Chunks]:
-        """The Body that everyone inside is given."""
-        async with contextlib.aclosing(self._follow(offset)) as chunks:
-            yield chunks
-
-    async def _follow(self, offset: int) -> AsyncGenerator[Chunk, None]:
+    async def follow(self, offset: int, reader: Reader) -> AsyncGenerator[Chunk, None]:
+        """The bytes from `offset`, as they become visible; then the end, or the writer's error."""
         fd = -1
         try:
             while not (self._verified and offset >= self.blob.size):
@@ -125,6 +151,7 @@ class Growing:
                 if not chunk:
                     raise StorageError(f"the partial of blob {self.blob.digest} was cut short on disk")
                 offset += len(chunk)
+                reader.served = offset >= self.blob.size
                 yield chunk
         finally:
             if fd >= 0:
@@ -226,19 +253,22 @@ class Growing:
     async def _settle(self, writer: Writer) -> None:
         """Commit, or remove, or park for those who left without having got it all where it should go.
 
-        Readers have what they came for by now: a blob that can't be kept is only a warning.
+        Readers have what they came for by now: a blob that can't be kept is only a warning. What others left
+        of the blob before is of no more use, and goes as well.
         """
-        if not self.keep:
-            if self.unfinished:
-                self._parked.park(self.blob.digest, writer)
+        if self.keep:
+            try:
+                await writer.commit(self.blob.digest, self.blob.size)
+            except StorageError as error:
+                self._observer(Warned(f"blob {self.blob.digest} is not kept in the store: {error}"))
             else:
-                writer.abort()
-            return
-        try:
-            await writer.commit(self.blob.digest, self.blob.size)
-        except StorageError as error:
-            self._observer(Warned(f"blob {self.blob.digest} is not kept in the store: {error}"))
-        await self._left.wait()
+                self._store.sweep_partials(self.blob.digest)
+            await self._left.wait()
+        elif self.unfinished:
+            self._parked.park(self.blob.digest, writer)
+        else:
+            writer.abort()
+            self._store.sweep_partials(self.blob.digest)
 
     def _show(self, writer: Writer) -> None:
         visible = min(writer.flushed, max(0, self.blob.size - WITHHELD))
@@ -275,7 +305,8 @@ class StoreCache:
         The first one's `body` is read. A failed share is not retried: who enters again starts a new writer,
         which goes on where the failed one stopped. `keep` by anyone keeps. A blob that was held before is
         read from the store and stays. One that nobody keeps is removed when the last leaves, unless someone
-        left by an exception (a target that failed): then its bytes stay for whoever tries again.
+        left by an exception (a target that failed) and no second try ended well: then its bytes stay for
+        whoever tries again.
 
         Raises StorageError on entry when the lease can't be noted.
         """
@@ -285,20 +316,19 @@ class StoreCache:
             if growing is None:
                 yield self.body(blob)
                 return
+            reader, well = growing.enter(), False
             try:
-                yield growing.open
-            except BaseException:
-                growing.unfinished = True
-                raise
+                yield reader.open
+                well = True
             finally:
-                growing.leave()
+                growing.leave(reader, well=well)
                 if not growing.inside:
                     await asyncio.wait((growing.task,))
         finally:
             self._store.leases.release(lease)
 
     async def _join(self, blob: Descriptor, body: Body, keep: bool) -> Growing | None:
-        """Get inside; None if the blob is held already."""
+        """The blob's writer, to get inside of at once; None if the blob is held already."""
         while not await self.has(blob):
             growing = self._growing.get(blob.digest)
             if growing is not None and growing.error is None and not growing.joinable:
@@ -306,7 +336,6 @@ class StoreCache:
                 continue
             if growing is None or not growing.joinable:
                 growing = self._start(blob, body, keep)
-            growing.inside += 1
             growing.keep = growing.keep or keep
             return growing
         return None

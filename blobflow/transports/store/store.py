@@ -33,6 +33,7 @@ from blobflow.transports.store.writer import (
     now,
     open_partial,
     record_blob,
+    remove_partial,
     write_at_once,
 )
 
@@ -133,6 +134,15 @@ class Store:
                 continue
             return writer
         return None
+
+    def sweep_partials(self, digest: Digest) -> None:
+        """Remove what dead writers left of the digest, now that it has come in whole.
+
+        What can't be removed is left to gc.
+        """
+        for _, path in self._partials_of(digest):
+            with contextlib.suppress(StorageError):
+                remove_partial(path)
 
     def _partials_of(self, digest: Digest) -> list[tuple[int, Path]]:
         """The digest's partials with their sizes, the longest first."""

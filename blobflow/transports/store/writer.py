@@ -246,6 +246,19 @@ def open_partial(path: Path, *, create: bool) -> int | None:
     return None
 
 
+def remove_partial(path: Path) -> bool:
+    """Remove a partial unless a living writer has it; says whether it did. Raises StorageError."""
+    with translated("remove", path):
+        fd = open_partial(path, create=False)
+        if fd is None:
+            return False
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
+    return True
+
+
 def _is_still(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
