@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -45,7 +46,9 @@ class Fake:
 
 
 @asynccontextmanager
-async def fake(handler: Handler, *, host: str = "127.0.0.1", reads: bool = True) -> AsyncIterator[Fake]:
+async def fake(
+    handler: Handler, *, host: str = "127.0.0.1", reads: bool = True, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Fake]:
     """A server that gives every request to `handler`; `reads`: after its body has been read."""
 
     async def record(request: web.BaseRequest) -> web.StreamResponse:
@@ -55,7 +58,7 @@ async def fake(handler: Handler, *, host: str = "127.0.0.1", reads: bool = True)
 
     runner = web.ServerRunner(web.Server(record, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, host, 0)
+    site = web.TCPSite(runner, host, 0, ssl_context=tls)
     await site.start()
     name, port = runner.addresses[0][:2]
     server = Fake(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")

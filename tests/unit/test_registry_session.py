@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +25,7 @@ from blobflow.errors import (
     Unauthorized,
     UntrustedPeer,
 )
-from blobflow.events import Retrying, Traced, Warned
+from blobflow.events import Meter, Retrying, Traced, Warned
 from blobflow.transports.registry import Credentials, HostAccess, Registries
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
 from tools.faultyregistry import Fault, Hangup, LoseAnswer, RedirectTo, Status, journalling
@@ -229,9 +232,15 @@ async def test_a_host_that_refuses_is_one_sentence_after_some_tries() -> None:
     assert raised.value.attempts == 4
 
 
-async def test_a_name_that_is_none_is_one_sentence() -> None:
+async def test_a_name_that_is_none_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     async with world() as w:
-        with pytest.raises(ConnectFailed, match=r"can't connect to none\.invalid"):
+        with pytest.raises(
+            ConnectFailed, match=r"can't connect to none\.invalid: Name .* check the host's name"
+        ):
             await w.source("none.invalid").resolve("1")
 
 
@@ -269,13 +278,75 @@ async def test_a_wrong_content_length_of_an_error_does_not_hide_it() -> None:
 
 
 async def test_tls_to_a_plain_registry_is_a_sentence_that_says_what_to_do() -> None:
-    async with fake(answers(web.Response)) as server:
-        registries = Registries(lambda host: HostAccess(scheme="https"))
-        try:
-            with pytest.raises(UntrustedPeer, match=r"does not speak TLS .* --plain-http") as raised:
-                await registries.source(Site(server.host, "app")).resolve("1")
-        finally:
-            await registries.close()
+    async with fake(answers(web.Response)) as server, over_tls(True) as (r, _):
+        with pytest.raises(UntrustedPeer, match=r"does not speak TLS .* --plain-http") as raised:
+            await r.source(Site(server.host, "app")).resolve("1")
+    assert raised.value.attempts == 1
+
+
+@asynccontextmanager
+async def over_tls(tls: ssl.SSLContext | bool) -> AsyncIterator[tuple[Registries, Meter]]:
+    meter = Meter()
+    registries = Registries(lambda host: HostAccess(scheme="https", tls=tls), meter=meter)
+    try:
+        yield registries, meter
+    finally:
+        await registries.close()
+
+
+async def test_a_host_that_need_not_be_trusted_may_speak_no_tls_and_is_found_out_once() -> None:
+    async with fake(answers(lambda: web.Response(headers=HERE))) as server, over_tls(False) as (r, meter):
+        source = r.source(Site(server.host, "app"))
+        assert await asyncio.gather(*(source.has(BLOB) for _ in range(3))) == [True] * 3
+        await r.sink(Site(server.host, "b")).mount(BLOB, Site(server.host, "a"))
+        assert meter.requests == len(server.seen)  # a handshake that failed is no request
+    assert server.asked()[0] == "GET /v2/"
+    assert server.asked("GET") == ["/v2/"]
+    assert len(server.seen) == 5
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's context with a certificate that nobody has signed but itself."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ),
+            *("-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+async def test_a_certificate_is_trusted_by_its_ca_or_not_at_all_or_refused_by_a_sentence(
+    tmp_path: Path,
+) -> None:
+    context = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    async with fake(answers(lambda: web.Response(headers=HERE)), tls=context) as server:
+        site = Site(server.host, "app")
+        for tls in (trusting, False):
+            async with over_tls(tls) as (r, _):
+                assert await r.source(site).has(BLOB)
+        async with over_tls(True) as (r, _):
+            with pytest.raises(
+                UntrustedPeer, match=f"{server.host} shows a certificate .* not trusted"
+            ) as raised:
+                await r.source(site).has(BLOB)
     assert raised.value.attempts == 1
 
 

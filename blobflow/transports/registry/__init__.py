@@ -1,7 +1,7 @@
 """The registry transport: OCI distribution-spec 1.1 over aiohttp, as Source and Sink.
 
     access       how a host is reached (flags, logins): given by the caller
-    session      one host: connections, lanes, redirects, retries, meters
+    session      one host: connections, lanes, redirects, retries, meters       insecure  hosts without TLS
     auth         who we are there        credentials  where logins come from
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints

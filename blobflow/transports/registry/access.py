@@ -13,7 +13,8 @@ from blobflow.transports.registry.profiles import Profile
 
 
 class HostAccess(msgspec.Struct, frozen=True):
-    """`tls`: True verifies by the system's trust, False not at all, a context as it says.
+    """`tls`: True verifies by the system's trust, False not at all (and takes a host without TLS as it is), a
+    context as it says.
 
     `connections`: blobs being read, and blobs being written, at once. `credentials` is a login, or finds one
     when the host first asks for it. `profile` overrides what is known of the host by its name. `proxy`: the

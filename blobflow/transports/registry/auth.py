@@ -151,7 +151,7 @@ class Auth:
     def __init__(
         self, home: URL, host: str, credentials: CredentialsGiver, fetch: Fetch, clock: Callable[[], float]
     ) -> None:
-        self._home = home
+        self.home = home
         self._host = host
         self._credentials = credentials
         self._fetch = fetch
@@ -230,7 +230,7 @@ class Auth:
         """Ask the realm: GET with a scope parameter each, or the OAuth2 form for an identity token."""
         assert self._way is not None
         params = self._way.params
-        realm = follow(self._home, self._home, params["realm"], "a request for a login")
+        realm = follow(self.home, self.home, params["realm"], "a request for a login")
         asked = scopes_with(scopes, self._extra.get(key, ""))
         credentials = await self._credentials()
         now = self._clock()

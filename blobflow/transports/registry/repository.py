@@ -59,7 +59,7 @@ class Repository:
         self._uploads = uploads
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
-        self._root = f"{session.home}/v2/{name}"
+        self._root = f"/v2/{name}"
 
     async def resolve(self, name: str) -> Descriptor:
         """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed."""

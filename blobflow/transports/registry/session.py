@@ -31,6 +31,7 @@ from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 
 # Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
@@ -61,7 +62,8 @@ T = TypeVar("T")
 class Request(msgspec.Struct, frozen=True):
     """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
 
-    `limit`: bytes of the answer's body that are read; one more is read where there is more.
+    `url` is absolute, or a path at the host (`/v2/…`). `limit`: bytes of the answer's body that are read; one
+    more is read where there is more.
     """
 
     method: str
@@ -101,6 +103,8 @@ class Session:
     ) -> None:
         self.host = host
         self.home = origin_of(host, access.scheme)
+        self._settled = access.tls is not False or access.scheme == "http"
+        self._settling = asyncio.Lock()
         self.meter = meter
         self.reads = asyncio.Semaphore(access.connections)
         self.writes = asyncio.Semaphore(access.connections)
@@ -195,9 +199,10 @@ class Session:
 
     async def _ask_patiently(self, request: Request, body: bytes | Feed | None, size: int) -> Answer:
         """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
-        sent = await self._permission(request, request.url)
+        url = await self._absolute(request.url)
+        sent = await self._permission(request, url)
         timeout = _timeout(COMMIT_SECONDS + size / COMMIT_RATE)
-        response = await self._transmit(request, request.url, body, sent, timeout)
+        response = await self._transmit(request, url, body, sent, timeout)
         try:
             if challenges := self._challenges(response):
                 await self._auth.learn(challenges, request.scopes, sent)
@@ -249,7 +254,7 @@ class Session:
 
     async def _reach(self, request: Request) -> aiohttp.ClientResponse:
         """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
-        url = request.url
+        url = await self._absolute(request.url)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._authorized(request, url)
             location = response.headers.get("Location")
@@ -364,6 +369,17 @@ class Session:
             if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
                 self._warned.add(text)
                 self._observer(Warned(f"{self.host} says: {text}"))
+
+    async def _absolute(self, url: URL) -> URL:
+        """`url` at this host. Where TLS need not be trusted it need not be spoken either: that is found out
+        once, before anything else is sent."""
+        if not self._settled:
+            async with self._settling:
+                if not self._settled:
+                    self.meter.requests += 1
+                    self.home = self._auth.home = await settle(self._client, self.home)
+                    self._settled = True
+        return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
 
     async def _login(self) -> Credentials | None:
         credentials = self._access.credentials

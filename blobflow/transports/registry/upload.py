@@ -151,11 +151,10 @@ class Uploads:
 
     async def _begin(self, repository: str, blob: Descriptor) -> Ticket:
         """Open a session [end-4a]."""
-        session = self._session
-        answer = await session.ask(
+        answer = await self._session.ask(
             Request(
                 "POST",
-                URL(f"{session.home}/v2/{repository}/blobs/uploads/", encoded=True),
+                URL(f"/v2/{repository}/blobs/uploads/", encoded=True),
                 f"upload of blob {blob.digest} to {repository}",
                 scopes=push_scopes(repository),
                 body=b"",
