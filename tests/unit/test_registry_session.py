@@ -298,7 +298,7 @@ async def test_a_host_that_need_not_be_trusted_may_speak_no_tls_and_is_found_out
     async with fake(answers(lambda: web.Response(headers=HERE))) as server, over_tls(False) as (r, meter):
         source = r.source(Site(server.host, "app"))
         assert await asyncio.gather(*(source.has(BLOB) for _ in range(3))) == [True] * 3
-        await r.sink(Site(server.host, "b")).mount(BLOB, Site(server.host, "a"))
+        assert await r.sink(Site(server.host, "b")).has(BLOB)
         assert meter.requests == len(server.seen)  # a handshake that failed is no request
     assert server.asked()[0] == "GET /v2/"
     assert server.asked("GET") == ["/v2/"]
