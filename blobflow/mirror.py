@@ -14,24 +14,26 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from blobflow.content import Journal, NullJournal
+from blobflow.content import Cache, Journal, NullJournal
 from blobflow.engine.bodies import blame
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, Plan, site_of
 from blobflow.engine.price import Price
 from blobflow.engine.report import Report
-from blobflow.engine.resolve import read_graph
+from blobflow.engine.resolve import read_graph, resolve_roots
 from blobflow.engine.road import CacheMode
 from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
-from blobflow.errors import InvalidConfig
-from blobflow.events import Meter, Observer, ignore
+from blobflow.engine.verify import Level, Verification
+from blobflow.errors import BlobflowError, InvalidConfig, StorageError
+from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Manifest, Reference
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.registry.credentials import Credentials, find_credentials, read_docker_config
-from blobflow.transports.store import Store, StoreCache, StoreJournal
+from blobflow.transports.store import KeepsAll, Store, StoreCache, StoreJournal, room_in
+from blobflow.transports.store.keeping import gc
 
 PLAN_VERSION = 1
 
@@ -42,8 +44,11 @@ class Settings(msgspec.Struct, frozen=True):
     `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
     `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs in
     flight at a host. `cache`: see `engine.road`. `cache_dir`: the store's root; None: a temporary one that
-    is gone after the run. `docker_config`: the folder of docker's config.json, for credentials. `trace`:
-    every HTTP exchange becomes an event.
+    is gone after the run. `cache_size`: bytes of blobs that the store may hold; None: what it holds, and half
+    of what is free on its disk. In mode `auto` blobs go through the store while it has room, and past it
+    otherwise; in mode `all` a run that would keep more than there is room for is not begun (StorageError).
+    What is over it after a run goes, the least recently used first. `docker_config`: the folder of docker's
+    config.json, for credentials. `trace`: every HTTP exchange becomes an event.
     """
 
     plain_http: frozenset[str] = frozenset()
@@ -52,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
     concurrency: int = 8
     cache: CacheMode = "auto"
     cache_dir: Path | None = None
+    cache_size: int | None = None
     docker_config: Path | None = None
     trace: bool = False
 
@@ -84,8 +90,37 @@ async def mirror(
     """
     meter = meter or Meter()
     run = run or Run(pairs, policy, observe=observer, meter=meter)
-    async with open_world(settings, observer, meter) as world:
-        return await run.go(world)
+    async with _opened(settings, observer, meter) as (world, store):
+        report = await run.go(world)
+        await _tidy(store, settings, observer)
+        return report
+
+
+async def verify_run(
+    pairs: Sequence[Pair],
+    level: Level,
+    settings: Settings = ANY_HOST,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> dict[Pair, BlobflowError | None]:
+    """Ask every pair's target whether it is what the source names now, as closely as `level` says.
+
+    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing); a
+    later run does not take what was found wrong for whole because an earlier one put it there.
+    """
+    async with open_world(settings, observer, meter or Meter()) as world:
+        observer(PhaseStarted("resolve", len(pairs)))
+        resolved = await resolve_roots((pair.source for pair in pairs), world.source_at, Lane(LANE))
+        roots = {p: resolved.roots[p.source] for p in pairs if p.source in resolved.roots}
+        observer(PhaseStarted("verify", len(roots)))
+        verification = Verification(
+            world.source_at, world.sink_at, Lane(LANE), read_at_once=settings.concurrency
+        )
+        wrong = await verification.check(roots, level)
+        for pair in wrong:
+            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+    return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 
 
 async def plan_run(
@@ -174,6 +209,12 @@ async def inspect(
 @asynccontextmanager
 async def open_world(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[World]:
     """Everything outside the plan: registries, store and journal, closed at the end."""
+    async with _opened(settings, observer, meter) as (world, _):
+        yield world
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[tuple[World, Store]]:
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         registries = Registries(
@@ -184,19 +225,33 @@ async def open_world(settings: Settings, observer: Observer, meter: Meter) -> As
             trace=settings.trace,
         )
         limits = Limits(blobs=settings.concurrency)
+        room = room_in(store, settings.cache_size)
+        cache: Cache = StoreCache(store)
+        if settings.cache == "all":
+            cache = KeepsAll(store, cache, room)
+        world = World(
+            source_at=registries.source,
+            sink_at=registries.sink,
+            cache=cache,
+            journal=journal,
+            observe=observer,
+            meter=meter,
+            limits=lambda host: limits,
+            cache_mode=settings.cache,
+            shelf_bytes=room,
+        )
         try:
-            yield World(
-                source_at=registries.source,
-                sink_at=registries.sink,
-                cache=StoreCache(store),
-                journal=journal,
-                observe=observer,
-                meter=meter,
-                limits=lambda host: limits,
-                cache_mode=settings.cache,
-            )
+            yield world, store
         finally:
             await registries.close()
+
+
+async def _tidy(store: Store, settings: Settings, observer: Observer) -> None:
+    """Leave in the store what it may hold; that this failed fails no run."""
+    try:
+        await gc(store, settings.cache_size)
+    except StorageError as error:
+        observer(Warned(f"the store is not tidied up: {error}"))
 
 
 @contextmanager

@@ -26,8 +26,10 @@ _VERBS = {
     "sync": "Mirror a set of images: each shared blob is moved once.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
+    "verify": "Ask the targets whether what should be there is.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "serve": "Run an embedded OCI registry.",
+    "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "demo": "See it work: two registries, eight images, no network.",
 }
 _EPILOG = (

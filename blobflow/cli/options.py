@@ -16,14 +16,18 @@ import click
 import msgspec
 
 from blobflow.cli import LOG_FORMAT
+from blobflow.cli.figures import parse_size
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
     from blobflow.engine.flow import Policy
     from blobflow.engine.plan import Pair
+    from blobflow.engine.road import CacheMode
+    from blobflow.engine.verify import Level
     from blobflow.mirror import Settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 # Blobs in flight a host: enough to fill a long path; registries begin to throttle above a few dozen.
 _CONCURRENCY = 8
 # What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
@@ -56,6 +60,10 @@ class Run(msgspec.Struct, frozen=True):
     concurrency: int = _CONCURRENCY
     report: Path | None = None
     grace: float = _GRACE
+    verify: Level = "roots"
+    cache: CacheMode = "auto"
+    cache_dir: Path | None = None
+    cache_size: int | None = None
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -65,6 +73,14 @@ class Selection(msgspec.Struct, frozen=True):
     source: str | None = None
     targets: tuple[str, ...] = ()
     images: Path | None = None
+
+
+def size(text: str) -> int:
+    """The type of an option that takes an amount of bytes: `20GB`, `512MiB`."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 _Command = Callable[..., None]
@@ -138,6 +154,26 @@ link_options = _gathered(
     ),
 )
 
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=_CONCURRENCY,
+    metavar="N",
+    show_default=True,
+    help="Blobs in flight a host.",
+)
+cache_dir_option = click.option(
+    "--cache-dir", type=_FOLDER, metavar="DIR", help="Where the store is. [default: blobflow in XDG's cache]"
+)
+
+
+def verify_option(text: str) -> _Option:
+    """`--verify LEVEL`, with its own line of help: what is verified depends on the verb."""
+    return click.option(
+        "--verify", type=click.Choice(["roots", "blobs", "content"]), default="roots", help=text
+    )
+
+
 run_options = _gathered(
     "run",
     Run,
@@ -155,13 +191,24 @@ run_options = _gathered(
         is_flag=True,
         help="Take a target tag with the right digest as whole, without asking for its children.",
     ),
+    concurrency_option,
+    verify_option(
+        "Afterwards look at the tags that were put (the default), ask for every blob of every image, or read "
+        "all of it back."
+    ),
     click.option(
-        "--concurrency",
-        type=click.IntRange(min=1),
-        default=_CONCURRENCY,
-        metavar="N",
-        show_default=True,
-        help="Blobs in flight a host.",
+        "--cache",
+        type=click.Choice(["auto", "all", "off"]),
+        default="auto",
+        help="What goes through the store on disk: what is needed more than once, or large (the default); "
+        "all, kept for later runs; nothing but what is needed more than once, and no memory of the run.",
+    ),
+    cache_dir_option,
+    click.option(
+        "--cache-size",
+        type=size,
+        metavar="BYTES",
+        help="What the store may hold, as 20GB or 512MiB. [default: what it holds, and half of what is free]",
     ),
     click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
     click.option(
@@ -222,7 +269,7 @@ def settings_of(link: Link, run: Run | None = None) -> Settings:
     """
     from blobflow.mirror import Settings
 
-    docker_config, cache_dir = places_of(os.environ)
+    docker_config, _ = places_of(os.environ)
     settings = Settings(
         plain_http=link.plain_http,
         tls_verify=link.tls_verify,
@@ -231,13 +278,29 @@ def settings_of(link: Link, run: Run | None = None) -> Settings:
     )
     if run is None:
         return settings
-    return msgspec.structs.replace(settings, concurrency=run.concurrency, cache_dir=cache_dir)
+    return msgspec.structs.replace(
+        settings,
+        concurrency=run.concurrency,
+        cache=run.cache,
+        cache_dir=cache_folder(run.cache_dir),
+        cache_size=run.cache_size,
+    )
 
 
 def policy_of(run: Run) -> Policy:
     from blobflow.engine.flow import Policy
 
-    return Policy(keep_going=run.keep_going, no_overwrite=run.no_overwrite, trust_root=run.trust_root)
+    return Policy(
+        keep_going=run.keep_going,
+        no_overwrite=run.no_overwrite,
+        trust_root=run.trust_root,
+        verify=run.verify,
+    )
+
+
+def cache_folder(named: Path | None) -> Path | None:
+    """The store's root: the one named, else the environment's; None where there is no home."""
+    return named or places_of(os.environ)[1]
 
 
 def places_of(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:

@@ -24,13 +24,17 @@ def summary_lines(report: Report) -> list[str]:
     told = ", ".join(
         f"{counts[status]} {status}" for status in ("done", "present", "failed", "skipped") if counts[status]
     )
-    return [
+    moved = len({image.source for image in report.images if image.moved})
+    lines = [
         f"{count_text(totals.images, 'image')}: {told}",
         f"{count_text(totals.blobs_copied, 'blob')} copied, {totals.blobs_mounted} mounted, "
         f"{totals.blobs_present} present; {count_text(totals.manifests_put, 'manifest')} put",
         f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
+    if moved:
+        lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
+    return lines
 
 
 def failure_lines(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -219,6 +220,14 @@ def test_the_summary_counts_what_was_done() -> None:
         "1.5 MB read, 999 B written, 21 requests, 0.50 s",
     ]
     assert failure_lines(report) == ["failed: r:1/a:1 -> t:1/a:1source: gone\\x1b: source: gone\\x1b"]
+
+
+def test_the_summary_says_which_tags_moved_meanwhile_once_a_source() -> None:
+    moved = msgspec.structs.replace(record("done"), moved=D)
+    assert len(summary_lines(Report(Totals(), (record("done"),)))) == 3
+    assert summary_lines(Report(Totals(), (moved, moved)))[3:] == [
+        "1 tag moved at the source meanwhile: run again to take that up"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ leases keep each other's content alive.
 
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
+from blobflow.transports.store.room import KeepsAll, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Store", "StoreCache", "StoreJournal", "Writer"]
+__all__ = ["KeepsAll", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]

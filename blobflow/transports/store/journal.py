@@ -95,8 +95,7 @@ class StoreJournal:
     def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         """The session in which this blob was being uploaded there, if one was left open."""
         row = self._first(
-            'SELECT url, "offset", form FROM uploads '
-            "WHERE origin = ? AND repository = ? AND digest = ?",
+            'SELECT url, "offset", form FROM uploads WHERE origin = ? AND repository = ? AND digest = ?',
             origin,
             repository,
             digest,

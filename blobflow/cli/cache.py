@@ -1,0 +1,187 @@
+"""`blobflow cache`: look after the store on disk, also while others use it.
+
+Where there is no store yet there is nothing to list and nothing to do, which is no error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from blobflow.cli.figures import count_text, one_line, size_text, table
+from blobflow.cli.options import cache_dir_option, cache_folder, size
+from blobflow.cli.running import run as run_loop
+from blobflow.errors import IntegrityError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from blobflow.events import Event
+    from blobflow.transports.store import Store
+    from blobflow.transports.store.keeping import Held
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+
+
+@click.group("cache")
+def verb() -> None:
+    """Look after the store: what runs keep on disk, and what they remember. A `serve` root is one, too."""
+
+
+@contextmanager
+def _store(named: Path | None, *, read_only: bool = False) -> Iterator[Store | None]:
+    """The store, open; None if there is none at its place."""
+    from blobflow.transports.store import Store
+
+    root = cache_folder(named)
+    if root is None:
+        raise UsageError("there is no HOME, so the store's place is unknown; name it with --cache-dir DIR")
+    try:
+        absent = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+    except OSError as error:
+        raise StorageError(f"can't read {root}: {error.strerror or error}") from None
+    if absent:
+        yield None
+        return
+    with closing(Store.open(root, read_only=read_only, observer=_warn)) as store:
+        yield store
+
+
+def _warn(event: Event) -> None:
+    from blobflow.cli.console import remark
+    from blobflow.cli.options import Look
+
+    line = remark(event, Look())
+    if line:
+        click.echo(line, err=True)
+
+
+@verb.command("ls", short_help="List the blobs, the least recently used first.")
+@cache_dir_option
+@_json_option
+def ls(cache_dir: Path | None, as_json: bool) -> None:
+    """List the blobs: digest, size, last use, and whether they are in use or served under a tag (kept).
+
+    The least recently used first: the order in which gc takes them.
+    """
+    from blobflow.transports.store import keeping
+
+    with _store(cache_dir, read_only=True) as store:
+        blobs = keeping.ls(store) if store else []
+    if as_json:
+        click.echo(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
+    elif blobs:
+        click.echo("\n".join(table([_blob_row(blob) for blob in blobs])))
+
+
+def _blob_row(blob: Held) -> tuple[str, ...]:
+    used = datetime.fromtimestamp(blob.used).isoformat(" ", "minutes")
+    return blob.digest, size_text(blob.size), used, "kept" if blob.kept else ""
+
+
+def _blob_document(blob: Held) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(blob)
+    return document
+
+
+@verb.command("du", short_help="Sum up what the store takes.")
+@cache_dir_option
+@_json_option
+def du(cache_dir: Path | None, as_json: bool) -> None:
+    """Sum up: blobs, how much of them is kept, downloads that were begun, and what is free on the disk."""
+    from blobflow.transports.store import keeping
+
+    with _store(cache_dir, read_only=True) as store:
+        usage = keeping.du(store) if store else keeping.Usage(0, 0, 0, 0, 0, 0)
+        place = str(store.root) if store else str(cache_folder(cache_dir))
+    if as_json:
+        click.echo(json.dumps({"store": place, **msgspec.to_builtins(usage)}, indent=2))
+        return
+    rows = [
+        ("store", one_line(place) if store else f"{one_line(place)} (there is none)"),
+        ("blobs", f"{usage.blobs}, {size_text(usage.blob_bytes)}"),
+        ("kept", size_text(usage.kept_bytes)),
+        ("begun", f"{usage.partials}, {size_text(usage.partial_bytes)}"),
+    ]
+    if store:
+        rows.append(("free", size_text(usage.free_bytes)))
+    click.echo("\n".join(table(rows)))
+
+
+@verb.command("verify", short_help="Hash every blob; drop what is damaged.")
+@cache_dir_option
+@_json_option
+def verify(cache_dir: Path | None, as_json: bool) -> None:
+    """Hash every blob against its name. A damaged one is dropped, and fetched again when it is needed."""
+    checked: list[Held] = []
+    damaged: list[Held] = []
+    with _store(cache_dir) as store:
+        if store:
+            run_loop(_verify(store, checked, damaged, told=not as_json))
+    if as_json:
+        document = {"blobs": len(checked), "damaged": [blob.digest for blob in damaged]}
+        click.echo(json.dumps(document, indent=2))
+    elif not damaged:
+        amount = size_text(sum(blob.size for blob in checked))
+        click.echo(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
+    if damaged:
+        raise IntegrityError(
+            f"{len(damaged)} of {count_text(len(checked), 'blob')} were damaged and are dropped; "
+            "whoever needs them fetches them again"
+        )
+
+
+async def _verify(store: Store, checked: list[Held], damaged: list[Held], *, told: bool) -> None:
+    from blobflow.transports.store import keeping
+
+    async for blob, error in keeping.verify(store):
+        checked.append(blob)
+        if error is not None:
+            damaged.append(blob)
+            if told:
+                click.echo(f"dropped: {blob.digest}, {size_text(blob.size)}: {one_line(str(error))}")
+
+
+@verb.command("gc", short_help="Remove what nobody needs.")
+@cache_dir_option
+@click.option(
+    "--max-size",
+    type=size,
+    metavar="BYTES",
+    help="Remove blobs, the least recently used first, until they take at most so much (20GB, 512MiB).",
+)
+def gc(cache_dir: Path | None, max_size: int | None) -> None:
+    """Remove what nobody needs: downloads that were given up and, with --max-size, blobs.
+
+    What a running blobflow uses, and what a tag served from here needs, stays in any case.
+    """
+    from blobflow.transports.store import keeping
+
+    with _store(cache_dir) as store:
+        swept = run_loop(keeping.gc(store, max_size)) if store else keeping.Swept(0, 0, 0, 0, 0)
+    click.echo(
+        f"{count_text(swept.blobs, 'blob')} removed, {size_text(swept.blob_bytes)}; "
+        f"{count_text(swept.partials, 'download')} given up, {size_text(swept.partial_bytes)}; "
+        f"{size_text(swept.left_bytes)} of blobs left"
+    )
+
+
+@verb.command("rm", short_help="Remove some blobs.")
+@cache_dir_option
+@click.argument("digests", metavar="DIGEST...", nargs=-1, required=True)
+def rm(cache_dir: Path | None, digests: tuple[str, ...]) -> None:
+    """Remove these blobs: all of them, or none if one is in use, needed by a served tag, or not there."""
+    from blobflow.oci import parse_digest
+    from blobflow.transports.store import keeping
+
+    wanted = [parse_digest(digest) for digest in digests]
+    with _store(cache_dir) as store:
+        if store is None:
+            raise StorageError(f"there is no store at {cache_folder(cache_dir)}, so no blob {wanted[0]}")
+        gone = keeping.rm(store, wanted)
+    click.echo(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")

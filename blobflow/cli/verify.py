@@ -1,0 +1,64 @@
+"""`blobflow verify`: is at the targets what should be there?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.console import display
+from blobflow.cli.figures import count_text, one_line
+from blobflow.cli.options import (
+    Link,
+    Run,
+    Selection,
+    cache_dir_option,
+    concurrency_option,
+    link_options,
+    select,
+    selection_options,
+    settings_of,
+    verify_option,
+)
+from blobflow.cli.running import run as run_loop
+from blobflow.errors import BlobflowError, RunIncomplete
+from blobflow.events import Meter
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan import Pair
+    from blobflow.engine.verify import Level
+
+
+@click.command("verify")
+@selection_options
+@verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
+@concurrency_option
+@cache_dir_option
+@link_options
+def verb(selection: Selection, verify: Level, concurrency: int, cache_dir: Path | None, link: Link) -> None:
+    """Ask the targets whether they have what `sync` with the same arguments would bring there.
+
+    A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
+    with the same level repairs what can be repaired.
+    """
+    pairs = select(selection)
+    found = run_loop(_verified(pairs, verify, link, Run(concurrency=concurrency, cache_dir=cache_dir)))
+    wrong = 0
+    for pair, error in found.items():
+        wrong += error is not None
+        if error is not None or not link.look.quiet:
+            click.echo(one_line(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}"))
+    if wrong:
+        raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
+
+
+async def _verified(
+    pairs: Sequence[Pair], level: Level, link: Link, run: Run
+) -> Mapping[Pair, BlobflowError | None]:
+    from blobflow.mirror import verify_run
+
+    meter = Meter()
+    async with display(link.look, meter) as show:
+        return await verify_run(pairs, level, settings_of(link, run), observer=show, meter=meter)
