@@ -7,7 +7,8 @@ A step goes waiting → ready → running → done, failed or skipped. The rules
 - a refused mount becomes a copy at once;
 - when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
   If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
-  would read the same thing again.
+  would read the same thing again. So they do where there is no connection to their registry: all of them
+  would wait for it, one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from blobflow.engine.plan import Copy, Mount, Plan, Step
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, ConnectFailed
 
 
 class State(enum.Enum):
@@ -96,7 +97,7 @@ class Agenda:
                 self._skip(dependent, number)
             elif self.states[dependent] is State.WAITING:
                 orphans.append(dependent)
-        if error.side == "source":
+        if error.side == "source" or isinstance(error, ConnectFailed):
             for orphan in orphans:
                 self.failed(orphan, error)
         elif orphans:

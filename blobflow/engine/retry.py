@@ -6,6 +6,8 @@ reads again from wherever that is possible. The table:
     failure                                            tries
     a connection lost after it had moved FRUITFUL      MOST, with hardly a pause: a line that breaks now and
       bytes                                            then gets through in the end
+    no connection, after the transport itself had      1: a peer that is gone is known within seconds, and
+      tried for one more than once                       costs the others neither slots nor time
     any other error that says it is retryable          ATTEMPTS in a row
     a digest that did not match                        2: a flipped bit heals, a wrong blob does not
     anything else                                      1
@@ -19,7 +21,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, Throttled, Unavailable
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    DigestMismatch,
+    Throttled,
+    Unavailable,
+)
 
 ATTEMPTS = 5
 # A line that drops every 12 MB, and a registry that forgets broken uploads, take some 500 tries for 75 MB.
@@ -46,9 +55,19 @@ def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], 
 
     Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
     """
-    allowed = 2 if isinstance(error, DigestMismatch) else ATTEMPTS if error.retryable else 1
-    if tries.fruitless >= allowed or tries.made >= MOST:
+    if tries.fruitless >= _allowed(error) or tries.made >= MOST:
         return None
     ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (tries.fruitless - 1))
     asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
     return max(asked or 0.0, ceiling * (0.5 + random() / 2))
+
+
+def _allowed(error: BlobflowError) -> int:
+    """How many fruitless tries in a row may end like this one. `error` is as the transport raised it."""
+    match error:
+        case DigestMismatch():
+            return 2
+        case ConnectFailed() if error.attempts > 1:
+            return 1
+        case _:
+            return ATTEMPTS if error.retryable else 1

@@ -232,8 +232,8 @@ class Transfer:
                 return True
             except BlobflowError as error:
                 tries = tries.after(error)
-                error.attempts = max(error.attempts, tries.made)
                 delay = delay_before_retry(error, tries, self._world.random)
+                error.attempts = max(error.attempts, tries.made)
                 if delay is None:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.plan import Copy, Mount, Need, Plan, Put
-from blobflow.errors import Denied, NotFound
+from blobflow.errors import ConnectFailed, Denied, NotFound
 from blobflow.oci import Descriptor, digest_of
 
 SOURCE = Site("s", "x")
@@ -96,6 +96,15 @@ def test_a_blob_that_its_source_can_not_give_fails_everyone_and_is_not_read_agai
     agenda.failed(0, error)
     assert agenda.finished
     assert begin(agenda) == []
+    assert [agenda.root_cause(number) for number in range(6)] == [error] * 6
+
+
+def test_no_connection_to_a_home_is_none_to_the_other_repositories_of_that_registry() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    error = ConnectFailed("refused", side="target")
+    agenda.failed(0, error)
+    assert agenda.finished
     assert [agenda.root_cause(number) for number in range(6)] == [error] * 6
 
 

@@ -32,6 +32,7 @@ def tries_of(error: BlobflowError) -> int:
     ("error", "tries"),
     [
         (ConnectFailed("x"), ATTEMPTS),
+        (ConnectFailed("x", attempts=4), 1),
         (TimedOut("x"), ATTEMPTS),
         (ConnectionLost("x", received=FRUITFUL - 1), ATTEMPTS),
         (ConnectionLost("x", received=FRUITFUL), MOST),
