@@ -57,6 +57,7 @@ async def complete(registry: Registry, request: web.BaseRequest, place: Place) -
 async def upload_status(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-13], GET: how much has arrived."""
     session = registry.sessions.find(place.repository, place.item)
+    session.told = session.offset
     return web.Response(status=204, headers=_whereabouts(session))
 
 
@@ -89,6 +90,13 @@ def _check_order(request: web.BaseRequest, session: Session) -> None:
     """Refuse a chunk that does not go on exactly where the session stands (416 with Location and Range)."""
     header = request.headers.get("Content-Range")
     if header is None:
+        if session.told not in (None, session.offset) and request.can_read_body:
+            raise Refusal(
+                "BLOB_UPLOAD_INVALID",
+                f"more arrived after the upload's status was told: {session.offset} bytes are here",
+                status=416,
+                headers=_whereabouts(session),
+            )
         return
     chunk = chunk_of(header)
     if chunk is None or chunk.start != session.offset:
@@ -108,18 +116,21 @@ async def _take(
     registry: Registry, request: web.BaseRequest, session: Session, digest: Digest | None = None
 ) -> None:
     """Feed the body to the session's partial. What came before a broken connection stays ([end-13])."""
-    session.turn += 1
-    turn = session.turn
+    turn = session.take_over()
     async for chunk in registry.wire.receive(request):
-        if session.turn != turn:
-            raise Refusal(
-                "BLOB_UPLOAD_INVALID", "another request has taken this upload session over", status=409
-            )
+        _check_turn(session, turn)
+        registry.sessions.touch(session)
         try:
             session.writer(digest).write(chunk)
         except StorageError:
             registry.sessions.forget(session.token)
             raise
+    _check_turn(session, turn)
+
+
+def _check_turn(session: Session, turn: int) -> None:
+    if session.turn != turn:
+        raise Refusal("BLOB_UPLOAD_INVALID", "another request has taken this upload session over", status=409)
 
 
 async def _commit(registry: Registry, session: Session, digest: Digest) -> web.StreamResponse:

@@ -30,9 +30,13 @@ class Session:
 
     `turn` counts the requests that have written to it: only the newest may. So a request whose connection is
     dead, but not yet known to be, can't write behind the back of the one that took over from it.
+
+    `told` is the offset that the last status said, until a request goes on from there; None: no status is
+    unanswered. What a dead request left in the socket's buffers may still arrive after a status, and a stream
+    that names no range would be appended behind it: so a stream goes on only from where a status said.
     """
 
-    __slots__ = ("_store", "_writer", "repository", "token", "touched", "turn")
+    __slots__ = ("_store", "_writer", "repository", "token", "told", "touched", "turn")
 
     def __init__(self, store: Store, repository: str, token: str, now: float) -> None:
         self._store = store
@@ -41,6 +45,7 @@ class Session:
         self.token = token
         self.touched = now
         self.turn = 0
+        self.told: int | None = None
 
     @property
     def offset(self) -> int:
@@ -57,6 +62,12 @@ class Session:
         if self._writer is None:
             self._writer = self._store.begin(digest)
         return self._writer
+
+    def take_over(self) -> int:
+        """Begin to write, in place of whoever wrote until now. Returns the turn that may."""
+        self.turn += 1
+        self.told = None
+        return self.turn
 
     def abort(self) -> None:
         """Throw away what has arrived."""
@@ -94,9 +105,14 @@ class Sessions:
             raise Refusal(
                 "BLOB_UPLOAD_UNKNOWN", "this upload session is not known here; start the upload anew"
             )
-        session.touched = self._clock()
-        self._open[token] = self._open.pop(token)  # the longest idle stays first
+        self.touch(session)
         return session
+
+    def touch(self, session: Session) -> None:
+        """Note that the session is in use: bytes came for it, or a request."""
+        session.touched = self._clock()
+        if session.token in self._open:
+            self._open[session.token] = self._open.pop(session.token)  # the longest idle stays first
 
     def end(self, session: Session) -> None:
         """Forget a session whose partial has been committed."""
