@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,8 +31,17 @@ from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Manifest, Reference
 from blobflow.oci.reference import is_loopback
-from blobflow.transports.registry import HostAccess, Registries
-from blobflow.transports.registry.credentials import Credentials, find_credentials, read_docker_config
+from blobflow.transports.registry import (
+    DIRECT,
+    HostAccess,
+    HostSettings,
+    KeyPair,
+    Logins,
+    Proxies,
+    Registries,
+    Trust,
+)
+from blobflow.transports.registry.trust import context_of, trust_in
 from blobflow.transports.store import KeepsAll, Store, StoreCache, StoreJournal, room_in
 from blobflow.transports.store.keeping import gc
 
@@ -48,7 +58,9 @@ class Settings(msgspec.Struct, frozen=True):
     of what is free on its disk. In mode `auto` blobs go through the store while it has room, and past it
     otherwise; in mode `all` a run that would keep more than there is room for is not begun (StorageError).
     What is over it after a run goes, the least recently used first. `docker_config`: the folder of docker's
-    config.json, for credentials. `trace`: every HTTP exchange becomes an event.
+    config.json, for credentials; `auth_files`: files of that format to look into after it. `ca` and `pairs`:
+    certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of docker's certs.d.
+    `hosts`: what is to be different at one host. `trace`: every HTTP exchange becomes an event.
     """
 
     plain_http: frozenset[str] = frozenset()
@@ -59,6 +71,12 @@ class Settings(msgspec.Struct, frozen=True):
     cache_dir: Path | None = None
     cache_size: int | None = None
     docker_config: Path | None = None
+    auth_files: tuple[Path, ...] = ()
+    ca: tuple[Path, ...] = ()
+    pairs: tuple[KeyPair, ...] = ()
+    certs: tuple[Path, ...] = ()
+    proxies: Proxies = DIRECT
+    hosts: dict[str, HostSettings] = {}
     trace: bool = False
 
 
@@ -217,8 +235,9 @@ async def open_world(settings: Settings, observer: Observer, meter: Meter) -> As
 async def _opened(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[tuple[World, Store]]:
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
+        logins = logins_of(settings)
         registries = Registries(
-            lambda host: access_to(host, settings),
+            lambda host: access_to(host, settings, logins),
             observer=observer,
             meter=meter,
             journal=journal,
@@ -263,30 +282,37 @@ def _open_store(settings: Settings, observer: Observer) -> Iterator[Store]:
         yield stack.enter_context(closing(Store.open(root, observer=observer)))
 
 
-def access_to(host: str, settings: Settings) -> HostAccess:
-    """How `host[:port]` is reached: loopback hosts speak plain HTTP unless told otherwise."""
-    plain = host in settings.plain_http or (is_loopback(host) and host not in settings.https)
+def logins_of(settings: Settings) -> Logins:
+    """Where the logins of a run come from."""
+    docker = (settings.docker_config / "config.json",) if settings.docker_config else ()
+    return Logins((*docker, *settings.auth_files))
 
-    async def credentials() -> Credentials | None:
-        return await _docker_login(host, settings.docker_config)
 
+def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
+    """How `host[:port]` is reached. Raises InvalidConfig for a certificate that can't be used.
+
+    Loopback hosts speak plain HTTP, unless TLS was spoken of: for the host itself, which then speaks it, or
+    for every host, and then it is tried.
+    """
+    own = settings.hosts.get(host, HostSettings())
+    verify = settings.tls_verify if own.verify is None else own.verify
+    named = trust_in(settings.certs, host)
+    trust = Trust(
+        verify,
+        ca=(*own.trust.ca, *settings.ca, *named.ca),
+        pairs=(*own.trust.pairs, *settings.pairs, *named.pairs),
+    )
+    local = is_loopback(host) and not (host in settings.https or own.trust or named)
+    plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)
     return HostAccess(
         scheme="http" if plain else "https",
-        tls=settings.tls_verify,
-        connections=settings.concurrency,
-        credentials=credentials,
+        tls=context_of(trust),
+        tls_optional=not verify or (local and own.http is None),
+        connections=own.connections or settings.concurrency,
+        requests_per_second=own.requests_per_second,
+        bytes_per_second=own.bytes_per_second,
+        credentials=own.credentials or partial(logins.find, host),
+        profile=own.profile,
+        proxies=settings.proxies if own.proxies is None else own.proxies,
+        mirrors=own.mirrors,
     )
-
-
-async def _docker_login(host: str, folder: Path | None) -> Credentials | None:
-    """The login that docker's config.json in `folder` holds or finds for a host."""
-    if folder is None:
-        return None
-    path = folder / "config.json"
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InvalidConfig(f"can't read {path}: {error.strerror}") from None
-    return await find_credentials(read_docker_config(raw, str(path)), host)

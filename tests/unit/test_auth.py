@@ -195,7 +195,7 @@ async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() ->
 @pytest.mark.parametrize(
     ("challenge", "credentials", "words", "requests"),
     [
-        ('Basic realm="r"', None, "wants a login, and docker's config.json has none", 1),
+        ('Basic realm="r"', None, "wants a login, and there is none; run `blobflow login", 1),
         ('Basic realm="r"', JOE, "check the credentials", 2),
         ("Negotiate", JOE, r"of a kind that blobflow does not know \(negotiate\)", 1),
         ("", JOE, "check the credentials", 1),

@@ -22,10 +22,10 @@ class Helpers:
 
     def __init__(self, status: int = 0, out: bytes = b"") -> None:
         self.answer = status, out
-        self.asked: list[tuple[str, bytes]] = []
+        self.asked: list[tuple[str, str, bytes]] = []
 
-    async def __call__(self, program: str, given: bytes) -> tuple[int, bytes]:
-        self.asked.append((program, given))
+    async def __call__(self, program: str, verb: str, given: bytes) -> tuple[int, bytes]:
+        self.asked.append((program, verb, given))
         return self.answer
 
 
@@ -79,14 +79,14 @@ async def test_a_host_s_helper_wins_over_the_file_and_the_store() -> None:
         "auths": {"r.example": {"auth": b64("other:x")}},
     }
     assert await login(config, "r.example", run) == Credentials("joe", "s")
-    assert run.asked == [("docker-credential-own", b"r.example")]
+    assert run.asked == [("docker-credential-own", "get", b"r.example")]
 
 
 async def test_the_store_is_asked_for_docker_io_by_its_old_name() -> None:
     run = Helpers(0, b'{"Username": "<token>", "Secret": "tok"}')
     config: dict[str, object] = {"credsStore": "desktop", "auths": {"https://index.docker.io/v1/": {}}}
     assert await login(config, "docker.io", run) == Credentials(identity_token="tok")
-    assert run.asked == [("docker-credential-desktop", b"https://index.docker.io/v1/")]
+    assert run.asked == [("docker-credential-desktop", "get", b"https://index.docker.io/v1/")]
 
 
 async def test_a_helper_that_knows_nothing_means_anonymous() -> None:
@@ -133,4 +133,4 @@ async def test_helpers_are_run_as_programs(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_a_helper_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidConfig, match=r"can't run .* docker-credential-absent: No such file"):
-        await run_program("docker-credential-absent", b"x")
+        await run_program("docker-credential-absent", "get", b"x")

@@ -1,10 +1,11 @@
 """The registry transport: OCI distribution-spec 1.1 over aiohttp, as Source and Sink.
 
     access       how a host is reached (flags, logins): given by the caller
+    trust        TLS, from files        proxies      which forward proxy
     session      one host: connections, lanes, redirects, retries, meters       insecure  hosts without TLS
-    auth         who we are there        credentials  where logins come from
+    auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
-    repository   Source and Sink over the numbered endpoints
+    repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
 
 Rule: everything a host needs to remember lives in its one `Session` and `Uploads`; repositories are views.
@@ -16,24 +17,35 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
-from blobflow.content import Journal, NullJournal, Site, Sleep
+from blobflow.content import Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
-from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.access import HostAccess, HostSettings
 from blobflow.transports.registry.credentials import (
     Credentials,
     DockerConfig,
     find_credentials,
     read_docker_config,
 )
+from blobflow.transports.registry.logins import Logins
+from blobflow.transports.registry.mirrors import Mirror, Mirrored, Standing, parse_mirror
 from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
+from blobflow.transports.registry.proxies import DIRECT, Proxies
 from blobflow.transports.registry.repository import Repository
 from blobflow.transports.registry.session import Session
+from blobflow.transports.registry.trust import KeyPair, Trust
 from blobflow.transports.registry.upload import Uploads
 
 __all__ = [
     "Registries",
     "HostAccess",
+    "HostSettings",
+    "Trust",
+    "KeyPair",
+    "Proxies",
+    "DIRECT",
+    "Logins",
     "Credentials",
     "DockerConfig",
     "Profile",
@@ -74,14 +86,23 @@ class Registries:
         self._clock = clock
         self._jitter = jitter
         self._hosts: dict[str, tuple[Session, Uploads]] = {}
+        self._mirrors: dict[str, tuple[str, ...]] = {}
+        self._standing = Standing(clock, observer)
 
-    def source(self, site: Site) -> Repository:
-        """The repository as a Source."""
-        return Repository(site, *self._host(site.registry), writes=False)
+    def source(self, site: Site) -> Source:
+        """The repository as a Source: asked at its registry's mirrors first, if it has any."""
+        own = self._reader(site)
+        mirrors = self._mirrors_of(site)
+        return Mirrored(mirrors, own, self._standing) if mirrors else own
 
     def sink(self, site: Site) -> Repository:
         """The repository as a Sink."""
         return Repository(site, *self._host(site.registry), writes=True)
+
+    async def enter(self, host: str) -> bool:
+        """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
+        session, _ = self._host(host)
+        return await session.enter()
 
     async def close(self) -> None:
         """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""
@@ -89,10 +110,26 @@ class Registries:
         await asyncio.gather(*(uploads.close() for _, uploads in hosts))
         await asyncio.gather(*(session.close() for session, _ in hosts))
 
+    def _reader(self, site: Site) -> Repository:
+        return Repository(site, *self._host(site.registry), writes=False)
+
+    def _mirrors_of(self, site: Site) -> list[Mirror]:
+        """The repository at the mirrors of its registry; mirrors of mirrors are not asked."""
+        self._host(site.registry)
+        found = []
+        for text in self._mirrors[site.registry]:
+            place = parse_mirror(text)
+            repository = f"{place.repository}/{site.repository}" if place.repository else site.repository
+            there = Site(place.registry, repository)
+            if there != site:
+                found.append(Mirror(place.registry, partial(self._reader, there)))
+        return found
+
     def _host(self, host: str) -> tuple[Session, Uploads]:
         found = self._hosts.get(host)
         if found is None:
             access = self._access(host)
+            self._mirrors[host] = access.mirrors
             session = Session(
                 host,
                 access,

@@ -10,23 +10,47 @@ import msgspec
 from blobflow.transports.registry.auth import CredentialsGiver
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.profiles import Profile
+from blobflow.transports.registry.proxies import DIRECT, Proxies
+from blobflow.transports.registry.trust import Trust
+
+
+class HostSettings(msgspec.Struct, frozen=True):
+    """What a user says of one host; None, 0 and empty where they say nothing.
+
+    `http`: whether it speaks plain HTTP. `trust` adds to what holds for every host; `verify` replaces it.
+    `mirrors`: `host[:port][/prefix]` of what is asked before it when something is read. `proxies` replaces
+    the environment's. The rest is as in `HostAccess`.
+    """
+
+    http: bool | None = None
+    verify: bool | None = None
+    trust: Trust = Trust()
+    mirrors: tuple[str, ...] = ()
+    connections: int | None = None
+    requests_per_second: float = 0
+    bytes_per_second: float = 0
+    credentials: Credentials | None = None
+    profile: Profile | None = None
+    proxies: Proxies | None = None
 
 
 class HostAccess(msgspec.Struct, frozen=True):
-    """`tls`: True verifies by the system's trust, False not at all (and takes a host without TLS as it is), a
-    context as it says.
+    """`tls`: True verifies by the system's trust, False not at all, a context as it says. `tls_optional`: the
+    https host may turn out to speak plain HTTP, as it may where `tls` is False.
 
     `connections`: blobs being read, and blobs being written, at once. `requests_per_second` and
     `bytes_per_second` (read and written, together) hold the host's whole session; 0 is no limit.
     `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
-    of the host by its name. `proxy`: the URL of a forward proxy, "" for none.
+    of the host by its name. `mirrors`: see `HostSettings`.
     """
 
     scheme: Literal["https", "http"] = "https"
     tls: ssl.SSLContext | bool = True
+    tls_optional: bool = False
     connections: int = 8
     requests_per_second: float = 0
     bytes_per_second: float = 0
     credentials: Credentials | CredentialsGiver | None = None
     profile: Profile | None = None
-    proxy: str = ""
+    proxies: Proxies = DIRECT
+    mirrors: tuple[str, ...] = ()

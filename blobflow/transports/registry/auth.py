@@ -42,8 +42,8 @@ _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
 _BLANKS = re.compile(r"[ \t]*")
 _SEPARATORS = re.compile(r"[ \t,]*")
 
-# Finds the login when the registry first asks for one.
-CredentialsGiver = Callable[[], Awaitable[Credentials | None]]
+# Finds the login for a repository ("": for the registry as a whole) when the registry asks for one.
+CredentialsGiver = Callable[[str], Awaitable[Credentials | None]]
 # Sends a GET (form None) or a form POST to a token server; returns its body. Raises from the error tree.
 Fetch = Callable[[URL, str | None, bytes | None], Awaitable[bytes]]
 
@@ -97,6 +97,12 @@ def scopes_with(wanted: Sequence[str], challenged: str) -> tuple[str, ...]:
         if not any(_covers(have, scope) for have in scopes):
             scopes.append(scope)
     return tuple(scopes)
+
+
+def repository_of(scopes: Sequence[str]) -> str:
+    """The repository whose login is to be used: that of the first scope, which is where something is done."""
+    kind, _, rest = (scopes[0] if scopes else "").partition(":")
+    return rest.rpartition(":")[0] if kind == "repository" else ""
 
 
 def _covers(have: str, scope: str) -> bool:
@@ -157,7 +163,7 @@ class Auth:
         self._fetch = fetch
         self._clock = clock
         self._way: Challenge | None = None
-        self._basic = ""
+        self._basic: dict[str, str] = {}
         self._extra: dict[tuple[str, ...], str] = {}
         self._tokens: dict[tuple[str, ...], Token] = {}
         self._fetching: dict[tuple[str, ...], asyncio.Task[Token]] = {}
@@ -167,7 +173,7 @@ class Auth:
         if self._way is None:
             return ""
         if self._way.scheme == "basic":
-            return self._basic
+            return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
@@ -188,17 +194,18 @@ class Auth:
             if (token := self._tokens.get(key)) is not None and token.header == sent:
                 del self._tokens[key]
         elif basic is not None:
-            credentials = await self._credentials()
+            repository = repository_of(scopes)
+            credentials = await self._credentials(repository)
             if credentials is None or not credentials.username:
                 raise Unauthorized(
-                    f"{self._host} wants a login, and docker's config.json has none; log in to it first",
+                    f"{self._host} wants a login, and there is none; run `blobflow login {self._host}`",
                     status=401,
                 )
-            self._way, self._basic = basic, credentials.basic
-            if sent == self._basic:
+            if sent == credentials.basic:
                 raise Unauthorized(
                     f"{self._host} does not accept the login of {credentials.username!r}", status=401
                 )
+            self._way, self._basic[repository] = basic, credentials.basic
         else:
             raise Unauthorized(
                 f"{self._host} wants a login of a kind that blobflow does not know"
@@ -206,11 +213,24 @@ class Auth:
                 status=401,
             )
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the origin has asked who we are."""
+        return self._way is not None
+
     async def close(self) -> None:
         """Give up the fetches in flight."""
         for task in self._fetching.values():
             task.cancel()
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+
+    async def _login_header(self, repository: str) -> str:
+        """Basic, for a repository whose login may be its own."""
+        if repository not in self._basic:
+            credentials = await self._credentials(repository)
+            named = credentials is not None and credentials.username
+            self._basic[repository] = credentials.basic if credentials and named else ""
+        return self._basic[repository]
 
     async def _fetch_once(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
         task = self._fetching.get(key)
@@ -232,7 +252,7 @@ class Auth:
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
         asked = scopes_with(scopes, self._extra.get(key, ""))
-        credentials = await self._credentials()
+        credentials = await self._credentials(repository_of(scopes))
         now = self._clock()
         if credentials is not None and credentials.identity_token:
             form = {

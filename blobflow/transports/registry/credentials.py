@@ -1,9 +1,10 @@
 """Credentials, and docker's config.json that holds them or names the programs that do.
 
 Pure but for `run_program`: the file's bytes are given by the caller, who knows the environment. The format is
-docker's (`auths`, `credHelpers`, `credsStore`); helpers speak the docker-credential-helpers protocol: the
-server's name on stdin of `docker-credential-NAME get`, JSON on stdout, `<token>` as the user's name for an
-identity token.
+docker's (`auths`, `credHelpers`, `credsStore`), which containers' auth.json shares and extends: a key may be
+about the part of a host below a path (`host/team`), and the longest that fits wins. Helpers speak the
+docker-credential-helpers protocol: `docker-credential-NAME get` takes the server's name on stdin and gives
+JSON, with `<token>` as the user's name for an identity token; `store` takes such JSON, `erase` the name.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _DOCKER_HUB_HOSTS = frozenset({"index.docker.io", "registry-1.docker.io", DOCKER
 HELPER_SECONDS = 60.0
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
-# Runs a program with bytes on its stdin; returns its exit status and stdout.
-Runner = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+# Runs a program with one argument and bytes on its stdin; returns its exit status and stdout.
+Runner = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -63,7 +64,10 @@ class DockerConfig(msgspec.Struct, frozen=True, rename="camel"):
     creds_store: str | None = None
 
 
-class _Secret(msgspec.Struct, rename="pascal"):
+class _Secret(msgspec.Struct, rename={"server": "ServerURL", "username": "Username", "secret": "Secret"}):
+    """What helpers give and take."""
+
+    server: str = ""
     username: str = ""
     secret: str = ""
 
@@ -80,33 +84,54 @@ def read_docker_config(raw: bytes, name: str) -> DockerConfig:
         raise InvalidConfig(f"{name} is not a docker config.json: {error}") from None
 
 
-async def find_credentials(config: DockerConfig, host: str, run: Runner | None = None) -> Credentials | None:
-    """The login for `host[:port]`, None for anonymous access.
+async def find_credentials(
+    config: DockerConfig, host: str, run: Runner | None = None, *, repository: str = ""
+) -> Credentials | None:
+    """The login for a repository at `host[:port]` ("": for the host as a whole); None for anonymous access.
 
     A helper named for the host wins, then the entries in the file, then the general store, as in docker.
     Raises InvalidConfig for an entry or a helper's answer that can't be used.
     """
     run = run or run_program
-    key = DOCKER_HUB_KEY if host == DOCKER_HUB else host
-    for named, helper in (config.cred_helpers or {}).items():
-        if _host_of(named) == host:
-            return await _ask_program(helper, key, run)
-    for named, entry in (config.auths or {}).items():
-        if _host_of(named) == host and (found := _from_entry(entry, named)):
+    if named := _named_helper(config, host):
+        return await _ask_program(named, server_of(host), run)
+    entries = config.auths or {}
+    for key in sorted(entries, key=lambda key: len(place_of(key)[1]), reverse=True):
+        fits = _covers(key, host, repository)
+        if fits and (found := _from_entry(entries[key], key)):
             return found
-    if config.creds_store:
-        return await _ask_program(config.creds_store, key, run)
-    return None
+    return await _ask_program(config.creds_store, server_of(host), run) if config.creds_store else None
 
 
-def _host_of(key: str) -> str:
-    """The host that a key of `auths` is about: it may be a URL, with docker's old /v1/ or /v2/ path."""
+def helper_of(config: DockerConfig, host: str) -> str:
+    """The helper that keeps a host's login, "" where the file itself does."""
+    return _named_helper(config, host) or config.creds_store or ""
+
+
+def _named_helper(config: DockerConfig, host: str) -> str:
+    named = {place_of(key): helper for key, helper in (config.cred_helpers or {}).items()}
+    return named.get((host, ""), "")
+
+
+def server_of(host: str) -> str:
+    """The name by which docker's file and its helpers know a host."""
+    return DOCKER_HUB_KEY if host == DOCKER_HUB else host
+
+
+def place_of(key: str) -> tuple[str, str]:
+    """The host that a key of `auths` is about, and the path below it ("" for the whole host).
+
+    The key may be a URL, with docker's old /v1/ or /v2/ for a path.
+    """
     bare = key.removeprefix("https://").removeprefix("http://")
     host, _, path = bare.partition("/")
-    if path.strip("/") not in ("", "v1", "v2"):
-        return ""
-    host = host.lower()
-    return DOCKER_HUB if host in _DOCKER_HUB_HOSTS else host
+    path, host = path.strip("/"), host.lower()
+    return DOCKER_HUB if host in _DOCKER_HUB_HOSTS else host, "" if path in ("v1", "v2") else path
+
+
+def _covers(key: str, host: str, repository: str) -> bool:
+    named, path = place_of(key)
+    return named == host and (not path or f"{repository}/".startswith(f"{path}/"))
 
 
 def _from_entry(entry: _Auth, key: str) -> Credentials | None:
@@ -121,15 +146,29 @@ def _from_entry(entry: _Auth, key: str) -> Credentials | None:
             raise InvalidConfig(f"the login for {key!r} in docker's config.json has no password")
         password = password.rstrip("\0")
     if entry.identitytoken:
-        return Credentials(username=username, identity_token=entry.identitytoken)
+        return Credentials(username, password, entry.identitytoken)
     return Credentials(username=username, password=password) if username or password else None
 
 
-async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None:
+async def tell_program(helper: str, verb: str, host: str, login: Credentials | None, run: Runner) -> None:
+    """Have a helper `store` a login, or `erase` that of a host. Raises InvalidConfig where it does not."""
+    program, given = _program(helper), server_of(host).encode()
+    if login is not None:
+        given = msgspec.json.encode(_Secret(server_of(host), login.username, login.password))
+    status, out = await run(program, verb, given)
+    if status != 0 and not (verb == "erase" and b"credentials not found" in out):
+        raise InvalidConfig(f"{program} did not {verb} the login for {host}: it ended with status {status}")
+
+
+def _program(helper: str) -> str:
     if not _HELPER_NAME.match(helper):
         raise InvalidConfig(f"docker's config.json names the credential helper {helper[:80]!r}")
-    program = f"docker-credential-{helper}"
-    status, out = await run(program, key.encode())
+    return f"docker-credential-{helper}"
+
+
+async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None:
+    program = _program(helper)
+    status, out = await run(program, "get", key.encode())
     if status != 0:
         if b"credentials not found" in out:
             return None
@@ -143,12 +182,12 @@ async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None
     return Credentials(username=secret.username, password=secret.secret)
 
 
-async def run_program(program: str, given: bytes) -> tuple[int, bytes]:
-    """Run `program get` with `given` on stdin. Raises InvalidConfig when it can't run or never ends."""
+async def run_program(program: str, verb: str, given: bytes) -> tuple[int, bytes]:
+    """Run `program verb` with `given` on stdin. Raises InvalidConfig when it can't run or never ends."""
     try:
         process = await asyncio.create_subprocess_exec(
             program,
-            "get",
+            verb,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """Hosts whose TLS need not be trusted: they may speak none at all.
 
 Who turns verification off for a host accepts that anybody on the way may read along; so plain HTTP is no
-worse, and users of docker and podman expect it to work. TLS is still tried first, and only its absence,
-never another failure of the host, leads to HTTP.
+worse, and users of docker and podman expect it to work. A loopback host has nobody on the way. TLS is still
+tried first, and only its absence, never another failure of the host, leads to HTTP.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 import aiohttp
 from yarl import URL
 
+from blobflow.transports.registry.proxies import Proxies
 
-async def settle(client: aiohttp.ClientSession, home: URL) -> URL:
+
+async def settle(client: aiohttp.ClientSession, home: URL, proxies: Proxies) -> URL:
     """The origin at which the host of the https origin `home` answers; `home` itself when in doubt.
 
-    A host without a port in its name may have nothing at the https port; then the http port is tried.
+    A host without a port in its name may have nothing at the https port; then the http port is tried. A
+    certificate that is not trusted is TLS, and no reason to go without.
     """
     try:
-        await _knock(client, home)
+        await _knock(client, home, proxies)
+    except aiohttp.ClientConnectorCertificateError:
+        return home
     except aiohttp.ClientConnectorSSLError:
         pass
     except aiohttp.ClientConnectorError:
@@ -29,13 +34,14 @@ async def settle(client: aiohttp.ClientSession, home: URL) -> URL:
         return home
     plain = home.with_scheme("http")
     try:
-        await _knock(client, plain)
+        await _knock(client, plain, proxies)
     except (aiohttp.ClientError, OSError):
         return home
     return plain
 
 
-async def _knock(client: aiohttp.ClientSession, origin: URL) -> None:
+async def _knock(client: aiohttp.ClientSession, origin: URL, proxies: Proxies) -> None:
     """Ask whether there is a registry [end-1]; any answer will do."""
-    async with client.get(URL(f"{origin}/v2/", encoded=True), allow_redirects=False):
+    proxy = proxies.of(origin) or None
+    async with client.get(URL(f"{origin}/v2/", encoded=True), allow_redirects=False, proxy=proxy):
         pass

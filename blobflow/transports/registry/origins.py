@@ -11,7 +11,9 @@ untrusted peer, so:
 - addresses that serve cloud credentials are never asked, whoever names them.
 
 Names are judged by what they resolve to, at the moment of connecting (`Guard`), so that a name that changes
-its address in between gains nothing. Behind a forward proxy only the proxy resolves names, and judges.
+its address in between gains nothing. Behind a forward proxy the proxy resolves names, and judges by its own
+rules; what a URL spells out, an address in any of its forms or a name that has but one meaning, is judged
+here all the same.
 """
 
 from __future__ import annotations
@@ -47,7 +49,14 @@ METADATA = frozenset(
     )
 )
 
+# Names that stand for such an address on any machine; a proxy resolves them to its own.
+_METADATA_NAMES = frozenset(
+    {"metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal"}
+)
+_LOOPBACK = ipaddress.ip_address("127.0.0.1")
+
 _USERINFO = re.compile("//[^/]*@")
+_OLD_ADDRESS = re.compile(r"[0-9a-fx]+(?:\.[0-9a-fx]+){0,3}\Z")
 
 
 def origin_of(host: str, scheme: str) -> URL:
@@ -61,13 +70,27 @@ def name_of(url: URL) -> str:
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a URL's host spells out, None for a name. Mapped IPv4 is seen as IPv4."""
+    """The address that a URL's host spells out, None for a name. Mapped IPv4 is seen as IPv4, and so are the
+    old forms that resolvers still take (127.1, 0x7f000001)."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return None
+        return _old_address(host.rstrip("."))
     mapped = getattr(address, "ipv4_mapped", None)
     return mapped or address
+
+
+def _old_address(host: str) -> Address | None:
+    """inet_aton's reading of a host, which is that of resolvers; names of localhost mean loopback."""
+    host = host.lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return _LOOPBACK
+    if not _OLD_ADDRESS.match(host):
+        return None
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
 
 
 def may_visit(address: Address, *, home_is_public: bool) -> bool:
@@ -106,10 +129,16 @@ def follow(home: URL, at: URL, location: str, asked: str) -> URL:
 
 
 class Guard(AbstractResolver):
-    """Resolves names for one registry's connections, leaving out addresses that it may not send us to."""
+    """Resolves names for one registry's connections, leaving out addresses that it may not send us to.
 
-    def __init__(self, home: URL, inner: AbstractResolver | None = None) -> None:
+    The user named `proxies`, so they may be anywhere; but no registry may send us to them.
+    """
+
+    def __init__(
+        self, home: URL, inner: AbstractResolver | None = None, *, proxies: frozenset[str] = frozenset()
+    ) -> None:
         self._home = home
+        self._proxies = proxies
         self._inner = inner or DefaultResolver()
         literal = address_of(home.host or "")
         # Until the registry's own name has been resolved it counts as public, the stricter case.
@@ -123,6 +152,8 @@ class Guard(AbstractResolver):
         if host == self._home.host:
             self.home_is_public = any(address is None or address.is_global for _, address in addresses)
             return found
+        if host in self._proxies:
+            return found
         allowed = [
             entry
             for entry, address in addresses
@@ -133,11 +164,16 @@ class Guard(AbstractResolver):
         return allowed
 
     def check(self, url: URL) -> None:
-        """Judge a URL whose host is an address, which no resolver sees. Raises ProtocolViolation."""
-        address = address_of(url.host or "")
-        if address is None or url.host == self._home.host:
+        """Judge a URL by what its host spells out, which no resolver of ours may see. Raises
+        ProtocolViolation."""
+        host = url.host or ""
+        if host == self._home.host:
             return
-        if not may_visit(address, home_is_public=self.home_is_public):
+        address = address_of(host)
+        forbidden = host in self._proxies and self.home_is_public
+        if address is not None:
+            forbidden = forbidden or not may_visit(address, home_is_public=self.home_is_public)
+        if forbidden or host.rstrip(".") in _METADATA_NAMES:
             raise ProtocolViolation(
                 f"{name_of(self._home)} sent us to {name_of(url)}, which no registry at its address may do"
             )

@@ -103,7 +103,7 @@ class Session:
     ) -> None:
         self.host = host
         self.home = origin_of(host, access.scheme)
-        self._settled = access.tls is not False or access.scheme == "http"
+        self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
         self._settling = asyncio.Lock()
         self.meter = meter
         self.reads = asyncio.Semaphore(access.connections)
@@ -117,7 +117,7 @@ class Session:
         self._trace = trace
         self._user_agent = user_agent
         self._backoff = retry.Backoff(clock, sleep)
-        self._guard = Guard(self.home)
+        self._guard = Guard(self.home, proxies=access.proxies.hosts)
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
         self._warned: set[str] = set()
         self._client_session: aiohttp.ClientSession | None = None
@@ -179,6 +179,14 @@ class Session:
         failure = translated(error, self.host, asked, received=received, expected=expected)
         assert isinstance(failure, NetworkError)
         return failure
+
+    async def enter(self) -> bool:
+        """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
+
+        Raises Unauthorized, and whatever else the host answers.
+        """
+        await self.ask(Request("GET", URL("/v2/", encoded=True), "a registry"))
+        return self._auth.wants_login
 
     async def close(self) -> None:
         """Close every connection."""
@@ -309,7 +317,7 @@ class Session:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
-                proxy=self._access.proxy or None,
+                proxy=self._access.proxies.of(url) or None,
                 timeout=timeout or self._client.timeout,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -377,13 +385,13 @@ class Session:
             async with self._settling:
                 if not self._settled:
                     self.meter.requests += 1
-                    self.home = self._auth.home = await settle(self._client, self.home)
+                    self.home = self._auth.home = await settle(self._client, self.home, self._access.proxies)
                     self._settled = True
         return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
 
-    async def _login(self) -> Credentials | None:
+    async def _login(self, repository: str) -> Credentials | None:
         credentials = self._access.credentials
-        return await credentials() if callable(credentials) else credentials
+        return await credentials(repository) if callable(credentials) else credentials
 
     def _is_home(self, url: URL) -> bool:
         return url.origin() == self.home

@@ -1,0 +1,144 @@
+"""Mirrors of a registry, asked before it when something is read, in the order in which they are named.
+
+A mirror stands in for the registry under the registry's name: what comes from it is checked by the same
+digests, and a tag means what the first mirror that has it says (as in buildkit and containerd). Whatever goes
+wrong at a mirror, the next is asked, and the registry itself last; its error is the one that counts.
+
+- What a mirror lacks costs one request, each time.
+- A mirror that can't be reached, or has too much to do, is left alone for a while: its retries are not paid
+  for every blob anew.
+- A mirror that broke off a blob, or gave wrong bytes for it, is not asked for that blob again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from blobflow.content import Chunks, Site, Source
+from blobflow.errors import (
+    BlobflowError,
+    IntegrityError,
+    NetworkError,
+    NotFound,
+    RegistryError,
+    Throttled,
+    Unavailable,
+    UnsupportedContent,
+)
+from blobflow.events import Observer, Warned
+from blobflow.oci import Descriptor, Digest
+from blobflow.oci.reference import check_host, check_repository
+
+# Seconds for which a mirror that could not be reached is left alone.
+REST_SECONDS = 60.0
+
+# What sends us on to the next; anything else (our own configuration, a full disk) would be as wrong there.
+_ITS_FAULT = (NetworkError, RegistryError, IntegrityError, UnsupportedContent)
+_OUT_OF_ORDER = (NetworkError, Throttled, Unavailable)
+
+T = TypeVar("T")
+
+
+def parse_mirror(text: str) -> Site:
+    """Read `host[:port][/prefix]`. Raises InvalidReference."""
+    host, slash, prefix = text.partition("/")
+    return Site(check_host(host), check_repository(prefix, text) if slash else "")
+
+
+class Standing:
+    """How the mirrors of a run are doing. One for all repositories, since mirrors fail as hosts."""
+
+    def __init__(self, clock: Callable[[], float], observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._resting: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._bad: set[tuple[str, Digest]] = set()
+
+    def in_order(self, host: str, content: Digest | None) -> bool:
+        """Whether a mirror is worth asking for `content` (None: a tag)."""
+        return self._clock() >= self._resting.get(host, 0.0) and (host, content) not in self._bad
+
+    def failed(self, host: str, error: BlobflowError) -> None:
+        """Take in what a mirror answered; the user is told once a host of anything but absence."""
+        if isinstance(error, _OUT_OF_ORDER):
+            self._resting[host] = self._clock() + REST_SECONDS
+        if not isinstance(error, NotFound) and host not in self._told:
+            self._told.add(host)
+            self._observer(Warned(f"the mirror {host} is passed over: {error.message}"))
+
+    def gave_badly(self, host: str, content: Digest) -> None:
+        """The bytes of a blob broke off, or were wrong."""
+        self._bad.add((host, content))
+
+
+class Mirror(msgspec.Struct, frozen=True):
+    """A repository as one mirror has it. `source` opens the mirror's session when it is first called."""
+
+    host: str
+    source: Callable[[], Source]
+
+
+class Mirrored:
+    """A `Source`: the mirrors in order, then the registry itself."""
+
+    def __init__(self, mirrors: Sequence[Mirror], own: Source, standing: Standing) -> None:
+        self._mirrors = tuple(mirrors)
+        self._own = own
+        self._standing = standing
+
+    async def resolve(self, name: str) -> Descriptor:
+        """See `Source.resolve`."""
+        pinned = Digest(name) if ":" in name else None
+        return await self._first(pinned, lambda source: source.resolve(name))
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """See `Source.read`."""
+        return await self._first(manifest.digest, lambda source: source.read(manifest))
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        """See `Source.open`. Once a mirror has begun to answer, an error is its reader's; the reader's next
+        try does not meet this mirror."""
+        async with AsyncExitStack() as stack:
+            for mirror in self._mirrors:
+                if not self._standing.in_order(mirror.host, blob.digest):
+                    continue
+                try:
+                    chunks = await stack.enter_async_context(mirror.source().open(blob, offset, end))
+                except _ITS_FAULT as error:
+                    self._standing.failed(mirror.host, error)
+                    continue
+                broke = partial(self._standing.gave_badly, mirror.host, blob.digest)
+                try:
+                    yield _read(chunks, broke)
+                except IntegrityError:  # found by who checks the digest
+                    broke()
+                    raise
+                return
+            yield await stack.enter_async_context(self._own.open(blob, offset, end))
+
+    async def _first(self, content: Digest | None, ask: Callable[[Source], Awaitable[T]]) -> T:
+        """The answer of the first that has one."""
+        for mirror in self._mirrors:
+            if self._standing.in_order(mirror.host, content):
+                try:
+                    return await ask(mirror.source())
+                except _ITS_FAULT as error:
+                    self._standing.failed(mirror.host, error)
+        return await ask(self._own)
+
+
+async def _read(chunks: Chunks, broke: Callable[[], None]) -> Chunks:
+    """The chunks; `broke` is called when they break off."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except _ITS_FAULT:
+        broke()
+        raise
