@@ -71,7 +71,10 @@ def from_variables(variables: Mapping[str, str]) -> Proxies:
 
 
 def checked(proxy: str, name: str) -> str:
-    """A proxy's URL; http:// may be left out. Raises InvalidConfig that calls it `name`, without its login."""
+    """A proxy's URL; http:// may be left out.
+
+    Raises InvalidConfig that calls it `name`, without its login.
+    """
     if not proxy:
         return ""
     text = proxy if "://" in proxy else f"http://{proxy}"
