@@ -1,4 +1,4 @@
-"""References: `[docker://][host[:port]/]repository[:tag][@digest]`.
+"""References: `[docker://][host[:port]/]repository[:tag][@digest]`, or a transport and a path (`location`).
 
 The grammar is distribution's (reference package), with docker.io's defaults for a bare name: `alpine` is
 `docker.io/library/alpine:latest`. A first component is a host if it has a dot or a colon, is `localhost`, or
@@ -14,6 +14,7 @@ import msgspec
 
 from blobflow.errors import InvalidDigest, InvalidReference
 from blobflow.oci.digest import Digest, parse_digest
+from blobflow.oci.location import split_location, transport_of
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -36,16 +37,14 @@ _ELSEWHERE = {
     "containers-storage": "use `podman push` to a registry (`blobflow serve` is one)",
     "ostree": "push to a registry first",
     "tarball": "push to a registry first",
-    "oci": "push the layout to a registry first (`skopeo copy --all oci:… docker://…`)",
-    "oci-archive": "push the archive to a registry first (`skopeo copy --all oci-archive:… docker://…`)",
-    "docker-archive": "push the archive to a registry first (`skopeo copy docker-archive:… docker://…`)",
 }
 
 
 class Reference(msgspec.Struct, frozen=True, order=True):
-    """A place in a registry. `tag` and `digest` may both be empty (a whole repository) or both given.
+    """An image in a registry, or in a layout or archive (see `location`).
 
-    Where both are given the digest decides what is read, and the tag what is written.
+    `tag` and `digest` may both be empty (a whole repository; of a place, its only image) or both given:
+    then the digest decides what is read, and the tag what is written.
     """
 
     host: str
@@ -62,9 +61,16 @@ class Reference(msgspec.Struct, frozen=True, order=True):
         """What a manifest is asked for by: the digest if there is one, else the tag."""
         return self.digest or self.tag
 
+    @property
+    def transport(self) -> str:
+        """The transport's word of a layout or archive, "" for a registry."""
+        return transport_of(self.host)
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
+        if self.transport:
+            return f"{self.host}{tag}{digest}"
         return f"{self.host}/{self.repository}{tag}{digest}"
 
 
@@ -138,12 +144,16 @@ def split_name(text: str) -> tuple[str, str, str, str]:
 
 
 def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
-    """Read a registry reference with docker's defaults; a `docker://` in front is accepted.
+    """Read a reference with docker's defaults; `docker://` in front and the transports of `location` are
+    understood.
 
     A bare name gets `default_host`; on docker.io a name of one component gets `library/`; without a tag or
     digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks, and for
     other tools' transports a sentence that names the way.
     """
+    if located := split_location(text):
+        host, tag, digest = located
+        return Reference(host, "", tag, digest)
     body = text.removeprefix("docker://")
     if body == text and (colon := text.find(":")) > 0:
         transport = text[:colon]
