@@ -48,8 +48,9 @@ Body = Callable[[int], AbstractAsyncContextManager[Chunks]]
 
 
 class Site(msgspec.Struct, frozen=True, order=True):
-    """Where content lives: a registry's host and one of its repositories (or a transport and a path).
+    """Where content lives: a registry's host and one of its repositories.
 
+    A layout or archive is a registry too, its transport and path the host, with one repository named "".
     Sites have a total order, so that every choice among them is the same in every run.
     """
 
@@ -57,7 +58,7 @@ class Site(msgspec.Struct, frozen=True, order=True):
     repository: str
 
     def __str__(self) -> str:
-        return f"{self.registry}/{self.repository}"
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
 
 
 class Source(Protocol):
