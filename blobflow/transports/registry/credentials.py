@@ -93,7 +93,7 @@ async def find_credentials(
     Raises InvalidConfig for an entry or a helper's answer that can't be used.
     """
     run = run or run_program
-    if named := _named_helper(config, host):
+    if named := _own_keeper(config, host):
         return await _ask_program(named, server_of(host), run)
     entries = config.auths or {}
     for key in sorted(entries, key=lambda key: len(place_of(key)[1]), reverse=True):
@@ -103,12 +103,12 @@ async def find_credentials(
     return await _ask_program(config.creds_store, server_of(host), run) if config.creds_store else None
 
 
-def helper_of(config: DockerConfig, host: str) -> str:
+def keeper_of(config: DockerConfig, host: str) -> str:
     """The helper that keeps a host's login, "" where the file itself does."""
-    return _named_helper(config, host) or config.creds_store or ""
+    return _own_keeper(config, host) or config.creds_store or ""
 
 
-def _named_helper(config: DockerConfig, host: str) -> str:
+def _own_keeper(config: DockerConfig, host: str) -> str:
     named = {place_of(key): helper for key, helper in (config.cred_helpers or {}).items()}
     return named.get((host, ""), "")
 

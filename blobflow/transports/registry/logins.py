@@ -26,7 +26,7 @@ from blobflow.transports.registry.credentials import (
     DockerConfig,
     Runner,
     find_credentials,
-    helper_of,
+    keeper_of,
     place_of,
     read_docker_config,
     run_program,
@@ -86,7 +86,7 @@ async def keep(file: Path, host: str, login: Credentials, run: Runner = run_prog
     InvalidConfig, StorageError.
     """
     config = read_file(file) or DockerConfig()
-    if helper := helper_of(config, host):
+    if helper := keeper_of(config, host):
         await tell_program(helper, "store", host, login, run)
         return f"docker-credential-{helper}"
     pair = f"{login.username}:{login.password}".encode()
@@ -106,7 +106,7 @@ async def forget(file: Path, host: str, run: Runner = run_program) -> bool:
     if config is None:
         return False
     known = False
-    if helper := helper_of(config, host):
+    if helper := keeper_of(config, host):
         only = DockerConfig(creds_store=helper)
         known = await find_credentials(only, host, run) is not None
         await tell_program(helper, "erase", host, None, run)
