@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from blobflow.content import Chunk, Chunks
 from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
 from blobflow.events import HostMeter
+from blobflow.transports.registry.gate import Brake
 
 # A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
 SLOWEST = 16 * 1024
@@ -22,7 +23,8 @@ class Feed:
     """Exactly `size` bytes of `chunks`, for one request.
 
     `error` holds what the chunks raised, or SizeMismatch where they ended early or went on too long; `done`
-    is True when every byte was taken. Call `stop` before leaving the context that `chunks` came from.
+    is True when every byte was taken. `brake`, if set, says when bytes may go. Call `stop` before leaving the
+    context that `chunks` came from.
     """
 
     def __init__(self, chunks: Chunks, size: int, what: str, meter: HostMeter) -> None:
@@ -30,6 +32,7 @@ class Feed:
         self.sent = 0
         self.error: BlobflowError | None = None
         self.pulling = False
+        self.brake: Brake | None = None
         self._pull = chunks.__anext__
         self._what = what
         self._meter = meter
@@ -53,6 +56,8 @@ class Feed:
         self.pulling = True
         try:
             chunk = await self._pull()
+            if self.brake is not None:
+                await self.brake.wait(len(chunk))
         except StopAsyncIteration:
             if self.sent != self.size:
                 self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
@@ -73,14 +78,17 @@ class Feed:
         return chunk if isinstance(chunk, bytes) else bytes(chunk)
 
     def watch(self, deadline: asyncio.Timeout, progress: float) -> None:
-        """Let `deadline` expire when the peer takes nothing for `progress` seconds while bytes are there."""
+        """Let `deadline` expire when the peer takes nothing for `progress` seconds while bytes are there.
+
+        Until the first byte is asked for there is no connection yet, which has timeouts of its own.
+        """
         loop = asyncio.get_running_loop()
         seen, since = self.sent, loop.time()
 
         def look() -> None:
             nonlocal seen, since
             now = loop.time()
-            if self.done or self.pulling or self.sent != seen:
+            if self.done or self.pulling or self._puller is None or self.sent != seen:
                 seen, since = self.sent, now
             elif now - since > progress + self._chunk_size / SLOWEST:
                 deadline.reschedule(now)

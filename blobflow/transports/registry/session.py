@@ -4,9 +4,10 @@ All requests to a host pass here, and so all that holds for each of them is here
 connections, lanes (so that a HEAD never queues behind blobs), authorization, redirects followed by hand under
 the origin rule, retries, the shared back-off, meters, traces, and the translation of foreign errors.
 
-Lanes. `reads` and `writes` are the blob streams at once, small requests have their own. A stream that pipes a
-blob takes its write slot first and its read slot second, and waits for nothing once it holds both; so streams
-between any registries, or within one, can't deadlock.
+Lanes. `reads` and `writes` are the blob streams at once, small requests have their own; the host's `gate`
+says how many each may have. A stream that pipes a blob takes its write slot first and its read slot second,
+and waits for nothing but small requests once it holds both; so streams between any registries, or within
+one, can't deadlock.
 """
 
 from __future__ import annotations
@@ -31,12 +32,10 @@ from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
 from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 
-# Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
-# flight hide the round trips, while few enough connections are opened.
-SMALL_LANE = 16
 CONNECT_SECONDS = 15.0
 # Name look-up, all addresses of a name and the TLS handshake together.
 REACH_SECONDS = 45.0
@@ -48,12 +47,15 @@ COMMIT_SECONDS = 300.0
 COMMIT_RATE = 20_000_000
 # Bytes read ahead of the consumer of a blob. 64 KiB, aiohttp's own, costs a third more CPU.
 READ_AHEAD = 1024 * 1024
+LEAST_READ = 16 * 1024
 # Answers that we only look into (tokens, errors, a page of tags) are read up to this many bytes.
 SMALL_ANSWER = 1024 * 1024
 ERROR_ANSWER = 64 * 1024
 ERROR_SECONDS = 5.0
 MAX_REDIRECTS = 5
 MAX_WARNINGS = 20
+# The host has too much to do (408: it gave up waiting for a request that it was slow to read).
+_CONGESTED = frozenset({408, 429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 T = TypeVar("T")
@@ -100,15 +102,21 @@ class Session:
         random: Callable[[], float],
         trace: bool,
         user_agent: str,
+        reading: Pace | None = None,
+        writing: Pace | None = None,
     ) -> None:
+        """`reading` and `writing`: paces of bytes that other hosts share."""
         self.host = host
         self.home = origin_of(host, access.scheme)
         self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
         self._settling = asyncio.Lock()
         self.meter = meter
-        self.reads = asyncio.Semaphore(access.connections)
-        self.writes = asyncio.Semaphore(access.connections)
-        self._small = asyncio.Semaphore(SMALL_LANE)
+        self.gate = Gate(access.connections, clock)
+        self.reads, self.writes, self._small = self.gate.reads, self.gate.writes, self.gate.small
+        requests, own = pace_of(access.requests_per_second, clock), pace_of(access.bytes_per_second, clock)
+        self._requests = brake_of((requests,), sleep)
+        self.reading = brake_of((own, reading), sleep)
+        self.writing = brake_of((own, writing), sleep)
         self._access = access
         self._observer = observer
         self._sleep = sleep
@@ -148,7 +156,7 @@ class Session:
         An answer that comes before the body is through ends the sending. What the feed raised goes before
         anything that the connection made of it.
         """
-        await self._backoff.wait()
+        feed.brake = self.writing
         try:
             async with asyncio.timeout(None) as deadline:
                 feed.watch(deadline, PROGRESS_SECONDS)
@@ -158,19 +166,20 @@ class Session:
                 self._backoff.hold(min(retry.retry_after_of(error) or 1.0, retry.MAX_RETRY_AFTER))
             raise feed.error or error from None
         except TimeoutError:
+            self._silent()
             raise TimedOut(f"{self.host} took no byte of {request.asked} for too long") from None
         finally:
             await feed.stop()
 
     async def commit(self, request: Request, size: int) -> Answer:
-        """Send the small request that makes `size` bytes, sent before, content.
+        """Send the small request that makes `size` bytes, sent before, content; in the caller's slot of
+        `writes`.
 
         Asked again after an answer that allows it, but not after none: it may have been done.
         """
 
         async def once(request: Request) -> Answer:
-            async with self._small:
-                return await self._ask_patiently(request, request.body, size)
+            return await self._ask_patiently(request, request.body, size)
 
         return await self._retrying(request, once, blindly=False)
 
@@ -178,7 +187,13 @@ class Session:
         """What aiohttp raised from a streamed body, as an error of ours."""
         failure = translated(error, self.host, asked, received=received, expected=expected)
         assert isinstance(failure, NetworkError)
+        if isinstance(failure, TimedOut):
+            self._silent()
         return failure
+
+    def _silent(self) -> None:
+        """A stream stood still: what there is to say of it is as old as its last byte."""
+        self.gate.congested(self._clock() - PROGRESS_SECONDS)
 
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
@@ -254,6 +269,8 @@ class Session:
             while size <= request.limit and (part := await response.content.readany()):
                 parts.append(part)
                 size += len(part)
+                if self.reading is not None:
+                    await self.reading.wait(len(part))
         except (aiohttp.ClientError, OSError) as error:
             host = self._name(response.url)
             length = response.content_length
@@ -294,6 +311,38 @@ class Session:
         return parse_challenges(response.headers.getall("WWW-Authenticate", []))
 
     async def _transmit(
+        self,
+        request: Request,
+        url: URL,
+        body: bytes | Feed | None,
+        authorization: str,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One HTTP request for this host, when the host may be asked; the gate learns how it was answered."""
+        if self._is_home(url):
+            await self._turn()
+        if isinstance(body, bytes) and self.writing is not None:
+            await self.writing.wait(len(body))
+        began = self._clock()
+        try:
+            response = await self._exchange(request, url, body, authorization, timeout)
+        except TimedOut:
+            self.gate.congested(began)
+            raise
+        if response.status in _CONGESTED:
+            self.gate.congested(began)
+        else:
+            self.gate.answered()
+        return response
+
+    async def _turn(self) -> None:
+        """Return when the host may get one more request."""
+        await self._backoff.wait()
+        if self._requests is not None:
+            await self._requests.wait(1)
+            await self._backoff.wait()
+
+    async def _exchange(
         self,
         request: Request,
         url: URL,
@@ -345,7 +394,6 @@ class Session:
         attempt = 0
         while True:
             attempt += 1
-            await self._backoff.wait()
             try:
                 return await once(request)
             except (NetworkError, RegistryError) as error:
@@ -365,7 +413,7 @@ class Session:
         headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
         method = "GET" if form is None else "POST"
         request = Request(method, url, f"a token for {self.host}", headers=headers)
-        response = await self._transmit(request, url, form, authorization or "")
+        response = await self._exchange(request, url, form, authorization or "")
         try:
             return (await self._conclude(request, response)).body
         finally:
@@ -409,10 +457,15 @@ class Session:
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                read_bufsize=READ_AHEAD,
+                read_bufsize=_read_ahead(self._access.bytes_per_second),
                 max_field_size=32 * 1024,  # signed Locations are long
             )
         return self._client_session
+
+
+def _read_ahead(bytes_per_second: float) -> int:
+    """READ_AHEAD, or where there is a limit no more than a second of it: what is read ahead is read."""
+    return READ_AHEAD if not bytes_per_second else int(min(READ_AHEAD, max(LEAST_READ, bytes_per_second)))
 
 
 def _timeout(progress: float) -> aiohttp.ClientTimeout:

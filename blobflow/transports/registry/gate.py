@@ -1,0 +1,243 @@
+"""The gate of one host: how much may be under way there at once, and how fast. Decided in sync, sans-IO code.
+
+Concurrency. A window holds the requests in flight at the host, of whatever kind. It opens as answers come
+while it is full, and closes by a factor when the host says 429 or 503 or goes silent: additive increase,
+multiplicative decrease, within the limits that were set. The size that was refused last is remembered: up to
+it the window opens quickly, beyond it slowly, so that a host with eight slots is asked for a ninth at once
+only every few hundred requests.
+
+Lanes. Reads and writes are streams of blobs, small requests have a lane of their own and one place in the
+window that no stream may take, so that a HEAD never queues behind blobs. Each lane may always have one in
+flight, whatever the window: where lanes are entered in the order write, read, small, and nobody waits for an
+earlier one while in a later, no two can wait for each other, and a window of one can't stop a run.
+
+Pace. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
+used is hardly saved up, so that no burst follows a pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+
+import msgspec
+
+from blobflow.content import Sleep
+
+# Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
+# flight hide the round trips, while few enough connections are opened.
+SMALL_LANE = 16
+# A window that was refused right after it was known to be good is one too large: it closes by little, and
+# stays near the limit. One that is refused before it was ever used whole is much too large.
+ONE_TOO_MANY = 0.85
+FAR_TOO_MANY = 0.5
+# Answers, in windows full, that open the window by one: below the size that was refused last, and at it.
+# 40 windows of 8 are some 320 requests for one 429: 0.3 %.
+APPROACH = 2.0
+PROBE = 40.0
+# Seconds of an unused allowance that are not lost: timers come late by about a millisecond, and without this
+# every such lateness would make the pace slower than the one set.
+SAVED = 0.1
+
+
+class Kind(enum.Enum):
+    """The lanes; in the order in which they are let in when there is room."""
+
+    SMALL = "small"
+    READ = "read"
+    WRITE = "write"
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a host may be asked for now: `blobs` each way, and `small` requests, at once."""
+
+    blobs: int
+    small: int
+
+
+class Window:
+    """The size of the window, as answers teach it. Sans-IO; times are seconds of any one clock."""
+
+    def __init__(self, start: int, ceiling: int) -> None:
+        self._exact = float(min(start, ceiling))
+        self._ceiling = float(ceiling)
+        self._refused = math.inf
+        self._cut_at = -math.inf
+        self._since_cut = 0
+
+    @property
+    def size(self) -> int:
+        """Requests in flight at once; at least 1."""
+        return int(self._exact)
+
+    def answered(self, *, full: bool) -> None:
+        """The host answered as a host that has time; `full`: the window was in use to its end."""
+        self._since_cut += 1
+        if full:
+            self._exact = min(self._ceiling, self._exact + self._step())
+        if self._exact >= self._refused + 1:
+            self._refused = math.inf  # it takes more than it did
+
+    def congested(self, sent: float, now: float) -> None:
+        """The host has too much to do. What was `sent` before the last decrease says nothing about it."""
+        if sent <= self._cut_at:
+            return
+        probed = self._since_cut >= self._exact
+        if probed or self._refused == math.inf:
+            self._refused = self._exact
+        self._exact = max(1.0, self._exact * (ONE_TOO_MANY if probed else FAR_TOO_MANY))
+        self._cut_at = now
+        self._since_cut = 0
+
+    def _step(self) -> float:
+        if self._cut_at == -math.inf:
+            return 1.0  # never refused: twice as many with every window
+        slowness = APPROACH if self._exact < self._refused - 1 or self._refused == math.inf else PROBE
+        return 1.0 / (slowness * self._exact)
+
+
+class Gate:
+    """The lanes of one host. Used from one event loop.
+
+    `connections` bounds the blobs each way, and twice as much all requests. `clock` in seconds.
+    """
+
+    def __init__(self, connections: int, clock: Callable[[], float]) -> None:
+        self._connections = connections
+        self._clock = clock
+        ceiling = 2 * connections
+        # One more than the blobs, so that all of them can start at once where nothing is known yet.
+        self.window = Window(connections + 1, ceiling)
+        self._most = {Kind.SMALL: min(SMALL_LANE, ceiling), Kind.READ: connections, Kind.WRITE: connections}
+        self._used = dict.fromkeys(Kind, 0)
+        self._waiting: dict[Kind, deque[asyncio.Future[None]]] = {kind: deque() for kind in Kind}
+        self.small, self.reads, self.writes = (Lane(self, kind) for kind in Kind)
+
+    @property
+    def standing(self) -> Standing:
+        """The limits now in force."""
+        size = self.window.size
+        return Standing(
+            blobs=max(1, min(self._connections, size - 1)), small=min(self._most[Kind.SMALL], size)
+        )
+
+    @property
+    def in_flight(self) -> int:
+        return sum(self._used.values())
+
+    def admits(self, kind: Kind) -> bool:
+        """Whether one more may enter this lane now."""
+        used = self._used[kind]
+        if not used:
+            return True
+        size = self.window.size
+        if used >= self._most[kind] or self.in_flight >= size:
+            return False
+        if kind is Kind.SMALL:
+            return True
+        if self._used[Kind.READ] + self._used[Kind.WRITE] >= size - 1:
+            return False
+        # A copy within the host needs one place each way: writes that wait for reads must not take them all.
+        other = Kind.WRITE if kind is Kind.READ else Kind.READ
+        return used < (size + 1) // 2 or not self._waiting[other]
+
+    def answered(self) -> None:
+        """The host answered a request, in whatever way but those that say that it has too much to do."""
+        self.window.answered(full=self.in_flight >= self.window.size - 1)
+        self._let_in()
+
+    def congested(self, sent: float) -> None:
+        """A request `sent` then was answered by 429 or 503, or by nothing."""
+        self.window.congested(sent, self._clock())
+
+    async def enter(self, kind: Kind) -> None:
+        """Return when there is room; first come, first served within a lane."""
+        if not self._waiting[kind] and self.admits(kind):
+            self._used[kind] += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[kind].append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):
+                    self._waiting[kind].remove(turn)
+                self._let_in()
+            else:
+                self.leave(kind)  # let in and cancelled at the same moment
+            raise
+
+    def leave(self, kind: Kind) -> None:
+        self._used[kind] -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        for kind in Kind:
+            waiting = self._waiting[kind]
+            while waiting and self.admits(kind):
+                turn = waiting.popleft()
+                if not turn.cancelled():
+                    self._used[kind] += 1
+                    turn.set_result(None)
+
+
+class Lane:
+    """A way in: `async with lane:` holds one place. Reusable, by any number of tasks at once."""
+
+    def __init__(self, gate: Gate, kind: Kind) -> None:
+        self._gate = gate
+        self._kind = kind
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._kind)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.leave(self._kind)
+
+
+class Pace:
+    """At most `rate` units a second, evenly. Sans-IO; `clock` in seconds."""
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._free_at = -math.inf
+
+    def reserve(self, amount: float) -> float:
+        """Seconds from now at which `amount` units, asked for in this order, may go."""
+        now = self._clock()
+        start = max(self._free_at, now - SAVED)
+        self._free_at = start + amount / self._rate
+        return max(0.0, start - now)
+
+
+class Brake:
+    """Waits until every one of some paces allows it."""
+
+    def __init__(self, paces: Sequence[Pace], sleep: Sleep) -> None:
+        self._paces = paces
+        self._sleep = sleep
+
+    async def wait(self, amount: float) -> None:
+        delay = max(pace.reserve(amount) for pace in self._paces)
+        if delay > 0:
+            await self._sleep(delay)
+
+
+def brake_of(paces: Sequence[Pace | None], sleep: Sleep) -> Brake | None:
+    """A brake for those paces that are; None if there are none, so that what is not limited costs nothing."""
+    given = [pace for pace in paces if pace is not None]
+    return Brake(given, sleep) if given else None
+
+
+def pace_of(rate: float, clock: Callable[[], float]) -> Pace | None:
+    """The pace of a rate; 0 is no limit."""
+    return Pace(rate, clock) if rate > 0 else None
