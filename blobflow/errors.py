@@ -24,6 +24,9 @@
         SizeMismatch
       UnsupportedContent       7   a manifest media type that we can't read
       StorageError             8   the store, an archive, a layout: full, read-only, corrupt
+        StorageFull                no room: a disk, a quota, a limit on the size of files
+        StoreLeft                  retryable: past the store
+        StalePartial               retryable: from the start
 
 The number is the exit code of a verb about one image; verbs about sets exit with 3.
 
@@ -218,6 +221,16 @@ class UnsupportedContent(BlobflowError):
 
 class StorageError(BlobflowError):
     exit_code = 8
+
+
+class StorageFull(StorageError):
+    """There is no room for what should be written."""
+
+
+class StoreLeft(StorageError):
+    """The store failed under a blob that can do without: the next attempt goes past it."""
+
+    retryable = True
 
 
 class StalePartial(StorageError):

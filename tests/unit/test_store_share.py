@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import Body, Chunks, verified
-from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, StorageError
+from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, StorageError, StorageFull
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
@@ -269,7 +269,7 @@ async def test_a_full_disk_reaches_every_reader_and_leaves_nothing(
     script = Script([100_000], [])
     async with StoreCache(store).share(BLOB, script.open) as body:
         failures = await asyncio.gather(read(body), read(body, 9), return_exceptions=True)
-    assert [type(failure) for failure in failures] == [StorageError] * 2
+    assert [type(failure) for failure in failures] == [StorageFull] * 2
     assert "the disk is full" in str(failures[0])
     assert list(store.layout.partials.iterdir()) == []
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterable
 from pathlib import Path
 
 import msgspec
 
-from blobflow.errors import IntegrityError, NotFound, StorageError, UnsupportedContent
+from blobflow.errors import IntegrityError, NotFound, StorageError, StorageFull, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
 from blobflow.oci.digest import encoded_of
 from blobflow.oci.media import MANIFESTS
@@ -124,9 +125,11 @@ async def gc(store: Store, max_bytes: int | None = None) -> Swept:
     removals. Raises StorageError.
     """
     store.state.check_writable()
-    store.flush_uses()
     partials = await asyncio.to_thread(_sweep_partials, store.layout)
-    _forget_absent(store)
+    with contextlib.suppress(StorageFull):  # what is noted only here can wait, making room can't
+        store.flush_uses()
+        store.leases.sweep()
+        _forget_absent(store)
     blobs = ls(store)
     left = sum(held.size for held in blobs)
     victims: list[Held] = []
@@ -235,13 +238,19 @@ def _file(path: Path) -> _File:
 def _sweep_partials(layout: Layout) -> list[_File]:
     """Remove partials that nobody writes, and nobody will go on with. In a thread.
 
-    These are those of blobs that are held by now, and those that were left alone for PARTIAL_SECONDS.
+    These are those of blobs that are held by now, and those that were left alone for PARTIAL_SECONDS. One
+    from the future (the clock went back) counts from now on, or it would stay for as long as that was wrong.
     """
     with translated("list", layout.blobs):
         held = {encoded_of(digest) for digest in layout.held()}
+    partials = _partial_files(layout)
+    for file in partials:
+        if file.modified > now():
+            with contextlib.suppress(OSError):  # it has just been committed or removed
+                os.utime(file.path)
     return [
         file
-        for file in _partial_files(layout)
+        for file in partials
         if (now() - file.modified >= PARTIAL_SECONDS or file.path.name.partition(".")[0] in held)
         and remove_partial(file.path)
     ]

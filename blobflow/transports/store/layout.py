@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from blobflow.errors import InvalidDigest, StorageError
+from blobflow.errors import InvalidDigest, StorageError, StorageFull
 from blobflow.oci import Digest
 from blobflow.oci.digest import algorithm_of, encoded_of, parse_digest
 
@@ -27,19 +27,25 @@ _TOLERATED = frozenset({"store.json", "blobs", "partials", "lost+found"})
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space, or put the store elsewhere",
     errno.EDQUOT: "the disk quota is used up; free some space, or put the store elsewhere",
+    errno.EFBIG: "files may not be that large; raise the limit (ulimit -f), or put the store elsewhere",
     errno.EROFS: "the file system is read-only; put the store elsewhere",
     errno.EACCES: "permission denied; change its owner or mode, or put the store elsewhere",
     errno.EPERM: "the operation is not permitted; change its owner or mode, or put the store elsewhere",
-    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.ENOTDIR: "a part of the path is not a directory; move it away, or put the store elsewhere",
+    errno.EEXIST: "something else is in its place; move it away, or put the store elsewhere",
+    errno.EISDIR: "a directory is in its place; move it away, or put the store elsewhere",
+    errno.ENOENT: "the store's directory is gone, or a part of it; run again, and it is made anew",
     errno.EIO: "the disk has an input/output error; check it",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n), or lower the concurrency",
 }
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def storage_error(doing: str, path: Path, error: OSError) -> StorageError:
     """The one sentence for an OSError met while `doing` ("write", "open", …) something to `path`."""
     reason = _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
-    return StorageError(f"can't {doing} {path}: {reason}")
+    kind = StorageFull if error.errno in _FULL else StorageError
+    return kind(f"can't {doing} {path}: {reason}")
 
 
 @contextlib.contextmanager

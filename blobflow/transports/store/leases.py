@@ -12,6 +12,7 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
@@ -109,21 +110,33 @@ class Leases:
             )
 
     def living(self) -> set[Digest]:
-        """What anyone holds now; dead leases are removed."""
-        found: set[Digest] = set()
-        dead: list[tuple[str]] = []
+        """What anyone holds now."""
         at = now()
-        for lease, digest, pid, holder_boot, heartbeat in self._state.rows(
-            "SELECT id, digest, pid, boot, heartbeat FROM leases"
-        ):
-            ours = lease in self._held
-            if ours or is_alive(pid, holder_boot, heartbeat, at=at, here=self.boot):
-                found.add(Digest(digest))
-            else:
-                dead.append((lease,))
-        if dead and not self._state.read_only:
-            self._state.write_many("DELETE FROM leases WHERE id = ?", dead)
-        return found
+        return {Digest(row[1]) for row in self._rows() if self._lives(row, at)}
+
+    def sweep(self) -> None:
+        """Remove dead leases, and put heartbeats from the future (the clock went back) to now.
+
+        Who lives renews its lease all the same; who died in another namespace would otherwise keep one for
+        as long as the clock was wrong. Raises StorageError.
+        """
+        at = now()
+        dead: list[tuple[str]] = []
+        early: list[tuple[int, str]] = []
+        for row in self._rows():
+            if not self._lives(row, at):
+                dead.append((row[0],))
+            elif row[4] > at:
+                early.append((at, row[0]))
+        self._state.write_many("DELETE FROM leases WHERE id = ?", dead)
+        self._state.write_many("UPDATE leases SET heartbeat = ? WHERE id = ?", early)
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        return self._state.rows("SELECT id, digest, pid, boot, heartbeat FROM leases")
+
+    def _lives(self, row: tuple[Any, ...], at: int) -> bool:
+        lease, _, pid, holder_boot, heartbeat = row
+        return lease in self._held or is_alive(pid, holder_boot, heartbeat, at=at, here=self.boot)
 
     def close(self) -> None:
         for lease in list(self._held):
