@@ -33,7 +33,7 @@ A Source or a Sink is one `Site`: a repository of a registry, or a path.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -134,11 +134,30 @@ class Sink(Protocol):
         ...
 
 
+class Lists(Protocol):
+    """What a place can do that knows its own tags; not every Source does."""
+
+    async def tags(self) -> list[str]:
+        """All tags of the repository, each once, in the order in which the place tells them ([end-8a]).
+
+        Names that break the grammar can't be asked for, and are left out. Raises NotFound, and
+        ProtocolViolation for lists without end or without sense.
+        """
+        ...
+
+
 class Cache(Protocol):
     """The store as the engine sees it: what must be read by several is read once."""
 
     async def has(self, blob: Descriptor) -> bool:
         """Whether the blob is held whole, verified when it came in."""
+        ...
+
+    async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
+        """How many bytes of each of `blobs` earlier shares left here, for the next to go on from.
+
+        Only those of which there are any. That the bytes are right is not known before all have been read.
+        """
         ...
 
     def body(self, blob: Descriptor) -> Body:
@@ -156,14 +175,10 @@ class Cache(Protocol):
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """An upload session that was left open, to be gone on with.
-
-    `offset` in bytes is what the registry confirmed; `form` names how the bytes were being sent.
-    """
+    """An upload session that may be gone on with; `offset` in bytes is what the registry confirmed."""
 
     url: str
     offset: int
-    form: str
 
 
 class Journal(Protocol):
@@ -184,11 +199,18 @@ class Journal(Protocol):
 
     def record_note(self, origin: str, key: str, value: str) -> None: ...
 
-    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
-        """The session that an earlier push of this blob left open."""
+    def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+        """The session that an earlier push of this blob left open, which from now on is this process's.
+
+        None where there is none, and while a living process, this one included, is sending to it.
+        """
         ...
 
-    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None: ...
+    def record_upload(
+        self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool
+    ) -> bool:
+        """Note the session; whether it will be remembered. `held`: this process goes on sending to it."""
+        ...
 
     def forget_upload(self, origin: str, repository: str, digest: Digest) -> None: ...
 
@@ -211,11 +233,13 @@ class NullJournal:
     def record_note(self, origin: str, key: str, value: str) -> None:
         return None
 
-    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+    def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         return None
 
-    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None:
-        return None
+    def record_upload(
+        self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool
+    ) -> bool:
+        return False
 
     def forget_upload(self, origin: str, repository: str, digest: Digest) -> None:
         return None

@@ -6,6 +6,7 @@ import pytest
 
 from blobflow.content import NullJournal
 from blobflow.transports.registry.profiles import (
+    CHUNKED_FROM,
     DEFAULT,
     MIB,
     UNPROVEN_SINGLE,
@@ -73,7 +74,9 @@ def test_known_hosts_have_their_profile(host: str, name: str) -> None:
         (UNPROVEN_SINGLE, learnt(), ["single", "stream", "chunked"]),
         (UNPROVEN_SINGLE + 1, learnt(), ["stream", "chunked", "single"]),
         (UNPROVEN_SINGLE + 1, learnt(("single",)), ["single", "stream", "chunked"]),
-        (10**12, learnt(("single",)), ["single", "stream", "chunked"]),
+        (CHUNKED_FROM - 1, learnt(("single",)), ["single", "stream", "chunked"]),
+        (CHUNKED_FROM, learnt(("single",)), ["chunked", "single", "stream"]),
+        (10**12, learnt(("single",), chunked=100), ["single", "stream"]),
         (25 * MIB, learnt(("single",), single=20 * MIB), ["stream", "chunked"]),
         (19 * MIB, learnt(("single",), single=20 * MIB), ["single", "stream", "chunked"]),
         (5, learnt(single=1, stream=1), ["chunked"]),

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from blobflow.transports.store.layout import storage_error
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)
-UPLOAD = Upload(url="https://host/u?x=1", offset=7, form="chunked")
+UPLOAD = Upload(url="https://host/u?x=1", offset=7)
 OTHER = digest_of(b"other")
 
 
@@ -251,7 +252,7 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     journal.record_put(site, DIGEST, "linux/amd64")
     journal.record_note("https://host", "upload", "put")
     journal.record_note("https://host", "upload", "patch")
-    journal.record_upload("https://host", "a/b", DIGEST, UPLOAD)
+    journal.record_upload("https://host", "a/b", DIGEST, UPLOAD, held=False)
     journal.record_location(elsewhere, DIGEST)
     journal.record_location(site, DIGEST)
     store.close()
@@ -263,15 +264,38 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     assert not journal.put_recorded(elsewhere, DIGEST, "linux/amd64")
     assert journal.note("https://host", "upload") == "patch"
     assert journal.note("https://host", "sparse") is None
-    assert journal.upload("https://host", "a/b", DIGEST) == UPLOAD
+    assert journal.take_upload("https://host", "a/b", DIGEST) == UPLOAD
     assert journal.locations("host:5000", DIGEST) == [site, elsewhere]
     journal.forget_put(site, DIGEST)
     journal.forget_upload("https://host", "a/b", DIGEST)
     journal.forget_location(site, DIGEST)
     assert not journal.put_recorded(site, DIGEST, "linux/amd64")
-    assert journal.upload("https://host", "a/b", DIGEST) is None
+    assert journal.take_upload("https://host", "a/b", DIGEST) is None
     assert journal.locations("host:5000", DIGEST) == [elsewhere]
     store.close()
+
+
+def test_an_upload_session_is_one_process_s_until_that_is_gone_or_leaves_it(tmp_path: Path) -> None:
+    where = "host", "a/b", DIGEST
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        assert journal.record_upload(*where, UPLOAD, held=True)
+        assert journal.take_upload(*where) is None, "it is being sent to by this very process"
+        assert StoreJournal(store).take_upload(*where) == UPLOAD, "an earlier process had our number"
+
+        store.state.write("UPDATE sessions SET pid = 1")
+        assert StoreJournal(store).take_upload(*where) is None, "process 1 lives"
+        store.state.write("UPDATE sessions SET pid = ?", 2**22 + 1)
+        assert StoreJournal(store).take_upload(*where) == UPLOAD, "there is no such process"
+
+        elsewhere = store.leases.boot.partition("/")[0] + "/pid:[1]"
+        store.state.write("UPDATE sessions SET pid = 1, boot = ?", elsewhere)
+        assert StoreJournal(store).take_upload(*where) is None, "it got a chunk through just now"
+        store.state.write("UPDATE sessions SET updated = updated - 1000")
+        assert StoreJournal(store).take_upload(*where) == UPLOAD
+
+        assert StoreJournal(store).record_upload(*where, UPLOAD, held=False)
+        assert StoreJournal(store).take_upload(*where) == UPLOAD
 
 
 def test_a_journal_that_can_not_write_warns_once_and_fails_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
+    tickets      upload sessions between requests: parked, journaled, given back
 
 Rule: everything a host needs to remember lives in its one `Session` and `Uploads`; repositories are views.
 """
@@ -141,6 +142,7 @@ class Registries:
                 trace=self._trace,
                 user_agent=self._user_agent,
             )
-            uploads = Uploads(session, access.profile or profile_of(host), Learnt(self._journal, host))
+            learnt = Learnt(self._journal, host)
+            uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)
             found = self._hosts[host] = session, uploads
         return found

@@ -26,13 +26,17 @@ MIB = 1024 * 1024
 UNPROVEN_SINGLE = 16 * MIB
 # A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
 CHUNK = 32 * MIB
+# A blob whose restart would hurt goes by chunks: what was confirmed before a break need not be sent again.
+CHUNKED_FROM = 256 * MIB
+WORTHY_CHUNK = 5 * MIB
 
 
 class Profile(msgspec.Struct, frozen=True):
     """What a registry takes.
 
     `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
-    also where `single` is proven. `chunk_bytes`: the size of a chunk.
+    also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line may halve down to
+    `least_chunk_bytes`.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Profile(msgspec.Struct, frozen=True):
     single_bytes: int = UNPROVEN_SINGLE
     bounded: bool = False
     chunk_bytes: int = CHUNK
+    least_chunk_bytes: int = MIB
 
 
 DEFAULT = Profile("default")
@@ -48,9 +53,21 @@ _ANY = 2**62
 # (prefix or "", suffix, profile); the first that fits.
 _KNOWN: tuple[tuple[str, str, Profile], ...] = (
     # Layer parts of 5 to 10 MiB, or one stream; the Range answer can get stuck (containers-roadmap#2831).
-    ("", ".amazonaws.com", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
-    ("", ".amazonaws.com.cn", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
-    ("public.ecr.aws", "", Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB)),
+    (
+        "",
+        ".amazonaws.com",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
+    (
+        "",
+        ".amazonaws.com.cn",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
+    (
+        "public.ecr.aws",
+        "",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
     # No ranged chunks at all.
     ("", ".pkg.dev", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
     ("gcr.io", "", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
@@ -75,6 +92,11 @@ def profile_of(host: str) -> Profile:
         if name == whole or (suffix and name.endswith(suffix)):
             return profile
     return DEFAULT
+
+
+def profiles_by_name() -> dict[str, Profile]:
+    """Every profile that is known, by its name."""
+    return {profile.name: profile for profile in (DEFAULT, *(profile for *_, profile in _KNOWN))}
 
 
 class Learnt:
@@ -118,11 +140,17 @@ class Learnt:
 
 
 def ladder(size: int, profile: Profile, learnt: Learnt) -> tuple[Rung, ...]:
-    """The rungs to try for a blob of `size` bytes, in order; never none."""
+    """The rungs to try for a blob of `size` bytes, in order; never none.
+
+    A large blob goes by chunks where they are not so small that their requests would be the greater burden.
+    """
     rungs = [rung for rung in profile.rungs if rung != "chunked" or size > 0]
     usable = [rung for rung in rungs if size < learnt.refused_from(rung)] or rungs
     proven = learnt.has_taken("single") and not profile.bounded
     if "single" in usable and size > profile.single_bytes and not proven:
         usable.remove("single")
         usable.append("single")
+    if "chunked" in usable and size >= CHUNKED_FROM and profile.chunk_bytes >= WORTHY_CHUNK:
+        usable.remove("chunked")
+        usable.insert(0, "chunked")
     return tuple(usable)

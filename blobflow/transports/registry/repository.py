@@ -7,6 +7,7 @@ vacant         GET  /v2/<name>/tags/list?n=1                                    
 mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>               [end-11]
 push           see `upload`                                                            [end-4a]…[end-6]
 put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
+tags           see `tags`                                                              [end-8a] [end-8b]
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry.answers import number_of
 from blobflow.transports.registry.session import Answer, Request, Session
-from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes, push_scopes
+from blobflow.transports.registry.tags import list_tags
+from blobflow.transports.registry.tickets import push_scopes
+from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z")
 
@@ -162,14 +165,11 @@ class Repository:
             ok=(201, 202),
         )
         try:
-            answer = await self._session.ask(request)
+            return await self._uploads.mount(request, name, blob.digest)
         except RegistryError as error:
             if error.retryable:
                 raise
             return False
-        if answer.status == 202:
-            self._uploads.keep(name, blob.digest, answer)
-        return answer.status == 201
 
     async def push(self, blob: Descriptor, body: Body) -> None:
         """See `Sink.push` and `upload`."""
@@ -190,6 +190,10 @@ class Repository:
             answer = await self._session.ask(request)
             self._session.meter.bytes_written += len(raw)
             check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
+
+    async def tags(self) -> list[str]:
+        """See `Lists.tags`."""
+        return await list_tags(self._session, self._site, self._scopes)
 
     # Manifests
 

@@ -1,11 +1,14 @@
-"""Pushing a blob: the ladder of upload forms, and sessions that are never left half-done.
+"""Pushing a blob: the ladder of upload forms, and sessions that are gone on with.
 
 A push begins with POST ([end-4a]), or with the session that a refused mount opened ([end-11]), and goes on by
 one of three forms, its rungs (`profiles.ladder` chooses). A rung that the registry refuses falls to the next,
 which opens the body again from its start, and what was refused and what worked is learnt for the host.
 
-A session that does not end in a blob is deleted, on errors and on cancellation alike; that is done by a task
-that `Uploads` owns, so it goes on when the push itself is gone, for some seconds at most.
+A push that breaks leaves its session open (`tickets`), unless nothing would come of it. The next push of the
+blob, which the engine or the next process makes, asks the registry how much arrived ([end-13]) and goes on
+from there by ranged chunks; if the registry has forgotten, it starts afresh. Registries differ: the embedded
+one and distribution 3 keep what came before a break, distribution 2.8.2 keeps a session only if it stopped
+between two chunks.
 
 Connections that break are not mended here: the engine opens the body again and pushes anew.
 """
@@ -13,32 +16,38 @@ Connections that break are not mended here: the engine opens the body again and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Literal
 
 from yarl import URL
 
-from blobflow.content import Body, Chunks
+from blobflow.content import Body, Chunks, Journal
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
     DigestMismatch,
+    IntegrityError,
     NotFound,
     ProtocolViolation,
     RegistryError,
     Rejected,
+    StorageError,
     Unauthorized,
 )
 from blobflow.oci import Descriptor, Digest
-from blobflow.transports.registry.answers import number_of
 from blobflow.transports.registry.feed import Cut, Feed
-from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
 from blobflow.transports.registry.session import Answer, Request, Session
+from blobflow.transports.registry.tickets import (
+    JOURNALED_FROM,
+    KEPT_FROM,
+    Ticket,
+    Tickets,
+    progress_of,
+    push_scopes,
+)
 
-# Deleting an abandoned session is a courtesy; registries purge them. So long (seconds), not longer.
-TAKE_BACK_SECONDS = 5.0
 # Statuses by which a registry says that it does not take a body in this form: 400 and 404 are Artifactory's
 # and Docker Hub's for single PUTs, 413 ACR's, 416 GHCR's and ECR's for ranges.
 _FORM_REFUSED = frozenset({400, 404, 405, 411, 413, 415, 416, 501})
@@ -47,62 +56,40 @@ _FORM_REFUSED = frozenset({400, 404, 405, 411, 413, 415, 416, 501})
 _NOT_THE_FORM = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"})
 _STALE = frozenset({"BLOB_UPLOAD_UNKNOWN"})
 _COMMITTED = (200, 201, 204)  # the spec says 201
-# A chunk may be this large at most, whatever OCI-Chunk-Min-Length asks for.
-MAX_CHUNK = 1024 * 1024 * 1024
-
-
-class Ticket:
-    """One upload session at the registry: the newest Location, and what was said of chunk sizes.
-
-    `kept` is True for the session of a refused mount: it may have ended since. `body_error` is what the body
-    raised while it was being sent: a source's 404 must not pass for the registry's.
-    """
-
-    def __init__(self, repository: str, location: URL, chunk_floor: int = 0, *, kept: bool = False) -> None:
-        self.repository = repository
-        self.location = location
-        self.chunk_floor = chunk_floor
-        self.kept = kept
-        self.body_error: BlobflowError | None = None
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Note what the body raises: it is not the registry's word on anything."""
-        try:
-            yield
-        except BlobflowError as error:
-            self.body_error = error
-            raise
+# A push starts over by itself so often: once each for a token that ended, an offset that was doubted, and a
+# session that had ended.
+_AGAIN = 3
 
 
 class Uploads:
     """All upload sessions at one host. `close` it before the session that it talks through."""
 
-    def __init__(self, session: Session, profile: Profile, learnt: Learnt) -> None:
+    def __init__(self, session: Session, profile: Profile, learnt: Learnt, journal: Journal) -> None:
         self._session = session
         self._profile = profile
         self._learnt = learnt
-        self._kept: dict[tuple[str, Digest], Ticket] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._tickets = Tickets(session, journal)
+        self._chunk_bytes = profile.chunk_bytes
+        self._forgetful = False
 
-    def keep(self, repository: str, digest: Digest, answer: Answer) -> None:
-        """Keep the session that a refused mount opened, for the next push of that blob."""
+    async def mount(self, request: Request, repository: str, digest: Digest) -> bool:
+        """Ask for a mount; a session that a refusal opens is kept for the next push of that blob."""
+        answer = await self._tickets.opened(repository, digest, request)
+        if answer.status == 201:
+            return True
         try:
-            ticket = self._ticket(repository, answer, kept=True)
+            self._tickets.keep(self._tickets.made(repository, digest, answer, "mount"))
         except ProtocolViolation:
-            return  # a refusal without a usable session is a refusal all the same
-        if (before := self._kept.pop((repository, digest), None)) is not None:
-            self._leave(before)
-        self._kept[(repository, digest)] = ticket
+            pass  # a refusal without a usable session is a refusal all the same
+        return False
 
     async def push(self, repository: str, blob: Descriptor, body: Body) -> None:
         """See `Sink.push`. Raises the last rung's error, and the body's own errors as they are."""
         rungs = list(ladder(blob.size, self._profile, self._learnt))
-        repeated = False
+        repeated = 0
         while True:
-            rung = rungs[0]
-            ticket = self._kept.pop((repository, blob.digest), None)
-            ticket = ticket or await self._begin(repository, blob)
+            ticket = await self._idle(repository, blob) or await self._begin(repository, blob)
+            rung: Rung = "chunked" if ticket.offset else rungs[0]
             try:
                 await self._climb(rung, ticket, blob, body)
             except BlobflowError as error:
@@ -111,8 +98,8 @@ class Uploads:
                 match self._verdict(error, rung, blob, ticket):
                     case "next" if len(rungs) > 1:
                         rungs.pop(0)
-                    case "again" if not repeated:
-                        repeated = True
+                    case "again" if repeated < _AGAIN:
+                        repeated += 1
                     case _:
                         raise
             else:
@@ -129,8 +116,10 @@ class Uploads:
             case ConnectionLost() if rung == "single":
                 # A 413 can get lost in the reset that follows it, when the body is still on its way.
                 self._learnt.broke(rung, blob.size)
-            case Rejected() | NotFound() if ticket.kept:
-                return "again"  # the session of the mount is gone; a fresh one decides
+            case Rejected() | NotFound() if ticket.origin != "fresh":
+                return (
+                    "again"  # the session of the mount, or of an earlier push, is gone; a fresh one decides
+                )
             case Rejected() | NotFound() if _refuses_form(error):
                 if error.code == "DIGEST_INVALID":
                     # What left had the right digest: the way changed it, or the form is not understood.
@@ -142,77 +131,108 @@ class Uploads:
         return "end"
 
     async def close(self) -> None:
-        """Delete the sessions that no push has used, and wait for those on their way out."""
-        for ticket in self._kept.values():
-            self._leave(ticket)
-        self._kept.clear()
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        """Delete the sessions that nobody will go on with, and wait for those on their way out."""
+        await self._tickets.close()
 
     async def _begin(self, repository: str, blob: Descriptor) -> Ticket:
         """Open a session [end-4a]."""
-        answer = await self._session.ask(
-            Request(
-                "POST",
-                URL(f"/v2/{repository}/blobs/uploads/", encoded=True),
-                f"upload of blob {blob.digest} to {repository}",
-                scopes=push_scopes(repository),
-                body=b"",
-                ok=(202,),
-            )
+        request = Request(
+            "POST",
+            URL(f"/v2/{repository}/blobs/uploads/", encoded=True),
+            f"upload of blob {blob.digest} to {repository}",
+            scopes=push_scopes(repository),
+            body=b"",
+            ok=(202,),
         )
-        return self._ticket(repository, answer)
+        answer = await self._tickets.opened(repository, blob.digest, request)
+        return self._tickets.made(repository, blob.digest, answer, "fresh")
 
-    def _ticket(self, repository: str, answer: Answer, *, kept: bool = False) -> Ticket:
-        floor = min(number_of(answer.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
-        return Ticket(repository, self._location(answer, repository), floor, kept=kept)
+    async def _idle(self, repository: str, blob: Descriptor) -> Ticket | None:
+        """The session to go on with, at the offset that the registry confirms [end-13]; None: a fresh one."""
+        ticket = self._tickets.take(repository, blob.digest)
+        if ticket is None or ticket.origin == "mount":
+            return ticket
+        request = self._request("GET", ticket, blob, ok=(200, 204))
+        try:
+            answer = await self._session.ask(request)
+        except (NotFound, Rejected, ProtocolViolation):
+            self._tickets.forget(ticket)
+            self._forgetful = self._forgetful or ticket.broken
+            return None
+        except BaseException:
+            self._tickets.park(ticket)
+            raise
+        confirmed = progress_of(answer.headers.get("Range"))
+        if not confirmed or confirmed > blob.size:
+            self._tickets.leave(ticket)
+            return None
+        if ticket.broken and confirmed <= ticket.offset:
+            self._shorten_chunks(ticket)
+        if "Location" in answer.headers:
+            ticket.location = self._tickets.location(repository, answer)
+        ticket.offset = ticket.sent = confirmed
+        return ticket
 
-    def _location(self, answer: Answer, repository: str) -> URL:
-        location = answer.headers.get("Location")
-        if not location:
-            raise ProtocolViolation(
-                f"{self._session.host} opened an upload to {repository} without saying where"
-            )
-        return follow(self._session.home, answer.url, location, f"upload to {repository}")
+    def _shorten_chunks(self, ticket: Ticket) -> None:
+        """A chunk broke and nothing of it counts: the line is too bad for chunks of this size."""
+        self._chunk_bytes = max(self._chunk_bytes // 2, self._profile.least_chunk_bytes, ticket.chunk_floor)
 
     async def _climb(self, rung: Rung, ticket: Ticket, blob: Descriptor, body: Body) -> None:
-        """One try of one form. On any failure the session is deleted."""
+        """One try of one form. On any failure the session is parked or deleted."""
+        noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(self._session.writes)
                 with ticket.reading():
-                    chunks = await stack.enter_async_context(body(0))
-                await _FORMS[rung](self, ticket, blob, chunks)
-        except BaseException:
-            self._leave(ticket)
+                    chunks = await stack.enter_async_context(body(ticket.offset))
+                if ticket.offset == blob.size:
+                    await _read_out(ticket, chunks)
+                    await self._finish(ticket, blob)
+                else:
+                    await _FORMS[rung](self, ticket, blob, chunks)
+        except BaseException as error:
+            self._put_aside(ticket, error)
             raise
+        if noted or ticket.origin == "left":
+            self._tickets.forget(ticket)
+
+    @property
+    def _resumes(self) -> bool:
+        """Whether this host may be expected to go on with a session that broke."""
+        return "chunked" in self._profile.rungs and not self._forgetful
+
+    def _put_aside(self, ticket: Ticket, error: BaseException) -> None:
+        """Leave the session open if a later push can go on with it, else delete it."""
+        if isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
+            ticket.doubted = True
+            self._tickets.park(ticket)
+        elif self._resumes and ticket.sent >= KEPT_FROM and _is_interruption(error):
+            ticket.broken = error is not ticket.body_error and isinstance(error, ConnectionLost)
+            self._tickets.park(ticket)
+        else:
+            self._tickets.leave(ticket)
 
     async def _single(self, ticket: Ticket, blob: Descriptor, chunks: Chunks) -> None:
         """PUT with the whole body [end-6]."""
-        if not blob.size:
-            await _read_empty(ticket, chunks)
-            await self._finish(ticket, blob)
-            return
         request = self._request("PUT", ticket, blob, ok=_COMMITTED, url=_with_digest(ticket, blob))
         answer, _ = await self._pour(ticket, chunks, blob.size, request)
         self._check(answer, blob)
 
     async def _stream(self, ticket: Ticket, blob: Descriptor, chunks: Chunks) -> None:
         """One PATCH with the whole body and no Content-Range [end-5], then PUT [end-6]."""
-        if blob.size:
-            await self._patch(ticket, blob, chunks, blob.size, {})
-        else:
-            await _read_empty(ticket, chunks)
+        await self._patch(ticket, blob, chunks, blob.size, {})
         await self._finish(ticket, blob)
 
     async def _chunked(self, ticket: Ticket, blob: Descriptor, chunks: Chunks) -> None:
-        """PATCH after PATCH with Content-Range [end-5], then PUT [end-6]."""
+        """PATCH after PATCH with Content-Range [end-5], from the ticket's offset, then PUT [end-6]."""
         cut = Cut(chunks)
-        size = max(self._profile.chunk_bytes, ticket.chunk_floor)
-        for start in range(0, blob.size, size):
-            length = min(size, blob.size - start)
+        while (start := ticket.offset) < blob.size:
+            length = min(max(self._chunk_bytes, ticket.chunk_floor), blob.size - start)
             ranged = {"Content-Range": f"{start}-{start + length - 1}"}
             await self._patch(ticket, blob, cut.take(length), length, ranged)
+            ticket.offset = start + length
+            if self._resumes and blob.size >= JOURNALED_FROM:
+                self._tickets.note(ticket)
         await self._finish(ticket, blob)
 
     async def _patch(
@@ -225,7 +245,7 @@ class Uploads:
                 f"{self._session.host} ended {request.asked} early", received=sent, expected=size
             )
         if "Location" in answer.headers:
-            ticket.location = self._location(answer, ticket.repository)
+            ticket.location = self._tickets.location(ticket.repository, answer)
 
     async def _finish(self, ticket: Ticket, blob: Descriptor) -> None:
         """Commit what has been sent [end-6]."""
@@ -257,31 +277,20 @@ class Uploads:
     async def _pour(self, ticket: Ticket, chunks: Chunks, size: int, request: Request) -> tuple[Answer, int]:
         """Send `size` bytes as the request's body; the answer, and how many were taken before it came."""
         feed = Feed(chunks, size, request.asked, self._session.meter)
+        before = ticket.sent
         try:
             return await self._session.send(request, feed), feed.sent
+        except ConnectionLost as error:
+            if error is not feed.error:
+                error.received = max(error.received, feed.sent)
+            raise
         finally:
             ticket.body_error = feed.error
+            ticket.sent = before + feed.sent
 
     def _check(self, answer: Answer, blob: Descriptor) -> None:
         """A registry may name the blob by another algorithm (distribution: sha256), not by another digest."""
         check_digest(answer, blob.digest, f"blob at {self._session.host}")
-
-    def _leave(self, ticket: Ticket) -> None:
-        task = asyncio.create_task(self._delete(ticket))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    async def _delete(self, ticket: Ticket) -> None:
-        request = Request(
-            "DELETE",
-            ticket.location,
-            f"end of an upload to {ticket.repository}",
-            scopes=push_scopes(ticket.repository),
-            ok=(200, 202, 204),
-        )
-        with suppress(BlobflowError, TimeoutError):  # registries purge what we can't delete
-            async with asyncio.timeout(TAKE_BACK_SECONDS):
-                await self._session.ask(request)
 
 
 _FORMS: dict[Rung, Callable[[Uploads, Ticket, Descriptor, Chunks], Awaitable[None]]] = {
@@ -289,10 +298,6 @@ _FORMS: dict[Rung, Callable[[Uploads, Ticket, Descriptor, Chunks], Awaitable[Non
     "stream": Uploads._stream,
     "chunked": Uploads._chunked,
 }
-
-
-def push_scopes(repository: str) -> tuple[str, ...]:
-    return (f"repository:{repository}:pull,push",)
 
 
 def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
@@ -307,8 +312,8 @@ def check_digest(answer: Answer, digest: Digest, what: str) -> None:
         raise DigestMismatch(what, expected=digest, actual=said[:150])
 
 
-async def _read_empty(ticket: Ticket, chunks: Chunks) -> None:
-    """Read a body of no bytes to its end, where its digest is checked."""
+async def _read_out(ticket: Ticket, chunks: Chunks) -> None:
+    """Read a body that has no more bytes to its end, where its digest is checked."""
     with ticket.reading():
         async for _ in chunks:
             pass
@@ -318,6 +323,15 @@ def _with_digest(ticket: Ticket, blob: Descriptor) -> URL:
     """The Location with the digest added as text: it is opaque, and parsing would quote it anew."""
     text = str(ticket.location)
     return URL(f"{text}{'&' if '?' in text else '?'}digest={blob.digest}", encoded=True)
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether what was sent before this is still good: the bytes are right, only their way broke."""
+    if isinstance(error, IntegrityError):
+        return False
+    if isinstance(error, (asyncio.CancelledError, Unauthorized, StorageError)):
+        return True
+    return isinstance(error, BlobflowError) and error.retryable
 
 
 def _refuses_form(error: RegistryError) -> bool:

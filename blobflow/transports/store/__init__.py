@@ -36,8 +36,10 @@ State schema (sqlite, WAL, synchronous=NORMAL: a power cut may lose the last tra
     partials(token PRIMARY KEY, digest, size, pid, boot, source, etag, updated)
         the writers, for people and gc; the lock is the file's. Two processes may write a partial each of one
         digest: the first to commit wins, the other's rename(2) puts the same bytes there again.
-    uploads(origin, repository, digest, url, offset, form, updated, PRIMARY KEY (origin, repository, digest))
-        journal: upload sessions that a later process may go on with; `offset` is what the registry confirmed.
+    sessions(origin, repository, digest, url, offset, pid, boot, updated,
+             PRIMARY KEY (origin, repository, digest))
+        journal: upload sessions that a later push may go on with; `offset` is what the registry confirmed;
+        `pid` is the process that is sending to it, 0: none. One of a living process is left to it.
     puts(registry, repository, digest, chosen, at, PRIMARY KEY (registry, repository, digest, chosen))
         journal: roots that this machine put somewhere, with the choice of platforms.
     locations(registry, repository, digest, seen, PRIMARY KEY (registry, repository, digest))
@@ -54,8 +56,8 @@ leases keep each other's content alive.
 
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
-from blobflow.transports.store.room import KeepsAll, room_in
+from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["KeepsAll", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]
+__all__ = ["KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]

@@ -5,14 +5,19 @@ Every entry is a hint that is checked before it is acted on, so an old or a lost
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from blobflow.content import Site, Upload
 from blobflow.errors import StorageError
 from blobflow.events import Warned
 from blobflow.oci import Digest
+from blobflow.transports.store.leases import is_alive
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import now
+
+# A process that can't be seen from here, and got no chunk through for so long (seconds), is taken for dead.
+_CHUNK_SECONDS = 900
 
 
 class StoreJournal:
@@ -24,14 +29,18 @@ class StoreJournal:
 
     def __init__(self, store: Store) -> None:
         self._state = store.state
+        self._leases = store.leases
         self._observer = store.observer
         self._told = False
+        self._sending: set[tuple[str, str, Digest]] = set()
 
-    def _record(self, sql: str, *values: Any) -> None:
+    def _record(self, sql: str, *values: Any) -> bool:
         try:
             self._state.write(sql, *values)
         except StorageError as error:
             self._tell(error)
+            return False
+        return True
 
     def _recall(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
@@ -92,34 +101,44 @@ class StoreJournal:
             now(),
         )
 
-    def upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
-        """The session in which this blob was being uploaded there, if one was left open."""
+    def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
+        """The session in which this blob was being uploaded there, if one was left open: this process's now."""
         row = self._first(
-            'SELECT url, "offset", form FROM uploads WHERE origin = ? AND repository = ? AND digest = ?',
+            'SELECT url, "offset", pid, boot, updated FROM sessions'
+            " WHERE origin = ? AND repository = ? AND digest = ?",
             origin,
             repository,
             digest,
         )
-        return None if row is None else Upload(url=row[0], offset=row[1], form=row[2])
+        key = origin, repository, digest
+        if row is None or key in self._sending or _sends(*row[2:], here=self._leases.boot):
+            return None
+        upload = Upload(url=row[0], offset=row[1])
+        self.record_upload(*key, upload, held=True)
+        return upload
 
-    def record_upload(self, origin: str, repository: str, digest: Digest, upload: Upload) -> None:
+    def record_upload(
+        self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool
+    ) -> bool:
         """The registry has confirmed `upload.offset` bytes; `upload.url` is the newest Location."""
-        self._record(
-            'INSERT OR REPLACE INTO uploads(origin, repository, digest, url, "offset", form, updated) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            origin,
-            repository,
-            digest,
+        key = origin, repository, digest
+        (self._sending.add if held else self._sending.discard)(key)
+        return self._record(
+            'INSERT OR REPLACE INTO sessions(origin, repository, digest, url, "offset", pid, boot, updated) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *key,
             upload.url,
             upload.offset,
-            upload.form,
+            os.getpid() if held else 0,
+            self._leases.boot,
             now(),
         )
 
     def forget_upload(self, origin: str, repository: str, digest: Digest) -> None:
         """The session ended, or the registry has forgotten it."""
+        self._sending.discard((origin, repository, digest))
         self._record(
-            "DELETE FROM uploads WHERE origin = ? AND repository = ? AND digest = ?",
+            "DELETE FROM sessions WHERE origin = ? AND repository = ? AND digest = ?",
             origin,
             repository,
             digest,
@@ -151,3 +170,12 @@ class StoreJournal:
             digest,
         )
         return [Site(registry, repository) for (repository,) in rows]
+
+
+def _sends(pid: int, boot: str, updated: int, *, here: str) -> bool:
+    """Whether another process is sending to a session: of one that can't be seen from here, the last chunk
+    tells. A process number that is ours was that of one before us."""
+    at = now()
+    if boot == here:
+        return pid not in (0, os.getpid()) and is_alive(pid, boot, at, at=at, here=here)
+    return bool(pid) and at - updated < _CHUNK_SECONDS and is_alive(pid, boot, at, at=at, here=here)

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from blobflow.errors import StorageError
+from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Observer, Warned
+from blobflow.transports.store.layout import storage_error
 
 # Seconds that a statement waits for another process's transaction; all of ours take milliseconds.
 _BUSY_SECONDS = 10.0
@@ -33,9 +34,9 @@ CREATE TABLE IF NOT EXISTS leases(
 CREATE TABLE IF NOT EXISTS partials(
     token TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, pid INTEGER NOT NULL,
     boot TEXT NOT NULL, source TEXT NOT NULL, etag TEXT NOT NULL, updated INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS uploads(
+CREATE TABLE IF NOT EXISTS sessions(
     origin TEXT, repository TEXT, digest TEXT, url TEXT NOT NULL, "offset" INTEGER NOT NULL,
-    form TEXT NOT NULL, updated INTEGER NOT NULL,
+    pid INTEGER NOT NULL, boot TEXT NOT NULL, updated INTEGER NOT NULL,
     PRIMARY KEY (origin, repository, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS puts(
     registry TEXT, repository TEXT, digest TEXT, chosen TEXT, at INTEGER NOT NULL,
@@ -47,9 +48,18 @@ CREATE TABLE IF NOT EXISTS notes(
     origin TEXT, key TEXT, value TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (origin, key)) WITHOUT ROWID;
 """
-_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema.
+SCHEMA_VERSION = 1
+# On opening, SQLITE_ERROR too is the file's fault (an unknown file format, say): our statements are the same.
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_ANEW = "it starts anew: blobs are kept, the tags of a registry served from it are lost"
+_FULL = "the disk is full; free some space, or put the store elsewhere"
+# Extended result codes come before their primary ones. sqlite makes room for its shared memory file before it
+# maps it, and has no code of its own for a disk that is full just then.
 _REASONS = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space, or put the store elsewhere",
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
+    sqlite3.SQLITE_READONLY_DBMOVED: "it was moved or removed while it was in use; run again",
+    sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_READONLY: "it is read-only; put the store elsewhere",
     sqlite3.SQLITE_CANTOPEN: "it can't be opened; check the directory's owner, mode and free space",
     sqlite3.SQLITE_BUSY: f"another process has had it locked for {_BUSY_SECONDS:.0f} seconds; try again",
@@ -60,8 +70,8 @@ _REASONS = {
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary result code; sqlite keeps details in the bits above."""
-    return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    """The extended result code; the primary one is its low eight bits."""
+    return int(getattr(error, "sqlite_errorcode", 0) or 0)
 
 
 @contextlib.contextmanager
@@ -69,8 +79,10 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        reason = _REASONS.get(_code(error)) or str(error)
-        raise StorageError(f"can't use the store's state file {path}: {reason}") from error
+        code = _code(error)
+        reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or str(error)
+        kind = StorageFull if reason is _FULL else StorageError
+        raise kind(f"can't use the store's state file {path}: {reason}") from error
 
 
 class State:
@@ -132,24 +144,25 @@ class State:
             self._connection.close()
 
 
-def open_state(path: Path, observer: Observer) -> State:
+def open_state(path: Path, observer: Observer, *, in_use: bool = False) -> State:
     """Open or make the state file; a corrupt one is moved aside, said so, and started anew.
 
-    The caller holds the store's lock. Raises StorageError.
+    `in_use`: the store holds blobs, so that a state file that is not there, or empty, is told as lost. The
+    caller holds the store's lock. Raises StorageError.
     """
     with _translated(path):
+        lost = in_use and not (path.exists() and (path.is_dir() or path.stat().st_size))
         try:
-            return State(_connect(path), path, read_only=False)
+            state = State(_connect(path), path, read_only=False)
         except sqlite3.DatabaseError as error:
-            if _code(error) not in _CORRUPT:
+            if _code(error) & 0xFF not in _CORRUPT and not path.is_dir():
                 raise
+        else:
+            if lost:
+                observer(Warned(f"the store's state file {path} was gone; {_ANEW}"))
+            return state
         aside = _move_aside(path)
-        observer(
-            Warned(
-                f"the store's state file {path} was corrupt and is now {aside.name}; it starts anew: "
-                "blobs are kept, the tags of a registry served from it are lost"
-            )
-        )
+        observer(Warned(f"the store's state file {path} was corrupt and is now {aside.name}; {_ANEW}"))
         return State(_connect(path), path, read_only=False)
 
 
@@ -166,6 +179,7 @@ def open_state_read_only(path: Path) -> State:
                 f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
             )
             try:
+                _check_version(connection, path)
                 connection.execute("SELECT digest FROM blobs LIMIT 1").fetchone()
                 return State(connection, path, read_only=True)
             except sqlite3.OperationalError:
@@ -178,6 +192,7 @@ def open_state_read_only(path: Path) -> State:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
+        version = _check_version(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -186,10 +201,23 @@ def _connect(path: Path) -> sqlite3.Connection:
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
         connection.executescript(_SCHEMA)
+        if version != SCHEMA_VERSION:
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version. Raises StorageError for one that is newer than ours."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"the store's state file {path} has schema {version}, this blobflow knows schema "
+            f"{SCHEMA_VERSION}; use a newer blobflow, or another directory"
+        )
+    return version
 
 
 def _move_aside(path: Path) -> Path:
@@ -201,5 +229,5 @@ def _move_aside(path: Path) -> Path:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"can't move the corrupt state file {path} aside: {error.strerror}") from error
+        raise storage_error("move aside the corrupt", path, error) from error
     return aside

@@ -1,0 +1,211 @@
+"""Upload sessions between requests: kept, parked, journaled, gone on with, or given back.
+
+A session ends in one of three ways: as a blob; deleted, because nothing will come of it; or left open,
+because its bytes are worth going on from. What is left open is parked here for the next push of the same
+blob, and written to the journal for the next process. The journal is written also while the bytes are on
+their way, so that a process that is killed leaves a session that can be found.
+
+Deleting is done by tasks that are owned here: they go on when the push itself is gone, for some seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+from yarl import URL
+
+from blobflow.content import Journal, Upload
+from blobflow.errors import BlobflowError, ProtocolViolation
+from blobflow.oci import Digest
+from blobflow.transports.registry.answers import number_of
+from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.session import Answer, Request, Session
+
+# Deleting an abandoned session is a courtesy; registries purge them. So long (seconds), not longer.
+TAKE_BACK_SECONDS = 5.0
+# A chunk may be this large at most, whatever OCI-Chunk-Min-Length asks for.
+MAX_CHUNK = 1024 * 1024 * 1024
+# Fewer bytes at the registry are sent again sooner than asked about.
+KEPT_FROM = 1024 * 1024
+# A blob from this size on has its session in the journal while it is sent: two short writes, against the
+# seconds that a killed run would lose.
+JOURNALED_FROM = 4 * 1024 * 1024
+_PROGRESS = re.compile(r"(?:bytes[= ])?0-(\d{1,19})\Z", re.ASCII)
+
+# Where a session came from: a POST of this push; a mount that was refused; or an earlier push left it.
+Origin = Literal["fresh", "mount", "left"]
+
+
+class Ticket:
+    """One upload session: the newest Location, what the registry has, and what was said of chunk sizes.
+
+    `offset` is what the registry has confirmed, `sent` how far bytes have left us; both count from the blob's
+    start. `body_error` is what the body raised while it was being sent: a source's 404 must not pass for the
+    registry's. `doubted`: the registry disagreed on the offset before. `broken`: a request of this process
+    broke in it.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        digest: Digest,
+        location: URL,
+        *,
+        origin: Origin = "fresh",
+        offset: int = 0,
+        chunk_floor: int = 0,
+    ) -> None:
+        self.repository = repository
+        self.digest = digest
+        self.location = location
+        self.origin: Origin = origin
+        self.offset = offset
+        self.sent = offset
+        self.chunk_floor = chunk_floor
+        self.body_error: BlobflowError | None = None
+        self.doubted = False
+        self.broken = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Note what the body raises: it is not the registry's word on anything."""
+        try:
+            yield
+        except BlobflowError as error:
+            self.body_error = error
+            raise
+
+
+class Tickets:
+    """The upload sessions at one host that no push is using. `close` it before the host's session."""
+
+    def __init__(self, session: Session, journal: Journal) -> None:
+        self._session = session
+        self._journal = journal
+        self._idle: dict[tuple[str, Digest], Ticket] = {}
+        self._unjournaled: set[tuple[str, Digest]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def made(self, repository: str, digest: Digest, answer: Answer, origin: Origin) -> Ticket:
+        """The ticket of the session that an answer speaks of. Raises ProtocolViolation, UntrustedPeer."""
+        floor = min(number_of(answer.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
+        location = self.location(repository, answer)
+        return Ticket(repository, digest, location, origin=origin, chunk_floor=floor)
+
+    def location(self, repository: str, answer: Answer) -> URL:
+        """Where an answer says that the session goes on."""
+        text = answer.headers.get("Location")
+        if not text:
+            raise ProtocolViolation(
+                f"{self._session.host} opened an upload to {repository} without saying where"
+            )
+        return follow(self._session.home, answer.url, text, f"upload to {repository}")
+
+    def take(self, repository: str, digest: Digest) -> Ticket | None:
+        """The idle session for that blob: parked or kept here, or left by a process that is gone."""
+        ticket = self._idle.pop((repository, digest), None)
+        if ticket is not None and (repository, digest) in self._unjournaled:
+            self._unjournaled.discard((repository, digest))
+            return ticket
+        upload = self._journal.take_upload(self._session.host, repository, digest)
+        if upload is None or ticket is not None:
+            return ticket if upload else None  # another process may have gone on with it
+        try:
+            home = self._session.home
+            location = follow(home, home, upload.url, f"upload to {repository}")
+        except BlobflowError:  # the host's address is another now
+            self._journal.forget_upload(self._session.host, repository, digest)
+            return None
+        return Ticket(repository, digest, location, origin="left", offset=upload.offset)
+
+    def keep(self, ticket: Ticket) -> None:
+        """Keep a session that nothing was sent to for the next push; unused at the end, it is deleted."""
+        key = ticket.repository, ticket.digest
+        if (before := self._idle.pop(key, None)) is not None:
+            self.leave(before)
+        self._idle[key] = ticket
+        self._unjournaled.add(key)
+
+    def park(self, ticket: Ticket) -> None:
+        """Leave a session open for the next push, here or in another process."""
+        ticket.origin = "left"
+        self.keep(ticket)
+        if self.note(ticket, held=False):
+            self._unjournaled.discard((ticket.repository, ticket.digest))
+
+    def note(self, ticket: Ticket, *, held: bool = True) -> bool:
+        """Write the session to the journal; whether it will be remembered. `held`: it is in use here."""
+        upload = Upload(str(ticket.location), ticket.offset)
+        where = self._session.host, ticket.repository, ticket.digest
+        return self._journal.record_upload(*where, upload, held=held)
+
+    def forget(self, ticket: Ticket) -> None:
+        """The session has become a blob, or the registry has forgotten it."""
+        self._journal.forget_upload(self._session.host, ticket.repository, ticket.digest)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Delete the session [end-14]."""
+        self.forget(ticket)
+        self._own(self._delete(ticket))
+
+    async def opened(self, repository: str, digest: Digest, request: Request) -> Answer:
+        """Ask what may open a session; if that is cancelled, what it opens is deleted once it is told."""
+        asking = asyncio.create_task(self._session.ask(request))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._own(self._delete_late(repository, digest, asking))
+            raise
+
+    async def close(self) -> None:
+        """Delete the sessions that nobody will find again, and wait for those on their way out."""
+        for key in self._unjournaled:
+            self.leave(self._idle[key])
+        self._unjournaled.clear()
+        self._idle.clear()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _own(self, ending: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(ending)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _delete(self, ticket: Ticket) -> None:
+        request = Request(
+            "DELETE",
+            ticket.location,
+            f"end of an upload to {ticket.repository}",
+            scopes=push_scopes(ticket.repository),
+            ok=(200, 202, 204),
+        )
+        with suppress(BlobflowError, TimeoutError):  # registries purge what we can't delete
+            async with asyncio.timeout(TAKE_BACK_SECONDS):
+                await self._session.ask(request)
+
+    async def _delete_late(self, repository: str, digest: Digest, asking: asyncio.Task[Answer]) -> None:
+        with suppress(BlobflowError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_SECONDS):
+                answer = await asking
+            if answer.status == 202:
+                await self._delete(self.made(repository, digest, answer, "fresh"))
+
+
+def push_scopes(repository: str) -> tuple[str, ...]:
+    return (f"repository:{repository}:pull,push",)
+
+
+def progress_of(header: str | None) -> int | None:
+    """The bytes that an upload's `Range: 0-<last>` [end-13] confirms; None where it does not tell.
+
+    `0-0` stands for no byte as well as for one, and is taken for none.
+    """
+    found = _PROGRESS.match(header or "")
+    if found is None:
+        return None
+    last = int(found[1])
+    return last + 1 if last else 0
