@@ -11,20 +11,27 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Sink, Site, Source
+from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of, media
+from blobflow.transports.local import LocalPlaces
 from blobflow.transports.registry import HostAccess, Registries
 from tests.e2e.processes import docker_registry
 from tests.memory import MemoryRegistry
 from tools.faultyregistry import journalling
 
-PLACES = ["memory", "embedded", pytest.param("docker-registry", marks=pytest.mark.e2e)]
+PLACES = ["memory", "embedded", "oci", pytest.param("docker-registry", marks=pytest.mark.e2e)]
 
 CONTENT = bytes(range(256)) * 5000  # 1.3 MB: several chunks whatever their size
 _numbers = itertools.count(1)
 
 
 class Places:
-    """Repositories of one registry, under names that no other test uses."""
+    """Repositories of one registry, under names that no other test uses.
+
+    `mounts`: whether one takes blobs over from another.
+    """
+
+    mounts = True
 
     def __init__(self, registry: str, source: Callable[[Site], Source], sink: Callable[[Site], Sink]) -> None:
         self._registry = registry
@@ -42,6 +49,20 @@ class Places:
         return self._sink(self.site(name))
 
 
+class Folders(Places):
+    """Layouts or archives in a folder: each is a registry of its own, with one repository."""
+
+    mounts = False
+
+    def __init__(self, transport: str, folder: Path) -> None:
+        self._local = LocalPlaces(Meter())
+        self._host = f"{transport}:{folder}"
+        super().__init__("", self._local.source, self._local.sink)
+
+    def site(self, name: str = "app") -> Site:
+        return Site(f"{self._host}/{name}", "")
+
+
 @pytest.fixture(scope="module")
 def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A docker-registry for the module's tests, which each use names of their own."""
@@ -56,6 +77,9 @@ async def open_places(kind: str, folder: Path, docker_host: Callable[[], str]) -
     if kind == "memory":
         memory = MemoryRegistry("memory.example")
         yield Places(memory.name, memory.at, memory.at)
+        return
+    if kind == "oci":
+        yield Folders(kind, folder)
         return
     if kind == "docker-registry":
         async with over_http(docker_host()) as places:

@@ -122,7 +122,9 @@ async def test_a_cancelled_push_leaves_nothing(places: Places) -> None:
 
 async def test_a_mount_makes_a_blob_visible_and_costs_no_body(places: Places) -> None:
     await places.sink("home").push(BLOB, Bytes(CONTENT))
-    assert await places.sink().mount(BLOB, places.site("home"))
+    assert await places.sink().mount(BLOB, places.site("home")) == places.mounts
+    if not places.mounts:
+        await places.sink().push(BLOB, Bytes(CONTENT))
     assert await places.sink().has(BLOB)
     assert await stored(places) == CONTENT
 

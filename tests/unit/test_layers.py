@@ -42,6 +42,7 @@ ROOMS = {
     "transports": Room(SEAM),
     "transports.registry": Room(SEAM, ("msgspec", "aiohttp", "yarl", "multidict")),
     STORE: Room(SEAM, ("msgspec", "xxhash")),
+    "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),

@@ -1,0 +1,209 @@
+"""Files of layouts and archives: the operating system's answers in words, reading, and durable writing.
+
+The store has its own rooms for this, because it promises more: checksums, resuming, eviction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from blobflow.content import Chunk, Chunks
+from blobflow.errors import SizeMismatch, StorageError, StorageFull
+
+# One read of a file, and about what one write gathers: a write costs by the call.
+BLOCK = 1024 * 1024
+_PIECES = 512  # buffers in one writev(2); IOV_MAX is 1024
+_TEMPORARY = ".blobflow-"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space, or name another place",
+    errno.EDQUOT: "the disk quota is used up; free some space, or name another place",
+    errno.EFBIG: "the file would be larger than allowed; name another place",
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.EACCES: "permission denied; change its owner or mode, or name another place",
+    errno.EPERM: "the operation is not permitted; change its owner or mode, or name another place",
+    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.EISDIR: "it is a directory, not a file",
+    errno.ENOENT: "there is no such file or directory",
+    errno.EIO: "the disk has an input/output error; check it",
+    errno.ELOOP: "its symbolic links lead in a circle",
+    errno.ESPIPE: "it is a pipe, and can only be read from its start to its end",
+}
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextlib.contextmanager
+def translated(doing: str, path: Path | str) -> Iterator[None]:
+    """Turn any OSError inside into a StorageError that says what could not be done ("read", …) to `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+        kind = StorageFull if error.errno in _FULL else StorageError
+        raise kind(f"can't {doing} {path}: {reason}") from error
+
+
+async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncIterator[Chunk]:
+    """The file's bytes `low` ≤ i < `high`. Raises SizeMismatch where it ends before; StorageError."""
+    while low < high:
+        with translated("read", path):
+            chunk = os.pread(fd, min(BLOCK, high - low), low)
+        if not chunk:
+            raise SizeMismatch(str(path), expected=high, actual=low)
+        low += len(chunk)
+        yield chunk
+
+
+@contextlib.asynccontextmanager
+async def opened_range(path: Path, low: int, high: int) -> AsyncIterator[Chunks]:
+    """As `read_range`, of a file that is opened for it. Raises FileNotFoundError on entry, StorageError."""
+    fd = open_to_read(path)
+    try:
+        yield read_range(fd, path, low, high)
+    finally:
+        os.close(fd)
+
+
+def open_to_read(path: Path) -> int:
+    """A descriptor of the file. Raises FileNotFoundError, for the caller to put into words; StorageError."""
+    with translated("read", path):
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+    raise FileNotFoundError(path)
+
+
+class Arriving:
+    """A file on its way into `folder`: written under a name that means nothing, then renamed into place.
+
+    A context manager: what has not landed at its end is removed. While it lives it is locked, so that what a
+    killed process left can be told apart, and swept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        self._fd = -1
+        self._gathered: list[Chunk] = []
+        self._size = 0
+
+    def __enter__(self) -> Arriving:
+        with translated("write", self._path.parent):
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            with contextlib.suppress(OSError):  # where locks are not supported nothing is swept
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._fd)
+        self._fd = -1
+
+    def write(self, chunk: Chunk) -> None:
+        """Take the next bytes. Raises StorageError."""
+        self._gathered.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
+        self._size += len(chunk)
+        if self._size >= BLOCK or len(self._gathered) >= _PIECES:
+            self._flush()
+
+    def land(self, target: Path) -> None:
+        """Make it the file `target`, durably; in a thread if it is large. Raises StorageError."""
+        self._flush()
+        with translated("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.fsync(self._fd)
+            self._path.replace(target)
+            os.close(self._fd)
+            self._fd = -1
+            sync_folder(target.parent)
+
+    def _flush(self) -> None:
+        pieces, self._gathered, self._size = self._gathered, [], 0
+        with translated("write", self._path.parent):
+            write_all(self._fd, pieces)
+
+
+def write_all(fd: int, pieces: list[Chunk]) -> None:
+    """writev(2) until everything is written: a disk that fills up takes a part and then says so."""
+    views = [memoryview(piece) for piece in pieces]
+    while views:
+        written = os.writev(fd, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if views:
+            views[0] = views[0][written:]
+
+
+def write_at(fd: int, content: Chunk, offset: int) -> None:
+    """pwrite(2) until everything is written."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames into the folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were writing in `folder`; what can't be removed stays."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{_TEMPORARY}*"):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(fd)
+
+
+@contextlib.contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Hold the folder's flock(2), waiting for whoever has it; the kernel frees it when we die."""
+    with translated("lock", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:
+            os.close(fd)
+            raise
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+async def in_thread(work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+    """Run `work` in a thread. If cancelled it is waited for all the same: files are its until it ends."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is nobody's any more
+        raise

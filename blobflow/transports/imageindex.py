@@ -1,0 +1,119 @@
+"""index.json of layouts and archives: which images they hold, under which names; and manifests, checked.
+
+image-spec image-layout.md: index.json is an image index whose entries are the images; the annotation
+`org.opencontainers.image.ref.name` names one. It is changed with all that it says kept, unknown keys too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blobflow.content import Sink
+from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedContent
+from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+from blobflow.transports.files import translated
+from blobflow.transports.names import IMAGE_NAME, REF_NAME, choose, tagged_name
+
+MARK = b'{"imageLayoutVersion":"1.0.0"}'  # the content of the file oci-layout
+EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'.encode()
+
+Images = Sequence[tuple[tuple[str, ...], Descriptor]]
+
+
+def images_of(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]:
+    """The entries of an index.json, each with the names that its annotations give it.
+
+    Raises UnsupportedContent naming `path`.
+    """
+    try:
+        index = parse_manifest(raw, media.OCI_INDEX)
+    except UnsupportedContent as error:
+        raise UnsupportedContent(f"{path} is not the index of an OCI layout: {error}") from None
+    return [(_names(entry.annotations or {}), entry) for entry in index.manifests]
+
+
+def _names(annotations: dict[str, str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(annotations[key] for key in (REF_NAME, IMAGE_NAME) if annotations.get(key)))
+
+
+def names_in(images: Images) -> list[str]:
+    """One name for each image that has any, as it is to be asked for."""
+    return list(dict.fromkeys(names[0] for names, _ in images if names))
+
+
+def find(images: Images, name: str, place: str, read: Callable[[Descriptor], bytes]) -> Descriptor:
+    """The manifest that a name means; `read` is asked where the entry does not say what it is."""
+    entry = choose(images, name, place)
+    if entry.media_type in media.MANIFESTS:
+        return Descriptor(entry.media_type, entry.digest, entry.size)
+    return parse_manifest(read(entry), entry.media_type, digest=entry.digest).descriptor
+
+
+def manifest_at(raw: bytes, digest: Digest) -> Descriptor:
+    """What the bytes say of themselves that a digest names."""
+    return parse_manifest(raw, digest=digest).descriptor
+
+
+def read_small(path: Path) -> bytes:
+    """A file that is no larger than manifests are. Raises FileNotFoundError, UnsupportedContent."""
+    with translated("read", path):
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_MANIFEST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raw = None
+    if raw is None:
+        raise FileNotFoundError(path)
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise UnsupportedContent(f"{path} has more than the {MAX_MANIFEST_BYTES} bytes that a manifest may")
+    return raw
+
+
+def check_manifest(raw: bytes, manifest: Descriptor, what: str) -> None:
+    """Raise IntegrityError unless `raw` is the manifest; a size of 0 is not known."""
+    if manifest.size and len(raw) != manifest.size:
+        raise SizeMismatch(what, expected=manifest.size, actual=len(raw))
+    actual = digest_of(raw, algorithm_of(manifest.digest))
+    if actual != manifest.digest:
+        raise DigestMismatch(what, expected=manifest.digest, actual=actual)
+
+
+async def check_blobs(sink: Sink, manifest: Manifest) -> None:
+    """Raise Rejected, as a registry would, if `sink` lacks a blob of the image."""
+    missing = [blob.digest for blob in manifest.blobs if not await sink.has(blob)]
+    if missing:
+        raise Rejected(
+            f"manifest {manifest.descriptor.digest} needs {', '.join(missing[:3])}, not here yet",
+            missing=missing,
+            code="MANIFEST_BLOB_UNKNOWN",
+        )
+
+
+def retagged(raw: bytes, manifest: Descriptor, tags: Iterable[str]) -> bytes:
+    """An index.json in which `tags` name the manifest, and nothing else."""
+    document: dict[str, Any] = json.loads(raw)
+    tags = list(tags)
+    kept = [entry for entry in document.get("manifests") or () if _ref_name(entry) not in tags]
+    document["manifests"] = kept + [entry_of(manifest, tag) for tag in tags]
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _ref_name(entry: dict[str, Any]) -> str | None:
+    name: str | None = (entry.get("annotations") or {}).get(REF_NAME)
+    return name
+
+
+def entry_of(manifest: Descriptor, tag: str) -> dict[str, Any]:
+    """The entry of index.json that names a manifest; a full reference is named for containerd too."""
+    plain = Descriptor(manifest.media_type, manifest.digest, manifest.size)
+    annotations = {REF_NAME: tag}
+    if full := tagged_name(tag):
+        annotations[IMAGE_NAME] = full
+    described: dict[str, Any] = msgspec.to_builtins(plain)
+    return described | {"annotations": annotations}

@@ -1,0 +1,174 @@
+"""`oci:DIR`: an OCI image layout (image-spec image-layout.md) as Source and Sink.
+
+A blob comes into `blobs/<algorithm>/<encoded>` by rename(2) after its bytes had been hashed to its name and
+fsynced; a tag comes into index.json, which is replaced whole while the folder's flock(2) is held. So runs of
+ours may work on one layout at the same time, and a crash leaves no half content. What is under `blobs/` in a
+layout that others wrote is believed to be there, never to be right: it is hashed when it is moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from blobflow.content import Body, Chunks, Site, Verifier
+from blobflow.errors import NotFound, SizeMismatch
+from blobflow.events import HostMeter
+from blobflow.oci import Descriptor, Digest, parse_manifest
+from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.transports.files import Arriving, in_thread, locked_folder, opened_range, sweep, translated
+from blobflow.transports.imageindex import (
+    EMPTY_INDEX,
+    MARK,
+    check_blobs,
+    check_manifest,
+    find,
+    images_of,
+    manifest_at,
+    names_in,
+    read_small,
+    retagged,
+)
+from blobflow.transports.names import as_digest
+
+
+class Layout:
+    """One layout. Implements Source, Sink and Lists; made without looking at the disk."""
+
+    def __init__(self, site: Site, folder: Path, meter: HostMeter) -> None:
+        self.site = site
+        self._folder = folder
+        self._meter = meter
+        self._swept = False
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / "blobs" / algorithm_of(digest) / encoded_of(digest)
+
+    # Source
+
+    async def tags(self) -> list[str]:
+        """The names of all images here, in the order of index.json."""
+        return names_in(self._images())
+
+    async def resolve(self, name: str) -> Descriptor:
+        """What a name, `@n`, a digest or "" (the only image) means here."""
+        if digest := as_digest(name):
+            return manifest_at(self._read(Descriptor("", digest, 0)), digest)
+        return find(self._images(), name, str(self.site), self._read)
+
+    def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:
+        """The entries of index.json with their names. Raises NotFound where there is no layout."""
+        path = self._folder / "index.json"
+        try:
+            return images_of(read_small(path), str(path))
+        except FileNotFoundError:
+            raise NotFound(f"there is no OCI layout at {self._folder}: it has no index.json") from None
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        raw = self._read(manifest)
+        self._meter.bytes_read += len(raw)
+        return raw
+
+    def _read(self, manifest: Descriptor) -> bytes:
+        path = self._path(manifest.digest)
+        try:
+            raw = read_small(path)
+        except FileNotFoundError:
+            raise NotFound(f"{self.site} has no manifest {manifest.digest}") from None
+        check_manifest(raw, manifest, str(path))
+        return raw
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        path = self._path(blob.digest)
+        try:
+            size = _size_of(path)
+            if size != blob.size:
+                raise SizeMismatch(str(path), expected=blob.size, actual=size)
+            async with opened_range(path, offset, blob.size if end is None else end) as chunks:
+                yield self._counted(chunks)
+        except FileNotFoundError:
+            raise NotFound(f"{self.site} has no blob {blob.digest}") from None
+
+    async def _counted(self, chunks: Chunks) -> Chunks:
+        async for chunk in chunks:
+            self._meter.bytes_read += len(chunk)
+            yield chunk
+
+    # Sink
+
+    async def vacant(self) -> bool:
+        return not (self._folder / "blobs").exists() and not (self._folder / "index.json").exists()
+
+    async def has(self, content: Descriptor) -> bool:
+        """Whether the file is there, and as long as it should be."""
+        path = self._path(content.digest)
+        try:
+            return _size_of(path) == content.size
+        except FileNotFoundError:
+            return False
+
+    async def mount(self, blob: Descriptor, origin: Site) -> bool:
+        """A layout is one repository: what is here is here, and nothing comes from elsewhere unread."""
+        return origin.registry == self.site.registry and await self.has(blob)
+
+    async def push(self, blob: Descriptor, body: Body) -> None:
+        verifier = Verifier(blob, f"blob {blob.digest} for {self.site}")
+        self._prepare()
+        with Arriving(self._folder) as file:
+            async with body(0) as chunks:
+                async for chunk in chunks:
+                    verifier.feed(chunk)
+                    file.write(chunk)
+                    self._meter.bytes_written += len(chunk)
+            verifier.finish()
+            await in_thread(file.land, self._path(blob.digest))
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
+        """Write the manifest, then its tags. A sparse index is fine here; an image without a blob is not."""
+        check_manifest(raw, manifest, f"manifest {manifest.digest}")
+        parsed = parse_manifest(raw, manifest.media_type, digest=manifest.digest)
+        await check_blobs(self, parsed)
+        self._prepare()
+        with Arriving(self._folder) as file:
+            file.write(raw)
+            await in_thread(file.land, self._path(manifest.digest))
+        self._meter.bytes_written += len(raw)
+        if tags:
+            await in_thread(self._tag, parsed.descriptor, tags)
+
+    def _prepare(self) -> None:
+        with translated("create", self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            sweep(self._folder)
+            self._swept = True
+
+    def _tag(self, manifest: Descriptor, tags: Sequence[str]) -> None:
+        """Let the tags name the manifest, in index.json as it is now; in a thread."""
+        path = self._folder / "index.json"
+        with locked_folder(self._folder):
+            if not (self._folder / "oci-layout").exists():
+                self._write(self._folder / "oci-layout", MARK)
+            try:
+                raw = read_small(path)
+                images_of(raw, str(path))
+            except FileNotFoundError:
+                raw = EMPTY_INDEX
+            self._write(path, retagged(raw, manifest, tags))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with Arriving(self._folder) as file:
+            file.write(content)
+            file.land(path)
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a regular file. Raises FileNotFoundError, StorageError."""
+    with translated("look at", path):
+        try:
+            return path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+    raise FileNotFoundError(path)

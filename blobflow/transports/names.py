@@ -1,0 +1,97 @@
+"""What layouts and archives call their images, and finding the one that is meant. Pure.
+
+A name in such a place may be a bare tag (`3.1`, as skopeo writes into a layout), a full reference
+(`docker.io/rancher/pause:3.1`, as docker and podman write) or a part of one. So a name that is asked for is
+looked for as it stands, then with docker's defaults on both sides, then without hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from blobflow.errors import InvalidDigest, InvalidReference, NotFound, UnsupportedContent, UsageError
+from blobflow.oci import Digest, parse_digest
+from blobflow.oci.reference import DOCKER_HUB, split_name
+
+# Annotations that name an image: image-spec annotations.md, and containerd's.
+REF_NAME = "org.opencontainers.image.ref.name"
+IMAGE_NAME = "io.containerd.image.name"
+
+_Image = TypeVar("_Image")
+_SHOWN = 8
+
+
+def as_digest(name: str) -> Digest | None:
+    """`name` if it is a digest: anything else with a colon may be a reference."""
+    try:
+        return parse_digest(name)
+    except InvalidDigest:
+        return None
+
+
+def full_name(name: str) -> str:
+    """`name` with docker's defaults, as `docker.io/library/alpine:latest`; "" if it is no reference."""
+    try:
+        host, path, tag, digest = split_name(name)
+    except InvalidReference:
+        return ""
+    host = host or DOCKER_HUB
+    if host == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    return f"{host}/{path}@{digest}" if digest else f"{host}/{path}:{tag or 'latest'}"
+
+
+def tagged_name(name: str) -> str:
+    """As `full_name`, but "" for a bare word or tag: what it belongs to is not said."""
+    return full_name(name) if ":" in name and "@" not in name else ""
+
+
+def _without_host(name: str) -> str:
+    full = full_name(name)
+    return full.partition("/")[2].removeprefix("library/")
+
+
+_WAYS: tuple[Callable[[str], str], ...] = (str, full_name, _without_host)
+
+
+def choose(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str) -> _Image:
+    """The image that `name` means among those of `place`, each with its names.
+
+    `@n` is the n-th from 0; "" is the only one. Raises NotFound; UsageError where several fit, with what to
+    write; UnsupportedContent where two bear the very name.
+    """
+    if name.startswith("@"):
+        return _numbered(images, name, place)
+    if not name:
+        if len(images) == 1:
+            return images[0][1]
+        if not images:
+            raise NotFound(f"{place} holds no image")
+        raise UsageError(f"{place} holds {len(images)} images; write {place}:NAME: {_known(images, place)}")
+    for way in _WAYS:
+        wanted = way(name)
+        found = [image for names, image in images if wanted and wanted in map(way, names)]
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1 and way is str:
+            raise UnsupportedContent(f"{place} has {len(found)} images named {name}; write {place}:@n")
+        if found:
+            raise UsageError(f"{place} has {len(found)} images that {name} may mean: {_known(images, place)}")
+    raise NotFound(f"{place} has no image {name}; {_known(images, place)}")
+
+
+def _numbered(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str) -> _Image:
+    if not name[1:].isdecimal():
+        raise UsageError(f"{name} is neither a name nor a number; write @0 for the first image of {place}")
+    if int(name[1:]) >= len(images):
+        raise NotFound(f"{place} has {len(images)} images, numbered from @0; there is no {name}")
+    return images[int(name[1:])][1]
+
+
+def _known(images: Sequence[tuple[Iterable[str], _Image]], place: str) -> str:
+    names = list(dict.fromkeys(name for own, _ in images for name in own))
+    if not names:
+        return f"none of its images has a name, so write {place}:@n"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"it has {', '.join(names[:_SHOWN])}{more}"
