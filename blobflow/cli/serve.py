@@ -14,6 +14,7 @@ from blobflow.cli.figures import one_line, seconds_text
 from blobflow.cli.options import xdg_folder
 from blobflow.cli.running import run as run_loop
 from blobflow.errors import UsageError
+from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def _served(host: str, port: int, root: Path, *, allow_remote: bool, verbo
     from blobflow.server import Server, make_app
     from blobflow.transports.store import Store
 
-    with closing(Store.open(root)) as store:
+    with closing(Store.open(root, observer=_warn)) as store:
         app = make_app(store, observe=_log if verbose else None)
         async with Server(app, host=host, port=port, allow_remote=allow_remote) as server:
             click.echo(f"blobflow registry at {server.url}, store {root}")
@@ -56,6 +57,12 @@ async def _served(host: str, port: int, root: Path, *, allow_remote: bool, verbo
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 click.echo("stopping", err=True)
+
+
+def _warn(event: Event) -> None:
+    """Say on stderr what the operator should know of the store."""
+    if isinstance(event, Warned):
+        click.echo(one_line(f"blobflow: {event.message}"), err=True)
 
 
 def _log(access: Access) -> None:

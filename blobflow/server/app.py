@@ -13,7 +13,8 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import ClientPayloadError, web
 
-from blobflow.errors import StorageError
+from blobflow.errors import StorageError, StorageFull
+from blobflow.events import Warned
 from blobflow.server.listing import list_repositories, list_tags
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import Place, locate
@@ -68,7 +69,8 @@ def make_app(
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
 ) -> web.Application:
-    """The registry over `store` as an application; the store stays its caller's, to close after it.
+    """The registry over `store` as an application; the store stays its caller's, to close after it, and the
+    store's observer is told of requests that failed because the store did.
 
     `sparse`: whether an index whose manifests are not all here is accepted or refused. `observe` is called
     once a request, on the loop's thread, and must return at once. `wire` moves the bodies.
@@ -105,13 +107,24 @@ async def _answer(registry: Registry, request: web.Request) -> web.StreamRespons
     except Refusal as refusal:
         return _refused(refusal)
     except StorageError as error:
-        return _refused(Refusal("UNKNOWN", str(error)))
+        return _refused(_store_failed(registry, request, error))
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError):
         # The client is gone in the middle of a body, or its bytes make no sense: nothing can be said to it,
         # least of all where a part of an answer is on its way already.
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=400)
+
+
+def _store_failed(registry: Registry, request: web.Request, error: StorageError) -> Refusal:
+    """What a client is told when the store fails: 507 (RFC 4918, section 11.5) where it is full, else 500.
+
+    Where the store lies is nobody's business but the operator's, who is told the whole.
+    """
+    registry.store.observer(Warned(f"{request.method} {request.path} failed: {error}"))
+    if isinstance(error, StorageFull):
+        return Refusal("UNKNOWN", "the registry's storage is full", status=507)
+    return Refusal("UNKNOWN", "the registry's storage failed")
 
 
 async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:

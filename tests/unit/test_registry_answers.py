@@ -49,6 +49,7 @@ def answer(status: int, body: bytes = b"", method: str = "GET", wish: str = "") 
         (501, Rejected),
         (502, Unavailable),
         (503, Unavailable),
+        (507, Rejected),
         (599, Unavailable),
         (204, Rejected),
         (302, Rejected),
@@ -68,6 +69,17 @@ def test_the_registry_s_own_words_and_code_are_told() -> None:
     assert error.code == "MANIFEST_UNKNOWN"
     assert error.detail == "manifest unknown"
     assert error.message == "r.example has no manifest app:1 (MANIFEST_UNKNOWN: manifest unknown)"
+
+
+def test_a_full_registry_and_a_manifest_that_is_too_large_are_said_in_so_many_words() -> None:
+    full = answer(507, errors({"code": "UNKNOWN", "message": "no space left"}), method="PUT")
+    assert full.message == (
+        "r.example refused manifest app:1: its storage is full (UNKNOWN: no space left); free some space there"
+    )
+    assert not full.retryable
+    large = answer(413, method="PUT")
+    assert large.message == "r.example refused manifest app:1 with 413: it is larger than r.example takes"
+    assert not large.retryable
 
 
 def test_a_plain_text_404_is_told_and_html_is_not() -> None:

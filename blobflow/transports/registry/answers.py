@@ -21,10 +21,13 @@ MAX_WORDS = 300
 # Codes with which a registry that refuses a manifest says that children are not there (a sparse index, a
 # blob that was collected). Registries disagree on status (400, 404, 422) and code, so the method decides.
 _MISSING_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
-_SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound], str]] = {
+_SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound | Rejected], str]] = {
     401: (Unauthorized, "{host} wants a valid login for {asked}{tail}; check the credentials for {host}"),
     403: (Denied, "{host} denies {asked}{tail}; check what the login may do"),
     404: (NotFound, "{host} has no {asked}{tail}"),
+    413: (Rejected, "{host} refused {asked} with 413: it is larger than {host} takes{tail}"),
+    # Not a passing 5xx: a disk does not empty itself while we wait.
+    507: (Rejected, "{host} refused {asked}: its storage is full{tail}; free some space there"),
 }
 _PASSING = frozenset({408, 425})  # below 500, but time mends them
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")

@@ -13,6 +13,7 @@ import pytest
 import uvloop
 from aiohttp import ClientSession
 
+from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
 from blobflow.server import REGISTRY, Access, Server, make_app
 from blobflow.transports.store import Store
@@ -66,16 +67,19 @@ async def test_a_store_that_takes_nothing_still_serves(tmp_path: Path) -> None:
             assert await answer.read() == BLOB
         async with client.post(f"{REPO}/blobs/uploads/", params={"digest": DIGEST}, data=BLOB) as answer:
             assert await refusal(answer) == (500, "UNKNOWN")
-            assert "read-only" in (await answer.json())["errors"][0]["message"]
+            assert (await answer.json())["errors"][0]["message"] == "the registry's storage failed"
         params = {"mount": DIGEST, "from": "team/app"}
         async with client.post("/v2/other/blobs/uploads/", params=params) as answer:
             assert await refusal(answer) == (500, "UNKNOWN")
     store.close()
 
 
-async def test_a_full_disk_ends_the_upload_and_its_session(
-    registry: ClientSession, monkeypatch: pytest.MonkeyPatch
+async def test_a_full_disk_ends_the_upload_and_its_session_and_tells_only_the_operator_where(
+    registry_store: Store, registry: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Event] = []
+    registry_store.observer = told.append
+
     def full(fd: int, pieces: list[bytes]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -83,9 +87,15 @@ async def test_a_full_disk_ends_the_upload_and_its_session(
     with monkeypatch.context() as patched:
         patched.setattr("blobflow.transports.store.writer._write_all", full)
         async with registry.put(location, params={"digest": DIGEST}, data=BLOB) as answer:
-            assert await refusal(answer) == (500, "UNKNOWN")
-            assert "disk is full" in (await answer.json())["errors"][0]["message"]
+            assert await refusal(answer) == (507, "UNKNOWN")
+            assert (await answer.json())["errors"][0]["message"] == "the registry's storage is full"
+            assert str(registry_store.root) not in await answer.text()
+    [warned] = told
+    assert isinstance(warned, Warned)
+    assert warned.message.startswith(f"PUT {location} failed: can't write {registry_store.root}/partials/")
+    assert warned.message.endswith(": the disk is full; free some space, or put the store elsewhere")
     assert await status_of(registry, location, "GET") == 404
+    assert list(registry_store.layout.partials.iterdir()) == []
     assert await push(registry, BLOB) == DIGEST
 
 
