@@ -33,6 +33,7 @@ from blobflow.oci import Manifest, Reference
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import (
     DIRECT,
+    Credentials,
     HostAccess,
     HostSettings,
     KeyPair,
@@ -224,6 +225,21 @@ async def inspect(
         return Inspection(reference, closure[-1], tuple(closure[:-1]))
 
 
+async def try_login(
+    host: str, login: Credentials, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+) -> bool:
+    """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
+    own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), credentials=login)
+    settings = msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
+    registries = Registries(
+        lambda host: access_to(host, settings, logins_of(settings)), observer=observer, trace=settings.trace
+    )
+    try:
+        return await registries.enter(host)
+    finally:
+        await registries.close()
+
+
 @asynccontextmanager
 async def open_world(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[World]:
     """Everything outside the plan: registries, store and journal, closed at the end."""
@@ -300,7 +316,7 @@ def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
     trust = Trust(
         verify,
         ca=(*own.trust.ca, *settings.ca, *named.ca),
-        pairs=(*own.trust.pairs, *settings.pairs, *named.pairs),
+        pairs=(*settings.pairs, *own.trust.pairs, *named.pairs),
     )
     local = is_loopback(host) and not (host in settings.https or own.trust or named)
     plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)

@@ -28,6 +28,8 @@ _VERBS = {
     "apply": "Run a plan that `plan --out` saved.",
     "verify": "Ask the targets whether what should be there is.",
     "inspect": "Show an image: its platforms, digests and layers.",
+    "login": "Try a login at a registry, and keep it.",
+    "logout": "Drop a login that is kept.",
     "serve": "Run an embedded OCI registry.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "demo": "See it work: two registries, eight images, no network.",

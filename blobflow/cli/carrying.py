@@ -13,7 +13,7 @@ import msgspec
 from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
-from blobflow.cli.options import Link, Look, Run, policy_of, settings_of
+from blobflow.cli.options import Link, Look, Run, ends_of, policy_of, settings_of
 from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
@@ -68,7 +68,8 @@ async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run, list_failure
         ending.wind_down, ending.grace = flow.wind_down, run.grace
         ended: BaseException | None = None
         try:
-            await mirror(pairs, settings_of(link, run), observer=show, meter=meter, run=flow)
+            settings = settings_of(link, run, ends_of(pairs))
+            await mirror(pairs, settings, observer=show, meter=meter, run=flow)
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = flow.report()
@@ -105,7 +106,8 @@ async def _planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
 
     meter = Meter()
     async with display(link.look, meter) as show:
-        return await plan_run(pairs, settings_of(link, run), policy_of(run), observer=show, meter=meter)
+        settings = settings_of(link, run, ends_of(pairs))
+        return await plan_run(pairs, settings, policy_of(run), observer=show, meter=meter)
 
 
 def show_plan(planned: Planned, look: Look) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.console import display
-from blobflow.cli.options import Link, link_options, settings_of
+from blobflow.cli.options import Ends, Link, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import image_document, image_lines
 from blobflow.errors import UsageError
@@ -43,4 +43,5 @@ async def _inspected(reference: Reference, link: Link) -> Inspection:
 
     meter = Meter()
     async with display(link.look, meter) as show:
-        return await inspect(reference, settings_of(link), observer=show, meter=meter)
+        settings = settings_of(link, ends=Ends(sources=frozenset({reference.host})))
+        return await inspect(reference, settings, observer=show, meter=meter)

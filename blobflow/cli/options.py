@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blobflow.engine.road import CacheMode
     from blobflow.engine.verify import Level
     from blobflow.mirror import Settings
+    from blobflow.transports.registry import Credentials
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -43,10 +44,16 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """How registries are spoken to."""
+    """How registries are spoken to. None: nothing was said, and the configuration file counts."""
 
     plain_http: frozenset[str] = frozenset()
-    tls_verify: bool = True
+    tls_verify: bool | None = None
+    config: Path | None = None
+    ca: tuple[Path, ...] = ()
+    cert: Path | None = None
+    key: Path | None = None
+    source_creds: Credentials | None = None
+    target_creds: Credentials | None = None
     look: Look = Look()
 
 
@@ -116,30 +123,94 @@ def _remember_log_format(context: click.Context, _: click.Parameter, value: str)
     return value
 
 
-def _link(plain_http: tuple[str, ...], tls_verify: bool, quiet: bool, verbose: bool, log_format: str) -> Link:
+def _login(_: click.Context, parameter: click.Parameter, value: str | None) -> Credentials | None:
+    if value is None:
+        return None
+    from blobflow.cli.secrets import parse_login
+
+    return parse_login(value, parameter.opts[0])
+
+
+def _link(
+    plain_http: tuple[str, ...],
+    tls_verify: bool | None,
+    config: Path | None,
+    ca: tuple[Path, ...],
+    cert: Path | None,
+    key: Path | None,
+    quiet: bool,
+    verbose: bool,
+    log_format: str,
+    source_creds: Credentials | None = None,
+    target_creds: Credentials | None = None,
+) -> Link:
     from blobflow.oci.reference import check_host
 
     return Link(
         plain_http=frozenset(check_host(host) for host in plain_http),
         tls_verify=tls_verify,
+        config=config,
+        ca=ca,
+        cert=cert,
+        key=key,
+        source_creds=source_creds,
+        target_creds=target_creds,
         look=Look(quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"),
     )
 
 
-link_options = _gathered(
-    "link",
-    _link,
+_CREDS = (
+    click.option(
+        "--source-creds",
+        metavar="USER[:PASSWORD]|@FILE",
+        callback=_login,
+        envvar="BLOBFLOW_SOURCE_CREDS",
+        help="The source's login. @FILE has USER:PASSWORD in it, and keeps it out of the process list.",
+    ),
+    click.option(
+        "--target-creds",
+        metavar="USER[:PASSWORD]|@FILE",
+        callback=_login,
+        envvar="BLOBFLOW_TARGET_CREDS",
+        help="The target's.",
+    ),
+)
+_HOST = (
+    click.option(
+        "--config",
+        type=_FILE,
+        metavar="FILE",
+        envvar="BLOBFLOW_CONFIG",
+        help="What is different at some registries. [default: blobflow/config.toml in XDG's configuration]",
+    ),
+    click.option(
+        "--ca",
+        type=_FILE,
+        multiple=True,
+        metavar="FILE",
+        envvar="BLOBFLOW_CA",
+        help="Trust these certificates as well, in PEM form. Repeatable.",
+    ),
+    click.option(
+        "--cert",
+        type=_FILE,
+        metavar="FILE",
+        envvar="BLOBFLOW_CERT",
+        help="The client certificate for registries that ask for one.",
+    ),
+    click.option("--key", type=_FILE, metavar="FILE", envvar="BLOBFLOW_KEY", help="The key of --cert."),
     click.option(
         "--plain-http",
         metavar="HOST",
         multiple=True,
+        envvar="BLOBFLOW_PLAIN_HTTP",
         help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
     ),
     click.option(
         "--tls-verify",
         type=click.BOOL,
-        default=True,
         metavar="BOOL",
+        envvar="BLOBFLOW_TLS_VERIFY",
         help="`--tls-verify=false` accepts any certificate.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
@@ -153,6 +224,9 @@ link_options = _gathered(
         help="`json`: events as JSON lines on stderr.",
     ),
 )
+# What verbs take that move or show images, and those that are about a registry as such.
+link_options = _gathered("link", _link, *_CREDS, *_HOST)
+host_options = _gathered("link", _link, *_HOST)
 
 concurrency_option = click.option(
     "--concurrency",
@@ -262,20 +336,27 @@ def _name(path: Path) -> str:
     return "stdin" if str(path) == "-" else str(path)
 
 
-def settings_of(link: Link, run: Run | None = None) -> Settings:
-    """The library's settings, from options and the environment.
+class Ends(msgspec.Struct, frozen=True):
+    """The places that a command reads from, and those that it writes to."""
+
+    sources: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+
+
+def ends_of(pairs: Iterable[Pair]) -> Ends:
+    """The hosts at both ends of the pairs."""
+    pairs = tuple(pairs)
+    return Ends(frozenset(pair.source.host for pair in pairs), frozenset(pair.target.host for pair in pairs))
+
+
+def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Settings:  # noqa: B008  frozen
+    """The library's settings, from options, the environment and the configuration file.
 
     A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written.
     """
-    from blobflow.mirror import Settings
+    from blobflow.cli.reach import reach
 
-    docker_config, _ = places_of(os.environ)
-    settings = Settings(
-        plain_http=link.plain_http,
-        tls_verify=link.tls_verify,
-        docker_config=docker_config,
-        trace=link.look.verbose,
-    )
+    settings = reach(link, os.environ, ends)
     if run is None:
         return settings
     return msgspec.structs.replace(

@@ -16,6 +16,7 @@ from blobflow.cli.options import (
     Selection,
     cache_dir_option,
     concurrency_option,
+    ends_of,
     link_options,
     select,
     selection_options,
@@ -61,4 +62,5 @@ async def _verified(
 
     meter = Meter()
     async with display(link.look, meter) as show:
-        return await verify_run(pairs, level, settings_of(link, run), observer=show, meter=meter)
+        settings = settings_of(link, run, ends_of(pairs))
+        return await verify_run(pairs, level, settings, observer=show, meter=meter)

@@ -1,0 +1,63 @@
+"""`blobflow login`: try a login, and keep it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.console import display
+from blobflow.cli.options import Ends, Link, host_options
+from blobflow.cli.running import run as run_loop
+from blobflow.events import Meter
+from blobflow.oci.reference import check_host
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry.credentials import Credentials
+
+
+@click.command("login")
+@click.argument("host", metavar="HOST")
+@click.option("-u", "--username", metavar="NAME", help="Who to log in as; asked for if not given.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")
+@host_options
+def verb(host: str, username: str | None, password_stdin: bool, link: Link) -> None:
+    """Try a login at a registry, and keep it where docker and this program find it.
+
+    That is docker's config.json (DOCKER_CONFIG), or the file that REGISTRY_AUTH_FILE names; or the credential
+    helper that the file names for the host. For a token, give it as the password.
+
+    \b
+      blobflow login registry.example.com
+      pass show registry | blobflow login registry.example.com -u joe --password-stdin
+    """
+    from blobflow.cli.reach import login_file
+    from blobflow.cli.secrets import ask, password_from_stdin
+    from blobflow.transports.registry.credentials import Credentials
+
+    host = check_host(host)
+    file = login_file(os.environ)
+    name = username or ask("Username", hidden=False, instead="--username")
+    if password_stdin:
+        password = password_from_stdin()
+    else:
+        password = ask("Password", hidden=True, instead="--password-stdin")
+    click.echo(run_loop(_logged_in(host, Credentials(name, password), link, file)))
+
+
+async def _logged_in(host: str, login: Credentials, link: Link, file: Path) -> str:
+    """Try the login and keep it; returns the sentence to end with."""
+    from blobflow.cli.reach import reach
+    from blobflow.mirror import try_login
+    from blobflow.transports.registry.logins import keep
+
+    settings = reach(link, os.environ, Ends())
+    async with display(link.look, Meter()) as show:
+        wanted = await try_login(host, login, settings, observer=show)
+    where = await keep(file, host, login)
+    kept = f"kept in {where}" + (", not encrypted" if where == str(file) else "")
+    if not wanted:
+        return f"{host} lets anybody in, so the login was not tried; {kept}"
+    return f"logged in to {host} as {login.username}; {kept}"
