@@ -99,11 +99,6 @@ def profiles_by_name() -> dict[str, Profile]:
     return {profile.name: profile for profile in (DEFAULT, *(profile for *_, profile in _KNOWN))}
 
 
-def profiles_by_name() -> dict[str, Profile]:
-    """Every profile that is known, by its name."""
-    return {profile.name: profile for profile in (DEFAULT, *(profile for *_, profile in _KNOWN))}
-
-
 class Learnt:
     """What one host's answers have taught: which rungs it took, and from which size on it refused them.
 
