@@ -7,6 +7,7 @@ counts every call. It passes the same contract suite as the registry transport.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ Fault = Callable[[str, Site, str], BlobflowError | None]
 
 
 class MemoryRegistry:
-    """One registry. `calls` counts (call, digest or tag); `fault` may answer a call with an error."""
+    """One registry. `calls` counts (call, digest or tag); `fault` may answer a call with an error; pushes
+    wait for `push_from`, which is set at first."""
 
     def __init__(self, name: str, *, mounts: bool = True) -> None:
         self.name = name
@@ -33,6 +35,8 @@ class MemoryRegistry:
         self.tags: dict[tuple[Site, str], Digest] = {}
         self.calls: Counter[tuple[str, str]] = Counter()
         self.fault: Fault = lambda call, site, name: None
+        self.push_from = asyncio.Event()
+        self.push_from.set()
 
     def count(self, call: str) -> int:
         return sum(n for (made, _), n in self.calls.items() if made == call)
@@ -137,6 +141,7 @@ class MemoryPlace:
 
     async def push(self, blob: Descriptor, body: Body) -> None:
         self._call("push", blob.digest)
+        await self._registry.push_from.wait()
         content = bytearray()
         async with body(0) as chunks:
             async for chunk in chunks:

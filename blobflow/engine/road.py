@@ -14,13 +14,16 @@ CacheMode = Literal["auto", "all", "off"]
 LARGE = 256 * 1024 * 1024
 
 
-def through_store(mode: CacheMode, *, size: int, copies: int, unproven_mounts: int) -> bool:
+def through_store(
+    mode: CacheMode, *, size: int, copies: int, unproven_mounts: int, begun: bool = False
+) -> bool:
     """Whether a blob goes through the store.
 
     `size` in bytes; `copies`: targets that it is uploaded to; `unproven_mounts`: mounts of it at registries
-    that have not yet shown that they mount, each of which may become another upload. Mode `off` says no to
-    resume, not to reading once: a blob for several targets goes through the store all the same.
+    that have not yet shown that they mount, each of which may become another upload; `begun`: the store has
+    some of it from an earlier run, which need not be read again. Mode `off` says no to resume, not to reading
+    once: a blob for several targets goes through the store all the same.
     """
     if copies > 1 or mode == "all":
         return True
-    return mode == "auto" and (size >= LARGE or unproven_mounts > 0)
+    return mode == "auto" and (size >= LARGE or unproven_mounts > 0 or begun)

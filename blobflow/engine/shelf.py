@@ -2,7 +2,8 @@
 
 A copy reads behind the store's one writer. Between the first copy of a blob and the last step that may need
 it (another target's copy, a mount that may yet be refused) the shelf stays inside `Cache.share`, so that the
-store keeps it. One task a blob does that, and ends when the last step of that blob has ended.
+store keeps it. One task a blob does that, and ends when the last step of that blob has ended: as the last one
+inside, it alone knows whether the blob has arrived everywhere, and leaves the share well or not.
 
 The shelf has room for so many bytes. A target that is slower than the others leaves blobs on it; when it is
 full, a blob that would go over is not put on it but streamed past, and who comes later for that one reads it
@@ -31,8 +32,9 @@ class Shelf:
         self._room = room
         self._taken = 0
         self._sizes: dict[Digest, int] = {}
-        self._released: dict[Digest, asyncio.Event] = {}
+        self._released: dict[Digest, asyncio.Future[bool]] = {}
         self._held: set[Digest] = set()
+        self._begun: dict[Digest, int] = {}
 
     def on(self, digest: Digest) -> bool:
         """Whether copies of this blob read from the store, or behind its writer."""
@@ -43,10 +45,19 @@ class Shelf:
         return digest in self._released
 
     async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
-        """Learn which of `blobs` the store holds from an earlier run."""
+        """Learn which of `blobs` the store holds from an earlier run, whole or in part."""
         for blob in blobs.values():
             if await self._cache.has(blob):
                 self._held.add(blob.digest)
+        self._begun = await self._cache.begun(blobs.values())
+
+    def begun(self, digest: Digest) -> bool:
+        """Whether an earlier run left something of this blob in the store, to go on from."""
+        return digest in self._begun
+
+    def warm(self, blob: Descriptor) -> bool:
+        """Whether a copy of this blob needs nothing more from its source, as far as is known."""
+        return self.on(blob.digest) or self._begun.get(blob.digest) == blob.size
 
     def share(self, blob: Descriptor, body: Body) -> AbstractAsyncContextManager[Body]:
         return self._cache.share(blob, body, keep=self._keep)
@@ -63,26 +74,26 @@ class Shelf:
         return True
 
     def _begin(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
-        self._released[blob.digest] = released = asyncio.Event()
+        self._released[blob.digest] = released = asyncio.get_running_loop().create_future()
         tasks.create_task(self._hold(blob, body, released))
 
     def renew(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> None:
         """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
         old = self._released[blob.digest]
         self._begin(blob, body, tasks)
-        old.set()
+        old.set_result(True)
 
-    async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Event) -> None:
+    async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Future[bool]) -> None:
         with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
             async with self.share(blob, body):
-                await released.wait()
+                if not await released:
+                    raise BlobflowError(f"blob {blob.digest} is not yet everywhere")
 
-    def release(self, digest: Digest) -> None:
-        """No step needs the blob any more; a later one puts it on the shelf anew."""
+    def release(self, digest: Digest, *, arrived: bool) -> None:
+        """No step needs the blob any more; a later one puts it on the shelf anew.
+
+        Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
+        """
         if digest in self._released:
-            self._released.pop(digest).set()
+            self._released.pop(digest).set_result(arrived)
             self._taken -= self._sizes.pop(digest)
-
-    def release_all(self) -> None:
-        for digest in tuple(self._released):
-            self.release(digest)

@@ -127,7 +127,6 @@ class Transfer:
                     break
                 self._start_what_fits()
                 await self._changed.wait()
-            self._shelf.release_all()
 
     def _take_note(self) -> None:
         """Take in what the agenda has become: steps that ended, steps that became ready."""
@@ -135,13 +134,14 @@ class Transfer:
             self._ended(self.agenda, number)
             step = self.agenda.step(number)
             if not isinstance(step, Put):
-                digest = step.blob.digest
-                if all(map(self.agenda.over, self._blob_steps[digest])):
-                    self._shelf.release(digest)
+                steps = self._blob_steps[step.blob.digest]
+                if all(map(self.agenda.over, steps)):
+                    arrived = all(self.agenda.states[each] is State.DONE for each in steps)
+                    self._shelf.release(step.blob.digest, arrived=arrived)
         for number in self.agenda.newly_ready():
             step = self.agenda.step(number)
             host = step.target.registry
-            warm = isinstance(step, Copy) and self._shelf.on(step.blob.digest)
+            warm = isinstance(step, Copy) and self._shelf.warm(step.blob)
             if host not in self._ready:
                 self._ready[host] = Ready(host)
             self._ready[host].add(number, step, warm=warm)
@@ -169,7 +169,8 @@ class Transfer:
         """Take the slots, and put the blob on the shelf if that is its road."""
         digest = step.blob.digest
         on_shelf = self._shelf.on(digest)
-        slots = _Slots(self._flight, step, largest=largest, reads=not on_shelf, freed=self._changed)
+        reads = not self._shelf.warm(step.blob)
+        slots = _Slots(self._flight, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
         if not on_shelf and self._wants_store(step.blob) and self._shelf.hold(step.blob, body, self._tasks):
@@ -185,7 +186,13 @@ class Transfer:
                 copies += 1
             elif not self.agenda.over(number) and not self._world.journal.note(step.target.registry, MOUNTS):
                 unproven += 1
-        return through_store(self._world.cache_mode, size=blob.size, copies=copies, unproven_mounts=unproven)
+        return through_store(
+            self._world.cache_mode,
+            size=blob.size,
+            copies=copies,
+            unproven_mounts=unproven,
+            begun=self._shelf.begun(blob.digest),
+        )
 
     async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Body, Cache, Chunks, verified
-from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, NotFound, SizeMismatch
+from blobflow.errors import BlobflowError, ConnectionLost, Denied, DigestMismatch, NotFound, SizeMismatch
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
 
@@ -231,6 +231,22 @@ async def test_a_later_run_goes_on_where_an_earlier_one_was_cut(make: Make) -> N
         assert await read(body) == CONTENT
     assert origin.reads == [0, 20 * CHUNK]
     assert await later.has(BLOB)
+
+
+@pytest.mark.parametrize("reads", [20 * CHUNK, len(CONTENT)])
+async def test_what_an_earlier_share_left_is_told_until_the_blob_is_held(make: Make, reads: int) -> None:
+    cache, origin = make(), Origin()
+    other = Descriptor("application/octet-stream", digest_of(b"other"), 5)
+    assert await cache.begun([BLOB, other]) == {}
+    origin.cut = [20 * CHUNK] if reads < len(CONTENT) else []
+    with contextlib.suppress(ConnectionLost, Denied):
+        async with cache.share(BLOB, origin.open) as body:
+            await read(body)
+            raise Denied("the target takes nothing")
+    assert await cache.begun([BLOB, other]) == {BLOB.digest: reads}
+    async with cache.share(BLOB, origin.open, keep=True) as body:
+        await read(body)
+    assert await cache.begun([BLOB, other]) == {}
 
 
 async def test_a_reader_that_is_cancelled_leaves_the_others_alone(make: Make) -> None:

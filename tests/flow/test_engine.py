@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,20 @@ from blobflow.engine.report import Report
 from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level
-from blobflow.errors import BlobflowError, ConnectionLost, Denied, NotFound, StorageError
-from blobflow.events import Meter, ignore
-from blobflow.oci import Descriptor, Reference
+from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, NotFound, StorageError
+from blobflow.events import Event, ImageDone, Meter, ignore
+from blobflow.oci import Descriptor, Reference, parse_digest
 from blobflow.oci.sample import SampleSet, sample_set
 from blobflow.transports.store import Store, StoreCache, StoreJournal
+from blobflow.transports.store.writer import KEPT_FROM
 from tests.memory import MemoryRegistry
 
 
 class Bench:
     """A source with the sample set, some targets, and a world that joins them."""
 
-    def __init__(self, store: Store) -> None:
-        self.sample: SampleSet = sample_set(7, images=4)
+    def __init__(self, store: Store, sample: SampleSet | None = None) -> None:
+        self.sample = sample or sample_set(7, images=4)
         self.source = MemoryRegistry("source")
         self.source.fill(self.sample)
         self.targets: dict[str, MemoryRegistry] = {}
@@ -71,6 +73,15 @@ class Bench:
     async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
         return await Run(pairs or self.pairs, policy).go(self.world())
 
+    def reopen(self, store: Store) -> None:
+        """Go on with the same store as a later process would."""
+        self.cache = StoreCache(store)
+        self.journal = StoreJournal(store)
+
+    def opened(self) -> dict[str, int]:
+        """How often each blob was read from the source."""
+        return {name: n for (call, name), n in self.source.calls.items() if call == "open"}
+
     def forget_calls(self) -> None:
         for registry in (self.source, *self.targets.values()):
             registry.calls.clear()
@@ -99,9 +110,7 @@ async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(be
     report = await bench.mirror()
     assert report.ok
     bench.assert_whole(target)
-    assert {name: n for (call, name), n in bench.source.calls.items() if call == "open"} == dict.fromkeys(
-        bench.blobs(), 1
-    )
+    assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
     assert {name: n for (call, name), n in target.calls.items() if call == "push"} == dict.fromkeys(
         bench.blobs(), 1
     )
@@ -201,6 +210,83 @@ async def test_a_denied_repository_fails_alone_and_its_blobs_find_another_home(b
     assert [image.target for image in report.images if image.status == "failed"] == [
         str(pair.target) for pair in bench.pairs if pair.target.repository == denied
     ]
+
+
+async def test_a_target_that_died_fails_alone_and_at_once_and_is_caught_up_from_what_the_store_has(
+    tmp_path: Path,
+) -> None:
+    sample = sample_set(7, images=3, layer_size=2 * KEPT_FROM)
+    with closing(Store.open(tmp_path / "store")) as store:
+        bench = Bench(store, sample)
+        healthy, dying = bench.target("a"), bench.target("z")
+
+        def fault(call: str, site: Site, name: str) -> BlobflowError | None:
+            gone = call in ("push", "mount", "put") and dying.count("push") > 3
+            return ConnectFailed("refused", attempts=4) if gone else None
+
+        dying.fault = fault
+        report = await bench.mirror()
+        assert {image.target.partition("/")[0]: image.status for image in report.images} == {
+            "a": "done",
+            "z": "failed",
+        }
+        bench.assert_whole(healthy)
+        assert bench.delays == []
+        assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
+        taken = {digest for held in dying.blobs.values() for digest in held}
+        assert len(taken) == 3
+    with closing(Store.open(tmp_path / "store")) as store:
+        bench.reopen(store)
+        dying.fault = lambda call, site, name: None
+        bench.forget_calls()
+        assert (await bench.mirror()).ok
+        bench.assert_whole(dying)
+        kept = {digest for digest, content in sample.blobs.items() if len(content) >= KEPT_FROM}
+        assert bench.opened() == dict.fromkeys(bench.blobs() - taken - kept, 1)
+        assert {name for (call, name) in dying.calls if call == "push"} == bench.blobs() - taken
+        assert healthy.count("push") + healthy.count("mount") + healthy.count("put") == 0
+        assert store.begun(map(parse_digest, bench.blobs() - taken)) == {}
+
+
+async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_path: Path) -> None:
+    """A target that stands still, with as many such blobs under way as there are slots, holds up nobody."""
+    sample = sample_set(7, images=3, layer_size=2 * KEPT_FROM)
+    left = sorted(digest for digest, content in sample.blobs.items() if len(content) >= 2 * KEPT_FROM)[:4]
+    with closing(Store.open(tmp_path / "store")) as store:
+        for digest in left:
+            store.layout.partial(parse_digest(digest), "0" * 16).write_bytes(sample.blobs[digest])
+        bench = Bench(store, sample)
+        still, healthy = bench.target("a"), bench.target("z")
+        still.push_from.clear()
+
+        def told(event: Event) -> None:
+            if isinstance(event, ImageDone) and event.target.startswith("z/") and event.status == "done":
+                finished.append(event.source)
+                if len(finished) == len(sample.images):
+                    still.push_from.set()
+
+        finished: list[str] = []
+        run = Run(bench.pairs, observe=told)
+        async with asyncio.timeout(60):
+            assert (await run.go(bench.world())).ok
+        bench.assert_whole(healthy)
+        assert bench.opened() == dict.fromkeys(bench.blobs() - set(left), 1)
+
+
+async def test_a_copy_that_arrives_at_the_third_try_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path / "store")) as store:
+        bench = Bench(store, sample_set(7, images=1, layer_size=2 * KEPT_FROM))
+        bench.target("a")
+        shaky = bench.target("z")
+
+        def fault(call: str, site: Site, name: str) -> BlobflowError | None:
+            early = call == "push" and shaky.calls[call, name] < 3
+            return ConnectionLost("cut") if early else None
+
+        shaky.fault = fault
+        assert (await bench.mirror()).ok
+        assert shaky.count("push") == 3 * len(bench.blobs())
+    assert list((tmp_path / "store" / "partials").iterdir()) == []
 
 
 async def test_an_unknown_tag_fails_alone(bench: Bench) -> None:

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 from blobflow.content import Body, Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError
@@ -67,29 +67,10 @@ class Parked:
         return None if writer is None or writer.ended else writer
 
 
-class Reader:
-    """One of those inside. `served`: it was given the blob's last byte. `second_try`: somebody inside before
-    it had left without having got its bytes where they should go."""
-
-    __slots__ = ("_growing", "second_try", "served")
-
-    def __init__(self, growing: Growing) -> None:
-        self._growing = growing
-        self.second_try = growing.unfinished > 0
-        self.served = False
-
-    @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[Chunks]:
-        """The Body that it is given."""
-        async with contextlib.aclosing(self._growing.follow(offset, self)) as chunks:
-            yield chunks
-
-
 class Growing:
     """One blob on its way in, and those who read it.
 
-    `unfinished` counts those who left without having got it where it should go, less the second tries that
-    ended well: while it is not 0 the bytes stay, for whoever tries again.
+    `unfinished`: the last who left did so by an exception: the bytes stay, for whoever tries again.
     """
 
     def __init__(
@@ -97,7 +78,7 @@ class Growing:
     ) -> None:
         self.blob = blob
         self.keep = keep
-        self.unfinished = 0
+        self.unfinished = False
         self.inside = 0
         self.error: BaseException | None = None
         self._store = store
@@ -116,25 +97,30 @@ class Growing:
     def joinable(self) -> bool:
         return self.error is None and not self._left.is_set()
 
-    def enter(self) -> Reader:
-        """One more inside."""
+    @contextlib.asynccontextmanager
+    async def joined(self) -> AsyncIterator[Body]:
+        """One more inside; when the last of them goes, it ends."""
         self.inside += 1
-        return Reader(self)
+        well = False
+        try:
+            yield self.open
+            well = True
+        finally:
+            self.inside -= 1
+            if not self.inside:
+                self.unfinished = not well
+                self._left.set()
+                if not self._verified:
+                    self.task.cancel()
+                await asyncio.wait((self.task,))
 
-    def leave(self, reader: Reader, *, well: bool) -> None:
-        """One of those inside goes; with the last of them it ends."""
-        self.inside -= 1
-        if not well:
-            self.unfinished += 1
-        elif self.unfinished and reader.second_try and reader.served:
-            self.unfinished -= 1
-        if self.inside:
-            return
-        self._left.set()
-        if not self._verified:
-            self.task.cancel()
+    @contextlib.asynccontextmanager
+    async def open(self, offset: int) -> AsyncIterator[Chunks]:
+        """The Body of those inside."""
+        async with contextlib.aclosing(self._follow(offset)) as chunks:
+            yield chunks
 
-    async def follow(self, offset: int, reader: Reader) -> AsyncGenerator[Chunk, None]:
+    async def _follow(self, offset: int) -> AsyncGenerator[Chunk, None]:
         """The bytes from `offset`, as they become visible; then the end, or the writer's error."""
         fd = -1
         try:
@@ -151,7 +137,6 @@ class Growing:
                 if not chunk:
                     raise StorageError(f"the partial of blob {self.blob.digest} was cut short on disk")
                 offset += len(chunk)
-                reader.served = offset >= self.blob.size
                 yield chunk
         finally:
             if fd >= 0:
@@ -251,7 +236,7 @@ class Growing:
         self._announce()
 
     async def _settle(self, writer: Writer) -> None:
-        """Commit, or remove, or park for those who left without having got it all where it should go.
+        """Commit, or remove, or park for who tries again.
 
         Readers have what they came for by now: a blob that can't be kept is only a warning. What others left
         of the blob before is of no more use, and goes as well.
@@ -294,6 +279,10 @@ class StoreCache:
         """Whether the blob is held whole, verified when it came in."""
         return self._store.size_of(blob.digest) == blob.size
 
+    async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
+        """See `blobflow.content.Cache`; what a living writer is still filling counts too."""
+        return self._store.begun(blob.digest for blob in blobs)
+
     def body(self, blob: Descriptor) -> Body:
         """A Body over a held blob; NotFound on opening if it is gone, IntegrityError if it is damaged."""
         return lambda offset: self._store.open_blob(blob.digest, offset)
@@ -304,9 +293,8 @@ class StoreCache:
 
         The first one's `body` is read. A failed share is not retried: who enters again starts a new writer,
         which goes on where the failed one stopped. `keep` by anyone keeps. A blob that was held before is
-        read from the store and stays. One that nobody keeps is removed when the last leaves, unless someone
-        left by an exception (a target that failed) and no second try ended well: then its bytes stay for
-        whoever tries again.
+        read from the store and stays. One that nobody keeps is removed when the last leaves, unless that is
+        by an exception (it did not get where it should): then its bytes stay for whoever tries again.
 
         Raises StorageError on entry when the lease can't be noted.
         """
@@ -316,14 +304,8 @@ class StoreCache:
             if growing is None:
                 yield self.body(blob)
                 return
-            reader, well = growing.enter(), False
-            try:
-                yield reader.open
-                well = True
-            finally:
-                growing.leave(reader, well=well)
-                if not growing.inside:
-                    await asyncio.wait((growing.task,))
+            async with growing.joined() as shared:
+                yield shared
         finally:
             self._store.leases.release(lease)
 

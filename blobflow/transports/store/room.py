@@ -2,14 +2,19 @@
 
 A store may hold so many bytes of blobs; what nobody needs any more goes after a run (`keeping.gc`), the least
 recently used first. So the room of a run is the limit less what can't go, and never more than the disk has.
+
+A disk may be full all the same, when the bytes come: others write to it, too. A run that must keep what it
+reads (`KeepsAll`) then fails; any other goes past the store (`MayDoWithout`).
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from blobflow.content import Body, Cache
-from blobflow.errors import StorageError
+from blobflow.content import Body, Cache, Chunks
+from blobflow.errors import StalePartial, StorageError, StoreLeft
+from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.keeping import du
 from blobflow.transports.store.store import Store
@@ -57,8 +62,87 @@ class KeepsAll:
             )
         return False
 
+    async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
+        return await self._cache.begun(blobs)
+
     def body(self, blob: Descriptor) -> Body:
         return self._cache.body(blob)
 
     def share(self, blob: Descriptor, body: Body, *, keep: bool = False) -> AbstractAsyncContextManager[Body]:
         return self._cache.share(blob, body, keep=keep)
+
+
+class MayDoWithout:
+    """`blobflow.content.Cache` for a run that needs the targets served, not the store filled.
+
+    The first time that the store fails (it is full, read-only, gone) is told to `observer` once; from then on
+    blobs that it does not hold whole go straight from the source to each target. A blob under way raises
+    StoreLeft, and its next attempt goes that way, too. So a disk that fills up costs each blob at most one
+    more reading a target.
+    """
+
+    def __init__(self, cache: Cache, observer: Observer) -> None:
+        self._cache = cache
+        self._observer = observer
+        self._failed = False
+        self._left: set[Digest] = set()
+
+    async def has(self, blob: Descriptor) -> bool:
+        """Whether the blob is held and has not failed to come out of the store."""
+        if blob.digest in self._left:
+            return False
+        try:
+            return await self._cache.has(blob)
+        except StorageError as error:
+            self._leave(blob, error)
+            return False
+
+    async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
+        try:
+            return await self._cache.begun(blobs)
+        except StorageError:  # the first share says so
+            return {}
+
+    def body(self, blob: Descriptor) -> Body:
+        return self._cache.body(blob)
+
+    @asynccontextmanager
+    async def share(self, blob: Descriptor, body: Body, *, keep: bool = False) -> AsyncIterator[Body]:
+        """As `Cache.share` while the store works; `body` itself afterwards."""
+        async with AsyncExitStack() as stack:
+            if not self._failed or await self.has(blob):
+                try:
+                    shared = await stack.enter_async_context(self._cache.share(blob, body, keep=keep))
+                    body = self._watched(blob, shared)
+                except StorageError as error:
+                    self._leave(blob, error)
+            yield body
+
+    def _watched(self, blob: Descriptor, shared: Body) -> Body:
+        @asynccontextmanager
+        async def watched(offset: int) -> AsyncIterator[Chunks]:
+            async with AsyncExitStack() as stack:
+                try:
+                    chunks = await stack.enter_async_context(shared(offset))
+                except StorageError as error:
+                    raise self._leave(blob, error) from error
+                yield self._passed(blob, chunks)
+
+        return watched
+
+    async def _passed(self, blob: Descriptor, chunks: Chunks) -> Chunks:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except StalePartial:
+            raise
+        except StorageError as error:
+            raise self._leave(blob, error) from error
+
+    def _leave(self, blob: Descriptor, error: StorageError) -> StoreLeft:
+        """Keep the blob, and all that are still to come, out of the store."""
+        self._left.add(blob.digest)
+        if not self._failed:
+            self._failed = True
+            self._observer(Warned(f"this run goes on past the store: {error}"))
+        return StoreLeft(error.message)

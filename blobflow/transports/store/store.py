@@ -16,7 +16,7 @@ from blobflow.content import Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError
 from blobflow.events import Observer, ignore
 from blobflow.oci import Digest, digest_of
-from blobflow.oci.digest import algorithm_of
+from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.store.layout import (
     Layout,
     locked_directory,
@@ -134,6 +134,17 @@ class Store:
                 continue
             return writer
         return None
+
+    def begun(self, digests: Iterable[Digest]) -> dict[Digest, int]:
+        """The size of the longest partial of each digest that has one of KEPT_FROM bytes or more."""
+        longest: dict[str, int] = {}
+        with translated("list", self.layout.partials), os.scandir(self.layout.partials) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it has just been committed or removed
+                    name, size = entry.name.partition(".")[0], entry.stat().st_size
+                    longest[name] = max(size, longest.get(name, 0))
+        sizes = {digest: longest.get(encoded_of(digest), 0) for digest in digests}
+        return {digest: size for digest, size in sizes.items() if size >= KEPT_FROM}
 
     def sweep_partials(self, digest: Digest) -> None:
         """Remove what dead writers left of the digest, now that it has come in whole.
