@@ -246,6 +246,20 @@ class NullJournal:
         return None
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """How many manifests a registry lets be read: `remaining` of `limit` in `window` seconds.
+
+    Only reading counts, `resolve` is free. `source` is whom it counts: an address, an account.
+    """
+
+    limit: int
+    remaining: int
+    window: int
+    source: str = ""
+
+
+# What the registry at a host said of it last; None if it said nothing.
+AllowanceOf = Callable[[str], Allowance | None]
 SourceAt = Callable[[Site], Source]
 SinkAt = Callable[[Site], Sink]
 Sleep = Callable[[float], Awaitable[None]]

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal
 from blobflow.engine.bodies import blame
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
@@ -61,7 +62,8 @@ class Settings(msgspec.Struct, frozen=True):
     What is over it after a run goes, the least recently used first. `docker_config`: the folder of docker's
     config.json, for credentials; `auth_files`: files of that format to look into after it. `ca` and `pairs`:
     certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of docker's certs.d.
-    `hosts`: what is to be different at one host. `trace`: every HTTP exchange becomes an event.
+    `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and as many written,
+    at most; 0: no limit. `trace`: every HTTP exchange becomes an event.
     """
 
     plain_http: frozenset[str] = frozenset()
@@ -78,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True):
     certs: tuple[Path, ...] = ()
     proxies: Proxies = DIRECT
     hosts: dict[str, HostSettings] = {}
+    bytes_per_second: float = 0
     trace: bool = False
 
 
@@ -258,8 +261,14 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
             meter=meter,
             journal=journal,
             trace=settings.trace,
+            user_agent=f"blobflow/{__version__}",
+            bytes_per_second=settings.bytes_per_second,
         )
-        limits = Limits(blobs=settings.concurrency)
+
+        def limits(host: str) -> Limits:
+            room = registries.room(host)
+            return Limits(blobs=room.blobs, small=room.small)
+
         room = room_in(store, settings.cache_size)
         cache: Cache = StoreCache(store)
         if settings.cache == "all":
@@ -271,7 +280,8 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
             journal=journal,
             observe=observer,
             meter=meter,
-            limits=lambda host: limits,
+            limits=limits,
+            allowance_of=registries.allowance,
             cache_mode=settings.cache,
             shelf_bytes=room,
         )

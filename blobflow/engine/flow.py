@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import NullJournal
+from blobflow.content import Allowance, NullJournal
 from blobflow.engine.agenda import Agenda
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
 from blobflow.engine.price import Price, price_of
+from blobflow.engine.quota import Quota
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.survey import EVERYTHING, survey_content, survey_tags
@@ -33,26 +34,34 @@ class Policy(msgspec.Struct, frozen=True):
     images that this run put, the others at every image, before the transfer too, and so repair what they
     can. `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`: a target
     tag that names another digest is an error. `trust_root`: a target tag that names the right root is taken
-    as whole, also where no earlier run of ours put it there.
+    as whole, also where no earlier run of ours put it there. `wait`: where a source lets fewer manifests be
+    read than are needed, read those and wait for more; without it such a run is not begun.
     """
 
     keep_going: bool = True
     no_overwrite: bool = False
     trust_root: bool = False
     verify: Level = "roots"
+    wait: bool = False
 
 
 KEEP_GOING = Policy()
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """A plan with what it was made from. `failures`: pairs that could not be planned, and why."""
+    """A plan with what it was made from.
+
+    `failures`: pairs that could not be planned, and why. `reads`: the manifests that planning read, by host;
+    a run of the plan reads as many. `allowances`: what their hosts said last of how many they let be read.
+    """
 
     pairs: tuple[Pair, ...]
     plan: Plan
     graph: Graph
     inventory: Inventory
     failures: dict[Pair, BlobflowError]
+    reads: dict[str, int] = {}
+    allowances: dict[str, Allowance] = {}
 
     @property
     def price(self) -> Price:
@@ -130,9 +139,8 @@ class Run:
         if not roots:
             return
         self._observe(PhaseStarted("verify", len(roots)))
-        verification = Verification(
-            world.source_at, world.sink_at, Lane(LANE), read_at_once=world.limits("").blobs
-        )
+        at_once = min(world.limits(pair.target.host).blobs for pair in roots)
+        verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
         wrong = await verification.check(roots, level)
         for pair, error in wrong.items():
             world.journal.forget_put(site_of(pair.target), roots[pair].digest)
@@ -175,7 +183,10 @@ class Run:
         )
         failures.update(tags.failures)
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
-        read = await read_graph(wanted, world.source_at, lane)
+        quota = Quota(
+            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
+        )
+        read = await read_graph(wanted, world.source_at, lane, quota.permit)
         drop(read.failures)
         graph = Graph(read.graph.manifests, resolved.roots, read.graph.origins)
         deep = self._policy.verify != "roots"
@@ -183,7 +194,13 @@ class Run:
         failures.update(content.failures)
 
         planned = Planned(
-            self._pairs, make_plan(good(), graph, content.inventory), graph, content.inventory, failures
+            self._pairs,
+            make_plan(good(), graph, content.inventory),
+            graph,
+            content.inventory,
+            failures,
+            dict(sorted(quota.reads.items())),
+            quota.allowances,
         )
         price = planned.price
         self._observe(

@@ -2,20 +2,20 @@
 
 A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures are two
 steps, because most of a repeated run needs only the first: a root that its targets are known to have whole is
-never read.
+never read. Closures are read level by level, so that before each level it is known how much there is to read.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
-from blobflow.engine.lane import Lane, together
+from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Graph, Pair, site_of
+from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, UnsupportedContent, UsageError
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 
@@ -65,62 +65,107 @@ def clashes(pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]) -> dic
     return failures
 
 
-async def read_graph(roots: Mapping[Reference, Descriptor], source_at: SourceAt, lane: Lane) -> GraphRead:
-    """Read the closure of each root by digest.
-
-    A manifest that several sources list is read once. A source whose closure can't be read whole is in
-    `failures`, and the graph then leaves it out.
-    """
-    reader = _Reader(source_at)
-    failures: dict[Reference, BlobflowError] = {}
-
-    async def read(reference: Reference) -> None:
-        try:
-            with blame("source"):
-                await reader.read(roots[reference], site_of(reference), 0)
-        except BlobflowError as error:
-            failures[reference] = error
-
-    await lane.each(read, sorted(roots))
-    kept = {reference: root for reference, root in roots.items() if reference not in failures}
-    origins = {digest: tuple(sorted(sites)) for digest, sites in reader.origins.items()}
-    return GraphRead(Graph(reader.manifests, kept, origins), failures)
-
-
 class GraphRead(msgspec.Struct, frozen=True):
     graph: Graph
     failures: dict[Reference, BlobflowError]
 
 
-class _Reader:
-    """Reads manifests, each digest once however many ask for it at the same time."""
+async def read_graph(
+    roots: Mapping[Reference, Descriptor], source_at: SourceAt, lane: Lane, permit: Permit = unlimited
+) -> GraphRead:
+    """Read the closure of each root by digest.
 
-    def __init__(self, source_at: SourceAt) -> None:
+    A manifest that several sources list is read once. A source whose closure can't be read whole is in
+    `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
+    ends it all.
+    """
+    reader = _Reader(source_at, lane, permit)
+    level = reader.fresh((site_of(reference), root) for reference, root in sorted(roots.items()))
+    for _ in range(MAX_NESTING + 1):
+        await reader.read(level)
+        level = reader.below(level)
+    failures: dict[Reference, BlobflowError] = {}
+    for reference, root in sorted(roots.items()):
+        if (error := reader.failure((site_of(reference), root))) is not None:
+            failures[reference] = error
+    kept = {reference: root for reference, root in roots.items() if reference not in failures}
+    origins = {digest: tuple(sorted(sites)) for digest, sites in reader.origins.items()}
+    return GraphRead(Graph(reader.manifests, kept, origins), failures)
+
+
+class _Reader:
+    """Reads manifests, each digest once however many sites have it."""
+
+    def __init__(self, source_at: SourceAt, lane: Lane, permit: Permit) -> None:
         self._source_at = source_at
-        self._reading: dict[Digest, asyncio.Lock] = {}
+        self._lane = lane
+        self._permit = permit
+        self._errors: dict[tuple[Site, Digest], BlobflowError] = {}
         self._walked: set[tuple[Site, Digest]] = set()
         self.manifests: dict[Digest, Manifest] = {}
         self.origins: dict[Digest, set[Site]] = {}
 
-    async def read(self, descriptor: Descriptor, site: Site, depth: int) -> None:
+    async def read(self, level: Sequence[Mention]) -> None:
+        """Read one level: each digest at the first site that mentions it, then where that failed."""
+        fresh = {mention[1].digest: mention for mention in reversed(level)}
+        for digest in fresh.keys() & self.manifests.keys():
+            del fresh[digest]
+        while fresh:
+            permitted = await self._permit(list(reversed(fresh.values())))
+            await self._lane.each(self._read, permitted)
+            for _, descriptor in permitted:
+                del fresh[descriptor.digest]
+        await self._lane.each(self._read, level)
+
+    async def _read(self, mention: Mention) -> None:
+        site, descriptor = mention
         digest = descriptor.digest
         if (site, digest) in self._walked:
             return
-        if depth > MAX_NESTING:
-            raise UnsupportedContent(
-                f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep"
-            )
-        manifest = await self._manifest(descriptor, site)
-        self.origins.setdefault(digest, set()).add(site)
-        for blob in manifest.blobs:
-            self.origins.setdefault(blob.digest, set()).add(site)
-        await together(self.read(child, site, depth + 1) for child in manifest.manifests)
         self._walked.add((site, digest))
-
-    async def _manifest(self, descriptor: Descriptor, site: Site) -> Manifest:
-        digest = descriptor.digest
-        async with self._reading.setdefault(digest, asyncio.Lock()):
+        try:
             if digest not in self.manifests:
-                raw = await self._source_at(site).read(descriptor)
-                self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
-            return self.manifests[digest]
+                with blame("source"):
+                    raw = await self._source_at(site).read(descriptor)
+                    self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
+        except BlobflowError as error:
+            self._errors[site, digest] = error
+            return
+        self.origins.setdefault(digest, set()).add(site)
+        for blob in self.manifests[digest].blobs:
+            self.origins.setdefault(blob.digest, set()).add(site)
+
+    def below(self, level: Iterable[Mention]) -> list[Mention]:
+        """The manifests that those of a level list, where they were not met before."""
+        return self.fresh(
+            (site, child)
+            for site, descriptor in level
+            if (site, descriptor.digest) not in self._errors
+            for child in self.manifests[descriptor.digest].manifests
+        )
+
+    def fresh(self, mentions: Iterable[Mention]) -> list[Mention]:
+        """Those that were not met before, each once."""
+        found: dict[tuple[Site, Digest], Mention] = {}
+        for site, descriptor in mentions:
+            if (site, descriptor.digest) not in self._walked:
+                found.setdefault((site, descriptor.digest), (site, descriptor))
+        return list(found.values())
+
+    def failure(self, root: Mention) -> BlobflowError | None:
+        """Why the closure of a root was not read whole; None if it was."""
+        site, todo = root[0], [root[1]]
+        seen: set[Digest] = set()
+        while todo:
+            digest = todo.pop().digest
+            if digest in seen:
+                continue
+            seen.add(digest)
+            if (error := self._errors.get((site, digest))) is not None:
+                return error
+            if (site, digest) not in self._walked:
+                return UnsupportedContent(
+                    f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
+                )
+            todo += reversed(self.manifests[digest].manifests)
+        return None

@@ -14,10 +14,11 @@ from typing import assert_never
 
 import msgspec
 
-from blobflow.content import Body, Cache, Journal, SinkAt, Sleep, SourceAt
+from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import counted, source_body
 from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
+from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
 from blobflow.engine.schedule import Flight, Limits, Ready, schedule
@@ -44,6 +45,7 @@ class World(msgspec.Struct, frozen=True):
     observe: Observer
     meter: Meter
     limits: Callable[[str], Limits]
+    allowance_of: AllowanceOf = uncounted
     cache_mode: CacheMode = "auto"
     shelf_bytes: int | None = None
     sleep: Sleep = asyncio.sleep

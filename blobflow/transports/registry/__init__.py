@@ -3,6 +3,7 @@
     access       how a host is reached (flags, logins): given by the caller
     trust        TLS, from files        proxies      which forward proxy
     session      one host: connections, lanes, redirects, retries, meters       insecure  hosts without TLS
+    gate         how much at once, and how fast         quota  what it says of its allowance of manifests
     auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from blobflow.content import Journal, NullJournal, Site, Sleep, Source
+from blobflow.content import Allowance, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
 from blobflow.transports.registry.access import HostAccess, HostSettings
 from blobflow.transports.registry.credentials import (
@@ -29,6 +30,7 @@ from blobflow.transports.registry.credentials import (
     find_credentials,
     read_docker_config,
 )
+from blobflow.transports.registry.gate import Room, pace_of
 from blobflow.transports.registry.logins import Logins
 from blobflow.transports.registry.mirrors import Mirror, Mirrored, Standing, parse_mirror
 from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
@@ -60,8 +62,8 @@ class Registries:
     """All registries of a run, each with one session that is opened when it is first used.
 
     `access` says how a host (`host[:port]`, as in references) is reached, and is asked once a host. `trace`
-    makes every HTTP exchange a `Traced` event. `sleep`, `clock` (seconds) and `jitter` (0 ≤ j < 1) are there
-    for tests.
+    makes every HTTP exchange a `Traced` event. Over all hosts `bytes_per_second` are read, and as many
+    written, at most; 0 is no limit. `sleep`, `clock` (seconds) and `jitter` (0 ≤ j < 1) are there for tests.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Registries:
         journal: Journal | None = None,
         trace: bool = False,
         user_agent: str = "blobflow",
+        bytes_per_second: float = 0,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -83,6 +86,7 @@ class Registries:
         self._journal = journal or NullJournal()
         self._trace = trace
         self._user_agent = user_agent
+        self._reading, self._writing = pace_of(bytes_per_second, clock), pace_of(bytes_per_second, clock)
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
@@ -99,6 +103,15 @@ class Registries:
     def sink(self, site: Site) -> Repository:
         """The repository as a Sink."""
         return Repository(site, *self._host(site.registry), writes=True)
+
+    def room(self, host: str) -> Room:
+        """How much may be under way at the host now."""
+        return self._host(host)[0].gate.room
+
+    def allowance(self, host: str) -> Allowance | None:
+        """See `AllowanceOf`."""
+        found = self._hosts.get(host)
+        return found[0].allowance if found is not None else None
 
     async def enter(self, host: str) -> bool:
         """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
@@ -141,6 +154,8 @@ class Registries:
                 random=self._jitter,
                 trace=self._trace,
                 user_agent=self._user_agent,
+                reading=self._reading,
+                writing=self._writing,
             )
             learnt = Learnt(self._journal, host)
             uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)

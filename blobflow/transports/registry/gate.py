@@ -53,7 +53,7 @@ class Kind(enum.Enum):
     WRITE = "write"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Room(msgspec.Struct, frozen=True):
     """What a host may be asked for now: `blobs` each way, and `small` requests, at once."""
 
     blobs: int
@@ -119,12 +119,10 @@ class Gate:
         self.small, self.reads, self.writes = (Lane(self, kind) for kind in Kind)
 
     @property
-    def standing(self) -> Standing:
+    def room(self) -> Room:
         """The limits now in force."""
         size = self.window.size
-        return Standing(
-            blobs=max(1, min(self._connections, size - 1)), small=min(self._most[Kind.SMALL], size)
-        )
+        return Room(blobs=max(1, min(self._connections, size - 1)), small=min(self._most[Kind.SMALL], size))
 
     @property
     def in_flight(self) -> int:

@@ -252,7 +252,7 @@ class Repository:
 
     async def _chunks(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
         """The body as it comes, counted; at least `expected` bytes, or an error."""
-        meter = self._session.meter
+        meter, brake = self._session.meter, self._session.reading
         read = response.content.readany
         received = 0
         try:
@@ -260,6 +260,8 @@ class Repository:
                 size = len(chunk)
                 received += size
                 meter.bytes_read += size
+                if brake is not None:
+                    await brake.wait(size)
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise self._session.lost(error, asked, received, expected) from None

@@ -22,7 +22,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from blobflow.content import Sleep
+from blobflow.content import Allowance, Sleep
 from blobflow.errors import NetworkError, ProtocolViolation, RegistryError, TimedOut
 from blobflow.events import HostMeter, Observer, Retrying, Traced, Warned
 from blobflow.transports.registry import retry
@@ -35,6 +35,7 @@ from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
 from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
+from blobflow.transports.registry.quota import allowance_of
 
 CONNECT_SECONDS = 15.0
 # Name look-up, all addresses of a name and the TLS handshake together.
@@ -105,7 +106,10 @@ class Session:
         reading: Pace | None = None,
         writing: Pace | None = None,
     ) -> None:
-        """`reading` and `writing`: paces of bytes that other hosts share."""
+        """`reading` and `writing`: paces of bytes that are shared with other hosts.
+
+        `allowance` is what the host said last of how many manifests it lets be read.
+        """
         self.host = host
         self.home = origin_of(host, access.scheme)
         self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
@@ -127,6 +131,7 @@ class Session:
         self._backoff = retry.Backoff(clock, sleep)
         self._guard = Guard(self.home, proxies=access.proxies.hosts)
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self.allowance: Allowance | None = None
         self._warned: set[str] = set()
         self._client_session: aiohttp.ClientSession | None = None
 
@@ -329,6 +334,8 @@ class Session:
         except TimedOut:
             self.gate.congested(began)
             raise
+        if self._is_home(url):
+            self.allowance = allowance_of(response.headers) or self.allowance
         if response.status in _CONGESTED:
             self.gate.congested(began)
         else:
