@@ -44,7 +44,7 @@ from blobflow.transports.registry import (
     Trust,
 )
 from blobflow.transports.registry.trust import context_of, trust_in
-from blobflow.transports.store import KeepsAll, Store, StoreCache, StoreJournal, room_in
+from blobflow.transports.store import KeepsAll, MayDoWithout, Store, StoreCache, StoreJournal, room_in
 from blobflow.transports.store.keeping import gc
 
 PLAN_VERSION = 1
@@ -270,9 +270,10 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
             return Limits(blobs=room.blobs, small=room.small)
 
         room = room_in(store, settings.cache_size)
-        cache: Cache = StoreCache(store)
-        if settings.cache == "all":
-            cache = KeepsAll(store, cache, room)
+        kept = StoreCache(store)
+        cache: Cache = (
+            KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(kept, observer)
+        )
         world = World(
             source_at=registries.source,
             sink_at=registries.sink,

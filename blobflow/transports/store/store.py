@@ -77,7 +77,9 @@ class Store:
             raise StorageError(f"can't write to the store {root}: it is read-only; put the store elsewhere")
         with locked_directory(root):
             layout.prepare()
-            return cls(layout, open_state(layout.state, observer), observer)
+            with translated("list", layout.blobs):
+                in_use = next(layout.held(), None) is not None
+            return cls(layout, open_state(layout.state, observer, in_use=in_use), observer)
 
     @property
     def read_only(self) -> bool:
