@@ -46,6 +46,10 @@ State schema (sqlite, WAL, synchronous=NORMAL: a power cut may lose the last tra
         journal: blobs seen or put at a registry; only ever a hint of where to mount from.
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
         journal: what was learnt of a host (upload form, sparse indexes, ...).
+    layers(diff_id, codec, digest, size, PRIMARY KEY (diff_id, codec))
+        which blob a bare layer of an archive became; `codec` names the compressor and its version.
+    archives(key PRIMARY KEY, content, at)
+        what compressed archives hold, so that they need not be read again; the newest only.
 
 Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs
 are found by their names again. A corrupt state file is moved aside, said so, and started anew.
@@ -54,10 +58,11 @@ Several processes share a store: sqlite's locks order their writes, the partials
 leases keep each other's content alive.
 """
 
+from blobflow.transports.store.imports import Imports
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
 from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]
+__all__ = ["Imports", "KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]

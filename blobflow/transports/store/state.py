@@ -47,6 +47,11 @@ CREATE TABLE IF NOT EXISTS locations(
 CREATE TABLE IF NOT EXISTS notes(
     origin TEXT, key TEXT, value TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (origin, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layers(
+    diff_id TEXT, codec TEXT, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS archives(
+    key TEXT PRIMARY KEY, content BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 """
 # Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema.
 SCHEMA_VERSION = 1
