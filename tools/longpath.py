@@ -10,7 +10,7 @@ In a test:
         assert path.cuts == 0
 
 Delay: half of the round trip each way, and a whole one before a connection's first byte, as its handshake
-would take. Pace: so many bytes a second for each connection, each way. Cut: a connection ends by a TCP reset
+would take. Pace: so many bytes a second for each connection, or for all of them together, each way. Cut: a connection ends by a TCP reset
 on both sides after a number of bytes, both ways together, that is drawn from an exponential distribution:
 every byte has the same chance to be the last. The draw depends on nothing but the seed and the number of the
 connection. What has passed is counted when the kernel has taken it for the other side.
@@ -51,13 +51,15 @@ WINDOW = 4 * 1024 * 1024
 class Shape(msgspec.Struct, frozen=True):
     """What a path is like.
 
-    `rtt` in seconds. `rate`: bytes a second for each connection each way, 0: unbounded. `cut_mean`: how many
-    bytes a connection lives on average, 0: for ever; `seed` for the draws. `dies_after`: when so many bytes
-    have passed over all connections, the path is gone: they are reset and no new one is taken; 0: never.
+    `rtt` in seconds. `rate`: bytes a second for each connection each way, 0: unbounded; `total_rate`: for all
+    connections together, as a line has it. `cut_mean`: how many bytes a connection lives on average, 0: for
+    ever; `seed` for the draws. `dies_after`: when so many bytes have passed over all connections, the path is
+    gone: they are reset and no new one is taken; 0: never.
     """
 
     rtt: float = 0.0
     rate: float = 0.0
+    total_rate: float = 0.0
     cut_mean: float = 0.0
     seed: int = 0
     dies_after: int = 0
@@ -109,6 +111,7 @@ class LongPath:
         self.host = ""
         self._to = _address(to)
         self._shape = shape
+        self._both = (Bucket(shape.total_rate), Bucket(shape.total_rate))
         self._clock = clock
         self._sleep = sleep
         self._listener: socket.socket | None = None
@@ -170,8 +173,8 @@ class LongPath:
                 await self._sleep(self._shape.rtt)
             await asyncio.get_running_loop().sock_connect(far, self._to)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._direction(near, far, wire.send_up))
-                both.create_task(self._direction(far, near, wire.send_down))
+                both.create_task(self._direction(near, far, wire.send_up, self._both[0]))
+                both.create_task(self._direction(far, near, wire.send_down, self._both[1]))
             whole = True
         except* _Cut:
             self.cuts += 1
@@ -181,29 +184,31 @@ class LongPath:
             for side in (near, far):
                 _end(side, reset=not whole)
 
-    async def _direction(self, source: socket.socket, sink: socket.socket, send: Send) -> None:
-        """Carry bytes one way until their end, and pass the end on."""
+    async def _direction(
+        self, source: socket.socket, sink: socket.socket, send: Send, shared: Bucket
+    ) -> None:
+        """Carry bytes one way until their end, and pass the end on. `shared` by all that go this way."""
 
         async def put(piece: memoryview) -> None:
             await send(sink, piece)
 
         if not self._shape.rtt:
-            await self._read(source, put)
+            await self._read(source, put, shared)
         else:
             line = Line(put, self._shape, self._clock, self._sleep)
             async with asyncio.TaskGroup() as ends:
                 ends.create_task(line.deliver())
-                await self._read(source, line.put)
+                await self._read(source, line.put, shared)
                 await line.put(None)
         sink.shutdown(socket.SHUT_WR)
 
-    async def _read(self, source: socket.socket, put: Put) -> None:
+    async def _read(self, source: socket.socket, put: Put, shared: Bucket) -> None:
         loop = asyncio.get_running_loop()
-        bucket = Bucket(self._shape.rate)
-        buffer = memoryview(bytearray(min(bucket.step, BUFFER)))
+        buckets = (Bucket(self._shape.rate), shared)
+        buffer = memoryview(bytearray(min(BUFFER, *(bucket.step for bucket in buckets))))
         while size := await loop.sock_recv_into(source, buffer):
             await put(buffer[:size])
-            if (wait := bucket.take(size, self._clock())) > 0:
+            if (wait := max(bucket.take(size, self._clock()) for bucket in buckets)) > 0:
                 await self._sleep(wait)
 
     def count(self, up: int, down: int) -> None:
@@ -333,6 +338,13 @@ def main() -> None:
     parser.add_argument("--rtt", type=float, default=0.0, metavar="SECONDS", help="round trip")
     parser.add_argument(
         "--rate", type=float, default=0.0, metavar="BYTES", help="a second, each connection, each way"
+    )
+    parser.add_argument(
+        "--total-rate",
+        type=float,
+        default=0.0,
+        metavar="BYTES",
+        help="a second, all connections together, each way",
     )
     parser.add_argument(
         "--cut-mean",

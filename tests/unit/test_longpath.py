@@ -33,6 +33,15 @@ class Clock:
         await asyncio.sleep(0)
 
 
+class SharedClock(Clock):
+    """As `Clock`, for several who sleep at once: none of them sets it back."""
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.now + seconds
+        await asyncio.sleep(0)
+        self.now = max(self.now, until)
+
+
 class Far:
     """A server behind the relay: reads a connection to its end, then answers with CONTENT."""
 
@@ -100,6 +109,15 @@ async def test_a_paced_answer_takes_its_size_over_the_rate(far: Far) -> None:
         await exchange(path.host, 0)
         await path.idle()
     assert clock.now == pytest.approx(len(CONTENT) / 1e6, abs=0.05)
+
+
+async def test_connections_share_the_rate_of_their_line(far: Far) -> None:
+    clock = SharedClock()
+    async with long_path(far.host, Shape(total_rate=1e6), clock=clock, sleep=clock.sleep) as path:
+        answers = await asyncio.gather(*(exchange(path.host, 0) for _ in range(4)))
+        await path.idle()
+    assert answers == [CONTENT] * 4
+    assert clock.now == pytest.approx(4 * len(CONTENT) / 1e6, abs=0.1)
 
 
 async def test_a_delayed_exchange_waits_for_the_handshake_and_for_both_ways(far: Far) -> None:
