@@ -257,6 +257,14 @@ class Allowance(msgspec.Struct, frozen=True):
     window: int
     source: str = ""
 
+    @property
+    def rate(self) -> str:
+        """The limit in words, in the unit that it was meant in: `100 in 6 h`."""
+        for unit, seconds in (("h", 3600), ("min", 60)):
+            if self.window >= seconds and not self.window % seconds:
+                return f"{self.limit} in {self.window // seconds} {unit}"
+        return f"{self.limit} in {self.window} s"
+
 
 # What the registry at a host said of it last; None if it said nothing.
 AllowanceOf = Callable[[str], Allowance | None]

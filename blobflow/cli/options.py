@@ -71,6 +71,8 @@ class Run(msgspec.Struct, frozen=True):
     cache: CacheMode = "auto"
     cache_dir: Path | None = None
     cache_size: int | None = None
+    limit_rate: int | None = None
+    wait: bool = False
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -88,6 +90,14 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def rate(text: str) -> int:
+    """The type of an option that takes bytes a second: `10MB`, `10MB/s`; 0 would move nothing."""
+    found = size(text.removesuffix("/s"))
+    if not found:
+        raise click.BadParameter("0 would move nothing; leave it out for no limit")
+    return found
 
 
 _Command = Callable[..., None]
@@ -284,6 +294,18 @@ run_options = _gathered(
         metavar="BYTES",
         help="What the store may hold, as 20GB or 512MiB. [default: what it holds, and half of what is free]",
     ),
+    click.option(
+        "--limit-rate",
+        type=rate,
+        metavar="BYTES",
+        help="Read, and write, at most so much a second in all, as 10MB or 10MB/s.",
+    ),
+    click.option(
+        "--wait",
+        is_flag=True,
+        help="Where a source lets fewer manifests be read than are needed (Docker Hub), read those and wait "
+        "for more, for hours if need be.",
+    ),
     click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
     click.option(
         "--grace",
@@ -365,6 +387,7 @@ def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Sett
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
+        bytes_per_second=run.limit_rate or 0,
     )
 
 
@@ -376,6 +399,7 @@ def policy_of(run: Run) -> Policy:
         no_overwrite=run.no_overwrite,
         trust_root=run.trust_root,
         verify=run.verify,
+        wait=run.wait,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from blobflow.cli.figures import count_text, one_line, seconds_text, short_digest, size_text, table
 
 if TYPE_CHECKING:
+    from blobflow.content import Allowance
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Goal
     from blobflow.engine.report import Report
@@ -62,11 +63,23 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
         ("mounts", str(price.mounts)),
         ("manifests", str(price.manifests)),
         *(("requests", f"{count} to {one_line(host)}") for host, count in price.requests.items()),
+        *(
+            ("allowance", _allowance_text(host, allowance, planned.reads[host]))
+            for host, allowance in planned.allowances.items()
+        ),
     ]
     lines = table(figures)
     if rows:
         lines += ["", *table([_plan_row(goal) for goal in planned.plan.goals])]
     return lines
+
+
+def _allowance_text(host: str, allowance: Allowance, reads: int) -> str:
+    """What is left of a source's allowance, against what a run of the plan needs of it."""
+    whom = f" by {one_line(allowance.source)}" if allowance.source else ""
+    left = f"{count_text(allowance.remaining, 'manifest')} left to be read{whom} of {allowance.rate}"
+    enough = "" if reads <= allowance.remaining else ": too few, it would stop, or with --wait wait"
+    return f"{one_line(host)} has {left}; a run reads {reads}{enough}"
 
 
 def _plan_row(goal: Goal) -> tuple[str, ...]:
@@ -80,7 +93,11 @@ def _plan_row(goal: Goal) -> tuple[str, ...]:
 
 
 def plan_document(planned: Planned) -> dict[str, Any]:
-    """A plan for programs: `price`, and `images` with status mirror, current or failed."""
+    """A plan for programs: `price`, and `images` with status mirror, current or failed.
+
+    `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
+    let them be read.
+    """
     images = [
         {
             "source": str(goal.pair.source),
@@ -101,7 +118,13 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         }
         for pair, error in planned.failures.items()
     ]
-    return {"version": 1, "price": msgspec.to_builtins(planned.price), "images": images}
+    return {
+        "version": 1,
+        "price": msgspec.to_builtins(planned.price),
+        "manifests_read": planned.reads,
+        "allowances": msgspec.to_builtins(planned.allowances),
+        "images": images,
+    }
 
 
 def image_lines(found: Inspection) -> list[str]:

@@ -97,8 +97,8 @@ class Quota:
             told.add(site.registry)
             self._observe(
                 Warned(
-                    f"{site.registry} lets no more manifests be read for now ({_rate(allowance)});"
-                    f" waiting, and asking again every {_span(ASK_AGAIN)}"
+                    f"{site.registry} lets no more manifests be read for now ({allowance.rate});"
+                    f" waiting, and asking again every {ASK_AGAIN / 60:.0f} min"
                 )
             )
         await self._sleep(ASK_AGAIN)
@@ -111,21 +111,9 @@ class Quota:
 
 def _too_few(host: str, allowance: Allowance, need: int) -> Throttled:
     error = Throttled(
-        f"{host} lets {allowance.remaining} more manifests be read for now ({_rate(allowance)}), and this run"
+        f"{host} lets {allowance.remaining} more manifests be read for now ({allowance.rate}), and this run"
         f" has at least {need} to read; run it later, for fewer images, or with --wait",
         status=0,
     )
     error.side = "source"
     return error
-
-
-def _rate(allowance: Allowance) -> str:
-    return f"{allowance.limit} in {_span(allowance.window)}"
-
-
-def _span(seconds: float) -> str:
-    """A window in the unit that it was meant in: 21600 s are 6 h."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size and not seconds % size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
