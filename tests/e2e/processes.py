@@ -149,7 +149,7 @@ def _serving(command: Callable[[str], Sequence[str]], folder: Path) -> Iterator[
                 stdout=log,
                 stderr=errors,
                 cwd=TOP,
-                env=_environment(folder),
+                env=environment(folder),
             )
             if _answers(host, process):
                 break
@@ -215,7 +215,7 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS) -> Run
         subprocess.Popen(
             [*measure, figures.name, *command],
             cwd=TOP,
-            env=_environment(home),
+            env=environment(home),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -242,7 +242,7 @@ def skopeo(*arguments: str | Path, home: Path) -> Run:
     return run([program, "--insecure-policy", *map(str, arguments)], home)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
     """This process's environment with every place for keeping things turned to `home`, and no proxies."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     places = {

@@ -196,7 +196,7 @@ async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() ->
     ("challenge", "credentials", "words", "requests"),
     [
         ('Basic realm="r"', None, "wants a login, and there is none; run `blobflow login", 1),
-        ('Basic realm="r"', JOE, "check the credentials", 2),
+        ('Basic realm="r"', JOE, "does not accept the login of 'joe'", 2),
         ("Negotiate", JOE, r"of a kind that blobflow does not know \(negotiate\)", 1),
         ("", JOE, "check the credentials", 1),
         ("Bearer service=x", None, "of a kind that blobflow does not know", 1),

@@ -303,7 +303,15 @@ class Session:
             return response
         await self._discard(response)
         await self._auth.learn(challenges, request.scopes, sent)
-        return await self._transmit(request, url, request.body, await self._permission(request, url))
+        sent = await self._permission(request, url)
+        response = await self._transmit(request, url, request.body, sent)
+        if challenges := self._challenges(response):
+            try:
+                await self._auth.learn(challenges, request.scopes, sent)
+            except BaseException:
+                response.close()
+                raise
+        return response
 
     async def _permission(self, request: Request, url: URL) -> str:
         """The Authorization for a request; none but to the registry's own origin."""

@@ -1,0 +1,226 @@
+"""Registries behind locks, as processes: TLS by an authority of the test's own, logins, client certificates.
+
+Keys and certificates are openssl's, as an administrator would make them. Nothing knows of pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.e2e.processes import BLOBFLOW, END_SECONDS, PORT_TRIES, READY_SECONDS, TOP, environment, free_port
+
+_EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+_RSA = ("-newkey", "rsa:2048", "-nodes")
+RUN_SECONDS = 60.0
+
+
+class KeyFiles(NamedTuple):
+    """A certificate and its key, as PEM files."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority that nobody trusts unless told to. `pem` is its certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self.pem, self._key = folder / "ca.pem", folder / "ca.key"
+        own = (
+            "-x509",
+            "-subj",
+            "/CN=a private authority",
+            "-days",
+            "30",
+            "-keyout",
+            self._key,
+            "-out",
+            self.pem,
+        )
+        _openssl("req", *_EC, *own, "-addext", "keyUsage=critical,keyCertSign")
+
+    def issue(self, name: str, places: str = "") -> KeyFiles:
+        """A certificate for `places`, as `IP:127.0.0.1,DNS:registry.test`; for a client without any."""
+        files = KeyFiles(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        request, said = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        said.write_text(f"subjectAltName={places}\n" if places else "extendedKeyUsage=clientAuth\n")
+        _openssl("req", *_EC, "-subj", f"/CN={name}", "-keyout", files.key, "-out", request)
+        signed = ("-CA", self.pem, "-CAkey", self._key, "-CAcreateserial", "-days", "30", "-extfile", said)
+        _openssl("x509", "-req", "-in", request, *signed, "-out", files.cert)
+        return files
+
+
+def self_signed(folder: Path, name: str) -> KeyFiles:
+    """An RSA key with a certificate of its own: what signs tokens."""
+    files = KeyFiles(folder / f"{name}.pem", folder / f"{name}.key")
+    own = ("-x509", "-subj", f"/CN={name}", "-days", "30", "-keyout", files.key, "-out", files.cert)
+    _openssl("req", *_RSA, *own)
+    return files
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=RUN_SECONDS)
+
+
+class Locked:
+    """A docker-registry that only its keyholders can ask; its storage tells what it holds."""
+
+    def __init__(self, host: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.host = host
+        self.log = folder / "access.log"
+        self.process = process
+        self._root = folder / "storage"
+
+    def digest_of(self, repository: str, tag: str) -> str | None:
+        """The digest that a tag names, None where there is none."""
+        link = f"docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link"
+        file = self._root / link
+        return file.read_text() if file.exists() else None
+
+
+@contextmanager
+def locked_registry(
+    folder: Path, tls: KeyFiles | None = None, auth: Mapping[str, Any] | None = None
+) -> Iterator[Locked]:
+    """Debian's docker-registry with `tls` and docker's `auth` section, on a free port of 127.0.0.1."""
+
+    def command(host: str) -> list[str]:
+        http: dict[str, Any] = {"addr": host}
+        if tls:
+            http["tls"] = {"certificate": str(tls.cert), "key": str(tls.key)}
+        storage = {"filesystem": {"rootdirectory": str(folder / "storage")}, "delete": {"enabled": True}}
+        config = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": http}
+        file = folder / "config.json"
+        file.write_text(json.dumps(config | ({"auth": dict(auth)} if auth else {})))  # JSON is YAML
+        return ["docker-registry", "serve", str(file)]
+
+    with _serving(command, folder) as (host, process):
+        yield Locked(host, folder, process)
+
+
+_NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/errors.log;
+events {{}}
+http {{
+    access_log {folder}/access.log;
+    log_format sent '$request_method $status location=$upstream_http_location';
+    access_log {folder}/locations.log sent;
+    client_body_temp_path {folder}/bodies; proxy_temp_path {folder}/answers;
+    fastcgi_temp_path {folder}/unused; uwsgi_temp_path {folder}/unused; scgi_temp_path {folder}/unused;
+    client_max_body_size 0;
+    server {{
+        listen {host} ssl;
+        ssl_certificate {tls.cert};
+        ssl_certificate_key {tls.key};
+        ssl_client_certificate {ca};
+        ssl_verify_client on;
+        location / {{
+            proxy_pass http://{upstream};
+            proxy_set_header Host $http_host;
+            proxy_redirect off;
+            proxy_request_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+def nginx_program() -> str | None:
+    """Where nginx is; a user's PATH may lack Debian's place for it."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str, tls: KeyFiles, ca: Path) -> Iterator[str]:
+    """nginx that ends TLS, lets in who shows a certificate of `ca`, and tells the registry behind it no more
+    than the host's name: so that answers with http:// Locations. Yields its host."""
+
+    def command(host: str) -> list[str]:
+        config = folder / "nginx.conf"
+        config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, ca=ca, upstream=upstream))
+        return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
+
+    with _serving(command, folder) as (host, _):
+        yield host
+
+
+@contextmanager
+def _serving(
+    command: Callable[[str], Sequence[str]], folder: Path
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server on a free port, once it takes connections; ended with the context."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "access.log").open("ab") as log, (folder / "stderr.log").open("ab") as errors:
+        for _ in range(PORT_TRIES):
+            host = f"127.0.0.1:{free_port()}"
+            process = subprocess.Popen(
+                command(host), stdin=subprocess.DEVNULL, stdout=log, stderr=errors, env=environment(folder)
+            )
+            try:
+                if _listens(host, process):
+                    yield host, process
+                    return
+            finally:
+                _end(process)
+    raise RuntimeError(f"no server came up: {(folder / 'stderr.log').read_text()}")
+
+
+def _listens(host: str, process: subprocess.Popen[bytes]) -> bool:
+    name, _, port = host.rpartition(":")
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection((name, int(port)), READY_SECONDS).close()
+        except ConnectionError:
+            time.sleep(0.02)
+        else:
+            return process.poll() is None
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Told(NamedTuple):
+    """How a blobflow process ended, and all that it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def blobflow(
+    *arguments: str | Path, home: Path, given: str = "", variables: Mapping[str, str] | None = None
+) -> Told:
+    """Run blobflow as a process of its own, with `given` on its stdin and some more `variables`."""
+    done = subprocess.run(
+        [*BLOBFLOW, *map(str, arguments)],
+        input=given,
+        env=environment(home) | dict(variables or {}),
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    return Told(done.returncode, done.stdout, done.stderr)
