@@ -16,7 +16,7 @@ import msgspec
 
 from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import counted, source_body
+from blobflow.engine.bodies import counted, from_start, source_body
 from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
@@ -250,6 +250,9 @@ class Transfer:
             await self._world.sleep(delay)
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)
+            elif not tries.fruitless and self._world.cache_mode != "off":
+                # It broke on its way: it is read once more, this time into the store, where breaks cost less.
+                self._shelf.hold(step.blob, body, self._tasks)
 
     async def _push_once(self, number: int, step: Copy, body: Body) -> None:
         active = self._world.meter.active
@@ -263,7 +266,7 @@ class Transfer:
             async with self._shelf.share(step.blob, body) as shared:
                 await sink.push(step.blob, counted(shared, count))
         else:
-            await sink.push(step.blob, counted(body, count))
+            await sink.push(step.blob, counted(from_start(body), count))
 
     async def _mount_or_put(self, step: Mount | Put) -> bool:
         sink = self._world.sink_at(step.target)

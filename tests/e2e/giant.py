@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ class Giant(ThreadingHTTPServer):
         self.tags: dict[str, str] = {}
         self.uploads: dict[str, Arriving] = {}
         self.lock = threading.Lock()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what went wrong, unless it was only that the peer has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def hold_image(self, layer_size: int) -> str:
         """Put an image of one layer of `layer_size` zeros here as `giant:1`; returns the layer's digest."""
@@ -138,8 +144,10 @@ class _Exchange(BaseHTTPRequestHandler):
         if size is None:
             return self._answer(404)
         start = int(found[1]) if (found := re.match(r"bytes=(\d+)-", self.headers["Range"] or "")) else 0
+        part = {"Content_Range": f"bytes {start}-{size - 1}/{size}"} if start else {}
         self._answer(
             206 if start else 200,
+            **part,
             Content_Length=str(size - start),
             Content_Type=MANIFEST if "/manifests/" in self.path else "application/octet-stream",
             Docker_Content_Digest=digest,
