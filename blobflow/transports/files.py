@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
@@ -54,7 +54,7 @@ def translated(doing: str, path: Path | str) -> Iterator[None]:
         raise kind(f"can't {doing} {path}: {reason}") from error
 
 
-async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncIterator[Chunk]:
+async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncGenerator[Chunk, None]:
     """The file's bytes `low` ≤ i < `high`. Raises SizeMismatch where it ends before; StorageError."""
     while low < high:
         with translated("read", path):
@@ -97,6 +97,11 @@ class Arriving:
         self._fd = -1
         self._gathered: list[Chunk] = []
         self._size = 0
+
+    @property
+    def fd(self) -> int:
+        """The open file, for who writes it in another order."""
+        return self._fd
 
     def __enter__(self) -> Arriving:
         with translated("write", self._path.parent):
@@ -150,7 +155,7 @@ def write_all(fd: int, pieces: list[Chunk]) -> None:
             views[0] = views[0][written:]
 
 
-def write_at(fd: int, content: Chunk, offset: int) -> None:
+def write_at(fd: int, content: bytes | bytearray, offset: int) -> None:
     """pwrite(2) until everything is written."""
     view = memoryview(content)
     while view:

@@ -7,7 +7,7 @@ image-spec image-layout.md: index.json is an image index whose entries are the i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,25 @@ import msgspec
 from blobflow.content import Sink
 from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
-from blobflow.oci.digest import algorithm_of
+from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.files import translated
-from blobflow.transports.names import IMAGE_NAME, REF_NAME, choose, tagged_name
+from blobflow.transports.names import IMAGE_NAME, REF_NAME, as_digest, choose, tagged_name
 
 MARK = b'{"imageLayoutVersion":"1.0.0"}'  # the content of the file oci-layout
 EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'.encode()
 
 Images = Sequence[tuple[tuple[str, ...], Descriptor]]
+
+
+def blob_at(path: str) -> Digest | None:
+    """The digest of the blob whose place in a layout `path` is."""
+    parts = path.split("/")
+    return as_digest(":".join(parts[1:])) if len(parts) == 3 and parts[0] == "blobs" else None
+
+
+def path_in_layout(digest: Digest) -> str:
+    """Where a layout has the blob."""
+    return f"blobs/{algorithm_of(digest)}/{encoded_of(digest)}"
 
 
 def images_of(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]:
@@ -101,6 +112,13 @@ def retagged(raw: bytes, manifest: Descriptor, tags: Iterable[str]) -> bytes:
     tags = list(tags)
     kept = [entry for entry in document.get("manifests") or () if _ref_name(entry) not in tags]
     document["manifests"] = kept + [entry_of(manifest, tag) for tag in tags]
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def index_of(tags: Mapping[str, Descriptor]) -> bytes:
+    """An index.json in which these tags name these manifests, in the order of the tags."""
+    document: dict[str, Any] = json.loads(EMPTY_INDEX)
+    document["manifests"] = [entry_of(manifest, tag) for tag, manifest in sorted(tags.items())]
     return json.dumps(document, separators=(",", ":")).encode()
 
 

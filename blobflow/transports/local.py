@@ -1,30 +1,87 @@
-"""Layouts and archives of one run, by their sites: each is opened once, and closed or completed at the end."""
+"""Layouts and archives of one run, by their sites: each opened once, completed or abandoned at the end."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
-from blobflow.content import Site
+from blobflow.content import Sink, Site, Source
+from blobflow.errors import UsageError
 from blobflow.events import Meter
+from blobflow.oci import Platform, parse_platform
 from blobflow.oci.location import LAYOUT, path_of, transport_of
+from blobflow.transports.archive import CODECS, Archive, ArchiveSink, CompressMode, Importer
 from blobflow.transports.layout import Layout
+from blobflow.transports.store import Store
+
+# What uname calls the 32-bit machines that images have a variant for.
+_MACHINES = {"armv7l": "arm/v7", "armv6l": "arm/v6", "armv8l": "arm/v7"}
+
+
+def this_machine() -> Platform:
+    """The platform of linux images that this machine runs."""
+    machine = platform.machine().lower()
+    return parse_platform(f"linux/{_MACHINES.get(machine, machine or 'amd64')}")
 
 
 class LocalPlaces:
-    """The places of a run that are no registries."""
+    """The places of a run that are no registries.
 
-    def __init__(self, meter: Meter) -> None:
+    An archive that is written to is not read from what it held before: it is replaced as a whole. `platform`:
+    which image of an index docker's list in an archive names.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        meter: Meter,
+        *,
+        compress: CompressMode = "gzip",
+        platform: Platform | None = None,
+    ) -> None:
+        self._store = store
         self._meter = meter
+        self._platform = platform or this_machine()
+        self._importer = Importer(store, CODECS[compress])
         self._layouts: dict[Site, Layout] = {}
+        self._archives: dict[Site, Archive] = {}
+        self._written: dict[Site, ArchiveSink] = {}
 
-    def source(self, site: Site) -> Layout:
-        return self._layout(site)
+    def source(self, site: Site) -> Source:
+        if transport_of(site.registry) == LAYOUT:
+            return self._layout(site)
+        if site in self._written:
+            return self._written[site]
+        if site not in self._archives:
+            meter = self._meter.hosts[site.registry]
+            self._archives[site] = Archive(site, self._store, self._importer, meter)
+        return self._archives[site]
 
-    def sink(self, site: Site) -> Layout:
-        return self._layout(site)
+    def sink(self, site: Site) -> Sink:
+        if transport_of(site.registry) == LAYOUT:
+            return self._layout(site)
+        if site not in self._written:
+            if site in self._archives:
+                raise UsageError(f"{site} is both read and written; write another file")
+            meter = self._meter.hosts[site.registry]
+            self._written[site] = ArchiveSink(site, self._store.root, meter, self._platform)
+        return self._written[site]
 
     def _layout(self, site: Site) -> Layout:
-        assert transport_of(site.registry) == LAYOUT
         if site not in self._layouts:
-            self._layouts[site] = Layout(site, Path(path_of(site.registry)), self._meter.hosts[site.registry])
+            meter = self._meter.hosts[site.registry]
+            self._layouts[site] = Layout(site, Path(path_of(site.registry)), meter)
         return self._layouts[site]
+
+    async def complete(self) -> None:
+        """Complete the archives that were written. Raises StorageError; then that one is not there."""
+        for sink in self._written.values():
+            await sink.complete()
+
+    def close(self) -> None:
+        """Leave all places; archives that are not complete are abandoned."""
+        for sink in self._written.values():
+            sink.abandon()
+        for archive in self._archives.values():
+            archive.close()
+        self._importer.close()

@@ -42,6 +42,10 @@ ROOMS = {
     "transports": Room(SEAM),
     "transports.registry": Room(SEAM, ("msgspec", "aiohttp", "yarl", "multidict")),
     STORE: Room(SEAM, ("msgspec", "xxhash")),
+    "transports.archive": Room(
+        (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
+        ("msgspec", "isal", "zstandard"),
+    ),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),

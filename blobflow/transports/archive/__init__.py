@@ -1,0 +1,16 @@
+"""`oci-archive:FILE` and `docker-archive:FILE`: images in a tar, read and written.
+
+tar, streams          what an archive is made of: entries, and bytes in order
+contents, importing   what it holds, and bringing that into the store where it can't stay
+codecs                how bare layers are compressed
+docker, images        manifest.json; the images of either kind
+opened, source        an archive as a Source
+sink                  an archive as a Sink: OCI layout and docker's manifest.json in one
+"""
+
+from blobflow.transports.archive.codecs import CODECS, CompressMode
+from blobflow.transports.archive.importing import Importer
+from blobflow.transports.archive.sink import ArchiveSink
+from blobflow.transports.archive.source import Archive
+
+__all__ = ["CODECS", "Archive", "ArchiveSink", "CompressMode", "Importer"]

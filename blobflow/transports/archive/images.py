@@ -1,0 +1,173 @@
+"""The images of an opened archive, OCI's and docker's, behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
+
+from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
+from blobflow.oci import Descriptor, Digest, Manifest, digest_of
+from blobflow.transports.archive.codecs import LAYER
+from blobflow.transports.archive.contents import Stored, one_ahead
+from blobflow.transports.archive.docker import (
+    CATALOGUE,
+    DockerImage,
+    diff_ids,
+    make_manifest,
+    parse_catalogue,
+    without_catalogue,
+)
+from blobflow.transports.archive.importing import Importer, layer_type
+from blobflow.transports.archive.opened import Opened
+from blobflow.transports.files import in_thread
+from blobflow.transports.imageindex import blob_at, check_manifest, find, images_of, manifest_at, names_in
+from blobflow.transports.names import as_digest, choose
+
+_T = TypeVar("_T")
+# Layers being compressed at the same time: one a core of the smallest machines that this is used on.
+_AT_ONCE = 2
+
+
+class Images(Protocol):
+    """`blobs`: where everything is that the images are made of, as far as they have been resolved."""
+
+    blobs: dict[Digest, Stored]
+
+    def tags(self) -> list[str]:
+        """One name for each image that has any, in the order of the archive."""
+        ...
+
+    async def resolve(self, name: str) -> Descriptor:
+        """The manifest that a name, `@n`, a digest or "" (the only image) means."""
+        ...
+
+
+def read_manifest(opened: Opened, blobs: dict[Digest, Stored], manifest: Descriptor) -> bytes:
+    """A manifest's bytes, verified. Raises NotFound, IntegrityError, UnsupportedContent."""
+    what = f"manifest {manifest.digest} in {opened.name}"
+    raw = opened.small(blobs.get(manifest.digest), what)
+    check_manifest(raw, manifest, what)
+    return raw
+
+
+class OciImages:
+    """index.json and blobs: all there is, from the start."""
+
+    def __init__(self, opened: Opened, place: str) -> None:
+        self._opened = opened
+        self._place = place
+        files = opened.contents.files
+        self.blobs = {digest: stored for path, stored in files.items() if (digest := blob_at(path))}
+        if "index.json" not in files:
+            if CATALOGUE in files:
+                raise UnsupportedContent(f"{opened.name} is docker's; write docker-archive:{opened.name}")
+            raise without_catalogue(set(files), opened.name)
+        what = f"index.json of {opened.name}"
+        self._images = images_of(opened.small(files["index.json"], what), what)
+
+    def tags(self) -> list[str]:
+        return names_in(self._images)
+
+    async def resolve(self, name: str) -> Descriptor:
+        if digest := as_digest(name):
+            return manifest_at(self._read(Descriptor("", digest, 0)), digest)
+        return find(self._images, name, self._place, self._read)
+
+    def _read(self, manifest: Descriptor) -> bytes:
+        return read_manifest(self._opened, self.blobs, manifest)
+
+
+class DockerImages:
+    """manifest.json: an image's manifest is made, and its layers compressed, when it is asked for."""
+
+    def __init__(self, opened: Opened, place: str, importer: Importer) -> None:
+        self._opened = opened
+        self._place = place
+        self._importer = importer
+        self.blobs: dict[Digest, Stored] = {}
+        stored = opened.contents.find(CATALOGUE, opened.name)
+        if stored is None:
+            raise without_catalogue(set(opened.contents.files), opened.name)
+        raw = opened.small(stored, f"{CATALOGUE} of {opened.name}")
+        self._images = parse_catalogue(raw, opened.name)
+        self._made: dict[int, Manifest] = {}
+        self._locks: dict[int | Digest, asyncio.Lock] = {}
+        self._cores = asyncio.Semaphore(_AT_ONCE)
+
+    def tags(self) -> list[str]:
+        return [image.names[0] for image in self._images if image.names]
+
+    async def resolve(self, name: str) -> Descriptor:
+        digest = as_digest(name)
+        if digest is None:
+            numbered = [(image.names, number) for number, image in enumerate(self._images)]
+            return (await self._manifest(choose(numbered, name, self._place))).descriptor
+        for number in range(len(self._images)):
+            made = await self._manifest(number)
+            if made.descriptor.digest == digest:
+                return made.descriptor
+        raise NotFound(f"{self._place} has no image whose manifest becomes {digest}")
+
+    async def _manifest(self, number: int) -> Manifest:
+        async with self._locks.setdefault(number, asyncio.Lock()):
+            if number not in self._made:
+                self._made[number] = await self._make(self._images[number])
+            return self._made[number]
+
+    async def _make(self, image: DockerImage) -> Manifest:
+        what = f"{image.config} of {self._opened.name}"
+        config = self._opened.small(self._needed(image.config), what)
+        expected = diff_ids(config, len(image.layers), what)
+        pairs = zip(image.layers, expected, strict=True)
+        made = make_manifest(config, await _all(self._layer(path, diff_id) for path, diff_id in pairs))
+        self.blobs[digest_of(config)] = Stored(len(config), raw=config)
+        self.blobs[made.descriptor.digest] = Stored(len(made.raw), raw=made.raw)
+        return made
+
+    def _needed(self, path: str) -> Stored:
+        stored = self._opened.contents.find(path, self._opened.name)
+        if stored is None:
+            raise StorageError(
+                f"{self._opened.name} has no {path}, which its {CATALOGUE} lists; it is not complete"
+            )
+        return stored
+
+    async def _layer(self, path: str, diff_id: Digest) -> Descriptor:
+        """The layer as it goes to a registry. Raises DigestMismatch if it is not what the config says."""
+        stored, what = self._needed(path), f"layer {path} of {self._opened.name}"
+        async with self._locks.setdefault(diff_id, asyncio.Lock()):
+            if stored.offset is not None:
+                stored, digest = await self._layer_in_place(stored, diff_id, what)
+            elif stored.digest is None:
+                raise UnsupportedContent(f"{what} is neither a tar nor compressed by gzip or zstd")
+            elif stored.diff_id not in (None, diff_id):
+                raise DigestMismatch(what, expected=diff_id, actual=str(stored.diff_id))
+            else:
+                digest = stored.digest
+        self.blobs[digest] = stored
+        return Descriptor(stored.media_type or LAYER, digest, stored.size)
+
+    async def _layer_in_place(self, stored: Stored, diff_id: Digest, what: str) -> tuple[Stored, Digest]:
+        """A layer of an archive that can be read anywhere: as it is where that will do, else compressed."""
+        if kind := layer_type(self._opened.head(stored)):
+            as_it_is = Stored(stored.size, stored.offset, media_type=kind)
+            return as_it_is, await in_thread(self._opened.digest, stored)
+        if self._importer.codec.mode == "none":
+            return stored, diff_id
+        async with self._cores:
+            made = await self._importer.compress(one_ahead(self._opened.blocks(stored)), diff_id, what)
+        assert made.digest is not None, "what was compressed is in the store"
+        return made, made.digest
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """The results in order. If one fails, or we are cancelled, the others are, and are waited for."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,250 @@
+"""Taking an archive's content into the store: layers compressed on the way, each once on this machine.
+
+Two threads work: one reads, inflates and cuts, the other hashes and compresses the block before. Both give
+the interpreter free while they do, and so use two cores. What comes out is hashed and written on the loop's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from blobflow.errors import DigestMismatch, UnsupportedContent
+from blobflow.oci import MAX_MANIFEST_BYTES, Digest
+from blobflow.transports.archive.codecs import GZIP_LAYER, ZSTD_LAYER, Codec
+from blobflow.transports.archive.contents import Contents, Piece, Register, Stored, one_ahead, pieces
+from blobflow.transports.archive.streams import GZIP, ZSTD, RunningTape
+from blobflow.transports.archive.tar import Member
+from blobflow.transports.files import in_thread
+from blobflow.transports.imageindex import blob_at
+from blobflow.transports.store import Imports, Store, Writer
+
+# What of an archive is held in memory: its configs and lists. A thousand images have 10 MB of them.
+_MAX_HELD = 64 * 1024 * 1024
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]")
+_KNOWN = {GZIP: GZIP_LAYER, ZSTD: ZSTD_LAYER}
+
+
+class Importer:
+    """Brings content into a store, and leases it there until `close`."""
+
+    def __init__(self, store: Store, codec: Codec) -> None:
+        self._store = store
+        self._imports = Imports(store)
+        self._leases: list[str] = []
+        self.codec = codec
+
+    def close(self) -> None:
+        for lease in self._leases:
+            self._store.leases.release(lease)
+        self._leases.clear()
+
+    def lease(self, digest: Digest) -> None:
+        """Keep the blob in the store until `close`."""
+        self._leases.append(self._store.leases.hold(digest))
+
+    async def take(self, tape: RunningTape, *, oci: bool) -> Contents:
+        """Read the archive to its end. `oci`: its blobs as they are; else whatever may be config or layer."""
+        register = Register(tape.name)
+        receiver = _Receiver(self, register.contents.files, tape.name, oci=oci)
+        wanted: Callable[[Member], bool] = _may_be_oci if oci else _may_be_docker
+        async with aclosing(one_ahead(pieces(tape, register, wanted))) as coming:
+            try:
+                async for piece in coming:
+                    await receiver.receive(piece)
+            except BaseException:
+                receiver.abort()
+                raise
+        await in_thread(tape.drain)
+        return register.contents
+
+    async def compress(self, blocks: AsyncIterator[bytes], diff_id: Digest, what: str) -> Stored:
+        """The blob that a bare layer becomes, made anew unless it is held from before."""
+        if found := self.remembered(diff_id):
+            return found
+        layer = _Layer(self)
+        try:
+            async for block in blocks:
+                await layer.write(block)
+            return await layer.finish(diff_id, what)
+        except BaseException:
+            layer.abort()
+            raise
+
+    def remembered(self, diff_id: Digest) -> Stored | None:
+        """The blob that a bare layer became before, now leased."""
+        found = self._imports.layer(diff_id, self.codec.version)
+        if found is None:
+            return None
+        digest, size = found
+        self.lease(digest)
+        return Stored(size, digest=digest, media_type=self.codec.media_type, diff_id=diff_id)
+
+    def holds(self, contents: Contents) -> bool:
+        """Whether all that came into the store is still there; then it is leased."""
+        held = [stored for stored in contents.files.values() if stored.digest]
+        if any(self._store.size_of(stored.digest) != stored.size for stored in held if stored.digest):
+            return False
+        for stored in held:
+            if stored.digest:
+                self.lease(stored.digest)
+        return True
+
+    def begin(self, digest: Digest | None = None, size: int = 0) -> Writer:
+        return self._store.begin(digest, size)
+
+    def size_of(self, digest: Digest) -> int | None:
+        return self._store.size_of(digest)
+
+    def record(self, diff_id: Digest, digest: Digest, size: int) -> None:
+        self._imports.record_layer(diff_id, self.codec.version, digest, size)
+
+
+class _Layer:
+    """A bare layer on its way into the store."""
+
+    def __init__(self, importer: Importer) -> None:
+        self._importer = importer
+        self._diff = hashlib.sha256(usedforsecurity=False)
+        self._compressor = importer.codec.begin()
+        self._writer = importer.begin()
+
+    async def write(self, block: bytes) -> None:
+        self._writer.write(await in_thread(self._step, block))
+
+    def _step(self, block: bytes) -> bytes:
+        self._diff.update(block)
+        return self._compressor.compress(block)
+
+    async def finish(self, expected: Digest | None, what: str) -> Stored:
+        """Make it a blob. Raises DigestMismatch unless the bare layer is `expected` (None: whatever)."""
+        diff_id = Digest(f"sha256:{self._diff.hexdigest()}")
+        if expected is not None and diff_id != expected:
+            raise DigestMismatch(what, expected=expected, actual=diff_id)
+        self._writer.write(self._compressor.flush())
+        digest, size = self._writer.digest_so_far(), self._writer.offset
+        self._importer.lease(digest)
+        await self._writer.commit(digest, size)
+        self._importer.record(diff_id, digest, size)
+        media_type = self._importer.codec.media_type
+        return Stored(size, digest=digest, media_type=media_type, diff_id=diff_id)
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+class _AsItIs:
+    """Content that goes into the store unchanged; `digest` if its name says it."""
+
+    def __init__(self, importer: Importer, member: Member, digest: Digest | None, media_type: str) -> None:
+        self._importer = importer
+        self._member = member
+        self._digest = digest
+        self._media_type = media_type
+        held = digest is not None and importer.size_of(digest) == member.size
+        self._writer = None if held else importer.begin(digest, member.size)
+
+    async def write(self, block: bytes) -> None:
+        if self._writer is not None:
+            self._writer.write(block)
+
+    async def finish(self, expected: Digest | None, what: str) -> Stored:
+        digest = self._digest or (self._writer.digest_so_far() if self._writer else None)
+        assert digest is not None, "content without a writer has a name"
+        self._importer.lease(digest)
+        if self._writer is not None:
+            await self._writer.commit(digest, self._member.size)
+        return Stored(self._member.size, digest=digest, media_type=self._media_type)
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+
+class _Held:
+    """A small file, kept in memory."""
+
+    def __init__(self) -> None:
+        self._raw = b""
+
+    async def write(self, block: bytes) -> None:
+        self._raw += block
+
+    async def finish(self, expected: Digest | None, what: str) -> Stored:
+        return Stored(len(self._raw), raw=self._raw)
+
+    def abort(self) -> None:
+        pass
+
+
+class _Receiver:
+    """Gives each file that comes to what shall become of it, told by its first block."""
+
+    def __init__(self, importer: Importer, files: dict[str, Stored], name: str, *, oci: bool) -> None:
+        self._importer = importer
+        self._files = files
+        self._name = name
+        self._oci = oci
+        self._held = 0
+        self._current: _Layer | _AsItIs | _Held | None = None
+
+    async def receive(self, piece: Piece) -> None:
+        if piece.first:
+            self._current = self._begin(piece)
+        if self._current is None:
+            return
+        await self._current.write(piece.block)
+        if piece.last:
+            what = f"{piece.member.path} of {self._name}"
+            self._files[piece.member.path] = await self._current.finish(None, what)
+            self._current = None
+
+    def abort(self) -> None:
+        if self._current is not None:
+            self._current.abort()
+
+    def _begin(self, piece: Piece) -> _Layer | _AsItIs | _Held | None:
+        member = piece.member
+        if self._oci and (digest := blob_at(member.path)):
+            return _AsItIs(self._importer, member, digest, "")
+        if self._oci:
+            return self._hold(member)
+        if is_tar(piece.block):
+            return _Layer(self._importer)
+        if media_type := layer_type(piece.block):
+            return _AsItIs(self._importer, member, None, media_type)
+        return self._hold(member) if piece.block[:64].lstrip()[:1] in (b"{", b"[") else None
+
+    def _hold(self, member: Member) -> _Held | None:
+        if member.size > MAX_MANIFEST_BYTES:
+            return None
+        self._held += member.size
+        if self._held > _MAX_HELD:
+            raise UnsupportedContent(f"{self._name} has more than {_MAX_HELD} bytes of configs and lists")
+        return _Held()
+
+
+def _may_be_oci(member: Member) -> bool:
+    return member.path in ("index.json", "oci-layout", "manifest.json") or blob_at(member.path) is not None
+
+
+def _may_be_docker(member: Member) -> bool:
+    return True
+
+
+def layer_type(head: bytes) -> str:
+    """The media type of a layer that is compressed already, "" for any other."""
+    return next((kind for magic, kind in _KNOWN.items() if head.startswith(magic)), "")
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether content begins as a tar does: with a header, or as an empty one with zeros."""
+    block = head[:512]
+    if len(block) < 512:
+        return False
+    if not block.strip(b"\0"):
+        return True
+    said = _OCTAL.match(block[148:156])
+    return said is not None and int(said[1], 8) == sum(block) - sum(block[148:156]) + 8 * ord(" ")

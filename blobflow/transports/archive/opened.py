@@ -1,0 +1,134 @@
+"""An archive that has been opened: its contents, and the bytes of each file wherever they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+
+from blobflow.content import Chunk
+from blobflow.errors import NotFound, StorageError, UnsupportedContent
+from blobflow.oci import MAX_MANIFEST_BYTES, Digest
+from blobflow.transports.archive.contents import Contents, Stored, scan
+from blobflow.transports.archive.importing import Importer
+from blobflow.transports.archive.streams import STDIN, PlainTape, is_compressed, running_tape
+from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translated
+from blobflow.transports.store import Imports, Store
+
+_contents = msgspec.msgpack.Decoder(Contents)
+
+
+class Opened:
+    """The contents of one archive, `name` in messages. Holds its file open until `close`."""
+
+    def __init__(self, name: str, fd: int, contents: Contents, store: Store) -> None:
+        self.name = name
+        self.contents = contents
+        self._fd = fd
+        self._store = store
+
+    def close(self) -> None:
+        _close(self._fd)
+
+    def small(self, stored: Stored | None, what: str) -> bytes:
+        """A whole file that is no larger than a manifest may be. Raises NotFound, UnsupportedContent."""
+        if stored is None:
+            raise NotFound(f"there is no {what}")
+        if stored.size > MAX_MANIFEST_BYTES:
+            raise UnsupportedContent(f"{what} has {stored.size} bytes; it may have {MAX_MANIFEST_BYTES}")
+        if stored.raw is not None:
+            return stored.raw
+        if stored.digest:
+            return self._store.read_small(stored.digest)
+        return b"".join(self.blocks(stored))
+
+    async def chunks(self, stored: Stored, low: int, high: int) -> AsyncGenerator[Chunk, None]:
+        """The file's bytes `low` ≤ i < `high`."""
+        if stored.raw is not None:
+            if low < high:
+                yield stored.raw[low:high]
+        elif stored.digest:
+            async with self._store.open_blob(stored.digest, low, high) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        else:
+            start = stored.offset or 0
+            async with aclosing(read_range(self._fd, self.name, start + low, start + high)) as found:
+                async for chunk in found:
+                    yield chunk
+
+    def head(self, stored: Stored) -> bytes:
+        """The first bytes of a file that is in the archive."""
+        with translated("read", self.name):
+            return os.pread(self._fd, min(BLOCK // 1024, stored.size), stored.offset or 0)
+
+    def blocks(self, stored: Stored) -> Iterator[bytes]:
+        """A file that is in the archive, in blocks of 1 MiB but for the last; for a thread."""
+        at, end = stored.offset or 0, (stored.offset or 0) + stored.size
+        while at < end:
+            with translated("read", self.name):
+                block = os.pread(self._fd, min(BLOCK, end - at), at)
+            if not block:
+                raise StorageError(f"{self.name} was cut off while it was read")
+            at += len(block)
+            yield block
+
+    def digest(self, stored: Stored) -> Digest:
+        """The sha256 digest of a file that is in the archive; for a thread."""
+        hasher = hashlib.sha256(usedforsecurity=False)
+        for block in self.blocks(stored):
+            hasher.update(block)
+        return Digest(f"sha256:{hasher.hexdigest()}")
+
+
+async def open_archive(path: Path | None, store: Store, importer: Importer, *, oci: bool) -> Opened:
+    """Open the archive at `path` (None: standard input), looking through it or reading it whole.
+
+    A compressed archive that was read before, and is the same file still, is not read again as long as the
+    store holds what came out of it. Raises NotFound, StorageError, UnsupportedContent, IntegrityError.
+    """
+    if path is None:
+        return await _imported("standard input", STDIN, store, importer, oci=oci)
+    try:
+        fd = open_to_read(path)
+    except FileNotFoundError:
+        raise NotFound(f"there is no archive {path}") from None
+    try:
+        return await _opened(path, fd, store, importer, oci=oci)
+    except BaseException:
+        _close(fd)
+        raise
+
+
+async def _opened(path: Path, fd: int, store: Store, importer: Importer, *, oci: bool) -> Opened:
+    name, about = str(path), os.fstat(fd)
+    if stat.S_ISDIR(about.st_mode):
+        raise StorageError(f"{name} is a folder, not an archive; a layout is oci:{name}")
+    if not stat.S_ISREG(about.st_mode):
+        return await _imported(name, fd, store, importer, oci=oci)
+    if not is_compressed(fd):
+        return Opened(name, fd, await in_thread(scan, PlainTape(fd, name)), store)
+    imports = Imports(store)
+    version = "oci" if oci else importer.codec.version
+    key = f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {version}"
+    known = imports.archive(key)
+    if known is not None and importer.holds(contents := _contents.decode(known)):
+        return Opened(name, fd, contents, store)
+    opened = await _imported(name, fd, store, importer, oci=oci)
+    imports.record_archive(key, msgspec.msgpack.encode(opened.contents))
+    return opened
+
+
+async def _imported(name: str, fd: int, store: Store, importer: Importer, *, oci: bool) -> Opened:
+    tape = await in_thread(running_tape, fd, name)
+    return Opened(name, fd, await importer.take(tape, oci=oci), store)
+
+
+def _close(fd: int) -> None:
+    if fd != STDIN:
+        os.close(fd)

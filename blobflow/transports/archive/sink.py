@@ -1,0 +1,209 @@
+"""`oci-archive:FILE` and `docker-archive:FILE` as Sinks: one tar that is an OCI layout and has docker's list.
+
+Both are written alike, so that OCI tools, containerd, podman and docker take either. An archive is written
+anew, beside its place, and takes it when the run has ended well; what an archive of that name held before is
+gone then. It has oci-layout, the blobs in the order in which they were announced, the manifests by digest,
+index.json and manifest.json: the same images give the same bytes.
+
+docker's list knows one platform a name: the preferred one, else the first. A name that is no reference, or an
+image that is none to docker (an artifact, one with layers elsewhere), is in index.json alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+
+from blobflow.content import Body, Chunks, Site, Verifier
+from blobflow.errors import NotFound, StorageError, UsageError
+from blobflow.events import HostMeter
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, parse_manifest
+from blobflow.oci.location import STREAM, path_of
+from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
+from blobflow.transports.archive.region import RegionTar
+from blobflow.transports.files import BLOCK, Arriving, in_thread, read_range, sweep, translated
+from blobflow.transports.imageindex import (
+    MARK,
+    check_blobs,
+    check_manifest,
+    find,
+    images_of,
+    index_of,
+    manifest_at,
+    path_in_layout,
+)
+from blobflow.transports.names import as_digest
+
+STDOUT = 1
+
+
+class ArchiveSink:
+    """One archive being written. Implements Sink, and Source over what has come in so far.
+
+    It exists under its name only after `complete`; `abandon` leaves nothing. Made without touching the disk.
+    """
+
+    def __init__(self, site: Site, scratch: Path, meter: HostMeter, platform: Platform) -> None:
+        """`scratch`: the folder for a file that standard output is prepared in."""
+        self.site = site
+        path = path_of(site.registry)
+        self._path = None if path == STREAM else Path(path)
+        self._scratch = scratch
+        self._meter = meter
+        self._platform = platform
+        self._stack = ExitStack()
+        self._arriving: Arriving | None = None
+        self._fd = -1
+        self._tar: RegionTar | None = None
+        self._expected: list[Descriptor] = []
+        self._pushing: dict[Digest, asyncio.Lock] = {}
+        self._manifests: dict[Digest, Manifest] = {}
+        self._tags: dict[str, Descriptor] = {}
+
+    # What is here
+
+    async def resolve(self, name: str) -> Descriptor:
+        if digest := as_digest(name):
+            return manifest_at(await self.read(Descriptor("", digest, 0)), digest)
+        return find(images_of(self._index(), str(self.site)), name, str(self.site), lambda entry: b"")
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        if manifest.digest not in self._manifests:
+            raise NotFound(f"{self.site} has no manifest {manifest.digest} yet")
+        return self._manifests[manifest.digest].raw
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        region = self._tar.region(blob.digest) if self._tar else None
+        if region is None:
+            raise NotFound(f"{self.site} has no blob {blob.digest} yet")
+        start, stop = region.content, blob.size if end is None else end
+        async with aclosing(read_range(self._fd, str(self.site), start + offset, start + stop)) as chunks:
+            yield chunks
+
+    async def vacant(self) -> bool:
+        """An archive is written anew, so nothing is in it before something was put. Raises StorageError."""
+        if self._path is not None and not self._path.parent.is_dir():
+            raise StorageError(f"can't write {self._path}: there is no folder {self._path.parent}")
+        return not self._manifests and self._tar is None
+
+    async def has(self, content: Descriptor) -> bool:
+        if content.digest in self._manifests:
+            return True
+        region = self._tar.region(content.digest) if self._tar else None
+        return region is not None and region.size == content.size
+
+    async def mount(self, blob: Descriptor, origin: Site) -> bool:
+        return origin.registry == self.site.registry and await self.has(blob)
+
+    # Writing
+
+    def expect(self, blobs: Iterable[Descriptor]) -> None:
+        """Blobs that will come, in the order in which they shall stand."""
+        self._expected += blobs
+
+    async def push(self, blob: Descriptor, body: Body) -> None:
+        """Several come in at once, each to its own place. A blob that is here is not asked for again."""
+        async with self._pushing.setdefault(blob.digest, asyncio.Lock()):
+            tar = self._begin()
+            if tar.region(blob.digest):
+                return
+            verifier = Verifier(blob, f"blob {blob.digest} for {self.site}")
+            at = tar.reserve(blob.digest, path_in_layout(blob.digest), blob.size).content
+            gathered = bytearray()
+            async with body(0) as chunks:
+                async for chunk in chunks:
+                    verifier.feed(chunk)
+                    self._meter.bytes_written += len(chunk)
+                    gathered += chunk
+                    if len(gathered) >= BLOCK:
+                        tar.write(gathered, at)
+                        at += len(gathered)
+                        gathered.clear()
+            tar.write(gathered, at)
+            verifier.finish()
+            tar.fill(blob.digest)
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
+        """Kept until `complete`. A sparse index is fine here; an image without a blob is not."""
+        check_manifest(raw, manifest, f"manifest {manifest.digest}")
+        parsed = parse_manifest(raw, manifest.media_type, digest=manifest.digest)
+        await check_blobs(self, parsed)
+        for tag in tags:
+            if tag.startswith("@"):
+                raise UsageError(f"{self.site}:{tag} numbers an image; give the one that is written a name")
+            self._tags[tag] = parsed.descriptor
+        self._begin()
+        self._manifests[manifest.digest] = parsed
+        self._meter.bytes_written += len(raw)
+
+    def _begin(self) -> RegionTar:
+        """The tar, begun when the first thing comes."""
+        if self._tar is None:
+            folder = self._scratch if self._path is None else self._path.parent
+            sweep(folder)
+            self._arriving = self._stack.enter_context(Arriving(folder))
+            self._fd = self._arriving.fd
+            self._tar = RegionTar(self._fd, str(self.site))
+            self._tar.add("oci-layout", "oci-layout", MARK)
+            for blob in self._expected:
+                self._tar.reserve(blob.digest, path_in_layout(blob.digest), blob.size)
+        return self._tar
+
+    async def complete(self) -> None:
+        """Make it the archive, durably, or write it to standard output. Raises StorageError.
+
+        Of what came in only what a name reaches stays. Without any image there is no archive.
+        """
+        try:
+            if self._tar is not None and self._tags:
+                await in_thread(self._finish, self._tar)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave nothing of an archive that is not complete."""
+        self._stack.close()
+        self._tar = None
+
+    def _finish(self, tar: RegionTar) -> None:
+        kept = self._reached()
+        blobs = [blob.digest for manifest in kept for blob in manifest.blobs]
+        tar.close_up(["oci-layout", *blobs])
+        for manifest in kept:
+            tar.add(manifest.descriptor.digest, path_in_layout(manifest.descriptor.digest), manifest.raw)
+        tar.add("index.json", "index.json", self._index())
+        tar.add(CATALOGUE, CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
+        tar.finish()
+        if self._arriving is not None and self._path is not None:
+            self._arriving.land(self._path)
+        else:
+            _pour(self._fd)
+
+    def _reached(self) -> list[Manifest]:
+        """The manifests that the tags reach, by digest."""
+        found: dict[Digest, Manifest] = {}
+        wanted = [root.digest for root in self._tags.values()]
+        while wanted:
+            digest = wanted.pop()
+            if digest in self._manifests and digest not in found:
+                found[digest] = self._manifests[digest]
+                wanted += [child.digest for child in found[digest].manifests]
+        return [found[digest] for digest in sorted(found)]
+
+    def _index(self) -> bytes:
+        return index_of(self._tags)
+
+
+def _pour(fd: int) -> None:
+    """Write a whole file to standard output; in a thread. Raises StorageError."""
+    at = 0
+    with translated("write", "standard output"):
+        while block := os.pread(fd, BLOCK, at):
+            at += len(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(STDOUT, view) :]

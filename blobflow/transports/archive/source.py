@@ -1,0 +1,103 @@
+"""`oci-archive:FILE` and `docker-archive:FILE` as Sources.
+
+An archive is opened when it is first asked for something, once. From then on it is like a layout: images by
+name, manifests in memory or on disk, blobs in the file or in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from blobflow.content import Chunks, Site
+from blobflow.errors import BlobflowError, NotFound, SizeMismatch
+from blobflow.events import HostMeter
+from blobflow.oci import Descriptor
+from blobflow.oci.location import OCI_ARCHIVE, STREAM, path_of, transport_of
+from blobflow.transports.archive.images import DockerImages, Images, OciImages, read_manifest
+from blobflow.transports.archive.importing import Importer
+from blobflow.transports.archive.opened import Opened, open_archive
+from blobflow.transports.store import Store
+
+
+class _Found(msgspec.Struct, frozen=True):
+    opened: Opened
+    images: Images
+
+
+class Archive:
+    """One archive. Implements Source and Lists; made without looking at the disk."""
+
+    def __init__(self, site: Site, store: Store, importer: Importer, meter: HostMeter) -> None:
+        self.site = site
+        self._store = store
+        self._importer = importer
+        self._meter = meter
+        self._opening = asyncio.Lock()
+        self._found: _Found | BlobflowError | None = None
+
+    def close(self) -> None:
+        if isinstance(self._found, _Found):
+            self._found.opened.close()
+
+    async def tags(self) -> list[str]:
+        """One name for each image that has any, in the order of the archive."""
+        return (await self._open()).images.tags()
+
+    async def resolve(self, name: str) -> Descriptor:
+        """What a name, `@n`, a digest or "" (the only image) means here."""
+        return await (await self._open()).images.resolve(name)
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        found = await self._open()
+        raw = read_manifest(found.opened, found.images.blobs, manifest)
+        self._meter.bytes_read += len(raw)
+        return raw
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        found = await self._open()
+        stored = found.images.blobs.get(blob.digest)
+        if stored is None:
+            raise NotFound(f"{self.site} has no blob {blob.digest}")
+        if stored.size != blob.size:
+            what = f"blob {blob.digest} of {self.site}"
+            raise SizeMismatch(what, expected=blob.size, actual=stored.size)
+        stop = blob.size if end is None else end
+        async with aclosing(found.opened.chunks(stored, offset, stop)) as chunks:
+            yield self._counted(chunks)
+
+    async def _counted(self, chunks: Chunks) -> Chunks:
+        async for chunk in chunks:
+            self._meter.bytes_read += len(chunk)
+            yield chunk
+
+    async def _open(self) -> _Found:
+        """The archive is read when this is first called. Raises the same error every time."""
+        async with self._opening:
+            if self._found is None:
+                try:
+                    self._found = await self._look()
+                except BlobflowError as error:
+                    self._found = error
+            if isinstance(self._found, BlobflowError):
+                raise self._found
+            return self._found
+
+    async def _look(self) -> _Found:
+        path = path_of(self.site.registry)
+        oci = transport_of(self.site.registry) == OCI_ARCHIVE
+        opened = await open_archive(
+            None if path == STREAM else Path(path), self._store, self._importer, oci=oci
+        )
+        try:
+            place = str(self.site)
+            images = OciImages(opened, place) if oci else DockerImages(opened, place, self._importer)
+        except BlobflowError:
+            opened.close()
+            raise
+        return _Found(opened, images)
