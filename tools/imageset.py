@@ -225,9 +225,12 @@ def make(path: str | Path, say: Say = lambda _: None) -> Layout:
     return read_layout(path)
 
 
-def synthetic(path: str | Path, seed: int, images: int = 8) -> Layout:
-    """Write the sample set of `seed` at `path`, unless it is complete there, and read it."""
-    sample = _sample_module().sample_set(seed, images=images)
+def synthetic(path: str | Path, seed: int, images: int = 8, layer_size: int = 128 * 1024) -> Layout:
+    """Write the sample set of `seed` at `path`, unless it is complete there, and read it.
+
+    `layer_size` in bytes, as the sample set has it.
+    """
+    sample = _sample_module().sample_set(seed, images=images, layer_size=layer_size)
     stamp = _fingerprint({name: stored.digest for name, stored in sample.images.items()})
     with _claimed(Path(path), stamp) as complete:
         if not complete:

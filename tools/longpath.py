@@ -10,10 +10,11 @@ In a test:
         assert path.cuts == 0
 
 Delay: half of the round trip each way, and a whole one before a connection's first byte, as its handshake
-would take. Pace: so many bytes a second for each connection, or for all of them together, each way. Cut: a connection ends by a TCP reset
-on both sides after a number of bytes, both ways together, that is drawn from an exponential distribution:
-every byte has the same chance to be the last. The draw depends on nothing but the seed and the number of the
-connection. What has passed is counted when the kernel has taken it for the other side.
+would take. Pace: so many bytes a second for each connection, or for all of them together, each way. Cut: a
+connection ends by a TCP reset on both sides after a number of bytes, both ways together, that is drawn from
+an exponential distribution: every byte has the same chance to be the last. The draw depends on nothing but
+the seed and the number of the connection. What has passed is counted when the kernel has taken it for the
+other side.
 
 A registry that answers with absolute Locations keeps its client on the relay as long as it makes them from
 the Host header, as docker-registry 2.8.2 does.
