@@ -9,6 +9,7 @@
       NetworkError             4   retryable: no whole answer came
         ConnectFailed
           UntrustedPeer            not retryable: the same certificate would come again
+          ProxyRefused             not retryable: the forward proxy wants a login, or forbids the host
         TimedOut
         ConnectionLost
       RegistryError            5   an answer came, and it says no
@@ -98,6 +99,12 @@ class ConnectFailed(NetworkError):
 
 class UntrustedPeer(ConnectFailed):
     """TLS with the peer failed: its certificate is not trusted, or it does not speak TLS at all."""
+
+    retryable = False
+
+
+class ProxyRefused(ConnectFailed):
+    """The forward proxy won't let us through: it wants a login, or forbids the host."""
 
     retryable = False
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from blobflow.cli import LOG_FORMAT
 from blobflow.cli.figures import parse_size
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from blobflow.engine.road import CacheMode
     from blobflow.engine.verify import Level
     from blobflow.mirror import Settings
-    from blobflow.transports.registry import Credentials
+    from blobflow.transports.registry import Credentials, HostSettings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -384,11 +385,23 @@ def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Sett
     return msgspec.structs.replace(
         settings,
         concurrency=run.concurrency,
+        hosts=_without_connections(settings.hosts) if _was_given("concurrency") else settings.hosts,
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
         bytes_per_second=run.limit_rate or 0,
     )
+
+
+def _was_given(option: str) -> bool:
+    """Whether the command under way was given an option, and did not take its default."""
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source(option) if context else None
+    return source not in (None, ParameterSource.DEFAULT)
+
+
+def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSettings]:
+    return {host: msgspec.structs.replace(each, connections=None) for host, each in hosts.items()}
 
 
 def policy_of(run: Run) -> Policy:

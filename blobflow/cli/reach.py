@@ -6,6 +6,7 @@ up: those of the flags, of the host's table in the file, and of the folders of d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -61,9 +62,11 @@ def login_file(environ: Mapping[str, str]) -> Path:
 
 
 def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
-    """The places of containers' auth.json."""
-    if environ.get("XDG_RUNTIME_DIR"):
-        yield Path(environ["XDG_RUNTIME_DIR"], "containers", "auth.json")
+    """The places of containers' auth.json; without a session Linux has another for it."""
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "containers", "auth.json")
+    else:
+        yield Path("/run", "containers", str(os.getuid()), "auth.json")
     if config:
         yield config / "containers" / "auth.json"
 

@@ -93,15 +93,20 @@ class Registries:
         self._hosts: dict[str, tuple[Session, Uploads]] = {}
         self._mirrors: dict[str, tuple[str, ...]] = {}
         self._standing = Standing(clock, observer)
+        self._written: set[Site] = set()
 
     def source(self, site: Site) -> Source:
-        """The repository as a Source: asked at its registry's mirrors first, if it has any."""
+        """The repository as a Source: asked at its registry's mirrors first, if it has any.
+
+        What is written in this run is read where it is written: a mirror lags behind.
+        """
         own = self._reader(site)
-        mirrors = self._mirrors_of(site)
+        mirrors = [] if site in self._written else self._mirrors_of(site)
         return Mirrored(mirrors, own, self._standing) if mirrors else own
 
     def sink(self, site: Site) -> Repository:
         """The repository as a Sink."""
+        self._written.add(site)
         return Repository(site, *self._host(site.registry), writes=True)
 
     def room(self, host: str) -> Room:

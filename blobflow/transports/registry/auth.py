@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from yarl import URL
 
-from blobflow.errors import ProtocolViolation, Unauthorized
+from blobflow.errors import ProtocolViolation, RegistryError, Unauthorized
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.origins import follow, name_of
@@ -247,27 +247,43 @@ class Auth:
             self._tokens[key] = done.result()
 
     async def _fetch_token(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
-        """Ask the realm: GET with a scope parameter each, or the OAuth2 form for an identity token."""
+        """Ask the realm: by GET, or for an identity token by OAuth2's form, which not every realm knows."""
         assert self._way is not None
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
         asked = scopes_with(scopes, self._extra.get(key, ""))
-        credentials = await self._credentials(repository_of(scopes))
+        login = await self._credentials(repository_of(scopes))
         now = self._clock()
-        if credentials is not None and credentials.identity_token:
-            form = {
-                "grant_type": "refresh_token",
-                "service": params.get("service", ""),
-                "client_id": "blobflow",
-                "scope": " ".join(asked),
-                "refresh_token": credentials.identity_token,
-            }
-            body = await self._fetch(realm, None, urlencode(form).encode())
-        else:
-            query = [("service", params["service"])] if "service" in params else []
-            query += [("scope", scope) for scope in asked]
-            text = str(realm)
-            text += ("&" if "?" in text else "?") + urlencode(query, quote_via=quote, safe="")
-            login = credentials.basic if credentials and credentials.username else None
-            body = await self._fetch(URL(text, encoded=True), login, None)
+        body = None
+        if login is not None and login.identity_token:
+            form = _form(params.get("service", ""), asked, login.identity_token)
+            try:
+                body = await self._fetch(realm, None, form)
+            except RegistryError as error:
+                if error.status not in (404, 405) or not login.password:
+                    raise
+        if body is None:
+            basic = login.basic if login and login.username else None
+            body = await self._fetch(_query(realm, params.get("service"), asked), basic, None)
         return read_token(body, now, name_of(realm))
+
+
+def _query(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:
+    """The token specification's GET: a parameter for each scope."""
+    pairs = [("service", service)] if service is not None else []
+    pairs += [("scope", scope) for scope in scopes]
+    text = str(realm)
+    text += ("&" if "?" in text else "?") + urlencode(pairs, quote_via=quote, safe="")
+    return URL(text, encoded=True)
+
+
+def _form(service: str, scopes: Sequence[str], refresh_token: str) -> bytes:
+    """The body of OAuth2's POST: one field for all scopes."""
+    fields = {
+        "grant_type": "refresh_token",
+        "service": service,
+        "client_id": "blobflow",
+        "scope": " ".join(scopes),
+        "refresh_token": refresh_token,
+    }
+    return urlencode(fields).encode()

@@ -15,6 +15,7 @@ from blobflow.errors import (
     ConnectFailed,
     ConnectionLost,
     ProtocolViolation,
+    ProxyRefused,
     TimedOut,
     UntrustedPeer,
 )
@@ -41,12 +42,19 @@ def translated(
                 f"{host} does not speak TLS with us ({_ssl_reason(error.os_error)});"
                 " if it speaks plain HTTP, say so with --plain-http"
             )
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectFailed(f"can't reach the proxy {error.host} of {host}: {_reason(error.os_error)}")
         case aiohttp.ClientConnectorDNSError():
             return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}; check the host's name")
         case aiohttp.ClientConnectorError():
             return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}")
         case aiohttp.ClientHttpProxyError():
-            return ConnectFailed(f"can't connect to {host}: the proxy answered {error.status}")
+            if error.status == 407:
+                return ProxyRefused(
+                    f"can't connect to {host}: the proxy wants a login (407); give it in the proxy's URL"
+                )
+            kind = ProxyRefused if error.status < 500 else ConnectFailed
+            return kind(f"can't connect to {host}: the proxy answered {error.status}")
         case TimeoutError():
             return TimedOut(f"{host} sent nothing for too long ({asked})")
         case aiohttp.InvalidURL():
