@@ -29,9 +29,12 @@ from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
-from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Manifest, Reference
+from blobflow.oci.location import transport_of
 from blobflow.oci.reference import is_loopback
+from blobflow.transports.archive import CompressMode
+from blobflow.transports.local import LocalPlaces
 from blobflow.transports.registry import (
     DIRECT,
     Credentials,
@@ -63,7 +66,8 @@ class Settings(msgspec.Struct, frozen=True):
     config.json, for credentials; `auth_files`: files of that format to look into after it. `ca` and `pairs`:
     certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of docker's certs.d.
     `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and as many written,
-    at most; 0: no limit. `trace`: every HTTP exchange becomes an event.
+    at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how
+    bare layers of docker archives are compressed.
     """
 
     plain_http: frozenset[str] = frozenset()
@@ -82,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True):
     hosts: dict[str, HostSettings] = {}
     bytes_per_second: float = 0
     trace: bool = False
+    compress: CompressMode = "gzip"
 
 
 ANY_HOST = Settings()
@@ -266,17 +271,18 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
         )
 
         def limits(host: str) -> Limits:
+            if transport_of(host):
+                return Limits(blobs=settings.concurrency)
             room = registries.room(host)
             return Limits(blobs=room.blobs, small=room.small)
 
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)
-        cache: Cache = (
-            KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(kept, observer)
-        )
+        cache: Cache = KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(store, kept)
+        local = LocalPlaces(store, meter, compress=settings.compress)
         world = World(
-            source_at=registries.source,
-            sink_at=registries.sink,
+            source_at=lambda site: (local if transport_of(site.registry) else registries).source(site),
+            sink_at=lambda site: (local if transport_of(site.registry) else registries).sink(site),
             cache=cache,
             journal=journal,
             observe=observer,
@@ -288,7 +294,9 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
         )
         try:
             yield world, store
+            await local.complete()
         finally:
+            local.close()
             await registries.close()
 
 
