@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -143,6 +143,15 @@ class Lists(Protocol):
         Names that break the grammar can't be asked for, and are left out. Raises NotFound, and
         ProtocolViolation for lists without end or without sense.
         """
+        ...
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """A Sink that wants to know what will come: an archive, in which everything has its place."""
+
+    def expect(self, blobs: Iterable[Descriptor]) -> None:
+        """These blobs will be pushed, in whatever order, or fail to; this is the order of their places."""
         ...
 
 

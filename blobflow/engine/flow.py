@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import Allowance, NullJournal
+from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
+from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
 from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
 from blobflow.engine.report import ImageRecord, Report
@@ -21,7 +21,7 @@ from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import Level, Verification, moved_tags
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
-from blobflow.oci import Reference
+from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight in one phase, over all hosts; the sessions bound them a host as well.
 LANE = 32
@@ -119,6 +119,7 @@ class Run:
                 if record.status == "done":
                     self._remember(world, (goal,))
 
+        _announce(planned.plan, world)
         self._observe(PhaseStarted("transfer", len(self._pairs)))
         self._transfer = Transfer(planned.plan, planned.graph, world, self._policy.keep_going, ended)
         await self._transfer.run()
@@ -231,4 +232,18 @@ class Run:
 
     def _remember(self, world: World, goals: Iterable[Goal]) -> None:
         for goal in goals:
-            world.journal.record_put(site_of(goal.pair.target), goal.root.digest, EVERYTHING)
+            if (
+                not goal.pair.target.transport
+            ):  # files are at hand, and anyone may change them: they are asked
+                world.journal.record_put(site_of(goal.pair.target), goal.root.digest, EVERYTHING)
+
+
+def _announce(plan: Plan, world: World) -> None:
+    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
+    coming: dict[Site, list[Descriptor]] = {}
+    for step in plan.steps:
+        if isinstance(step, Copy):
+            coming.setdefault(step.target, []).append(step.blob)
+    for site, blobs in coming.items():
+        if isinstance(sink := world.sink_at(site), Expects):
+            sink.expect(blobs)
