@@ -16,12 +16,13 @@ from aiohttp import ClientPayloadError, web
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Warned
 from blobflow.server.listing import list_repositories, list_tags
+from blobflow.server.logins import Logins
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import Place, locate
 from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.refusal import Refusal
-from blobflow.server.state import Registry, Sparse
+from blobflow.server.state import Registry, Rules, Sparse
 from blobflow.server.wire import PlainWire, Wire
 from blobflow.transports.store import Store
 
@@ -43,6 +44,9 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
         "upload": {"GET": upload_status, "PATCH": append, "PUT": complete, "DELETE": cancel_upload},
     }
 )
+
+# What changes nothing, and so is all that a read-only registry does.
+READS = ("GET", "HEAD")
 
 REGISTRY = web.AppKey("registry", Registry)
 
@@ -66,16 +70,22 @@ def make_app(
     store: Store,
     *,
     sparse: Sparse = "accept",
+    read_only: bool = False,
+    max_blob_size: int | None = None,
+    logins: Logins | None = None,
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
 ) -> web.Application:
     """The registry over `store` as an application; the store stays its caller's, to close after it, and the
     store's observer is told of requests that failed because the store did.
 
-    `sparse`: whether an index whose manifests are not all here is accepted or refused. `observe` is called
-    once a request, on the loop's thread, and must return at once. `wire` moves the bodies.
+    `sparse`: whether an index whose manifests are not all here is accepted or refused. `read_only`: what
+    would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
+    413. `logins`: who may come in (None: anybody); closed with the application. `observe` is called once a
+    request, on the loop's thread, and must return at once. `wire` moves the bodies.
     """
-    registry = Registry(store, sparse=sparse, wire=wire or PlainWire())
+    rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size)
+    registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return await _answer(registry, request)
@@ -97,7 +107,10 @@ def make_app(
 
 async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
     yield
-    app[REGISTRY].sessions.close()
+    registry = app[REGISTRY]
+    registry.sessions.close()
+    if registry.logins is not None:
+        registry.logins.close()
 
 
 async def _answer(registry: Registry, request: web.Request) -> web.StreamResponse:
@@ -108,9 +121,9 @@ async def _answer(registry: Registry, request: web.Request) -> web.StreamRespons
         return _refused(refusal)
     except StorageError as error:
         return _refused(_store_failed(registry, request, error))
-    except (ConnectionError, ClientPayloadError, web.RequestPayloadError):
-        # The client is gone in the middle of a body, or its bytes make no sense: nothing can be said to it,
-        # least of all where a part of an answer is on its way already.
+    except (ConnectionError, TimeoutError, ClientPayloadError, web.RequestPayloadError):
+        # The client is gone in the middle of a body, or takes no more of it (ETIMEDOUT), or its bytes make no
+        # sense: nothing can be said to it, least of all where a part of an answer is on its way already.
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=400)
@@ -133,6 +146,10 @@ async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
 
 
 async def _dispatch(registry: Registry, request: web.Request) -> web.StreamResponse:
+    if registry.logins is not None:
+        await registry.logins.check(request.headers.get("Authorization"))
+    if registry.rules.read_only and request.method not in READS:
+        raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
     place = locate(request.path)
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)

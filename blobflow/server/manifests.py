@@ -93,7 +93,7 @@ async def _body(registry: Registry, request: web.BaseRequest) -> bytes:
 
 def _check_children(registry: Registry, repository: str, manifest: Manifest) -> None:
     """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size."""
-    if manifest.is_index and registry.sparse == "accept":
+    if manifest.is_index and registry.rules.sparse == "accept":
         return
     missing: list[Digest] = []
     for child in manifest.manifests if manifest.is_index else manifest.blobs:

@@ -117,8 +117,10 @@ async def _take(
 ) -> None:
     """Feed the body to the session's partial. What came before a broken connection stays ([end-13])."""
     turn = session.take_over()
+    _check_room(registry, session, request.content_length or 0)
     async for chunk in registry.wire.receive(request):
         _check_turn(session, turn)
+        _check_room(registry, session, len(chunk))
         registry.sessions.touch(session)
         try:
             session.writer(digest).write(chunk)
@@ -126,6 +128,14 @@ async def _take(
             registry.sessions.forget(session.token)
             raise
     _check_turn(session, turn)
+
+
+def _check_room(registry: Registry, session: Session, more: int) -> None:
+    """Refuse a blob that grows beyond what this registry takes; so its session ends, too."""
+    most = registry.rules.max_blob_size
+    if most is not None and session.offset + more > most:
+        registry.sessions.forget(session.token)
+        raise Refusal("SIZE_INVALID", f"this registry takes blobs of up to {most} bytes", status=413)
 
 
 def _check_turn(session: Session, turn: int) -> None:

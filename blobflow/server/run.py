@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from blobflow.errors import InvalidConfig
-from blobflow.server.wire import READ
+from blobflow.server.wire import READ, STALL
 
 # Seconds that requests under way have, after a stop, to end by themselves.
 GRACE = 5.0
+# Bytes of a request's first line and of one of its headers, of which there may be 128: nothing that a client
+# of ours sends comes near it, and what anybody can make us hold stays below about 2 MiB.
+MAX_LINE = 8190
+MAX_HEADER = 16 * 1024
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep out of the log what clients get wrong: the parser's errors quote the request, logins and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_ours)
 
 
 class Server:
     """One application on one address. `async with` starts and stops it.
 
     It refuses to listen beyond loopback unless `allow_remote`: whoever can reach it may read, write and
-    delete everything in it.
+    delete everything in it, unless the application knows better.
+
+    A client that stands still for `stall` seconds is dropped: between requests, within a request's headers
+    (which have so long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more of
+    an answer. Within a body the application's `Wire` watches.
     """
 
     def __init__(
@@ -29,8 +54,13 @@ class Server:
         port: int = 0,
         allow_remote: bool = False,
         grace: float = GRACE,
+        stall: float = STALL,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`port` 0 takes a free one. Raises InvalidConfig for an address beyond loopback."""
+        """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP.
+
+        Raises InvalidConfig for an address beyond loopback.
+        """
         if not allow_remote and not is_loopback(host):
             raise InvalidConfig(
                 f"the registry would listen on {host}, where others can reach and change it; "
@@ -40,6 +70,9 @@ class Server:
         self._host = host
         self._asked_port = port
         self._grace = grace
+        self._stall = stall
+        self._tls = tls
+        self._listening: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -51,30 +84,41 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'https' if self._tls else 'http'}://{self.address}"
 
     async def start(self) -> None:
         """Listen. On return clients can connect. Raises InvalidConfig when the address can't be had."""
         runner = web.AppRunner(
             self._app,
             access_log=None,
+            logger=_log,
             handle_signals=False,
             shutdown_timeout=self._grace,
+            keepalive_timeout=self._stall,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_HEADER,
             # Blobs are bytes: a Content-Encoding on an upload is none of our business.
             auto_decompress=False,
             read_bufsize=READ,
         )
         await runner.setup()
-        site = web.TCPSite(runner, self._host, self._asked_port, backlog=1024)
+        assert runner.server is not None
         try:
-            await site.start()
+            self._listening = await asyncio.get_running_loop().create_server(
+                runner.server, self._host, self._asked_port, backlog=1024, ssl=self._tls
+            )
         except OSError as error:
             await runner.cleanup()
             raise InvalidConfig(
                 f"can't listen on {self._host} port {self._asked_port}: {error.strerror or error}"
             ) from error
         self._runner = runner
-        self.port = int(runner.addresses[0][1])
+        self.port = int(self._listening.sockets[0].getsockname()[1])
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listening in self._listening.sockets:  # connections take it over from here
+                listening.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(self._stall * 1000))
+                )
 
     async def stop(self) -> None:
         """Take no more connections, let requests under way end for the grace time, then cut them.
@@ -82,6 +126,9 @@ class Server:
         Upload sessions are cancelled. May be called twice.
         """
         runner, self._runner = self._runner, None
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
         if runner is not None:
             await runner.cleanup()
 
@@ -96,6 +143,35 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
+    """TLS as the server of `certificate` (PEM, with its chain); its key is in the same file unless named.
+
+    Raises InvalidConfig with a sentence that names the file.
+    """
+    for path in filter(None, (certificate, key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with suppress(NotImplementedError):
+        context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, OSError):
+        raise InvalidConfig(
+            f"{certificate} is no certificate (PEM) with the key of {key or certificate}; the key may not be "
+            "encrypted"
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    """For an encrypted key: nobody is asked, at no terminal."""
+    return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from blobflow.oci import Digest
+from blobflow.server.logins import Logins
 from blobflow.server.refusal import Refusal
 from blobflow.server.wire import Wire
 from blobflow.transports.store import Store, Writer
@@ -136,13 +139,26 @@ class Sessions:
             self.forget(first.token)
 
 
+class Rules(msgspec.Struct, frozen=True):
+    """What a registry lets others do.
+
+    `sparse`: whether an index whose manifests are not all here is accepted. `read_only`: pull is all there
+    is. `max_blob_size` in bytes; None: what the disk takes.
+    """
+
+    sparse: Sparse = "accept"
+    read_only: bool = False
+    max_blob_size: int | None = None
+
+
 class Registry:
-    """The rooms' common ground."""
+    """The rooms' common ground. `logins` None: anybody may come in."""
 
-    __slots__ = ("sessions", "sparse", "store", "wire")
+    __slots__ = ("logins", "rules", "sessions", "store", "wire")
 
-    def __init__(self, store: Store, *, sparse: Sparse, wire: Wire) -> None:
+    def __init__(self, store: Store, *, rules: Rules, wire: Wire, logins: Logins | None = None) -> None:
         self.store = store
-        self.sparse: Sparse = sparse
+        self.rules = rules
         self.wire = wire
+        self.logins = logins
         self.sessions = Sessions(store)

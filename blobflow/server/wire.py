@@ -17,6 +17,9 @@ from blobflow.server.ranges import Span
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ = 1024 * 1024
+# Seconds without a byte after which a peer is taken for gone: longer than a lossy line's worst pause, short
+# enough that those who hold connections open for nothing don't pile up.
+STALL = 60.0
 _SHORTER = "a blob's file became shorter while it was sent"
 
 
@@ -35,12 +38,25 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """As fast as the loop allows: the kernel copies files to plain sockets, where the loop can ask for it."""
+    """As fast as the loop allows: the kernel copies files to plain sockets, where the loop can ask for it.
+
+    A request's body that stands still for `stall` seconds is a client that is gone. Of one that takes no more
+    of an answer the kernel knows: see `Server`.
+    """
+
+    def __init__(self, *, stall: float = STALL) -> None:
+        self._stall = stall
 
     async def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        content = request.content
-        while chunk := await content.readany():
+        while chunk := await self._next(request):
             yield chunk
+
+    async def _next(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(self._stall):
+                return await request.content.readany()
+        except TimeoutError:
+            raise ConnectionAbortedError("the client sent nothing for too long") from None
 
     async def send(
         self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: Span

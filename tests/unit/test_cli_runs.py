@@ -242,7 +242,8 @@ def test_inspect_gives_one_form_at_a_time(place: Place) -> None:
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0"])
 def test_serve_stays_on_loopback_unless_told(listen: str, tmp_path: Path) -> None:
     done = blobflow("serve", "--listen", listen, "--root", str(tmp_path / "r"), code=2)
-    assert "--allow-remote" in done.stderr
+    assert "--htpasswd" in done.stderr
+    assert "--anonymous" in done.stderr
     assert not (tmp_path / "r").exists()
 
 

@@ -47,7 +47,7 @@ ROOMS = {
         ("msgspec", "isal", "zstandard"),
     ),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
-    "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict")),
+    "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
 }
@@ -65,7 +65,7 @@ OUTSIDE = re.compile(
 DOOR = ("cli", "__main__")
 
 VAGUE = re.compile(r"manager|handler|helper|util|utils|service|base|data")
-HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "sqlite3", "xxhash")
+HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "sqlite3", "xxhash", "bcrypt")
 
 
 def modules() -> dict[str, Path]:
