@@ -119,7 +119,7 @@ async def mirror(
     run = run or Run(pairs, policy, observe=observer, meter=meter)
     async with _opened(settings, observer, meter) as (world, store):
         report = await run.go(world)
-        await _tidy(store, settings, observer)
+        await _tidy(store, settings)
         return report
 
 
@@ -300,12 +300,12 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
             await registries.close()
 
 
-async def _tidy(store: Store, settings: Settings, observer: Observer) -> None:
+async def _tidy(store: Store, settings: Settings) -> None:
     """Leave in the store what it may hold; that this failed fails no run."""
     try:
         await gc(store, settings.cache_size)
     except StorageError as error:
-        observer(Warned(f"the store is not tidied up: {error}"))
+        store.tell_failed(error)
 
 
 @contextmanager

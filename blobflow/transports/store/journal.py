@@ -10,7 +10,6 @@ from typing import Any
 
 from blobflow.content import Site, Upload
 from blobflow.errors import StorageError
-from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.transports.store.leases import is_alive
 from blobflow.transports.store.store import Store
@@ -30,15 +29,14 @@ class StoreJournal:
     def __init__(self, store: Store) -> None:
         self._state = store.state
         self._leases = store.leases
-        self._observer = store.observer
-        self._told = False
+        self._failed = store.tell_failed
         self._sending: set[tuple[str, str, Digest]] = set()
 
     def _record(self, sql: str, *values: Any) -> bool:
         try:
             self._state.write(sql, *values)
         except StorageError as error:
-            self._tell(error)
+            self._failed(error)
             return False
         return True
 
@@ -46,16 +44,11 @@ class StoreJournal:
         try:
             return self._state.rows(sql, *values)
         except StorageError as error:
-            self._tell(error)
+            self._failed(error)
             return []
 
     def _first(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         return next(iter(self._recall(sql, *values)), None)
-
-    def _tell(self, error: StorageError) -> None:
-        if not self._told:
-            self._told = True
-            self._observer(Warned(f"this run is not remembered: {error}"))
 
     def put_recorded(self, site: Site, root: Digest, chosen: str) -> bool:
         """Whether an earlier run put this root, with the same choice of platforms, there."""
@@ -102,7 +95,7 @@ class StoreJournal:
         )
 
     def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
-        """The session in which this blob was being uploaded there, if one was left open: this process's now."""
+        """The session in which this blob was being uploaded there, if one was left open: it is ours now."""
         row = self._first(
             'SELECT url, "offset", pid, boot, updated FROM sessions'
             " WHERE origin = ? AND repository = ? AND digest = ?",

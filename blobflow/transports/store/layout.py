@@ -130,11 +130,15 @@ class Layout:
     def _write_format(self) -> None:
         temporary = self.root / f".store.json.{secrets.token_hex(4)}"
         with translated("write", self.format_file):
-            with temporary.open("wb") as file:
-                file.write(json.dumps({"format": FORMAT}).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.format_file)
+            try:
+                with temporary.open("wb") as file:
+                    file.write(json.dumps({"format": FORMAT}).encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(self.format_file)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
             sync_directory(self.root)
 
 

@@ -25,7 +25,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 from blobflow.content import Body, Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError
-from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.layout import translated
 from blobflow.transports.store.store import Store
@@ -73,9 +72,7 @@ class Growing:
     `unfinished`: the last who left did so by an exception: the bytes stay, for whoever tries again.
     """
 
-    def __init__(
-        self, store: Store, parked: Parked, blob: Descriptor, body: Body, *, keep: bool, observer: Observer
-    ) -> None:
+    def __init__(self, store: Store, parked: Parked, blob: Descriptor, body: Body, *, keep: bool) -> None:
         self.blob = blob
         self.keep = keep
         self.unfinished = False
@@ -84,7 +81,6 @@ class Growing:
         self._store = store
         self._parked = parked
         self._source = body
-        self._observer = observer
         self._writer: Writer | None = None
         self._fd = -1
         self._visible = 0
@@ -245,7 +241,7 @@ class Growing:
             try:
                 await writer.commit(self.blob.digest, self.blob.size)
             except StorageError as error:
-                self._observer(Warned(f"blob {self.blob.digest} is not kept in the store: {error}"))
+                self._store.tell_failed(error)
             else:
                 self._store.sweep_partials(self.blob.digest)
             await self._left.wait()
@@ -269,9 +265,8 @@ class Growing:
 class StoreCache:
     """`blobflow.content.Cache` over a store."""
 
-    def __init__(self, store: Store, observer: Observer | None = None) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._observer = observer or store.observer
         self._parked = Parked()
         self._growing: dict[Digest, Growing] = {}
 
@@ -323,7 +318,7 @@ class StoreCache:
         return None
 
     def _start(self, blob: Descriptor, body: Body, keep: bool) -> Growing:
-        growing = Growing(self._store, self._parked, blob, body, keep=keep, observer=self._observer)
+        growing = Growing(self._store, self._parked, blob, body, keep=keep)
         self._growing[blob.digest] = growing
 
         def ended(_: asyncio.Task[None]) -> None:

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from blobflow.content import Body, Cache, Chunks
 from blobflow.errors import StalePartial, StorageError, StoreLeft
-from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.keeping import du
 from blobflow.transports.store.store import Store
@@ -75,15 +74,14 @@ class KeepsAll:
 class MayDoWithout:
     """`blobflow.content.Cache` for a run that needs the targets served, not the store filled.
 
-    The first time that the store fails (it is full, read-only, gone) is told to `observer` once; from then on
-    blobs that it does not hold whole go straight from the source to each target. A blob under way raises
-    StoreLeft, and its next attempt goes that way, too. So a disk that fills up costs each blob at most one
-    more reading a target.
+    Once the store has failed (it is full, read-only, gone), which is told, blobs that it does not hold whole
+    go straight from the source to each target. A blob under way raises StoreLeft, and its next attempt goes
+    that way, too. So a disk that fills up costs each blob at most one more reading a target.
     """
 
-    def __init__(self, cache: Cache, observer: Observer) -> None:
+    def __init__(self, store: Store, cache: Cache) -> None:
+        self._store = store
         self._cache = cache
-        self._observer = observer
         self._failed = False
         self._left: set[Digest] = set()
 
@@ -142,7 +140,6 @@ class MayDoWithout:
     def _leave(self, blob: Descriptor, error: StorageError) -> StoreLeft:
         """Keep the blob, and all that are still to come, out of the store."""
         self._left.add(blob.digest)
-        if not self._failed:
-            self._failed = True
-            self._observer(Warned(f"this run goes on past the store: {error}"))
+        self._failed = True
+        self._store.tell_failed(error)
         return StoreLeft(error.message)

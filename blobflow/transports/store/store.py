@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blobflow.content import Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError
-from blobflow.events import Observer, ignore
+from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.store.layout import (
@@ -57,6 +57,7 @@ class Store:
         self._living: set[Writer] = set()
         self._checked: set[Digest] = set()
         self._touched: set[Digest] = set()
+        self._failure_told = False
 
     @classmethod
     def open(cls, root: Path, *, read_only: bool = False, observer: Observer = ignore) -> Store:
@@ -84,6 +85,13 @@ class Store:
     @property
     def read_only(self) -> bool:
         return self.state.read_only
+
+    def tell_failed(self, error: StorageError) -> None:
+        """Tell the observer that the store failed where its user can do without; only the first time, since
+        one cause has many effects."""
+        if not self._failure_told:
+            self._failure_told = True
+            self.observer(Warned(f"the store fails, so that less is kept and remembered: {error}"))
 
     def close(self) -> None:
         """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
