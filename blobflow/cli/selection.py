@@ -16,11 +16,15 @@ import msgspec
 from blobflow.engine.plan import Pair
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
+from blobflow.oci.location import ARCHIVES, split_location, transport_of
 from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, split_name
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
-    """A registry, or the part of one under a prefix ("" for the whole)."""
+    """A registry, or the part of one under a prefix ("" for the whole); or a layout or archive.
+
+    In a layout or archive an image's name is its path and tag, behind the prefix.
+    """
 
     host: str
     prefix: str = ""
@@ -28,10 +32,15 @@ class Place(msgspec.Struct, frozen=True, order=True):
     def under(self, path: str, tag: str, digest: str = "") -> Reference:
         """The reference of a path here. Raises InvalidReference if it makes no repository name."""
         repository = f"{self.prefix}/{path}" if self.prefix else path
+        if transport_of(self.host):
+            return Reference(
+                self.host, "", f"{repository}:{tag}" if tag else f"{repository}@{digest}", digest
+            )
         return Reference(self.host, check_repository(repository), tag=tag, digest=digest)
 
     def __str__(self) -> str:
-        return f"{self.host}/{self.prefix}" if self.prefix else self.host
+        between = ":" if transport_of(self.host) else "/"
+        return f"{self.host}{between}{self.prefix}" if self.prefix else self.host
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -49,7 +58,15 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def parse_place(text: str) -> Place:
-    """Read `HOST[/prefix]`; the first component is always the host. Raises InvalidReference."""
+    """Read `HOST[/prefix]`, the first component always the host, or `TRANSPORT:PATH[:prefix]`.
+
+    Raises InvalidReference.
+    """
+    if located := split_location(text.strip()):
+        host, prefix, digest = located
+        if digest:
+            raise InvalidReference(f"{text[:300]!r} names one image by its digest; leave that out")
+        return Place(host, prefix)
     host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
     return Place(check_host(host), check_repository(prefix, text) if slash else "")
 
@@ -106,12 +123,34 @@ def _pair(image: Wanted, target: Place) -> Pair:
     try:
         source = image.source.under(image.path, image.tag, image.digest)
         # Put under its digest alone, a manifest has no other name than that digest.
-        goal = target.under(image.target or image.path, image.tag, "" if image.tag else image.digest)
+        goal = target.under(_path_at(target, image), image.tag, "" if image.tag else image.digest)
     except InvalidReference as error:
         raise InvalidReference(f"{image.where}: {error}") from None
     if source == goal:
         raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
     return Pair(source, goal)
+
+
+def _path_at(target: Place, image: Wanted) -> str:
+    """The path at a target. In an archive it begins with a host: the source's, if no other is given."""
+    path = image.target or image.path
+    own = target.prefix or image.target or transport_of(image.source.host)
+    if own or transport_of(target.host) not in ARCHIVES:
+        return path
+    return str(image.source.under(path, "latest")).removesuffix(":latest")
+
+
+def _default_name(origin: Reference, goal: Reference) -> str:
+    """What a copy is called at a target that was given no name: as its source, fully so in an archive."""
+    if origin.transport:
+        tag = origin.tag if not origin.tag.startswith("@") else ""
+        if goal.transport:
+            return tag or "latest"
+        return tag.rpartition(":")[2] if ":" in tag else "latest"
+    if goal.transport not in ARCHIVES:
+        return origin.tag or "latest"
+    name = f"{origin.host}/{origin.repository}"
+    return f"{name}:{origin.tag}" if origin.tag else f"{name}@{origin.digest}"
 
 
 def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
@@ -126,9 +165,9 @@ def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
         goal = parse_reference(text)
         if goal.digest and goal.digest != origin.digest:
             raise UsageError(f"{text[:300]!r} has a digest; content decides the digest, give a tag instead")
-        named = split_name(text.removeprefix("docker://"))[2]
+        named = goal.tag if goal.transport else split_name(text.removeprefix("docker://"))[2]
         if not named and not goal.digest:
-            goal = msgspec.structs.replace(goal, tag=origin.tag or "latest")
+            goal = msgspec.structs.replace(goal, tag=_default_name(origin, goal))
         pair = Pair(origin, goal)
         if (origin.host, origin.repository, origin.name) == (goal.host, goal.repository, goal.name):
             raise UsageError(f"{origin} is both source and target")
