@@ -48,16 +48,16 @@ class Authority:
             "-out",
             self.pem,
         )
-        _openssl("req", *_EC, *own, "-addext", "keyUsage=critical,keyCertSign")
+        openssl("req", *_EC, *own, "-addext", "keyUsage=critical,keyCertSign")
 
     def issue(self, name: str, places: str = "") -> KeyFiles:
         """A certificate for `places`, as `IP:127.0.0.1,DNS:registry.test`; for a client without any."""
         files = KeyFiles(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         request, said = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         said.write_text(f"subjectAltName={places}\n" if places else "extendedKeyUsage=clientAuth\n")
-        _openssl("req", *_EC, "-subj", f"/CN={name}", "-keyout", files.key, "-out", request)
+        openssl("req", *_EC, "-subj", f"/CN={name}", "-keyout", files.key, "-out", request)
         signed = ("-CA", self.pem, "-CAkey", self._key, "-CAcreateserial", "-days", "30", "-extfile", said)
-        _openssl("x509", "-req", "-in", request, *signed, "-out", files.cert)
+        openssl("x509", "-req", "-in", request, *signed, "-out", files.cert)
         return files
 
 
@@ -65,11 +65,11 @@ def self_signed(folder: Path, name: str) -> KeyFiles:
     """An RSA key with a certificate of its own: what signs tokens."""
     files = KeyFiles(folder / f"{name}.pem", folder / f"{name}.key")
     own = ("-x509", "-subj", f"/CN={name}", "-days", "30", "-keyout", files.key, "-out", files.cert)
-    _openssl("req", *_RSA, *own)
+    openssl("req", *_RSA, *own)
     return files
 
 
-def _openssl(*arguments: str | Path) -> None:
+def openssl(*arguments: str | Path) -> None:
     subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=RUN_SECONDS)
 
 

@@ -121,7 +121,9 @@ class World:
         )
 
     def source(self, host: str, repository: str = "app") -> Repository:
-        return self.registries.source(Site(host, repository))
+        source = self.registries.source(Site(host, repository))
+        assert isinstance(source, Repository)  # no mirrors
+        return source
 
     def sink(self, host: str, repository: str = "app") -> Repository:
         return self.registries.sink(Site(host, repository))

@@ -1,0 +1,149 @@
+"""TLS from files: which apply to a host, one context a choice, one sentence for a file that can't be used."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from blobflow.errors import InvalidConfig
+from blobflow.mirror import Settings, access_to, logins_of
+from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Trust
+from blobflow.transports.registry.trust import context_of, trust_in
+from tests.e2e.locked import Authority, KeyFiles, openssl
+
+HOST = "r.example:5000"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority") / "ca")
+
+
+@pytest.fixture(scope="module")
+def client(authority: Authority) -> KeyFiles:
+    return authority.issue("client")
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_folders_in_the_shape_of_certs_d_add_up(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    touch(mine / HOST / "ca.crt", mine / HOST / "readme.txt", mine / "r.example" / "other.crt")
+    touch(
+        theirs / HOST / "b.crt", theirs / HOST / "a.crt", theirs / HOST / "me.cert", theirs / HOST / "me.key"
+    )
+    found = trust_in((mine, tmp_path / "absent", theirs), HOST)
+    assert found.ca == (mine / HOST / "ca.crt", theirs / HOST / "a.crt", theirs / HOST / "b.crt")
+    assert found.pairs == (KeyPair(theirs / HOST / "me.cert", theirs / HOST / "me.key"),)
+    assert not trust_in((mine,), "x.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("me.cert", r"me\.cert is a client .* without me\.key"), ("me.key", "without me.cert")],
+)
+def test_a_certificate_or_key_alone_is_told(tmp_path: Path, name: str, words: str) -> None:
+    touch(tmp_path / HOST / name)
+    with pytest.raises(InvalidConfig, match=words):
+        trust_in((tmp_path,), HOST)
+
+
+def test_a_choice_has_one_context(authority: Authority, client: KeyFiles) -> None:
+    chosen = Trust(ca=(authority.pem,), pairs=(KeyPair(*client),))
+    context = context_of(chosen)
+    assert isinstance(context, ssl.SSLContext)
+    assert context_of(Trust(ca=(authority.pem,), pairs=(KeyPair(*client),))) is context
+    assert context_of(Trust(ca=(authority.pem,))) is not context
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    # The system's trust stays.
+    assert len(context.get_ca_certs()) == len(ssl.create_default_context().get_ca_certs()) + 1
+
+
+def test_verification_off_is_a_choice_of_its_own(authority: Authority, client: KeyFiles) -> None:
+    assert context_of(Trust()) is True
+    assert context_of(Trust(verify=False, ca=(authority.pem,))) is False
+    context = context_of(Trust(verify=False, pairs=(KeyPair(*client),)))
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_NONE
+
+
+def test_a_file_that_can_t_be_used_is_one_sentence(
+    tmp_path: Path, authority: Authority, client: KeyFiles
+) -> None:
+    empty, absent = tmp_path / "empty.pem", tmp_path / "absent.pem"
+    empty.touch()
+    locked = tmp_path / "locked.key"
+    openssl("pkey", "-in", client.key, "-aes256", "-passout", "pass:secret", "-out", locked)
+    other = authority.issue("other").key
+    table = (
+        (Trust(ca=(absent,)), "can't read the CA certificate .*absent.pem: No such file"),
+        (Trust(ca=(empty,)), "empty.pem has no CA certificate in PEM form"),
+        (Trust(ca=(client.key,)), "client.key has no CA certificate in PEM form"),
+        (Trust(pairs=(KeyPair(absent, client.key),)), "can't read the client certificate .*absent.pem"),
+        (Trust(pairs=(KeyPair(client.cert, absent),)), "can't read the key .*absent.pem"),
+        (Trust(pairs=(KeyPair(client.cert, other),)), "other.key is not the key of .*client.pem"),
+        (
+            Trust(pairs=(KeyPair(client.cert, encrypted(tmp_path)),)),
+            "no client certificate and unencrypted key",
+        ),
+        (Trust(pairs=(KeyPair(empty, client.key),)), "no client certificate and unencrypted key"),
+    )
+    for trust, words in table:
+        with pytest.raises(InvalidConfig, match=words):
+            context_of(trust)
+
+
+def reached(host: str, settings: Settings) -> HostAccess:
+    return access_to(host, settings, logins_of(settings))
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "scheme", "may_be_plain"),
+    [
+        ("r.example", Settings(), "https", False),
+        ("r.example", Settings(plain_http=frozenset({"r.example"})), "http", False),
+        ("r.example", Settings(tls_verify=False), "https", True),
+        ("r.example", Settings(hosts={"r.example": HostSettings(http=True)}), "http", False),
+        ("r.example", Settings(hosts={"r.example": HostSettings(verify=False)}), "https", True),
+        ("r.example", Settings(hosts={"x.example": HostSettings(http=True)}), "https", False),
+        ("127.0.0.1:5000", Settings(), "http", False),
+        ("127.0.0.1:5000", Settings(https=frozenset({"127.0.0.1:5000"})), "https", False),
+        ("127.0.0.1:5000", Settings(hosts={"127.0.0.1:5000": HostSettings(http=False)}), "https", False),
+        ("127.0.0.1:5000", Settings(hosts={"127.0.0.1:5000": HostSettings(verify=False)}), "https", True),
+        ("127.0.0.1:5000", Settings(tls_verify=False), "https", True),
+    ],
+)
+def test_how_a_host_is_spoken_to(host: str, settings: Settings, scheme: str, may_be_plain: bool) -> None:
+    access = reached(host, settings)
+    assert (access.scheme, access.scheme == "https" and access.tls_optional) == (scheme, may_be_plain)
+
+
+def test_a_loopback_host_speaks_tls_when_certificates_are_its_own_and_may_when_they_are_for_all(
+    authority: Authority, tmp_path: Path
+) -> None:
+    host, ca = "127.0.0.1:5000", (authority.pem,)
+    own = reached(host, Settings(hosts={host: HostSettings(trust=Trust(ca=ca))}))
+    assert (own.scheme, own.tls_optional) == ("https", False)
+    everywhere = reached(host, Settings(ca=ca))
+    assert (everywhere.scheme, everywhere.tls_optional) == ("https", True)
+    (tmp_path / host).mkdir()
+    (tmp_path / host / "ca.crt").write_bytes(authority.pem.read_bytes())
+    folder = reached(host, Settings(certs=(tmp_path,)))
+    assert (folder.scheme, folder.tls_optional) == ("https", False)
+    assert reached("r.example", Settings(ca=ca)).tls_optional is False
+
+
+def test_what_is_said_of_a_host_counts_before_what_is_said_of_all() -> None:
+    own = HostSettings(connections=3, requests_per_second=2, bytes_per_second=5, mirrors=("m.example",))
+    settings = Settings(concurrency=9, hosts={HOST: own})
+    access = reached(HOST, settings)
+    assert (access.connections, access.requests_per_second, access.bytes_per_second) == (3, 2, 5)
+    assert access.mirrors == ("m.example",)
+    assert reached("other.example", settings).connections == 9
