@@ -78,11 +78,12 @@ async def _rest(chunks: Chunks) -> Chunks:
             yield chunk
 
 
-def counted(body: Body, count: Count) -> Body:
-    """The same body; `count` is told the bytes of every chunk as it is taken."""
+def counted(body: Body, begin: Count, count: Count) -> Body:
+    """The same body; `begin` is told the offset of every opening, `count` the bytes of every chunk taken."""
 
     @asynccontextmanager
     async def counting(offset: int) -> AsyncIterator[Chunks]:
+        begin(offset)
         async with body(offset) as chunks:
             yield _counted(chunks, count)
 

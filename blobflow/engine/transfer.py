@@ -16,7 +16,7 @@ import msgspec
 
 from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import counted, from_start, source_body
+from blobflow.engine.bodies import Count, counted, from_start, source_body
 from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
@@ -235,12 +235,13 @@ class Transfer:
     async def _push(self, number: int, step: Copy, body: Body) -> bool:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
+        began = [0]
         while True:
             try:
-                await self._push_once(number, step, body)
+                await self._push_once(number, step, body, began.append)
                 return True
             except BlobflowError as error:
-                tries = tries.after(error)
+                tries = tries.after(error, at=began[-1])
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
                 if delay is None:
@@ -254,9 +255,13 @@ class Transfer:
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
                 self._shelf.hold(step.blob, body, self._tasks)
 
-    async def _push_once(self, number: int, step: Copy, body: Body) -> None:
+    async def _push_once(self, number: int, step: Copy, body: Body, began: Count) -> None:
         active = self._world.meter.active
         active[number] = 0
+
+        def begin(offset: int) -> None:
+            active[number] = offset
+            began(offset)
 
         def count(size: int) -> None:
             active[number] += size
@@ -264,9 +269,9 @@ class Transfer:
         sink = self._world.sink_at(step.target)
         if self._shelf.on(step.blob.digest):
             async with self._shelf.share(step.blob, body) as shared:
-                await sink.push(step.blob, counted(shared, count))
+                await sink.push(step.blob, counted(shared, begin, count))
         else:
-            await sink.push(step.blob, counted(from_start(body), count))
+            await sink.push(step.blob, counted(from_start(body), begin, count))
 
     async def _mount_or_put(self, step: Mount | Put) -> bool:
         sink = self._world.sink_at(step.target)

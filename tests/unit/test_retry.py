@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from blobflow.engine.retry import ATTEMPTS, FRUITFUL, LONGEST_DELAY, MOST, Tries, delay_before_retry
+from blobflow.engine.retry import ALIKE, ATTEMPTS, FRUITFUL, LONGEST_DELAY, MOST, Tries, delay_before_retry
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
@@ -35,7 +37,8 @@ def tries_of(error: BlobflowError) -> int:
         (ConnectFailed("x", attempts=4), 1),
         (TimedOut("x"), ATTEMPTS),
         (ConnectionLost("x", received=FRUITFUL - 1), ATTEMPTS),
-        (ConnectionLost("x", received=FRUITFUL), MOST),
+        (ConnectionLost("x", received=FRUITFUL), ALIKE + 1),
+        (ConnectionLost("x", received=FRUITFUL, side="source"), MOST),
         (Throttled("x"), ATTEMPTS),
         (Unavailable("x"), ATTEMPTS),
         (DigestMismatch("x", expected="a", actual="b"), 2),
@@ -54,7 +57,18 @@ def test_a_fruitful_try_forgives_the_fruitless_before_it() -> None:
     for _ in range(ATTEMPTS - 1):
         tries = tries.after(ConnectFailed("x"))
     tries = tries.after(ConnectionLost("x", received=FRUITFUL))
-    assert tries == Tries(made=ATTEMPTS, fruitless=0)
+    assert tries == Tries(made=ATTEMPTS, fruitless=0, moved=FRUITFUL)
+
+
+def test_breaks_at_random_and_a_target_that_goes_on_are_tried_to_the_end() -> None:
+    random, tries = Random(1), Tries()
+    for _ in range(MOST - 1):
+        tries = tries.after(ConnectionLost("x", received=FRUITFUL + int(random.expovariate(1 / 12e6))))
+        assert delay_before_retry(ConnectionLost("x"), tries, lambda: 0.5) is not None
+    tries = Tries()
+    for number in range(MOST - 1):
+        tries = tries.after(ConnectionLost("x", received=FRUITFUL), at=number * FRUITFUL)
+        assert delay_before_retry(ConnectionLost("x"), tries, lambda: 0.5) is not None
 
 
 def test_delays_grow_have_jitter_and_an_end() -> None:
