@@ -90,7 +90,7 @@ def test_a_file_that_can_t_be_used_is_one_sentence(
         (Trust(pairs=(KeyPair(client.cert, absent),)), "can't read the key .*absent.pem"),
         (Trust(pairs=(KeyPair(client.cert, other),)), "other.key is not the key of .*client.pem"),
         (
-            Trust(pairs=(KeyPair(client.cert, encrypted(tmp_path)),)),
+            Trust(pairs=(KeyPair(client.cert, locked),)),
             "no client certificate and unencrypted key",
         ),
         (Trust(pairs=(KeyPair(empty, client.key),)), "no client certificate and unencrypted key"),
