@@ -21,6 +21,7 @@ from blobflow.errors import (
     UnsupportedContent,
 )
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, digest_of, media
+from blobflow.transports.registry.etags import Validators
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
 from tools.faultyregistry import DropHeader, Fault, RefuseMount, SetHeader, Status, Truncate, journalling
 
@@ -372,3 +373,32 @@ async def test_hundreds_of_small_requests_share_few_connections(tmp_path: Path) 
     async with journalling(tmp_path) as registry, world() as w:
         await asyncio.gather(*(w.sink(registry.host).has(BLOB) for _ in range(200)))
         assert registry.journal.peak("HEAD") <= 16
+
+
+@pytest.mark.parametrize(
+    ("etag", "sent"), [('"one"', '"one"'), ('W/"one"', None), ("", None), ('"' + "x" * 300, None)]
+)
+async def test_a_read_that_goes_on_asks_for_the_same_version(etag: str, sent: str | None) -> None:
+    """A strong ETag goes into If-Range; whoever has another version by then sends the whole."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        whole = request.headers.get("Range") is None or request.headers.get("If-Range") == '"one"'
+        headers = {"ETag": etag} if etag else {}
+        if whole:
+            return web.Response(body=CONTENT, headers=headers)
+        told = f"bytes 10-{len(CONTENT) - 1}/{len(CONTENT)}"
+        return web.Response(status=206, body=CONTENT[10:], headers={**headers, "Content-Range": told})
+
+    async with fake(handler) as server, world() as w:
+        source = w.source(server.host)
+        for offset in (0, 10):
+            async with source.open(blob_of(CONTENT), offset) as chunks:
+                assert await collect(chunks) == CONTENT[offset:]
+    assert [each.headers.get("If-Range") for each in server.seen] == [None, sent]
+
+
+def test_of_many_validators_the_oldest_are_forgotten() -> None:
+    etags = Validators()
+    for number in range(1000):
+        etags.note(str(number), f'"{number}"')
+    assert len(etags) == 256 and "999" in etags and "0" not in etags

@@ -7,6 +7,7 @@
     auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
+    etags        versions of blobs, for reads that go on
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
     tickets      upload sessions between requests: parked, journaled, given back
 

@@ -103,15 +103,20 @@ class Repository:
             yield _nothing()
             return
         whole = offset == 0 and stop == blob.size
+        path, etags = f"{self._root}/blobs/{blob.digest}", self._session.etags
+        headers = {} if whole else {"Range": f"bytes={offset}-{stop - 1}"}
+        if offset and path in etags:
+            headers["If-Range"] = etags[path]
         request = Request(
             "GET",
-            URL(f"{self._root}/blobs/{blob.digest}", encoded=True),
+            URL(path, encoded=True),
             f"blob {blob.digest} of {self._site.repository}",
             scopes=self._scopes,
-            headers={} if whole else {"Range": f"bytes={offset}-{stop - 1}"},
+            headers=headers,
             ok=(200,) if whole else (200, 206, 416),
         )
         async with self._session.stream(request) as response:
+            etags.note(path, response.headers.get("ETag", ""))
             skip = offset - self._begins_at(response, blob, offset, stop)
             chunks = self._chunks(response, request.asked, skip + stop - offset)
             yield _part(chunks, skip, stop - offset) if skip or not whole else chunks

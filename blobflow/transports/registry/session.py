@@ -30,6 +30,7 @@ from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.answers import error_of, warning_of
 from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
@@ -132,6 +133,7 @@ class Session:
         self._guard = Guard(self.home, proxies=access.proxies.hosts)
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
         self.allowance: Allowance | None = None
+        self.etags = Validators()
         self._warned: set[str] = set()
         self._client_session: aiohttp.ClientSession | None = None
 
