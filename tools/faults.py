@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import msgspec
@@ -66,6 +69,30 @@ class Slow(Act, frozen=True):
     bytes_per_second: float
 
 
+class Crowded(Act, frozen=True):
+    """Of the requests that the fault strikes, `slots` are let in at once; one more gets the status.
+
+    `turns`: at least so many turns of the event loop, and at most three times as many, stays who was let in,
+    so that requests overlap; seeded.
+    """
+
+    slots: int
+    status: int = 429
+    turns: int = 0
+
+
+class Rationed(Act, frozen=True):
+    """GETs of what the fault strikes are counted as Docker Hub counts those of manifests, and HEADs are free.
+
+    `limit` of them in each window of `window` seconds, of which in the first `left` are left; then 429. Every
+    answer tells what is left.
+    """
+
+    limit: int
+    left: int
+    window: int = 21600
+
+
 class Status(Act, frozen=True):
     """Nothing is done; this is the answer."""
 
@@ -110,6 +137,8 @@ AnyAct = (
     | Stall
     | Corrupt
     | Slow
+    | Crowded
+    | Rationed
     | Status
     | RedirectTo
     | ForgetSession
@@ -179,6 +208,58 @@ class Pacing:
         free_at = max(self._free_at.get(id(act), now), now) + size / act.bytes_per_second
         self._free_at[id(act)] = free_at
         await self._sleep(free_at - now)
+
+
+class Crowds:
+    """Who is let in by the `Crowded` acts."""
+
+    def __init__(self) -> None:
+        self._inside: Counter[int] = Counter()
+        self._random = Random(0)
+
+    @contextmanager
+    def enter(self, act: Crowded) -> Iterator[bool]:
+        """Be inside while in the block, if there is a slot: says whether there was."""
+        free = self._inside[id(act)] < act.slots
+        self._inside[id(act)] += free
+        try:
+            yield free
+        finally:
+            self._inside[id(act)] -= free
+
+    async def stay(self, act: Crowded) -> None:
+        """Take the time that a request takes there."""
+        for _ in range(self._random.randint(act.turns, 3 * act.turns)):
+            await asyncio.sleep(0)
+
+
+class Rations:
+    """What is left of the `Rationed` acts."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` in seconds."""
+        self._clock = clock
+        self._left: dict[int, int] = {}
+        self._until: dict[int, float] = {}
+
+    def take(self, act: Rationed, count: int) -> bool:
+        """Take so many, if they are left."""
+        now = self._clock()
+        if now >= self._until.setdefault(id(act), now + act.window):
+            self._left[id(act)], self._until[id(act)] = act.limit, now + act.window
+        left = self._left.setdefault(id(act), act.left)
+        if count > left:
+            return False
+        self._left[id(act)] = left - count
+        return True
+
+    def headers(self, act: Rationed) -> dict[str, str]:
+        """What is left, as Docker Hub says it."""
+        return {
+            "ratelimit-limit": f"{act.limit};w={act.window}",
+            "ratelimit-remaining": f"{self._left[id(act)]};w={act.window}",
+            "docker-ratelimit-source": "192.0.2.1",
+        }
 
 
 class Faults:

@@ -32,6 +32,8 @@ from tools.exchanges import Exchange, Journal, target
 from tools.faults import (
     AnyAct,
     Corrupt,
+    Crowded,
+    Crowds,
     DropHeader,
     Fault,
     Faults,
@@ -39,6 +41,8 @@ from tools.faults import (
     Hangup,
     LoseAnswer,
     Pacing,
+    Rationed,
+    Rations,
     RedirectTo,
     RefuseMount,
     Reset,
@@ -53,6 +57,7 @@ from tools.faultywire import FaultyWire, Struck, current, send_chunks
 
 __all__ = [
     "Corrupt",
+    "Crowded",
     "DropHeader",
     "Exchange",
     "Fault",
@@ -61,6 +66,7 @@ __all__ = [
     "Journal",
     "JournallingRegistry",
     "LoseAnswer",
+    "Rationed",
     "RedirectTo",
     "RefuseMount",
     "Reset",
@@ -94,11 +100,14 @@ class JournallingRegistry:
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`clock` (seconds) and `sleep` are what `Slow` paces by."""
+        """`clock` (seconds) and `sleep` are what `Slow` paces by; the clock is also that of `Rationed`."""
         self.store = store
         self.journal = Journal(told)
         self.faults = Faults(faults)
-        self._pacing = Pacing(clock or asyncio.get_running_loop().time, sleep)
+        clock = clock or asyncio.get_running_loop().time
+        self._crowds = Crowds()
+        self._rations = Rations(clock)
+        self._pacing = Pacing(clock, sleep)
         self.app = make_app(store, sparse=sparse, wire=FaultyWire())
         self.app.middlewares.append(self._journal)
         self.app.on_response_prepare.append(_falsify_headers)
@@ -129,6 +138,30 @@ class JournallingRegistry:
             self.journal.end(live)
 
     async def _answer(self, struck: Struck, inner: Inner) -> web.StreamResponse:
+        """Answer the request, if every `Crowded` act lets it in."""
+        with contextlib.ExitStack() as stack:
+            for act in struck.acts:
+                if isinstance(act, Crowded):
+                    if not stack.enter_context(self._crowds.enter(act)):
+                        struck.note(act)
+                        struck.live.answer(act.status, {})
+                        return web.Response(status=act.status)
+                    await self._crowds.stay(act)
+            return await self._ration(struck, inner)
+
+    async def _ration(self, struck: Struck, inner: Inner) -> web.StreamResponse:
+        """Answer the request, if every `Rationed` act has something left for it."""
+        acts = [act for act in struck.acts if isinstance(act, Rationed)]
+        if all(self._rations.take(act, struck.request.method == "GET") for act in acts):
+            response = await self._serve(struck, inner)
+        else:
+            struck.live.answer(429, {})
+            response = web.json_response({"errors": [{"code": "TOOMANYREQUESTS"}]}, status=429)
+        for act in acts:
+            response.headers.update(self._rations.headers(act))
+        return response
+
+    async def _serve(self, struck: Struck, inner: Inner) -> web.StreamResponse:
         request = struck.request
         for act in struck.acts:
             answer = self._instead(struck, act)
