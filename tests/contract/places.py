@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from blobflow.content import Sink, Site, Source
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of, media
+from blobflow.oci.location import TRANSPORTS
 from blobflow.transports.local import LocalPlaces
 from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.store import Store
 from tests.e2e.processes import docker_registry
 from tests.memory import MemoryRegistry
 from tools.faultyregistry import journalling
 
-PLACES = ["memory", "embedded", "oci", pytest.param("docker-registry", marks=pytest.mark.e2e)]
+BOTH = ["memory", "embedded", "oci", "oci-archive", pytest.param("docker-registry", marks=pytest.mark.e2e)]
+SOURCES = [*BOTH, "oci-archive.gz", "oci-archive.zst"]
+SINKS = [*BOTH, "docker-archive"]
 
 CONTENT = bytes(range(256)) * 5000  # 1.3 MB: several chunks whatever their size
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": zstandard.compress}
 _numbers = itertools.count(1)
 
 
@@ -48,19 +55,35 @@ class Places:
     def sink(self, name: str = "app") -> Sink:
         return self._sink(self.site(name))
 
+    async def settle(self) -> None:
+        """What was put is there for others to read from now on."""
+
 
 class Folders(Places):
-    """Layouts or archives in a folder: each is a registry of its own, with one repository."""
+    """Layouts or archives in a folder: each is a registry of its own, with one repository.
+
+    `packed` is how archives are compressed before they are read.
+    """
 
     mounts = False
 
-    def __init__(self, transport: str, folder: Path) -> None:
-        self._local = LocalPlaces(Meter())
-        self._host = f"{transport}:{folder}"
-        super().__init__("", self._local.source, self._local.sink)
+    def __init__(self, kind: str, folder: Path, store: Store) -> None:
+        self._transport, _, self._packed = kind.partition(".")
+        self._folder = folder
+        self._store = store
+        self.local = LocalPlaces(store, Meter())
+        super().__init__("", lambda site: self.local.source(site), lambda site: self.local.sink(site))
 
     def site(self, name: str = "app") -> Site:
-        return Site(f"{self._host}/{name}", "")
+        return Site(f"{self._transport}:{self._folder}/{name}", "")
+
+    async def settle(self) -> None:
+        await self.local.complete()
+        self.local.close()
+        self.local = LocalPlaces(self._store, Meter())
+        if self._packed:
+            app = self._folder / "app"
+            app.write_bytes(PACKERS[self._packed](app.read_bytes()))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +101,13 @@ async def open_places(kind: str, folder: Path, docker_host: Callable[[], str]) -
         memory = MemoryRegistry("memory.example")
         yield Places(memory.name, memory.at, memory.at)
         return
-    if kind == "oci":
-        yield Folders(kind, folder)
+    if kind.partition(".")[0] in TRANSPORTS:
+        with closing(Store.open(folder / "store")) as store:
+            folders = Folders(kind, folder, store)
+            try:
+                yield folders
+            finally:
+                folders.local.close()
         return
     if kind == "docker-registry":
         async with over_http(docker_host()) as places:

@@ -12,7 +12,7 @@ from blobflow.content import Site
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, NotFound, Rejected
 from tests.contract.places import (
     CONTENT,
-    PLACES,
+    SINKS,
     Places,
     blob_of,
     docker_host,
@@ -29,7 +29,7 @@ CONFIG = blob_of(b"{}")
 IMAGE, RAW = image_of(CONFIG, BLOB)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=SINKS)
 async def places(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Places]:
     """An empty registry."""
     async with open_places(request.param, tmp_path, lambda: request.getfixturevalue("docker_host")) as made:

@@ -12,7 +12,7 @@ from blobflow.errors import NotFound
 from blobflow.oci import Descriptor
 from tests.contract.places import (
     CONTENT,
-    PLACES,
+    SOURCES,
     Places,
     blob_of,
     docker_host,
@@ -30,7 +30,7 @@ IMAGE, RAW = image_of(CONFIG, BLOB)
 INDEX, RAW_INDEX = index_of(IMAGE)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=SOURCES)
 async def places(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Places]:
     """A registry that holds an index with one image, tagged `1`."""
     async with open_places(request.param, tmp_path, lambda: request.getfixturevalue("docker_host")) as made:
@@ -39,6 +39,7 @@ async def places(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         await sink.push(CONFIG, Bytes(b"{}"))
         await sink.put(IMAGE, RAW)
         await sink.put(INDEX, RAW_INDEX, ["1"])
+        await made.settle()
         yield made
 
 
