@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from blobflow.content import Allowance
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Goal
-    from blobflow.engine.report import Report
+    from blobflow.engine.price import TargetPrice
+    from blobflow.engine.report import Report, TargetRecord
     from blobflow.mirror import Inspection
     from blobflow.oci import Descriptor, Manifest
 
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
 def summary_lines(report: Report) -> list[str]:
     """What a run did, in figures."""
     totals = report.totals
-    counts = Counter[str](image.status for image in report.images)
-    told = ", ".join(
-        f"{counts[status]} {status}" for status in ("done", "present", "failed", "skipped") if counts[status]
-    )
+    told = _statuses_text(Counter[str](image.status for image in report.images))
     moved = len({image.source for image in report.images if image.moved})
     lines = [
         f"{count_text(totals.images, 'image')}: {told}",
@@ -33,9 +32,22 @@ def summary_lines(report: Report) -> list[str]:
         f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
+    if len(report.targets) > 1:
+        lines += table([_target_row(target) for target in report.targets])
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
     return lines
+
+
+def _statuses_text(counts: Mapping[str, int]) -> str:
+    """`2 done, 1 failed`, without what there is none of."""
+    statuses = ("done", "present", "failed", "skipped")
+    return ", ".join(f"{counts[status]} {status}" for status in statuses if counts[status])
+
+
+def _target_row(target: TargetRecord) -> tuple[str, ...]:
+    counts = msgspec.structs.asdict(target)
+    return one_line(target.target), _statuses_text(counts), f"{size_text(target.bytes_written)} written"
 
 
 def failure_lines(report: Report) -> list[str]:
@@ -51,7 +63,6 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
     """A plan and its price; `rows` adds a line an image."""
     price = planned.price
     if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
-    at_most = f" (at most {size_text(price.bytes_to_write + if_refused)})" if if_refused else ""
     figures = [
         ("images", f"{price.images}, of which {price.images_current} current"),
         (
@@ -59,9 +70,14 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
             f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
         ),
         ("to read", size_text(price.bytes_to_read)),
-        ("to write", f"{size_text(price.bytes_to_write)}{at_most}"),
+        ("to write", _at_most_text(price.bytes_to_write, if_refused)),
         ("mounts", str(price.mounts)),
         ("manifests", str(price.manifests)),
+        *(
+            ("target", _target_price_text(host, target))
+            for host, target in price.targets.items()
+            if len(price.targets) > 1
+        ),
         *(("requests", f"{count} to {one_line(host)}") for host, count in price.requests.items()),
         *(
             ("allowance", _allowance_text(host, allowance, planned.reads[host]))
@@ -80,6 +96,16 @@ def _allowance_text(host: str, allowance: Allowance, reads: int) -> str:
     left = f"{count_text(allowance.remaining, 'manifest')} left to be read{whom} of {allowance.rate}"
     enough = "" if reads <= allowance.remaining else ": too few, it would stop, or with --wait wait"
     return f"{one_line(host)} has {left}; a run reads {reads}{enough}"
+
+
+def _at_most_text(size: int, more: int) -> str:
+    return size_text(size) + (f" (at most {size_text(size + more)})" if more else "")
+
+
+def _target_price_text(host: str, target: TargetPrice) -> str:
+    size = _at_most_text(target.bytes_to_write, target.bytes_if_mounts_fail)
+    blobs, manifests = count_text(target.copies, "blob"), count_text(target.manifests, "manifest")
+    return f"{size} to {one_line(host)}: {blobs}, {target.mounts} mounted, {manifests}"
 
 
 def _plan_row(goal: Goal) -> tuple[str, ...]:

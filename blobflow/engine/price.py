@@ -30,7 +30,8 @@ class Price(msgspec.Struct, frozen=True):
 
     `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than
     one image manifest names; `blobs_present`: those that need not be read for any target.
-    `images_current`: pairs with nothing to do. `requests`: by host, for the transfer alone.
+    `images_current`: pairs with nothing to do. `requests`: by host, for the transfer alone. `targets`: by
+    host, also those with nothing to do.
     """
 
     images: int
@@ -57,10 +58,10 @@ def price_of(plan: Plan, graph: Graph) -> Price:
         mentions.update({blob.digest for blob in manifest.blobs})
     read: dict[Digest, Descriptor] = {}
     requests: Counter[str] = Counter()
-    targets: dict[str, Counter[str]] = {}
+    targets = {goal.pair.target.host: Counter[str]() for goal in plan.goals}
     for step in plan.steps:
         host = step.target.registry
-        sums = targets.setdefault(host, Counter())
+        sums = targets[host]
         match step:
             case Copy():
                 if step.blob.digest not in read:

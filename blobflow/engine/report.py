@@ -47,11 +47,27 @@ class Totals(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+class TargetRecord(msgspec.Struct, frozen=True):
+    """One target: its images by status, and what was moved to it; as in `Totals` otherwise."""
+
+    target: str
+    done: int = 0
+    present: int = 0
+    failed: int = 0
+    skipped: int = 0
+    blobs_copied: int = 0
+    blobs_mounted: int = 0
+    manifests_put: int = 0
+    bytes_written: int = 0
+
+
 class Report(msgspec.Struct, frozen=True):
-    """What a run did. `version` changes when a reader of an earlier one would be misled."""
+    """What a run did. `targets` in the order given, one a host. `version` changes when a reader of an earlier
+    one would be misled."""
 
     totals: Totals
     images: tuple[ImageRecord, ...]
+    targets: tuple[TargetRecord, ...] = ()
     version: int = 1
 
     @property

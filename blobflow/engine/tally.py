@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, site_of
 from blobflow.engine.price import blobs_present
-from blobflow.engine.report import ImageRecord, Report, Status, Totals
+from blobflow.engine.report import ImageRecord, Report, Status, TargetRecord, Totals
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
 
@@ -31,7 +32,8 @@ class Tally:
         self._graph: Graph | None = None
         self._roots: Mapping[Reference, Descriptor] = {}
         self._inventory: Inventory | None = None
-        self._copied = self._mounted = self._put = self._present = 0
+        self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._present = 0
 
     @property
     def images(self) -> int:
@@ -60,13 +62,15 @@ class Tally:
     def ended(self, agenda: Agenda, number: int) -> list[tuple[Goal, ImageRecord]]:
         """Take in a step that ended. Returns the images that it settled."""
         if agenda.states[number] is State.DONE:
-            match agenda.step(number):
+            step = agenda.step(number)
+            moved = self._moved[step.target.registry]
+            match step:
                 case Copy():
-                    self._copied += 1
+                    moved["blobs_copied"] += 1
                 case Mount():
-                    self._mounted += 1
+                    moved["blobs_mounted"] += 1
                 case Put(tags=tags):
-                    self._put += max(1, len(tags))
+                    moved["manifests_put"] += max(1, len(tags))
         settled = []
         for goal in self._goals.get(number, ()):
             self._open[goal.pair] -= 1
@@ -89,24 +93,30 @@ class Tally:
         """Settled images of these statuses, with their roots."""
         return {p: self._roots[p.source] for p, record in self._records.items() if record.status in statuses}
 
-    def report(self, *, bytes_read: int, bytes_written: int, requests: int, seconds: float) -> Report:
+    def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
+        """The report as of now. `written`: bytes, by host."""
         images = tuple(
             self._records.get(pair) or self._record(pair, "skipped", "", NOT_BEGUN) for pair in self._pairs
         )
+        statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for pair, image in zip(self._pairs, images, strict=True):
+            statuses[pair.target.host][image.status] += 1
         return Report(
             totals=Totals(
                 images=len(images),
                 failed=sum(image.status == "failed" for image in images),
-                blobs_copied=self._copied,
-                blobs_mounted=self._mounted,
                 blobs_present=self._present,
-                manifests_put=self._put,
                 bytes_read=bytes_read,
-                bytes_written=bytes_written,
+                bytes_written=sum(written.values()),
                 requests=requests,
                 seconds=round(seconds, 3),
+                **sum(self._moved.values(), Counter()),
             ),
             images=images,
+            targets=tuple(
+                TargetRecord(host, bytes_written=written.get(host, 0), **counts, **self._moved[host])
+                for host, counts in statuses.items()
+            ),
         )
 
     def _outcome(self, agenda: Agenda, goal: Goal) -> ImageRecord:

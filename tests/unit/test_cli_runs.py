@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +115,38 @@ def test_a_set_is_mirrored_and_the_second_run_asks_one_question_a_tag_and_side(p
     assert [image["status"] for image in second["images"]] == ["present"] * len(NAMES)
     assert second["totals"]["requests"] == 2 * len(NAMES)
     assert second["totals"]["bytes_written"] == 0
+
+
+def test_each_of_four_targets_has_a_price_and_a_row_in_the_report(place: Place) -> None:
+    size = sum(map(len, SAMPLE.blobs.values()))
+    report_of(place, "sync", *place.set())
+    with ExitStack() as stack:
+        others = [stack.enter_context(serving(place.folder / name)) for name in ("a", "b")]
+        with serving(place.folder / "gone") as gone:
+            targets = [place.target, *others, gone]
+            among = (*place.set(), *(word for host in targets[1:] for word in ("--to", f"{host}/m")))
+            prices = json.loads(blobflow("plan", *among, "--json").stdout)["price"]["targets"]
+            assert prices.keys() == set(targets)
+            assert [prices[host]["copies"] for host in targets] == [0] + [len(SAMPLE.blobs)] * 3
+            assert [prices[host]["bytes_to_write"] > size for host in targets] == [False] + [True] * 3
+            rows = [
+                line for line in blobflow("plan", *among).stdout.splitlines() if line.startswith("target")
+            ]
+            assert sorted(row.partition(" to ")[2].partition(": ")[0] for row in rows) == sorted(targets)
+            assert all(f"{len(SAMPLE.blobs)} blobs, " in row for row in rows if place.target not in row)
+        report = place.folder / "report.json"
+        shown = blobflow("sync", *among, "--report", str(report), code=3)
+    current, first, second, failed = json.loads(report.read_bytes())["targets"]
+    counts = {"done": 0, "present": 0, "failed": 0, "skipped": 0}
+    nothing = {"blobs_copied": 0, "blobs_mounted": 0, "manifests_put": 0, "bytes_written": 0}
+    assert current == {"target": place.target, **counts, "present": len(NAMES), **nothing}
+    assert failed == {"target": gone, **counts, "failed": len(NAMES), **nothing}
+    for row, host in zip((first, second), others, strict=True):
+        assert (row["target"], row["done"], row["blobs_copied"]) == (host, len(NAMES), len(SAMPLE.blobs))
+        assert row["bytes_written"] > size
+    told = [line.split()[:3] for line in shown.stdout.splitlines() if line.split()[0] in targets]
+    words = [["3", "present"], ["3", "done"], ["3", "done"], ["3", "failed"]]
+    assert told == [[host, *said] for host, said in zip(targets, words, strict=True)]
 
 
 def test_progress_goes_to_stderr_and_the_summary_to_stdout(place: Place) -> None:
