@@ -45,7 +45,7 @@ def test_what_another_try_cannot_mend_is_not_tried_again(error: BlobflowError) -
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [
-        (Throttled("t"), 8),
+        (Throttled("t"), 10),
         (Unavailable("u"), 5),
         (ConnectFailed("c"), 4),
         (TimedOut("t"), 3),

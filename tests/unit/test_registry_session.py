@@ -9,6 +9,8 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,43 @@ async def test_an_answer_that_time_does_not_mend_is_asked_for_once(status: int) 
             await w.source(server.host).resolve(BLOB.digest)
     assert len([each for each in server.seen if each.method == "HEAD"]) == 1
     assert w.clock.slept == []
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_an_answer_that_time_may_mend_is_asked_for_again(status: int) -> None:
+    handler = answers(lambda: web.Response(status=status), lambda: web.Response(headers=HERE))
+    async with fake(handler) as server, world() as w:
+        assert await w.sink(server.host).has(BLOB)
+    assert len(server.seen) == 2
+    assert len(w.clock.slept) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_retry_after_that_is_a_date_is_waited_for(status: int) -> None:
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    handler = answers(
+        lambda: web.Response(status=status, headers={"Retry-After": at}), lambda: web.Response(headers=HERE)
+    )
+    async with fake(handler) as server, world() as w:
+        assert await w.sink(server.host).has(BLOB)
+    assert w.clock.slept == [pytest.approx(100, abs=10)]
+
+
+async def test_requests_that_wait_for_a_place_while_the_host_is_held_are_held_too() -> None:
+    """Ten at once at a host that takes four, of which the first is told to wait."""
+    handler = answers(
+        lambda: web.Response(status=429, headers={"Retry-After": "30"}), lambda: web.Response(headers=HERE)
+    )
+    arrived: list[float] = []
+
+    async def timed(request: web.BaseRequest) -> web.StreamResponse:
+        arrived.append(w.clock())
+        return await handler(request)
+
+    async with fake(timed) as server, world(connections=2) as w:
+        assert all(await asyncio.gather(*(w.sink(server.host).has(BLOB) for _ in range(10))))
+    assert len(arrived) == 11
+    assert sum(time >= 1030 for time in arrived) >= 11 - 4
 
 
 async def test_one_429_holds_every_request_of_the_host_for_as_long_as_it_says() -> None:
@@ -296,7 +335,7 @@ async def over_tls(tls: ssl.SSLContext | bool) -> AsyncIterator[tuple[Registries
 
 async def test_a_host_that_need_not_be_trusted_may_speak_no_tls_and_is_found_out_once() -> None:
     async with fake(answers(lambda: web.Response(headers=HERE))) as server, over_tls(False) as (r, meter):
-        source = r.source(Site(server.host, "app"))
+        source = r.sink(Site(server.host, "app"))
         assert await asyncio.gather(*(source.has(BLOB) for _ in range(3))) == [True] * 3
         assert await r.sink(Site(server.host, "b")).has(BLOB)
         assert meter.requests == len(server.seen)  # a handshake that failed is no request
@@ -341,12 +380,12 @@ async def test_a_certificate_is_trusted_by_its_ca_or_not_at_all_or_refused_by_a_
         site = Site(server.host, "app")
         for tls in (trusting, False):
             async with over_tls(tls) as (r, _):
-                assert await r.source(site).has(BLOB)
+                assert await r.sink(site).has(BLOB)
         async with over_tls(True) as (r, _):
             with pytest.raises(
                 UntrustedPeer, match=f"{server.host} shows a certificate .* not trusted"
             ) as raised:
-                await r.source(site).has(BLOB)
+                await r.sink(site).has(BLOB)
     assert raised.value.attempts == 1
 
 
