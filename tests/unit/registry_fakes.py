@@ -14,6 +14,7 @@ from blobflow.content import Body, Chunks, Journal, Site, verified
 from blobflow.events import Event, Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.registry import Credentials, HostAccess, Profile, Registries, Repository
+from blobflow.transports.registry.auth import CredentialsGiver
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -99,7 +100,7 @@ class World:
 
     def __init__(
         self,
-        credentials: Credentials | None = None,
+        credentials: Credentials | CredentialsGiver | None = None,
         profile: Profile | None = None,
         journal: Journal | None = None,
         connections: int = 4,
@@ -131,7 +132,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    credentials: Credentials | None = None,
+    credentials: Credentials | CredentialsGiver | None = None,
     profile: Profile | None = None,
     journal: Journal | None = None,
     connections: int = 4,

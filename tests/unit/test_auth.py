@@ -212,6 +212,51 @@ async def test_no_way_in_is_one_sentence_and_few_requests(
     assert len(server.seen) == requests
 
 
+async def test_each_repository_is_entered_with_its_own_login() -> None:
+    async def login(repository: str) -> Credentials | None:
+        return Credentials(repository, "secret") if repository != "open" else None
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        repository = request.path.split("/")[2]
+        expected = "Basic " + base64.b64encode(f"{repository}:secret".encode()).decode()
+        if request.headers.get("Authorization") == expected:
+            return web.Response(headers={"Content-Length": str(BLOB.size)})
+        return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
+
+    async with fake(handler) as server, world(login) as w:
+        assert await w.source(server.host, "one").has(BLOB)
+        assert await w.source(server.host, "two").has(BLOB)
+        with pytest.raises(Unauthorized, match="there is none"):
+            await w.source(server.host, "open").has(BLOB)
+    assert len(server.seen) == 2 + 1 + 1  # one 401 for all that have a login
+
+
+async def test_a_token_is_asked_for_with_the_login_of_the_repository_that_is_written_to() -> None:
+    async def login(repository: str) -> Credentials | None:
+        return Credentials(repository, "secret")
+
+    async with guarded() as (_, server), world(login) as w:
+        await w.sink(server.host, "team/app").mount(BLOB, Site(server.host, "other"))
+    tokens = [seen for seen in server.seen if seen.target.startswith("/token")]
+    assert "scope=repository%3Aother%3Apull" in tokens[0].target
+    assert {each.headers["Authorization"] for each in tokens} == {Credentials("team/app", "secret").basic}
+
+
+@pytest.mark.parametrize(("password", "gets"), [("secret", 1), ("", 0)])
+async def test_a_token_server_that_knows_no_post_is_asked_by_get_where_there_is_a_password(
+    password: str, gets: int
+) -> None:
+    login = Credentials("joe", password, identity_token="refresh")
+    async with guarded() as (registry, server), world(login) as w:
+        registry.stumbles = [404]
+        if gets:
+            assert await w.source(server.host).has(BLOB)
+        else:
+            with pytest.raises(Unauthorized, match="for a token, which has none there"):
+                await w.source(server.host).has(BLOB)
+    assert [len(server.asked("POST")), len(server.asked("GET"))] == [1, gets]
+
+
 async def test_a_token_server_that_stumbles_is_asked_again() -> None:
     async with guarded() as (registry, server), world() as w:
         registry.stumbles = [500, 503]

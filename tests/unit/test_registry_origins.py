@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
-from blobflow.transports.registry.origins import METADATA, Guard, follow, may_visit, origin_of
+from blobflow.transports.registry.origins import METADATA, Guard, address_of, follow, may_visit, origin_of
 
 HOME = origin_of("r.example", "https")
 AT = URL("https://r.example/v2/app/blobs/uploads/", encoded=True)
@@ -89,6 +89,33 @@ def test_a_public_registry_may_not_send_us_inside_and_a_private_one_may(text: st
     address = ipaddress.ip_address(text)
     assert not may_visit(address, home_is_public=True)
     assert may_visit(address, home_is_public=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.1", "127.0.0.1"),
+        ("0x7f.1", "127.0.0.1"),
+        ("2130706433", "127.0.0.1"),
+        ("0251.0376.0251.0376", "169.254.169.254"),
+        ("localhost.", "127.0.0.1"),
+        ("a.LOCALHOST", "127.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("r.example", ""),
+        ("face.beef", ""),
+        ("1.2.3.4.5", ""),
+        ("abc", ""),
+    ],
+)
+def test_an_address_is_seen_in_every_form_that_resolvers_take(host: str, address: str) -> None:
+    assert str(address_of(host) or "") == address
+
+
+async def test_the_user_s_proxy_may_be_anywhere_and_is_resolved() -> None:
+    guard = Guard(HOME, Names(proxy_corp="10.0.0.9"), proxies=frozenset({"proxy.corp"}))
+    assert [each["host"] for each in await guard.resolve("proxy.corp")] == ["10.0.0.9"]
+    with pytest.raises(ProtocolViolation, match="sent us to"):
+        guard.check(URL("http://proxy.corp:3128/"))
 
 
 class Names(AbstractResolver):

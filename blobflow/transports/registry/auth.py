@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from yarl import URL
 
-from blobflow.errors import ProtocolViolation, RegistryError, Unauthorized
+from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.origins import follow, name_of
@@ -258,14 +258,23 @@ class Auth:
         if login is not None and login.identity_token:
             form = _form(params.get("service", ""), asked, login.identity_token)
             try:
-                body = await self._fetch(realm, None, form)
+                body = await self._ask(realm, None, form)
             except RegistryError as error:
                 if error.status not in (404, 405) or not login.password:
                     raise
         if body is None:
             basic = login.basic if login and login.username else None
-            body = await self._fetch(_query(realm, params.get("service"), asked), basic, None)
+            body = await self._ask(_query(realm, params.get("service"), asked), basic, None)
         return read_token(body, now, name_of(realm))
+
+    async def _ask(self, url: URL, basic: str | None, form: bytes | None) -> bytes:
+        """Ask a token server; that it is not there must not look as if the content were not."""
+        try:
+            return await self._fetch(url, basic, form)
+        except NotFound:
+            raise Unauthorized(
+                f"{self._host} sends us to {name_of(url)} for a token, which has none there", status=404
+            ) from None
 
 
 def _query(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:
