@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
 from blobflow.engine.flow import Run as Flow
 from blobflow.engine.report import Report, encode
-from blobflow.errors import BlobflowError, RunIncomplete
+from blobflow.errors import BlobflowError, RunIncomplete, UsageError
 from blobflow.events import Meter
+from blobflow.oci.location import STREAM, path_of
 
 if TYPE_CHECKING:
     from blobflow.engine.flow import Planned
@@ -54,6 +56,10 @@ def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: boo
     """
     if run.report:
         check_place(run.report, "--report")
+    if _streams(pairs) and sys.stdout.isatty():
+        raise UsageError(
+            "standard output is a terminal, and no place for an archive; redirect it, or name a file"
+        )
     return run_loop(_carried_out(pairs, link, run, list_failures))
 
 
@@ -73,14 +79,19 @@ async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run, list_failure
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = flow.report()
-    _leave(report, link.look, run, list_failures)
+    _leave(report, link.look, run, list_failures, aside=_streams(pairs))
     if ended is not None:
         raise ended
     return Outcome(report, flow.errors)
 
 
-def _leave(report: Report, look: Look, run: Run, list_failures: bool) -> None:
-    """Write the report where it is wanted, and say what it says."""
+def _streams(pairs: Sequence[Pair]) -> bool:
+    """Whether an archive goes to standard output."""
+    return any(pair.target.transport and path_of(pair.target.host) == STREAM for pair in pairs)
+
+
+def _leave(report: Report, look: Look, run: Run, list_failures: bool, *, aside: bool) -> None:
+    """Write the report where it is wanted, and say what it says; `aside`: not on standard output."""
     if run.report:
         write_whole(run.report, encode(report))
     if look.log_format == "json":
@@ -89,7 +100,7 @@ def _leave(report: Report, look: Look, run: Run, list_failures: bool) -> None:
         return
     if not look.quiet:
         try:
-            click.echo("\n".join(summary_lines(report)))
+            click.echo("\n".join(summary_lines(report)), err=aside)
         except BrokenPipeError:  # how the run ended is still to be said, by the exit code
             abandon_stdout()
     for line in failure_lines(report) if list_failures else ():

@@ -33,6 +33,7 @@ from blobflow.events import (
     Traced,
     Warned,
 )
+from blobflow.oci.location import transport_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,10 +87,15 @@ def remark(event: Event, look: Look) -> str | None:
             return None
 
 
+def _place(target: str) -> str:
+    """The registry of a target; a layout or archive as it is."""
+    return target if transport_of(target) else target.partition("/")[0]
+
+
 def progress_line(event: ImageDone, *, name_target: bool = False) -> str:
     """`Progress: 3/8 rancher/pause:3.1 done`; with several target registries, also which one."""
-    name = event.source.partition("/")[2] or event.source
-    where = f" at {event.target.partition('/')[0]}" if name_target else ""
+    name = event.source if transport_of(event.source) else event.source.partition("/")[2] or event.source
+    where = f" at {_place(event.target)}" if name_target else ""
     return one_line(f"Progress: {event.done}/{event.images} {name}{where} {event.status}")
 
 
@@ -208,7 +214,7 @@ class Live:
                 self._progress.update(row, visible=False)
                 continue
             moved = self._meter.active.get(copy.step, 0)
-            to = copy.target.partition("/")[0]
+            to = _place(copy.target)
             self._progress.update(
                 row,
                 visible=True,

@@ -26,10 +26,12 @@ def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Ru
     """Copy one image, with all its platforms, byte for byte.
 
     A reference is [HOST/]REPOSITORY[:TAG][@DIGEST] with docker.io's defaults; `docker://` in front is
-    accepted. A TARGET without a tag takes the source's.
+    accepted. A TARGET without a tag takes the source's. Both may be oci:DIR[:NAME], oci-archive:FILE[:NAME]
+    or docker-archive:FILE[:NAME], and FILE `-`: standard input, standard output.
 
     \b
       blobflow copy alpine:3 127.0.0.1:5000/alpine
+      blobflow copy alpine:3 docker-archive:alpine.tar
     """
     from blobflow.cli.selection import copy_pairs
 
