@@ -65,6 +65,7 @@ class Run(msgspec.Struct, frozen=True):
     keep_going: bool = True
     no_overwrite: bool = False
     trust_root: bool = False
+    foreign_layers: bool = False
     concurrency: int = _CONCURRENCY
     report: Path | None = None
     grace: float = _GRACE
@@ -276,6 +277,11 @@ run_options = _gathered(
         is_flag=True,
         help="Take a target tag with the right digest as whole, without asking for its children.",
     ),
+    click.option(
+        "--foreign-layers",
+        is_flag=True,
+        help="Mirror layers that registries need not hold (`urls`) where the source itself holds them.",
+    ),
     concurrency_option,
     verify_option(
         "Afterwards look at the tags that were put (the default), ask for every blob of every image, or read "
@@ -411,6 +417,7 @@ def policy_of(run: Run) -> Policy:
         keep_going=run.keep_going,
         no_overwrite=run.no_overwrite,
         trust_root=run.trust_root,
+        foreign_layers=run.foreign_layers,
         verify=run.verify,
         wait=run.wait,
     )

@@ -15,7 +15,7 @@ from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
-from blobflow.engine.survey import EVERYTHING, survey_content, survey_tags
+from blobflow.engine.survey import choice, survey_content, survey_tags
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import Level, Verification, moved_tags
@@ -36,6 +36,8 @@ class Policy(msgspec.Struct, frozen=True):
     tag that names another digest is an error. `trust_root`: a target tag that names the right root is taken
     as whole, also where no earlier run of ours put it there. `wait`: where a source lets fewer manifests be
     read than are needed, read those and wait for more; without it such a run is not begun.
+    `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
+    source registry itself holds them; from their `urls` nothing is ever fetched.
     """
 
     keep_going: bool = True
@@ -43,6 +45,7 @@ class Policy(msgspec.Struct, frozen=True):
     trust_root: bool = False
     verify: Level = "roots"
     wait: bool = False
+    foreign_layers: bool = False
 
 
 KEEP_GOING = Policy()
@@ -181,13 +184,15 @@ class Run:
             lane,
             no_overwrite=self._policy.no_overwrite,
             trust_root=self._policy.trust_root,
+            foreign=self._policy.foreign_layers,
         )
         failures.update(tags.failures)
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
         quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
-        read = await read_graph(wanted, world.source_at, lane, quota.permit)
+        foreign = self._policy.foreign_layers
+        read = await read_graph(wanted, world.source_at, lane, quota.permit, foreign=foreign)
         drop(read.failures)
         graph = Graph(read.graph.manifests, resolved.roots, read.graph.origins)
         deep = self._policy.verify != "roots"
@@ -235,7 +240,8 @@ class Run:
             if (
                 not goal.pair.target.transport
             ):  # files are at hand, and anyone may change them: they are asked
-                world.journal.record_put(site_of(goal.pair.target), goal.root.digest, EVERYTHING)
+                chosen = choice(foreign=self._policy.foreign_layers)
+                world.journal.record_put(site_of(goal.pair.target), goal.root.digest, chosen)
 
 
 def _announce(plan: Plan, world: World) -> None:

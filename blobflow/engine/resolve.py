@@ -16,7 +16,7 @@ from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, UnsupportedContent, UsageError
+from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
@@ -71,19 +71,26 @@ class GraphRead(msgspec.Struct, frozen=True):
 
 
 async def read_graph(
-    roots: Mapping[Reference, Descriptor], source_at: SourceAt, lane: Lane, permit: Permit = unlimited
+    roots: Mapping[Reference, Descriptor],
+    source_at: SourceAt,
+    lane: Lane,
+    permit: Permit = unlimited,
+    *,
+    foreign: bool = False,
 ) -> GraphRead:
     """Read the closure of each root by digest.
 
     A manifest that several sources list is read once. A source whose closure can't be read whole is in
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
-    ends it all.
+    ends it all. `foreign`: foreign layers that the source itself holds become blobs like all others.
     """
     reader = _Reader(source_at, lane, permit)
     level = reader.fresh((site_of(reference), root) for reference, root in sorted(roots.items()))
     for _ in range(MAX_NESTING + 1):
         await reader.read(level)
         level = reader.below(level)
+    if foreign:
+        await reader.carry_foreign()
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         if (error := reader.failure((site_of(reference), root))) is not None:
@@ -134,6 +141,35 @@ class _Reader:
         self.origins.setdefault(digest, set()).add(site)
         for blob in self.manifests[digest].blobs:
             self.origins.setdefault(blob.digest, set()).add(site)
+
+    async def carry_foreign(self) -> None:
+        """Let manifests carry those of their foreign layers that a site which has the manifest holds, too."""
+        asked = {
+            (site, layer.digest): (site, layer)
+            for digest, manifest in self.manifests.items()
+            for layer in manifest.foreign
+            for site in self.origins[digest]
+        }
+        await self._lane.each(self._look_for, [asked[key] for key in sorted(asked)])
+        for digest, manifest in self.manifests.items():
+            held = [layer.digest for layer in manifest.foreign if layer.digest in self.origins]
+            self.manifests[digest] = manifest.carrying(held)
+
+    async def _look_for(self, mention: Mention) -> None:
+        """Read a foreign layer's first byte from the site itself. A site that says no does not hold it."""
+        site, layer = mention
+        try:
+            with blame("source"):
+                async with self._source_at(site).open(layer, 0, 1) as chunks:
+                    held = [len(chunk) async for chunk in chunks]
+        except BlobflowError as error:
+            if error.retryable or not isinstance(error, RegistryError):
+                for digest, manifest in self.manifests.items():
+                    if layer in manifest.foreign:
+                        self._errors.setdefault((site, digest), error)
+            return
+        if held:
+            self.origins.setdefault(layer.digest, set()).add(site)
 
     def below(self, level: Iterable[Mention]) -> list[Mention]:
         """The manifests that those of a level list, where they were not met before."""

@@ -19,8 +19,15 @@ from blobflow.engine.plan import Graph, Inventory, Pair, site_of
 from blobflow.errors import BlobflowError, NotFound, Rejected
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 
-# The choice of platforms that a put is recorded under: all of them.
+# The choices that a put is recorded under: all platforms, without and with the foreign layers that its source
+# holds. The second is as good as the first.
 EVERYTHING = "all"
+WITH_FOREIGN = "all, foreign layers too"
+
+
+def choice(*, foreign: bool) -> str:
+    """What a run that carries foreign layers, or does not, records its puts under."""
+    return WITH_FOREIGN if foreign else EVERYTHING
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
@@ -40,11 +47,13 @@ async def survey_tags(
     *,
     no_overwrite: bool = False,
     trust_root: bool = False,
+    foreign: bool = False,
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
-    A pair is current if that is its root and the journal recorded the same choice as put there, or
-    `trust_root`. With `no_overwrite` a tag that names another digest fails its pair.
+    A pair is current if that is its root and the journal recorded the same choice as put there (with its
+    foreign layers, if `foreign`), or `trust_root`. With `no_overwrite` a tag that names another digest fails
+    its pair.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
@@ -60,7 +69,8 @@ async def survey_tags(
             return
         tags[site, pair.target.tag or root] = found
         if found == root:
-            if trust_root or journal.put_recorded(site, root, EVERYTHING):
+            choices = (WITH_FOREIGN,) if foreign else (EVERYTHING, WITH_FOREIGN)
+            if trust_root or any(journal.put_recorded(site, root, chosen) for chosen in choices):
                 current.add(pair)
         elif found is not None and no_overwrite:
             failures[pair] = Rejected(
@@ -160,7 +170,11 @@ class _Survey:
             for blob in manifest.blobs:
                 self._wanted[site, blob.digest] = blob
         elif not manifest.is_index:
-            self.present.setdefault(site, set()).update(blob.digest for blob in manifest.blobs)
+            for blob in manifest.blobs:
+                if blob.digest in manifest.carried:  # the registry took the manifest without looking for it
+                    self._wanted[site, blob.digest] = blob
+                else:
+                    self.present.setdefault(site, set()).add(blob.digest)
 
     def wanted_blobs(self) -> list[tuple[Site, Descriptor]]:
         """Blobs to ask for one by one, in a fixed order."""

@@ -7,6 +7,8 @@ engine leans on: media types, digests, sizes, and bounds on what a registry can 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from blobflow.errors import InvalidDigest, UnsupportedContent
@@ -51,7 +53,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """An image manifest or an image index, with its children in order.
 
     `config` is None for an index; `layers` are the image's layers or the index's manifests. The media type of
-    `descriptor` is the one that the registry or the parent gave, checked against the document.
+    `descriptor` is the one that the registry or the parent gave, checked against the document. `carried`: the
+    digests of foreign layers that are to be moved all the same.
     """
 
     descriptor: Descriptor
@@ -62,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True):
     subject: Descriptor | None = None
     artifact_type: str = ""
     annotations: dict[str, str] = {}
+    carried: frozenset[Digest] = frozenset()
 
     @property
     def is_index(self) -> bool:
@@ -69,14 +73,27 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers that the registry itself must hold; layers with `urls` stay where they are."""
-        own = (
-            layer for layer in self.layers if not (layer.urls or media.is_nondistributable(layer.media_type))
-        )
+        """Config and layers that the registry itself must hold; foreign ones stay where they are, unless they
+        are carried."""
+        own = (layer for layer in self.layers if layer.digest in self.carried or not _is_foreign(layer))
         return (self.config, *own) if self.config is not None else tuple(own)
+
+    @property
+    def foreign(self) -> tuple[Descriptor, ...]:
+        """Layers that registries need not hold: image-spec descriptor.md, `urls`, and layer.md. Nothing is
+        ever fetched from the `urls`."""
+        return tuple(layer for layer in self.layers if _is_foreign(layer))
+
+    def carrying(self, digests: Iterable[Digest]) -> Manifest:
+        """This manifest, with those of its foreign layers among its blobs."""
+        return msgspec.structs.replace(self, carried=self.carried.union(digests))
 
     def __hash__(self) -> int:
         return hash(self.descriptor.digest)
+
+
+def _is_foreign(layer: Descriptor) -> bool:
+    return bool(layer.urls) or media.is_nondistributable(layer.media_type)
 
 
 def children(manifest: Manifest) -> tuple[Descriptor, ...]:
