@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blobflow.engine.road import CacheMode
     from blobflow.engine.verify import Level
     from blobflow.mirror import Settings
+    from blobflow.transports.archive import CompressMode
     from blobflow.transports.registry import Credentials, HostSettings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -67,6 +68,7 @@ class Run(msgspec.Struct, frozen=True):
     trust_root: bool = False
     foreign_layers: bool = False
     concurrency: int = _CONCURRENCY
+    compress: CompressMode = "gzip"
     report: Path | None = None
     grace: float = _GRACE
     verify: Level = "roots"
@@ -313,6 +315,12 @@ run_options = _gathered(
         help="Where a source lets fewer manifests be read than are needed (Docker Hub), read those and wait "
         "for more, for hours if need be.",
     ),
+    click.option(
+        "--compress",
+        type=click.Choice(["gzip", "zstd", "none"]),
+        default="gzip",
+        help="What becomes of the bare layers of docker archives: gzip (the default), zstd, or none.",
+    ),
     click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
     click.option(
         "--grace",
@@ -395,6 +403,7 @@ def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Sett
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
+        compress=run.compress,
         bytes_per_second=run.limit_rate or 0,
     )
 
