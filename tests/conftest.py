@@ -1,4 +1,5 @@
-"""What holds for all tests: where one lies says what it is, and CI skips nothing that is end to end."""
+"""Of all tests: where one lies says what it is, soaks are only run by name (`pytest -m soak`), and
+CI skips nothing that is end to end."""
 
 from __future__ import annotations
 
@@ -12,10 +13,14 @@ E2E = Path(__file__).parent / "e2e"
 IN_CI = os.environ.get("CI") == "true"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+    if "soak" not in config.option.markexpr:
+        soaks = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=soaks)
+        items[:] = [item for item in items if item not in soaks]
 
 
 @pytest.hookimpl(wrapper=True)
