@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -161,7 +161,8 @@ def rm(store: Store, digests: Collection[Digest]) -> list[Held]:
     store.state.check_writable()
     held = {blob.digest: blob for blob in ls(store)}
     wanted = list(dict.fromkeys(digests))
-    with store.state.transaction():
+    gone: list[Held] = []
+    with _removal(store, gone):
         leased = store.leases.living()
         for digest in wanted:
             if digest not in held:
@@ -176,25 +177,39 @@ def rm(store: Store, digests: Collection[Digest]) -> list[Held]:
                     "pushed there just now; delete the tag first"
                 )
         for digest in wanted:
-            _remove(store, digest)
-    return [held[digest] for digest in wanted]
+            store.drop_file(digest)
+            gone.append(held[digest])
+    return gone
 
 
-def _remove(store: Store, digest: Digest) -> None:
-    store.drop(digest)
-    store.state.write("DELETE FROM members WHERE registry = '' AND digest = ?", digest)
+@contextlib.contextmanager
+def _removal(store: Store, gone: list[Held]) -> Iterator[None]:
+    """One transaction, in which blobs' files are removed and added to `gone`; their rows go when it ends.
+
+    On a full disk that may fail, and the files are gone all the same, so that there is room now: then the
+    rows are left to the next gc. Nobody takes a row for a blob.
+    """
+    try:
+        with store.state.transaction():
+            yield
+            rows = [(held.digest,) for held in gone]
+            store.state.write_many("DELETE FROM blobs WHERE digest = ?", rows)
+            store.state.write_many("DELETE FROM members WHERE registry = '' AND digest = ?", rows)
+    except StorageFull:
+        if not gone:
+            raise
 
 
 def _evict(store: Store, victims: Iterable[Held]) -> list[Held]:
     """Remove blobs, but for those that somebody has taken a lease on, or used, since they were chosen."""
     evicted: list[Held] = []
-    with store.state.transaction():
+    with _removal(store, evicted):
         leased = store.leases.living()
         for held in victims:
             row = store.state.row("SELECT used FROM blobs WHERE digest = ?", held.digest)
             if held.digest in leased or (row is not None and row[0] > held.used):
                 continue
-            _remove(store, held.digest)
+            store.drop_file(held.digest)
             evicted.append(held)
     return evicted
 

@@ -305,12 +305,16 @@ class Store:
 
     def drop(self, digest: Digest) -> None:
         """Forget the blob. Who reads it now reads on; nobody opens it any more."""
+        self.drop_file(digest)
+        self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
+
+    def drop_file(self, digest: Digest) -> None:
+        """As `drop`, but leave its row to the caller, or to gc: this alone makes room, and needs none."""
         self.state.check_writable()
         self._checked.discard(digest)
         path = self.layout.blob(digest)
         with translated("remove", path):
             path.unlink(missing_ok=True)
-        self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
 
     def _drop_damaged(self, digest: Digest) -> None:
         """Drop what turned out damaged; where nothing can be written, the IntegrityError alone has to do."""
