@@ -11,6 +11,7 @@ import click
 from blobflow.cli.console import display
 from blobflow.cli.options import Ends, Link, host_options
 from blobflow.cli.running import run as run_loop
+from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host
 
@@ -40,6 +41,8 @@ def verb(host: str, username: str | None, password_stdin: bool, link: Link) -> N
     host = check_host(host)
     file = login_file(os.environ)
     name = username or ask("Username", hidden=False, instead="--username")
+    if ":" in name:
+        raise UsageError(f"{name!r} is no user name: a login can't have a colon in it")
     if password_stdin:
         password = password_from_stdin()
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from blobflow.errors import InvalidConfig
+from blobflow.errors import ConnectionLost, InvalidConfig, UntrustedPeer
 from blobflow.mirror import Settings, access_to, logins_of
 from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Trust
+from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.trust import context_of, trust_in
 from tests.e2e.locked import Authority, KeyFiles, openssl
 
@@ -98,6 +100,20 @@ def test_a_file_that_can_t_be_used_is_one_sentence(
     for trust, words in table:
         with pytest.raises(InvalidConfig, match=words):
             context_of(trust)
+
+
+def test_a_peer_that_wants_a_client_certificate_is_told_apart_from_a_lost_connection() -> None:
+    def ended(reason: str) -> Exception:
+        error = aiohttp.ClientOSError(1, "alert")
+        error.__cause__ = cause = ssl.SSLError(1, "alert")
+        cause.reason = reason
+        return error
+
+    wanted = translated(ended("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "r.example", "a registry")
+    assert isinstance(wanted, UntrustedPeer)
+    assert wanted.message.endswith("give one with --cert and --key")
+    for error in (ended("SSLV3_ALERT_BAD_RECORD_MAC"), aiohttp.ClientOSError(104, "reset")):
+        assert isinstance(translated(error, "r.example", "a registry"), ConnectionLost)
 
 
 def reached(host: str, settings: Settings) -> HostAccess:

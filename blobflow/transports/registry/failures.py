@@ -21,6 +21,17 @@ from blobflow.errors import (
 )
 from blobflow.transports.registry.answers import clean
 
+# What peers answer to a client certificate that is missing, unknown or ended.
+_CLIENT_CERTIFICATE = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+
 
 def translated(
     error: Exception, host: str, asked: str, *, received: int = 0, expected: int | None = None
@@ -36,6 +47,11 @@ def translated(
             return UntrustedPeer(
                 f"{host} shows a certificate that is not trusted"
                 f" ({_ssl_reason(error.certificate_error)}); add its CA, or turn verification off for it"
+            )
+        case aiohttp.ClientOSError() if _alert_of(error) in _CLIENT_CERTIFICATE:
+            return UntrustedPeer(
+                f"{host} wants a client certificate that it trusts ({_alert_of(error)});"
+                " give one with --cert and --key"
             )
         case aiohttp.ClientConnectorSSLError():
             return UntrustedPeer(
@@ -73,6 +89,15 @@ def _reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return clean(error.strerror or str(error) or type(error).__name__, 160)
+
+
+def _alert_of(error: aiohttp.ClientOSError) -> str:
+    """OpenSSL's name for the TLS alert with which the peer ended the connection, "" if it did not.
+
+    With TLS 1.3 it ends it only after the handshake, and so under a request.
+    """
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__
+    return getattr(cause, "reason", None) or ""
 
 
 def _ssl_reason(error: Exception) -> str:
