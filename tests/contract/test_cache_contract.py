@@ -16,7 +16,7 @@ import pytest
 from blobflow.content import Body, Cache, Chunks, verified
 from blobflow.errors import BlobflowError, ConnectionLost, Denied, DigestMismatch, NotFound, SizeMismatch
 from blobflow.oci import Descriptor, digest_of
-from blobflow.transports.store import Store, StoreCache
+from blobflow.transports.store import MayDoWithout, Store, StoreCache
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: longer than what any implementation may find too short to keep
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -25,14 +25,14 @@ CHUNK = 100_000
 Make = Callable[[], Cache]
 
 
-@pytest.fixture(params=["store"])
+@pytest.fixture(params=["store", "a store that may be done without"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
-    assert request.param == "store"
     opened: list[Store] = []
 
     def over_a_store() -> Cache:
         opened.append(Store.open(tmp_path / "store"))
-        return StoreCache(opened[-1])
+        cache = StoreCache(opened[-1])
+        return cache if request.param == "store" else MayDoWithout(opened[-1], cache)
 
     yield over_a_store
     for store in opened:
@@ -224,7 +224,7 @@ async def test_a_later_run_goes_on_where_an_earlier_one_was_cut(make: Make) -> N
     async with cache.share(BLOB, origin.open) as body:
         with pytest.raises(ConnectionLost):
             await read(body)
-    assert isinstance(cache, StoreCache)
+    assert isinstance(cache, StoreCache | MayDoWithout)
     cache._store.close()
     later = make()
     async with later.share(BLOB, origin.open, keep=True) as body:
