@@ -74,7 +74,8 @@ def test_the_registry_s_own_words_and_code_are_told() -> None:
 def test_a_full_registry_and_a_manifest_that_is_too_large_are_said_in_so_many_words() -> None:
     full = answer(507, errors({"code": "UNKNOWN", "message": "no space left"}), method="PUT")
     assert full.message == (
-        "r.example refused manifest app:1: its storage is full (UNKNOWN: no space left); free some space there"
+        "r.example refused manifest app:1: its storage is full (UNKNOWN: no space left); "
+        "free some space there"
     )
     assert not full.retryable
     large = answer(413, method="PUT")

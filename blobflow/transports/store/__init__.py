@@ -52,7 +52,8 @@ State schema (sqlite, WAL, synchronous=NORMAL: a power cut may lose the last tra
         what compressed archives hold, so that they need not be read again; the newest only.
 
 Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs
-are found by their names again. A corrupt state file is moved aside, said so, and started anew.
+are found by their names again. A corrupt state file is moved aside, said so, and started anew. Its
+user_version is the schema's, 1 or (before that was kept) 0; a newer one is refused and left as it is.
 
 Several processes share a store: sqlite's locks order their writes, the partials' locks keep writers apart,
 leases keep each other's content alive.
