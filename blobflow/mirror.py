@@ -193,7 +193,7 @@ def load_plan(content: bytes, name: str) -> tuple[Pair, ...]:
     """
     try:
         saved = msgspec.json.decode(content, type=_SavedPlan)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
     if saved.version != PLAN_VERSION:
         raise InvalidConfig(

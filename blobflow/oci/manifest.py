@@ -116,7 +116,7 @@ def parse_manifest(raw: bytes, media_type: str = "", *, digest: Digest | None = 
         raise UnsupportedContent(f"{what} has {len(raw)} bytes, more than the {MAX_MANIFEST_BYTES} allowed")
     try:
         document = _decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{what} is not a manifest: {error}") from None
     kind = _media_type(document, media_type, what)
     descriptor = Descriptor(media_type=kind, digest=named, size=len(raw))
@@ -152,7 +152,7 @@ def _media_type(document: _Document, said: str, what: str) -> str:
             f"{what} is a Docker schema 1 manifest; re-push the image with a current docker or buildah"
         )
     if inside and outside in media.MANIFESTS and inside != outside:
-        raise UnsupportedContent(f"{what} calls itself {inside!r}, but was served as {outside!r}")
+        raise UnsupportedContent(f"{what} calls itself {inside[:120]!r}, but was served as {outside!r}")
     kind = inside or (outside if outside in media.MANIFESTS else "")
     if not kind:
         if document.manifests is not None and document.config is None:

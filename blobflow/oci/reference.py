@@ -162,8 +162,9 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
                 f"{text[:300]!r}: {transport}: is not a transport of blobflow; {_ELSEWHERE[transport]}"
             )
         if text[colon:].startswith("://"):
+            word = transport[:60]
             raise InvalidReference(
-                f"{text[:300]!r}: {transport}:// is not a transport of blobflow; write HOST/repository:tag"
+                f"{text[:300]!r}: {word}:// is not a transport of blobflow; write HOST/repository:tag"
             )
     host, repository, tag, digest = split_name(body)
     host = host or default_host

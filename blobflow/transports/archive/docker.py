@@ -62,7 +62,7 @@ def parse_catalogue(raw: bytes, name: str) -> list[DockerImage]:
     """Read manifest.json of the archive `name`. Raises UnsupportedContent, also for paths outside."""
     try:
         entries = _catalogue.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{name}: its {CATALOGUE} is not what docker writes: {error}") from None
     return [
         DockerImage(
@@ -92,7 +92,7 @@ def diff_ids(config: bytes, layers: int, what: str) -> list[Digest]:
     """
     try:
         rootfs = _config.decode(config).rootfs
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{what} is not an image's config: {error}") from None
     if rootfs is None:
         raise UnsupportedContent(

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,9 +31,9 @@ _SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound | Rejected], s
     507: (Rejected, "{host} refused {asked}: its storage is full{tail}; free some space there"),
 }
 _PASSING = frozenset({408, 425})  # below 500, but time mends them
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-# C0, DEL, C1, and the marks that reorder or hide text on a terminal.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_GAPS = re.compile("\n+")
 
 
 class _Error(msgspec.Struct):
@@ -57,8 +58,12 @@ class Words(msgspec.Struct, frozen=True):
 
 
 def clean(text: str, limit: int = MAX_WORDS) -> str:
-    """`text` fit for a terminal: one line, no control characters, at most `limit` characters."""
-    flat = _CONTROLS.sub(" ", text[: 4 * limit]).strip()
+    """`text` fit for a terminal: one line, at most `limit` characters, and none that a terminal could obey.
+
+    Control characters, marks that reorder or hide text and halves of characters become a blank.
+    """
+    shown = "".join(char if char.isprintable() else "\n" for char in text[: 4 * limit])
+    flat = _GAPS.sub(" ", shown).strip()
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
@@ -66,7 +71,7 @@ def words_of(body: bytes, content_type: str = "") -> Words:
     """Read an error body, of whatever form."""
     try:
         errors = _decoder.decode(body).errors
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         html = "html" in content_type or body.lstrip()[:1] == b"<"
         return Words(text="" if html else clean(body.decode("utf-8", "replace")))
     if not errors:
@@ -97,6 +102,23 @@ def retry_after(value: str | None, now: float) -> float | None:
 def number_of(value: str | None) -> int | None:
     """A header that is a count of bytes; None where it is none, or none that a size could have."""
     return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None
+
+
+class Told(NamedTuple):
+    """A Content-Range: bytes `first` to `last`, both included, of `total`; None where it does not say."""
+
+    first: int | None
+    last: int | None
+    total: int | None
+
+
+def content_range(value: str | None) -> Told | None:
+    """Read a Content-Range of bytes (RFC 9110, 14.4); None: it is no such."""
+    found = _CONTENT_RANGE.match(value or "")
+    if found is None:
+        return None
+    first, last, total = (int(part) if part and part != "*" else None for part in found.groups())
+    return Told(first, last, total)
 
 
 def warning_of(value: str) -> str:

@@ -135,7 +135,7 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
     """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
     try:
         answer = _answer_decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(
             f"the token server {realm} answered with something that is no token"
         ) from None
@@ -144,7 +144,7 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
         raise ProtocolViolation(f"the token server {realm} answered without a usable token")
     try:
         lifetime = float(answer.expires_in or DEFAULT_LIFETIME)
-    except ValueError:
+    except (ValueError, OverflowError):
         lifetime = DEFAULT_LIFETIME
     if not 0 < lifetime <= MAX_LIFETIME:
         lifetime = DEFAULT_LIFETIME

@@ -80,7 +80,7 @@ def read_docker_config(raw: bytes, name: str) -> DockerConfig:
     """Decode config.json; `name` is what the user knows the file by. Raises InvalidConfig."""
     try:
         return _config_decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{name} is not a docker config.json: {error}") from None
 
 
@@ -175,7 +175,7 @@ async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None
         raise InvalidConfig(f"{program} has no login for {key}: it ended with status {status}")
     try:
         secret = _secret_decoder.decode(out)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         raise InvalidConfig(f"{program} answered for {key} with something that is no login") from None
     if secret.username == "<token>":
         return Credentials(identity_token=secret.secret)

@@ -110,7 +110,7 @@ def follow(home: URL, at: URL, location: str, asked: str) -> URL:
     try:
         url = at.join(URL(location, encoded=True))
         host, port = url.host, url.port
-    except ValueError:
+    except (ValueError, IndexError):  # yarl raises both
         raise ProtocolViolation(
             f"{name_of(home)} answered {asked} with an unusable address {shown!r}"
         ) from None

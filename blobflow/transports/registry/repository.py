@@ -12,7 +12,6 @@ tags           see `tags`                                                       
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -41,13 +40,11 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
-from blobflow.transports.registry.answers import number_of
+from blobflow.transports.registry.answers import content_range, number_of
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
 from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes
-
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z")
 
 
 class Repository:
@@ -244,16 +241,17 @@ class Repository:
             if length is not None and length != blob.size:
                 raise SizeMismatch(what, expected=blob.size, actual=length)
             return 0
-        told = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        if told is not None and told[3] != "*" and int(told[3]) != blob.size:
-            raise SizeMismatch(what, expected=blob.size, actual=int(told[3]))
+        told = content_range(response.headers.get("Content-Range"))
+        if told is not None and told.total is not None and told.total != blob.size:
+            raise SizeMismatch(what, expected=blob.size, actual=told.total)
         if response.status == 416:
             raise ProtocolViolation(
                 f"{self._session.host} does not serve bytes {offset} to {stop} of {what}", status=416
             )
-        if told is None or told[1] is None or int(told[1]) > offset or int(told[2]) + 1 < stop:
+        first, last = (told.first, told.last) if told is not None else (None, None)
+        if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
-        return int(told[1])
+        return first
 
     async def _chunks(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
         """The body as it comes, counted; at least `expected` bytes, or an error."""

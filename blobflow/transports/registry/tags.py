@@ -69,7 +69,7 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
         raise ProtocolViolation(f"{host} answered {asked} with a page of more than {MAX_PAGE_BYTES} bytes")
     try:
         return _decoder.decode(body).tags or []
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(f"{host} answered {asked} with something that is no list of tags") from None
 
 
