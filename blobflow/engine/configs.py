@@ -1,0 +1,46 @@
+"""An image's own word on its platform: its config (image-spec config.md), not what an index says of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from blobflow.content import Source, Verifier
+from blobflow.errors import UnsupportedContent
+from blobflow.oci import Manifest, Platform
+
+# Configs are some kilobytes; those of images with thousands of history entries are some hundred.
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+class _Config(msgspec.Struct):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(name="os.version", default="")
+    os_features: tuple[str, ...] = msgspec.field(name="os.features", default=())
+
+
+async def read_platform(source: Source, manifest: Manifest) -> Platform:
+    """The platform that the config of an image manifest names; empty strings where it names none, as the
+    configs of artifacts do.
+
+    Costs one read of the config. Raises what the source raises, and UnsupportedContent for a config that is
+    too large or that is no JSON object.
+    """
+    config = manifest.config
+    assert config is not None, "an index has no config"
+    if config.size > MAX_CONFIG_BYTES:
+        raise UnsupportedContent(
+            f"config {config.digest} has {config.size} bytes, more than the {MAX_CONFIG_BYTES} that are read"
+        )
+    verifier, parts = Verifier(config), []
+    async with source.open(config) as chunks:
+        async for chunk in chunks:
+            verifier.feed(chunk)
+            parts.append(bytes(chunk))
+    verifier.finish()
+    try:
+        said = msgspec.json.decode(b"".join(parts), type=_Config)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None
+    return Platform(said.architecture, said.os, said.variant, said.os_version, said.os_features)
