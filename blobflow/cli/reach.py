@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.cli.config import read_config
 from blobflow.cli.options import Ends, Link, places_of, xdg_folder
 from blobflow.errors import UsageError
 from blobflow.mirror import Settings
@@ -44,7 +43,7 @@ def reach(link: Link, environ: Mapping[str, str], ends: Ends) -> Settings:
         auth_files=(Path(given),) if given else tuple(_auth_files(environ, config)),
         ca=link.ca,
         pairs=pairs,
-        certs=(*((config / "containers" / "certs.d",) if config else ()), *_SYSTEM_CERTS),
+        certs=tuple(_certs(environ, config)),
         proxies=from_variables(environ),
         hosts=_hosts(link, config, ends),
         trace=link.look.verbose,
@@ -59,6 +58,14 @@ def login_file(environ: Mapping[str, str]) -> Path:
     if docker is None:
         raise UsageError("there is no home to keep logins in; set DOCKER_CONFIG to a folder")
     return docker / "config.json"
+
+
+def _certs(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG."""
+    users = [config] if config else []
+    users += [Path(environ["HOME"], ".config")] if environ.get("HOME") else []
+    yield from dict.fromkeys(folder / "containers" / "certs.d" for folder in users)
+    yield from _SYSTEM_CERTS
 
 
 def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
@@ -80,10 +87,13 @@ def _pairs(link: Link) -> tuple[KeyPair, ...]:
 def _hosts(link: Link, config: Path | None, ends: Ends) -> dict[str, HostSettings]:
     """The hosts of the configuration file, with what the flags say about each."""
     hosts: dict[str, HostSettings] = {}
-    if link.config:
-        hosts = read_config(link.config)
-    elif config and (config / "blobflow" / "config.toml").exists():
-        hosts = read_config(config / "blobflow" / "config.toml")
+    file = link.config
+    if file is None and config and (config / "blobflow" / "config.toml").exists():
+        file = config / "blobflow" / "config.toml"
+    if file is not None:
+        from blobflow.cli.config import read_config  # its TOML is paid for where there is some
+
+        hosts = read_config(file)
     if link.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(each, verify=None) for host, each in hosts.items()}
     for host, login in _logins(link, ends).items():

@@ -213,10 +213,20 @@ def blobflow(
     *arguments: str | Path, home: Path, given: str = "", variables: Mapping[str, str] | None = None
 ) -> Told:
     """Run blobflow as a process of its own, with `given` on its stdin and some more `variables`."""
+    return _told([*BLOBFLOW, *map(str, arguments)], home, given, variables or {})
+
+
+def skopeo(verb: str, *arguments: str | Path, home: Path, given: str = "") -> Told:
+    """Run skopeo; the test's user name and `given`, its password, are for its `login`."""
+    login = ("--username", "joe", "--password-stdin") if verb == "login" else ()
+    return _told(["skopeo", verb, *login, *map(str, arguments)], home, given, {})
+
+
+def _told(command: Sequence[str], home: Path, given: str, variables: Mapping[str, str]) -> Told:
     done = subprocess.run(
-        [*BLOBFLOW, *map(str, arguments)],
+        command,
         input=given,
-        env=environment(home) | dict(variables or {}),
+        env=environment(home) | dict(variables),
         cwd=TOP,
         capture_output=True,
         text=True,

@@ -28,6 +28,7 @@ from tests.e2e.locked import (
     nginx,
     nginx_program,
     self_signed,
+    skopeo,
 )
 from tests.e2e.processes import Registry, docker_registry
 from tests.e2e.tokens import token_server
@@ -137,7 +138,8 @@ def test_htpasswd_over_tls_with_a_private_authority(
     left = blobflow("logout", locked.host, home=home)
     assert left.out == f"logged out of {locked.host}\n"
     assert json.loads(kept.read_text()) == {"auths": {}}
-    outside = blobflow("verify", *everywhere, "--ca", authority.pem, home=home)
+    telling = {"BLOBFLOW_DEBUG": "1"}  # tracebacks
+    outside = blobflow("verify", *everywhere, "--ca", authority.pem, home=home, variables=telling)
     assert (outside.code, outside.out.count(f"blobflow login {locked.host}")) == (3, len(images.images))
     assert_no_secret(home, stranger, wrong, entered, synced, left, outside)
 
@@ -149,6 +151,33 @@ def _config(home: Path, host: str, **keys: object) -> Path:
     lines = [f'[registry."{host}"]', "http = false", *(f"{key} = {json.dumps(keys[key])}" for key in keys)]
     file.write_text("\n".join(lines))
     return file
+
+
+def test_logins_of_other_tools_are_ours_and_ours_are_theirs(
+    locked: Locked, source: Registry, images: imageset.Layout, authority: Authority, home: Path
+) -> None:
+    certs = home / ".config" / "containers" / "certs.d" / locked.host
+    certs.mkdir(parents=True)
+    shutil.copy(authority.pem, certs / "ca.crt")
+    image, *_ = images.images.values()
+    theirs, ours = home / "theirs.json", home / "ours.json"
+    ours.write_text("{}")
+    entered = skopeo("login", locked.host, f"--authfile={theirs}", home=home, given=PASSWORD)
+    assert entered.code == 0, entered.err
+    copied = blobflow(
+        *("copy", f"{source.host}/{image.name}", f"{locked.host}/team/{image.name}"),
+        home=home,
+        variables={"REGISTRY_AUTH_FILE": str(theirs)},
+    )
+    assert copied.code == 0, copied.err
+    log_in = ("login", locked.host, "-u", USER, "--password-stdin")
+    kept = blobflow(*log_in, home=home, given=PASSWORD, variables={"REGISTRY_AUTH_FILE": str(ours)})
+    assert f"kept in {ours}" in kept.out
+    seen = skopeo(
+        "inspect", "--raw", f"--authfile={ours}", f"docker://{locked.host}/team/{image.name}", home=home
+    )
+    assert seen.code == 0, seen.err
+    assert json.loads(ours.read_text()) == json.loads(theirs.read_text())
 
 
 def test_a_folder_of_certificates_and_a_login_in_a_file_are_enough(

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from blobflow.errors import ConnectionLost, InvalidConfig, UntrustedPeer
 from blobflow.mirror import Settings, access_to, logins_of
-from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Trust
+from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Registries, Trust
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.trust import context_of, trust_in
 from tests.e2e.locked import Authority, KeyFiles, openssl
+from tests.unit.registry_fakes import answers, fake
 
 HOST = "r.example:5000"
 
@@ -114,6 +116,30 @@ def test_a_peer_that_wants_a_client_certificate_is_told_apart_from_a_lost_connec
     assert wanted.message.endswith("give one with --cert and --key")
     for error in (ended("SSLV3_ALERT_BAD_RECORD_MAC"), aiohttp.ClientOSError(104, "reset")):
         assert isinstance(translated(error, "r.example", "a registry"), ConnectionLost)
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_where_tls_is_optional_it_is_tried_and_an_untrusted_certificate_is_no_reason_to_go_without(
+    scheme: str, authority: Authority
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*authority.issue("server", "IP:127.0.0.1"))
+    handler = answers(web.Response)
+    async with fake(handler, tls=server if scheme == "https" else None) as registry:
+        trusting = Registries(
+            lambda host: HostAccess(tls=context_of(Trust(ca=(authority.pem,))), tls_optional=True)
+        )
+        assert not await trusting.enter(registry.host)
+        await trusting.close()
+        assert registry.asked() == ["GET /v2/"] * 2  # a knock, and the question
+        wary = Registries(lambda host: HostAccess(tls_optional=True))
+        if scheme == "https":
+            with pytest.raises(UntrustedPeer, match="certificate that is not trusted"):
+                await wary.enter(registry.host)
+            assert len(registry.seen) == 2
+        else:
+            assert not await wary.enter(registry.host)
+        await wary.close()
 
 
 def reached(host: str, settings: Settings) -> HostAccess:
