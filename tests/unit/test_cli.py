@@ -198,6 +198,7 @@ def test_options_become_values() -> None:
             "--report",
             "r.json",
         ),
+        *("--limit-rate", "10MB/s", "--wait"),
         *("--plain-http", "Reg.Local:80", "--plain-http", "[::2]", "--tls-verify=false", "-q", "-v"),
         *("--log-format", "json"),
     )
@@ -209,6 +210,8 @@ def test_options_become_values() -> None:
         trust_root=True,
         concurrency=3,
         report=Path("r.json"),
+        limit_rate=10_000_000,
+        wait=True,
     )
     assert link.plain_http == {"reg.local:80", "[::2]"}
     assert not link.tls_verify
@@ -217,7 +220,8 @@ def test_options_become_values() -> None:
 
 @pytest.mark.parametrize(
     "argv",
-    [("--concurrency", "0"), ("--log-format", "xml"), ("--tls-verify", "perhaps"), ("--report", "/")],
+    [("--concurrency", "0"), ("--log-format", "xml"), ("--tls-verify", "perhaps"), ("--report", "/")]
+    + [("--limit-rate", text) for text in ("0", "0MB/s", "fast", "1MB/h", "-1")],
 )
 def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
     with pytest.raises(click.UsageError):

@@ -356,6 +356,16 @@ async def test_a_manifest_without_its_children_names_them(tmp_path: Path) -> Non
     assert raised.value.missing == (BLOB.digest,)
 
 
+async def test_a_put_that_reads_a_link_while_another_client_writes_it_is_put_again(tmp_path: Path) -> None:
+    """distribution 2.8.2: an empty link is an invalid digest."""
+    torn = Status(400, body='{"errors":[{"code":"DIGEST_INVALID"}]}')
+    fault = Fault("PUT", "/manifests/", nth=1, times=2, act=torn)
+    async with journalling(tmp_path, [fault]) as registry, world() as w:
+        await w.sink(registry.host).put(INDEX, RAW, ["1"])
+        assert [each.status for each in registry.journal] == [400, 400, 201]
+        assert len(w.clock.slept) == 2
+
+
 async def test_a_put_that_is_confirmed_as_something_else_is_a_mismatch(tmp_path: Path) -> None:
     lie = Fault("PUT", "/manifests/", act=SetHeader("Docker-Content-Digest", digest_of(b"x")))
     async with journalling(tmp_path, [lie]) as registry, world() as w:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
@@ -134,8 +134,12 @@ def error_of(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
+    passing: Collection[str] = (),
 ) -> RegistryError:
-    """The error that `status` means when `host` was asked for `asked` ("manifest app:1")."""
+    """The error that `status` means when `host` was asked for `asked` ("manifest app:1").
+
+    `passing`: codes of refusals that time mends, for this request.
+    """
     said = words_of(body, headers.get("Content-Type", ""))
     tail = _tail(said)
     if method == "PUT" and 400 <= status < 500 and said.code in _MISSING_CODES:
@@ -154,7 +158,7 @@ def error_of(
     if status == 429:
         note = f", to be repeated in {wish:.0f} s" if wish else ""
         return Throttled(f"{host} wants fewer requests ({asked}{note}){tail}", retry_after=wish)
-    if status in _PASSING or (status >= 500 and status != 501):
+    if status in _PASSING or said.code in passing or (status >= 500 and status != 501):
         return Unavailable(
             f"{host} failed with {status} on {asked}{tail}",
             retry_after=wish,

@@ -46,6 +46,11 @@ from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
 from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes
 
+# distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
+# one of its children, or uploads one of its blobs, has the child's link read while it is empty, and is told
+# that the digest is invalid, of content that has the right one.
+_TORN = ("DIGEST_INVALID",)
+
 
 class Repository:
     """A `Source` and, with `writes`, a `Sink` over one host's session.
@@ -187,6 +192,7 @@ class Repository:
                 scopes=self._scopes,
                 headers={"Content-Type": manifest.media_type},
                 body=raw,
+                passing=_TORN,
                 ok=(200, 201, 202, 204),
             )
             answer = await self._session.ask(request)

@@ -66,8 +66,8 @@ T = TypeVar("T")
 class Request(msgspec.Struct, frozen=True):
     """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
 
-    `url` is absolute, or a path at the host (`/v2/…`). `limit`: bytes of the answer's body that are read; one
-    more is read where there is more.
+    `url` is absolute, or a path at the host (`/v2/…`). `passing`: error codes that time mends. `limit`: bytes
+    of the answer's body that are read; one more is read where there is more.
     """
 
     method: str
@@ -77,6 +77,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     body: bytes | None = None
     ok: tuple[int, ...] = (200,)
+    passing: tuple[str, ...] = ()
     limit: int = SMALL_ANSWER
 
 
@@ -267,7 +268,9 @@ class Session:
                     size += len(part)
         body = b"".join(parts)[:ERROR_ANSWER]
         host = self._name(response.url)
-        return error_of(host, request.method, request.asked, response.status, response.headers, body)
+        return error_of(
+            host, request.method, request.asked, response.status, response.headers, body, request.passing
+        )
 
     async def _read(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
