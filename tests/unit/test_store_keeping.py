@@ -16,6 +16,7 @@ from blobflow.oci import Digest, digest_of, media
 from blobflow.transports.store import Store, keeping, leases
 from blobflow.transports.store.keeping import PARTIAL_SECONDS, UNTAGGED_SECONDS, du, gc, ls, verify
 from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
+from blobflow.transports.store.writer import now
 
 HERE = "boot-1/pid:[1]"
 LONG_AGO = 1_000_000
@@ -123,7 +124,7 @@ async def test_a_dead_holder_whose_clock_was_ahead_is_known_for_dead_a_lease_lat
     elsewhere = f"{boot().partition('/')[0]}/pid:[1]"
     store.state.write("INSERT INTO leases VALUES ('far', ?, 1, ?, ?)", digest, elsewhere, 9_000_000_000)
     assert (await gc(store, 0)).blobs == 0
-    later = leases.now() + LEASE_SECONDS + 2
+    later = now() + LEASE_SECONDS + 2
     monkeypatch.setattr(leases, "now", lambda: later)
     assert (await gc(store, 0)).blobs == 1
 
@@ -294,7 +295,7 @@ async def test_a_partial_from_the_future_is_left_alone_for_a_day(
     writer.suspend()
     os.utime(writer.path, (9_000_000_000, 9_000_000_000))
     assert (await gc(store)).partials == 0
-    later = keeping.now() + PARTIAL_SECONDS + 2
+    later = now() + PARTIAL_SECONDS + 2
     monkeypatch.setattr(keeping, "now", lambda: later)
     assert (await gc(store)).partials == 1
 
