@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import msgspec
 
-from blobflow.content import Sleep
+# What is drawn to happen in a body happens within so many bytes of its start: small bodies are struck, too.
+SHORT = 16 * 1024
 
 
 class Act(msgspec.Struct, frozen=True, tag_field="act", tag=str.lower):
@@ -101,6 +100,50 @@ class Status(Act, frozen=True):
     body: str = ""
 
 
+class Refuse(Act, frozen=True):
+    """As `Status`, but only for bodies longer than `over` bytes, and with or without a Content-Range."""
+
+    code: int
+    over: int = -1
+    ranged: bool | None = None
+    body: str = ""
+
+
+class Busy(Act, frozen=True):
+    """Nothing is done; the client may come again in so many seconds, said as a number or as a date."""
+
+    seconds: int
+    code: int = 429
+    dated: bool = False
+
+
+class Sometimes(Act, frozen=True):
+    """So many of a hundred of the requests that the fault strikes fail, each in a way drawn from the seed."""
+
+    percent: float
+    seed: int = 0
+
+
+class Bearer(Act, frozen=True):
+    """A token is wanted, which `/token` gives to anybody: good for `seconds` by the registry's own clock,
+    whatever is `told` of that."""
+
+    seconds: int = 300
+    told: int = 300
+
+
+class Ignore(Act, frozen=True):
+    """A request header counts as not there."""
+
+    name: str
+
+
+class PlainErrors(Act, frozen=True):
+    """What is not found is answered with this status in plain text, and not with the spec's JSON."""
+
+    code: int = 404
+
+
 class RedirectTo(Act, frozen=True):
     """A redirect; `{path}` in the URL stands for the request's path and query."""
 
@@ -110,6 +153,14 @@ class RedirectTo(Act, frozen=True):
 
 class ForgetSession(Act, frozen=True):
     """The upload session is gone before the request is handled."""
+
+
+class ForgetBroken(Act, frozen=True):
+    """An upload session in which a request broke is gone, as at distribution 2.8.2."""
+
+
+class MovingLocation(Act, frozen=True):
+    """Every answer about an upload session gives it a new Location, and only the newest is known."""
 
 
 class DropHeader(Act, frozen=True):
@@ -129,6 +180,14 @@ class RefuseMount(Act, frozen=True):
     status: int = 202
 
 
+class MountReferenced(Act, frozen=True):
+    """Only blobs that a manifest of the origin refers to are mounted, as at ECR (containers-roadmap#2860)."""
+
+
+class MountAnywhere(Act, frozen=True):
+    """A mount without `from` finds the blob in whatever repository has it ([end-11], "automatic")."""
+
+
 AnyAct = (
     Hangup
     | LoseAnswer
@@ -140,11 +199,21 @@ AnyAct = (
     | Crowded
     | Rationed
     | Status
+    | Refuse
+    | Busy
+    | Sometimes
+    | Bearer
+    | Ignore
+    | PlainErrors
     | RedirectTo
     | ForgetSession
+    | ForgetBroken
+    | MovingLocation
     | DropHeader
     | SetHeader
     | RefuseMount
+    | MountReferenced
+    | MountAnywhere
 )
 
 
@@ -193,81 +262,25 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
-class Pacing:
-    """Keeps to the rates of the `Slow` acts: all bodies that one strikes share its bytes a second."""
-
-    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
-        """`clock` in seconds; `sleep` waits that many."""
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at: dict[int, float] = {}
-
-    async def wait(self, act: Slow, size: int) -> None:
-        """Return when `size` more bytes may pass. What was not used is not saved up."""
-        now = self._clock()
-        free_at = max(self._free_at.get(id(act), now), now) + size / act.bytes_per_second
-        self._free_at[id(act)] = free_at
-        await self._sleep(free_at - now)
-
-
-class Crowds:
-    """Who is let in by the `Crowded` acts."""
-
-    def __init__(self) -> None:
-        self._inside: Counter[int] = Counter()
-        self._random = Random(0)
-
-    @contextmanager
-    def enter(self, act: Crowded) -> Iterator[bool]:
-        """Be inside while in the block, if there is a slot: says whether there was."""
-        free = self._inside[id(act)] < act.slots
-        self._inside[id(act)] += free
-        try:
-            yield free
-        finally:
-            self._inside[id(act)] -= free
-
-    async def stay(self, act: Crowded) -> None:
-        """Take the time that a request takes there."""
-        for _ in range(self._random.randint(act.turns, 3 * act.turns)):
-            await asyncio.sleep(0)
-
-
-class Rations:
-    """What is left of the `Rationed` acts."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` in seconds."""
-        self._clock = clock
-        self._left: dict[int, int] = {}
-        self._until: dict[int, float] = {}
-
-    def take(self, act: Rationed, count: int) -> bool:
-        """Take so many, if they are left."""
-        now = self._clock()
-        if now >= self._until.setdefault(id(act), now + act.window):
-            self._left[id(act)], self._until[id(act)] = act.limit, now + act.window
-        left = self._left.setdefault(id(act), act.left)
-        if count > left:
-            return False
-        self._left[id(act)] = left - count
-        return True
-
-    def headers(self, act: Rationed) -> dict[str, str]:
-        """What is left, as Docker Hub says it."""
-        return {
-            "ratelimit-limit": f"{act.limit};w={act.window}",
-            "ratelimit-remaining": f"{self._left[id(act)]};w={act.window}",
-            "docker-ratelimit-source": "192.0.2.1",
-        }
+_MISHAPS: tuple[Callable[[Random], AnyAct], ...] = (
+    lambda random: Hangup(),
+    lambda random: LoseAnswer(),
+    lambda random: Reset(after=random.randrange(SHORT)),
+    lambda random: Truncate(after=random.randrange(SHORT)),
+    lambda random: Status(random.choice((500, 502, 503, 504))),
+    lambda random: Busy(random.randrange(3)),
+)
 
 
 class Faults:
     """The faults in force, and how often each has matched."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
-        self._faults = [*faults]
-        self._matched = [0] * len(self._faults)
+        self._faults: list[Fault] = []
+        self._matched: list[int] = []
+        self._randoms: dict[int, Random] = {}
+        for fault in faults:
+            self.add(fault)
 
     def add(self, fault: Fault) -> None:
         self._faults.append(fault)
@@ -276,15 +289,26 @@ class Faults:
     def clear(self) -> None:
         self._faults.clear()
         self._matched.clear()
+        self._randoms.clear()
 
     def draw(self, method: str, target: str) -> list[AnyAct]:
         """The acts that strike this request, in the order of the faults."""
-        acts = []
+        acts: list[AnyAct] = []
         for place, fault in enumerate(self._faults):
             if not fault.matches(method, target):
                 continue
             self._matched[place] += 1
             turn = self._matched[place] - fault.nth
-            if turn >= 0 and (not fault.times or turn < fault.times):
+            if turn < 0 or (fault.times and turn >= fault.times):
+                continue
+            if isinstance(fault.act, Sometimes):
+                acts += self._drawn(place, fault.act)
+            else:
                 acts.append(fault.act)
         return acts
+
+    def _drawn(self, place: int, act: Sometimes) -> Iterator[AnyAct]:
+        """Something that goes wrong, or most of the time nothing."""
+        random = self._randoms.setdefault(place, Random(act.seed))
+        if random.random() * 100 < act.percent:
+            yield random.choice(_MISHAPS)(random)

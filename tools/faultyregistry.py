@@ -18,7 +18,9 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from email.utils import formatdate
 from pathlib import Path
 from typing import Literal
 
@@ -26,52 +28,72 @@ import msgspec
 from aiohttp import web
 
 from blobflow.content import Sleep
+from blobflow.oci import Digest, parse_manifest
+from blobflow.oci.media import MANIFESTS
 from blobflow.server import REGISTRY, Server, make_app
 from blobflow.transports.store import Store
 from tools.exchanges import Exchange, Journal, target
 from tools.faults import (
     AnyAct,
+    Bearer,
+    Busy,
     Corrupt,
     Crowded,
-    Crowds,
     DropHeader,
     Fault,
     Faults,
+    ForgetBroken,
     ForgetSession,
     Hangup,
+    Ignore,
     LoseAnswer,
-    Pacing,
+    MountAnywhere,
+    MountReferenced,
+    MovingLocation,
+    PlainErrors,
     Rationed,
-    Rations,
     RedirectTo,
+    Refuse,
     RefuseMount,
     Reset,
     SetHeader,
     Slow,
+    Sometimes,
     Stall,
     Status,
     Truncate,
     parse_fault,
 )
+from tools.faultstates import Crowds, Locations, Pacing, Rations, Tokens
 from tools.faultywire import FaultyWire, Struck, current, send_chunks
 
 __all__ = [
+    "Bearer",
+    "Busy",
     "Corrupt",
     "Crowded",
     "DropHeader",
     "Exchange",
     "Fault",
+    "ForgetBroken",
     "ForgetSession",
     "Hangup",
+    "Ignore",
     "Journal",
     "JournallingRegistry",
     "LoseAnswer",
+    "MountAnywhere",
+    "MountReferenced",
+    "MovingLocation",
+    "PlainErrors",
     "Rationed",
     "RedirectTo",
+    "Refuse",
     "RefuseMount",
     "Reset",
     "SetHeader",
     "Slow",
+    "Sometimes",
     "Stall",
     "Status",
     "Truncate",
@@ -100,13 +122,15 @@ class JournallingRegistry:
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`clock` (seconds) and `sleep` are what `Slow` paces by; the clock is also that of `Rationed`."""
+        """`clock` (seconds) and `sleep` are what `Slow` paces by; `Rationed` and `Bearer` go by the clock, too."""
         self.store = store
         self.journal = Journal(told)
         self.faults = Faults(faults)
         clock = clock or asyncio.get_running_loop().time
         self._crowds = Crowds()
         self._rations = Rations(clock)
+        self._tokens = Tokens(clock)
+        self._locations = Locations()
         self._pacing = Pacing(clock, sleep)
         self.app = make_app(store, sparse=sparse, wire=FaultyWire())
         self.app.middlewares.append(self._journal)
@@ -133,6 +157,8 @@ class JournallingRegistry:
             return await self._answer(struck, handler)
         except ConnectionError:
             struck.lost = True
+            if any(isinstance(act, ForgetBroken) for act in acts):
+                self._forget_session(request)
             return web.Response(status=400)  # never sent: the connection is cut
         finally:
             self.journal.end(live)
@@ -166,15 +192,13 @@ class JournallingRegistry:
         for act in struck.acts:
             answer = self._instead(struck, act)
             if answer is not None:
+                struck.note(act)
                 struck.live.answer(answer.status, answer.headers)
                 return answer
-            if isinstance(act, RefuseMount) and "mount" in request.query:
-                request = request.clone(rel_url=request.rel_url.with_query(None))
+            request = self._as_understood(struck, act, request)
         response = await inner(request)
         for act in struck.acts:
-            if isinstance(act, LoseAnswer):
-                struck.note(act)
-                struck.cut(how="reset")
+            response = self._as_told(struck, act, response)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client is gone")
         if isinstance(response, web.Response) and request.method != "HEAD":
@@ -184,28 +208,92 @@ class JournallingRegistry:
         return response
 
     def _instead(self, struck: Struck, act: AnyAct) -> web.Response | None:
-        """What an act does before, or instead of, the handling of a request."""
+        """What an act has answered in place of the registry, or does before that gets the request."""
         request = struck.request
         match act:
             case Hangup():
                 struck.note(act)
                 struck.cut(how="reset")
             case Status():
-                struck.note(act)
                 return web.Response(status=act.code, headers=act.headers, body=act.body.encode())
+            case Refuse() if (request.content_length or 0) > act.over and act.ranged in (
+                None,
+                "Content-Range" in request.headers,
+            ):
+                return web.Response(status=act.code, body=act.body.encode())
+            case Busy():
+                when = formatdate(time.time() + act.seconds, usegmt=True) if act.dated else str(act.seconds)
+                return web.Response(status=act.code, headers={"Retry-After": when})
+            case Bearer():
+                return self._tokens.answer(act, request)
             case RedirectTo():
-                struck.note(act)
                 url = act.url.replace("{path}", request.path_qs)
                 return web.Response(status=act.status, headers={"Location": url})
+            case MovingLocation() if self._locations.stale(request):
+                unknown = {"errors": [{"code": "BLOB_UPLOAD_INVALID"}]}
+                return web.json_response(unknown, status=404)
+            case RefuseMount() if "mount" in request.query and act.status != 202:
+                return web.Response(status=act.status)
             case ForgetSession():
                 struck.note(act)
-                self.app[REGISTRY].sessions.forget(request.path.rpartition("/")[2])
-            case RefuseMount() if "mount" in request.query:
-                struck.note(act)
-                return None if act.status == 202 else web.Response(status=act.status)
+                self._forget_session(request)
             case _:
                 pass
         return None
+
+    def _as_understood(self, struck: Struck, act: AnyAct, request: web.Request) -> web.Request:
+        """What the registry takes a request for."""
+        query = request.query
+        match act:
+            case RefuseMount() if "mount" in query:
+                struck.note(act)
+                return request.clone(rel_url=request.rel_url.with_query(None))
+            case MountReferenced() if "mount" in query and not self._refers(
+                query.get("from", ""), query["mount"]
+            ):
+                struck.note(act)
+                return request.clone(rel_url=request.rel_url.with_query(None))
+            case MountAnywhere() if "mount" in query and "from" not in query:
+                struck.note(act)
+                places = [
+                    name
+                    for name in self.store.repositories()
+                    if self.store.member(name, Digest(query["mount"])) is not None
+                ]
+                return request.clone(rel_url=request.rel_url.update_query({"from": "".join(places[:1])}))
+            case Ignore() if act.name in request.headers:
+                struck.note(act)
+                headers = request.headers.copy()
+                del headers[act.name]
+                return request.clone(headers=headers)
+            case _:
+                return request
+
+    def _as_told(self, struck: Struck, act: AnyAct, response: web.StreamResponse) -> web.StreamResponse:
+        """What becomes of the registry's answer."""
+        match act:
+            case LoseAnswer():
+                struck.note(act)
+                struck.cut(how="reset")
+            case PlainErrors() if response.status == 404:
+                struck.note(act)
+                return web.Response(status=act.code, text="404 page not found\n")
+            case MovingLocation():
+                self._locations.move(response)
+            case _:
+                pass
+        return response
+
+    def _forget_session(self, request: web.BaseRequest) -> None:
+        self.app[REGISTRY].sessions.forget(request.path.rpartition("/")[2])
+
+    def _refers(self, repository: str, digest: str) -> bool:
+        """Whether a manifest of the repository refers to the blob."""
+        for held, kind in self.store.members(repository, MANIFESTS):
+            manifest = parse_manifest(self.store.read_small(held), kind)
+            if any(blob.digest == digest for blob in manifest.blobs):
+                return True
+        return False
 
 
 async def _answer_small(struck: Struck, response: web.Response) -> web.StreamResponse:

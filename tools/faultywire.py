@@ -15,7 +15,8 @@ from blobflow.server import PlainWire
 from blobflow.server.ranges import Span
 from blobflow.server.wire import read_span
 from tools.exchanges import LiveExchange
-from tools.faults import Act, AnyAct, Corrupt, Pacing, Reset, Slow, Stall, Truncate
+from tools.faults import Act, AnyAct, Corrupt, Reset, Slow, Stall, Truncate
+from tools.faultstates import Pacing
 
 # Pieces of a paced body, a second.
 _STEPS = 20
