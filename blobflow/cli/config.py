@@ -38,8 +38,9 @@ from blobflow.transports.registry.profiles import profiles_by_name
 from blobflow.transports.registry.proxies import Proxies, through
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Rate = Annotated[float, msgspec.Meta(gt=0)]
+# Above these a number is a typing mistake; `inf` and `nan` are TOML too.
+_Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+_Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 
 
 class _Pair(msgspec.Struct, frozen=True):
@@ -82,7 +83,7 @@ def parse_config(text: str, name: str, folder: Path) -> dict[str, HostSettings]:
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # beside TOML's own: a number of thousands of digits
         raise InvalidConfig(f"{name} is not TOML: {error}") from None
     except RecursionError:
         raise InvalidConfig(f"{name} is nested too deeply to be a configuration") from None

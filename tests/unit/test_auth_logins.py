@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, StorageError
-from blobflow.transports.registry import Credentials, Logins
+from blobflow.transports.registry import Credentials, Logins, find_credentials, read_docker_config
 from blobflow.transports.registry.logins import KEEP_SECONDS, forget, keep
 from tests.unit.registry_fakes import Clock
 from tests.unit.test_auth_credentials import Helpers, b64
@@ -64,6 +66,21 @@ async def test_the_first_file_with_a_login_decides_and_absent_files_are_nothing(
     assert await logins.find("r.example", "app") == Credentials("first", "x")
     assert await logins.find("s.example", "app") == Credentials("second", "y")
     assert await logins.find("t.example") is None
+
+
+@given(
+    key=st.text("https:/v12.example[]@ ", max_size=30),
+    auth=st.none()
+    | st.text(max_size=12)
+    | st.binary(max_size=12).map(lambda raw: base64.b64encode(raw).decode()),
+)
+async def test_whatever_a_file_holds_it_is_a_login_none_or_one_sentence(key: str, auth: str | None) -> None:
+    config = read_docker_config(json.dumps({"auths": {key: {"auth": auth}}}).encode(), "c.json")
+    try:
+        found = await find_credentials(config, "r.example", repository="team/app")
+    except InvalidConfig:
+        return
+    assert found is None or isinstance(found, Credentials)
 
 
 async def test_files_are_read_once(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blobflow.cli.config import parse_config, read_config
 from blobflow.errors import InvalidConfig
@@ -96,6 +98,9 @@ R = 'c.toml: [registry."r.example"]'
         ("connections = 0", f"{R} connections: expected `int` >= 1"),
         ("connections = 1.5", f"{R} connections: expected `int`, got `float`"),
         ("requests_per_second = 0", f"{R} requests_per_second: expected `float` > 0.0"),
+        ("requests_per_second = inf", f"{R} requests_per_second: expected `float` <= 1"),
+        ("requests_per_second = nan", f"{R} requests_per_second: expected `float`"),
+        (f"connections = {'9' * 5000}", "c.toml is not TOML: Exceeds the limit"),
         ('bytes_per_second = "fast"', f"{R} bytes_per_second: 'fast' is no amount of bytes"),
         ('bytes_per_second = "0"', f"{R} bytes_per_second: leave it out for no limit"),
         ('mirrors = ["https://m.example"]', f"{R} mirrors: 'https:' is not a registry host"),
@@ -128,6 +133,21 @@ def test_a_file_of_another_shape_is_told(text: str, sentence: str) -> None:
     with pytest.raises(InvalidConfig) as raised:
         parse_config(text, "c.toml", FOLDER)
     assert raised.value.message.startswith(sentence)
+
+
+_KEYS = "http insecure ca keypair key cert mirrors connections profile rungs proxy"
+_VALUES = "true 1 -1 nan 1e9 2000-13-01 'text'"
+_WORDS = st.sampled_from(
+    ['[registry."r.example"]\n', *"[]={},.\"'#é\\\0 \n", *_KEYS.split(), *_VALUES.split()]
+)
+
+
+@given(st.lists(_WORDS, max_size=40).map("".join) | st.text(max_size=100))
+def test_whatever_a_file_says_it_is_settings_or_one_sentence(text: str) -> None:
+    try:
+        parse_config(text, "c.toml", FOLDER)
+    except InvalidConfig as error:
+        assert error.message.startswith("c.toml")
 
 
 def test_a_file_that_can_t_be_read_is_named(tmp_path: Path) -> None:

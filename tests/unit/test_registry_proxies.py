@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from blobflow.content import Site
@@ -60,6 +62,13 @@ def test_lower_case_variables_count_where_there_are_no_upper_case_ones() -> None
     assert from_variables(lower | BOTH).https == "http://tls.corp:3129"
     assert from_variables(lower).of(URL("https://r.example/")) == ""
     assert from_variables({}) == DIRECT
+
+
+@given(st.text("0123456789abcdef.:/[]*,- \x00é", max_size=60))
+def test_no_list_of_exempt_hosts_is_too_odd_to_be_read(no_proxy: str) -> None:
+    proxies = from_variables(BOTH | {"NO_PROXY": no_proxy})
+    for url in ("https://r.example/", "https://10.1.2.3:5000/", "https://[fd00::1]/"):
+        assert proxies.of(URL(url)) in ("", proxies.https)
 
 
 def test_a_proxy_named_for_a_host_is_used_for_loopback_too() -> None:
