@@ -273,8 +273,8 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
         def limits(host: str) -> Limits:
             if transport_of(host):
                 return Limits(blobs=settings.concurrency)
-            room = registries.room(host)
-            return Limits(blobs=room.blobs, small=room.small)
+            now = registries.room(host)
+            return Limits(now.blobs, now.small) if now is not None else Limits(settings.concurrency)
 
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)

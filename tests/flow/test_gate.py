@@ -59,6 +59,7 @@ class Net:
 
     def limits(self, host: str) -> Limits:
         room = self.registries.room(host)
+        assert room is not None
         return Limits(blobs=room.blobs, small=room.small)
 
     def world(self, **changes: Any) -> World:
@@ -118,7 +119,7 @@ async def test_at_a_registry_with_eight_slots_requests_settle_at_seven_to_nine_f
 
         async def ask() -> None:
             for number in left:
-                sizes.append(net.registries.room(registry.host).small)
+                sizes.append(net.limits(registry.host).small)
                 assert not await sink.has(blob_of(b"%d" % number))
 
         async with asyncio.TaskGroup() as tasks:
@@ -158,10 +159,10 @@ async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_no
         sink = net.registries.sink(Site(registry.host, "app"))
         blob = blob_of(b"absent")
         for status, closes in ((500, False), (502, False), (503, True), (408, True), (429, True)):
-            before = net.registries.room(registry.host)
+            before = net.limits(registry.host)
             registry.faults.add(Fault("HEAD", "/blobs/", nth=1, act=Status(status)))
             assert not await sink.has(blob)
-            assert (net.registries.room(registry.host).small < before.small) is closes
+            assert (net.limits(registry.host).small < before.small) is closes
             registry.faults.clear()
         await net.registries.close()
 

@@ -110,9 +110,10 @@ class Registries:
         self._written.add(site)
         return Repository(site, *self._host(site.registry), writes=True)
 
-    def room(self, host: str) -> Room:
-        """How much may be under way at the host now."""
-        return self._host(host)[0].gate.room
+    def room(self, host: str) -> Room | None:
+        """How much may be under way at the host now; None: nothing was asked of it yet."""
+        found = self._hosts.get(host)
+        return found[0].gate.room if found is not None else None
 
     def allowance(self, host: str) -> Allowance | None:
         """See `AllowanceOf`."""
