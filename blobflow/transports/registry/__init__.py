@@ -131,8 +131,8 @@ class Registries:
         await asyncio.gather(*(uploads.close() for _, uploads in hosts))
         await asyncio.gather(*(session.close() for session, _ in hosts))
 
-    def _reader(self, site: Site) -> Repository:
-        return Repository(site, *self._host(site.registry), writes=False)
+    def _reader(self, site: Site, *, hasty: bool = False) -> Repository:
+        return Repository(site, *self._host(site.registry), writes=False, hasty=hasty)
 
     def _mirrors_of(self, site: Site) -> list[Mirror]:
         """The repository at the mirrors of its registry; mirrors of mirrors are not asked."""
@@ -143,7 +143,7 @@ class Registries:
             repository = f"{place.repository}/{site.repository}" if place.repository else site.repository
             there = Site(place.registry, repository)
             if there != site:
-                found.append(Mirror(place.registry, partial(self._reader, there)))
+                found.append(Mirror(place.registry, partial(self._reader, there, hasty=True)))
         return found
 
     def _host(self, host: str) -> tuple[Session, Uploads]:

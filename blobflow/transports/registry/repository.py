@@ -56,10 +56,14 @@ class Repository:
     """A `Source` and, with `writes`, a `Sink` over one host's session.
 
     `writes` makes every request ask for the right to push, so that a target costs one token and not two.
+    `hasty`: what it fails to answer is asked elsewhere, so that little is tried again.
     """
 
-    def __init__(self, site: Site, session: Session, uploads: Uploads, *, writes: bool) -> None:
+    def __init__(
+        self, site: Site, session: Session, uploads: Uploads, *, writes: bool, hasty: bool = False
+    ) -> None:
         self._site = site
+        self._hasty = hasty
         self._session = session
         self._uploads = uploads
         name = site.repository
@@ -116,6 +120,7 @@ class Repository:
             scopes=self._scopes,
             headers=headers,
             ok=(200,) if whole else (200, 206, 416),
+            hasty=self._hasty,
         )
         async with self._session.stream(request) as response:
             etags.note(path, response.headers.get("ETag", ""))
@@ -216,6 +221,7 @@ class Repository:
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
             limit=MAX_MANIFEST_BYTES,
+            hasty=self._hasty,
         )
 
     async def _read(self, name: str, expected: Digest | None) -> tuple[bytes, Answer]:

@@ -56,9 +56,14 @@ def retry_after_of(error: BlobflowError) -> float | None:
     return error.retry_after if isinstance(error, (Throttled, Unavailable)) else None
 
 
-def delay_before_next(error: BlobflowError, attempt: int, jitter: float) -> float | None:
-    """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1."""
-    if not error.retryable:
+def delay_before_next(
+    error: BlobflowError, attempt: int, jitter: float, *, hasty: bool = False
+) -> float | None:
+    """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1.
+
+    `hasty`: the same can be had elsewhere, so one more attempt has to do, and none where the host wants time.
+    """
+    if not error.retryable or (hasty and (attempt > 1 or is_shared(error))):
         return None
     rule = next((rule for kind, rule in RULES if isinstance(error, kind)), None)
     if rule is None or attempt >= rule.attempts:

@@ -67,7 +67,7 @@ class Request(msgspec.Struct, frozen=True):
     """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
 
     `url` is absolute, or a path at the host (`/v2/…`). `passing`: error codes that time mends. `limit`: bytes
-    of the answer's body that are read; one more is read where there is more.
+    of the answer's body that are read; one more is read where there is more. `hasty`: see `retry`.
     """
 
     method: str
@@ -79,6 +79,7 @@ class Request(msgspec.Struct, frozen=True):
     ok: tuple[int, ...] = (200,)
     passing: tuple[str, ...] = ()
     limit: int = SMALL_ANSWER
+    hasty: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -418,7 +419,7 @@ class Session:
                 return await once(request)
             except (NetworkError, RegistryError) as error:
                 error.attempts = attempt
-                delay = retry.delay_before_next(error, attempt, self._random())
+                delay = retry.delay_before_next(error, attempt, self._random(), hasty=request.hasty)
                 if delay is None or not (blindly or isinstance(error, RegistryError)):
                     raise
                 self._observer(Retrying(request.asked, error.message, attempt, delay))
