@@ -205,7 +205,7 @@ class Pace:
     """At most `rate` units a second, evenly. Sans-IO; `clock` in seconds."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._free_at = -math.inf
 
@@ -213,16 +213,17 @@ class Pace:
         """Seconds from now at which `amount` units, asked for in this order, may go."""
         now = self._clock()
         start = max(self._free_at, now - SAVED)
-        self._free_at = start + amount / self._rate
+        self._free_at = start + amount / self.rate
         return max(0.0, start - now)
 
 
 class Brake:
-    """Waits until every one of some paces allows it."""
+    """Waits until every one of some paces allows it. `rate`: the slowest one's."""
 
     def __init__(self, paces: Sequence[Pace], sleep: Sleep) -> None:
         self._paces = paces
         self._sleep = sleep
+        self.rate = min(pace.rate for pace in paces)
 
     async def wait(self, amount: float) -> None:
         delay = max(pace.reserve(amount) for pace in self._paces)

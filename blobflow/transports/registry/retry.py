@@ -31,6 +31,9 @@ class Rule(msgspec.Struct, frozen=True):
     most: float
 
 
+# Seconds for which the host is left alone after a 429 that does not say how long.
+HOLD = 0.25
+
 # The first class that fits decides. A refused connection or unknown host is known within two seconds; a 429
 # is sat out for minutes, since only time mends it, but begins with little: it holds the whole host, and most
 # often only says that the window has been opened by one too many. A minute without progress is not worth
@@ -39,7 +42,7 @@ class Rule(msgspec.Struct, frozen=True):
 # What is mended elsewhere: a token that ended, by the session, once, with a fresh one; an upload session that
 # is stale, and one whose token ended under the bytes, in `upload`.
 RULES: tuple[tuple[type[BlobflowError], Rule], ...] = (
-    (Throttled, Rule(attempts=10, first=0.25, most=60.0)),
+    (Throttled, Rule(attempts=10, first=HOLD, most=60.0)),
     (Unavailable, Rule(attempts=5, first=0.5, most=15.0)),
     (ConnectFailed, Rule(attempts=4, first=0.25, most=3.0)),
     (TimedOut, Rule(attempts=3, first=0.5, most=5.0)),

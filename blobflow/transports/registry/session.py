@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
@@ -29,6 +29,13 @@ from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.answers import error_of, warning_of
 from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
+from blobflow.transports.registry.client import (
+    PROGRESS_SECONDS,
+    discard,
+    new_client,
+    read_error,
+    timeout_of,
+)
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
@@ -38,22 +45,12 @@ from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 from blobflow.transports.registry.quota import allowance_of
 
-CONNECT_SECONDS = 15.0
-# Name look-up, all addresses of a name and the TLS handshake together.
-REACH_SECONDS = 45.0
-# No byte moved for so long: the connection is dead. There is no limit on the whole.
-PROGRESS_SECONDS = 60.0
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
 # large ones, at the bytes a second that a slow object store copies.
 COMMIT_SECONDS = 300.0
 COMMIT_RATE = 20_000_000
-# Bytes read ahead of the consumer of a blob. 64 KiB, aiohttp's own, costs a third more CPU.
-READ_AHEAD = 1024 * 1024
-LEAST_READ = 16 * 1024
-# Answers that we only look into (tokens, errors, a page of tags) are read up to this many bytes.
+# Answers that we only look into (tokens, a page of tags) are read up to this many bytes.
 SMALL_ANSWER = 1024 * 1024
-ERROR_ANSWER = 64 * 1024
-ERROR_SECONDS = 5.0
 MAX_REDIRECTS = 5
 MAX_WARNINGS = 20
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
@@ -172,7 +169,7 @@ class Session:
                 return await self._ask_patiently(request, feed, feed.size)
         except (NetworkError, RegistryError) as error:
             if retry.is_shared(error):
-                self._backoff.hold(min(retry.retry_after_of(error) or 1.0, retry.MAX_RETRY_AFTER))
+                self._backoff.hold(min(retry.retry_after_of(error) or retry.HOLD, retry.MAX_RETRY_AFTER))
             raise feed.error or error from None
         except TimeoutError:
             self._silent()
@@ -233,7 +230,7 @@ class Session:
         """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
         url = await self._absolute(request.url)
         sent = await self._permission(request, url)
-        timeout = _timeout(COMMIT_SECONDS + size / COMMIT_RATE)
+        timeout = timeout_of(COMMIT_SECONDS + size / COMMIT_RATE)
         response = await self._transmit(request, url, body, sent, timeout)
         try:
             if challenges := self._challenges(response):
@@ -258,16 +255,7 @@ class Session:
         return Answer(response.status, response.headers, body, response.url)
 
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        """The error of an answer, with as much of its body as comes quickly (distribution 2.8 sends a wrong
-        Content-Length with 416)."""
-        parts: list[bytes] = []
-        size = 0
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with asyncio.timeout(ERROR_SECONDS):
-                while size < ERROR_ANSWER and (part := await response.content.readany()):
-                    parts.append(part)
-                    size += len(part)
-        body = b"".join(parts)[:ERROR_ANSWER]
+        body = await read_error(response)
         host = self._name(response.url)
         return error_of(
             host, request.method, request.asked, response.status, response.headers, body, request.passing
@@ -296,7 +284,7 @@ class Session:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response
-            await self._discard(response)
+            await discard(response)
             if request.method not in ("GET", "HEAD") and response.status not in (307, 308):
                 break
             url = follow(self.home, url, location, request.asked)
@@ -307,7 +295,7 @@ class Session:
         response = await self._transmit(request, url, request.body, sent)
         if not (challenges := self._challenges(response)):
             return response
-        await self._discard(response)
+        await discard(response)
         await self._auth.learn(challenges, request.scopes, sent)
         sent = await self._permission(request, url)
         response = await self._transmit(request, url, request.body, sent)
@@ -399,13 +387,6 @@ class Session:
             self._pass_on(response.headers.getall("Warning"))
         return response
 
-    async def _discard(self, response: aiohttp.ClientResponse) -> None:
-        """Read an answer that we don't need, if it is short, so that its connection can be used again."""
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with asyncio.timeout(ERROR_SECONDS):
-                await response.content.read(ERROR_ANSWER)
-        response.close()
-
     # What surrounds an exchange
 
     async def _retrying(
@@ -471,26 +452,5 @@ class Session:
     @property
     def _client(self) -> aiohttp.ClientSession:
         if self._client_session is None:
-            self._client_session = aiohttp.ClientSession(
-                # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
-                connector=aiohttp.TCPConnector(limit=0, resolver=self._guard, ssl=self._access.tls),
-                timeout=_timeout(PROGRESS_SECONDS),
-                headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                read_bufsize=_read_ahead(self._access.bytes_per_second),
-                max_field_size=32 * 1024,  # signed Locations are long
-            )
+            self._client_session = new_client(self._access, self._guard, self._user_agent, self.reading)
         return self._client_session
-
-
-def _read_ahead(bytes_per_second: float) -> int:
-    """READ_AHEAD, or where there is a limit no more than a second of it: what is read ahead is read."""
-    return READ_AHEAD if not bytes_per_second else int(min(READ_AHEAD, max(LEAST_READ, bytes_per_second)))
-
-
-def _timeout(progress: float) -> aiohttp.ClientTimeout:
-    """No limit on the whole; `progress`: seconds without a byte from the peer once the request is sent."""
-    return aiohttp.ClientTimeout(
-        total=None, connect=REACH_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=progress
-    )

@@ -1,0 +1,68 @@
+"""aiohttp, as this transport uses it: how a client is set up, and how much of its answers is read."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import aiohttp
+
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.gate import Brake
+from blobflow.transports.registry.origins import Guard
+
+CONNECT_SECONDS = 15.0
+# Name look-up, all addresses of a name and the TLS handshake together.
+REACH_SECONDS = 45.0
+# No byte moved for so long: the connection is dead. There is no limit on the whole.
+PROGRESS_SECONDS = 60.0
+# Bytes read ahead of the consumer of a blob. 64 KiB, aiohttp's own, costs a third more CPU.
+READ_AHEAD = 1024 * 1024
+# Where bytes a second are limited, what is read ahead has been read: a second's worth, but not too little.
+LEAST_READ_AHEAD = 16 * 1024
+ERROR_ANSWER = 64 * 1024
+ERROR_SECONDS = 5.0
+
+
+def new_client(
+    access: HostAccess, guard: Guard, user_agent: str, reading: Brake | None
+) -> aiohttp.ClientSession:
+    """A client for one host and for where that sends us; nothing is kept between requests but connections."""
+    ahead = READ_AHEAD if reading is None else int(min(READ_AHEAD, max(LEAST_READ_AHEAD, reading.rate)))
+    return aiohttp.ClientSession(
+        # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
+        connector=aiohttp.TCPConnector(limit=0, resolver=guard, ssl=access.tls),
+        timeout=timeout_of(PROGRESS_SECONDS),
+        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=ahead,
+        max_field_size=32 * 1024,  # signed Locations are long
+    )
+
+
+def timeout_of(progress: float) -> aiohttp.ClientTimeout:
+    """No limit on the whole; `progress`: seconds without a byte from the peer once the request is sent."""
+    return aiohttp.ClientTimeout(
+        total=None, connect=REACH_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=progress
+    )
+
+
+async def read_error(response: aiohttp.ClientResponse) -> bytes:
+    """A refusal's body, as much as comes quickly (distribution 2.8 sends a wrong Content-Length with 416)."""
+    parts: list[bytes] = []
+    size = 0
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(ERROR_SECONDS):
+            while size < ERROR_ANSWER and (part := await response.content.readany()):
+                parts.append(part)
+                size += len(part)
+    return b"".join(parts)[:ERROR_ANSWER]
+
+
+async def discard(response: aiohttp.ClientResponse) -> None:
+    """Read an answer that we don't need, if it is short, so that its connection can be used again."""
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(ERROR_SECONDS):
+            await response.content.read(ERROR_ANSWER)
+    response.close()
