@@ -206,7 +206,7 @@ class Session:
 
         Raises Unauthorized, and whatever else the host answers.
         """
-        await self.ask(Request("GET", URL("/v2/", encoded=True), "a registry"))
+        await self.ask(Request("GET", URL("/v2/", encoded=True), "registry API"))
         return self._auth.wants_login
 
     async def close(self) -> None:
