@@ -12,6 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from blobflow.content import Site, Verifier
 from blobflow.engine.plan import Graph, Inventory, Pair, Plan, make_plan
+from blobflow.engine.shape import shape_pairs
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 
 PLATFORMS = 4
@@ -37,7 +38,11 @@ def test_verify_64_mib(benchmark: BenchmarkFixture, chunk: int) -> None:
 @pytest.mark.parametrize("images", [100, 1000])
 def test_plan(benchmark: BenchmarkFixture, images: int) -> None:
     pairs, graph = synthetic(images)
-    plan: Plan = benchmark(make_plan, pairs, graph, NOTHING)
+
+    def plan_all() -> Plan:
+        return make_plan(pairs, graph, NOTHING, shape_pairs(pairs, graph, {}).of)
+
+    plan: Plan = benchmark(plan_all)
     assert len(plan.goals) == images
 
 

@@ -7,7 +7,7 @@ Here, and only here, the engine meets the transports.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,13 @@ from blobflow.engine.report import Report
 from blobflow.engine.resolve import read_graph, resolve_roots
 from blobflow.engine.road import CacheMode
 from blobflow.engine.schedule import Limits
+from blobflow.engine.shape import Shapes, choices_of, shape_pairs
+from blobflow.engine.survey import survey_tags
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Manifest, Reference
+from blobflow.oci import Descriptor, Manifest, Reference
 from blobflow.oci.location import transport_of
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.archive import CompressMode
@@ -139,15 +141,32 @@ async def verify_run(
     async with open_world(settings, observer, meter or Meter()) as world:
         observer(PhaseStarted("resolve", len(pairs)))
         resolved = await resolve_roots((pair.source for pair in pairs), world.source_at, Lane(LANE))
-        roots = {p: resolved.roots[p.source] for p in pairs if p.source in resolved.roots}
-        observer(PhaseStarted("verify", len(roots)))
+        good = [pair for pair in pairs if pair.source in resolved.roots]
+        observer(PhaseStarted("verify", len(good)))
+        shapes = await _shapes_there(world, good, resolved.roots)
+        roots = {pair: shape.root for pair, shape in shapes.of.items()}
         verification = Verification(
             world.source_at, world.sink_at, Lane(LANE), read_at_once=settings.concurrency
         )
         wrong = await verification.check(roots, level)
         for pair in wrong:
             world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+    wrong = {**shapes.failures, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
+
+
+async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor]) -> Shapes:
+    """What each pair's target tag should name. Where only some platforms are wanted that may be a pruned
+    index, and only reading the source's tells which."""
+    lane = Lane(LANE)
+    partial = [pair for pair in pairs if not pair.choice.whole]
+    wanted = {pair.source: roots[pair.source] for pair in partial}
+    read = await read_graph(wanted, world.source_at, lane, choices=choices_of(partial))
+    tags = await survey_tags(partial, roots, world.sink_at, NullJournal(), lane)
+    failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
+    graph = msgspec.structs.replace(read.graph, roots=dict(roots))
+    shapes = shape_pairs((p for p in pairs if p not in failures), graph, tags.tags)
+    return Shapes(shapes.of, {**failures, **shapes.failures})
 
 
 async def plan_run(

@@ -25,11 +25,12 @@ Fault = Callable[[str, Site, str], BlobflowError | None]
 
 class MemoryRegistry:
     """One registry. `calls` counts (call, digest or tag); `fault` may answer a call with an error; pushes
-    wait for `push_from`, which is set at first."""
+    wait for `push_from`, which is set at first. `sparse`: indexes are taken that lack children."""
 
-    def __init__(self, name: str, *, mounts: bool = True) -> None:
+    def __init__(self, name: str, *, mounts: bool = True, sparse: bool = False) -> None:
         self.name = name
         self.mounts = mounts
+        self.sparse = sparse
         self.blobs: dict[Site, dict[Digest, bytes]] = {}
         self.manifests: dict[Site, dict[Digest, tuple[str, bytes]]] = {}
         self.tags: dict[tuple[Site, str], Digest] = {}
@@ -155,7 +156,7 @@ class MemoryPlace:
         parsed = parse_manifest(raw, manifest.media_type, digest=manifest.digest)
         held = self._manifests() if parsed.is_index else self._blobs()
         missing = [child.digest for child in children(parsed) if child.digest not in held]
-        if missing:
+        if missing and not (parsed.is_index and self._registry.sparse):
             raise Rejected(f"{manifest.digest} lacks {missing}", missing=missing, status=404)
         self._manifests()[manifest.digest] = (manifest.media_type, raw)
         for tag in tags:

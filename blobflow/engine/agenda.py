@@ -41,6 +41,7 @@ class Agenda:
         self.states = [State.WAITING] * len(plan.steps)
         self.errors: dict[int, BlobflowError] = {}
         self.because: dict[int, int] = {}
+        self.fell_back: set[int] = set()
         self._blocked = [len(needs) for needs in plan.needs]
         self._dependents: list[list[tuple[int, Literal["hard", "settled"]]]] = [[] for _ in plan.steps]
         for number, needs in enumerate(plan.needs):
@@ -78,7 +79,10 @@ class Agenda:
         assert self.states[number] is State.READY
         self.states[number] = State.RUNNING
 
-    def done(self, number: int) -> None:
+    def done(self, number: int, *, fell_back: bool = False) -> None:
+        """`fell_back`: the fallback of a Put is what the target took."""
+        if fell_back:
+            self.fell_back.add(number)
         self._end(number, State.DONE)
         for dependent, _ in self._dependents[number]:
             self._unblock(dependent)

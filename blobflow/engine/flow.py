@@ -10,14 +10,15 @@ import msgspec
 from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Pair, Plan, make_plan, site_of
+from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Pair, Plan, Shape, make_plan, site_of
 from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
-from blobflow.engine.survey import choice, survey_content, survey_tags
+from blobflow.engine.shape import choices_of, shape_pairs
+from blobflow.engine.survey import recorded_as, survey_content, survey_tags
 from blobflow.engine.tally import Tally
-from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.transfer import Transfer, World, refuses_sparse
 from blobflow.engine.verify import Level, Verification, moved_tags
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
@@ -61,6 +62,7 @@ class Planned(msgspec.Struct, frozen=True):
     pairs: tuple[Pair, ...]
     plan: Plan
     graph: Graph
+    shapes: dict[Pair, Shape]
     inventory: Inventory
     failures: dict[Pair, BlobflowError]
     reads: dict[str, int] = {}
@@ -110,7 +112,7 @@ class Run:
         planned = await self.plan(world)
         for pair, error in planned.failures.items():
             self._tell(self._tally.failed(pair, error))
-        for record in self._tally.planned(planned.plan, planned.graph, planned.inventory):
+        for record in self._tally.planned(planned.plan, planned.shapes, planned.inventory):
             self._tell(record)
         self._remember(world, (goal for goal in planned.plan.goals if not goal.steps))
         if planned.failures and not self._policy.keep_going:
@@ -192,17 +194,24 @@ class Run:
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
         foreign = self._policy.foreign_layers
-        read = await read_graph(wanted, world.source_at, lane, quota.permit, foreign=foreign)
+        read = await read_graph(
+            wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
+        )
         drop(read.failures)
-        graph = Graph(read.graph.manifests, resolved.roots, read.graph.origins)
+        graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
+        shapes = shape_pairs(
+            good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
+        )
+        failures.update(shapes.failures)
         deep = self._policy.verify != "roots"
-        content = await survey_content(good(), graph, tags, world.sink_at, lane, deep=deep)
+        content = await survey_content(good(), shapes.of, tags, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
 
         planned = Planned(
             self._pairs,
-            make_plan(good(), graph, content.inventory),
+            make_plan(good(), graph, content.inventory, shapes.of),
             graph,
+            shapes.of,
             content.inventory,
             failures,
             dict(sorted(quota.reads.items())),
@@ -237,11 +246,12 @@ class Run:
 
     def _remember(self, world: World, goals: Iterable[Goal]) -> None:
         for goal in goals:
-            if (
-                not goal.pair.target.transport
-            ):  # files are at hand, and anyone may change them: they are asked
-                chosen = choice(foreign=self._policy.foreign_layers)
-                world.journal.record_put(site_of(goal.pair.target), goal.root.digest, chosen)
+            pair = goal.pair
+            if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
+                continue
+            put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
+            chosen = recorded_as(pair.choice, source, put, foreign=self._policy.foreign_layers)
+            world.journal.record_put(site_of(pair.target), put, chosen)
 
 
 def _announce(plan: Plan, world: World) -> None:

@@ -41,13 +41,14 @@ only when a manifest of the origin references it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from blobflow.content import Site
-from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
+from blobflow.oci.choice import EVERYTHING, Choice
 
 
 class Copy(msgspec.Struct, frozen=True, tag_field="step", tag="copy"):
@@ -66,10 +67,13 @@ class Mount(msgspec.Struct, frozen=True, tag_field="step", tag="mount"):
 
 
 class Put(msgspec.Struct, frozen=True, tag_field="step", tag="put"):
+    """`sparse`: the manifest is an index, and not all of its children will be there."""
+
     manifest: Descriptor
     target: Site
     tags: tuple[str, ...] = ()
     fallback: Descriptor | None = None
+    sparse: bool = False
 
 
 Step = Copy | Mount | Put
@@ -81,20 +85,21 @@ class Need(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Pair(msgspec.Struct, frozen=True, order=True):
-    """One image wanted at one place. Fan-out is several pairs with one source.
+    """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
 
     `target.tag` is the tag that will be written; "" puts the root under its digest alone.
     """
 
     source: Reference
     target: Reference
+    choice: Choice = EVERYTHING
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """A pair, the root that its tag was pinned to, and the steps whose success completes it.
+    """A pair, the root that its target tag shall name, and the steps whose success completes it.
 
-    That is the root's Put; or, where the root is there and only something below it is missing, the Puts of
-    what is missing. No steps: the target has it all.
+    The root is the source's, or what pruning made of it. The steps are its Put; or, where it is there and
+    only something below it is missing, the Puts of what is missing. No steps: the target has it all.
     """
 
     pair: Pair
@@ -105,12 +110,14 @@ class Goal(msgspec.Struct, frozen=True):
 class Graph(msgspec.Struct, frozen=True):
     """What the sources say: manifests by digest, the root of each source, and where content can be read.
 
-    A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it.
+    A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it, nor
+    has a child that nobody wants. `platforms`: what configs say, of images whose parents did not.
     """
 
     manifests: dict[Digest, Manifest]
     roots: dict[Reference, Descriptor]
     origins: dict[Digest, tuple[Site, ...]]
+    platforms: dict[Digest, Platform] = {}
 
     def closure(self, root: Digest) -> list[Manifest]:
         """The manifests reachable from `root`, each once, children before parents, in order of mention."""
@@ -130,18 +137,34 @@ class Graph(msgspec.Struct, frozen=True):
         return order
 
 
+class Shape(msgspec.Struct, frozen=True):
+    """What a pair wants to be at its target; made by `engine.shape`.
+
+    `root` is what the target's tag shall name. `manifests`: each once, children before parents, the root
+    last; none where the graph was not read, because the target is known to have it all. `sparse`: the
+    digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
+    the sparse one, where they may be put instead. `platforms` of the images that are here.
+    """
+
+    root: Descriptor
+    manifests: tuple[Manifest, ...] = ()
+    sparse: frozenset[Digest] = frozenset()
+    fallbacks: dict[Digest, Manifest] = {}
+    platforms: tuple[str, ...] = ()
+
+
 class Inventory(msgspec.Struct, frozen=True):
     """What the targets say. Three-valued: present, absent, or (in neither) unknown.
 
     `tags`: what each (site, tag) names now; None: it names nothing. An image manifest that is present stands
     for its blobs, an index stands for nothing but itself: registries let children be deleted, and a sparse
-    index has the full one's digest. `settled`: roots known to be whole at a site, children and all.
+    index has the full one's digest. `settled`: pairs whose target is known to have all that they want.
     """
 
     present: dict[Site, frozenset[Digest]]
     absent: dict[Site, frozenset[Digest]]
     tags: dict[tuple[Site, str], Digest | None]
-    settled: frozenset[tuple[Site, Digest]] = frozenset()
+    settled: frozenset[Pair] = frozenset()
 
     def has(self, site: Site, digest: Digest) -> bool:
         return digest in self.present.get(site, _NOTHING)
@@ -151,34 +174,43 @@ _NOTHING: frozenset[Digest] = frozenset()
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Steps in an order that respects their needs; `needs[i]` belongs to `steps[i]`."""
+    """Steps in an order that respects their needs; `needs[i]` belongs to `steps[i]`.
+
+    `made`: the manifests of steps that no source has: pruned indexes.
+    """
 
     steps: tuple[Step, ...]
     needs: tuple[tuple[Need, ...], ...]
     reads: dict[Digest, tuple[int, ...]]
     goals: tuple[Goal, ...]
+    made: dict[Digest, Manifest] = {}
 
 
 def site_of(reference: Reference) -> Site:
     return Site(reference.host, reference.repository)
 
 
-def make_plan(pairs: Iterable[Pair], graph: Graph, inventory: Inventory) -> Plan:
+def make_plan(
+    pairs: Iterable[Pair], graph: Graph, inventory: Inventory, shapes: Mapping[Pair, Shape]
+) -> Plan:
     """Decide every step. Pure and deterministic; see the invariants above.
 
-    Every pair's source has a root in `graph`; pairs that could not be resolved are left out by the caller.
+    Every pair has a shape; pairs that could not be resolved are left out by the caller.
     """
-    return _Planner(sorted(set(pairs)), graph, inventory).plan()
+    return _Planner(sorted(set(pairs)), graph, inventory, shapes).plan()
 
 
 class _Planner:
-    def __init__(self, pairs: Sequence[Pair], graph: Graph, inventory: Inventory) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], graph: Graph, inventory: Inventory, shapes: Mapping[Pair, Shape]
+    ) -> None:
         self._pairs = pairs
         self._graph = graph
         self._inventory = inventory
-        self._closures: dict[Digest, list[Manifest]] = {}
+        self._shapes = shapes
         self._steps: list[Step] = []
         self._needs: list[tuple[Need, ...]] = []
+        self._made: dict[Digest, Manifest] = {}
         self._blob_steps: dict[tuple[Site, Digest], int] = {}
         self._put_steps: dict[tuple[Site, Digest], int] = {}
         self._tags = self._wanted_tags()
@@ -195,15 +227,11 @@ class _Planner:
             needs=tuple(self._needs),
             reads={digest: tuple(numbers) for digest, numbers in reads.items()},
             goals=goals,
+            made=self._made,
         )
 
     def _root(self, pair: Pair) -> Descriptor:
-        return self._graph.roots[pair.source]
-
-    def _closure(self, root: Digest) -> list[Manifest]:
-        if root not in self._closures:
-            self._closures[root] = self._graph.closure(root)
-        return self._closures[root]
+        return self._shapes[pair].root
 
     def _wanted_tags(self) -> dict[tuple[Site, Digest], tuple[str, ...]]:
         """Tags that are still to be written, by the site and root that they shall name."""
@@ -216,10 +244,10 @@ class _Planner:
 
     def _missing(self, pair: Pair) -> Iterable[Manifest]:
         """Manifests of the pair that its target lacks, children first."""
-        site, root = site_of(pair.target), self._root(pair).digest
-        if (site, root) in self._inventory.settled:
+        if pair in self._inventory.settled:
             return ()
-        return (m for m in self._closure(root) if not self._inventory.has(site, m.descriptor.digest))
+        site = site_of(pair.target)
+        return (m for m in self._shapes[pair].manifests if not self._inventory.has(site, m.descriptor.digest))
 
     def _choose_homes(self) -> dict[tuple[str, Digest], tuple[Site, bool]]:
         """For each blob wanted at a registry: its home or origin, and whether that one has it already."""
@@ -254,21 +282,20 @@ class _Planner:
         return held
 
     def _goal(self, pair: Pair) -> Goal:
-        site, root = site_of(pair.target), self._root(pair)
-        puts = [self._put(site, manifest) for manifest in self._missing(pair)]
+        site, root, shape = site_of(pair.target), self._root(pair), self._shapes[pair]
+        puts = [self._put(site, manifest, shape) for manifest in self._missing(pair)]
         if not self._inventory.has(site, root.digest) or (site, root.digest) in self._tags:
-            return Goal(pair, root, (self._tag_root(site, root),))
+            return Goal(pair, root, (self._tag_root(site, root, shape),))
         return Goal(pair, root, tuple(puts))
 
-    def _tag_root(self, site: Site, root: Descriptor) -> int:
+    def _tag_root(self, site: Site, root: Descriptor, shape: Shape) -> int:
         """The Put of a root: already emitted with its tags if it was missing, else only its tags."""
         if (site, root.digest) in self._put_steps:
             return self._put_steps[site, root.digest]
-        below = self._closure(root.digest)
-        waits = {self._put_steps.get((site, m.descriptor.digest)) for m in below} - {None}
-        return self._emit_put(site, root, [number for number in waits if number is not None])
+        waits = {self._put_steps.get((site, m.descriptor.digest)) for m in shape.manifests} - {None}
+        return self._emit_put(site, root, shape, [number for number in waits if number is not None])
 
-    def _put(self, site: Site, manifest: Manifest) -> int:
+    def _put(self, site: Site, manifest: Manifest, shape: Shape) -> int:
         key = (site, manifest.descriptor.digest)
         if key not in self._put_steps:
             hard = [number for blob in manifest.blobs if (number := self._blob(site, blob)) is not None]
@@ -276,11 +303,22 @@ class _Planner:
                 number = self._put_steps.get((site, child.digest))
                 if number is not None:
                     hard.append(number)
-            self._emit_put(site, manifest.descriptor, hard)
+            if manifest.descriptor.digest not in self._graph.manifests:
+                self._made[manifest.descriptor.digest] = manifest
+            self._emit_put(site, manifest.descriptor, shape, hard)
         return self._put_steps[key]
 
-    def _emit_put(self, site: Site, manifest: Descriptor, hard: Iterable[int]) -> int:
-        step = Put(manifest, site, self._tags.get((site, manifest.digest), ()))
+    def _emit_put(self, site: Site, manifest: Descriptor, shape: Shape, hard: Iterable[int]) -> int:
+        fallback = shape.fallbacks.get(manifest.digest)
+        if fallback is not None:
+            self._made[fallback.descriptor.digest] = fallback
+        step = Put(
+            manifest,
+            site,
+            self._tags.get((site, manifest.digest), ()),
+            fallback.descriptor if fallback is not None else None,
+            manifest.digest in shape.sparse,
+        )
         self._put_steps[site, manifest.digest] = self._emit(step, [Need(n) for n in sorted(set(hard))])
         return self._put_steps[site, manifest.digest]
 

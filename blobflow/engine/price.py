@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Plan, Put, site_of
+from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.oci import Descriptor, Digest
 
 # Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
@@ -91,11 +92,11 @@ def price_of(plan: Plan, graph: Graph) -> Price:
     )
 
 
-def blobs_present(plan: Plan, graph: Graph, inventory: Inventory) -> int:
+def blobs_present(plan: Plan, shapes: Mapping[Pair, Shape], inventory: Inventory) -> int:
     """Blobs that the survey found where they were wanted, counted once a target repository."""
     found: set[tuple[Site, Digest]] = set()
     for goal in plan.goals:
         site = site_of(goal.pair.target)
-        for manifest in graph.closure(goal.root.digest):
+        for manifest in shapes[goal.pair].manifests:
             found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))
     return len(found)

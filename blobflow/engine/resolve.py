@@ -7,17 +7,19 @@ never read. Closures are read level by level, so that before each level it is kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
+from blobflow.engine.configs import read_platform
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
-from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media, parse_manifest
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -47,7 +49,7 @@ async def resolve_roots(sources: Iterable[Reference], source_at: SourceAt, lane:
 
 
 def clashes(pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]) -> dict[Pair, BlobflowError]:
-    """Pairs that aim different digests at one tag of one target: none of them may win by chance."""
+    """Pairs that aim different things at one tag of one target: none of them may win by chance."""
     aimed: dict[Reference, list[Pair]] = {}
     for pair in sorted(set(pairs)):
         if pair.target.tag and pair.source in roots:
@@ -55,7 +57,7 @@ def clashes(pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]) -> dic
             aimed.setdefault(place, []).append(pair)
     failures: dict[Pair, BlobflowError] = {}
     for place, rivals in aimed.items():
-        if len({roots[pair.source].digest for pair in rivals}) > 1:
+        if len({(roots[pair.source].digest, pair.choice) for pair in rivals}) > 1:
             sources = " and ".join(f"{p.source} ({roots[p.source].digest[:19]}…)" for p in rivals[:3])
             for pair in rivals:
                 failures[pair] = UsageError(
@@ -76,28 +78,87 @@ async def read_graph(
     lane: Lane,
     permit: Permit = unlimited,
     *,
+    choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
 ) -> GraphRead:
-    """Read the closure of each root by digest.
+    """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
     A manifest that several sources list is read once. A source whose closure can't be read whole is in
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
-    ends it all. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
+    read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
     """
     reader = _Reader(source_at, lane, permit)
-    level = reader.fresh((site_of(reference), root) for reference, root in sorted(roots.items()))
+    walks: dict[Choice, _Walk] = {}
+    for reference, root in sorted(roots.items()):
+        for choice in choices.get(reference) or (EVERYTHING,):
+            walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
-        await reader.read(level)
-        level = reader.below(level)
+        await reader.read([mention for walk in walks.values() for mention in walk.level])
+        for walk in walks.values():
+            walk.go_down(reader)
+    await reader.ask_configs([mention for walk in walks.values() for mention in walk.in_doubt])
     if foreign:
         await reader.carry_foreign()
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
-        if (error := reader.failure((site_of(reference), root))) is not None:
-            failures[reference] = error
+        for choice in choices.get(reference) or (EVERYTHING,):
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
+            if error is not None:
+                failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
     origins = {digest: tuple(sorted(sites)) for digest, sites in reader.origins.items()}
-    return GraphRead(Graph(reader.manifests, kept, origins), failures)
+    return GraphRead(Graph(reader.manifests, kept, origins, reader.platforms), failures)
+
+
+def _reading(choice: Choice) -> Choice:
+    """The choice as far as it matters to what is read."""
+    return Choice(choice.platforms, "only" if choice.index == "only" else "auto")
+
+
+class _Walk:
+    """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
+    told, where the choice depends on it."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._met: set[Mention] = set()
+        self.level: list[Mention] = []
+        self.in_doubt: list[Mention] = []
+
+    def enter(self, mention: Mention) -> None:
+        if mention not in self._met:
+            self._met.add(mention)
+            self.level.append(mention)
+            kind, platform = mention[1].media_type, mention[1].platform
+            if self._choice.platforms and kind in media.IMAGES and not platform and not attests(mention[1]):
+                self.in_doubt.append(mention)
+
+    def go_down(self, reader: _Reader) -> None:
+        """From the level that was read to the next one."""
+        above, self.level = self.level, []
+        for site, descriptor in above:
+            if (site, descriptor.digest) not in reader.errors:
+                for child in candidates(reader.manifests[descriptor.digest], self._choice):
+                    self.enter((site, child))
+
+    def failure(self, root: Mention, reader: _Reader) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was."""
+        site, todo = root[0], [root[1]]
+        seen: set[Digest] = set()
+        while todo:
+            digest = todo.pop().digest
+            if digest in seen:
+                continue
+            seen.add(digest)
+            if (error := reader.errors.get((site, digest))) is not None:
+                return error
+            if not reader.walked(site, digest):
+                return UnsupportedContent(
+                    f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
+                )
+            todo += reversed(candidates(reader.manifests[digest], self._choice))
+        return None
 
 
 class _Reader:
@@ -107,9 +168,10 @@ class _Reader:
         self._source_at = source_at
         self._lane = lane
         self._permit = permit
-        self._errors: dict[tuple[Site, Digest], BlobflowError] = {}
         self._walked: set[tuple[Site, Digest]] = set()
+        self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
         self.manifests: dict[Digest, Manifest] = {}
+        self.platforms: dict[Digest, Platform] = {}
         self.origins: dict[Digest, set[Site]] = {}
 
     async def read(self, level: Sequence[Mention]) -> None:
@@ -136,7 +198,7 @@ class _Reader:
                     raw = await self._source_at(site).read(descriptor)
                     self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
         except BlobflowError as error:
-            self._errors[site, digest] = error
+            self.errors[site, digest] = error
             return
         self.origins.setdefault(digest, set()).add(site)
         for blob in self.manifests[digest].blobs:
@@ -166,42 +228,29 @@ class _Reader:
             if error.retryable or not isinstance(error, RegistryError):
                 for digest, manifest in self.manifests.items():
                     if layer in manifest.foreign:
-                        self._errors.setdefault((site, digest), error)
+                        self.errors.setdefault((site, digest), error)
             return
         if held:
             self.origins.setdefault(layer.digest, set()).add(site)
 
-    def below(self, level: Iterable[Mention]) -> list[Mention]:
-        """The manifests that those of a level list, where they were not met before."""
-        return self.fresh(
-            (site, child)
-            for site, descriptor in level
-            if (site, descriptor.digest) not in self._errors
-            for child in self.manifests[descriptor.digest].manifests
-        )
+    def walked(self, site: Site, digest: Digest) -> bool:
+        """Whether that manifest was read, or tried to be read, at that site."""
+        return (site, digest) in self._walked
 
-    def fresh(self, mentions: Iterable[Mention]) -> list[Mention]:
-        """Those that were not met before, each once."""
-        found: dict[tuple[Site, Digest], Mention] = {}
-        for site, descriptor in mentions:
-            if (site, descriptor.digest) not in self._walked:
-                found.setdefault((site, descriptor.digest), (site, descriptor))
-        return list(found.values())
+    async def ask_configs(self, images: Iterable[Mention]) -> None:
+        """Learn from their configs what images run on."""
+        asked = {
+            image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
+        }
+        await self._lane.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
 
-    def failure(self, root: Mention) -> BlobflowError | None:
-        """Why the closure of a root was not read whole; None if it was."""
-        site, todo = root[0], [root[1]]
-        seen: set[Digest] = set()
-        while todo:
-            digest = todo.pop().digest
-            if digest in seen:
-                continue
-            seen.add(digest)
-            if (error := self._errors.get((site, digest))) is not None:
-                return error
-            if (site, digest) not in self._walked:
-                return UnsupportedContent(
-                    f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
-                )
-            todo += reversed(self.manifests[digest].manifests)
-        return None
+    async def _ask_config(self, mention: Mention) -> None:
+        site, image = mention
+        try:
+            with blame("source"):
+                platform = await read_platform(self._source_at(site), self.manifests[image.digest])
+        except BlobflowError as error:
+            self.errors[site, image.digest] = error
+        else:
+            if platform.os or platform.architecture:
+                self.platforms[image.digest] = platform

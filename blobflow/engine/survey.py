@@ -8,26 +8,35 @@ is below a missing manifest is asked for one by one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
 from blobflow.content import Journal, Sink, SinkAt, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Graph, Inventory, Pair, site_of
+from blobflow.engine.plan import Inventory, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NotFound, Rejected
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.choice import EVERYTHING, Choice
 
-# The choices that a put is recorded under: all platforms, without and with the foreign layers that its source
-# holds. The second is as good as the first.
-EVERYTHING = "all"
-WITH_FOREIGN = "all, foreign layers too"
+# Added to a choice whose foreign layers, as far as the source holds them, were put too.
+_FOREIGN = ", foreign layers too"
 
 
-def choice(*, foreign: bool) -> str:
-    """What a run that carries foreign layers, or does not, records its puts under."""
-    return WITH_FOREIGN if foreign else EVERYTHING
+def recorded_as(choice: Choice, source: Digest, put: Digest, *, foreign: bool) -> str:
+    """What the journal has a put under: the choice, whether foreign layers were carried, and the root that
+    was chosen from where what was put is another."""
+    chosen = choice.key + (_FOREIGN if foreign else "")
+    return chosen if put == source else f"{chosen}; of {source}"
+
+
+def _records(choice: Choice, source: Digest, put: Digest, *, foreign: bool) -> Iterator[str]:
+    """The records that say that all that is wanted was put: more than what is wanted is as good."""
+    for carried in {foreign, True}:
+        yield recorded_as(choice, source, put, foreign=carried)
+        if put == source and choice.index != "prune":
+            yield recorded_as(EVERYTHING, source, put, foreign=carried)
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
@@ -51,9 +60,9 @@ async def survey_tags(
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
-    A pair is current if that is its root and the journal recorded the same choice as put there (with its
-    foreign layers, if `foreign`), or `trust_root`. With `no_overwrite` a tag that names another digest fails
-    its pair.
+    A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
+    put there (with its foreign layers, if `foreign`); with `trust_root`, if it is its root. With
+    `no_overwrite` a tag that names another digest fails its pair.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
@@ -68,11 +77,12 @@ async def survey_tags(
             failures[pair] = error
             return
         tags[site, pair.target.tag or root] = found
-        if found == root:
-            choices = (WITH_FOREIGN,) if foreign else (EVERYTHING, WITH_FOREIGN)
-            if trust_root or any(journal.put_recorded(site, root, chosen) for chosen in choices):
-                current.add(pair)
-        elif found is not None and no_overwrite:
+        if found is None:
+            return
+        records = _records(pair.choice, root, found, foreign=foreign)
+        if (trust_root and found == root) or any(journal.put_recorded(site, found, each) for each in records):
+            current.add(pair)
+        elif found != root and no_overwrite:
             failures[pair] = Rejected(
                 f"{pair.target} names {found}, not {root}; --no-overwrite leaves it as it is"
             )
@@ -96,21 +106,21 @@ class ContentSurvey(msgspec.Struct, frozen=True):
 
 async def survey_content(
     pairs: Collection[Pair],
-    graph: Graph,
+    shapes: Mapping[Pair, Shape],
     known: TagSurvey,
     sink_at: SinkAt,
     lane: Lane,
     *,
     deep: bool = False,
 ) -> ContentSurvey:
-    """Find out what of the pairs' closures is at their targets.
+    """Find out what of the pairs' shapes is at their targets.
 
     `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. `deep`: a
     manifest that is there does not stand for its blobs; they are asked for too, and it counts as missing if
     one of them is.
     """
-    survey = _Survey(graph, known, sink_at, deep)
-    settled = frozenset((site_of(p.target), graph.roots[p.source].digest) for p in known.current)
+    survey = _Survey(shapes, known, sink_at, deep)
+    settled = frozenset(pair for pair in known.current if pair in shapes)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
     await lane.each(survey.tell_vacant, sorted({site_of(pair.target) for pair in asked}))
     await lane.each(survey.ask_manifests, asked)
@@ -118,16 +128,17 @@ async def survey_content(
     survey.doubt_hollow(asked)
     failures = survey.failures_of(asked)
     present = {site: frozenset(found) for site, found in survey.present.items()}
-    for site, root in settled:
-        present[site] = present.get(site, frozenset()) | {root}
+    for pair in settled:
+        site = site_of(pair.target)
+        present[site] = present.get(site, frozenset()) | {shapes[pair].root.digest}
     absent = {site: frozenset(missing) for site, missing in survey.absent.items()}
     return ContentSurvey(Inventory(present, absent, known.tags, settled), failures)
 
 
 class _Survey:
-    def __init__(self, graph: Graph, known: TagSurvey, sink_at: SinkAt, deep: bool) -> None:
+    def __init__(self, shapes: Mapping[Pair, Shape], known: TagSurvey, sink_at: SinkAt, deep: bool) -> None:
         self._deep = deep
-        self._graph = graph
+        self._shapes = shapes
         self._known = known
         self._sink_at = sink_at
         self._tagged = {site for (site, _), found in known.tags.items() if found}
@@ -152,15 +163,15 @@ class _Survey:
             self._errors[site] = error
 
     async def ask_manifests(self, pair: Pair) -> None:
-        site, root = site_of(pair.target), self._graph.roots[pair.source].digest
+        site, shape = site_of(pair.target), self._shapes[pair]
         if site in self._errors:
             return
-        named = self._known.tags.get((site, pair.target.tag or root))
+        named = self._known.tags.get((site, pair.target.tag or shape.root.digest))
         if named is not None:
             self.present.setdefault(site, set()).add(named)
         try:
             with blame("target"):
-                for manifest in reversed(self._graph.closure(root)):
+                for manifest in reversed(shape.manifests):
                     await self._ask_manifest(site, manifest)
         except BlobflowError as error:
             self._errors[site] = error
@@ -195,7 +206,7 @@ class _Survey:
         for pair in pairs:
             site = site_of(pair.target)
             absent = self.absent.get(site, set())
-            for manifest in self._graph.closure(self._graph.roots[pair.source].digest):
+            for manifest in self._shapes[pair].manifests:
                 if any(blob.digest in absent for blob in manifest.blobs):
                     self.present.get(site, set()).discard(manifest.descriptor.digest)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, site_of
+from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.engine.price import blobs_present
 from blobflow.engine.report import ImageRecord, Report, Status, TargetRecord, Totals
 from blobflow.errors import BlobflowError
@@ -29,7 +29,8 @@ class Tally:
         self.errors: dict[Pair, BlobflowError] = {}
         self._goals: dict[int, list[Goal]] = {}
         self._open: dict[Pair, int] = {}
-        self._graph: Graph | None = None
+        self._shapes: Mapping[Pair, Shape] = {}
+        self._final: dict[Pair, Descriptor] = {}
         self._roots: Mapping[Reference, Descriptor] = {}
         self._inventory: Inventory | None = None
         self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -48,16 +49,16 @@ class Tally:
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
-    def planned(self, plan: Plan, graph: Graph, inventory: Inventory) -> list[ImageRecord]:
+    def planned(self, plan: Plan, shapes: Mapping[Pair, Shape], inventory: Inventory) -> list[ImageRecord]:
         """Take in the plan. Returns the images that have nothing to do."""
-        self._graph, self._inventory = graph, inventory
-        self._present = blobs_present(plan, graph, inventory)
+        self._shapes, self._inventory = shapes, inventory
+        self._present = blobs_present(plan, shapes, inventory)
         for goal in plan.goals:
             self._open[goal.pair] = len(goal.steps)
             for number in goal.steps:
                 self._goals.setdefault(number, []).append(goal)
         current = [goal for goal in plan.goals if not goal.steps]
-        return [self._settle(goal.pair, "present", goal.root.digest) for goal in current]
+        return [self._whole(goal, "present", goal.root) for goal in current]
 
     def ended(self, agenda: Agenda, number: int) -> list[tuple[Goal, ImageRecord]]:
         """Take in a step that ended. Returns the images that it settled."""
@@ -90,8 +91,16 @@ class Tally:
                 self._records[pair] = msgspec.structs.replace(record, moved=tags[pair.source] or "nothing")
 
     def verifiable(self, statuses: tuple[Status, ...]) -> dict[Pair, Descriptor]:
-        """Settled images of these statuses, with their roots."""
-        return {p: self._roots[p.source] for p, record in self._records.items() if record.status in statuses}
+        """Settled images of these statuses, with the roots that their target tags should name."""
+        return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
+
+    def final(self, pair: Pair) -> Descriptor:
+        """The root of a settled image, as its target has it."""
+        return self._final[pair]
+
+    def source_root(self, pair: Pair) -> Descriptor:
+        """The root of an image, as its source has it."""
+        return self._roots[pair.source]
 
     def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
         """The report as of now. `written`: bytes, by host."""
@@ -128,7 +137,11 @@ class Tally:
                     return self._settle(goal.pair, "skipped", named, NOT_BEGUN)
                 self.errors[goal.pair] = cause
                 return self._settle(goal.pair, "failed", named, str(cause))
-        return self._settle(goal.pair, "done", goal.root.digest)
+        return self._whole(goal, "done", _put_at_last(agenda, goal))
+
+    def _whole(self, goal: Goal, status: Status, root: Descriptor) -> ImageRecord:
+        self._final[goal.pair] = root
+        return self._settle(goal.pair, status, root.digest)
 
     def _names_now(self, pair: Pair) -> str:
         """What the target tag named when it was asked, "" if nothing."""
@@ -142,14 +155,23 @@ class Tally:
 
     def _record(self, pair: Pair, status: Status, digest: str, error: str) -> ImageRecord:
         root = self._roots.get(pair.source)
-        manifest = self._graph.manifests.get(root.digest) if self._graph and root else None
-        children = manifest.manifests if manifest else ()
+        shape = self._shapes.get(pair)
         return ImageRecord(
             source=str(pair.source),
             target=str(pair.target),
             digest=digest,
             source_digest=root.digest if root else "",
-            platforms=tuple(str(child.platform) for child in children if child.platform),
+            platforms=shape.platforms if shape else (),
             status=status,
             error=error,
         )
+
+
+def _put_at_last(agenda: Agenda, goal: Goal) -> Descriptor:
+    """The root that the target took: the goal's, or what its Put fell back on."""
+    for number in goal.steps:
+        step = agenda.step(number)
+        if number in agenda.fell_back and isinstance(step, Put) and step.manifest.digest == goal.root.digest:
+            assert step.fallback is not None
+            return step.fallback
+    return goal.root

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -23,12 +23,14 @@ from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
 from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
-from blobflow.errors import BlobflowError, StorageError
+from blobflow.errors import BlobflowError, Rejected, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 
 # The journal's key for "this registry has mounted a blob for us": its mounts are proven.
 MOUNTS = "mounts"
+# And for what it did with an index that lacked children.
+SPARSE, REFUSED = "sparse", "refused"
 
 
 class World(msgspec.Struct, frozen=True):
@@ -217,7 +219,7 @@ class Transfer:
         target, observe = str(step.target), self._world.observe
         observe(StepStarted(number, kind, content.digest, target, content.size))
         try:
-            accepted = await act()
+            outcome = await act()
         except BlobflowError as error:
             if not isinstance(error, StorageError):  # the store is neither side, and names itself
                 error.side = error.side or "target"
@@ -226,20 +228,20 @@ class Transfer:
             if not self._keep_going:
                 self.agenda.skip_rest()
         else:
-            if accepted:
-                observe(StepDone(number, kind, content.digest, target, content.size))
-                self.agenda.done(number)
-            else:
+            if outcome == "refused":
                 self.agenda.refused(number)
+            else:
+                observe(StepDone(number, kind, content.digest, target, content.size))
+                self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: Body) -> bool:
+    async def _push(self, number: int, step: Copy, body: Body) -> Outcome:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
         began = [0]
         while True:
             try:
                 await self._push_once(number, step, body, began.append)
-                return True
+                return "done"
             except BlobflowError as error:
                 tries = tries.after(error, at=began[-1])
                 delay = delay_before_retry(error, tries, self._world.random)
@@ -273,18 +275,54 @@ class Transfer:
         else:
             await sink.push(step.blob, counted(from_start(body), begin, count))
 
-    async def _mount_or_put(self, step: Mount | Put) -> bool:
-        sink = self._world.sink_at(step.target)
+    async def _mount_or_put(self, step: Mount | Put) -> Outcome:
         if isinstance(step, Put):
-            await sink.put(step.manifest, self._graph.manifests[step.manifest.digest].raw, step.tags)
-            return True
-        mounted = await sink.mount(step.blob, step.origin)
-        if mounted and not self._world.journal.note(step.target.registry, MOUNTS):
-            self._world.journal.record_note(step.target.registry, MOUNTS, "yes")
-        return mounted
+            return await self._put(step)
+        journal, registry = self._world.journal, step.target.registry
+        if not await self._world.sink_at(step.target).mount(step.blob, step.origin):
+            return "refused"
+        if not journal.note(registry, MOUNTS):
+            journal.record_note(registry, MOUNTS, "yes")
+        return "done"
+
+    async def _put(self, step: Put) -> Outcome:
+        """Put a manifest, or what it falls back on where the registry takes no sparse index."""
+        sink, registry = self._world.sink_at(step.target), step.target.registry
+        if step.fallback is None or not refuses_sparse(self._world.journal, registry):
+            try:
+                await sink.put(step.manifest, self._raw(step.manifest), step.tags)
+                return "done"
+            except Rejected as error:
+                if not step.sparse or not error.missing:
+                    raise
+                if step.fallback is None:
+                    raise _explained(error, registry) from None
+                self._world.journal.record_note(registry, SPARSE, REFUSED)
+        await sink.put(step.fallback, self._raw(step.fallback), step.tags)
+        return "fell back"
+
+    def _raw(self, manifest: Descriptor) -> bytes:
+        return (self._plan.made.get(manifest.digest) or self._graph.manifests[manifest.digest]).raw
 
 
-Act = Callable[[], Awaitable[bool]]
+Outcome = Literal["done", "refused", "fell back"]
+Act = Callable[[], Awaitable[Outcome]]
+
+
+def refuses_sparse(journal: Journal, registry: str) -> bool:
+    """Whether a registry is known to refuse indexes that lack children."""
+    return journal.note(registry, SPARSE) == REFUSED
+
+
+def _explained(error: Rejected, registry: str) -> Rejected:
+    explained = Rejected(
+        f"{error.message}; {registry} takes no sparse index: use --index prune, or --index auto",
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
+    )
+    explained.missing = error.missing
+    return explained
 
 
 def describe(step: Step) -> tuple[str, Descriptor]:

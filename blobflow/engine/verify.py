@@ -19,6 +19,7 @@ from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import read_graph
+from blobflow.engine.shape import shape_of
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 
@@ -57,11 +58,12 @@ class Verification:
         if level == "roots":
             return
         pinned = Reference(target.host, target.repository, digest=root.digest)
-        read = await read_graph({pinned: root}, self._source_at, self._lane)
+        # What is there of a sparse index is what was chosen; of one that was pruned, all that it lists.
+        read = await read_graph({pinned: root}, self._source_at, self._lane, choices={pinned: [pair.choice]})
         for error in read.failures.values():
             error.side = "target"
             raise error
-        for manifest in read.graph.closure(root.digest):
+        for manifest in shape_of(read.graph, root, pair.choice, prune=False).manifests:
             for blob in manifest.blobs:
                 await self._check_blob(pair, manifest, blob, level)
 
