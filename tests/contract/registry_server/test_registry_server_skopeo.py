@@ -7,9 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.server import Logins, Server, make_app, tls_context
+from blobflow.transports.store import Store
 from tools.faultyregistry import journalling
 
 pytestmark = [
@@ -72,3 +75,24 @@ async def test_skopeo_copies_a_set_in_across_and_out(tmp_path: Path) -> None:
     for digest, stored in images.manifests.items():
         if not stored.media_type.startswith("application/vnd.docker"):
             assert (out / digest.removeprefix("sha256:")).read_bytes() == stored.raw
+
+
+async def test_skopeo_comes_in_with_a_login_over_tls(
+    registry_store: Store, certificate: Path, tmp_path: Path
+) -> None:
+    images = sample_set(11, images=1, layer_size=2000)
+    write_layout(tmp_path / "layout", images)
+    [(name, index)] = images.images.items()
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "ca.crt").write_bytes(certificate.with_suffix(".crt").read_bytes())
+    logins = Logins({"ann": bcrypt.hashpw(b"s3cret", bcrypt.gensalt(10))})
+    async with Server(make_app(registry_store, logins=logins), tls=tls_context(certificate)) as server:
+        place = f"docker://{server.address}/{name}"
+        login = ("--dest-creds", "ann:s3cret", "--dest-cert-dir", str(trust))
+        layout = f"oci:{tmp_path}/layout:{name.partition(':')[2]}"
+        await skopeo("copy", "--all", *login, layout, place)
+        inspect = ("inspect", "--raw", "--cert-dir", str(trust))
+        assert await skopeo(*inspect, "--creds", "ann:s3cret", place) == index.raw
+        with pytest.raises(AssertionError, match=r"unauthorized|authentication required"):
+            await skopeo(*inspect, "--creds", "ann:guess", place)

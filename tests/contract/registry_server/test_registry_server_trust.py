@@ -263,17 +263,6 @@ def test_an_answer_that_nobody_takes_is_dropped(tmp_path: Path) -> None:
 # TLS
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One PEM file with a self-signed certificate for 127.0.0.1 and its key."""
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    made += f" -addext subjectAltName=IP:127.0.0.1 -keyout {path} -out {path.with_suffix('.crt')}"
-    subprocess.run(["openssl", *made.split()], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
-
-
 async def test_blobs_go_both_ways_over_tls(registry_store: Store, certificate: Path) -> None:
     trust = ssl.create_default_context(cafile=certificate)
     connector = aiohttp.TCPConnector(ssl=trust)
