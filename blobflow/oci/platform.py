@@ -52,6 +52,11 @@ class Platform(
         return f"{text} ({self.os_version})" if self.os_version else text
 
 
+def implied_variant(architecture: str) -> str:
+    """The variant that is meant where none is said, "" where none is."""
+    return _IMPLIED_VARIANT.get(architecture, "")
+
+
 def parse_platform(text: str) -> Platform:
     """Read `os/architecture[/variant]`; common aliases (x86_64, aarch64, armhf) are understood.
 
