@@ -20,7 +20,7 @@ from aiohttp import ClientSession
 
 from blobflow.errors import InvalidConfig
 from blobflow.oci import digest_of
-from blobflow.server import REGISTRY, Access, Logins, PlainWire, Server, make_app, tls_context
+from blobflow.server import Access, Logins, PlainWire, Server, make_app, tls_context
 from blobflow.server.run import MAX_HEADER
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
@@ -98,9 +98,7 @@ async def test_a_right_login_pushes_and_pulls(serving: Serving) -> None:
             assert await answer.read() == raw
 
 
-async def test_no_login_is_told_to_who_watches(
-    registry_store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_login_is_logged(registry_store: Store, caplog: pytest.LogCaptureFixture) -> None:
     told: list[Access] = []
     caplog.set_level(logging.DEBUG)
     app = make_app(registry_store, logins=users(), observe=told.append)
@@ -305,7 +303,7 @@ def test_certificates_that_can_not_be_used_are_told_by_file(certificate: Path, t
         assert said in caught.value.message
 
 
-# Paths
+# Sessions
 
 
 async def test_sessions_are_bounded(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +313,3 @@ async def test_sessions_are_bounded(serving: Serving, monkeypatch: pytest.Monkey
             await start(client)
         async with client.post(f"{REPO}/blobs/uploads/") as answer:
             assert await refusal(answer) == (429, "TOOMANYREQUESTS")
-
-
-def test_the_registry_is_a_key_of_its_application(registry_store: Store) -> None:
-    assert make_app(registry_store, read_only=True)[REGISTRY].rules.read_only
