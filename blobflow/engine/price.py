@@ -10,6 +10,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.oci import Descriptor, Digest
+from blobflow.oci.location import transport_of
 
 # Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
 # form, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
@@ -31,7 +32,7 @@ class Price(msgspec.Struct, frozen=True):
 
     `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than
     one image manifest names; `blobs_present`: those that need not be read for any target.
-    `images_current`: pairs with nothing to do. `requests`: by host, for the transfer alone. `targets`: by
+    `images_current`: pairs with nothing to do. `requests`: by registry, for the transfer alone. `targets`: by
     host, also those with nothing to do.
     """
 
@@ -87,7 +88,7 @@ def price_of(plan: Plan, graph: Graph) -> Price:
         bytes_to_write=sum(sums["bytes_to_write"] for sums in targets.values()),
         mounts=sum(sums["mounts"] for sums in targets.values()),
         manifests=sum(sums["manifests"] for sums in targets.values()),
-        requests=dict(sorted(requests.items())),
+        requests={host: count for host, count in sorted(requests.items()) if not transport_of(host)},
         targets={host: TargetPrice(**sums) for host, sums in sorted(targets.items())},
     )
 

@@ -8,6 +8,7 @@ layout that others wrote is believed to be there, never to be right: it is hashe
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,7 +169,9 @@ def _size_of(path: Path) -> int:
     """Bytes of a regular file. Raises FileNotFoundError, StorageError."""
     with translated("look at", path):
         try:
-            return path.stat().st_size
+            about = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            pass
-    raise FileNotFoundError(path)
+            about = None
+    if about is None or not stat.S_ISREG(about.st_mode):
+        raise FileNotFoundError(path)
+    return about.st_size

@@ -11,6 +11,7 @@ from blobflow.events import Meter
 from blobflow.oci import Platform, parse_platform
 from blobflow.oci.location import LAYOUT, path_of, transport_of
 from blobflow.transports.archive import CODECS, Archive, ArchiveSink, CompressMode, Importer
+from blobflow.transports.archive.looking import LookedAt
 from blobflow.transports.layout import Layout
 from blobflow.transports.store import Store
 
@@ -28,7 +29,8 @@ class LocalPlaces:
     """The places of a run that are no registries.
 
     An archive that is written to is not read from what it held before: it is replaced as a whole. `platform`:
-    which image of an index docker's list in an archive names.
+    which image of an index docker's list in an archive names. `looking`: targets are asked for what they
+    hold, and nothing is written.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class LocalPlaces:
         *,
         compress: CompressMode = "gzip",
         platform: Platform | None = None,
+        looking: bool = False,
     ) -> None:
         self._store = store
         self._meter = meter
         self._platform = platform or this_machine()
+        self._looking = looking
         self._importer = Importer(store, CODECS[compress])
         self._layouts: dict[Site, Layout] = {}
         self._archives: dict[Site, Archive] = {}
@@ -52,6 +56,9 @@ class LocalPlaces:
             return self._layout(site)
         if site in self._written:
             return self._written[site]
+        return self._archive(site)
+
+    def _archive(self, site: Site) -> Archive:
         if site not in self._archives:
             meter = self._meter.hosts[site.registry]
             self._archives[site] = Archive(site, self._store, self._importer, meter)
@@ -60,6 +67,8 @@ class LocalPlaces:
     def sink(self, site: Site) -> Sink:
         if transport_of(site.registry) == LAYOUT:
             return self._layout(site)
+        if self._looking:
+            return LookedAt(self._archive(site))
         if site not in self._written:
             if site in self._archives:
                 raise UsageError(f"{site} is both read and written; write another file")

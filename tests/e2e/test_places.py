@@ -270,6 +270,20 @@ def test_an_image_is_planned_and_inspected_in_an_archive(
     assert not (tmp_path / "layout").exists()
 
 
+@pytest.mark.parametrize("level", ["roots", "content"])
+def test_an_archive_is_verified_as_it_is(small_set: Layout, home: Path, tmp_path: Path, level: str) -> None:
+    archive = saved(small_set, home, tmp_path / "a.tar", (ONE,))
+    places = ["--from", layout_of(small_set), "--to", f"oci-archive:{archive}:docker.io"]
+    arguments = [*places, "--images", str(tmp_path / "names.txt"), "--verify", level]
+    assert moved("verify", *arguments, home=home).out == f"right: oci-archive:{archive}:{FULL}\n"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1  # in a layer: they are most of it
+    archive.write_bytes(content)
+    done = blobflow("verify", *arguments, home=home)
+    assert done.code == (0 if level == "roots" else 3), done.out
+    assert not [name for name in tmp_path.iterdir() if name.name.startswith(".blobflow")]
+
+
 @pytest.mark.parametrize("packed", ["tar", "tar.gz"])
 def test_a_truncated_archive_leaves_nothing_at_the_target(
     small_set: Layout, target: Registry, app: str, home: Path, tmp_path: Path, packed: str
