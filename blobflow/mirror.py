@@ -138,7 +138,7 @@ async def verify_run(
     Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing); a
     later run does not take what was found wrong for whole because an earlier one put it there.
     """
-    async with open_world(settings, observer, meter or Meter()) as world:
+    async with open_world(settings, observer, meter or Meter(), looking=True) as world:
         observer(PhaseStarted("resolve", len(pairs)))
         resolved = await resolve_roots((pair.source for pair in pairs), world.source_at, Lane(LANE))
         good = [pair for pair in pairs if pair.source in resolved.roots]
@@ -268,14 +268,21 @@ async def try_login(
 
 
 @asynccontextmanager
-async def open_world(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[World]:
-    """Everything outside the plan: registries, store and journal, closed at the end."""
-    async with _opened(settings, observer, meter) as (world, _):
+async def open_world(
+    settings: Settings, observer: Observer, meter: Meter, *, looking: bool = False
+) -> AsyncIterator[World]:
+    """Everything outside the plan: registries, store and journal, closed at the end.
+
+    `looking`: archives that are targets are read, not written.
+    """
+    async with _opened(settings, observer, meter, looking=looking) as (world, _):
         yield world
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[tuple[World, Store]]:
+async def _opened(
+    settings: Settings, observer: Observer, meter: Meter, *, looking: bool = False
+) -> AsyncIterator[tuple[World, Store]]:
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         logins = logins_of(settings)
@@ -298,7 +305,7 @@ async def _opened(settings: Settings, observer: Observer, meter: Meter) -> Async
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)
         cache: Cache = KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(store, kept)
-        local = LocalPlaces(store, meter, compress=settings.compress)
+        local = LocalPlaces(store, meter, compress=settings.compress, looking=looking)
         world = World(
             source_at=lambda site: (local if transport_of(site.registry) else registries).source(site),
             sink_at=lambda site: (local if transport_of(site.registry) else registries).sink(site),
