@@ -101,8 +101,8 @@ async def test_a_helper_that_knows_nothing_means_anonymous() -> None:
         ({"credsStore": "x"}, Helpers(0, b"hello"), "docker-credential-x answered"),
         ({"credsStore": "../evil"}, Helpers(0, b""), "names the credential helper"),
         ({"credHelpers": {"r.example": "a b"}}, Helpers(0, b""), "names the credential helper"),
-        ({"auths": {"r.example": {"auth": "%%%"}}}, Helpers(), "'r.example' .* is not base64"),
-        ({"auths": {"r.example": {"auth": b64("joe")}}}, Helpers(), "'r.example' .* has no password"),
+        ({"auths": {"r.example": {"auth": "%%%"}}}, Helpers(), "'r.example' is not base64"),
+        ({"auths": {"r.example": {"auth": b64("joe")}}}, Helpers(), "'r.example' has no password"),
     ],
 )
 async def test_what_can_t_be_used_is_one_sentence(

@@ -83,6 +83,13 @@ async def test_whatever_a_file_holds_it_is_a_login_none_or_one_sentence(key: str
     assert found is None or isinstance(found, Credentials)
 
 
+async def test_a_login_that_can_t_be_used_is_told_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "auth.json"
+    file.write_text('{"auths": {"r.example": {"auth": "am9l"}}}')
+    with pytest.raises(InvalidConfig, match=r"auth\.json: the login for 'r\.example' has no password"):
+        await Logins([tmp_path / "absent", file]).find("r.example")
+
+
 async def test_files_are_read_once(tmp_path: Path) -> None:
     file = written(tmp_path / "auth.json", **{"r.example": "joe:hush"})
     logins = Logins([file])

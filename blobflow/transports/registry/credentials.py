@@ -140,10 +140,10 @@ def _from_entry(entry: _Auth, key: str) -> Credentials | None:
         try:
             pair = base64.b64decode(entry.auth.encode(), validate=True).decode()
         except (binascii.Error, ValueError):
-            raise InvalidConfig(f"the login for {key!r} in docker's config.json is not base64") from None
+            raise InvalidConfig(f"the login for {key!r} is not base64") from None
         username, colon, password = pair.partition(":")
         if not colon:
-            raise InvalidConfig(f"the login for {key!r} in docker's config.json has no password")
+            raise InvalidConfig(f"the login for {key!r} has no password")
         password = password.rstrip("\0")
     if entry.identitytoken:
         return Credentials(username, password, entry.identitytoken)
@@ -162,7 +162,9 @@ async def tell_program(helper: str, verb: str, host: str, login: Credentials | N
 
 def _program(helper: str) -> str:
     if not _HELPER_NAME.match(helper):
-        raise InvalidConfig(f"docker's config.json names the credential helper {helper[:80]!r}")
+        raise InvalidConfig(
+            f"the file names the credential helper {helper[:80]!r}, which no program is called"
+        )
     return f"docker-credential-{helper}"
 
 

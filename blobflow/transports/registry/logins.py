@@ -51,16 +51,20 @@ class Logins:
         self._files = tuple(files)
         self._run = run
         self._clock = clock
-        self._configs: list[DockerConfig] | None = None
+        self._configs: dict[Path, DockerConfig] | None = None
         self._answers: dict[tuple[str, bytes], tuple[float, tuple[int, bytes]]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def find(self, host: str, repository: str = "") -> Credentials | None:
         """The login for a repository at `host[:port]`, None for anonymous access. Raises InvalidConfig."""
         if self._configs is None:
-            self._configs = [config for file in self._files if (config := read_file(file))]
-        for config in self._configs:
-            if found := await find_credentials(config, host, self._ask, repository=repository):
+            self._configs = {file: config for file in self._files if (config := read_file(file))}
+        for file, config in self._configs.items():
+            try:
+                found = await find_credentials(config, host, self._ask, repository=repository)
+            except InvalidConfig as error:
+                raise InvalidConfig(f"{file}: {error.message}") from None
+            if found:
                 return found
         return None
 
