@@ -56,7 +56,9 @@ async def _logged_in(host: str, login: Credentials, link: Link, file: Path) -> s
     from blobflow.mirror import try_login
     from blobflow.transports.registry.logins import keep
 
-    settings = reach(link, os.environ, Ends())
+    # The file that is to hold the login need not be there yet.
+    environ = {name: value for name, value in os.environ.items() if name != "REGISTRY_AUTH_FILE"}
+    settings = reach(link, environ, Ends())
     async with display(link.look, Meter()) as show:
         wanted = await try_login(host, login, settings, observer=show)
     where = await keep(file, host, login)

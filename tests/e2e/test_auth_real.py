@@ -161,7 +161,6 @@ def test_logins_of_other_tools_are_ours_and_ours_are_theirs(
     shutil.copy(authority.pem, certs / "ca.crt")
     image, *_ = images.images.values()
     theirs, ours = home / "theirs.json", home / "ours.json"
-    ours.write_text("{}")
     entered = skopeo("login", locked.host, f"--authfile={theirs}", home=home, given=PASSWORD)
     assert entered.code == 0, entered.err
     copied = blobflow(
