@@ -12,10 +12,10 @@ from aiohttp import web
 from blobflow.errors import ProtocolViolation, RegistryError, UnsupportedContent
 from blobflow.oci import Descriptor, digest_of, media, parse_manifest
 from blobflow.oci.manifest import MAX_CHILDREN, MAX_MANIFEST_BYTES
-from blobflow.transports.registry.session import ERROR_ANSWER, SMALL_ANSWER
 from tests.unit.registry_fakes import answers, fake, world
 
 CHILD: dict[str, Any] = {"digest": digest_of(b""), "size": 0}
+LARGE = 2 * 1024 * 1024  # more than is read of answers that are only looked into
 ANY = Descriptor(media.OCI_INDEX, digest_of(b"any"), 0)
 
 
@@ -54,7 +54,7 @@ async def test_a_manifest_without_end_is_read_to_its_limit_only() -> None:
 async def test_a_token_server_that_talks_without_end_gives_no_token() -> None:
     async def registry(request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/token":
-            return web.Response(text='{"token":"' + "a" * 2 * SMALL_ANSWER + '"}')
+            return web.Response(text='{"token":"' + "a" * LARGE + '"}')
         realm = f'Bearer realm="http://{request.host}/token",service="x"'
         return web.Response(status=401, headers={"WWW-Authenticate": realm})
 
@@ -81,7 +81,7 @@ async def test_headers_without_end_are_no_answer(headers: dict[str, str]) -> Non
 
 async def test_of_an_error_body_without_end_a_part_is_read() -> None:
     async with (
-        fake(answers(lambda: web.Response(status=400, text="no " * ERROR_ANSWER))) as server,
+        fake(answers(lambda: web.Response(status=400, text="no " * LARGE))) as server,
         world() as w,
     ):
         with pytest.raises(RegistryError, match="no no no") as caught:
