@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from blobflow.errors import SizeMismatch, StorageError, StorageFull
 BLOCK = 1024 * 1024
 _PIECES = 512  # buffers in one writev(2); IOV_MAX is 1024
 _TEMPORARY = ".blobflow-"
+# Seconds that a file is left alone after its last change: its writer locks it within one.
+_SWEPT_AFTER = 60
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space, or name another place",
@@ -176,6 +179,8 @@ def sweep(folder: Path) -> None:
     """Remove what killed processes were writing in `folder`; what can't be removed stays."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{_TEMPORARY}*"):
+            if time.time() - path.stat().st_mtime < _SWEPT_AFTER:
+                continue
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

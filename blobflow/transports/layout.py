@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from blobflow.content import Body, Chunks, Site, Verifier
-from blobflow.errors import NotFound, SizeMismatch
+from blobflow.errors import NotFound, SizeMismatch, StorageError
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
@@ -100,7 +100,17 @@ class Layout:
     # Sink
 
     async def vacant(self) -> bool:
-        return not (self._folder / "blobs").exists() and not (self._folder / "index.json").exists()
+        """Raises StorageError for a folder of something else: a layout is not strewn into that."""
+        with translated("look at", self._folder):
+            try:
+                found = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+            except FileNotFoundError:
+                return True
+        if found and not {"oci-layout", "index.json", "blobs"} & set(found):
+            raise StorageError(
+                f"{self._folder} is no OCI layout, and not empty (it holds {found[0]!r}); name another folder"
+            )
+        return not found
 
     async def has(self, content: Descriptor) -> bool:
         """Whether the file is there, and as long as it should be."""
