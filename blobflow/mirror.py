@@ -119,9 +119,9 @@ async def mirror(
     """
     meter = meter or Meter()
     run = run or Run(pairs, policy, observe=observer, meter=meter)
-    async with _opened(settings, observer, meter) as (world, store):
+    async with opened(settings, observer, meter) as (world, store):
         report = await run.go(world)
-        await _tidy(store, settings)
+        await tidy(store, settings)
         return report
 
 
@@ -275,14 +275,15 @@ async def open_world(
 
     `looking`: archives that are targets are read, not written.
     """
-    async with _opened(settings, observer, meter, looking=looking) as (world, _):
+    async with opened(settings, observer, meter, looking=looking) as (world, _):
         yield world
 
 
 @asynccontextmanager
-async def _opened(
+async def opened(
     settings: Settings, observer: Observer, meter: Meter, *, looking: bool = False
 ) -> AsyncIterator[tuple[World, Store]]:
+    """As `open_world`, with the store that is behind it."""
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         logins = logins_of(settings)
@@ -326,7 +327,7 @@ async def _opened(
             await registries.close()
 
 
-async def _tidy(store: Store, settings: Settings) -> None:
+async def tidy(store: Store, settings: Settings) -> None:
     """Leave in the store what it may hold; that this failed fails no run."""
     try:
         await gc(store, settings.cache_size)

@@ -24,6 +24,7 @@ from blobflow.errors import BlobflowError
 _VERBS = {
     "copy": "Copy one image to one or more places.",
     "sync": "Mirror a set of images: each shared blob is moved once.",
+    "load": "Bring archives to a registry: one multi-platform image a name.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
     "verify": "Ask the targets whether what should be there is.",
@@ -31,6 +32,7 @@ _VERBS = {
     "login": "Try a login at a registry, and keep it.",
     "logout": "Drop a login that is kept.",
     "serve": "Run an embedded OCI registry.",
+    "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "demo": "See it work: two registries, eight images, no network.",
 }

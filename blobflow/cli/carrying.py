@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,19 +14,20 @@ import msgspec
 from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
-from blobflow.cli.options import Link, Look, Run, ends_of, policy_of, settings_of
+from blobflow.cli.options import Ends, Link, Look, Run, ends_of, policy_of, settings_of
 from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
+from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
 from blobflow.engine.flow import Run as Flow
 from blobflow.engine.report import Report, encode
 from blobflow.errors import BlobflowError, RunIncomplete, UsageError
-from blobflow.events import Meter
-from blobflow.oci.location import STREAM, path_of
+from blobflow.events import Meter, Observer
+from blobflow.oci.location import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Pair
+    from blobflow.mirror import Settings
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -48,46 +49,65 @@ class Outcome(msgspec.Struct, frozen=True):
         self.check_set()
 
 
+Begin = Callable[[Sequence["Pair"], Sequence[str]], Flow]
+# What is to be carried out: it begins a run, with notes for the report, and brings it to its end.
+Work = Callable[["Settings", Begin, Observer, Meter], Awaitable[object]]
+
+
 def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
     """Mirror the pairs, showing progress; write the report and tell the summary.
 
     `list_failures`: a sentence for each image that failed; not where the caller ends with that error anyway.
     Also if the run raises or is interrupted: then the report is of what became of it until then.
     """
+
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
+        from blobflow.mirror import mirror
+
+        await mirror(pairs, settings, observer=show, meter=meter, run=begin(pairs, ()))
+
+    return carry_out_work(work, ends_of(pairs), link, run, list_failures=list_failures)
+
+
+def carry_out_work(work: Work, ends: Ends, link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
+    """As `carry_out`, for what has to find out first what there is to mirror."""
     if run.report:
         check_place(run.report, "--report")
-    if _streams(pairs) and sys.stdout.isatty():
+    if _streams(ends) and sys.stdout.isatty():
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_carried_out(pairs, link, run, list_failures))
+    return run_loop(_carried_out(work, ends, link, run, list_failures))
 
 
-async def _carried_out(pairs: Sequence[Pair], link: Link, run: Run, list_failures: bool) -> Outcome:
-    from blobflow.mirror import mirror
-
+async def _carried_out(work: Work, ends: Ends, link: Link, run: Run, list_failures: bool) -> Outcome:
     meter = Meter()
-    hosts = len({pair.target.host for pair in pairs})
-    async with display(link.look, meter, hosts=hosts) as show:
-        flow = Flow(pairs, policy_of(run), observe=show, meter=meter)
-        ending = ENDING.get()
-        ending.wind_down, ending.grace = flow.wind_down, run.grace
+    async with display(link.look, meter, hosts=len(ends.targets)) as show:
+        flow = Flow((), policy_of(run), observe=show, meter=meter)
+        told: tuple[str, ...] = ()
+
+        def begin(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
+            nonlocal flow, told
+            flow, told = Flow(pairs, policy_of(run), observe=show, meter=meter), tuple(notes)
+            ending = ENDING.get()
+            ending.wind_down, ending.grace = flow.wind_down, run.grace
+            return flow
+
         ended: BaseException | None = None
         try:
-            settings = settings_of(link, run, ends_of(pairs))
-            await mirror(pairs, settings, observer=show, meter=meter, run=flow)
+            await work(settings_of(link, run, ends), begin, show, meter)
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
-    report = flow.report()
-    _leave(report, link.look, run, list_failures, aside=_streams(pairs))
+    report = msgspec.structs.replace(flow.report(), notes=told)
+    _leave(report, link.look, run, list_failures, aside=_streams(ends))
     if ended is not None:
         raise ended
     return Outcome(report, flow.errors)
 
 
-def _streams(pairs: Sequence[Pair]) -> bool:
+def _streams(ends: Ends) -> bool:
     """Whether an archive goes to standard output."""
-    return any(pair.target.transport and path_of(pair.target.host) == STREAM for pair in pairs)
+    return any(transport_of(host) and path_of(host) == STREAM for host in ends.targets)
 
 
 def _leave(report: Report, look: Look, run: Run, list_failures: bool, *, aside: bool) -> None:
@@ -100,7 +120,7 @@ def _leave(report: Report, look: Look, run: Run, list_failures: bool, *, aside: 
         return
     if not look.quiet:
         try:
-            click.echo("\n".join(summary_lines(report)), err=aside)
+            click.echo("\n".join([*digest_lines(report), *summary_lines(report)]), err=aside)
         except BrokenPipeError:  # how the run ended is still to be said, by the exit code
             abandon_stdout()
     for line in failure_lines(report) if list_failures else ():

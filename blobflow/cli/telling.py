@@ -34,6 +34,7 @@ def summary_lines(report: Report) -> list[str]:
     ]
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
+    lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
     return lines
@@ -48,6 +49,18 @@ def _statuses_text(counts: Mapping[str, int]) -> str:
 def _target_row(target: TargetRecord) -> tuple[str, ...]:
     counts = msgspec.structs.asdict(target)
     return one_line(target.target), _statuses_text(counts), f"{size_text(target.bytes_written)} written"
+
+
+def digest_lines(report: Report) -> list[str]:
+    """A line for each image that has another digest at its target than at its source: what was pruned."""
+    return [
+        one_line(
+            f"{image.source}@{image.source_digest} -> {image.target}@{image.digest}: "
+            + ", ".join(image.platforms)
+        )
+        for image in report.images
+        if image.status in ("done", "present") and image.digest != image.source_digest
+    ]
 
 
 def failure_lines(report: Report) -> list[str]:

@@ -62,13 +62,15 @@ class TargetRecord(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a run did. `targets` in the order given, one a host. `version` changes when a reader of an earlier
-    one would be misled."""
+    """What a run did. `targets` in the order given, one a host; `notes`: what a person decided otherwise than
+    content says, or should know of it, a sentence each. `version` changes when a reader of an earlier one
+    would be misled."""
 
     totals: Totals
     images: tuple[ImageRecord, ...]
     targets: tuple[TargetRecord, ...] = ()
     version: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

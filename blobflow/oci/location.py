@@ -42,6 +42,11 @@ def path_of(host: str) -> str:
     return host.partition(":")[2]
 
 
+def place_at(word: str, path: str) -> str:
+    """The `host` of the place at a path, which may have colons in it."""
+    return f"{word}:{_normal(path)}"
+
+
 def split_location(text: str) -> tuple[str, str, str] | None:
     """Cut `TRANSPORT:PATH[:NAME][@DIGEST]` into host, name and digest ("" where absent).
 
@@ -59,7 +64,7 @@ def split_location(text: str) -> tuple[str, str, str] | None:
         raise InvalidReference(f"{shown} has a bad name {name[:150]!r} after the path's colon")
     if word == LAYOUT and path == STREAM:
         raise InvalidReference(f"{shown}: an OCI layout is a directory; write oci-archive:- for a stream")
-    return f"{word}:{_normal(path)}", name, digest
+    return place_at(word, path), name, digest
 
 
 def _cut_digest(text: str) -> tuple[str, str]:

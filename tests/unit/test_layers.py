@@ -49,6 +49,8 @@ ROOMS = {
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
+    "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
+    "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
 }
 

@@ -38,6 +38,10 @@ class Images(Protocol):
         """One name for each image that has any, in the order of the archive."""
         ...
 
+    def names(self) -> list[tuple[str, ...]]:
+        """All names of each image, in the order of the archive."""
+        ...
+
     async def resolve(self, name: str) -> Descriptor:
         """The manifest that a name, `@n`, a digest or "" (the only image) means."""
         ...
@@ -69,6 +73,9 @@ class OciImages:
     def tags(self) -> list[str]:
         return names_in(self._images)
 
+    def names(self) -> list[tuple[str, ...]]:
+        return [names for names, _ in self._images]
+
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, 0)), digest)
@@ -97,6 +104,9 @@ class DockerImages:
 
     def tags(self) -> list[str]:
         return [image.names[0] for image in self._images if image.names]
+
+    def names(self) -> list[tuple[str, ...]]:
+        return [image.names for image in self._images]
 
     async def resolve(self, name: str) -> Descriptor:
         digest = as_digest(name)

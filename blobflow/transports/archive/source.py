@@ -16,7 +16,7 @@ import msgspec
 from blobflow.content import Chunks, Site
 from blobflow.errors import BlobflowError, NotFound, SizeMismatch
 from blobflow.events import HostMeter
-from blobflow.oci import Descriptor
+from blobflow.oci import Descriptor, Digest
 from blobflow.oci.location import OCI_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.transports.archive.images import DockerImages, Images, OciImages, read_manifest
 from blobflow.transports.archive.importing import Importer
@@ -47,6 +47,14 @@ class Archive:
     async def tags(self) -> list[str]:
         """One name for each image that has any, in the order of the archive."""
         return (await self._open()).images.tags()
+
+    async def names(self) -> list[tuple[str, ...]]:
+        """All names of each image, in the order of the archive: the n-th is asked for by `@n` as well."""
+        return (await self._open()).images.names()
+
+    async def held(self) -> frozenset[Digest]:
+        """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""
+        return frozenset((await self._open()).images.blobs)
 
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""

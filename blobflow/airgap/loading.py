@@ -1,0 +1,256 @@
+"""Loading: what archives hold is brought to registries, several platforms of a name as one index.
+
+Nothing is moved before all archives have been looked at: one that can't be read, or that contradicts another,
+ends the whole load, since an index without one of its platforms would be a silent loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from blobflow.content import Site, Source
+from blobflow.engine.bodies import blame
+from blobflow.engine.configs import read_platform
+from blobflow.engine.flow import Run
+from blobflow.engine.plan import Pair
+from blobflow.engine.schedule import Limits
+from blobflow.engine.transfer import World
+from blobflow.errors import NotFound, UnsupportedContent, UsageError
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.mirror import Settings, opened, tidy
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
+from blobflow.oci.choice import pruned
+from blobflow.oci.grouping import Group, Name, Part, by_digest, group, name_of
+from blobflow.oci.location import OCI_ARCHIVE, transport_of
+from blobflow.transports.archive import Archive
+from blobflow.transports.composed import Composed
+
+# What the archives of one load are called together where a source has a registry's host.
+ARCHIVES = "(archives)"
+_LACKING = (
+    "of a bundle in parts give all of them, and with one that was saved --since another give that one as well"
+)
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One archive: `label` is what it is called in messages, `place` its transport and path, and `platform`
+    what its images are for where their configs are known to be wrong."""
+
+    label: str
+    place: str
+    platform: Platform | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What archives hold, by name, and what is to be told of it. `children`: the images of each index."""
+
+    groups: dict[Name, Group]
+    children: dict[Name, tuple[Descriptor, ...]]
+    notes: tuple[str, ...]
+
+
+class _Find(msgspec.Struct, frozen=True):
+    """An image under one of its names, as the archive has it."""
+
+    input: Input
+    called: str
+    root: Descriptor
+
+
+Aim = Callable[[Loaded], Sequence[Pair]]
+Begin = Callable[[Sequence[Pair], Sequence[str]], Run]
+
+
+async def load(
+    inputs: Sequence[Input],
+    aim: Aim,
+    begin: Begin,
+    settings: Settings,
+    *,
+    wanted: Collection[Name] | None = None,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """Bring what the archives hold under the names `wanted` (None: under any) to where `aim` says.
+
+    The sources of its pairs are those of `source_of`; `begin` makes the run of them, with notes for the
+    report. Failures of images are in that run's report; what is raised concerns all archives.
+    """
+    async with opened(settings, observer, meter or Meter()) as (world, store):
+        observer(PhaseStarted("archives", len(inputs)))
+        gathering = _Gathering(inputs, world)
+        with blame("source"):
+            loaded = await gathering.gather(wanted)
+        run = begin(aim(loaded), loaded.notes)
+        await run.go(_over(world, gathering.sources(loaded)))
+        await tidy(store, settings)
+
+
+def source_of(name: Name, child: Digest | None = None) -> Reference:
+    """What the archives hold under a name, or one of its images, as the source of a pair."""
+    return Reference(ARCHIVES, name.path, name.tag, child or name.digest)
+
+
+def _over(world: World, sources: dict[str, Source]) -> World:
+    """The world with the archives in it, each repository a source of its own."""
+
+    def source_at(site: Site) -> Source:
+        if site.registry != ARCHIVES:
+            return world.source_at(site)
+        return sources.get(site.repository) or Composed((), {})
+
+    def limits(host: str) -> Limits:
+        return Limits(blobs=_READS) if host == ARCHIVES else world.limits(host)
+
+    return msgspec.structs.replace(world, source_at=source_at, limits=limits)
+
+
+_READS = 32  # blobs being read from archives at once: files are at hand, so the targets are the bound
+
+
+class _Gathering:
+    """Looks at archives, one after the other: to read one keeps two cores busy."""
+
+    def __init__(self, inputs: Sequence[Input], world: World) -> None:
+        self._inputs = inputs
+        self._archives = {item: _archive(world.source_at(Site(item.place, ""))) for item in inputs}
+        self._all = Composed(tuple(self._archives.values()), {}, absent=_LACKING)
+        self._notes: dict[str, None] = {}
+
+    async def gather(self, wanted: Collection[Name] | None) -> Loaded:
+        found: dict[Name, list[_Find]] = {}
+        for item in self._inputs:
+            for name, find in (await self._look(item, wanted)).items():
+                found.setdefault(name, []).append(find)
+        if not found and wanted is None:
+            raise UsageError(
+                f"{', '.join(item.label for item in self._inputs)}: no image is named there; {_LACKING}"
+            )
+        groups = {name: await self._group(name, found[name]) for name in sorted(found)}
+        children = {name: await self._images(each) for name, each in groups.items()}
+        return Loaded(groups, children, tuple(self._notes))
+
+    def sources(self, loaded: Loaded) -> dict[str, Source]:
+        """A source for each repository."""
+        roots: dict[str, dict[str, Descriptor]] = {}
+        for name, found in loaded.groups.items():
+            own = roots.setdefault(name.path, {})
+            own[name.tag or name.digest] = own[found.root.digest] = found.root
+            own |= {child.digest: child for child in loaded.children[name]}
+        made = [each.made for each in loaded.groups.values() if each.made is not None]
+        archives = tuple(self._archives.values())
+        return {path: Composed(archives, own, made, _LACKING) for path, own in roots.items()}
+
+    async def _look(self, item: Input, wanted: Collection[Name] | None) -> dict[Name, _Find]:
+        archive = self._archives[item]
+        found: dict[Name, _Find] = {}
+        for number, called in enumerate(await archive.names()):
+            names = _names(called)
+            if not names and wanted is None:
+                raise UsageError(_unnamed(item, number, called))
+            for name, text in names.items():
+                if wanted is None or name in wanted:
+                    root = await archive.resolve(f"@{number}")
+                    held = found.setdefault(name, _Find(item, text, root))
+                    if held.root.digest != root.digest:
+                        raise UnsupportedContent(_twice(item, name, held.called, text))
+        return found
+
+    async def _group(self, name: Name, found: Sequence[_Find]) -> Group:
+        whole = all(_is_whole(find) and find.root.digest == found[0].root.digest for find in found)
+        if whole:
+            return await self._as_it_is(name, found[0])
+        made = group(name, [await self._part(name, find) for find in found])
+        by_digest(name, made.root.digest)
+        if made.mixed:
+            self._note(f"{name} has images with OCI's and with Docker's media types: its index is OCI's")
+        return made
+
+    async def _as_it_is(self, name: Name, find: _Find) -> Group:
+        """A root that an archive has; without those of its children that are nowhere."""
+        root = await self._manifest(find.root)
+        kept = [child for child in root.manifests if await self._has(child)]
+        if len(kept) == len(root.manifests):
+            return Group(find.root)
+        if not kept:
+            raise NotFound(f"{find.input.label} has none of the images of {name}; {_LACKING}")
+        made = pruned(root, kept, {})
+        by_digest(name, made.descriptor.digest)
+        self._note(
+            f"{find.input.label} has {len(kept)} of the {len(root.manifests)} images in the index of {name}: "
+            f"{find.root.digest} became {made.descriptor.digest} without the others"
+        )
+        return Group(made.descriptor, made)
+
+    async def _part(self, name: Name, find: _Find) -> Part:
+        """What an archive adds to a name that others add to as well, or that gets an index."""
+        label, said = find.input.label, find.input.platform
+        manifest = await self._manifest(find.root)
+        if manifest.is_index:
+            if said is not None:
+                raise UsageError(
+                    f"{label} has an index for {name}: platform= is for archives of one platform"
+                )
+            children = tuple([child for child in manifest.manifests if await self._has(child)])
+            return Part(label, find.root, children=children, whole=True)
+        platform = await read_platform(self._all, manifest)
+        if said is not None:
+            if not platform.matches(said):
+                self._note(
+                    f"{label} was taken for {said}, as said by hand; the config of {name} says {platform}"
+                )
+            platform = said
+        if not (platform.os and platform.architecture):
+            raise UsageError(
+                f"the config of {name} in {label} names no platform; write {label},platform=OS/ARCHITECTURE"
+            )
+        return Part(label, find.root, platform, whole=_is_whole(find))
+
+    async def _images(self, found: Group) -> tuple[Descriptor, ...]:
+        return (found.made or await self._manifest(found.root)).manifests
+
+    async def _manifest(self, root: Descriptor) -> Manifest:
+        return parse_manifest(await self._all.read(root), root.media_type, digest=root.digest)
+
+    async def _has(self, manifest: Descriptor) -> bool:
+        try:
+            await self._all.read(manifest)
+        except NotFound:
+            return False
+        return True
+
+    def _note(self, sentence: str) -> None:
+        self._notes[sentence] = None
+
+
+def _archive(source: Source) -> Archive:
+    if not isinstance(source, Archive):
+        raise UsageError("only archives can be loaded; copy or sync reads layouts and registries")
+    return source
+
+
+def _is_whole(find: _Find) -> bool:
+    """Whether the image keeps its digest: it is not one that we made from a config."""
+    return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
+
+
+def _names(called: Iterable[str]) -> dict[Name, str]:
+    """The whole names among what an archive calls an image."""
+    found: dict[Name, str] = {}
+    for text in called:
+        if name := name_of(text):
+            found.setdefault(name, text)
+    return found
+
+
+def _unnamed(item: Input, number: int, called: Sequence[str]) -> str:
+    what = f"calls an image only {called[0]!r}" if called else "has an image without a name"
+    return f"{item.label} {what}; bring that one with `blobflow copy {item.place}:@{number} TARGET`"
+
+
+def _twice(item: Input, name: Name, one: str, other: str) -> str:
+    if one == other:
+        return f"{item.label} has two images named {one}; which one is meant can't be told"
+    return f"{item.label} has {one} and {other}, which would both become {name}; name the one with --images"

@@ -1,0 +1,128 @@
+"""`blobflow load`: archives and bundles, to registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.carrying import Begin, carry_out_work
+from blobflow.cli.options import Ends, Link, Run, link_options, run_options
+from blobflow.errors import UsageError
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.airgap.loading import Input, Loaded
+    from blobflow.cli.selection import Place
+    from blobflow.engine.plan import Pair
+    from blobflow.mirror import Settings
+    from blobflow.oci.grouping import Name
+
+
+@click.command("load")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--to", "targets", metavar="HOST[/prefix]", multiple=True, required=True, help="Where to. Repeatable."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="LIST",
+    help="Only these: one repository:tag a line; # comments; - is stdin.",
+)
+@click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
+@run_options
+@link_options
+def verb(
+    files: tuple[str, ...],
+    targets: tuple[str, ...],
+    images: Path | None,
+    arch_tags: bool,
+    run: Run,
+    link: Link,
+) -> None:
+    """Bring what archives hold to a registry, each name as one multi-platform image.
+
+    FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: .tar, .tar.gz or .tar.zst. Several
+    with one platform each become one index a name; platforms come from the images' configs. Where those are
+    known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them,
+    or by its name without their numbers.
+
+    \b
+      blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
+      blobflow load bundle.tar --to 127.0.0.1:5000/mirror
+    """
+    from blobflow.cli.selection import parse_place
+
+    if run.dry_run:
+        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    places = [parse_place(target) for target in targets]
+    listed = _listed(images)
+    inputs = [found for text in files for found in _inputs(text)]
+    if twice := {found.place for found in inputs if inputs.count(found) > 1}:
+        raise UsageError(f"{min(twice).partition(':')[2]} is given twice")
+
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
+        from blobflow.airgap.loading import load
+
+        def aim(loaded: Loaded) -> list[Pair]:
+            names = loaded.groups if listed is None else listed
+            return [pair for name in names for pair in _aimed(loaded, name, places, arch_tags)]
+
+        await load(inputs, aim, begin, settings, wanted=listed, observer=show, meter=meter)
+
+    ends = Ends(targets=frozenset(place.host for place in places))
+    carry_out_work(work, ends, link, run).check_set()
+
+
+def _aimed(loaded: Loaded, name: Name, places: Sequence[Place], arch_tags: bool) -> Iterator[Pair]:
+    from blobflow.airgap.loading import source_of
+    from blobflow.engine.plan import Pair
+    from blobflow.oci.choice import attests
+    from blobflow.oci.grouping import platform_tag
+
+    for place in places:
+        yield Pair(source_of(name), place.under(name.path, name.tag, name.digest))
+        for child in loaded.children.get(name, ()) if arch_tags and name.tag else ():
+            if child.platform is not None and not attests(child):
+                tag = platform_tag(name.tag, child.platform)
+                yield Pair(source_of(name, child.digest), place.under(name.path, tag))
+
+
+def _listed(images: Path | None) -> list[Name] | None:
+    """The names of a list, as they are at a registry, in its order."""
+    if images is None:
+        return None
+    from blobflow.cli.selection import Place, parse_list, read_text
+    from blobflow.oci.grouping import Name, with_official
+
+    found = parse_list(read_text(images), str(images), Place(""))
+    return list(dict.fromkeys(Name(with_official(each.path), each.tag, each.digest) for each in found))
+
+
+def _inputs(text: str) -> list[Input]:
+    """The archives that an argument names: `[TRANSPORT:]FILE[,platform=…]`; of a bundle all its parts."""
+    from blobflow.airgap.loading import Input
+    from blobflow.oci import parse_platform
+    from blobflow.oci.location import ARCHIVES, STREAM, place_at
+    from blobflow.transports.archive import kind_of
+
+    given, comma, said = text.rpartition(",platform=")
+    path, platform = (given, parse_platform(said)) if comma else (text, None)
+    word, colon, rest = path.partition(":")
+    if colon and word in ARCHIVES:
+        return [Input(rest, place_at(word, rest), platform)]
+    if path == STREAM:
+        raise UsageError("say what standard input is: oci-archive:- or docker-archive:-")
+    return [Input(str(part), place_at(kind_of(part), str(part)), platform) for part in _parts_of(Path(path))]
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """The file, or if there is none of that name the parts of a bundle of that name."""
+    if path.exists():
+        return [path]
+    from blobflow.transports.archive import numbered_parts
+
+    return numbered_parts(path) or [path]

@@ -1,0 +1,67 @@
+"""Which kind an archive is, told from its first entries, by the one who does not want to be asked.
+
+`docker save` of today writes an OCI layout with docker's manifest.json, and so do we. Where its layers lie
+bare, as docker without containerd's image store writes them, it is docker's: its layers get compressed on the
+way, and its images have no digest that anyone knows. Where they are compressed, it is an OCI archive.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from blobflow.errors import NotFound, StorageError, UsageError
+from blobflow.oci.location import DOCKER_ARCHIVE, OCI_ARCHIVE
+from blobflow.transports.archive.docker import CATALOGUE
+from blobflow.transports.archive.importing import is_tar, layer_type
+from blobflow.transports.archive.streams import PlainTape, is_compressed, running_tape
+from blobflow.transports.archive.tar import Tape, members
+from blobflow.transports.files import open_to_read
+from blobflow.transports.imageindex import blob_at
+
+_OF_EITHER = frozenset({CATALOGUE, "repositories", "index.json", "oci-layout"})
+_HEAD = 512
+
+
+def kind_of(path: Path) -> str:
+    """The transport's word for the archive at `path`; in a thread. Only as much is read as has to be.
+
+    Raises NotFound, StorageError, UnsupportedContent for what is no tar, and UsageError for pipes.
+    """
+    try:
+        fd = open_to_read(path)
+    except FileNotFoundError:
+        raise NotFound(f"there is no archive {path}") from None
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise StorageError(f"{path} is a folder, not an archive; a layout is oci:{path}")
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UsageError(
+                f"{path} can be read only once; say what it is: oci-archive:… or docker-archive:…"
+            )
+        return _kind(running_tape(fd, str(path)) if is_compressed(fd) else PlainTape(fd, str(path)))
+    finally:
+        os.close(fd)
+
+
+def _kind(tape: Tape) -> str:
+    """Of a compressed archive bare layers decide at once; an open one is cheap to look through to its end."""
+    paths: set[str] = set()
+    bare = False
+    for member in members(tape):
+        if member.kind != "file":
+            continue
+        paths.add(member.path)
+        if blob_at(member.path) is None:
+            if member.path not in _OF_EITHER:
+                return DOCKER_ARCHIVE
+            continue
+        head = tape.read(min(_HEAD, member.size))
+        if layer_type(head):
+            return OCI_ARCHIVE
+        bare = bare or is_tar(head)
+        if bare and not isinstance(tape, PlainTape):
+            return DOCKER_ARCHIVE
+    dockers = "index.json" not in paths or (bare and CATALOGUE in paths)
+    return DOCKER_ARCHIVE if dockers else OCI_ARCHIVE
