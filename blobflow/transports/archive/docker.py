@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from blobflow.errors import StorageError, UnsupportedContent
+from blobflow.errors import InvalidDigest, StorageError, UnsupportedContent
 from blobflow.oci import (
     Descriptor,
     Digest,
@@ -98,7 +98,10 @@ def diff_ids(config: bytes, layers: int, what: str) -> list[Digest]:
         raise UnsupportedContent(
             f"{what} names no layers: it is of before docker 1.10 (schema 1), save it anew"
         )
-    found = [parse_digest(diff_id) for diff_id in rootfs.diff_ids or ()]
+    try:
+        found = [parse_digest(diff_id) for diff_id in rootfs.diff_ids or ()]
+    except InvalidDigest as error:
+        raise UnsupportedContent(f"{what} names layers that can't be verified: {error}") from None
     if len(found) != layers:
         raise StorageError(f"{what} names {len(found)} layers, but {CATALOGUE} lists {layers}")
     for diff_id in found:

@@ -1,0 +1,73 @@
+"""Layouts and archives on the command line: words → pairs."""
+
+from __future__ import annotations
+
+import pytest
+
+from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place
+from blobflow.engine.plan import Pair
+from blobflow.errors import InvalidReference, UsageError
+from blobflow.oci import Reference, digest_of
+
+DIGEST = digest_of(b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "name"),
+    [
+        ("alpine:3", "oci:d", "3"),
+        ("alpine:3", "oci:d:mine", "mine"),
+        ("alpine:3", "oci-archive:a.tar", "docker.io/library/alpine:3"),
+        ("quay.io/x/y", "docker-archive:a.tar", "quay.io/x/y:latest"),
+        (f"quay.io/x/y@{DIGEST}", "docker-archive:a.tar", f"quay.io/x/y@{DIGEST}"),
+        ("oci:d:3", "oci-archive:a.tar", "3"),
+        ("oci:d", "oci-archive:a.tar", "latest"),
+        ("docker-archive:a.tar:@3", "oci:d", "latest"),
+        ("docker-archive:a.tar:x/y:1", "oci:d", "x/y:1"),
+        ("docker-archive:a.tar:x/y:1", "quay.io/x/z", "1"),
+        ("oci:d:3", "quay.io/x/z", "latest"),
+        ("oci:d:3", "quay.io/x/z:4", "4"),
+    ],
+)
+def test_a_copy_is_called_at_its_target_as_it_was(source: str, target: str, name: str) -> None:
+    (pair,) = copy_pairs(source, [target])
+    assert pair.target.tag == name
+
+
+def test_a_list_names_images_in_a_layout_or_archive() -> None:
+    source = parse_place("oci:set")
+    wanted = parse_list(f"docker.io/x/y:1\nx/z@{DIGEST}\n", "list", source)
+    assert make_pairs(wanted, [parse_place("oci-archive:a.tar")]) == [
+        Pair(Reference("oci:set", "", "x/y:1"), Reference("oci-archive:a.tar", "", "x/y:1")),
+        Pair(
+            Reference("oci:set", "", f"x/z@{DIGEST}", DIGEST),
+            Reference("oci-archive:a.tar", "", f"x/z@{DIGEST}", DIGEST),
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "name"),
+    [
+        ("docker.io", "oci-archive:a.tar", "docker.io/x/y:1"),
+        ("127.0.0.1:5000/mirror", "docker-archive:a.tar", "127.0.0.1:5000/mirror/x/y:1"),
+        ("127.0.0.1:5000/mirror", "docker-archive:a.tar:docker.io", "docker.io/x/y:1"),
+        ("docker.io", "oci:d", "x/y:1"),
+        ("docker.io", "oci:d:quay.io/mirror", "quay.io/mirror/x/y:1"),
+    ],
+)
+def test_names_in_archives_are_whole(source: str, target: str, name: str) -> None:
+    (pair,) = make_pairs(parse_list("x/y:1", "list", parse_place(source)), [parse_place(target)])
+    assert pair.target == Reference(parse_place(target).host, "", name)
+
+
+def test_a_place_is_written_as_it_is_read() -> None:
+    assert str(parse_place("oci:a/b:docker.io")) == "oci:a/b:docker.io"
+    assert parse_place("oci-archive:-") == Place("oci-archive:-")
+    with pytest.raises(InvalidReference, match="digest"):
+        parse_place(f"oci:a@{DIGEST}")
+
+
+def test_a_place_is_not_copied_onto_itself() -> None:
+    with pytest.raises(UsageError, match="both source and target"):
+        copy_pairs("oci:d:1", ["oci:./d:1"])
