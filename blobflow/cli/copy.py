@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
+from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Run, link_options, run_options
 
@@ -20,10 +21,13 @@ from blobflow.cli.options import Link, Run, link_options, run_options
     metavar="FILE",
     help="Write the digest that was copied to FILE.",
 )
+@choice_options
 @run_options
 @link_options
-def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Run, link: Link) -> None:
-    """Copy one image, with all its platforms, byte for byte.
+def verb(
+    source: str, targets: tuple[str, ...], digestfile: Path | None, choosing: Choosing, run: Run, link: Link
+) -> None:
+    """Copy one image, with all its platforms or those of --platform, byte for byte.
 
     A reference is [HOST/]REPOSITORY[:TAG][@DIGEST] with docker.io's defaults; `docker://` in front is
     accepted. A TARGET without a tag takes the source's. Both may be oci:DIR[:NAME], oci-archive:FILE[:NAME]
@@ -35,7 +39,7 @@ def verb(source: str, targets: tuple[str, ...], digestfile: Path | None, run: Ru
     """
     from blobflow.cli.selection import copy_pairs
 
-    pairs = copy_pairs(source, targets)
+    pairs = choose(copy_pairs(source, targets), choosing)
     if digestfile:
         check_place(digestfile, "--digestfile")
     if run.dry_run:

@@ -108,7 +108,7 @@ _Command = Callable[..., None]
 _Option = Callable[[_Command], _Command]
 
 
-def _gathered(name: str, kind: Callable[..., object], *options: _Option) -> _Option:
+def gathered(name: str, kind: Callable[..., object], *options: _Option) -> _Option:
     """A decorator: adds `options`, and passes `kind` made of their values as the argument `name`."""
 
     def decorate(command: _Command) -> _Command:
@@ -239,8 +239,8 @@ _HOST = (
     ),
 )
 # What verbs take that move or show images, and those that are about a registry as such.
-link_options = _gathered("link", _link, *_CREDS, *_HOST)
-host_options = _gathered("link", _link, *_HOST)
+link_options = gathered("link", _link, *_CREDS, *_HOST)
+host_options = gathered("link", _link, *_HOST)
 
 concurrency_option = click.option(
     "--concurrency",
@@ -262,7 +262,7 @@ def verify_option(text: str) -> _Option:
     )
 
 
-run_options = _gathered(
+run_options = gathered(
     "run",
     Run,
     click.option("--dry-run", is_flag=True, help="Show the plan and move nothing."),
@@ -332,7 +332,7 @@ run_options = _gathered(
     ),
 )
 
-selection_options = _gathered(
+selection_options = gathered(
     "selection",
     Selection,
     click.argument("spec", type=_FILE, required=False),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from blobflow.cli.carrying import check_planned, make_planned, show_plan
+from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 from blobflow.cli.telling import plan_document
@@ -18,6 +19,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 
 @click.command("plan")
 @selection_options
+@choice_options
 @run_options
 @link_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -29,7 +31,13 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
 def verb(
-    selection: Selection, run: Run, link: Link, as_json: bool, out: Path | None, exit_code: bool
+    selection: Selection,
+    choosing: Choosing,
+    run: Run,
+    link: Link,
+    as_json: bool,
+    out: Path | None,
+    exit_code: bool,
 ) -> None:
     """Show what `sync` with the same arguments would do, and what it would cost. Nothing is changed.
 
@@ -42,7 +50,7 @@ def verb(
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_place(out, "--out")
-    planned = make_planned(select(selection), link, run)
+    planned = make_planned(choose(select(selection), choosing), link, run)
     if out:
         write_whole(out, save_plan(planned))
     if as_json:

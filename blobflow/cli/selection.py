@@ -16,6 +16,7 @@ import msgspec
 from blobflow.engine.plan import Pair
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
+from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.location import ARCHIVES, split_location, transport_of
 from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, split_name
 
@@ -44,7 +45,8 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """One image asked for. `where` says who asked, as `LIST.txt line 3`; `target` replaces the path there."""
+    """One image, or some platforms of it, asked for. `where` says who asked, as `LIST.txt line 3`; `target`
+    replaces the path there."""
 
     source: Place
     path: str
@@ -52,6 +54,7 @@ class Wanted(msgspec.Struct, frozen=True):
     digest: str
     where: str
     target: str = ""
+    choice: Choice = EVERYTHING
 
     def __str__(self) -> str:
         return str(self.source.under(self.path, self.tag, self.digest))
@@ -109,14 +112,17 @@ def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]
     if len(set(targets)) < len(targets):
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
-    asked: dict[Pair, str] = {}
+    asked: dict[tuple[Reference, Reference], str] = {}
+    pairs: list[Pair] = []
     for image in wanted:
         for target in targets:
             pair = _pair(image, target)
-            if pair in asked:
-                raise UsageError(f"{image.where}: {image} is listed already, at {asked[pair]}")
-            asked[pair] = image.where
-    return list(asked)
+            key = pair.source, pair.target
+            if key in asked:
+                raise UsageError(f"{image.where}: {image} is listed already, at {asked[key]}")
+            asked[key] = image.where
+            pairs.append(pair)
+    return pairs
 
 
 def _pair(image: Wanted, target: Place) -> Pair:
@@ -128,7 +134,7 @@ def _pair(image: Wanted, target: Place) -> Pair:
         raise InvalidReference(f"{image.where}: {error}") from None
     if source == goal:
         raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
-    return Pair(source, goal)
+    return Pair(source, goal, image.choice)
 
 
 def _path_at(target: Place, image: Wanted) -> str:

@@ -21,6 +21,7 @@ from blobflow.oci.reference import is_loopback
 
 if TYPE_CHECKING:
     from blobflow.server import Access
+    from blobflow.server.state import Sparse
 
 _LISTEN = "127.0.0.1:5000"
 
@@ -37,6 +38,7 @@ class _Wish(msgspec.Struct, frozen=True):
     anonymous: bool
     read_only: bool
     max_blob_size: int | None
+    sparse: Sparse
     verbose: bool
 
 
@@ -63,6 +65,13 @@ class _Wish(msgspec.Struct, frozen=True):
 @click.option(
     "--max-blob-size", type=size, metavar="BYTES", help="Refuse larger blobs, as 20GB. [default: none is]"
 )
+@click.option(
+    "--sparse",
+    type=click.Choice(("accept", "refuse")),
+    default="accept",
+    show_default=True,
+    help="Indexes whose images are not all here.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log each request on stderr.")
 def verb(
     listen: str,
@@ -73,6 +82,7 @@ def verb(
     anonymous: bool,
     read_only: bool,
     max_blob_size: int | None,
+    sparse: Sparse,
     verbose: bool,
 ) -> None:
     """Run a registry (OCI distribution-spec 1.1) until Ctrl-C or SIGTERM.
@@ -81,7 +91,7 @@ def verb(
     that nobody reads them on the way), or to be told that it needs none (--anonymous).
     """
     host, port = parse_listen(listen)
-    wish = _Wish(htpasswd, tls_cert, tls_key, anonymous, read_only, max_blob_size, verbose)
+    wish = _Wish(htpasswd, tls_cert, tls_key, anonymous, read_only, max_blob_size, sparse, verbose)
     _check(listen, wish)
     run_loop(_served(host, port, root or _default_root(), wish))
 
@@ -113,6 +123,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
             store,
             read_only=wish.read_only,
             max_blob_size=wish.max_blob_size,
+            sparse=wish.sparse,
             logins=Logins(users) if users else None,
             observe=_log if wish.verbose else None,
         )

@@ -10,6 +10,8 @@
   where all go; each is HOST[/prefix].
 - An image is `[host/]repository[:tag][@digest]`, or a mapping of `image`, `tags` (tags or digests of it) and
   `target`, the repository path under each target's prefix.
+- `platforms` (as `[linux/amd64, linux/arm64]`) and `index` (auto, keep, prune, only) say what of an image is
+  wanted; an image's own go before those of `defaults`.
 
 YAML reads 1.10 as the number 1.1, so anything but quoted or plainly textual tags is refused. Keys that are
 not known are errors: a typing mistake must not quietly mirror something else.
@@ -24,10 +26,12 @@ from difflib import get_close_matches
 import msgspec
 import yaml
 
+from blobflow.cli.choosing import platforms_of
 from blobflow.cli.selection import Place, Wanted, hub_path, make_pairs, parse_place
 from blobflow.engine.plan import Pair
 from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, UsageError
 from blobflow.oci import parse_digest
+from blobflow.oci.choice import Choice, IndexMode
 from blobflow.oci.reference import DOCKER_HUB, check_repository, check_tag, split_name
 
 _VERSION = 1
@@ -36,12 +40,16 @@ _VERSION = 1
 class _Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = DOCKER_HUB
     targets: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ("all",)
+    index: IndexMode = "auto"
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     tags: tuple[str, ...] | None = None
     target: str = ""
+    platforms: tuple[str, ...] | None = None
+    index: IndexMode | None = None
 
 
 class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,13 +77,22 @@ def spec_pairs(text: str, name: str) -> list[Pair]:
     for index, entry in enumerate(spec.images):
         where = f"{name} line {_line(_find(node, f'.images[{index}]'))}"
         try:
-            wanted.extend(_wanted(entry if isinstance(entry, _Entry) else _Entry(entry), source, where))
+            typed = entry if isinstance(entry, _Entry) else _Entry(entry)
+            wanted.extend(_wanted(typed, source, where, _choice(typed, spec.defaults, where)))
         except (InvalidReference, InvalidDigest) as error:
             raise InvalidReference(f"{where}: {error}") from None
     return make_pairs(wanted, targets)
 
 
-def _wanted(entry: _Entry, source: Place, where: str) -> Iterator[Wanted]:
+def _choice(entry: _Entry, defaults: _Defaults, where: str) -> Choice:
+    words = defaults.platforms if entry.platforms is None else entry.platforms
+    try:
+        return Choice(platforms_of(words), entry.index or defaults.index)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _wanted(entry: _Entry, source: Place, where: str, choice: Choice) -> Iterator[Wanted]:
     """The images of one entry: one for each of its tags."""
     host, path, tag, digest = split_name(entry.image.removeprefix("docker://"))
     if host:
@@ -89,12 +106,12 @@ def _wanted(entry: _Entry, source: Place, where: str) -> Iterator[Wanted]:
     target = check_repository(entry.target) if entry.target else ""
     path = hub_path(source, path)
     if entry.tags is None:
-        yield Wanted(source, path, tag or ("" if digest else "latest"), digest, where, target)
+        yield Wanted(source, path, tag or ("" if digest else "latest"), digest, where, target, choice)
     for name in entry.tags or ():
         if ":" in name:
-            yield Wanted(source, path, "", parse_digest(name), where, target)
+            yield Wanted(source, path, "", parse_digest(name), where, target, choice)
         else:
-            yield Wanted(source, path, check_tag(name), "", where, target)
+            yield Wanted(source, path, check_tag(name), "", where, target, choice)
 
 
 def _place(text: str, where: str) -> Place:

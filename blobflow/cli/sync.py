@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
+from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 
 
 @click.command("sync")
 @selection_options
+@choice_options
 @run_options
 @link_options
-def verb(selection: Selection, run: Run, link: Link) -> None:
+def verb(selection: Selection, choosing: Choosing, run: Run, link: Link) -> None:
     """Mirror a set of images, byte for byte, to one or more registries.
 
     The set is a SPEC file (YAML), or a list between places: --from HOST[/prefix] --to HOST[/prefix] --images
@@ -23,7 +25,7 @@ def verb(selection: Selection, run: Run, link: Link) -> None:
       blobflow sync mirror.yaml
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
     """
-    pairs = select(selection)
+    pairs = choose(select(selection), choosing)
     if run.dry_run:
         planned = make_planned(pairs, link, run)
         show_plan(planned, link.look)

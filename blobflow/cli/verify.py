@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, one_line
 from blobflow.cli.options import (
@@ -34,17 +35,25 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @selection_options
+@choice_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
 @concurrency_option
 @cache_dir_option
 @link_options
-def verb(selection: Selection, verify: Level, concurrency: int, cache_dir: Path | None, link: Link) -> None:
+def verb(
+    selection: Selection,
+    choosing: Choosing,
+    verify: Level,
+    concurrency: int,
+    cache_dir: Path | None,
+    link: Link,
+) -> None:
     """Ask the targets whether they have what `sync` with the same arguments would bring there.
 
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
-    pairs = select(selection)
+    pairs = choose(select(selection), choosing)
     found = run_loop(_verified(pairs, verify, link, Run(concurrency=concurrency, cache_dir=cache_dir)))
     wrong = 0
     for pair, error in found.items():

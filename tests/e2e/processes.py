@@ -125,11 +125,11 @@ def docker_registry(folder: Path) -> Iterator[Registry]:
 
 
 @contextmanager
-def blobflow_serve(folder: Path) -> Iterator[Registry]:
+def blobflow_serve(folder: Path, *arguments: str) -> Iterator[Registry]:
     """`blobflow serve` with its store under `folder`, which goes when the context ends."""
 
     def command(host: str) -> list[str]:
-        return [*BLOBFLOW, "serve", "--listen", host, "--root", str(folder / "storage")]
+        return [*BLOBFLOW, "serve", "--listen", host, "--root", str(folder / "storage"), *arguments]
 
     with _serving(command, folder) as registry:
         yield registry

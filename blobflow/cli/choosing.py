@@ -1,0 +1,124 @@
+"""Which platforms of an image, and what its index then is: the options, skopeo's words for them included."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.options import gathered
+from blobflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan import Pair
+    from blobflow.oci import Platform
+    from blobflow.oci.choice import Choice, IndexMode
+
+_MODES = ("auto", "keep", "prune", "only")
+ALL, SYSTEM = "all", "system"
+
+
+class Choosing(msgspec.Struct, frozen=True):
+    """What was said of platforms and index on the command line; None and nothing: not a word."""
+
+    platform: tuple[str, ...] = ()
+    index: IndexMode | None = None
+    multi_arch: str | None = None
+    all_platforms: bool = False
+    override_os: str = ""
+    override_arch: str = ""
+    override_variant: str = ""
+
+
+choice_options = gathered(
+    "choosing",
+    Choosing,
+    click.option(
+        "--platform",
+        multiple=True,
+        metavar="PLATFORM",
+        help="os/architecture[/variant], `system` or `all` (the default); several by commas or by repeating.",
+    ),
+    click.option(
+        "--index",
+        type=click.Choice(_MODES),
+        help="Of a choice of platforms: keep the index as it is (sparse), prune it to them (another digest), "
+        "auto: keep where the target takes it, else prune (the default); only: the index alone.",
+    ),
+    click.option(
+        "--multi-arch",
+        type=click.Choice(("system", "all", "index-only")),
+        help="skopeo's words for --platform system, --platform all and --index only.",
+    ),
+    click.option("--all", "all_platforms", is_flag=True, help="skopeo's word for --platform all."),
+    click.option("--override-os", default="", metavar="OS", help="What `system` stands for."),
+    click.option("--override-arch", default="", metavar="ARCH", help="What `system` stands for."),
+    click.option("--override-variant", default="", metavar="VARIANT", help="What `system` stands for."),
+)
+
+
+def choose(pairs: Sequence[Pair], choosing: Choosing) -> list[Pair]:
+    """The pairs with the choice that the command line makes; where it says nothing, with their own.
+
+    Raises UsageError for words that contradict each other.
+    """
+    chosen = []
+    for pair in pairs:
+        choice = _choice(choosing, pair.choice)
+        chosen.append(msgspec.structs.replace(pair, choice=choice))
+    return chosen
+
+
+def _choice(choosing: Choosing, own: Choice) -> Choice:
+    from blobflow.oci.choice import Choice
+
+    words = [word for text in choosing.platform for word in text.split(",")]
+    index = choosing.index
+    system = bool(choosing.override_os or choosing.override_arch or choosing.override_variant)
+    if choosing.all_platforms or choosing.multi_arch == "all":
+        words.append(ALL)
+    if choosing.multi_arch == "system" or (system and not words and not choosing.multi_arch):
+        words.append(SYSTEM)
+    if choosing.multi_arch == "index-only":
+        if index not in (None, "only") or words:
+            raise UsageError("--multi-arch index-only leaves nothing to choose with --index and --platform")
+        index = "only"
+    if system and SYSTEM not in words:
+        raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
+    platforms = own.platforms if not words else platforms_of(words, _system(choosing))
+    if not platforms and index in ("keep", "prune"):
+        raise UsageError(f"--index {index} is about a choice of platforms; say which with --platform")
+    return Choice(platforms, index or own.index)
+
+
+def platforms_of(words: Sequence[str], system: Platform | None = None) -> tuple[Platform, ...]:
+    """The platforms that some words stand for, each once, in a fixed order; none for `all`.
+
+    Raises UsageError.
+    """
+    from blobflow.oci import parse_platform
+
+    if ALL in words:
+        if set(words) != {ALL}:
+            raise UsageError("`all` platforms and some of them can't both be meant")
+        return ()
+    return tuple(sorted({(system or here()) if word == SYSTEM else parse_platform(word) for word in words}))
+
+
+def here() -> Platform:
+    """This machine's platform; its containers run Linux, whatever the machine runs itself."""
+    from blobflow.oci import parse_platform
+
+    return parse_platform(f"linux/{platform.machine().lower()}")
+
+
+def _system(choosing: Choosing) -> Platform:
+    own = here()
+    architecture = choosing.override_arch or own.architecture
+    variant = choosing.override_variant or ("" if choosing.override_arch else own.variant)
+    return msgspec.structs.replace(
+        own, os=choosing.override_os or own.os, architecture=architecture, variant=variant
+    )
