@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
@@ -165,8 +166,8 @@ class DockerImages:
             return as_it_is, await in_thread(self._opened.digest, stored)
         if self._importer.codec.mode == "none":
             return stored, diff_id
-        async with self._cores:
-            made = await self._importer.compress(one_ahead(self._opened.blocks(stored)), diff_id, what)
+        async with self._cores, aclosing(one_ahead(self._opened.blocks(stored))) as blocks:
+            made = await self._importer.compress(blocks, diff_id, what)
         assert made.digest is not None, "what was compressed is in the store"
         return made, made.digest
 
