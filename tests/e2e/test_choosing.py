@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ class Synced:
     def __init__(self, source: Registry, layout: Layout, home: Path) -> None:
         self.source, self.layout, self.home = source, layout, home
 
-    def to(self, target: Registry, *arguments: str) -> tuple[Run, list[dict[str, str]]]:
+    def to(self, target: Registry, *arguments: str) -> tuple[Run, list[dict[str, Any]]]:
         report = self.home / "report.json"
         self.home.mkdir(exist_ok=True)
         images = ["--from", self.source.host, "--images", str(self.layout.path / "images.txt")]
@@ -43,7 +44,7 @@ def synced(source: Registry, small_set: Layout, home: Path) -> Synced:
     return Synced(source, small_set, home)
 
 
-def index_at(registry: Registry, image: dict[str, str]) -> dict[str, list[dict[str, dict[str, str]]]]:
+def index_at(registry: Registry, image: dict[str, Any]) -> dict[str, list[dict[str, dict[str, str]]]]:
     repository, _, tag = image["target"].partition("/")[2].rpartition(":")
     accept = {"Accept": ", ".join(sorted(media.INDEXES))}
     status, _, raw = registry.ask("GET", f"/v2/{repository}/manifests/{tag}", accept)

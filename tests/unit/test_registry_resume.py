@@ -247,6 +247,7 @@ async def test_chunks_get_shorter_on_a_line_that_lets_none_through(tmp_path: Pat
     """A registry that counts only whole chunks, on a line that cuts every two MiB."""
     profile = Profile("test", ("chunked",), chunk_bytes=4 * MIB, least_chunk_bytes=MIB)
     lengths: list[int] = []
+    arrived = 0
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal arrived
@@ -267,7 +268,6 @@ async def test_chunks_get_shorter_on_a_line_that_lets_none_through(tmp_path: Pat
             return web.Response(status=202, headers={"Location": "/up"})
         return web.Response(status=201)
 
-    arrived = 0
     async with fake(handler, reads=False) as server, world(profile=profile) as w:
         for _ in range(2):
             with pytest.raises(ConnectionLost):
