@@ -18,14 +18,14 @@ def check_place(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` beside `path` and rename it there. Raises StorageError naming the file."""
+def write_whole(path: Path, content: bytes, *, mode: int = _MODE) -> None:
+    """Write `content` beside `path` and rename it there, with `mode`. Raises StorageError naming the file."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            Path(name).chmod(_MODE)
+            Path(name).chmod(mode)
             Path(name).replace(path)
         except BaseException:
             with suppress(OSError):

@@ -40,7 +40,10 @@ from blobflow.errors import (
     UsageError,
 )
 
-VERBS = ("copy", "sync", "plan", "apply", "verify", "inspect", "login", "logout", "serve", "cache", "demo")
+VERBS = (
+    *("copy", "sync", "load", "plan", "apply", "verify", "inspect"),
+    *("login", "logout", "serve", "index", "cache", "demo"),
+)
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
 BOUND = 30  # seconds that a process of ours gets before a test gives up on it
 

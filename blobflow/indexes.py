@@ -1,0 +1,227 @@
+"""Composition: indexes that are made by hand, as `docker manifest` and manifest-tool make them.
+
+    wishes ─► gather: resolve, read, ask each config ─► draft ─► put: children by digest, then the index
+
+The engine brings the children; see `oci.drafts` for what an index may say of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from blobflow.content import Source
+from blobflow.engine.bodies import blame
+from blobflow.engine.configs import read_platform
+from blobflow.engine.flow import LANE, Run
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Pair, site_of
+from blobflow.engine.resolve import MAX_NESTING
+from blobflow.engine.transfer import World
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, UsageError
+from blobflow.events import Meter, Observer, Warned, ignore
+from blobflow.mirror import ANY_HOST, Settings, open_world
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest, parse_reference
+from blobflow.oci.choice import attests
+from blobflow.oci.drafts import NO_PLATFORM, Draft, Member, check_count, check_label, label_in_tag
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """An image that is to be in an index, and what is said of it by hand."""
+
+    image: Reference
+    label: Platform = NO_PLATFORM
+
+
+async def gather(
+    wishes: Sequence[Wish],
+    settings: Settings = ANY_HOST,
+    *,
+    force: bool = False,
+    ignore_missing: bool = False,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> tuple[Member, ...]:
+    """Look at the images, and say what each is; in the order of the wishes.
+
+    An image's config is read for its platform. Of an index its images are taken, attestations too, however
+    deep they are. `force`: labels win over configs. `ignore_missing`: what is not there is left out with a
+    warning, if anything is left.
+
+    Raises UsageError for a label that contradicts a config, UnsupportedContent for an index that contains
+    itself, is nested too deeply or has too many images, and what the sources raise.
+    """
+    found: dict[Wish, tuple[Member, ...]] = {}
+    lane = Lane(LANE)
+
+    async with open_world(settings, observer, meter or Meter()) as world:
+
+        async def look(wish: Wish) -> None:
+            seen = _Look(world.source_at(site_of(wish.image)), wish, force=force)
+            try:
+                with blame("source"):
+                    await seen.look()
+                found[wish] = seen.members()
+            except NotFound as error:
+                if not ignore_missing:
+                    raise
+                observer(Warned(f"{wish.image} is left out: {error}"))
+
+        await lane.each(look, dict.fromkeys(wishes))
+    members = tuple(member for wish in dict.fromkeys(wishes) for member in found.get(wish, ()))
+    if wishes and not members:
+        raise NotFound("none of the images is there, so there is nothing to make an index of", status=0)
+    return members
+
+
+class _Look:
+    """Finds out what one wish means. The reads of one wish go one level at a time, all of a level at once."""
+
+    def __init__(self, source: Source, wish: Wish, *, force: bool) -> None:
+        self._source = source
+        self._wish = wish
+        self._force = force
+        self._lane = Lane(LANE)
+        self._root: Digest
+        self._manifests: dict[Digest, Manifest] = {}
+        self._configs: dict[Digest, Platform] = {}
+
+    async def look(self) -> None:
+        """Read all that there is to know. Raises what the source does, and for what is too much to read."""
+        root = await self._source.resolve(self._wish.image.name)
+        self._root, level = root.digest, [root]
+        for _ in range(MAX_NESTING + 1):
+            await self._lane.each(self._read, level)
+            below = {c.digest: c for each in level for c in self._manifests[each.digest].manifests}
+            level = [child for child in below.values() if child.digest not in self._manifests]
+            check_count(len(self._manifests) + len(level), str(self._wish.image))
+        if level:
+            raise UnsupportedContent(f"{self._wish.image} is nested more than {MAX_NESTING} levels deep")
+
+    def members(self) -> tuple[Member, ...]:
+        """What was seen, checked against what is said of it. Raises UsageError, UnsupportedContent."""
+        manifest = self._manifests[self._root]
+        if not manifest.is_index:
+            return (self._named(manifest),)
+        found: dict[Digest, Descriptor | None] = {}
+        self._list(manifest, (), found)
+        listed = [child for child in found.values() if child is not None]
+        images = [child for child in listed if not attests(child)]
+        if self._wish.label != NO_PLATFORM and len(images) != 1:
+            there = ", ".join(str(child.platform or "no platform") for child in images[:8])
+            raise UsageError(
+                f"{self._wish.image} is labelled {self._wish.label}, but it is an index of {len(images)} "
+                f"images ({there}); name the one that is meant by its digest"
+            )
+        return tuple(self._listed(child, alone=len(images) == 1) for child in listed)
+
+    async def _read(self, child: Descriptor) -> None:
+        raw = await self._source.read(child)
+        manifest = parse_manifest(raw, child.media_type, digest=child.digest)
+        self._manifests[child.digest] = manifest
+        if not manifest.is_index and not attests(child):
+            self._configs[child.digest] = await read_platform(self._source, manifest)
+
+    def _list(
+        self, index: Manifest, above: tuple[Digest, ...], listed: dict[Digest, Descriptor | None]
+    ) -> None:
+        """Add the images below an index to `listed`, in order of mention, each index of them once."""
+        above = (*above, index.descriptor.digest)
+        for child in index.manifests:
+            manifest = self._manifests[child.digest]
+            if child.digest in above:
+                raise UnsupportedContent(f"index {child.digest} of {self._wish.image} contains itself")
+            if child.digest in listed:
+                continue
+            if manifest.is_index:
+                listed[child.digest] = None
+                self._list(manifest, above, listed)
+            else:
+                listed[child.digest] = _typed(child, manifest)
+
+    def _named(self, manifest: Manifest) -> Member:
+        """The member that the wish names itself."""
+        image, label, config = self._wish.image, self._wish.label, self._configs[manifest.descriptor.digest]
+        self._check(str(image), label, config)
+        return Member(str(image), manifest.descriptor, config, label)
+
+    def _listed(self, child: Descriptor, *, alone: bool) -> Member:
+        """A member that came with an index: what that says of it is a label too.
+
+        `alone`: with no other but attestations, as builders push it. Then what is said of the index is meant
+        for it.
+        """
+        image = str(Reference(self._wish.image.host, self._wish.image.repository, digest=child.digest))
+        bare = Descriptor(child.media_type, child.digest, child.size, artifact_type=child.artifact_type)
+        member = Member(
+            image,
+            bare,
+            self._configs.get(child.digest, NO_PLATFORM),
+            child.platform or NO_PLATFORM,
+            child.annotations or {},
+        )
+        if attests(child):
+            return member
+        if not self._force:
+            check_label(image, member.label, member.config, by=f" in {self._wish.image}")
+        if not alone:
+            return member
+        self._check(str(self._wish.image), self._wish.label, member.config)
+        return member.labelled(self._wish.label)
+
+    def _check(self, image: str, label: Platform, config: Platform) -> None:
+        """Raise UsageError if what was said by hand, or what the tag says, contradicts the config."""
+        if self._force:
+            return
+        check_label(image, label, config)
+        hidden = None if self._wish.image.digest else label_in_tag(self._wish.image.tag)
+        if hidden is not None:
+            check_label(image, hidden, config, by=" by its tag")
+
+
+def _typed(child: Descriptor, manifest: Manifest) -> Descriptor:
+    """A mention with the media type that the manifest itself has; others' mentions may lack it."""
+    return msgspec.structs.replace(child, media_type=manifest.descriptor.media_type)
+
+
+async def put(
+    draft: Draft,
+    settings: Settings = ANY_HOST,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> Manifest:
+    """Bring a draft's images to its target's repository, by digest, and then put the index under its tags.
+
+    What is there stays; what another repository of the registry has is mounted, the rest copied. Raises what
+    `Draft.index` does, before anything is asked or moved, and the error of the first image that did not
+    arrive: then there is no index.
+    """
+    index = draft.index()
+    meter = meter or Meter()
+    home = Reference(draft.target.host, draft.target.repository)
+    async with open_world(settings, observer, meter) as world:
+        await _bring(_pairs(draft, home), world, observer, meter)
+        tags = dict.fromkeys((draft.target.tag, *draft.tags))
+        with blame("target"):
+            await world.sink_at(site_of(home)).put(index.descriptor, index.raw, tuple(filter(None, tags)))
+    return index
+
+
+def _pairs(draft: Draft, home: Reference) -> list[Pair]:
+    from_places = {}
+    for member in draft.members:
+        digest = member.descriptor.digest
+        from_places[digest] = msgspec.structs.replace(parse_reference(member.image), tag="", digest=digest)
+    return [
+        Pair(source, msgspec.structs.replace(home, digest=digest)) for digest, source in from_places.items()
+    ]
+
+
+async def _bring(pairs: Sequence[Pair], world: World, observer: Observer, meter: Meter) -> None:
+    run = Run(pairs, observe=observer, meter=meter)
+    await run.go(world)
+    errors: list[BlobflowError] = list(run.errors.values())
+    if errors:
+        raise errors[0]
