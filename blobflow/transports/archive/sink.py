@@ -88,6 +88,8 @@ class ArchiveSink:
         """An archive is written anew, so nothing is in it before something was put. Raises StorageError."""
         if self._path is not None and not self._path.parent.is_dir():
             raise StorageError(f"can't write {self._path}: there is no folder {self._path.parent}")
+        if self._path is not None and self._path.is_dir():
+            raise StorageError(f"can't write {self._path}: it is a folder; a layout is oci:{self._path}")
         return not self._manifests and self._tar is None
 
     async def has(self, content: Descriptor) -> bool:
