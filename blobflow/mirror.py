@@ -318,10 +318,10 @@ async def opened(
             allowance_of=registries.allowance,
             cache_mode=settings.cache,
             shelf_bytes=room,
+            complete=local.complete,
         )
         try:
             yield world, store
-            await local.complete()
         finally:
             local.close()
             await registries.close()

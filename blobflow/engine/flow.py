@@ -129,6 +129,7 @@ class Run:
         self._transfer = Transfer(planned.plan, planned.graph, world, self._policy.keep_going, ended)
         await self._transfer.run()
         await self._verify(world)
+        await self._complete(world)
         return self.report()
 
     def wind_down(self) -> bool:
@@ -137,6 +138,14 @@ class Run:
             return False
         self._transfer.wind_down()
         return True
+
+    async def _complete(self, world: World) -> None:
+        """Let archives take their places; the images of one that can't are failed."""
+        failures = await world.complete()
+        for pair in self._tally.verifiable(("done",)) if failures else ():
+            if error := failures.get(site_of(pair.target)):
+                self._tally.not_verified(pair, error)
+                self._observe(Warned(f"{pair.target} is not there: {error}"))
 
     async def _verify(self, world: World) -> None:
         level = self._policy.verify

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, assert_never
 
 import msgspec
 
-from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Sleep, SourceAt
+from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import Count, counted, from_start, source_body
 from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
@@ -33,10 +33,15 @@ MOUNTS = "mounts"
 SPARSE, REFUSED = "sparse", "refused"
 
 
+async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
+    return {}
+
+
 class World(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `mirror.py` fills it in.
 
     `shelf_bytes`: what blobs may take in the store at once while they pass through it; None: no bound.
+    `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
     """
 
@@ -50,6 +55,7 @@ class World(msgspec.Struct, frozen=True):
     allowance_of: AllowanceOf = uncounted
     cache_mode: CacheMode = "auto"
     shelf_bytes: int | None = None
+    complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
 

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 from blobflow.content import Sink, Site, Source
-from blobflow.errors import UsageError
+from blobflow.errors import BlobflowError, StorageError, UsageError
 from blobflow.events import Meter
 from blobflow.oci import Platform, parse_platform
 from blobflow.oci.location import LAYOUT, path_of, transport_of
@@ -82,10 +82,15 @@ class LocalPlaces:
             self._layouts[site] = Layout(site, Path(path_of(site.registry)), meter)
         return self._layouts[site]
 
-    async def complete(self) -> None:
-        """Complete the archives that were written. Raises StorageError; then that one is not there."""
-        for sink in self._written.values():
-            await sink.complete()
+    async def complete(self) -> dict[Site, BlobflowError]:
+        """Complete the archives that were written; says which could not be, and why: those are not there."""
+        failures: dict[Site, BlobflowError] = {}
+        for site, sink in self._written.items():
+            try:
+                await sink.complete()
+            except StorageError as error:
+                failures[site] = error
+        return failures
 
     def close(self) -> None:
         """Leave all places; archives that are not complete are abandoned."""

@@ -201,6 +201,8 @@ async def test_an_archive_is_there_when_it_is_complete_and_not_before(
 async def test_an_archive_without_a_folder_to_be_in_is_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no folder"):
         await sink_at(tmp_path / "absent" / "a.tar").vacant()
+    with pytest.raises(StorageError, match=f"oci:{tmp_path}"):
+        await sink_at(tmp_path).vacant()
 
 
 async def test_a_number_is_no_name_to_write(sink: ArchiveSink) -> None:
