@@ -19,7 +19,8 @@ from blobflow.oci import media
 from blobflow.oci.choice import attests
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest
-from blobflow.oci.manifest import Manifest, parse_manifest
+from blobflow.oci.indexing import index_of
+from blobflow.oci.manifest import Manifest
 from blobflow.oci.platform import Platform, implied_variant
 from blobflow.oci.reference import check_tag, split_name
 
@@ -96,8 +97,8 @@ def group(name: Name, parts: Sequence[Part]) -> Group:
                 raise _clash(name, child, rivals[0][1], part)
         found += own
     children = [child for _, child, _ in sorted(found, key=lambda item: item[0])]
-    made = make_index(children)
     kinds = {child.media_type in _DOCKERS for child in children}
+    made = index_of(children, "docker" if kinds == {True} else "oci")
     return Group(made.descriptor, made, mixed=len(kinds) > 1)
 
 
@@ -121,22 +122,6 @@ def _place(child: Descriptor) -> tuple[str, ...]:
     features = " ".join(platform.os_features)
     unlike = child.digest if attests(child) or not (platform.os or platform.architecture) else ""
     return platform.os, platform.architecture, variant, platform.os_version, features, unlike
-
-
-def make_index(children: Sequence[Descriptor]) -> Manifest:
-    """An index of the children in their order; the same bytes for the same children, always."""
-    docker = all(child.media_type in _DOCKERS for child in children)
-    kind = media.DOCKER_LIST if docker and children else media.OCI_INDEX
-    document = {"schemaVersion": 2, "mediaType": kind, "manifests": [_mention(child) for child in children]}
-    return parse_manifest(msgspec.json.encode(document), kind)
-
-
-def _mention(child: Descriptor) -> dict[str, object]:
-    mention: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(child, platform=None))
-    if child.platform is not None:
-        said = msgspec.to_builtins(child.platform)
-        mention["platform"] = {key: value for key, value in said.items() if value}
-    return mention
 
 
 def platform_tag(tag: str, platform: Platform) -> str:
