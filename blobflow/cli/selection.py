@@ -171,6 +171,8 @@ def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
         goal = parse_reference(text)
         if goal.digest and goal.digest != origin.digest:
             raise UsageError(f"{text[:300]!r} has a digest; content decides the digest, give a tag instead")
+        if goal.transport and goal.tag.startswith("@"):
+            raise UsageError(f"{text[:300]!r} numbers an image; give the one that is written a name")
         named = goal.tag if goal.transport else split_name(text.removeprefix("docker://"))[2]
         if not named and not goal.digest:
             goal = msgspec.structs.replace(goal, tag=_default_name(origin, goal))

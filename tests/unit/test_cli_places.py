@@ -71,3 +71,8 @@ def test_a_place_is_written_as_it_is_read() -> None:
 def test_a_place_is_not_copied_onto_itself() -> None:
     with pytest.raises(UsageError, match="both source and target"):
         copy_pairs("oci:d:1", ["oci:./d:1"])
+
+
+def test_a_number_names_no_target() -> None:
+    with pytest.raises(UsageError, match="numbers an image"):
+        copy_pairs("alpine:3", ["oci:d:@1"])
