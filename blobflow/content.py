@@ -121,7 +121,8 @@ class Sink(Protocol):
     async def push(self, blob: Descriptor, body: Body) -> None:
         """Put the blob's bytes here and have the place confirm its digest ([end-4a]…[end-6]).
 
-        Opens `body` at least once, at whatever offset the place goes on from. On return the blob is there.
+        Opens `body` at whatever offset the place goes on from, again where it starts over, and not at all if
+        the blob turns out to have arrived before. On return the blob is there.
         On any error, and on cancel, it is either there whole or not at all.
         """
         ...

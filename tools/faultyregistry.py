@@ -122,7 +122,7 @@ class JournallingRegistry:
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`clock` (seconds) and `sleep` are what `Slow` paces by; `Rationed` and `Bearer` go by the clock, too."""
+        """`clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
         self.store = store
         self.journal = Journal(told)
         self.faults = Faults(faults)
@@ -157,8 +157,10 @@ class JournallingRegistry:
             return await self._answer(struck, handler)
         except ConnectionError:
             struck.lost = True
-            if any(isinstance(act, ForgetBroken) for act in acts):
-                self._forget_session(request)
+            for act in acts:
+                if isinstance(act, ForgetBroken):
+                    struck.note(act)
+                    self._forget_session(request)
             return web.Response(status=400)  # never sent: the connection is cut
         finally:
             self.journal.end(live)
@@ -279,6 +281,7 @@ class JournallingRegistry:
                 struck.note(act)
                 return web.Response(status=act.code, text="404 page not found\n")
             case MovingLocation():
+                struck.note(act)
                 self._locations.move(response)
             case _:
                 pass

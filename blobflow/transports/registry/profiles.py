@@ -36,7 +36,9 @@ class Profile(msgspec.Struct, frozen=True):
 
     `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
     also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line may halve down to
-    `least_chunk_bytes`.
+    `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs. `mounts`: whether it is worth asking
+    for mounts. `keeps_broken_sessions`: whether an upload can go on after a request of it broke; None is for
+    finding out.
     """
 
     name: str
@@ -45,6 +47,9 @@ class Profile(msgspec.Struct, frozen=True):
     bounded: bool = False
     chunk_bytes: int = CHUNK
     least_chunk_bytes: int = MIB
+    ranges: bool = True
+    mounts: bool = True
+    keeps_broken_sessions: bool | None = None
 
 
 DEFAULT = Profile("default")

@@ -21,6 +21,7 @@ from yarl import URL
 from blobflow.content import Body, Chunks, Site
 from blobflow.errors import (
     ConnectionLost,
+    Denied,
     DigestMismatch,
     InvalidDigest,
     NotFound,
@@ -66,12 +67,25 @@ class Repository:
         self._hasty = hasty
         self._session = session
         self._uploads = uploads
+        self._profile = uploads.profile
+        self._writes = writes
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
 
     async def resolve(self, name: str) -> Descriptor:
-        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed."""
+        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed.
+
+        Artifactory answers 403 for a manifest that it does not have; where we write, the tags then tell.
+        """
+        try:
+            return await self._resolve(name)
+        except Denied as error:
+            if not self._writes or ":" in name or await self._lists(name):
+                raise
+            raise NotFound(error.message, status=error.status, code=error.code, detail=error.detail) from None
+
+    async def _resolve(self, name: str) -> Descriptor:
         pinned = parse_digest(name) if ":" in name else None
         try:
             answer = await self._session.ask(self._manifest("HEAD", name))
@@ -93,8 +107,11 @@ class Repository:
         return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
 
     async def read(self, manifest: Descriptor) -> bytes:
-        """See `Source.read`."""
-        raw, _ = await self._read(manifest.digest, manifest.digest)
+        """See `Source.read`. Asked twice, since a bit that flips on its way does so once."""
+        try:
+            raw, _ = await self._read(manifest.digest, manifest.digest)
+        except DigestMismatch:
+            raw, _ = await self._read(manifest.digest, manifest.digest)
         if manifest.size and len(raw) != manifest.size:
             raise SizeMismatch(
                 f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
@@ -108,25 +125,19 @@ class Repository:
         if offset >= stop:
             yield _nothing()
             return
-        whole = offset == 0 and stop == blob.size
-        path, etags = f"{self._root}/blobs/{blob.digest}", self._session.etags
-        headers = {} if whole else {"Range": f"bytes={offset}-{stop - 1}"}
-        if offset and path in etags:
-            headers["If-Range"] = etags[path]
-        request = Request(
-            "GET",
-            URL(path, encoded=True),
-            f"blob {blob.digest} of {self._site.repository}",
-            scopes=self._scopes,
-            headers=headers,
-            ok=(200,) if whole else (200, 206, 416),
-            hasty=self._hasty,
-        )
-        async with self._session.stream(request) as response:
-            etags.note(path, response.headers.get("ETag", ""))
-            skip = offset - self._begins_at(response, blob, offset, stop)
-            chunks = self._chunks(response, request.asked, skip + stop - offset)
-            yield _part(chunks, skip, stop - offset) if skip or not whole else chunks
+        for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
+            request = self._reading(blob, offset, stop, ranged=ranged)
+            async with self._session.stream(request) as response:
+                self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
+                begins = self._begins_at(response, blob, offset, stop)
+                if begins is None:
+                    continue  # no ranges here: all of it, and what comes before is passed over
+                skip = offset - begins
+                chunks = self._chunks(response, request.asked, skip + stop - offset)
+                yield (
+                    chunks if stop - begins == blob.size and not skip else _part(chunks, skip, stop - offset)
+                )
+                return
 
     async def vacant(self) -> bool:
         """See `Sink.vacant`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
@@ -160,12 +171,16 @@ class Repository:
             answer = await self._session.ask(request)
         except NotFound:
             return False
+        except Denied:
+            if not self._writes:
+                raise
+            return False  # as in `resolve`; who may not look may not write either, and is told so then
         length = number_of(answer.headers.get("Content-Length"))
         return not content.size or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
-        if origin.registry != self._site.registry:
+        if origin.registry != self._site.registry or not self._profile.mounts:
             return False
         name = self._site.repository
         request = Request(
@@ -188,27 +203,40 @@ class Repository:
         await self._uploads.push(self._site.repository, blob, body)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
-        """See `Sink.put`."""
+        """See `Sink.put`. What was changed on its way is put again: it is under the tag already."""
         for name in tags or (manifest.digest,):
-            request = Request(
-                "PUT",
-                URL(f"{self._root}/manifests/{name}", encoded=True),
-                self._called(name),
-                scopes=self._scopes,
-                headers={"Content-Type": manifest.media_type},
-                body=raw,
-                passing=_TORN,
-                ok=(200, 201, 202, 204),
-            )
-            answer = await self._session.ask(request)
-            self._session.meter.bytes_written += len(raw)
-            check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
+            try:
+                await self._put(manifest, raw, name)
+            except DigestMismatch:
+                await self._put(manifest, raw, name)
 
     async def tags(self) -> list[str]:
         """See `Lists.tags`."""
         return await list_tags(self._session, self._site, self._scopes)
 
+    async def _lists(self, tag: str) -> bool:
+        """Whether the repository has the tag, for all that it tells."""
+        try:
+            return tag in await self.tags()
+        except NotFound:
+            return False
+
     # Manifests
+
+    async def _put(self, manifest: Descriptor, raw: bytes, name: str) -> None:
+        request = Request(
+            "PUT",
+            URL(f"{self._root}/manifests/{name}", encoded=True),
+            self._called(name),
+            scopes=self._scopes,
+            headers={"Content-Type": manifest.media_type},
+            body=raw,
+            passing=_TORN,
+            ok=(200, 201, 202, 204),
+        )
+        answer = await self._session.ask(request)
+        self._session.meter.bytes_written += len(raw)
+        check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
 
     def _called(self, name: str) -> str:
         return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
@@ -245,8 +273,27 @@ class Repository:
 
     # Blobs
 
-    def _begins_at(self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int) -> int:
-        """Where in the blob the answer's body begins; checks what it announces. Raises SizeMismatch."""
+    def _reading(self, blob: Descriptor, offset: int, stop: int, *, ranged: bool) -> Request:
+        """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
+        path, etags = f"{self._root}/blobs/{blob.digest}", self._session.etags
+        headers = {"Range": f"bytes={offset}-{stop - 1}"} if ranged else {}
+        if ranged and offset and path in etags:
+            headers["If-Range"] = etags[path]
+        return Request(
+            "GET",
+            URL(path, encoded=True),
+            f"blob {blob.digest} of {self._site.repository}",
+            scopes=self._scopes,
+            headers=headers,
+            ok=(200, 206, 416) if ranged else (200,),
+            hasty=self._hasty,
+        )
+
+    def _begins_at(
+        self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int
+    ) -> int | None:
+        """Where in the blob the answer's body begins; None: it is none (416). Raises SizeMismatch where the
+        answer announces a blob of another size."""
         what = f"blob {blob.digest} at {self._site}"
         length = response.content_length
         if response.status == 200:
@@ -257,9 +304,7 @@ class Repository:
         if told is not None and told.total is not None and told.total != blob.size:
             raise SizeMismatch(what, expected=blob.size, actual=told.total)
         if response.status == 416:
-            raise ProtocolViolation(
-                f"{self._session.host} does not serve bytes {offset} to {stop} of {what}", status=416
-            )
+            return None
         first, last = (told.first, told.last) if told is not None else (None, None)
         if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")

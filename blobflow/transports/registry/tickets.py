@@ -58,6 +58,7 @@ class Ticket:
         origin: Origin = "fresh",
         offset: int = 0,
         chunk_floor: int = 0,
+        chunk_ceiling: int = MAX_CHUNK,
     ) -> None:
         self.repository = repository
         self.digest = digest
@@ -66,6 +67,7 @@ class Ticket:
         self.offset = offset
         self.sent = offset
         self.chunk_floor = chunk_floor
+        self.chunk_ceiling = chunk_ceiling
         self.body_error: BlobflowError | None = None
         self.doubted = False
         self.broken = False
@@ -93,8 +95,16 @@ class Tickets:
     def made(self, repository: str, digest: Digest, answer: Answer, origin: Origin) -> Ticket:
         """The ticket of the session that an answer speaks of. Raises ProtocolViolation, UntrustedPeer."""
         floor = min(number_of(answer.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
-        location = self.location(repository, answer)
-        return Ticket(repository, digest, location, origin=origin, chunk_floor=floor)
+        # A proposal to the spec, which Cloudflare's serverless registry follows.
+        ceiling = min(number_of(answer.headers.get("OCI-Chunk-Max-Length")) or MAX_CHUNK, MAX_CHUNK)
+        return Ticket(
+            repository,
+            digest,
+            self.location(repository, answer),
+            origin=origin,
+            chunk_floor=floor,
+            chunk_ceiling=max(ceiling, floor),
+        )
 
     def location(self, repository: str, answer: Answer) -> URL:
         """Where an answer says that the session goes on."""

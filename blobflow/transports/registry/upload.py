@@ -10,7 +10,8 @@ from there by ranged chunks; if the registry has forgotten, it starts afresh. Re
 one and distribution 3 keep what came before a break, distribution 2.8.2 keeps a session only if it stopped
 between two chunks.
 
-Connections that break are not mended here: the engine opens the body again and pushes anew.
+Connections that break are not mended here: the engine opens the body again and pushes anew. Where only the
+answer got lost, the blob may be there by then: so the registry is asked before it is sent a second time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from blobflow.errors import (
     ConnectionLost,
     DigestMismatch,
     IntegrityError,
+    NetworkError,
     NotFound,
     ProtocolViolation,
     RegistryError,
@@ -65,12 +67,13 @@ class Uploads:
     """All upload sessions at one host. `close` it before the session that it talks through."""
 
     def __init__(self, session: Session, profile: Profile, learnt: Learnt, journal: Journal) -> None:
+        self.profile = profile
         self._session = session
-        self._profile = profile
         self._learnt = learnt
         self._tickets = Tickets(session, journal)
         self._chunk_bytes = profile.chunk_bytes
-        self._forgetful = False
+        self._forgetful = profile.keeps_broken_sessions is False
+        self._unanswered: set[tuple[str, Digest]] = set()
 
     async def mount(self, request: Request, repository: str, digest: Digest) -> bool:
         """Ask for a mount; a session that a refusal opens is kept for the next push of that blob."""
@@ -85,19 +88,23 @@ class Uploads:
 
     async def push(self, repository: str, blob: Descriptor, body: Body) -> None:
         """See `Sink.push`. Raises the last rung's error, and the body's own errors as they are."""
-        rungs = list(ladder(blob.size, self._profile, self._learnt))
+        if await self._has_arrived(repository, blob):
+            return
+        rungs = list(ladder(blob.size, self.profile, self._learnt))
         repeated = 0
         while True:
             ticket = await self._idle(repository, blob) or await self._begin(repository, blob)
-            rung: Rung = "chunked" if ticket.offset else rungs[0]
+            rung = _rung(ticket, blob, rungs)
             try:
                 await self._climb(rung, ticket, blob, body)
             except BlobflowError as error:
                 if error is ticket.body_error:
                     raise
-                match self._verdict(error, rung, blob, ticket):
+                if await self._ended_well(error, ticket, blob):
+                    return
+                match self._verdict(error, rung, blob, ticket, last=len(rungs) == 1):
                     case "next" if len(rungs) > 1:
-                        rungs.pop(0)
+                        rungs.remove(rung if rung in rungs else rungs[0])
                     case "again" if repeated < _AGAIN:
                         repeated += 1
                     case _:
@@ -107,9 +114,10 @@ class Uploads:
                 return
 
     def _verdict(
-        self, error: BlobflowError, rung: Rung, blob: Descriptor, ticket: Ticket
+        self, error: BlobflowError, rung: Rung, blob: Descriptor, ticket: Ticket, *, last: bool
     ) -> Literal["next", "again", "end"]:
-        """What a failed try means: the next rung, this one again with a fresh session, or the end."""
+        """What a failed try means: the next rung, unless this is the `last`, this one again with a fresh
+        session, or the end."""
         match error:
             case Unauthorized():
                 return "again"  # the token ended under the bytes; the next POST shows whether that was it
@@ -125,14 +133,45 @@ class Uploads:
                     # What left had the right digest: the way changed it, or the form is not understood.
                     self._learnt.broke(rung, blob.size)
                     return "again" if self._learnt.has_taken(rung) else "next"
-                if error.code not in _STALE:
-                    self._learnt.refused(rung, blob.size)
+                if error.code in _STALE:
+                    works = ticket.offset or self._learnt.has_taken(rung)
+                    return "again" if works or last else "next"
+                self._learnt.refused(rung, blob.size)
                 return "next"
         return "end"
 
     async def close(self) -> None:
         """Delete the sessions that nobody will go on with, and wait for those on their way out."""
         await self._tickets.close()
+
+    async def _ended_well(self, error: BlobflowError, ticket: Ticket, blob: Descriptor) -> bool:
+        """Whether a push of which everything had left did its work in spite of the error.
+
+        A session that is unknown may have become the blob: the HTTP library sends the PUT again by itself
+        when it lost a kept connection. Where the line broke, the next push asks.
+        """
+        if ticket.sent == blob.size >= KEPT_FROM and isinstance(error, (NetworkError, NotFound)):
+            self._unanswered.add((ticket.repository, ticket.digest))
+        return isinstance(error, NotFound) and await self._has_arrived(ticket.repository, blob)
+
+    async def _has_arrived(self, repository: str, blob: Descriptor) -> bool:
+        """Whether an earlier push of this blob came to its end, and only its answer got lost [end-2]."""
+        if (repository, blob.digest) not in self._unanswered:
+            return False
+        self._unanswered.discard((repository, blob.digest))
+        request = Request(
+            "HEAD",
+            URL(f"/v2/{repository}/blobs/{blob.digest}", encoded=True),
+            f"blob {blob.digest} of {repository}",
+            scopes=push_scopes(repository),
+        )
+        try:
+            await self._session.ask(request)
+        except RegistryError:
+            return False
+        if (ticket := self._tickets.take(repository, blob.digest)) is not None:
+            self._tickets.forget(ticket)
+        return True
 
     async def _begin(self, repository: str, blob: Descriptor) -> Ticket:
         """Open a session [end-4a]."""
@@ -168,6 +207,7 @@ class Uploads:
             return None
         if ticket.broken and confirmed <= ticket.offset:
             self._shorten_chunks(ticket)
+        ticket.broken = False
         if "Location" in answer.headers:
             ticket.location = self._tickets.location(repository, answer)
         ticket.offset = ticket.sent = confirmed
@@ -175,7 +215,7 @@ class Uploads:
 
     def _shorten_chunks(self, ticket: Ticket) -> None:
         """A chunk broke and nothing of it counts: the line is too bad for chunks of this size."""
-        self._chunk_bytes = max(self._chunk_bytes // 2, self._profile.least_chunk_bytes, ticket.chunk_floor)
+        self._chunk_bytes = max(self._chunk_bytes // 2, self.profile.least_chunk_bytes, ticket.chunk_floor)
 
     async def _climb(self, rung: Rung, ticket: Ticket, blob: Descriptor, body: Body) -> None:
         """One try of one form. On any failure the session is parked or deleted."""
@@ -199,7 +239,7 @@ class Uploads:
     @property
     def _resumes(self) -> bool:
         """Whether this host may be expected to go on with a session that broke."""
-        return "chunked" in self._profile.rungs and not self._forgetful
+        return "chunked" in self.profile.rungs and not self._forgetful
 
     def _put_aside(self, ticket: Ticket, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
@@ -227,7 +267,7 @@ class Uploads:
         """PATCH after PATCH with Content-Range [end-5], from the ticket's offset, then PUT [end-6]."""
         cut = Cut(chunks)
         while (start := ticket.offset) < blob.size:
-            length = min(max(self._chunk_bytes, ticket.chunk_floor), blob.size - start)
+            length = min(max(self._chunk_bytes, ticket.chunk_floor), ticket.chunk_ceiling, blob.size - start)
             ranged = {"Content-Range": f"{start}-{start + length - 1}"}
             await self._patch(ticket, blob, cut.take(length), length, ranged)
             ticket.offset = start + length
@@ -310,6 +350,13 @@ def check_digest(answer: Answer, digest: Digest, what: str) -> None:
     said = answer.headers.get("Docker-Content-Digest", "")
     if said[:7] == digest[:7] and said != digest:
         raise DigestMismatch(what, expected=digest, actual=said[:150])
+
+
+def _rung(ticket: Ticket, blob: Descriptor, rungs: list[Rung]) -> Rung:
+    """The form for this session: chunks where it has a part already, or takes no more than a part at once."""
+    if ticket.offset or (blob.size > ticket.chunk_ceiling and "chunked" in rungs):
+        return "chunked"
+    return rungs[0]
 
 
 async def _read_out(ticket: Ticket, chunks: Chunks) -> None:
