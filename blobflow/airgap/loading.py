@@ -115,7 +115,7 @@ class _Gathering:
 
     def __init__(self, inputs: Sequence[Input], world: World) -> None:
         self._inputs = inputs
-        self._archives = {item: _archive(world.source_at(Site(item.place, ""))) for item in inputs}
+        self._archives = {item: archive_of(world, item) for item in inputs}
         self._all = Composed(tuple(self._archives.values()), {}, absent=_LACKING)
         self._notes: dict[str, None] = {}
 
@@ -225,9 +225,10 @@ class _Gathering:
         self._notes[sentence] = None
 
 
-def _archive(source: Source) -> Archive:
-    if not isinstance(source, Archive):
-        raise UsageError("only archives can be loaded; copy or sync reads layouts and registries")
+def archive_of(world: World, item: Input) -> Archive:
+    """The archive that an input names."""
+    source = world.source_at(Site(item.place, ""))
+    assert isinstance(source, Archive), "inputs are archives"
     return source
 
 

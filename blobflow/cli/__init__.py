@@ -24,6 +24,7 @@ from blobflow.errors import BlobflowError
 _VERBS = {
     "copy": "Copy one image to one or more places.",
     "sync": "Mirror a set of images: each shared blob is moved once.",
+    "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",

@@ -14,7 +14,7 @@ from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
-    from blobflow.airgap.loading import Input, Loaded
+    from blobflow.airgap.loading import Loaded
     from blobflow.cli.selection import Place
     from blobflow.engine.plan import Pair
     from blobflow.mirror import Settings
@@ -54,15 +54,14 @@ def verb(
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
       blobflow load bundle.tar --to 127.0.0.1:5000/mirror
     """
+    from blobflow.cli.archives import read_inputs
     from blobflow.cli.selection import parse_place
 
     if run.dry_run:
         raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
     places = [parse_place(target) for target in targets]
     listed = _listed(images)
-    inputs = [found for text in files for found in _inputs(text)]
-    if twice := {found.place for found in inputs if inputs.count(found) > 1}:
-        raise UsageError(f"{min(twice).partition(':')[2]} is given twice")
+    inputs = read_inputs(files)
 
     async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
         from blobflow.airgap.loading import load
@@ -100,29 +99,3 @@ def _listed(images: Path | None) -> list[Name] | None:
 
     found = parse_list(read_text(images), str(images), Place(""))
     return list(dict.fromkeys(Name(with_official(each.path), each.tag, each.digest) for each in found))
-
-
-def _inputs(text: str) -> list[Input]:
-    """The archives that an argument names: `[TRANSPORT:]FILE[,platform=…]`; of a bundle all its parts."""
-    from blobflow.airgap.loading import Input
-    from blobflow.oci import parse_platform
-    from blobflow.oci.location import ARCHIVES, STREAM, place_at
-    from blobflow.transports.archive import kind_of
-
-    given, comma, said = text.rpartition(",platform=")
-    path, platform = (given, parse_platform(said)) if comma else (text, None)
-    word, colon, rest = path.partition(":")
-    if colon and word in ARCHIVES:
-        return [Input(rest, place_at(word, rest), platform)]
-    if path == STREAM:
-        raise UsageError("say what standard input is: oci-archive:- or docker-archive:-")
-    return [Input(str(part), place_at(kind_of(part), str(part)), platform) for part in _parts_of(Path(path))]
-
-
-def _parts_of(path: Path) -> list[Path]:
-    """The file, or if there is none of that name the parts of a bundle of that name."""
-    if path.exists():
-        return [path]
-    from blobflow.transports.archive import numbered_parts
-
-    return numbered_parts(path) or [path]

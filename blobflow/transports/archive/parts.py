@@ -1,9 +1,128 @@
-"""Archives in parts: `bundle.tar` as `bundle.001.tar`, `bundle.002.tar` and so on."""
+"""The files of an archive that is being written: one, or numbered parts of at most so many bytes each.
+
+`bundle.tar` in parts is `bundle.001.tar`, `bundle.002.tar` and so on. Every part is an OCI layout by itself,
+so that any tool can look into it; the last one's index.json names the images, those of the others name none.
+What comes next goes into the last part, and into a new one if it does not fit: the same content in the same
+order gives the same parts.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import msgspec
+
+from blobflow.errors import UsageError
+from blobflow.transports.archive.region import RegionTar
+from blobflow.transports.archive.tar import END, header_of, padding
+from blobflow.transports.files import Arriving
+from blobflow.transports.imageindex import EMPTY_INDEX, MARK
+
+_MARK = "oci-layout"
+_INDEX = "index.json"
+
+
+class _Part(msgspec.Struct, frozen=True):
+    arriving: Arriving
+    tar: RegionTar
+
+
+class Parts:
+    """The tars of one archive, made in `folder`; `limit` in bytes, None: one file, however large it gets.
+
+    `name` is for messages. What `stack` leaves is gone, unless it has landed.
+    """
+
+    def __init__(self, stack: ExitStack, folder: Path, name: str, limit: int | None = None) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._name = name
+        self._limit = limit
+        self._parts: list[_Part] = []
+        self._holding: dict[Hashable, RegionTar] = {}
+        self._begin_part()
+
+    def holding(self, key: Hashable) -> RegionTar | None:
+        """The tar in which the file has come in whole."""
+        tar = self._holding.get(key)
+        return tar if tar is not None and tar.region(key) else None
+
+    def taking(self, key: Hashable, path: str, size: int) -> RegionTar:
+        """The tar that has a place for the file, given now if there is none yet."""
+        if key not in self._holding:
+            check_fits(path, size, self._limit)
+            if self._limit and self._parts[-1].tar.size + _taken(path, size) > self._limit - _ENDING:
+                self._begin_part()
+            self._holding[key] = self._parts[-1].tar
+            self._holding[key].reserve(key, path, size)
+        return self._holding[key]
+
+    def add(self, path: str, content: bytes) -> None:
+        """Write a whole file."""
+        self.taking(path, path, len(content)).add(path, path, content)
+
+    def keep(self, keys: Iterable[Hashable]) -> None:
+        """Let these files stay, and nothing between them; in a thread."""
+        kept = [_MARK, *keys]
+        for part in self._parts:
+            part.tar.close_up(kept)
+
+    def finish(self, index: bytes) -> None:
+        """End every part; `index` is the last one's. In a thread. Raises StorageError, UsageError."""
+        check_fits(_INDEX, len(index), self._limit)
+        last = self._parts[-1].tar
+        if self._limit and last.size + _taken(_INDEX, len(index)) + len(END) > self._limit:
+            self._begin_part()
+        for part in self._parts[:-1]:
+            part.tar.add(_INDEX, _INDEX, EMPTY_INDEX)
+        self._parts[-1].tar.add(_INDEX, _INDEX, index)
+        for part in self._parts:
+            part.tar.finish()
+
+    def land(self, path: Path) -> None:
+        """Make them the archive, the part that names the images last. In a thread. Raises StorageError."""
+        if self._limit is None:
+            self._parts[0].arriving.land(path)
+            return
+        for number, part in enumerate(self._parts, start=1):
+            part.arriving.land(part_path(path, number))
+        for left in numbered_parts(path)[len(self._parts) :]:
+            with suppress(OSError):  # of an archive that had more of them
+                left.unlink()
+
+    @property
+    def fd(self) -> int:
+        """The file of an archive that is one."""
+        return self._parts[0].arriving.fd
+
+    def _begin_part(self) -> None:
+        arriving = self._stack.enter_context(Arriving(self._folder))
+        tar = RegionTar(arriving.fd, self._name)
+        tar.add(_MARK, _MARK, MARK)
+        self._parts.append(_Part(arriving, tar))
+
+
+def _taken(path: str, size: int) -> int:
+    """Bytes that a file takes in a tar."""
+    return len(header_of(path, size)) + size + len(padding(size))
+
+
+# What every part has at its end: an index.json without images, and what ends a tar.
+_ENDING = _taken(_INDEX, len(EMPTY_INDEX)) + len(END)
+_BEGINNING = _taken(_MARK, len(MARK))
+
+
+def check_fits(path: str, size: int, limit: int | None) -> None:
+    """Raise UsageError for a file that no part of `limit` bytes can hold."""
+    needed = _BEGINNING + _taken(path, size) + _ENDING
+    if limit is not None and needed > limit:
+        raise UsageError(
+            f"{path} has {size} bytes and goes into one part, so --split-size has to be {needed} or more, "
+            f"not {limit}"
+        )
 
 
 def part_path(path: Path, number: int) -> Path:

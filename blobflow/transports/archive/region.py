@@ -36,6 +36,15 @@ class RegionTar:
         self._regions: dict[Hashable, Region] = {}
         self._filled: set[Hashable] = set()
 
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    @property
+    def size(self) -> int:
+        """Bytes of all places so far."""
+        return self._end
+
     def region(self, key: Hashable) -> Region | None:
         """The place of a file that has come in whole."""
         return self._regions[key] if key in self._filled else None

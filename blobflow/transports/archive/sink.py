@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 from blobflow.content import Body, Chunks, Site, Verifier
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.location import STREAM, path_of
 from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
-from blobflow.transports.archive.region import RegionTar
-from blobflow.transports.files import BLOCK, Arriving, in_thread, read_range, sweep, translated
+from blobflow.transports.archive.parts import Parts, check_fits
+from blobflow.transports.files import BLOCK, in_thread, read_range, sweep, translated
 from blobflow.transports.imageindex import (
-    MARK,
     check_blobs,
     check_manifest,
     find,
@@ -44,10 +43,22 @@ class ArchiveSink:
     """One archive being written. Implements Sink, and Source over what has come in so far.
 
     It exists under its name only after `complete`; `abandon` leaves nothing. Made without touching the disk.
+    Cut into parts, or without what is elsewhere, it has no list for docker, which could not load it.
     """
 
-    def __init__(self, site: Site, scratch: Path, meter: HostMeter, platform: Platform) -> None:
-        """`scratch`: the folder for a file that standard output is prepared in."""
+    def __init__(
+        self,
+        site: Site,
+        scratch: Path,
+        meter: HostMeter,
+        platform: Platform,
+        *,
+        limit: int | None = None,
+        elsewhere: Collection[Digest] = (),
+    ) -> None:
+        """`scratch`: the folder for a file that standard output is prepared in. `limit`: bytes of each of the
+        parts that it is cut into; None: it is one file. `elsewhere`: what counts as here without being in it.
+        """
         self.site = site
         path = path_of(site.registry)
         self._path = None if path == STREAM else Path(path)
@@ -55,9 +66,9 @@ class ArchiveSink:
         self._meter = meter
         self._platform = platform
         self._stack = ExitStack()
-        self._arriving: Arriving | None = None
-        self._fd = -1
-        self._tar: RegionTar | None = None
+        self._limit = limit
+        self._elsewhere = elsewhere
+        self._parts: Parts | None = None
         self._expected: list[Descriptor] = []
         self._pushing: dict[Digest, asyncio.Lock] = {}
         self._manifests: dict[Digest, Manifest] = {}
@@ -77,11 +88,12 @@ class ArchiveSink:
 
     @asynccontextmanager
     async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
-        region = self._tar.region(blob.digest) if self._tar else None
-        if region is None:
+        tar = self._parts.holding(blob.digest) if self._parts else None
+        region = tar.region(blob.digest) if tar else None
+        if tar is None or region is None:
             raise NotFound(f"{self.site} has no blob {blob.digest} yet")
         start, stop = region.content, blob.size if end is None else end
-        async with aclosing(read_range(self._fd, str(self.site), start + offset, start + stop)) as chunks:
+        async with aclosing(read_range(tar.fd, str(self.site), start + offset, start + stop)) as chunks:
             yield chunks
 
     async def vacant(self) -> bool:
@@ -90,13 +102,18 @@ class ArchiveSink:
             raise StorageError(f"can't write {self._path}: there is no folder {self._path.parent}")
         if self._path is not None and self._path.is_dir():
             raise StorageError(f"can't write {self._path}: it is a folder; a layout is oci:{self._path}")
-        return not self._manifests and self._tar is None
+        return not self._manifests and self._parts is None and not self._elsewhere
 
     async def has(self, content: Descriptor) -> bool:
-        if content.digest in self._manifests:
+        if content.digest in self._manifests or self._left_out(content):
             return True
-        region = self._tar.region(content.digest) if self._tar else None
+        tar = self._parts.holding(content.digest) if self._parts else None
+        region = tar.region(content.digest) if tar else None
         return region is not None and region.size == content.size
+
+    def _left_out(self, content: Descriptor) -> bool:
+        """Whether it counts as here; manifests, which are small, are never left out."""
+        return content.digest in self._elsewhere and content.media_type not in media.MANIFESTS
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return origin.registry == self.site.registry and await self.has(blob)
@@ -105,16 +122,20 @@ class ArchiveSink:
 
     def expect(self, blobs: Iterable[Descriptor]) -> None:
         """Blobs that will come, in the order in which they shall stand."""
+        for blob in sorted(blobs := list(blobs), key=lambda blob: -blob.size)[:1]:
+            check_fits(path_in_layout(blob.digest), blob.size, self._limit)
         self._expected += blobs
 
     async def push(self, blob: Descriptor, body: Body) -> None:
         """Several come in at once, each to its own place. A blob that is here is not asked for again."""
         async with self._pushing.setdefault(blob.digest, asyncio.Lock()):
-            tar = self._begin()
-            if tar.region(blob.digest):
+            parts = self._begin()
+            if parts.holding(blob.digest):
                 return
             verifier = Verifier(blob, f"blob {blob.digest} for {self.site}")
-            at = tar.reserve(blob.digest, path_in_layout(blob.digest), blob.size).content
+            path = path_in_layout(blob.digest)
+            tar = parts.taking(blob.digest, path, blob.size)
+            at = tar.reserve(blob.digest, path, blob.size).content
             gathered = bytearray()
             async with body(0) as chunks:
                 async for chunk in chunks:
@@ -142,18 +163,15 @@ class ArchiveSink:
         self._manifests[manifest.digest] = parsed
         self._meter.bytes_written += len(raw)
 
-    def _begin(self) -> RegionTar:
-        """The tar, begun when the first thing comes."""
-        if self._tar is None:
+    def _begin(self) -> Parts:
+        """The files, begun when the first thing comes."""
+        if self._parts is None:
             folder = self._scratch if self._path is None else self._path.parent
             sweep(folder)
-            self._arriving = self._stack.enter_context(Arriving(folder))
-            self._fd = self._arriving.fd
-            self._tar = RegionTar(self._fd, str(self.site))
-            self._tar.add("oci-layout", "oci-layout", MARK)
+            self._parts = Parts(self._stack, folder, str(self.site), self._limit)
             for blob in self._expected:
-                self._tar.reserve(blob.digest, path_in_layout(blob.digest), blob.size)
-        return self._tar
+                self._parts.taking(blob.digest, path_in_layout(blob.digest), blob.size)
+        return self._parts
 
     async def complete(self) -> None:
         """Make it the archive, durably, or write it to standard output. Raises StorageError.
@@ -161,29 +179,28 @@ class ArchiveSink:
         Of what came in only what a name reaches stays. Without any image there is no archive.
         """
         try:
-            if self._tar is not None and self._tags:
-                await in_thread(self._finish, self._tar)
+            if self._parts is not None and self._tags:
+                await in_thread(self._finish, self._parts)
         finally:
             self.abandon()
 
     def abandon(self) -> None:
         """Leave nothing of an archive that is not complete."""
         self._stack.close()
-        self._tar = None
+        self._parts = None
 
-    def _finish(self, tar: RegionTar) -> None:
+    def _finish(self, parts: Parts) -> None:
         kept = self._reached()
-        blobs = [blob.digest for manifest in kept for blob in manifest.blobs]
-        tar.close_up(["oci-layout", *blobs])
+        parts.keep(blob.digest for manifest in kept for blob in manifest.blobs)
         for manifest in kept:
-            tar.add(manifest.descriptor.digest, path_in_layout(manifest.descriptor.digest), manifest.raw)
-        tar.add("index.json", "index.json", self._index())
-        tar.add(CATALOGUE, CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
-        tar.finish()
-        if self._arriving is not None and self._path is not None:
-            self._arriving.land(self._path)
+            parts.add(path_in_layout(manifest.descriptor.digest), manifest.raw)
+        if self._limit is None and not self._elsewhere:
+            parts.add(CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
+        parts.finish(self._index())
+        if self._path is not None:
+            parts.land(self._path)
         else:
-            _pour(self._fd)
+            _pour(parts.fd)
 
     def _reached(self) -> list[Manifest]:
         """The manifests that the tags reach, by digest."""

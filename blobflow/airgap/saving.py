@@ -1,0 +1,81 @@
+"""Saving: a set of images into one OCI archive, each blob once, or into numbered parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from blobflow.airgap.loading import Begin, Input, archive_of
+from blobflow.content import Sink, Site, Source
+from blobflow.engine.bodies import blame
+from blobflow.engine.plan import Pair
+from blobflow.errors import BlobflowError
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.mirror import Settings, opened, tidy
+from blobflow.oci import Digest
+from blobflow.transports.archive import ArchiveSink
+from blobflow.transports.local import this_machine
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """What is written: `place` as transport and path, in parts of at most `part_bytes` (None: one file), and
+    without the blobs that the archives `since` have."""
+
+    place: str
+    part_bytes: int | None = None
+    since: tuple[Input, ...] = ()
+
+
+async def save(
+    pairs: Sequence[Pair],
+    bundle: Bundle,
+    begin: Begin,
+    settings: Settings,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """Bring the pairs' images into the bundle, which all their targets are in.
+
+    The bundle is there when this returns, with every image that arrived, or not at all when it raises.
+    Failures of images are in the report of the run that `begin` makes.
+    """
+    meter = meter or Meter()
+    async with opened(settings, observer, meter) as (world, store):
+        site = Site(bundle.place, "")
+        elsewhere: set[Digest] = set()
+        if bundle.since:
+            observer(PhaseStarted("archives", len(bundle.since)))
+        with blame("source"):
+            for older in bundle.since:
+                elsewhere |= await archive_of(world, older).held()
+        sink = ArchiveSink(
+            site,
+            store.root,
+            meter.hosts[site.registry],
+            this_machine(),
+            limit=bundle.part_bytes,
+            elsewhere=elsewhere,
+        )
+
+        def sink_at(place: Site) -> Sink:
+            return sink if place == site else world.sink_at(place)
+
+        def source_at(place: Site) -> Source:
+            return sink if place == site else world.source_at(place)
+
+        async def complete() -> dict[Site, BlobflowError]:
+            failures = dict(await world.complete())
+            try:
+                await sink.complete()
+            except BlobflowError as error:
+                failures[site] = error
+            return failures
+
+        over = msgspec.structs.replace(world, sink_at=sink_at, source_at=source_at, complete=complete)
+        try:
+            await begin(pairs, ()).go(over)
+        finally:
+            sink.abandon()
+        await tidy(store, settings)
