@@ -1,0 +1,143 @@
+"""Which tags of a repository are wanted: rules over their names, versions and dates. Pure.
+
+In this order, each on what the one before has left:
+
+    include   regular expressions: tags that one of them matches (all tags, if there is none)
+    exclude   regular expressions: not those
+    semver    a range of versions; what is no version goes
+    newest    so many, by version (what is none goes) or by the date of their creation
+
+Expressions are Python's, and match a tag from end to end unless `anywhere`. Such expressions can be made to
+backtrack for ever (`(a+)+$`). They come from the user's own file and tags have at most 128 characters, so
+they are bounded in length and otherwise taken at their word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from blobflow.errors import UsageError
+from blobflow.oci.versions import parse_range, parse_version
+
+MAX_PATTERN = 512
+By = Literal["version", "created"]
+
+
+class TagRules(msgspec.Struct, frozen=True):
+    """Rules that choose tags; one that says nothing chooses all of them.
+
+    `semver`: ranges, of which one is enough. `newest`: 0 is no limit. `prereleases`: versions with a
+    prerelease count as any other. `anywhere`: expressions need not match from end to end.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    semver: tuple[str, ...] = ()
+    newest: int = 0
+    by: By = "version"
+    prereleases: bool = False
+    anywhere: bool = False
+
+    @property
+    def dated(self) -> bool:
+        """Whether dates of creation are needed, which the registry has to be asked for tag by tag."""
+        return self.newest > 0 and self.by == "created"
+
+
+ALL_TAGS = TagRules()
+
+
+def check_rules(rules: TagRules) -> TagRules:
+    """Check expressions and ranges and return the rules. Raises UsageError that says what is wrong."""
+    for pattern in (*rules.include, *rules.exclude):
+        compiled(pattern)
+    for text in rules.semver:
+        parse_range(text)
+    if rules.newest < 0:
+        raise UsageError(f"newest is {rules.newest}; write how many of the newest tags are wanted")
+    if rules.by == "created" and not rules.newest:
+        raise UsageError("`by: created` says how to find the newest tags; add `newest: N`")
+    return rules
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A regular expression of the user's. Raises UsageError."""
+    if len(pattern) > MAX_PATTERN:
+        raise UsageError(
+            f"a regular expression has at most {MAX_PATTERN} characters, this one {len(pattern)}"
+        )
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{pattern[:100]!r} is no regular expression: {error}") from None
+
+
+def candidates(tags: Iterable[str], rules: TagRules) -> list[str]:
+    """What the rules leave of `tags`, in their order, before the newest are picked by date.
+
+    So it is all that is chosen, unless `rules.dated`. Raises UsageError for rules that can't be read.
+    """
+    left = _matching(tags, rules)
+    if rules.semver:
+        ranges = [parse_range(text) for text in rules.semver]
+        left = [
+            tag
+            for tag in left
+            if (version := parse_version(tag)) is not None
+            and any(each.has(version, prereleases=rules.prereleases) for each in ranges)
+        ]
+    if rules.newest and rules.by == "version":
+        left = _newest_versions(left, rules)
+    return left
+
+
+def _matching(tags: Iterable[str], rules: TagRules) -> list[str]:
+    include, exclude = [[compiled(each) for each in side] for side in (rules.include, rules.exclude)]
+
+    def matches(patterns: list[re.Pattern[str]], tag: str) -> bool:
+        return any(p.search(tag) if rules.anywhere else p.fullmatch(tag) for p in patterns)
+
+    return [tag for tag in tags if (not include or matches(include, tag)) and not matches(exclude, tag)]
+
+
+def _newest_versions(tags: list[str], rules: TagRules) -> list[str]:
+    """The tags with the highest versions. Without a range that may name some, prereleases have to be asked
+    for. Of tags for one version the longer, which says more, is before the shorter: 1.2.0 before 1.2."""
+    ranked = []
+    for tag in tags:
+        version = parse_version(tag)
+        if version is not None and (not version.pre or rules.prereleases or rules.semver):
+            ranked.append((version.rank, len(tag), tag))
+    ranked.sort(reverse=True)
+    newest = {tag for _, _, tag in ranked[: rules.newest]}
+    return [tag for tag in tags if tag in newest]
+
+
+def newest_created(tags: Iterable[str], created: Mapping[str, datetime | None], count: int) -> list[str]:
+    """The `count` tags that were created last, in the order of `tags`; those without a date come last.
+
+    Of tags with one date (an image under several tags) the greater name is before the other.
+    """
+    tags = list(tags)
+    epoch = datetime.min.replace(tzinfo=UTC)
+    ranked = sorted(tags, key=lambda tag: (created.get(tag) or epoch, tag), reverse=True)
+    newest = set(ranked[:count])
+    return [tag for tag in tags if tag in newest]
+
+
+def parse_date(text: str) -> datetime | None:
+    """The moment that `created` names (RFC 3339, as image-spec config.md has it), None if it names none.
+
+    1970 and before is none: what builds reproducibly has no other date.
+    """
+    try:
+        moment = datetime.fromisoformat(text[:64])
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment.year > 1970 else None
