@@ -143,7 +143,7 @@ async def test_pages_without_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_names_without_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "MAX_TAGS", 5)
+    monkeypatch.setattr(tags, "MAX_NAMES", 5)
     more = "</v2/app/tags/list?last={0}>; rel=next"
     async with (
         fake(pages(lambda number: page([f"{number}", f"{number}x"], more.format(number)))) as server,
@@ -164,7 +164,7 @@ async def test_a_page_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}', b"[" * 100_000])
 async def test_what_is_no_list_of_tags_is_said(body: bytes) -> None:
     async with fake(pages(lambda number: web.Response(body=body))) as server, world() as w:
-        with pytest.raises(ProtocolViolation, match="no list of tags"):
+        with pytest.raises(ProtocolViolation, match="no list of names"):
             await w.sink(server.host).tags()
 
 
@@ -194,3 +194,25 @@ async def test_the_embedded_registry_lists_in_pages(
         place: Lists = w.sink(registry.host)
         assert await place.tags() == [f"1.{number}" for number in range(10)]
         assert registry.journal.count("GET", "/tags/list") == 4
+
+
+# The catalog: a registry's repositories
+
+
+async def test_a_catalog_is_read_page_by_page_and_what_is_no_repository_is_left_out() -> None:
+    links = ["</v2/_catalog?last=b&n=1000>; rel=next", ""]
+
+    def answer(number: int) -> web.Response:
+        names = [["a", "b/c"], ["b/c", "D", "d"]][number]
+        headers = {"Link": links[number]} if links[number] else {}
+        return web.Response(body=json.dumps({"repositories": names}).encode(), headers=headers)
+
+    async with fake(pages(answer)) as server, world() as w:
+        assert await w.registries.repositories(server.host) == ["a", "b/c", "d"]
+    assert server.asked() == ["GET /v2/_catalog?n=1000", "GET /v2/_catalog?last=b&n=1000"]
+
+
+async def test_a_registry_without_a_catalog_says_so() -> None:
+    async with fake(pages(lambda number: web.Response(status=404, text="404"))) as server, world() as w:
+        with pytest.raises(NotFound, match="has no catalog of repositories"):
+            await w.registries.repositories(server.host)

@@ -1,6 +1,8 @@
-"""A repository's tags, page by page: distribution-spec, "Content Discovery" ([end-8a], [end-8b]).
+"""A repository's tags, page by page: distribution-spec, "Content Discovery" ([end-8a], [end-8b]); and in the
+same pages a registry's repositories, where it has a catalog: docker's HTTP API V2, not in the OCI spec.
 
     GET /v2/<name>/tags/list?n=1000 → {"name": …, "tags": […]} and, if there is more, Link: <…>; rel="next"
+    GET /v2/_catalog?n=1000         → {"repositories": […]}, the same
 
 The registry says where the next page is, and so could lead us round and round: pages, bytes and names are
 bounded, and no page is asked for twice.
@@ -8,6 +10,7 @@ bounded, and no page is asked for twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 import msgspec
@@ -15,7 +18,7 @@ from yarl import URL
 
 from blobflow.content import Site
 from blobflow.errors import InvalidReference, ProtocolViolation
-from blobflow.oci.reference import check_tag
+from blobflow.oci.reference import check_repository, check_tag
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.session import Answer, Request, Session
@@ -26,41 +29,64 @@ PAGE = 1000
 MAX_PAGE_BYTES = 32 * 1024 * 1024
 # Registries with small pages (Quay: 50) need many of them; this many make up the most names that are taken.
 MAX_PAGES = 5000
-MAX_TAGS = 250_000
+MAX_NAMES = 250_000
+# What a token for the catalog is asked for (distribution's token scopes: resource type `registry`).
+_CATALOG = ("registry:catalog:*",)
 
 
 class _Page(msgspec.Struct):
     tags: list[str] | None = None
+    repositories: list[str] | None = None
 
 
 _decoder = msgspec.json.Decoder(_Page)
 
 
-async def list_tags(session: Session, site: Site, scopes: tuple[str, ...]) -> list[str]:
-    """See `Lists.tags`."""
-    asked = f"tags of {site.repository}"
-    path = f"/v2/{site.repository}/tags/list?n={PAGE}"
+async def list_tags(
+    session: Session, site: Site, scopes: tuple[str, ...], *, pages: int | None = None
+) -> list[str]:
+    """See `Lists.tags`. `pages`: more than so many are a ProtocolViolation, too."""
+    path, asked = f"/v2/{site.repository}/tags/list", f"tags of {site.repository}"
+    names = await _names(session, path, asked, scopes, pages or MAX_PAGES)
+    return [name for name in names if _is_in_order(check_tag, name)]
+
+
+async def list_repositories(session: Session) -> list[str]:
+    """The repositories of a registry, each once, in its order; those that can't be asked for are left out.
+
+    Raises NotFound or Rejected where there is no catalog, Denied or Unauthorized where it is not for us, and
+    ProtocolViolation for lists without end or sense.
+    """
+    names = await _names(session, "/v2/_catalog", "catalog of repositories", _CATALOG, MAX_PAGES)
+    return [name for name in names if _is_in_order(check_repository, name)]
+
+
+async def _names(
+    session: Session, where: str, asked: str, scopes: tuple[str, ...], most: int
+) -> dict[str, None]:
+    """All names of a list, each once, in order."""
+    path = f"{where}?n={PAGE}"
     found: dict[str, None] = {}
     url, seen = URL(path, encoded=True), set[str]()
-    for _ in range(MAX_PAGES):
+    for _ in range(most):
         request = Request("GET", url, asked, scopes=scopes, limit=MAX_PAGE_BYTES)
         answer = await session.ask(request)
         seen |= {str(url), str(answer.url)}
         page = read_page(answer.body, session.host, asked)
         before = len(found)
         found.update(dict.fromkeys(page))
-        if len(found) > MAX_TAGS:
-            raise ProtocolViolation(f"{session.host} lists more than {MAX_TAGS} {asked}; name those wanted")
+        if len(found) > MAX_NAMES:
+            raise ProtocolViolation(f"{session.host} lists more than {MAX_NAMES} {asked}; name those wanted")
         following = _following(session, answer, asked)
         if following is None and len(page) >= PAGE and len(found) > before:
             # A full page and no word of another: some registries want to be asked without saying so.
             following = URL(f"{path}&last={quote(page[-1], safe='')}", encoded=True)
         if following is None:
-            return [tag for tag in found if _is_tag(tag)]
+            return found
         if str(following) in seen:
             raise ProtocolViolation(f"{session.host} lists {asked} in a circle: a page leads back to itself")
         url = following
-    raise ProtocolViolation(f"{session.host} lists {asked} in more than {MAX_PAGES} pages")
+    raise ProtocolViolation(f"{session.host} lists {asked} in more than {most} pages")
 
 
 def read_page(body: bytes, host: str, asked: str) -> list[str]:
@@ -68,9 +94,10 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
     if len(body) > MAX_PAGE_BYTES:
         raise ProtocolViolation(f"{host} answered {asked} with a page of more than {MAX_PAGE_BYTES} bytes")
     try:
-        return _decoder.decode(body).tags or []
+        page = _decoder.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise ProtocolViolation(f"{host} answered {asked} with something that is no list of tags") from None
+        raise ProtocolViolation(f"{host} answered {asked} with something that is no list of names") from None
+    return page.tags or page.repositories or []
 
 
 def _following(session: Session, answer: Answer, asked: str) -> URL | None:
@@ -78,9 +105,9 @@ def _following(session: Session, answer: Answer, asked: str) -> URL | None:
     return None if link is None else follow(session.home, answer.url, link, asked)
 
 
-def _is_tag(name: str) -> bool:
+def _is_in_order(check: Callable[[str], str], name: str) -> bool:
     try:
-        check_tag(name)
+        check(name)
     except InvalidReference:
         return False
     return True
