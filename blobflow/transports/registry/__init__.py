@@ -8,6 +8,7 @@
     auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
+    referrers    what hangs on manifests        referring   what is known of a host's way with that
     etags        versions of blobs, for reads that go on
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
     tickets      upload sessions between requests: parked, journaled, given back
@@ -39,6 +40,7 @@ from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
 from blobflow.transports.registry.proxies import DIRECT, Proxies
 from blobflow.transports.registry.repository import Repository
 from blobflow.transports.registry.session import Session
+from blobflow.transports.registry.tags import list_repositories
 from blobflow.transports.registry.trust import KeyPair, Trust
 from blobflow.transports.registry.upload import Uploads
 
@@ -125,6 +127,11 @@ class Registries:
         """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
         session, _ = self._host(host)
         return await session.enter()
+
+    async def repositories(self, host: str) -> list[str]:
+        """The repositories of `host[:port]`: see `tags.list_repositories`."""
+        session, _ = self._host(host)
+        return await list_repositories(session)
 
     async def close(self) -> None:
         """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""
