@@ -19,10 +19,10 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import MAX_NESTING
 from blobflow.engine.transfer import World
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, UsageError
+from blobflow.errors import NotFound, UnsupportedContent, UsageError
 from blobflow.events import Meter, Observer, Warned, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_world
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest, parse_reference
+from blobflow.mirror import ANY_HOST, Settings, open_world, opened, tidy
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.choice import attests
 from blobflow.oci.drafts import NO_PLATFORM, Draft, Member, check_count, check_label, label_in_tag
 
@@ -52,27 +52,33 @@ async def gather(
     Raises UsageError for a label that contradicts a config, UnsupportedContent for an index that contains
     itself, is nested too deeply or has too many images, and what the sources raise.
     """
-    found: dict[Wish, tuple[Member, ...]] = {}
-    lane = Lane(LANE)
-
     async with open_world(settings, observer, meter or Meter()) as world:
+        return await gather_in(world, wishes, force=force, ignore_missing=ignore_missing)
 
-        async def look(wish: Wish) -> None:
-            seen = _Look(world.source_at(site_of(wish.image)), wish, force=force)
-            try:
-                with blame("source"):
-                    await seen.look()
-                found[wish] = seen.members()
-            except NotFound as error:
-                if not ignore_missing:
-                    raise
-                observer(Warned(f"{wish.image} is left out: {error}"))
 
-        await lane.each(look, dict.fromkeys(wishes))
-    members = tuple(member for wish in dict.fromkeys(wishes) for member in found.get(wish, ()))
-    if wishes and not members:
+async def gather_in(
+    world: World, wishes: Sequence[Wish], *, force: bool = False, ignore_missing: bool = False
+) -> tuple[Member, ...]:
+    """As `gather`, in a world that is open."""
+    found: dict[Wish, tuple[Member, ...]] = {}
+
+    async def look(wish: Wish) -> None:
+        seen = _Look(world.source_at(site_of(wish.image)), wish, force=force)
+        try:
+            with blame("source"):
+                await seen.look()
+        except NotFound as error:
+            if not ignore_missing:
+                raise
+            world.observe(Warned(f"{wish.image} is left out: {error}"))
+        else:
+            found[wish] = seen.members()
+
+    wanted = list(dict.fromkeys(wishes))
+    await Lane(LANE).each(look, wanted)
+    if wanted and not found:
         raise NotFound("none of the images is there, so there is nothing to make an index of", status=0)
-    return members
+    return tuple(member for wish in wanted for member in found.get(wish, ()))
 
 
 class _Look:
@@ -95,7 +101,8 @@ class _Look:
             await self._lane.each(self._read, level)
             below = {c.digest: c for each in level for c in self._manifests[each.digest].manifests}
             level = [child for child in below.values() if child.digest not in self._manifests]
-            check_count(len(self._manifests) + len(level), str(self._wish.image))
+            read = sum(not manifest.is_index for manifest in self._manifests.values())
+            check_count(read + len(level), self._wish.image)
         if level:
             raise UnsupportedContent(f"{self._wish.image} is nested more than {MAX_NESTING} levels deep")
 
@@ -143,8 +150,8 @@ class _Look:
     def _named(self, manifest: Manifest) -> Member:
         """The member that the wish names itself."""
         image, label, config = self._wish.image, self._wish.label, self._configs[manifest.descriptor.digest]
-        self._check(str(image), label, config)
-        return Member(str(image), manifest.descriptor, config, label)
+        self._check(image, label, config)
+        return Member(image, manifest.descriptor, config, label)
 
     def _listed(self, child: Descriptor, *, alone: bool) -> Member:
         """A member that came with an index: what that says of it is a label too.
@@ -152,7 +159,7 @@ class _Look:
         `alone`: with no other but attestations, as builders push it. Then what is said of the index is meant
         for it.
         """
-        image = str(Reference(self._wish.image.host, self._wish.image.repository, digest=child.digest))
+        image = Reference(self._wish.image.host, self._wish.image.repository, digest=child.digest)
         bare = Descriptor(child.media_type, child.digest, child.size, artifact_type=child.artifact_type)
         member = Member(
             image,
@@ -167,10 +174,10 @@ class _Look:
             check_label(image, member.label, member.config, by=f" in {self._wish.image}")
         if not alone:
             return member
-        self._check(str(self._wish.image), self._wish.label, member.config)
+        self._check(self._wish.image, self._wish.label, member.config)
         return member.labelled(self._wish.label)
 
-    def _check(self, image: str, label: Platform, config: Platform) -> None:
+    def _check(self, image: Reference, label: Platform, config: Platform) -> None:
         """Raise UsageError if what was said by hand, or what the tag says, contradicts the config."""
         if self._force:
             return
@@ -198,30 +205,34 @@ async def put(
     `Draft.index` does, before anything is asked or moved, and the error of the first image that did not
     arrive: then there is no index.
     """
+    draft.index()
+    async with opened(settings, observer, meter or Meter()) as (world, store):
+        index = await put_in(world, draft)
+        await tidy(store, settings)
+        return index
+
+
+async def put_in(world: World, draft: Draft) -> Manifest:
+    """As `put`, in a world that is open."""
     index = draft.index()
-    meter = meter or Meter()
-    home = Reference(draft.target.host, draft.target.repository)
-    async with open_world(settings, observer, meter) as world:
-        await _bring(_pairs(draft, home), world, observer, meter)
-        tags = dict.fromkeys((draft.target.tag, *draft.tags))
-        with blame("target"):
-            await world.sink_at(site_of(home)).put(index.descriptor, index.raw, tuple(filter(None, tags)))
+    site = site_of(draft.target)
+    run = Run(_pairs(draft), observe=world.observe, meter=world.meter)
+    await run.go(world)
+    for error in run.errors.values():
+        raise error
+    tags = filter(None, dict.fromkeys((draft.target.tag, *draft.tags)))
+    with blame("target"):
+        await world.sink_at(site).put(index.descriptor, index.raw, tuple(tags))
     return index
 
 
-def _pairs(draft: Draft, home: Reference) -> list[Pair]:
-    from_places = {}
-    for member in draft.members:
-        digest = member.descriptor.digest
-        from_places[digest] = msgspec.structs.replace(parse_reference(member.image), tag="", digest=digest)
+def _pairs(draft: Draft) -> list[Pair]:
+    """Each image from where it was seen to the target's repository, by digest on both sides."""
+    seen = {member.descriptor.digest: member.image for member in draft.members}
     return [
-        Pair(source, msgspec.structs.replace(home, digest=digest)) for digest, source in from_places.items()
+        Pair(
+            Reference(image.host, image.repository, digest=digest),
+            Reference(draft.target.host, draft.target.repository, digest=digest),
+        )
+        for digest, image in seen.items()
     ]
-
-
-async def _bring(pairs: Sequence[Pair], world: World, observer: Observer, meter: Meter) -> None:
-    run = Run(pairs, observe=observer, meter=meter)
-    await run.go(world)
-    errors: list[BlobflowError] = list(run.errors.values())
-    if errors:
-        raise errors[0]

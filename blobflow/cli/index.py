@@ -209,7 +209,7 @@ def annotate(
         draft = staging.get(parse_reference(target))
         member = next((each for each in draft.members if each.is_named(reference)), None)
         if member is None:
-            known = ", ".join(each.image for each in draft.members)
+            known = ", ".join(str(each.image) for each in draft.members)
             raise UsageError(f"{draft.target} has no image {reference}; it has {known}")
         said = member.labelled(label)
         if not force:
@@ -253,7 +253,7 @@ async def _carried_out(draft: Draft, link: Link) -> Manifest:
 
     meter = Meter()
     async with display(link.look, meter) as show:
-        sources = frozenset(parse_reference(member.image).host for member in draft.members)
+        sources = frozenset(member.image.host for member in draft.members)
         settings = settings_of(link, Run(), Ends(sources, frozenset({draft.target.host})))
         return await put(draft, settings, observer=show, meter=meter)
 
@@ -293,7 +293,7 @@ def _draft_lines(draft: Draft) -> list[str]:
         if member.platform != member.config:
             facts.append(("its config", one_line(str(member.config))))
         facts += [("annotation", one_line(f"{key}={value}")) for key, value in member.annotations.items()]
-        lines += ["", one_line(member.image), *table(facts, indent="  ")]
+        lines += ["", one_line(str(member.image)), *table(facts, indent="  ")]
     return lines
 
 

@@ -58,8 +58,8 @@ class Staging:
         """As `find`; raises UsageError where nothing is staged, with what is."""
         draft = self.find(target)
         if draft is None:
-            others = ", ".join(map(str, self.targets())) or "nothing is"
-            raise UsageError(f"{target} is not staged ({others}); make it with `blobflow index create`")
+            staged = ", ".join(map(str, self.targets())) or "nothing"
+            raise UsageError(f"{target} is not staged ({staged} is); make it with `blobflow index create`")
         return draft
 
     def targets(self) -> list[Reference]:

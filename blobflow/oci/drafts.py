@@ -23,7 +23,7 @@ from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.indexing import IndexFormat, index_of
 from blobflow.oci.manifest import Manifest
 from blobflow.oci.platform import Platform, implied_variant, parse_platform
-from blobflow.oci.reference import Reference, parse_reference
+from blobflow.oci.reference import Reference
 
 # Indexes of real images have some ten entries, the largest some dozens; each costs two or three requests.
 MAX_MEMBERS = 1000
@@ -47,7 +47,7 @@ _ALIASES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", ""),  # v5 and v6 go by this name
 }
-_TAG_LABEL = re.compile(rf"(?:.*[-_.])?(?P<architecture>{_ARCHITECTURES})[-_.]?(?P<variant>v[5-9])?\Z")
+_TAG_LABEL = re.compile(rf"(?:.*[-_])?(?P<architecture>{_ARCHITECTURES})[-_]?(?P<variant>v[1-9])?\Z")
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ class Member(msgspec.Struct, frozen=True):
     its config says it runs on. `label`: what is said besides.
     """
 
-    image: str
+    image: Reference
     descriptor: Descriptor
     config: Platform = NO_PLATFORM
     label: Platform = NO_PLATFORM
@@ -90,7 +90,7 @@ class Member(msgspec.Struct, frozen=True):
 
     def is_named(self, reference: Reference) -> bool:
         """Whether a reference means this member: the one that it came by, or its digest there."""
-        own = parse_reference(self.image)
+        own = self.image
         here = (own.host, own.repository) == (reference.host, reference.repository)
         return own == reference or (here and reference.digest == self.descriptor.digest)
 
@@ -124,7 +124,7 @@ class Draft(msgspec.Struct, frozen=True):
         """
         if not self.members:
             raise UsageError(f"{self.target} has no images; an index of none is of no use")
-        check_count(len(self.members), str(self.target))
+        check_count(len(self.members), self.target)
         _check_platforms(self.members)
         form = self.form or _common_form(self.members)
         if form == "docker":
@@ -132,7 +132,7 @@ class Draft(msgspec.Struct, frozen=True):
         return index_of([member.mention for member in self.members], form, self.annotations)
 
     def _refuse_annotations(self) -> None:
-        annotated = [str(self.target)] if self.annotations else []
+        annotated = [self.target] if self.annotations else []
         annotated += [member.image for member in self.members if member.annotations]
         if annotated:
             raise UsageError(
@@ -141,7 +141,7 @@ class Draft(msgspec.Struct, frozen=True):
             )
 
 
-def check_count(images: int, name: str) -> None:
+def check_count(images: int, name: Reference) -> None:
     """Raise UnsupportedContent for more images than an index by hand takes."""
     if images > MAX_MEMBERS:
         raise UnsupportedContent(
@@ -209,7 +209,7 @@ def label_in_tag(tag: str) -> Platform | None:
     return Platform(architecture=architecture, variant=found["variant"] or variant)
 
 
-def check_label(image: str, label: Platform, config: Platform, *, by: str = "") -> None:
+def check_label(image: Reference, label: Platform, config: Platform, *, by: str = "") -> None:
     """Raise UsageError if a label contradicts an image's config; `by`: what says so, if it is no option.
 
     What either leaves unsaid is no contradiction, and neither are more features.
