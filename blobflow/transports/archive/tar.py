@@ -21,7 +21,10 @@ END = bytes(2 * BLOCK)
 # Headers that carry a long name, and pax headers: what may have to be held in memory.
 _MAX_EXTRA = 1024 * 1024
 _MAX_SIZE = 2**53
-_FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
+FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
+_HEADER_ONLY = frozenset(
+    {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE}
+)
 _SPARSE = "GNU.sparse."
 
 Kind = Literal["file", "symlink", "hardlink", "other"]
@@ -52,11 +55,22 @@ class Tape(Protocol):
 
 
 def members(tape: Tape) -> Iterator[Member]:
-    """The entries in order; while it stands at one, its reader may read its content from the tape.
+    """The entries of an archive, with paths inside of it; while it stands at one, its reader may read its
+    content from the tape.
 
     Raises UnsupportedContent for what is no tar, for sparse files and for paths outside; StorageError where
     the archive is cut off or spoilt.
     """
+    for header, long in entries(tape):
+        if member := _member(header, long, tape.name):
+            yield member
+    if tape.position <= BLOCK:
+        raise UnsupportedContent(f"{tape.name} is empty: it holds no image")
+
+
+def entries(tape: Tape) -> Iterator[tuple[tarfile.TarInfo, dict[str, str]]]:
+    """As `members`, raw: headers with the true size of what follows them, and what other headers said of
+    them before. An empty tar has none."""
     long: dict[str, str] = {}
     while header := _header(tape):
         if not 0 <= header.size <= _MAX_SIZE:
@@ -70,9 +84,9 @@ def members(tape: Tape) -> Iterator[Member]:
         elif header.type != tarfile.XGLTYPE:
             if header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(_SPARSE) for key in long):
                 raise UnsupportedContent(f"{tape.name} has sparse files; make it without --sparse")
-            if member := _member(header, long, tape.name):
-                end = tape.position + -(-member.size // BLOCK) * BLOCK
-                yield member
+            header.size = _size(header, long)
+            end = tape.position + -(-header.size // BLOCK) * BLOCK
+            yield header, long
             long = {}
         tape.skip(end - tape.position)
 
@@ -82,9 +96,7 @@ def _header(tape: Tape) -> tarfile.TarInfo | None:
     start = tape.position
     block = tape.read(BLOCK)
     if not block.strip(b"\0"):
-        if start:
-            return None
-        raise UnsupportedContent(f"{tape.name} is empty: it holds no image")
+        return None
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -128,12 +140,17 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def _size(header: tarfile.TarInfo, long: dict[str, str]) -> int:
+    """Bytes of content: of folders, links and devices there is none, whatever their header says."""
+    if header.type in _HEADER_ONLY:
+        return 0
+    said = long.get("size", "")
+    return int(said) if said.isdecimal() and int(said) <= _MAX_SIZE else header.size
+
+
 def _member(header: tarfile.TarInfo, long: dict[str, str], name: str) -> Member | None:
     """The entry of a header and what came before it; None for the archive's root folder."""
     path = long.get("path", header.name)
-    size = header.size
-    if (said := long.get("size", "")).isdecimal() and int(said) <= _MAX_SIZE:
-        size = int(said)
     if header.isdir() and posixpath.normpath(path) == ".":
         return None
     path = inside(path, name)
@@ -142,9 +159,9 @@ def _member(header: tarfile.TarInfo, long: dict[str, str], name: str) -> Member 
         return Member(path, "symlink", target=inside(linked, name, folder=posixpath.dirname(path)))
     if header.islnk():
         return Member(path, "hardlink", target=inside(linked, name))
-    if header.type in _FILES:
-        return Member(path, "file", size)
-    return Member(path, "other", size)
+    if header.type in FILES:
+        return Member(path, "file", header.size)
+    return Member(path, "other", header.size)
 
 
 def inside(path: str, name: str, *, folder: str = "") -> str:
