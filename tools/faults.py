@@ -56,6 +56,10 @@ class Stall(Act, frozen=True):
     reached: asyncio.Event | None = None
 
 
+class Mute(Act, frozen=True):
+    """The request is never answered; nothing is done."""
+
+
 class Corrupt(Act, frozen=True):
     """One bit of the byte at that offset is flipped."""
 
@@ -194,6 +198,7 @@ AnyAct = (
     | Reset
     | Truncate
     | Stall
+    | Mute
     | Corrupt
     | Slow
     | Crowded

@@ -50,6 +50,7 @@ from tools.faults import (
     MountAnywhere,
     MountReferenced,
     MovingLocation,
+    Mute,
     PlainErrors,
     Rationed,
     RedirectTo,
@@ -85,6 +86,7 @@ __all__ = [
     "MountAnywhere",
     "MountReferenced",
     "MovingLocation",
+    "Mute",
     "PlainErrors",
     "Rationed",
     "RedirectTo",
@@ -166,7 +168,11 @@ class JournallingRegistry:
             self.journal.end(live)
 
     async def _answer(self, struck: Struck, inner: Inner) -> web.StreamResponse:
-        """Answer the request, if every `Crowded` act lets it in."""
+        """Answer the request, if it is answered at all and every `Crowded` act lets it in."""
+        for act in struck.acts:
+            if isinstance(act, Mute):
+                struck.note(act)
+                await asyncio.Event().wait()
         with contextlib.ExitStack() as stack:
             for act in struck.acts:
                 if isinstance(act, Crowded):
@@ -196,7 +202,7 @@ class JournallingRegistry:
             if answer is not None:
                 struck.note(act)
                 struck.live.answer(answer.status, answer.headers)
-                return answer
+                return answer if request.method == "HEAD" else await _answer_small(struck, answer)
             request = self._as_understood(struck, act, request)
         response = await inner(request)
         for act in struck.acts:

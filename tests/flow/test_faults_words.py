@@ -1,0 +1,408 @@
+"""What registries say that is not so, or not to be expected, and what comes of it. See `test_faults`.
+
+Tokens that end, sessions that are gone, headers that lie or lack, redirects, refused mounts and forms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blobflow.transports.registry import Profile
+from tests.flow.faultrows import (
+    CHILD,
+    FIRST,
+    OWN,
+    QUIET_BEARER,
+    QUIET_CHUNKED,
+    QUIET_STREAM,
+    Failure,
+    Row,
+    expected,
+    filled,
+    play,
+)
+from tools.faultyregistry import (
+    Bearer,
+    Busy,
+    DropHeader,
+    Fault,
+    ForgetSession,
+    Hangup,
+    PlainErrors,
+    RedirectTo,
+    RefuseMount,
+    Reset,
+    SetHeader,
+    Status,
+    Truncate,
+)
+
+__all__ = ["filled"]
+
+BLOB = f"^/v2/{FIRST}/blobs/{OWN}"
+COMMIT = f"digest={OWN}"
+STREAM = Profile("stream", ("stream", "chunked"), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
+CHUNKED = Profile("chunked", ("chunked",), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
+TAG = f"^/v2/{FIRST}/manifests/1"
+UPLOAD = "/blobs/uploads/"
+
+LET_IN = Fault("*", "", times=0, act=Bearer())
+TOKENS = [
+    Row("tokens", (LET_IN,), (LET_IN,), quiet=QUIET_BEARER, more="HEAD+2 token+2 |"),
+    Row(
+        "reset asking for a token",
+        target=(
+            Fault("GET", "/token", act=Hangup()),
+            LET_IN,
+        ),
+        quiet=QUIET_BEARER,
+        more="| token+1",
+    ),
+    Row(
+        "500 for a token",
+        target=(
+            Fault("GET", "/token", act=Status(500)),
+            LET_IN,
+        ),
+        quiet=QUIET_BEARER,
+        more="| token+1",
+    ),
+    Row(
+        "429 for a token",
+        target=(
+            Fault("GET", "/token", act=Busy(30)),
+            LET_IN,
+        ),
+        quiet=QUIET_BEARER,
+        waits=30,
+        more="| token+1",
+    ),
+    Row(
+        "a token that is cut short",
+        target=(
+            Fault("GET", "/token", act=Truncate(after=5)),
+            LET_IN,
+        ),
+        quiet=QUIET_BEARER,
+        more="| token+1",
+    ),
+    Row(
+        "no tokens",
+        target=(
+            Fault("GET", "/token", times=0, act=Status(401)),
+            LET_IN,
+        ),
+        quiet=QUIET_BEARER,
+        fails=Failure("Unauthorized", "target", 5, 2),
+        heals=False,
+        more="GET-4 HEAD-2 blob-8 | HEAD-4 POST-8 PUT-8 manifest-4 mount-2 tags-2 token-1",
+    ),
+    Row(
+        "tokens that end within an upload",
+        target=(Fault("*", "", times=0, act=Bearer(seconds=6)),),
+        profile=CHUNKED,
+        more=None,
+    ),
+    Row(
+        "a token that ends under the PATCH",
+        target=(Fault("PATCH", "", act=Status(401)),),
+        profile=STREAM,
+        quiet=QUIET_STREAM,
+        more="| PATCH+1 POST+1 cancel+1 status+1",
+    ),
+    Row(
+        "a token that ends at the commit",
+        target=(Fault("PUT", COMMIT, act=Status(401)),),
+        profile=STREAM,
+        quiet=QUIET_STREAM,
+        more="blob+1 | PUT+1 status+1",
+    ),
+    Row(
+        "a login that may not push",
+        target=(Fault("POST", "", times=0, act=Status(403)),),
+        fails=Failure("Denied", "target", 5, 2),
+        heals=False,
+        more="HEAD-2 blob-6 | HEAD-2 POST+2 PUT-8 manifest-4 mount-2",
+    ),
+]
+SESSIONS = [
+    Row(
+        "a session forgotten before the PUT",
+        target=(Fault("PUT", COMMIT, act=ForgetSession()),),
+        more="blob+1 | POST+1 PUT+1 cancel+1 has+1",
+    ),
+    Row(
+        "a session forgotten before the PATCH",
+        target=(Fault("PATCH", "", act=ForgetSession()),),
+        profile=STREAM,
+        quiet=QUIET_STREAM,
+        more="| PATCH+4 POST+1 cancel+1 has+1",
+    ),
+    Row(
+        "a session forgotten between chunks",
+        target=(Fault("PATCH", "", nth=2, act=ForgetSession()),),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH+4 POST+1 cancel+1",
+    ),
+    Row(
+        "a session forgotten before the commit",
+        target=(Fault("PUT", COMMIT, act=ForgetSession()),),
+        profile=STREAM,
+        quiet=QUIET_STREAM,
+        more="blob+1 | PATCH+1 POST+1 PUT+1 cancel+1 has+1",
+    ),
+    Row(
+        "sessions forgotten again and again",
+        target=(Fault("PUT", COMMIT, times=0, act=ForgetSession()),),
+        fails=Failure("NotFound", "target", 5, 1),
+        heals=False,
+        more="HEAD-1 blob+3 | HEAD-1 POST+3 PUT+3 cancel+4 has+4 manifest-2",
+    ),
+    Row(
+        "a stuck Range",
+        target=(
+            Fault("PATCH", "", nth=3, act=Reset(after=100)),
+            Fault("GET", UPLOAD, times=0, act=SetHeader("Range", "0-9999")),
+        ),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH+19 POST+1 cancel+1 status+2",
+    ),
+    Row(
+        "a Range beyond the blob",
+        target=(
+            Fault("PATCH", "", nth=3, act=Reset(after=100)),
+            Fault("GET", UPLOAD, times=0, act=SetHeader("Range", "0-999999999")),
+        ),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH+5 POST+1 cancel+1 status+1",
+    ),
+    Row(
+        "a Range without sense",
+        target=(
+            Fault("PATCH", "", nth=3, act=Reset(after=100)),
+            Fault("GET", UPLOAD, times=0, act=SetHeader("Range", "yes")),
+        ),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH+5 POST+1 cancel+1 status+1",
+    ),
+    Row(
+        "no Range at all",
+        target=(
+            Fault("PATCH", "", nth=3, act=Reset(after=100)),
+            Fault("GET", UPLOAD, times=0, act=DropHeader("Range")),
+        ),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH+5 POST+1 cancel+1 status+1",
+    ),
+    Row(
+        "an upload opened nowhere",
+        target=(Fault("POST", UPLOAD, times=0, act=DropHeader("Location")),),
+        fails=Failure("ProtocolViolation", "target", 5, 2),
+        heals=False,
+        more="HEAD-2 blob-6 | HEAD-2 POST+2 PUT-8 manifest-4 mount-2",
+    ),
+    Row(
+        "an upload opened at a metadata address",
+        target=(Fault("POST", UPLOAD, times=0, act=SetHeader("Location", "http://169.254.169.254/latest")),),
+        fails=Failure("ProtocolViolation", "target", 5, 2),
+        heals=False,
+        more="HEAD-2 | HEAD-2 POST+2 PUT-8 manifest-4 mount-2",
+    ),
+]
+LIES = [
+    Row(
+        "HEAD with another Content-Length",
+        (Fault("HEAD", TAG, times=0, act=SetHeader("Content-Length", "7")),),
+        fails=Failure("SizeMismatch", "source", 6, 1),
+        heals=False,
+        more="GET-1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2 tags-1",
+    ),
+    Row(
+        "a manifest with a longer Content-Length",
+        (Fault("GET", CHILD, act=SetHeader("Content-Length", "9999")),),
+        more="GET+1 |",
+    ),
+    Row(
+        "a manifest with a shorter Content-Length",
+        (Fault("GET", CHILD, times=0, act=SetHeader("Content-Length", "9")),),
+        fails=Failure("ProtocolViolation", "source", 5, 1),
+        heals=False,
+        more="HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2 tags-1",
+    ),
+    Row(
+        "a blob with a longer Content-Length",
+        (Fault("GET", BLOB, times=0, act=SetHeader("Content-Length", "999999")),),
+        fails=Failure("SizeMismatch", "source", 6, 1),
+        heals=False,
+        more="HEAD-1 | HEAD-1 PUT-1 cancel+1 manifest-2",
+    ),
+    Row(
+        "a blob with a shorter Content-Length",
+        (Fault("GET", BLOB, times=0, act=SetHeader("Content-Length", "99")),),
+        fails=Failure("ProtocolViolation", "source", 5, 1),
+        heals=False,
+        more="HEAD-1 | HEAD-1 PUT-1 cancel+1 manifest-2",
+    ),
+    Row(
+        "no Docker-Content-Digest at the source",
+        (Fault("*", "", times=0, act=DropHeader("Docker-Content-Digest")),),
+        more="GET+4 |",
+    ),
+    Row(
+        "no Docker-Content-Digest at the target",
+        target=(Fault("*", "", times=0, act=DropHeader("Docker-Content-Digest")),),
+        more="| GET+2",
+    ),
+    Row(
+        "a tag with the digest of something else",
+        (Fault("HEAD", TAG, times=0, act=SetHeader("Docker-Content-Digest", OWN)),),
+        fails=Failure("NotFound", "source", 5, 1),
+        heals=False,
+        more="GET-1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2 tags-1",
+    ),
+    Row(
+        "a Content-Type that says nothing",
+        (Fault("*", "/manifests/", times=0, act=SetHeader("Content-Type", "text/plain")),),
+        more="GET+4 |",
+    ),
+    Row(
+        "a blob that is named otherwise once it is there",
+        target=(Fault("PUT", COMMIT, times=0, act=SetHeader("Docker-Content-Digest", CHILD)),),
+        fails=Failure("DigestMismatch", "target", 6, 1),
+        more="HEAD-1 blob+1 | HEAD-1 POST+1 PUT+1 cancel+2 manifest-2",
+    ),
+    Row(
+        "404 in plain text",
+        (Fault("*", "", times=0, act=PlainErrors()),),
+        (Fault("*", "", times=0, act=PlainErrors()),),
+        more="| HEAD+4 has+10",
+    ),
+    Row(
+        "403 for what is missing",
+        target=(Fault("*", "/(manifests|blobs)/", times=0, act=PlainErrors(403)),),
+        more="| tags+2",
+    ),
+    Row("HEAD is not allowed", (Fault("HEAD", "", times=0, act=Status(405)),), more="GET+4 |"),
+    Row(
+        "HEAD is not allowed at the target",
+        target=(Fault("HEAD", "", times=0, act=Status(405)),),
+        more="| GET+4",
+    ),
+    Row(
+        "tags are not told",
+        target=(Fault("GET", "/tags/list", times=0, act=Status(405)),),
+        more="| HEAD+4 has+10",
+    ),
+    Row(
+        "an HTML page from a proxy",
+        (Fault("GET", BLOB, act=Status(502, headers={"Content-Type": "text/html"}, body="<html>")),),
+        more="blob+1 |",
+    ),
+]
+ELSEWHERE = RedirectTo("{elsewhere}{path}")
+REDIRECTS = [
+    Row("blobs are elsewhere", (Fault("GET", "/blobs/", times=0, act=ELSEWHERE),)),
+    Row(
+        "blobs are elsewhere, and a token is wanted",
+        (
+            LET_IN,
+            Fault("GET", "/blobs/", times=0, act=ELSEWHERE),
+        ),
+        more="HEAD+2 token+2 |",
+    ),
+    Row("manifests are elsewhere", (Fault("GET", "/manifests/", times=0, act=ELSEWHERE),)),
+    Row(
+        "a redirect in a circle",
+        (Fault("GET", BLOB, times=0, act=RedirectTo("{path}")),),
+        fails=Failure("ProtocolViolation", "source", 5, 1),
+        heals=False,
+        more="HEAD-1 blob+5 | HEAD-1 PUT-1 cancel+1 manifest-2",
+    ),
+    Row(
+        "a redirect to a metadata address",
+        (Fault("GET", BLOB, times=0, act=RedirectTo("http://169.254.169.254/")),),
+        fails=Failure("ProtocolViolation", "source", 5, 1),
+        heals=False,
+        more="HEAD-1 | HEAD-1 PUT-1 cancel+1 manifest-2",
+    ),
+]
+MOUNTS = [
+    Row(
+        f"a mount refused by {status}",
+        target=(Fault("POST", "mount=", times=0, act=RefuseMount(status)),),
+        more="| PUT+2" if status == 202 else "| POST+2 PUT+2",
+    )
+    for status in (202, 400, 401, 403, 404, 405)
+]
+# A form is refused once, and not tried again with blobs of that size.
+FORMS = [
+    *(
+        Row(
+            f"a PUT with the body refused by {status}",
+            target=(Fault("PUT", "digest=", act=Status(status)),),
+            more="| PATCH+1 POST+1 PUT+1 cancel+1" + " has+1" * (status == 404),
+        )
+        for status in (400, 404, 405, 411, 413, 415, 416, 501)
+    ),
+    *(
+        Row(
+            f"chunks refused by {status}",
+            target=(Fault("PATCH", "", act=Status(status)),),
+            profile=Profile("p", ("chunked", "stream"), chunk_bytes=32 * 1024),
+            quiet=QUIET_STREAM,
+            more="| PATCH+5 POST+1 cancel+1",
+        )
+        for status in (400, 404, 405, 413, 416)
+    ),
+    *(
+        Row(
+            f"a PATCH refused by {status}",
+            target=(Fault("PATCH", "", act=Status(status)),),
+            profile=Profile("p", ("stream", "single")),
+            more="| PATCH+8 POST+1 cancel+1" + " has+1" * (status == 404),
+        )
+        for status in (400, 404, 405, 413)
+    ),
+    Row(
+        "every form refused",
+        target=(
+            Fault("PUT", "digest=", times=0, act=Status(405)),
+            Fault("PATCH", "", times=0, act=Status(405)),
+        ),
+        fails=Failure("Rejected", "target", 5, 2),
+        heals=False,
+        more="HEAD-2 blob+12 | HEAD-2 PATCH+20 POST+22 PUT+2 cancel+30 manifest-4 mount-2",
+    ),
+    Row(
+        "chunks have to be large",
+        target=(Fault("POST", UPLOAD, times=0, act=SetHeader("OCI-Chunk-Min-Length", "60000")),),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH-3",
+    ),
+    Row(
+        "chunks have to be larger than memory",
+        target=(Fault("POST", UPLOAD, times=0, act=SetHeader("OCI-Chunk-Min-Length", "9999999999999")),),
+        profile=CHUNKED,
+        quiet=QUIET_CHUNKED,
+        more="| PATCH-5",
+    ),
+    Row(
+        "chunks have to be small",
+        target=(Fault("POST", UPLOAD, times=0, act=SetHeader("OCI-Chunk-Max-Length", "10000")),),
+        more="| PATCH+38",
+    ),
+]
+ROWS = [*TOKENS, *SESSIONS, *LIES, *REDIRECTS, *MOUNTS, *FORMS]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_what_comes_of(row: Row, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await play(row, filled, tmp_path, monkeypatch) == expected(row)
