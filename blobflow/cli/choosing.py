@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blobflow.engine.plan import Pair
     from blobflow.oci import Platform
     from blobflow.oci.choice import Choice, IndexMode
+    from blobflow.oci.convert import Format
 
 _MODES = ("auto", "keep", "prune", "only")
 ALL, SYSTEM = "all", "system"
@@ -31,6 +32,7 @@ class Choosing(msgspec.Struct, frozen=True):
     override_os: str = ""
     override_arch: str = ""
     override_variant: str = ""
+    format: Format = ""
 
 
 choice_options = gathered(
@@ -57,6 +59,12 @@ choice_options = gathered(
     click.option("--override-os", default="", metavar="OS", help="What `system` stands for."),
     click.option("--override-arch", default="", metavar="ARCH", help="What `system` stands for."),
     click.option("--override-variant", default="", metavar="VARIANT", help="What `system` stands for."),
+    click.option(
+        "--format",
+        type=click.Choice(("oci", "v2s2")),
+        default="",
+        help="Put manifests in this format, for targets that take no other; digests change.",
+    ),
 )
 
 
@@ -89,9 +97,11 @@ def _choice(choosing: Choosing, own: Choice) -> Choice:
     if system and SYSTEM not in words:
         raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
     platforms = own.platforms if not words else platforms_of(words, _system(choosing))
+    if choosing.format and (index or own.index) in ("keep", "only"):
+        raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
     if not platforms and index in ("keep", "prune"):
         raise UsageError(f"--index {index} is about a choice of platforms; say which with --platform")
-    return Choice(platforms, index or own.index)
+    return Choice(platforms, index or own.index, choosing.format or own.format)
 
 
 def platforms_of(words: Sequence[str], system: Platform | None = None) -> tuple[Platform, ...]:

@@ -13,9 +13,10 @@ import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
-from blobflow.errors import BlobflowError, NotFound
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, attests, chosen, pruned
+from blobflow.oci.convert import converted
 
 
 def shape_of(graph: Graph, root: Descriptor, choice: Choice, *, prune: bool) -> Shape:
@@ -25,7 +26,7 @@ def shape_of(graph: Graph, root: Descriptor, choice: Choice, *, prune: bool) -> 
     """
     if root.digest not in graph.manifests:
         return Shape(root)
-    return _Shaper(graph, choice).shape(root, prune=prune or choice.index == "prune")
+    return _Shaper(graph, choice).shape(root, prune=prune or choice.index == "prune" or bool(choice.format))
 
 
 class _Shaper:
@@ -46,7 +47,10 @@ class _Shaper:
         platforms = tuple(dict.fromkeys(filter(None, map(str, self._platforms(order)))))
         if prune:
             made = {each.descriptor.digest: self._form(each.descriptor.digest) for each in order}
-            return Shape(made[root.digest].descriptor, tuple(made.values()), platforms=platforms)
+            replaced = tuple(old for old, form in made.items() if form.descriptor.digest != old)
+            return Shape(
+                made[root.digest].descriptor, tuple(made.values()), platforms=platforms, replaced=replaced
+            )
         sparse = frozenset(
             each.descriptor.digest for each in order if self._form(each.descriptor.digest) is not each
         )
@@ -93,7 +97,11 @@ class _Shaper:
             forms = {child.digest: self._form(child.digest) for child in kept}
             replaced = {old: form.descriptor for old, form in forms.items() if form.descriptor.digest != old}
             whole = len(kept) == len(manifest.manifests) and not replaced
-            self._pruned[digest] = manifest if whole else pruned(manifest, kept, replaced)
+            if self._choice.format:
+                fitting = manifest if whole else pruned(manifest, kept, {})
+                self._pruned[digest] = converted(fitting, self._choice.format, replaced)
+            else:
+                self._pruned[digest] = manifest if whole else pruned(manifest, kept, replaced)
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:
@@ -162,6 +170,8 @@ def shape_pairs(
         except NotFound as error:
             failures[pair] = NotFound(f"{pair.source}: {error.message}", status=0)
             failures[pair].side = "source"
+        except UnsupportedContent as error:
+            failures[pair] = UnsupportedContent(f"{pair.source}: {error.message}", side="source")
     return Shapes(shapes, failures)
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from blobflow.oci import media
+from blobflow.oci.convert import Format
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest, digest_of
 from blobflow.oci.manifest import Manifest, parse_manifest
@@ -32,14 +33,16 @@ _REFERS = "vnd.docker.reference.digest"
 
 
 class Choice(msgspec.Struct, frozen=True, order=True):
-    """What is wanted of an image: all of it, or the children for these platforms; and how it is indexed."""
+    """What is wanted of an image: all of it, or the children for these platforms; how it is indexed; and the
+    format that its manifests are put in, where it has to be a certain one."""
 
     platforms: tuple[Platform, ...] = ()
     index: IndexMode = "auto"
+    format: Format = ""
 
     @property
     def whole(self) -> bool:
-        return not self.platforms and self.index != "only"
+        return not self.platforms and self.index != "only" and not self.format
 
     @property
     def key(self) -> str:
@@ -47,6 +50,8 @@ class Choice(msgspec.Struct, frozen=True, order=True):
         if self.index == "only":
             return "index only"
         platforms = ",".join(sorted(map(str, self.platforms))) or "all"
+        if self.format:
+            return f"{platforms}; {self.format}"
         return f"{platforms}; pruned" if self.index == "prune" and self.platforms else platforms
 
     def wants(self, platform: Platform | None) -> bool:
@@ -77,7 +82,7 @@ def chosen(
     known: Callable[[Descriptor], Platform | None],
     has: Callable[[Digest], bool],
 ) -> tuple[Descriptor, ...]:
-    """The children that are chosen. `known` tells a child's platform where the index does not; `has` says
+    """The children that are chosen; in Docker's format there are no attestations. `known` tells a child's platform where the index does not; `has` says
     whether anything is chosen below a nested index."""
 
     def wanted(child: Descriptor) -> bool:
@@ -85,7 +90,8 @@ def chosen(
             return has(child.digest)
         return choice.wants(_platform_of(child) or known(child))
 
-    return _with_attestations(index, wanted)
+    kept = _with_attestations(index, wanted)
+    return tuple(child for child in kept if choice.format != "v2s2" or not attests(child))
 
 
 def _platform_of(child: Descriptor) -> Platform | None:

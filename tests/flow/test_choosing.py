@@ -14,7 +14,16 @@ from blobflow.content import Site
 from blobflow.engine.flow import KEEP_GOING, Policy
 from blobflow.engine.plan import Pair
 from blobflow.engine.report import Report
-from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_manifest, parse_platform
+from blobflow.oci import (
+    Digest,
+    Manifest,
+    Platform,
+    Reference,
+    digest_of,
+    media,
+    parse_manifest,
+    parse_platform,
+)
 from blobflow.oci.choice import Choice, IndexMode
 from blobflow.oci.sample import SampleSet
 from blobflow.transports.store import Store
@@ -265,3 +274,42 @@ async def test_what_was_chosen_is_verified(bench: Bench, level: str, sparse: boo
     target.blobs[SITE].clear()
     report = await run(bench, wanted(ARM64), policy)
     assert [each.status for each in report.images] == ["present" if level == "roots" else "done"]
+
+
+@pytest.mark.parametrize("platforms", [(), (ARM64,)], ids=["all", "one"])
+async def test_a_target_that_takes_one_format_gets_that(
+    bench: Bench, platforms: tuple[Platform, ...]
+) -> None:
+    built(bench.source)
+    target = bench.target()
+    [pair] = wanted()
+    choice = Choice(platforms, "auto", "v2s2")
+    report = await run(bench, [msgspec.structs.replace(pair, choice=choice)])
+    [image] = report.images
+    assert image.status == "done" and image.digest != image.source_digest
+    kinds = {kind for kind, _ in target.manifests[SITE].values()}
+    assert kinds == {media.DOCKER_LIST, media.DOCKER_MANIFEST}
+    put = [parse_manifest(raw, kind) for kind, raw in target.manifests[SITE].values()]
+    assert sorted(str(child.platform) for each in put for child in each.manifests) == sorted(
+        map(str, platforms or ALL)
+    )
+    assert {each.config.media_type for each in put if each.config} == {media.DOCKER_CONFIG}
+    again = await run(bench, [msgspec.structs.replace(pair, choice=choice)])
+    assert [each.status for each in again.images] == ["present"]
+
+    back = Pair(Reference("target", "app", "1"), Reference("source", "back", "1"), Choice((), "auto", "oci"))
+    report = await run(bench, [back])
+    assert report.images[0].status == "done"
+    kinds = {kind for kind, _ in bench.source.manifests[Site("source", "back")].values()}
+    assert kinds == {media.OCI_INDEX, media.OCI_MANIFEST}
+
+
+async def test_what_the_other_format_has_no_word_for_is_said(bench: Bench) -> None:
+    image = Image(bench.source)
+    layer = image.blob(b"zstd", "application/vnd.oci.image.layer.v1.tar+zstd")
+    config = image.blob(b"{}", media.OCI_CONFIG)
+    image.put({"config": config, "layers": [layer]}, media.OCI_MANIFEST, "1")
+    bench.target()
+    [pair] = wanted()
+    report = await run(bench, [msgspec.structs.replace(pair, choice=Choice((), "auto", "v2s2"))])
+    assert "tar+zstd', for which the other format has no word" in report.images[0].error
