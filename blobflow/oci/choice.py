@@ -82,8 +82,11 @@ def chosen(
     known: Callable[[Descriptor], Platform | None],
     has: Callable[[Digest], bool],
 ) -> tuple[Descriptor, ...]:
-    """The children that are chosen; in Docker's format there are no attestations. `known` tells a child's platform where the index does not; `has` says
-    whether anything is chosen below a nested index."""
+    """The children that are chosen; in Docker's format there are no attestations.
+
+    `known` tells a child's platform where the index does not; `has` says whether anything is chosen below a
+    nested index.
+    """
 
     def wanted(child: Descriptor) -> bool:
         if child.media_type in media.INDEXES:
