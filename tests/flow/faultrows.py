@@ -68,7 +68,7 @@ CHILD = parse_manifest(INDEX.raw, INDEX.media_type).manifests[0].digest
 
 QUIET = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PUT+8 mount+2 manifest+4"
 QUIET_STREAM = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PATCH+8 PUT+8 mount+2 manifest+4"
-QUIET_CHUNKED = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PATCH+13 PUT+8 mount+2 manifest+4"
+QUIET_CHUNKED = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PATCH+15 PUT+8 mount+2 manifest+4"
 # A token for each repository and one for the mounts; the first two requests find out that they are wanted.
 QUIET_BEARER = "HEAD+4 GET+4 blob+8 | HEAD+6 token+3 tags+2 POST+8 PUT+8 mount+2 manifest+4"
 

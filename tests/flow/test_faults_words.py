@@ -145,7 +145,7 @@ SESSIONS = [
         target=(Fault("PATCH", "", nth=2, act=ForgetSession()),),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH+4 POST+1 cancel+1",
+        more="| PATCH+2 POST+1 cancel+1",
     ),
     Row(
         "a session forgotten before the commit",
@@ -169,7 +169,7 @@ SESSIONS = [
         ),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH+19 POST+1 cancel+1 status+2",
+        more="| PATCH+17 POST+1 cancel+1 status+2",
     ),
     Row(
         "a Range beyond the blob",
@@ -179,7 +179,7 @@ SESSIONS = [
         ),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH+5 POST+1 cancel+1 status+1",
+        more="| PATCH+3 POST+1 cancel+1 status+1",
     ),
     Row(
         "a Range without sense",
@@ -189,7 +189,7 @@ SESSIONS = [
         ),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH+5 POST+1 cancel+1 status+1",
+        more="| PATCH+3 POST+1 cancel+1 status+1",
     ),
     Row(
         "no Range at all",
@@ -199,7 +199,7 @@ SESSIONS = [
         ),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH+5 POST+1 cancel+1 status+1",
+        more="| PATCH+3 POST+1 cancel+1 status+1",
     ),
     Row(
         "an upload opened nowhere",
@@ -385,14 +385,14 @@ FORMS = [
         target=(Fault("POST", UPLOAD, times=0, act=SetHeader("OCI-Chunk-Min-Length", "60000")),),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH-3",
+        more="| PATCH-5",
     ),
     Row(
         "chunks have to be larger than memory",
         target=(Fault("POST", UPLOAD, times=0, act=SetHeader("OCI-Chunk-Min-Length", "9999999999999")),),
         profile=CHUNKED,
         quiet=QUIET_CHUNKED,
-        more="| PATCH-5",
+        more="| PATCH-7",
     ),
     Row(
         "chunks have to be small",
