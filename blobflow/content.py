@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -143,6 +143,60 @@ class Lists(Protocol):
 
         Names that break the grammar can't be asked for, and are left out. Raises NotFound, and
         ProtocolViolation for lists without end or without sense.
+        """
+        ...
+
+
+@runtime_checkable
+class Deletes(Protocol):
+    """A place from which things can be taken away."""
+
+    async def untag(self, tag: str) -> bool:
+        """Remove one tag; what it named stays ([end-9], by tag). False: the place can't do that.
+
+        True also if it was gone already.
+        """
+        ...
+
+    async def delete(self, manifest: Digest) -> None:
+        """Remove a manifest and every tag that names it ([end-9], by digest); nothing if it was gone.
+
+        Indexes that list it are left broken: ask before. Raises Rejected where that is not allowed.
+        """
+        ...
+
+
+class Referrer(msgspec.Struct, frozen=True):
+    """A manifest that refers to `subject`, and how that is known: from the registry's own list (`api`), from
+    the list that clients keep under the fallback tag (`tag`), or by the name of cosign's `tag` for it."""
+
+    manifest: Descriptor
+    subject: Digest
+    how: Literal["api", "tag", "cosign"]
+    tag: str = ""
+
+
+@runtime_checkable
+class Refers(Protocol):
+    """A Source or Sink that knows what refers to its manifests: signatures, SBOMs, attestations."""
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """What refers to the manifest, whether that is here or not ([end-12a], "Referrers Tag Schema").
+
+        What is listed need not be there. Raises ProtocolViolation for lists without end or sense.
+        """
+        ...
+
+
+@runtime_checkable
+class Attaches(Refers, Protocol):
+    """A Sink at which referrers are found again."""
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See to it that these manifests, which are here, are found as referrers of `subject` ([end-7]).
+
+        Costs nothing for those that were put here before through the same session, where the place keeps the
+        list itself and said so then.
         """
         ...
 

@@ -258,11 +258,25 @@ async def try_login(
     """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
     own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), credentials=login)
     settings = msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
+    async with open_registries(settings, observer) as registries:
+        return await registries.enter(host)
+
+
+@asynccontextmanager
+async def open_registries(
+    settings: Settings, observer: Observer = ignore, meter: Meter | None = None
+) -> AsyncIterator[Registries]:
+    """The registries alone, without a store and its memory of earlier runs, closed at the end."""
+    logins = logins_of(settings)
     registries = Registries(
-        lambda host: access_to(host, settings, logins_of(settings)), observer=observer, trace=settings.trace
+        lambda host: access_to(host, settings, logins),
+        observer=observer,
+        meter=meter,
+        trace=settings.trace,
+        user_agent=f"blobflow/{__version__}",
     )
     try:
-        return await registries.enter(host)
+        yield registries
     finally:
         await registries.close()
 

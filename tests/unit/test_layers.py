@@ -51,6 +51,7 @@ ROOMS = {
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
+    "tending": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
 }
 

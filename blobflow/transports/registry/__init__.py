@@ -9,6 +9,7 @@
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
     referrers    what hangs on manifests        referring   what is known of a host's way with that
+    tags         its tags, and the host's repositories              removing  tags and manifests that go
     etags        versions of blobs, for reads that go on
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
     tickets      upload sessions between requests: parked, journaled, given back
@@ -112,6 +113,10 @@ class Registries:
         """The repository as a Sink."""
         self._written.add(site)
         return Repository(site, *self._host(site.registry), writes=True)
+
+    def repository(self, site: Site) -> Repository:
+        """The repository at the registry itself, never at a mirror of it."""
+        return self._reader(site)
 
     def room(self, host: str) -> Room | None:
         """How much may be under way at the host now; None: nothing was asked of it yet."""

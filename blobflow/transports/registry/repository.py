@@ -8,6 +8,7 @@ mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>        
 push           see `upload`                                                            [end-4a]…[end-6]
 put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
 tags           see `tags`                                                              [end-8a] [end-8b]
+untag, delete  see `removing`                                                          [end-9]
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from blobflow.oci import (
     MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
+    Manifest,
     digest_of,
     media,
     parse_digest,
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -92,18 +95,18 @@ class Repository:
         except Rejected as error:
             if error.status != 405:
                 raise
-            return await self._resolve_by_reading(name, pinned)
+            return (await self.fetch(name)).descriptor
         media_type = media.bare(answer.headers.get("Content-Type", ""))
         try:
             digest = parse_digest(answer.headers.get("Docker-Content-Digest", ""))
         except InvalidDigest:
-            return await self._resolve_by_reading(name, pinned)
+            return (await self.fetch(name)).descriptor
         if pinned is not None and digest[:7] != pinned[:7]:
             digest = pinned  # named by the registry's own algorithm
         if pinned is not None and digest != pinned:
             raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
         if media_type not in media.MANIFESTS:
-            return await self._resolve_by_reading(name, pinned)
+            return (await self.fetch(name)).descriptor
         return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
 
     async def read(self, manifest: Descriptor) -> bytes:
@@ -214,6 +217,21 @@ class Repository:
         """See `Lists.tags`."""
         return await list_tags(self._session, self._site, self._scopes)
 
+    async def fetch(self, name: str) -> Manifest:
+        """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
+        name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`."""
+        pinned = parse_digest(name) if ":" in name else None
+        raw, answer = await self._read(name, pinned)
+        return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=pinned)
+
+    async def untag(self, tag: str) -> bool:
+        """See `Deletes.untag`."""
+        return await removing.untag(self._session, self._site, tag)
+
+    async def delete(self, manifest: Digest) -> None:
+        """See `Deletes.delete`."""
+        await removing.delete(self._session, self._site, manifest)
+
     async def _lists(self, tag: str) -> bool:
         """Whether the repository has the tag, for all that it tells."""
         try:
@@ -265,11 +283,6 @@ class Repository:
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         return raw, answer
-
-    async def _resolve_by_reading(self, name: str, pinned: Digest | None) -> Descriptor:
-        raw, answer = await self._read(name, pinned)
-        kind = answer.headers.get("Content-Type", "")
-        return parse_manifest(raw, kind, digest=pinned).descriptor
 
     # Blobs
 

@@ -1,0 +1,69 @@
+"""The names at a registry: its repositories, their tags, and further tags for what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blobflow.engine.plan import site_of
+from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Unauthorized, UsageError
+from blobflow.events import Observer, ignore
+from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.oci import Descriptor, Reference
+from blobflow.oci.reference import check_tag
+from blobflow.transports.registry import Registries
+
+# Small requests in flight over all hosts; the sessions bound them a host as well.
+LANE = 32
+
+
+def check_place(reference: Reference) -> None:
+    """Raise UsageError for what is in no registry."""
+    if reference.transport:
+        raise UsageError(f"{reference.host} is no registry; its images are shown by `blobflow inspect`")
+
+
+async def list_tags(
+    repository: Reference, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+) -> list[str]:
+    """All tags of a repository, in the registry's order. Raises what the registry answers."""
+    check_place(repository)
+    async with open_registries(settings, observer) as registries:
+        return await registries.repository(site_of(repository)).tags()
+
+
+async def list_repositories(
+    host: str, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+) -> list[str]:
+    """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
+    async with open_registries(settings, observer) as registries:
+        return await catalog(registries, host)
+
+
+async def catalog(registries: Registries, host: str) -> list[str]:
+    """The repositories of a host; where it has no catalog, or none for us, the error says what then."""
+    try:
+        return await registries.repositories(host)
+    except (NotFound, Rejected, Denied, Unauthorized) as error:
+        kind: type[RegistryError] = type(error)
+        raise kind(
+            f"{error.message}; not every registry lists its repositories, so name them", status=error.status
+        ) from None
+
+
+async def retag(
+    reference: Reference, names: Sequence[str], settings: Settings = ANY_HOST, *, observer: Observer = ignore
+) -> Descriptor:
+    """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
+
+    Its content is there already, so nothing else is sent; an index too is put as it is. Returns what the
+    tags now name. Raises InvalidReference for what is no tag, before anything is asked.
+    """
+    check_place(reference)
+    for name in names:
+        check_tag(name)
+    async with open_registries(settings, observer) as registries:
+        repository = registries.sink(site_of(reference))
+        root = await repository.resolve(reference.name)
+        raw = await repository.read(root)
+        await repository.put(root, raw, tags=tuple(dict.fromkeys(names)))
+        return root

@@ -1,0 +1,60 @@
+"""Taking tags and manifests away: distribution-spec, "Content Management" ([end-9]).
+
+    DELETE /v2/<name>/manifests/<tag>       the tag goes, what it named stays
+    DELETE /v2/<name>/manifests/<digest>    the manifest goes, and every tag that names it
+
+distribution 2.8.2 answers the first with 400 (DIGEST_INVALID), others with 405 (UNSUPPORTED): they know no
+removal of a tag by itself. The second has to be switched on in distribution, which answers 405 until it is.
+What is gone already is gone: a lost answer makes the second try a 404.
+"""
+
+from __future__ import annotations
+
+from yarl import URL
+
+from blobflow.content import Site
+from blobflow.errors import NotFound, Rejected
+from blobflow.oci import Digest
+from blobflow.transports.registry.session import Request, Session
+
+_UNABLE = frozenset({400, 405, 501})
+
+
+async def untag(session: Session, site: Site, tag: str) -> bool:
+    """See `Deletes.untag`."""
+    try:
+        await _delete(session, site, tag, f"removal of tag {site.repository}:{tag}")
+    except Rejected as error:
+        if error.status in _UNABLE:
+            return False
+        raise
+    return True
+
+
+async def delete(session: Session, site: Site, digest: Digest) -> None:
+    """See `Deletes.delete`."""
+    try:
+        await _delete(session, site, digest, f"removal of manifest {site.repository}@{digest}")
+    except Rejected as error:
+        if error.status != 405:
+            raise
+        raise Rejected(
+            f"{error.message}; it has to be switched on there",
+            status=error.status,
+            code=error.code,
+            detail=error.detail,
+        ) from None
+
+
+async def _delete(session: Session, site: Site, name: str, asked: str) -> None:
+    request = Request(
+        "DELETE",
+        URL(f"/v2/{site.repository}/manifests/{name}", encoded=True),
+        asked,
+        scopes=(f"repository:{site.repository}:delete",),
+        ok=(200, 202, 204),
+    )
+    try:
+        await session.ask(request)
+    except NotFound:
+        return
