@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,8 @@ def _choice(choosing: Choosing, own: Choice) -> Choice:
         index = "only"
     if system and SYSTEM not in words:
         raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
-    platforms = own.platforms if not words else platforms_of(words, _system(choosing))
+    stands_for = _system(choosing) if SYSTEM in words else None
+    platforms = own.platforms if not words else platforms_of(words, stands_for)
     if choosing.format and (index or own.index) in ("keep", "only"):
         raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
     if not platforms and index in ("keep", "prune"):
@@ -115,18 +115,18 @@ def platforms_of(words: Sequence[str], system: Platform | None = None) -> tuple[
         if set(words) != {ALL}:
             raise UsageError("`all` platforms and some of them can't both be meant")
         return ()
-    return tuple(sorted({(system or here()) if word == SYSTEM else parse_platform(word) for word in words}))
+    found = {parse_platform(word) for word in words if word != SYSTEM}
+    if SYSTEM in words:
+        from blobflow.transports.local import this_machine
 
-
-def here() -> Platform:
-    """This machine's platform; its containers run Linux, whatever the machine runs itself."""
-    from blobflow.oci import parse_platform
-
-    return parse_platform(f"linux/{platform.machine().lower()}")
+        found.add(system or this_machine())
+    return tuple(sorted(found))
 
 
 def _system(choosing: Choosing) -> Platform:
-    own = here()
+    from blobflow.transports.local import this_machine
+
+    own = this_machine()
     architecture = choosing.override_arch or own.architecture
     variant = choosing.override_variant or ("" if choosing.override_arch else own.variant)
     return msgspec.structs.replace(

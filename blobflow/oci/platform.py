@@ -13,6 +13,9 @@ _ALIASES = {
     "x86-64": ("amd64", None),
     "aarch64": ("arm64", None),
     "armhf": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armv8l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
     "armel": ("arm", "v6"),
     "i386": ("386", None),
     "i686": ("386", None),
@@ -58,7 +61,7 @@ def implied_variant(architecture: str) -> str:
 
 
 def parse_platform(text: str) -> Platform:
-    """Read `os/architecture[/variant]`; common aliases (x86_64, aarch64, armhf) are understood.
+    """Read `os/architecture[/variant]`; what Debian and uname say (x86_64, aarch64, armhf) is understood.
 
     Raises UsageError with the form that is wanted.
     """

@@ -15,14 +15,10 @@ from blobflow.transports.archive.looking import LookedAt
 from blobflow.transports.layout import Layout
 from blobflow.transports.store import Store
 
-# What uname calls the 32-bit machines that images have a variant for.
-_MACHINES = {"armv7l": "arm/v7", "armv6l": "arm/v6", "armv8l": "arm/v7"}
-
 
 def this_machine() -> Platform:
     """The platform of linux images that this machine runs."""
-    machine = platform.machine().lower()
-    return parse_platform(f"linux/{_MACHINES.get(machine, machine or 'amd64')}")
+    return parse_platform(f"linux/{platform.machine() or 'amd64'}")
 
 
 class LocalPlaces:

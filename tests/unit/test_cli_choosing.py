@@ -6,12 +6,13 @@ import platform
 
 import pytest
 
-from blobflow.cli.choosing import Choosing, choose, here, platforms_of
+from blobflow.cli.choosing import Choosing, choose, platforms_of
 from blobflow.cli.selection import copy_pairs
 from blobflow.cli.spec import spec_pairs
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.choice import EVERYTHING, Choice
+from blobflow.transports.local import this_machine
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 
@@ -70,7 +71,7 @@ def test_words_that_contradict_each_other(choosing: Choosing, said: str) -> None
 )
 def test_system_is_this_machine(machine: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert here() == parse_platform(found)
+    assert this_machine() == parse_platform(found)
     assert platforms_of(["system"]) == (parse_platform(found),)
 
 
