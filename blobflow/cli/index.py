@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blobflow.oci import Manifest
     from blobflow.oci.indexing import IndexFormat
 
+_SHOWN = 8
 _format_option = click.option(
     "--format",
     "form",
@@ -209,7 +210,7 @@ def annotate(
         draft = staging.get(parse_reference(target))
         member = next((each for each in draft.members if each.is_named(reference)), None)
         if member is None:
-            known = ", ".join(str(each.image) for each in draft.members)
+            known = ", ".join(str(each.image) for each in draft.members[:_SHOWN])
             raise UsageError(f"{draft.target} has no image {reference}; it has {known}")
         said = member.labelled(label)
         if not force:

@@ -72,13 +72,27 @@ class _File(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
 
 
+class _Loader(yaml.BaseLoader):
+    """Makes text of every scalar. YAML forbids a key twice in a mapping; PyYAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            problem = "" if isinstance(key, yaml.ScalarNode) else "a key has to be a word"
+            problem = problem or (f"`{key.value}` is there twice" if key.value in seen else "")
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_list_spec(text: str, name: str) -> ListSpec:
     """What a file asks for; `name` is what it is called in errors.
 
     Raises InvalidConfig or InvalidReference with the file, the place and what is wrong there.
     """
     try:
-        document = yaml.load(text, Loader=yaml.BaseLoader)  # every scalar is text
+        document = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""

@@ -23,6 +23,7 @@ from blobflow.oci.drafts import Draft
 
 VERSION = 1
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_SHOWN = 8
 
 
 class _Staged(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ class Staging:
         """As `find`; raises UsageError where nothing is staged, with what is."""
         draft = self.find(target)
         if draft is None:
-            staged = ", ".join(map(str, self.targets())) or "nothing"
+            staged = ", ".join(map(str, self.targets()[:_SHOWN])) or "nothing"
             raise UsageError(f"{target} is not staged ({staged} is); make it with `blobflow index create`")
         return draft
 
@@ -77,7 +78,8 @@ class Staging:
         """While inside, nobody else changes what is staged: for as long as reading and writing takes."""
         path = self._folder / "lock"
         try:
-            self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
         except OSError as error:
             raise StorageError(f"can't write {path}: {error.strerror or error}") from None

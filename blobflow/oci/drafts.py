@@ -194,6 +194,7 @@ def make_label(
     os_features: Iterable[str] = (),
 ) -> Platform:
     """A label from words as people write them: aarch64 is arm64. Raises UsageError."""
+    os, variant = os.lower(), variant.lower()
     if architecture:
         named = parse_platform(f"{os or 'linux'}/{architecture}")
         architecture, variant = named.architecture, variant or named.variant

@@ -80,6 +80,7 @@ def test_both_spellings_of_windows_words_are_known(keys: str) -> None:
     ("text", "sentence"),
     [
         ("image: a: b", "l.yml line 1 is not YAML: "),
+        ("image: h:1/a\nimage: h:1/b", "l.yml line 2 is not YAML: `image` is there twice"),
         ("- a", "l.yml: expected `mapping`, got `list`"),
         ("", "l.yml: expected `mapping`, got "),
         ("image: h:1/a", "l.yml: it misses the field `manifests`"),
@@ -148,5 +149,5 @@ def test_a_template_that_can_not_be_used_is_told(platforms: list[str], template:
 
 
 def test_a_key_that_is_no_text_is_no_traceback() -> None:
-    with pytest.raises(InvalidConfig):
+    with pytest.raises(InvalidConfig, match="line 1 is not YAML: a key has to be a word"):
         parse_list_spec("? [a]\n: b", "l.yml")
