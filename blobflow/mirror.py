@@ -48,6 +48,7 @@ from blobflow.transports.registry import (
     Registries,
     Trust,
 )
+from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
 from blobflow.transports.registry.trust import context_of, trust_in
 from blobflow.transports.store import KeepsAll, MayDoWithout, Store, StoreCache, StoreJournal, room_in
 from blobflow.transports.store.keeping import gc
@@ -279,6 +280,30 @@ async def open_registries(
         yield registries
     finally:
         await registries.close()
+
+
+async def probe(
+    host: str,
+    repository: str,
+    settings: Settings = ANY_HOST,
+    *,
+    largest: int = LARGEST,
+    observer: Observer = ignore,
+) -> Findings:
+    """Find out by trying what `host[:port]` takes; what that pushes to the repository is deleted again.
+
+    `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
+    """
+    access = access_to(host, settings, logins_of(settings))
+    return await probe_host(
+        host,
+        repository,
+        access,
+        largest=largest,
+        observer=observer,
+        trace=settings.trace,
+        user_agent=f"blobflow/{__version__}",
+    )
 
 
 @asynccontextmanager

@@ -179,9 +179,11 @@ class SetHeader(Act, frozen=True):
 
 
 class RefuseMount(Act, frozen=True):
-    """A mount is answered with this status; 202 opens a session, as the spec has it."""
+    """A mount is answered with this status; 202 opens a session, as the spec has it. `absent`: only one of a
+    blob that is not at its origin."""
 
     status: int = 202
+    absent: bool = False
 
 
 class MountReferenced(Act, frozen=True):

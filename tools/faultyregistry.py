@@ -240,7 +240,7 @@ class JournallingRegistry:
             case MovingLocation() if self._locations.stale(request):
                 unknown = {"errors": [{"code": "BLOB_UPLOAD_INVALID"}]}
                 return web.json_response(unknown, status=404)
-            case RefuseMount() if "mount" in request.query and act.status != 202:
+            case RefuseMount() if act.status != 202 and self._refuses(act, request):
                 return web.Response(status=act.status)
             case ForgetSession():
                 struck.note(act)
@@ -253,7 +253,7 @@ class JournallingRegistry:
         """What the registry takes a request for."""
         query = request.query
         match act:
-            case RefuseMount() if "mount" in query:
+            case RefuseMount() if act.status == 202 and self._refuses(act, request):
                 struck.note(act)
                 return request.clone(rel_url=request.rel_url.with_query(None))
             case MountReferenced() if "mount" in query and not self._refers(
@@ -295,6 +295,12 @@ class JournallingRegistry:
 
     def _forget_session(self, request: web.BaseRequest) -> None:
         self.app[REGISTRY].sessions.forget(request.path.rpartition("/")[2])
+
+    def _refuses(self, act: RefuseMount, request: web.BaseRequest) -> bool:
+        query = request.query
+        if not act.absent:
+            return "mount" in query
+        return "mount" in query and self.store.member(query.get("from", ""), Digest(query["mount"])) is None
 
     def _refers(self, repository: str, digest: str) -> bool:
         """Whether a manifest of the repository refers to the blob."""

@@ -37,6 +37,7 @@ _VERBS = {
     "rm": "Remove a tag or an image from a registry.",
     "login": "Try a login at a registry, and keep it.",
     "logout": "Drop a login that is kept.",
+    "probe": "Find out what a registry takes, as a profile for the configuration.",
     "serve": "Run an embedded OCI registry.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",

@@ -1,0 +1,89 @@
+"""`blobflow probe`: what a registry takes, found by trying, as a profile for the configuration file."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.console import display
+from blobflow.cli.figures import parse_size
+from blobflow.cli.options import Ends, Link, link_options
+from blobflow.cli.running import run as run_loop
+from blobflow.errors import UsageError
+from blobflow.events import Meter
+from blobflow.oci.reference import check_host, check_repository
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry.probe import Findings
+
+_REPOSITORY = "blobflow-probe"
+# The smallest chunk that is tried is a thirty-second of the largest.
+_LEAST = 1024
+
+
+@click.command("probe")
+@click.argument("place", metavar="HOST[/REPOSITORY]")
+@click.option(
+    "--up-to",
+    default="32MiB",
+    metavar="SIZE",
+    show_default=True,
+    help="The largest request to try; some times as much is sent in all.",
+)
+@link_options
+def verb(place: str, up_to: str, link: Link) -> None:
+    """Find out what a registry takes, by trying, and print a profile for the configuration file.
+
+    Blobs and manifests without meaning are pushed to REPOSITORY (blobflow-probe) and REPOSITORY-mounts, and
+    deleted as far as the registry allows; what is left is told on standard error.
+
+    \b
+      blobflow probe registry.example.com/scratch >> ~/.config/blobflow/config.toml
+    """
+    host, _, repository = place.partition("/")
+    host, repository = check_host(host), check_repository(repository or _REPOSITORY)
+    try:
+        largest = parse_size(up_to)
+    except ValueError as error:
+        raise UsageError(f"--up-to: {error}") from None
+    if largest < _LEAST:
+        raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_LEAST} bytes")
+    found = run_loop(_found(host, repository, largest, link))
+    click.echo(as_toml(host, found), nl=False)
+    for left in found.left:
+        click.echo(f"blobflow: {host} would not delete {left}", err=True)
+
+
+async def _found(host: str, repository: str, largest: int, link: Link) -> Findings:
+    from blobflow.cli.reach import reach
+    from blobflow.mirror import probe
+
+    settings = reach(link, os.environ, Ends(targets=frozenset({host})))
+    async with display(link.look, Meter()) as show:
+        return await probe(host, repository, settings, largest=largest, observer=show)
+
+
+# Fields that say something of one form of upload, and nothing where that is not taken.
+_OF_A_FORM = {
+    "single_bytes": "single",
+    "bounded": "single",
+    "chunk_bytes": "chunked",
+    "least_chunk_bytes": "chunked",
+    "keeps_broken_sessions": "chunked",
+}
+
+
+def as_toml(host: str, found: Findings) -> str:
+    """The findings as a table of the configuration file; what no profile holds, as comments."""
+    rungs = found.profile.rungs
+    lines = [f"[registry.{json.dumps(host)}.profile]"]
+    for name, value in msgspec.to_builtins(found.profile).items():
+        if _OF_A_FORM.get(name, rungs[0]) in rungs:
+            # Text, numbers, truth values and lists of text are the same in TOML as in JSON.
+            lines.append(f"{name} = {json.dumps(value)}")
+    lines += [f"# {question}: {'yes' if answer else 'no'}" for question, answer in found.facts.items()]
+    return "\n".join(lines) + "\n"

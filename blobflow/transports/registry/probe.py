@@ -1,0 +1,210 @@
+"""Finding out by trying what a registry takes: its profile, with blobs and manifests without meaning.
+
+The questions are those whose answers a profile holds, and some more that a person may want answered. Each is
+asked in a way that a registry with nothing in it can answer; sizes are tried from `largest` down, by halves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from yarl import URL
+
+from blobflow.content import Sleep
+from blobflow.events import HostMeter, Observer, ignore
+from blobflow.oci import Descriptor, digest_of, media
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.profiles import MIB, Profile, Rung
+from blobflow.transports.registry.scratch import Scratch, noise
+from blobflow.transports.registry.session import Session
+from blobflow.transports.registry.tickets import progress_of
+
+# What is sent at most in one request, unless the caller says otherwise: the size of our chunks, and above the
+# low limits on requests that are known (4, 10 and 20 MiB).
+LARGEST = 32 * MIB
+# `largest` is halved so often: from 32 MiB down to 1 MiB, below which no chunk is worth its request.
+_HALVINGS = 5
+_TINY = 1024
+_OPAQUE = "application/octet-stream"
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What a registry takes. `facts`: answers that no profile holds, by question. `left`: what the probe made
+    and the registry would not delete, as `repository/blobs/digest`."""
+
+    profile: Profile
+    facts: dict[str, bool]
+    left: tuple[str, ...] = ()
+
+
+async def probe_host(
+    host: str,
+    repository: str,
+    access: HostAccess,
+    *,
+    largest: int = LARGEST,
+    observer: Observer = ignore,
+    meter: HostMeter | None = None,
+    trace: bool = False,
+    user_agent: str = "blobflow",
+    sleep: Sleep = asyncio.sleep,
+) -> Findings:
+    """Try everything in `repository` and a second one beside it, `…-mounts`, and delete what that left there.
+
+    `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
+    """
+    session = Session(
+        host,
+        access,
+        observer=observer,
+        meter=meter or HostMeter(),
+        sleep=sleep,
+        clock=time.monotonic,
+        random=random.random,
+        trace=trace,
+        user_agent=user_agent,
+    )
+    here = Scratch(session, repository, sleep)
+    beside = Scratch(session, f"{repository}-mounts", sleep)
+    try:
+        probe = Probe(here, beside, [largest >> halving for halving in range(_HALVINGS + 1)])
+        try:
+            profile, facts = await probe.profile(), await probe.facts()
+        finally:
+            left = [*await beside.clean_up(), *await here.clean_up()]
+        return Findings(profile, facts, tuple(left))
+    finally:
+        await session.close()
+
+
+class Probe:
+    """The questions to one registry. `sizes` in bytes, the largest first."""
+
+    def __init__(self, here: Scratch, beside: Scratch, sizes: list[int]) -> None:
+        self._here = here
+        self._beside = beside
+        self._sizes = sizes
+
+    async def profile(self) -> Profile:
+        """What pushes and reads go by."""
+        blob = await self._here.push(noise(_TINY), single=True)
+        streamed = await self._here.push(noise(_TINY), single=False)
+        single = await _first(self._sizes, self._takes_single) if blob else 0
+        chunk = await _first(self._sizes, self._takes_chunk)
+        least = await _first(self._sizes[::-1], self._takes_two_chunks) if chunk else 0
+        forms: dict[Rung, object] = {"single": blob, "stream": streamed, "chunked": least}
+        usual = Profile("probed")
+        known = blob or streamed or await self._chunked(self._sizes[0])
+        return Profile(
+            "probed",
+            rungs=tuple(form for form, taken in forms.items() if taken) or usual.rungs,
+            single_bytes=single or usual.single_bytes,
+            bounded=bool(blob) and single < self._sizes[0],
+            chunk_bytes=chunk or usual.chunk_bytes,
+            least_chunk_bytes=least or usual.least_chunk_bytes,
+            ranges=known is None or await self._serves_ranges(known),
+            mounts=known is None or await self._mounts(known),
+            keeps_broken_sessions=await self._keeps_broken_sessions() if least else None,
+        )
+
+    async def facts(self) -> dict[str, bool]:
+        """What blobflow finds out as it goes, or does without."""
+        blob = await self._here.push(noise(_TINY), single=True) or await self._here.push(
+            noise(_TINY), single=False
+        )
+        image = await self._put_image(blob) if blob else None
+        absent = {"mediaType": media.OCI_MANIFEST, "digest": digest_of(noise(_TINY)), "size": _TINY}
+        sparse = await self._here.put({"manifests": [absent]}, media.OCI_INDEX)
+        return {
+            "mounts without `from`": blob is not None and await self._beside.mount(blob.digest),
+            "takes indexes whose manifests are absent": sparse is not None,
+            "has the referrers API": image is not None and await self._tells_referrers(image),
+            "deletes by tag": blob is not None and await self._deletes_by_tag(blob),
+        }
+
+    # Uploads
+
+    async def _takes_single(self, size: int) -> bool:
+        return await self._here.push(noise(size), single=True) is not None
+
+    async def _takes_chunk(self, size: int) -> bool:
+        """Whether a first chunk of that size is taken; nothing is made of it."""
+        location = await self._here.open()
+        after = await self._here.patch(location, noise(size), start=0)
+        await self._here.drop(after or location)
+        return after is not None
+
+    async def _takes_two_chunks(self, size: int) -> bool:
+        """Whether a chunk of that size may be followed by another."""
+        return await self._chunked(size) is not None
+
+    async def _chunked(self, size: int) -> Descriptor | None:
+        content = noise(2 * size)
+        location = await self._here.open()
+        for start in (0, size):
+            after = await self._here.patch(location, content[start : start + size], start=start)
+            if after is None:
+                await self._here.drop(location)
+                return None
+            location = after
+        digest = digest_of(content)
+        return Descriptor(_OPAQUE, digest, 2 * size) if await self._here.commit(location, digest) else None
+
+    async def _keeps_broken_sessions(self) -> bool:
+        """Whether an upload goes on where its connection broke."""
+        content = noise(2 * self._sizes[-1])
+        location = await self._here.open()
+        await self._here.break_off(location, content, len(content) // 2)
+        answer = await self._here.ask("GET", location, ok=(200, 204))
+        start = progress_of(answer.headers.get("Range")) if answer is not None else None
+        if answer is None or not start:
+            await self._here.drop(location)
+            return False
+        if "Location" in answer.headers:
+            location = self._here.location(answer)
+        after: URL | None = await self._here.patch(location, content[start:], start=start)
+        if after is None:
+            await self._here.drop(location)
+            return False
+        return await self._here.commit(after, digest_of(content))
+
+    # The rest
+
+    async def _serves_ranges(self, blob: Descriptor) -> bool:
+        answer = await self._here.ask(
+            "GET", f"/blobs/{blob.digest}", ok=(206,), headers={"Range": "bytes=1-2"}
+        )
+        return answer is not None and len(answer.body) == 2
+
+    async def _mounts(self, blob: Descriptor) -> bool:
+        """Mounts from a repository that is named; where that fails, of what a manifest there refers to."""
+        if await self._beside.mount(blob.digest, self._here.repository):
+            return True
+        if await self._put_image(blob) is None:
+            return False
+        return await self._beside.mount(blob.digest, self._here.repository)
+
+    async def _put_image(self, blob: Descriptor, tag: str = "") -> Descriptor | None:
+        config = {"mediaType": media.OCI_CONFIG, "digest": blob.digest, "size": blob.size}
+        return await self._here.put({"config": config, "layers": []}, media.OCI_MANIFEST, tag)
+
+    async def _tells_referrers(self, image: Descriptor) -> bool:
+        answer = await self._here.ask("GET", f"/referrers/{image.digest}")
+        return answer is not None and media.bare(answer.headers.get("Content-Type", "")) == media.OCI_INDEX
+
+    async def _deletes_by_tag(self, blob: Descriptor) -> bool:
+        if await self._put_image(blob, "probe") is None:
+            return False
+        return await self._here.ask("DELETE", "/manifests/probe", ok=(200, 202, 204)) is not None
+
+
+async def _first(sizes: list[int], takes: Callable[[int], Awaitable[bool]]) -> int:
+    """The first of the sizes that is taken; 0: none is."""
+    for size in sizes:
+        if await takes(size):
+            return size
+    return 0

@@ -1,0 +1,194 @@
+"""A scratch repository: blobs and manifests without meaning, to see what a registry makes of them.
+
+What was made is remembered, and taken away at the end as far as the registry lets us.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+from yarl import URL
+
+from blobflow.content import Chunks, Sleep
+from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError
+from blobflow.oci import Descriptor, Digest, digest_of
+from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.session import Answer, Request, Session
+from blobflow.transports.registry.tickets import push_scopes
+from blobflow.transports.registry.upload import mount_scopes
+
+# So long (seconds) a registry gets to see that a connection broke, after it got the bytes before that.
+NOTICED = 0.25
+_COMMITTED = (200, 201, 204)
+
+
+class Scratch:
+    """One repository at one host. Every question returns None, or False, where the registry says no; what
+    fails for a while is tried again, and raised if it lasts."""
+
+    def __init__(self, session: Session, repository: str, sleep: Sleep) -> None:
+        self.repository = repository
+        self._session = session
+        self._sleep = sleep
+        self._root = f"/v2/{repository}"
+        self._made: list[str] = []
+        self._scopes = push_scopes(repository)
+
+    async def ask(
+        self,
+        method: str,
+        place: str | URL,
+        *,
+        ok: Sequence[int] = (200,),
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> Answer | None:
+        """One request; `place` is below the repository, or an absolute Location."""
+        url = place if isinstance(place, URL) else URL(self._root + place, encoded=True)
+        request = Request(
+            method,
+            url,
+            f"a probe of {self.repository}",
+            scopes=scopes or self._scopes,
+            headers=headers or {},
+            body=body,
+            ok=tuple(ok),
+            hasty=bool(body),
+        )
+        try:
+            return await self._session.ask(request)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return None
+        except NetworkError:
+            if not body:
+                raise
+            return None  # a refusal gets lost in the reset that follows it, when the body is on its way still
+
+    async def open(self) -> URL:
+        """An upload session's Location [end-4a]. Raises what a push would: nothing else can be tried then."""
+        request = Request(
+            "POST",
+            URL(f"{self._root}/blobs/uploads/", encoded=True),
+            f"upload to {self.repository}",
+            scopes=self._scopes,
+            body=b"",
+            ok=(202,),
+        )
+        return self.location(await self._session.ask(request))
+
+    async def patch(self, location: URL, content: bytes, start: int | None = None) -> URL | None:
+        """The next bytes [end-5], as a chunk from `start`, or as a stream; the next Location."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if start is not None:
+            headers["Content-Range"] = f"{start}-{start + len(content) - 1}"
+        answer = await self.ask("PATCH", location, ok=(200, 202, 204), body=content, headers=headers)
+        if answer is None:
+            return None
+        return self.location(answer) if "Location" in answer.headers else location
+
+    async def commit(self, location: URL, digest: Digest, content: bytes = b"") -> bool:
+        """End an upload [end-6], with the last bytes."""
+        text = str(location)
+        url = URL(f"{text}{'&' if '?' in text else '?'}digest={digest}", encoded=True)
+        headers = {"Content-Type": "application/octet-stream"}
+        if await self.ask("PUT", url, ok=_COMMITTED, body=content, headers=headers) is None:
+            await self.drop(location)
+            return False
+        self._made.append(f"/blobs/{digest}")
+        return True
+
+    async def drop(self, location: URL) -> None:
+        """Give up a session [end-14]; the registry purges what it does not let us delete."""
+        await self.ask("DELETE", location, ok=(200, 202, 204))
+
+    async def push(self, content: bytes, *, single: bool) -> Descriptor | None:
+        """A blob, in one PUT, or as one stream."""
+        location: URL | None = await self.open()
+        digest = digest_of(content)
+        assert location is not None
+        if not single:
+            before = location
+            location = await self.patch(location, content)
+            if location is None:
+                await self.drop(before)
+                return None
+        arrived = await self.commit(location, digest, content if single else b"")
+        return Descriptor("application/octet-stream", digest, len(content)) if arrived else None
+
+    async def break_off(self, location: URL, content: bytes, after: int) -> None:
+        """Begin to send a stream, and let the connection break when `after` bytes have left."""
+
+        async def chunks() -> Chunks:
+            yield content[:after]
+            await self._sleep(NOTICED)
+            raise ConnectionLost("broken off", received=after, expected=len(content))
+
+        feed = Feed(chunks(), len(content), "a probe", self._session.meter)
+        headers = {"Content-Type": "application/octet-stream"}
+        request = Request("PATCH", location, "a probe", scopes=self._scopes, headers=headers, ok=(202,))
+        try:
+            await self._session.send(request, feed)
+        except (NetworkError, RegistryError):
+            await self._sleep(NOTICED)
+
+    async def mount(self, digest: Digest, origin: str = "") -> bool:
+        """Ask for a mount [end-11], from `origin` or without saying from where."""
+        source = f"&from={origin}" if origin else ""
+        answer = await self.ask(
+            "POST",
+            f"/blobs/uploads/?mount={digest}{source}",
+            ok=(201, 202),
+            body=b"",
+            scopes=mount_scopes(self.repository, origin) if origin else (),
+        )
+        if answer is None:
+            return False
+        if answer.status == 201:
+            self._made.append(f"/blobs/{digest}")
+        elif "Location" in answer.headers:
+            await self.drop(self.location(answer))
+        return answer.status == 201
+
+    async def put(self, document: dict[str, object], media_type: str, tag: str = "") -> Descriptor | None:
+        """A manifest [end-7], under its digest or a tag."""
+        raw = msgspec.json.encode({"schemaVersion": 2, "mediaType": media_type, **document})
+        digest = digest_of(raw)
+        answer = await self.ask(
+            "PUT",
+            f"/manifests/{tag or digest}",
+            ok=(200, 201, 202),
+            body=raw,
+            headers={"Content-Type": media_type},
+        )
+        if answer is None:
+            return None
+        self._made.append(f"/manifests/{digest}")
+        return Descriptor(media_type, digest, len(raw))
+
+    async def clean_up(self) -> list[str]:
+        """Delete all that was made, the last first [end-9] [end-10]; what is left, as places at the host."""
+        left = []
+        for place in dict.fromkeys(reversed(self._made)):
+            if await self.ask("DELETE", place, ok=(200, 202, 204, 404)) is None:
+                left.append(self.repository + place)
+        self._made.clear()
+        return left
+
+    def location(self, answer: Answer) -> URL:
+        """Where an upload goes on. Raises ProtocolViolation."""
+        text = answer.headers.get("Location")
+        if not text:
+            raise ProtocolViolation(f"{self._session.host} opened an upload without saying where")
+        return follow(self._session.home, answer.url, text, f"upload to {self.repository}")
+
+
+def noise(size: int) -> bytes:
+    """Content that no registry has yet."""
+    seed = secrets.token_bytes(32)
+    return (seed * (size // len(seed) + 1))[:size]
