@@ -50,8 +50,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 Begin = Callable[[Sequence["Pair"], Sequence[str]], Flow]
-# What is to be carried out: it begins a run, with notes for the report, and brings it to its end.
-Work = Callable[["Settings", Begin, Observer, Meter], Awaitable[object]]
+# What is to be carried out: it begins a run, with notes for the report, brings it to its end, and returns
+# what else there is to note.
+Work = Callable[["Settings", Begin, Observer, Meter], Awaitable[Sequence[str]]]
 
 
 def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
@@ -61,10 +62,11 @@ def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: boo
     Also if the run raises or is interrupted: then the report is of what became of it until then.
     """
 
-    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.mirror import mirror
 
         await mirror(pairs, settings, observer=show, meter=meter, run=begin(pairs, ()))
+        return ()
 
     return carry_out_work(work, ends_of(pairs), link, run, list_failures=list_failures)
 
@@ -95,7 +97,7 @@ async def _carried_out(work: Work, ends: Ends, link: Link, run: Run, list_failur
 
         ended: BaseException | None = None
         try:
-            await work(settings_of(link, run, ends), begin, show, meter)
+            told += tuple(await work(settings_of(link, run, ends), begin, show, meter))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = msgspec.structs.replace(flow.report(), notes=told)

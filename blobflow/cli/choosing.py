@@ -61,7 +61,7 @@ choice_options = gathered(
     click.option(
         "--format",
         type=click.Choice(("oci", "v2s2")),
-        default="",
+        callback=lambda _context, _option, said: said or "",
         help="Put manifests in this format, for targets that take no other; digests change.",
     ),
 )

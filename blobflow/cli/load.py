@@ -63,7 +63,7 @@ def verb(
     listed = _listed(images)
     inputs = read_inputs(files)
 
-    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.airgap.loading import load
 
         def aim(loaded: Loaded) -> list[Pair]:
@@ -71,6 +71,7 @@ def verb(
             return [pair for name in names for pair in _aimed(loaded, name, places, arch_tags)]
 
         await load(inputs, aim, begin, settings, wanted=listed, observer=show, meter=meter)
+        return ()
 
     ends = Ends(targets=frozenset(place.host for place in places))
     carry_out_work(work, ends, link, run).check_set()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from blobflow.cli.carrying import Begin, carry_out_work
+from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, size
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Leave out the blobs that this earlier bundle has. Repeatable.",
 )
+@choice_options
 @run_options
 @link_options
 def verb(
@@ -50,10 +53,11 @@ def verb(
     output: str,
     split_size: int | None,
     since: tuple[str, ...],
+    choosing: Choosing,
     run: Run,
     link: Link,
 ) -> None:
-    """Save a set of images, all platforms, each blob once, into one OCI archive.
+    """Save a set of images, each blob once, into one OCI archive.
 
     `blobflow load` brings it to any registry; docker, podman, containerd and skopeo read it too, unless it is
     in parts or was made with --since. The same images give the same bytes.
@@ -69,14 +73,15 @@ def verb(
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
     place = place_at(OCI_ARCHIVE, output)
-    pairs = _pairs(source, images, place)
+    pairs = choose(_pairs(source, images, place), choosing)
 
-    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> None:
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.airgap.saving import Bundle, save
         from blobflow.cli.archives import read_inputs
 
         bundle = Bundle(place, split_size, tuple(read_inputs(since)))
         await save(pairs, bundle, begin, settings, observer=show, meter=meter)
+        return ()
 
     carry_out_work(work, ends_of(pairs), link, run).check_set()
 

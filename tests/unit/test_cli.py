@@ -41,7 +41,7 @@ from blobflow.errors import (
 )
 
 VERBS = (
-    *("copy", "sync", "save", "load", "plan", "apply", "verify", "inspect"),
+    *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "inspect"),
     *("login", "logout", "serve", "index", "cache", "demo"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")

@@ -46,6 +46,7 @@ ROOMS = {
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
         ("msgspec", "isal", "zstandard"),
     ),
+    "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),

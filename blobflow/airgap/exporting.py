@@ -1,0 +1,193 @@
+"""Exporting: one image into the store, and out of it as its root file system.
+
+What becomes an archive, a layout or another registry's is a plain copy: `blobflow.mirror` does that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from blobflow.airgap.loading import Begin
+from blobflow.content import NullJournal, Sink, Site
+from blobflow.engine.configs import read_platform
+from blobflow.engine.plan import Pair
+from blobflow.errors import NotFound, UnsupportedContent
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.mirror import Settings, opened, tidy
+from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
+from blobflow.oci.choice import Choice, attests
+from blobflow.transports.files import Arriving, in_thread, translated
+from blobflow.transports.kept import Kept
+from blobflow.transports.rootfs import Flat, arriving_folder, read_tree, unpack, write_tar
+from blobflow.transports.store import Store
+
+# Where images go that go nowhere: the target of a pair for the store.
+STORE = "(store)"
+_STDOUT = 1
+
+Layers = Sequence[tuple[str, Path]]
+
+
+class Root(msgspec.Struct, frozen=True):
+    """One platform's root file system: the folder that it gets where there are several, and its layers."""
+
+    folder: str
+    layers: Layers
+
+
+async def keep(
+    source: Reference,
+    choice: Choice,
+    begin: Begin,
+    settings: Settings,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """Read an image, verified, into the store. Failures are in the report of the run that `begin` makes."""
+    async with _kept(source, choice, begin, settings, observer, meter):
+        pass
+
+
+async def export_folder(
+    source: Reference,
+    choice: Choice,
+    begin: Begin,
+    settings: Settings,
+    folder: Path,
+    *,
+    devices: bool = False,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> list[str]:
+    """Unpack an image into a folder that is new or empty, several platforms into folders below it.
+
+    `devices`: device nodes are made, if we are root. All of it is there when this returns, or nothing.
+    Returns what could not be made, a sentence each. Raises what the source, its content or the disk says.
+    """
+    with ExitStack() as stack:
+        made = stack.enter_context(arriving_folder(folder))
+        notes: list[str] = []
+        async with _kept(source, choice, begin, settings, observer, meter) as roots:
+            for root in roots:
+                tree = await in_thread(read_tree, root.layers)
+                into = made / root.folder if len(roots) > 1 else made
+                with translated("create", into):
+                    into.mkdir(exist_ok=True)
+                left = await in_thread(unpack, tree, root.layers, into, devices=devices)
+                if left.devices:
+                    notes.append(f"{left.devices} device nodes of {root.folder} were left out")
+                if left.xattrs:
+                    notes.append(f"{left.xattrs} files of {root.folder} lack extended attributes")
+    return notes
+
+
+async def export_tar(
+    source: Reference,
+    choice: Choice,
+    begin: Begin,
+    settings: Settings,
+    path: Path | None,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """As `export_folder`, into a tar (None: on standard output). Devices are entries like all others."""
+    async with _kept(source, choice, begin, settings, observer, meter) as roots:
+        trees = [
+            (root.folder if len(roots) > 1 else "", await in_thread(read_tree, root.layers), root.layers)
+            for root in roots
+        ]
+        await in_thread(_write, trees, path)
+
+
+def _write(trees: Sequence[tuple[str, Flat, Layers]], path: Path | None) -> None:
+    if path is None:
+        with translated("write", "standard output"):
+            write_tar(trees, _to(_STDOUT))
+        return
+    with Arriving(path.absolute().parent) as file:
+        write_tar(trees, file.write)
+        file.land(path.absolute())
+
+
+def _to(fd: int) -> Callable[[bytes], None]:
+    def write(block: bytes) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
+
+
+@asynccontextmanager
+async def _kept(
+    source: Reference,
+    choice: Choice,
+    begin: Begin,
+    settings: Settings,
+    observer: Observer,
+    meter: Meter | None,
+) -> AsyncIterator[list[Root]]:
+    """The chosen platforms of an image, held in the store. Raises the image's own error if it has failed."""
+    if settings.cache == "off":
+        settings = msgspec.structs.replace(settings, cache_dir=None)
+    settings = msgspec.structs.replace(settings, cache="all")
+    async with opened(settings, observer, meter or Meter()) as (world, store):
+        kept = Kept(store)
+
+        def sink_at(site: Site) -> Sink:
+            return kept if site.registry == STORE else world.sink_at(site)
+
+        run = begin([Pair(source, Reference(STORE, ""), choice)], ())
+        try:
+            report = await run.go(msgspec.structs.replace(world, sink_at=sink_at, journal=NullJournal()))
+            for error in run.errors.values():
+                raise error
+            images = [image for image in report.images if image.status in ("done", "present")]
+            if not images:
+                raise NotFound(f"{source} was not read: the run ended before")
+            kept.check()
+            observer(PhaseStarted("export", 1))
+            root = await kept.resolve(images[0].digest)
+            yield [_root_of(store, *image) for image in await _images(kept, root, choice)]
+        finally:
+            kept.close()
+        await tidy(store, settings)
+
+
+async def _images(kept: Kept, root: Descriptor, choice: Choice) -> list[tuple[Manifest, Platform]]:
+    """The image manifests below a root that were chosen, with their platforms."""
+    manifest = parse_manifest(await kept.read(root), root.media_type, digest=root.digest)
+    if not manifest.is_index:
+        platform = root.platform or await read_platform(kept, manifest)
+        return [(manifest, platform)] if choice.wants(platform) else []
+    found = []
+    for child in manifest.manifests:
+        wanted = child.platform is None or choice.wants(child.platform)
+        if wanted and not attests(child) and await kept.has(child):
+            found += await _images(kept, child, choice)
+    return found
+
+
+def _root_of(store: Store, manifest: Manifest, platform: Platform) -> Root:
+    foreign = manifest.foreign
+    absent = [layer.digest for layer in foreign if store.size_of(layer.digest) is None]
+    if absent:
+        raise UnsupportedContent(
+            f"layer {absent[0]} is kept elsewhere (urls), so the image is not whole here"
+        )
+    layers = [(f"layer {layer.digest}", store.path_of(layer.digest)) for layer in manifest.layers]
+    return Root(_folder(platform), layers)
+
+
+def _folder(platform: Platform) -> str:
+    """What buildx calls the folder of a platform: linux_arm_v7."""
+    named = msgspec.structs.replace(platform, os_version="")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", str(named))

@@ -1,0 +1,18 @@
+"""An image's root file system: its layers, one over the other, as one tree (image-spec layer.md).
+
+entries     what one layer says, entry by entry
+tree        what all of them come to: whiteouts, opaque folders, hard links. Pure
+folder      that tree in a folder
+tarball     that tree as one tar
+
+Layers are read twice: once for what the tree is, once for the content of what is left of them. So each file
+is written once and nothing is ever removed again; and since a tree has no path that leads through a symbolic
+link, what is written can't leave its place.
+"""
+
+from blobflow.transports.rootfs.entries import read_tree
+from blobflow.transports.rootfs.folder import Unpacked, arriving_folder, check_vacant, unpack
+from blobflow.transports.rootfs.tarball import write_tar
+from blobflow.transports.rootfs.tree import Flat, flat
+
+__all__ = ["Flat", "Unpacked", "arriving_folder", "check_vacant", "flat", "read_tree", "unpack", "write_tar"]
