@@ -145,7 +145,7 @@ class _Look:
                 listed[child.digest] = None
                 self._list(manifest, above, listed)
             else:
-                listed[child.digest] = _typed(child, manifest)
+                listed[child.digest] = _as_read(child, manifest)
 
     def _named(self, manifest: Manifest) -> Member:
         """The member that the wish names itself."""
@@ -187,9 +187,10 @@ class _Look:
             check_label(image, hidden, config, by=" by its tag")
 
 
-def _typed(child: Descriptor, manifest: Manifest) -> Descriptor:
-    """A mention with the media type that the manifest itself has; others' mentions may lack it."""
-    return msgspec.structs.replace(child, media_type=manifest.descriptor.media_type)
+def _as_read(child: Descriptor, manifest: Manifest) -> Descriptor:
+    """A mention, with the media type and size that the manifest has: others' mentions may lack them."""
+    own = manifest.descriptor
+    return msgspec.structs.replace(child, media_type=own.media_type, size=own.size)
 
 
 async def put(
