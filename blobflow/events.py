@@ -35,7 +35,7 @@ class PlanMade(Event, frozen=True, tag="plan"):
 
 
 class StepStarted(Event, frozen=True, tag="start"):
-    """A step began. `kind` is copy, mount or put; `size` in bytes."""
+    """A step began. `kind` is copy, mount, put or attach; `size` in bytes."""
 
     step: int
     kind: str

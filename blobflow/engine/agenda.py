@@ -2,8 +2,9 @@
 
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 
-- a step is ready when every hard need is done and every settled need has ended;
-- a failed or skipped step skips its hard dependents, and says because of which step;
+- a step is ready when every hard or kept need is done and every settled need has ended;
+- a failed or skipped step skips its hard and kept dependents, and says because of which step; so does a Put
+  that fell back with its kept dependents: what refers to what was not put is left;
 - a refused mount becomes a copy at once;
 - when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
   If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
@@ -15,9 +16,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Literal
 
-from blobflow.engine.plan import Copy, Mount, Plan, Step
+from blobflow.engine.plan import Copy, Kind, Mount, Plan, Step
 from blobflow.errors import BlobflowError, ConnectFailed
 
 
@@ -43,7 +43,7 @@ class Agenda:
         self.because: dict[int, int] = {}
         self.fell_back: set[int] = set()
         self._blocked = [len(needs) for needs in plan.needs]
-        self._dependents: list[list[tuple[int, Literal["hard", "settled"]]]] = [[] for _ in plan.steps]
+        self._dependents: list[list[tuple[int, Kind]]] = [[] for _ in plan.steps]
         for number, needs in enumerate(plan.needs):
             for need in needs:
                 self._dependents[need.step].append((number, need.kind))
@@ -84,8 +84,11 @@ class Agenda:
         if fell_back:
             self.fell_back.add(number)
         self._end(number, State.DONE)
-        for dependent, _ in self._dependents[number]:
-            self._unblock(dependent)
+        for dependent, kind in self._dependents[number]:
+            if fell_back and kind == "kept":
+                self._skip(dependent, number)
+            else:
+                self._unblock(dependent)
 
     def refused(self, number: int) -> None:
         """The registry would not mount: the same step, now a copy, is ready again."""
@@ -97,7 +100,7 @@ class Agenda:
         self._end(number, State.FAILED)
         orphans: list[int] = []
         for dependent, kind in self._dependents[number]:
-            if kind == "hard":
+            if kind != "settled":
                 self._skip(dependent, number)
             elif self.states[dependent] is State.WAITING:
                 orphans.append(dependent)
@@ -118,6 +121,13 @@ class Agenda:
         while number in self.because:
             number = self.because[number]
         return self.errors.get(number)
+
+    def left(self, number: int) -> bool:
+        """Whether a step was skipped because what it is about refers to something that was not put."""
+        skipped = self.states[number] is State.SKIPPED
+        while number in self.because:
+            number = self.because[number]
+        return skipped and number in self.fell_back
 
     def _move_home(self, orphans: Sequence[int]) -> None:
         heir = min(orphans)
@@ -142,7 +152,7 @@ class Agenda:
         self.because[number] = because
         self._end(number, State.SKIPPED)
         for dependent, kind in self._dependents[number]:
-            if kind == "hard":
+            if kind != "settled":
                 self._skip(dependent, number)
 
     def _unblock(self, number: int) -> None:

@@ -13,6 +13,7 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Pair, Plan, Shape, make_plan, site_of
 from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
+from blobflow.engine.referring import Lookup, hang_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
@@ -38,7 +39,9 @@ class Policy(msgspec.Struct, frozen=True):
     as whole, also where no earlier run of ours put it there. `wait`: where a source lets fewer manifests be
     read than are needed, read those and wait for more; without it such a run is not begun.
     `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
-    source registry itself holds them; from their `urls` nothing is ever fetched.
+    source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
+    signatures, SBOMs and attestations, see `engine.referring`; an image whose referrers can't be looked up
+    fails.
     """
 
     keep_going: bool = True
@@ -47,6 +50,7 @@ class Policy(msgspec.Struct, frozen=True):
     verify: Level = "roots"
     wait: bool = False
     foreign_layers: bool = False
+    referrers: Lookup = "auto"
 
 
 KEEP_GOING = Policy()
@@ -91,6 +95,7 @@ class Run:
         self._tally = Tally(self._pairs)
         self._told = 0
         self._transfer: Transfer | None = None
+        self._current: frozenset[Pair] = frozenset()
         self._started = time.monotonic()
 
     def report(self) -> Report:
@@ -196,8 +201,10 @@ class Run:
             no_overwrite=self._policy.no_overwrite,
             trust_root=self._policy.trust_root,
             foreign=self._policy.foreign_layers,
+            referrers=self._policy.referrers,
         )
         failures.update(tags.failures)
+        self._current = tags.current
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
         quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
@@ -212,15 +219,25 @@ class Run:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
+        moved = [p for p in good() if p not in tags.current and self._policy.referrers != "off"]
+        hung = await hang_referrers(
+            moved, shapes.of, graph, world.source_at, world.sink_at, lane, quota.permit
+        )
+        failures.update(hung.failures)
         deep = self._policy.verify != "roots"
-        content = await survey_content(good(), shapes.of, tags, world.sink_at, lane, deep=deep)
+        content = await survey_content(good(), hung.shapes, tags, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
+        wanted_there = hung.shapes
+        if self._policy.no_overwrite:
+            wanted_there = {
+                p: yielding(shape, site_of(p.target), content.inventory) for p, shape in wanted_there.items()
+            }
 
         planned = Planned(
             self._pairs,
-            make_plan(good(), graph, content.inventory, shapes.of),
-            graph,
-            shapes.of,
+            make_plan(good(), hung.graph, content.inventory, wanted_there),
+            hung.graph,
+            wanted_there,
             content.inventory,
             failures,
             dict(sorted(quota.reads.items())),
@@ -259,7 +276,13 @@ class Run:
             if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
                 continue
             put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
-            chosen = recorded_as(pair.choice, source, put, foreign=self._policy.foreign_layers)
+            chosen = recorded_as(
+                pair.choice,
+                source,
+                put,
+                foreign=self._policy.foreign_layers,
+                referrers=self._policy.referrers != "off" and pair not in self._current,
+            )
             world.journal.record_put(site_of(pair.target), put, chosen)
 
 

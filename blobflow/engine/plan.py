@@ -3,16 +3,20 @@
 Types
 -----
 
-A `Step` is one of three things done at one target site:
+A `Step` is one of four things done at one target site:
 
 - `Copy`  a blob is read from `source` and pushed to `target`;
 - `Mount` a blob that `origin`, another repository of the same registry, has (or will have) is taken over;
 - `Put`   a manifest is put, under its digest or under `tags`; if the target refuses it, `fallback` is put
-          instead (the pruned form of a sparse index; both byte strings are known when the plan is made).
+          instead (the pruned form of a sparse index; both byte strings are known when the plan is made);
+- `Attach` manifests that are there are made known as referrers of their subject. Whether that takes anything
+          at all is the target's to know: a registry with the referrers API did it when they were put.
 
 A `Need` is an edge from a step to an earlier one:
 
 - *hard*: the need must have succeeded, else this step is skipped (a manifest on its blobs and manifests);
+- *kept*: as hard, and the need's fallback must not have been what was put (a referrer on its subject: what
+  refers to a manifest that is not there is left where it is);
 - *settled*: the need must have ended, however (a mount on its origin: if the origin failed, the mount becomes
   a copy, and the blob's other mounts follow it to its new home).
 
@@ -28,7 +32,8 @@ Invariants (tests/unit/test_plan.py, by hypothesis)
 - bytes to read = the sum of the sizes of the unique blobs that some Copy moves;
 - the same pairs, graph and inventory in any order give the same plan: every choice is a minimum in the total
   order of sites and digests;
-- a root with a tag is put last among what it reaches, and a manifest after all its children.
+- a root with a tag is put last among what it reaches, and a manifest after all its children;
+- a referrer is put after its subject, and attached after it was put.
 
 Homes
 -----
@@ -46,9 +51,10 @@ from typing import Literal
 
 import msgspec
 
-from blobflow.content import Site
+from blobflow.content import Referrer, Site
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
+from blobflow.oci.referrers import fallback_tag, mention_of
 
 
 class Copy(msgspec.Struct, frozen=True, tag_field="step", tag="copy"):
@@ -66,6 +72,12 @@ class Mount(msgspec.Struct, frozen=True, tag_field="step", tag="mount"):
     source: Site
 
 
+class Attach(msgspec.Struct, frozen=True, tag_field="step", tag="attach"):
+    subject: Digest
+    referrers: tuple[Descriptor, ...]
+    target: Site
+
+
 class Put(msgspec.Struct, frozen=True, tag_field="step", tag="put"):
     """`sparse`: the manifest is an index, and not all of its children will be there."""
 
@@ -76,12 +88,13 @@ class Put(msgspec.Struct, frozen=True, tag_field="step", tag="put"):
     sparse: bool = False
 
 
-Step = Copy | Mount | Put
+Step = Copy | Mount | Put | Attach
+Kind = Literal["hard", "kept", "settled"]
 
 
-class Need(msgspec.Struct, frozen=True, array_like=True):
+class Need(msgspec.Struct, frozen=True, array_like=True, order=True):
     step: int
-    kind: Literal["hard", "settled"] = "hard"
+    kind: Kind = "hard"
 
 
 class Pair(msgspec.Struct, frozen=True, order=True):
@@ -99,7 +112,8 @@ class Goal(msgspec.Struct, frozen=True):
     """A pair, the root that its target tag shall name, and the steps whose success completes it.
 
     The root is the source's, or what pruning made of it. The steps are its Put; or, where it is there and
-    only something below it is missing, the Puts of what is missing. No steps: the target has it all.
+    only something below it is missing, the Puts of what is missing; and those of what is attached to it. No
+    steps: the target has it all.
     """
 
     pair: Pair
@@ -137,13 +151,34 @@ class Graph(msgspec.Struct, frozen=True):
         return order
 
 
+class Attached(msgspec.Struct, frozen=True):
+    """What refers to one of a shape's manifests, or to what is attached already: the referrer with all that
+    is below it, children first and itself last."""
+
+    referrer: Referrer
+    manifests: tuple[Manifest, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.manifests[-1]
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A referrer that is left where it is; `because` is a clause."""
+
+    referrer: Referrer
+    because: str
+
+
 class Shape(msgspec.Struct, frozen=True):
     """What a pair wants to be at its target; made by `engine.shape`.
 
     `root` is what the target's tag shall name. `manifests`: each once, children before parents, the root
     last; none where the graph was not read, because the target is known to have it all. `sparse`: the
     digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
-    the sparse one, where they may be put instead. `platforms` of the images that are here.
+    the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
+    indexes of the source that pruned forms are here in place of. `attached` and `left`: what refers to all
+    that, subjects before referrers, as far as it was looked up.
     """
 
     root: Descriptor
@@ -151,6 +186,18 @@ class Shape(msgspec.Struct, frozen=True):
     sparse: frozenset[Digest] = frozenset()
     fallbacks: dict[Digest, Manifest] = {}
     platforms: tuple[str, ...] = ()
+    replaced: tuple[Digest, ...] = ()
+    attached: tuple[Attached, ...] = ()
+    left: tuple[Left, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Manifest, ...]:
+        """All manifests that shall be at the target, each once: the image's, then what is attached to it."""
+        found = {manifest.descriptor.digest: manifest for manifest in self.manifests}
+        for each in self.attached:
+            for manifest in each.manifests:
+                found.setdefault(manifest.descriptor.digest, manifest)
+        return tuple(found.values())
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -159,12 +206,14 @@ class Inventory(msgspec.Struct, frozen=True):
     `tags`: what each (site, tag) names now; None: it names nothing. An image manifest that is present stands
     for its blobs, an index stands for nothing but itself: registries let children be deleted, and a sparse
     index has the full one's digest. `settled`: pairs whose target is known to have all that they want.
+    `listed`: subjects, each with a manifest that is known there to refer to it.
     """
 
     present: dict[Site, frozenset[Digest]]
     absent: dict[Site, frozenset[Digest]]
     tags: dict[tuple[Site, str], Digest | None]
     settled: frozenset[Pair] = frozenset()
+    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
 
     def has(self, site: Site, digest: Digest) -> bool:
         return digest in self.present.get(site, _NOTHING)
@@ -213,6 +262,9 @@ class _Planner:
         self._made: dict[Digest, Manifest] = {}
         self._blob_steps: dict[tuple[Site, Digest], int] = {}
         self._put_steps: dict[tuple[Site, Digest], int] = {}
+        self._attach_steps: dict[Attach, int] = {}
+        self._subjects = self._find_subjects()
+        self._aimed = {(site_of(pair.target), pair.target.tag) for pair in pairs}
         self._tags = self._wanted_tags()
         self._homes = self._choose_homes()
 
@@ -238,16 +290,28 @@ class _Planner:
         wanted: dict[tuple[Site, Digest], set[str]] = {}
         for pair in self._pairs:
             site, tag, root = site_of(pair.target), pair.target.tag, self._root(pair).digest
-            if tag and self._inventory.tags.get((site, tag)) != root:
-                wanted.setdefault((site, root), set()).add(tag)
+            named = [(tag, root)] if tag else []
+            named += [(a.referrer.tag, a.referrer.manifest.digest) for a in self._shapes[pair].attached]
+            for tag, digest in named:
+                if tag and self._inventory.tags.get((site, tag)) != digest:
+                    wanted.setdefault((site, digest), set()).add(tag)
         return {key: tuple(sorted(tags)) for key, tags in wanted.items()}
 
-    def _missing(self, pair: Pair) -> Iterable[Manifest]:
-        """Manifests of the pair that its target lacks, children first."""
+    def _find_subjects(self) -> dict[tuple[Site, Digest], set[Digest]]:
+        """What each attached manifest refers to, over all pairs of a site."""
+        subjects: dict[tuple[Site, Digest], set[Digest]] = {}
+        for pair in self._pairs:
+            for each in self._shapes[pair].attached:
+                key = (site_of(pair.target), each.manifest.descriptor.digest)
+                subjects.setdefault(key, set()).add(each.referrer.subject)
+        return subjects
+
+    def _missing(self, pair: Pair, manifests: Iterable[Manifest]) -> Iterable[Manifest]:
+        """Those of a pair's manifests that its target lacks."""
         if pair in self._inventory.settled:
             return ()
         site = site_of(pair.target)
-        return (m for m in self._shapes[pair].manifests if not self._inventory.has(site, m.descriptor.digest))
+        return (m for m in manifests if not self._inventory.has(site, m.descriptor.digest))
 
     def _choose_homes(self) -> dict[tuple[str, Digest], tuple[Site, bool]]:
         """For each blob wanted at a registry: its home or origin, and whether that one has it already."""
@@ -255,7 +319,7 @@ class _Planner:
         held = self._holders()
         for pair in self._pairs:
             site = site_of(pair.target)
-            for manifest in self._missing(pair):
+            for manifest in self._missing(pair, self._shapes[pair].everything):
                 for blob in manifest.blobs:
                     key = (site.registry, blob.digest)
                     if key in held:
@@ -283,19 +347,62 @@ class _Planner:
 
     def _goal(self, pair: Pair) -> Goal:
         site, root, shape = site_of(pair.target), self._root(pair), self._shapes[pair]
-        puts = [self._put(site, manifest, shape) for manifest in self._missing(pair)]
+        steps = [self._put(site, manifest, shape) for manifest in self._missing(pair, shape.manifests)]
         if not self._inventory.has(site, root.digest) or (site, root.digest) in self._tags:
-            return Goal(pair, root, (self._tag_root(site, root, shape),))
-        return Goal(pair, root, tuple(puts))
+            steps = [self._tag_root(site, root, shape)]
+        steps += self._hang(pair, shape)
+        return Goal(pair, root, tuple(dict.fromkeys(steps)))
+
+    def _hang(self, pair: Pair, shape: Shape) -> Iterable[int]:
+        """The steps that bring what is attached to a shape, and make it known."""
+        site = site_of(pair.target)
+        unlisted: dict[Digest, list[Manifest]] = {}
+        for each in shape.attached:
+            digest, subject = each.manifest.descriptor.digest, each.referrer.subject
+            for manifest in self._missing(pair, each.manifests):
+                after = self._after_subject(site, each) if manifest is each.manifest else ()
+                number = self._put(site, manifest, shape, after)
+                if manifest is each.manifest:
+                    yield number
+            if self._inventory.has(site, digest) and (site, digest) in self._tags:
+                if (site, digest) not in self._put_steps:
+                    after = self._after_subject(site, each)
+                    self._emit_put(site, each.manifest.descriptor, shape, after)
+                yield self._put_steps[site, digest]
+            listed = (subject, digest) in self._inventory.listed.get(site, ())
+            if not each.referrer.tag and not listed:
+                unlisted.setdefault(subject, []).append(each.manifest)
+        for subject, manifests in unlisted.items():
+            if (site, fallback_tag(subject)) not in self._aimed:
+                yield self._attach(site, subject, manifests)
+
+    def _after_subject(self, site: Site, each: Attached) -> Sequence[Need]:
+        """The need of a referrer on its subject's Put. One that has several subjects needs none of them: no
+        image is to fail for another."""
+        subjects = self._subjects[site, each.manifest.descriptor.digest]
+        number = self._put_steps.get((site, each.referrer.subject))
+        return [Need(number, "kept")] if number is not None and len(subjects) == 1 else []
+
+    def _attach(self, site: Site, subject: Digest, manifests: Iterable[Manifest]) -> int:
+        mentions = sorted(map(mention_of, manifests), key=lambda mention: mention.digest)
+        step = Attach(subject, tuple(mentions), site)
+        if step not in self._attach_steps:
+            puts = {self._put_steps.get((site, mention.digest)) for mention in mentions} - {None}
+            needs = {Need(number) for number in puts if number is not None}
+            if (site, subject) in self._put_steps:
+                needs.add(Need(self._put_steps[site, subject], "kept"))
+            self._attach_steps[step] = self._emit(step, sorted(needs))
+        return self._attach_steps[step]
 
     def _tag_root(self, site: Site, root: Descriptor, shape: Shape) -> int:
         """The Put of a root: already emitted with its tags if it was missing, else only its tags."""
         if (site, root.digest) in self._put_steps:
             return self._put_steps[site, root.digest]
         waits = {self._put_steps.get((site, m.descriptor.digest)) for m in shape.manifests} - {None}
-        return self._emit_put(site, root, shape, [number for number in waits if number is not None])
+        return self._emit_put(site, root, shape, [Need(number) for number in waits if number is not None])
 
-    def _put(self, site: Site, manifest: Manifest, shape: Shape) -> int:
+    def _put(self, site: Site, manifest: Manifest, shape: Shape, after: Iterable[Need] = ()) -> int:
+        """The Put of a manifest, with the steps that bring its blobs."""
         key = (site, manifest.descriptor.digest)
         if key not in self._put_steps:
             hard = [number for blob in manifest.blobs if (number := self._blob(site, blob)) is not None]
@@ -305,10 +412,10 @@ class _Planner:
                     hard.append(number)
             if manifest.descriptor.digest not in self._graph.manifests:
                 self._made[manifest.descriptor.digest] = manifest
-            self._emit_put(site, manifest.descriptor, shape, hard)
+            self._emit_put(site, manifest.descriptor, shape, [*map(Need, hard), *after])
         return self._put_steps[key]
 
-    def _emit_put(self, site: Site, manifest: Descriptor, shape: Shape, hard: Iterable[int]) -> int:
+    def _emit_put(self, site: Site, manifest: Descriptor, shape: Shape, needs: Iterable[Need]) -> int:
         fallback = shape.fallbacks.get(manifest.digest)
         if fallback is not None:
             self._made[fallback.descriptor.digest] = fallback
@@ -319,7 +426,7 @@ class _Planner:
             fallback.descriptor if fallback is not None else None,
             manifest.digest in shape.sparse,
         )
-        self._put_steps[site, manifest.digest] = self._emit(step, [Need(n) for n in sorted(set(hard))])
+        self._put_steps[site, manifest.digest] = self._emit(step, sorted(set(needs)))
         return self._put_steps[site, manifest.digest]
 
     def _blob(self, site: Site, blob: Descriptor) -> int | None:

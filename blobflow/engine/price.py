@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
+from blobflow.engine.plan import Attach, Copy, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.location import transport_of
 
 # Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
 # form, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
 _UPLOAD_REQUESTS = 2
+# Where the target keeps no list of referrers itself, the one under the fallback tag is read and put.
+_ATTACH_REQUESTS = 2
 
 
 class TargetPrice(msgspec.Struct, frozen=True):
@@ -78,6 +80,8 @@ def price_of(plan: Plan, graph: Graph) -> Price:
                 count = max(1, len(step.tags))
                 requests[host] += count
                 sums.update(manifests=count, bytes_to_write=count * step.manifest.size)
+            case Attach():
+                requests[host] += _ATTACH_REQUESTS
     return Price(
         images=len(plan.goals),
         images_current=sum(not goal.steps for goal in plan.goals),
@@ -98,6 +102,6 @@ def blobs_present(plan: Plan, shapes: Mapping[Pair, Shape], inventory: Inventory
     found: set[tuple[Site, Digest]] = set()
     for goal in plan.goals:
         site = site_of(goal.pair.target)
-        for manifest in shapes[goal.pair].manifests:
+        for manifest in shapes[goal.pair].everything:
             found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))
     return len(found)

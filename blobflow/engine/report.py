@@ -9,13 +9,28 @@ import msgspec
 Status = Literal["done", "present", "failed", "skipped"]
 
 
+class ReferrerRecord(msgspec.Struct, frozen=True):
+    """A signature, SBOM, attestation or other manifest that refers to an image, or to a part of it.
+
+    `how` it was found at the source: by the registry's list (`api`), under the fallback tag (`tag`) or a tag
+    of cosign's (`cosign`). `left`: why it was not brought to the target; "" if it was to be.
+    """
+
+    digest: str
+    artifact_type: str
+    subject: str
+    how: Literal["api", "tag", "cosign"]
+    left: str = ""
+
+
 class ImageRecord(msgspec.Struct, frozen=True):
     """One pair. `digest` is what the target tag names now, `source_digest` what the source tag named.
 
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
     in one sentence that names the side), skipped (not begun: the run ended before). `platforms` of the
     root's children, as far as they were read: a root that was known to be whole is not. `moved`: what the
-    source's tag names by the end of the run, "nothing" if it is gone; "" if it did not move.
+    source's tag names by the end of the run, "nothing" if it is gone; "" if it did not move. `referrers`:
+    what refers to it, if that was looked up.
     """
 
     source: str
@@ -26,6 +41,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
     status: Status
     error: str = ""
     moved: str = ""
+    referrers: tuple[ReferrerRecord, ...] = ()
 
 
 class Totals(msgspec.Struct, frozen=True):

@@ -9,34 +9,39 @@ is below a missing manifest is asked for one by one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import product
 
 import msgspec
 
-from blobflow.content import Journal, Sink, SinkAt, Site
+from blobflow.content import Journal, Refers, Sink, SinkAt, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Inventory, Pair, Shape, site_of
+from blobflow.engine.referring import Lookup
 from blobflow.errors import BlobflowError, NotFound, Rejected
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
 
 # Added to a choice whose foreign layers, as far as the source holds them, were put too.
 _FOREIGN = ", foreign layers too"
+# And if what refers to it was looked up and put.
+_REFERRERS = ", referrers too"
 
 
-def recorded_as(choice: Choice, source: Digest, put: Digest, *, foreign: bool) -> str:
-    """What the journal has a put under: the choice, whether foreign layers were carried, and the root that
-    was chosen from where what was put is another."""
-    chosen = choice.key + (_FOREIGN if foreign else "")
+def recorded_as(choice: Choice, source: Digest, put: Digest, *, foreign: bool, referrers: bool) -> str:
+    """What the journal has a put under: the choice, whether foreign layers were carried and referrers looked
+    up, and the root that was chosen from where what was put is another."""
+    chosen = choice.key + (_FOREIGN if foreign else "") + (_REFERRERS if referrers else "")
     return chosen if put == source else f"{chosen}; of {source}"
 
 
-def _records(choice: Choice, source: Digest, put: Digest, *, foreign: bool) -> Iterator[str]:
+def _records(
+    choice: Choice, source: Digest, put: Digest, *, foreign: bool, referrers: Lookup
+) -> Iterator[str]:
     """The records that say that all that is wanted was put: more than what is wanted is as good."""
-    for carried in {foreign, True}:
-        yield recorded_as(choice, source, put, foreign=carried)
-        if put == source and choice.index != "prune":
-            yield recorded_as(EVERYTHING, source, put, foreign=carried)
+    enough = [choice] if put != source or choice.index == "prune" else [choice, EVERYTHING]
+    for each, carried, looked_up in product(enough, {foreign, True}, {referrers == "auto", True}):
+        yield recorded_as(each, source, put, foreign=carried, referrers=looked_up)
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
@@ -57,11 +62,13 @@ async def survey_tags(
     no_overwrite: bool = False,
     trust_root: bool = False,
     foreign: bool = False,
+    referrers: Lookup = "off",
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
     A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
-    put there (with its foreign layers, if `foreign`); with `trust_root`, if it is its root. With
+    put there (with its foreign layers, if `foreign`, and with what refers to it, unless `referrers` is off);
+    with `trust_root`, if it is its root. No pair is if `referrers` are to be looked up always. With
     `no_overwrite` a tag that names another digest fails its pair.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
@@ -79,10 +86,11 @@ async def survey_tags(
         tags[site, pair.target.tag or root] = found
         if found is None:
             return
-        records = _records(pair.choice, root, found, foreign=foreign)
-        if (trust_root and found == root) or any(journal.put_recorded(site, found, each) for each in records):
+        records = _records(pair.choice, root, found, foreign=foreign, referrers=referrers)
+        ours = (trust_root and found == root) or any(journal.put_recorded(site, found, r) for r in records)
+        if ours and referrers != "always":
             current.add(pair)
-        elif found != root and no_overwrite:
+        elif not ours and found != root and no_overwrite:
             failures[pair] = Rejected(
                 f"{pair.target} names {found}, not {root}; --no-overwrite leaves it as it is"
             )
@@ -123,6 +131,7 @@ async def survey_content(
     settled = frozenset(pair for pair in known.current if pair in shapes)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
     await lane.each(survey.tell_vacant, sorted({site_of(pair.target) for pair in asked}))
+    await lane.each(survey.ask_referrers, survey.wanted_subjects(asked))
     await lane.each(survey.ask_manifests, asked)
     await lane.each(survey.ask_blob, survey.wanted_blobs())
     survey.doubt_hollow(asked)
@@ -132,7 +141,8 @@ async def survey_content(
         site = site_of(pair.target)
         present[site] = present.get(site, frozenset()) | {shapes[pair].root.digest}
     absent = {site: frozenset(missing) for site, missing in survey.absent.items()}
-    return ContentSurvey(Inventory(present, absent, known.tags, settled), failures)
+    listed = {site: frozenset(known) for site, known in survey.listed.items()}
+    return ContentSurvey(Inventory(present, absent, survey.tags, settled, listed), failures)
 
 
 class _Survey:
@@ -145,6 +155,8 @@ class _Survey:
         self._vacant: set[Site] = set()
         self._errors: dict[Site, BlobflowError] = {}
         self._wanted: dict[tuple[Site, Digest], Descriptor] = {}
+        self.tags = dict(known.tags)
+        self.listed: dict[Site, set[tuple[Digest, Digest]]] = {}
         self.present: dict[Site, set[Digest]] = {}
         self.absent: dict[Site, set[Digest]] = {}
 
@@ -162,6 +174,28 @@ class _Survey:
         except BlobflowError as error:
             self._errors[site] = error
 
+    def wanted_subjects(self, pairs: Iterable[Pair]) -> list[tuple[Site, Digest]]:
+        """What something shall be attached to, in a fixed order."""
+        shapes = [(site_of(pair.target), self._shapes[pair]) for pair in pairs]
+        return sorted({(site, each.referrer.subject) for site, shape in shapes for each in shape.attached})
+
+    async def ask_referrers(self, wanted: tuple[Site, Digest]) -> None:
+        """What is listed as a referrer is known to be listed, not to be there; a tag names what is there."""
+        site, subject = wanted
+        sink = self._sink_at(site)
+        if site in self._errors or site in self._vacant or not isinstance(sink, Refers):
+            return
+        try:
+            with blame("target"):
+                for found in await sink.referrers(subject):
+                    if found.tag:
+                        self.tags[site, found.tag] = found.manifest.digest
+                        self.present.setdefault(site, set()).add(found.manifest.digest)
+                    else:
+                        self.listed.setdefault(site, set()).add((subject, found.manifest.digest))
+        except BlobflowError as error:
+            self._errors[site] = error
+
     async def ask_manifests(self, pair: Pair) -> None:
         site, shape = site_of(pair.target), self._shapes[pair]
         if site in self._errors:
@@ -171,7 +205,7 @@ class _Survey:
             self.present.setdefault(site, set()).add(named)
         try:
             with blame("target"):
-                for manifest in reversed(shape.manifests):
+                for manifest in reversed(shape.everything):
                     await self._ask_manifest(site, manifest)
         except BlobflowError as error:
             self._errors[site] = error
@@ -206,7 +240,7 @@ class _Survey:
         for pair in pairs:
             site = site_of(pair.target)
             absent = self.absent.get(site, set())
-            for manifest in self._shapes[pair].manifests:
+            for manifest in self._shapes[pair].everything:
                 if any(blob.digest in absent for blob in manifest.blobs):
                     self.present.get(site, set()).discard(manifest.descriptor.digest)
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from blobflow.content import Referrer, Site
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.engine.price import blobs_present
-from blobflow.engine.report import ImageRecord, Report, Status, TargetRecord, Totals
+from blobflow.engine.referring import PRUNED
+from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.referrers import artifact_type_of
 
 NOT_BEGUN = "not begun: the run ended before"
 
@@ -31,6 +34,7 @@ class Tally:
         self._open: dict[Pair, int] = {}
         self._shapes: Mapping[Pair, Shape] = {}
         self._final: dict[Pair, Descriptor] = {}
+        self._replaced: dict[Pair, frozenset[Digest]] = {}
         self._roots: Mapping[Reference, Descriptor] = {}
         self._inventory: Inventory | None = None
         self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -129,8 +133,9 @@ class Tally:
         )
 
     def _outcome(self, agenda: Agenda, goal: Goal) -> ImageRecord:
+        self._replaced[goal.pair] = _replaced_at(agenda, site_of(goal.pair.target))
         for number in goal.steps:
-            if agenda.states[number] is not State.DONE:
+            if agenda.states[number] is not State.DONE and not agenda.left(number):
                 cause = agenda.root_cause(number)
                 named = self._names_now(goal.pair)
                 if cause is None:
@@ -164,7 +169,34 @@ class Tally:
             platforms=shape.platforms if shape else (),
             status=status,
             error=error,
+            referrers=_referrers(shape, self._replaced.get(pair, frozenset())) if shape else (),
         )
+
+
+def _replaced_at(agenda: Agenda, site: Site) -> frozenset[Digest]:
+    """The manifests in whose place a target took others."""
+    steps = [agenda.step(number) for number in agenda.fell_back]
+    return frozenset(s.manifest.digest for s in steps if isinstance(s, Put) and s.target == site)
+
+
+def _referrers(shape: Shape, replaced: frozenset[Digest]) -> tuple[ReferrerRecord, ...]:
+    """What refers to an image, and to what of that was `replaced` by the target's doing."""
+    gone = set(replaced)
+    records = []
+    for each in shape.attached:
+        lost = each.referrer.subject in gone
+        if lost:
+            gone.update(manifest.descriptor.digest for manifest in each.manifests)
+        artifact_type = artifact_type_of(each.manifest)
+        records.append(_referrer(each.referrer, artifact_type, PRUNED if lost else ""))
+    for left in shape.left:
+        artifact_type = left.referrer.manifest.artifact_type or ""
+        records.append(_referrer(left.referrer, artifact_type, left.because))
+    return tuple(records)
+
+
+def _referrer(referrer: Referrer, artifact_type: str, left: str) -> ReferrerRecord:
+    return ReferrerRecord(referrer.manifest.digest, artifact_type, referrer.subject, referrer.how, left)
 
 
 def _put_at_last(agenda: Agenda, goal: Goal) -> Descriptor:

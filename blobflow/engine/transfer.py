@@ -14,10 +14,10 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from blobflow.content import AllowanceOf, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
+from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import Count, counted, from_start, source_body
-from blobflow.engine.plan import Copy, Graph, Mount, Plan, Put, Step
+from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
@@ -114,7 +114,7 @@ class Transfer:
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
         for number, step in enumerate(plan.steps):
-            if not isinstance(step, Put):
+            if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
 
     def wind_down(self) -> None:
@@ -143,7 +143,7 @@ class Transfer:
         for number in self.agenda.newly_ended():
             self._ended(self.agenda, number)
             step = self.agenda.step(number)
-            if not isinstance(step, Put):
+            if isinstance(step, Copy | Mount):
                 steps = self._blob_steps[step.blob.digest]
                 if all(map(self.agenda.over, steps)):
                     arrived = all(self.agenda.states[each] is State.DONE for each in steps)
@@ -169,7 +169,7 @@ class Transfer:
         match step:
             case Copy():
                 self._tasks.create_task(self._copy(number, step, *self._road(step, largest)))
-            case Mount() | Put():
+            case Mount() | Put() | Attach():
                 self._flight.small[step.target.registry] += 1
                 self._tasks.create_task(self._small(number, step))
             case _:
@@ -212,9 +212,9 @@ class Transfer:
             slots.free()
             self._changed.set()
 
-    async def _small(self, number: int, step: Mount | Put) -> None:
+    async def _small(self, number: int, step: Mount | Put | Attach) -> None:
         try:
-            await self._step(number, step, lambda: self._mount_or_put(step))
+            await self._step(number, step, lambda: self._ask(step))
         finally:
             self._flight.small[step.target.registry] -= 1
             self._changed.set()
@@ -281,9 +281,22 @@ class Transfer:
         else:
             await sink.push(step.blob, counted(from_start(body), begin, count))
 
-    async def _mount_or_put(self, step: Mount | Put) -> Outcome:
-        if isinstance(step, Put):
-            return await self._put(step)
+    async def _ask(self, step: Mount | Put | Attach) -> Outcome:
+        match step:
+            case Mount():
+                return await self._mount(step)
+            case Put():
+                return await self._put(step)
+            case Attach():
+                return await self._attach(step)
+
+    async def _attach(self, step: Attach) -> Outcome:
+        sink = self._world.sink_at(step.target)
+        assert isinstance(sink, Attaches), "nothing is hung on what can't hold it"
+        await sink.attach(step.subject, step.referrers)
+        return "done"
+
+    async def _mount(self, step: Mount) -> Outcome:
         journal, registry = self._world.journal, step.target.registry
         if not await self._world.sink_at(step.target).mount(step.blob, step.origin):
             return "refused"
@@ -340,3 +353,5 @@ def describe(step: Step) -> tuple[str, Descriptor]:
             return "mount", step.blob
         case Put():
             return "put", step.manifest
+        case Attach():
+            return "attach", Descriptor("", step.subject, 0)

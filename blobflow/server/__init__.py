@@ -7,8 +7,8 @@
         print(server.url)
 
 Rooms, in the order of a request: `run` (where it comes in), `logins` (who asks), `places` (where it goes),
-`app` (the table of endpoints), `pull`, `push`, `manifests`, `listing` (what is done), `wire` (how bodies
-cross), `refusal` (how no is said). What is held between requests is in `state`.
+`app` (the table of endpoints), `pull`, `push`, `manifests`, `listing`, `referrers` (what is done), `wire`
+(how bodies cross), `refusal` (how no is said). What is held between requests is in `state`.
 
 What a crash leaves: every blob and manifest whose push was answered with 201, and of an unfinished upload
 nothing but a partial, which the store sweeps.

@@ -21,6 +21,7 @@ from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import Place, locate
 from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
+from blobflow.server.referrers import list_referrers
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry, Rules, Sparse
 from blobflow.server.wire import PlainWire, Wire
@@ -40,6 +41,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
             "PUT": put_manifest,
             "DELETE": delete_manifest,
         },
+        "referrers": {"GET": list_referrers},
         "uploads": {"POST": start_upload},
         "upload": {"GET": upload_status, "PATCH": append, "PUT": complete, "DELETE": cancel_upload},
     }

@@ -47,13 +47,10 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     registry.store.add_member(place.repository, digest, manifest.descriptor.media_type)
     if named is None:
         registry.store.set_tag(place.repository, place.item, digest)
-    return web.Response(
-        status=201,
-        headers={
-            "Location": f"/v2/{place.repository}/manifests/{digest}",
-            "Docker-Content-Digest": digest,
-        },
-    )
+    headers = {"Location": f"/v2/{place.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+    if manifest.subject is not None:  # "Pushing Manifests with Subject": no client need keep a list of it
+        headers["OCI-Subject"] = manifest.subject.digest
+    return web.Response(status=201, headers=headers)
 
 
 async def delete_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:

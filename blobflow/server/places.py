@@ -47,6 +47,8 @@ def locate(path: str) -> Place | None:
             return Place("uploads", _repository(name))
         case [*name, "blobs", "uploads", item] if name:
             return Place("upload", _repository(name), item)
+        case [*name, "referrers", item] if name and item:
+            return Place("referrers", _repository(name), item)
         case [*name, "blobs", item] if name and item:
             return Place("blob", _repository(name), item)
     return None

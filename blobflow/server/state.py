@@ -16,6 +16,7 @@ import msgspec
 from blobflow.oci import Digest
 from blobflow.server.logins import Logins
 from blobflow.server.refusal import Refusal
+from blobflow.server.subjects import Subjects
 from blobflow.server.wire import Wire
 from blobflow.transports.store import Store, Writer
 
@@ -154,7 +155,7 @@ class Rules(msgspec.Struct, frozen=True):
 class Registry:
     """The rooms' common ground. `logins` None: anybody may come in."""
 
-    __slots__ = ("logins", "rules", "sessions", "store", "wire")
+    __slots__ = ("logins", "rules", "sessions", "store", "subjects", "wire")
 
     def __init__(self, store: Store, *, rules: Rules, wire: Wire, logins: Logins | None = None) -> None:
         self.store = store
@@ -162,3 +163,4 @@ class Registry:
         self.wire = wire
         self.logins = logins
         self.sessions = Sessions(store)
+        self.subjects = Subjects(store)

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from blobflow.content import Chunks, Site, Source
+from blobflow.content import Chunks, Referrer, Refers, Site, Source
 from blobflow.errors import (
     BlobflowError,
     IntegrityError,
@@ -100,6 +100,23 @@ class Mirrored:
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
         return await self._first(manifest.digest, lambda source: source.read(manifest))
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`. Here the registry itself goes first: that a mirror knows of none says
+        little. Where it can't be asked, the first mirror that can be counts."""
+        own = self._own
+        assert isinstance(own, Refers)
+        try:
+            return await own.referrers(subject)
+        except _OUT_OF_ORDER:
+            for mirror in self._mirrors:
+                source = mirror.source()
+                if self._standing.in_order(mirror.host, subject) and isinstance(source, Refers):
+                    try:
+                        return await source.referrers(subject)
+                    except _ITS_FAULT as error:
+                        self._standing.failed(mirror.host, error)
+            raise
 
     @asynccontextmanager
     async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:

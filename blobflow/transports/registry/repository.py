@@ -8,6 +8,7 @@ mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>        
 push           see `upload`                                                            [end-4a]…[end-6]
 put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
 tags           see `tags`                                                              [end-8a] [end-8b]
+referrers      see `referrers`                                                         [end-12a] [end-12b]
 untag, delete  see `removing`                                                          [end-9]
 """
 
@@ -19,7 +20,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from blobflow.content import Body, Chunks, Site
+from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import (
     ConnectionLost,
     Denied,
@@ -45,6 +46,7 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
+from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
@@ -75,6 +77,7 @@ class Repository:
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
+        self._referrals = Referrals(session, site, self._scopes, self)
 
     async def resolve(self, name: str) -> Descriptor:
         """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed.
@@ -217,6 +220,14 @@ class Repository:
         """See `Lists.tags`."""
         return await list_tags(self._session, self._site, self._scopes)
 
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        return await self._referrals.find(subject)
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`."""
+        await self._referrals.attach(subject, referrers)
+
     async def fetch(self, name: str) -> Manifest:
         """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
         name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`."""
@@ -255,6 +266,8 @@ class Repository:
         answer = await self._session.ask(request)
         self._session.meter.bytes_written += len(raw)
         check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
+        noted = "OCI-Subject" in answer.headers
+        self._session.referring.put(self._site.repository, manifest.digest, noted=noted)
 
     def _called(self, name: str) -> str:
         return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"

@@ -44,6 +44,7 @@ from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
 from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 from blobflow.transports.registry.quota import allowance_of
+from blobflow.transports.registry.referring import Referring
 
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
 # large ones, at the bytes a second that a slow object store copies.
@@ -133,6 +134,7 @@ class Session:
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
         self.allowance: Allowance | None = None
         self.etags = Validators()
+        self.referring = Referring()
         self._warned: set[str] = set()
         self._client_session: aiohttp.ClientSession | None = None
 

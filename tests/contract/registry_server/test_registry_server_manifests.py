@@ -97,12 +97,13 @@ async def test_a_sparse_index_is_refused_where_that_is_the_rule(refusing_registr
 
 
 async def test_a_manifest_with_an_absent_subject_is_accepted(registry: ClientSession) -> None:
-    """ "Pushing Manifests with Subject": a registry MUST accept it; without OCI-Subject, as it has no API."""
+    """ "Pushing Manifests with Subject": a registry MUST accept it, and say that it takes note of it."""
     await push(registry, SMALL)
-    raw = image(subject=descriptor(b"nowhere", media.OCI_MANIFEST))
+    subject = descriptor(b"nowhere", media.OCI_MANIFEST)
+    raw = image(subject=subject)
     answer = await put(registry, raw, digest_of(raw))
     assert answer.status == 201
-    assert "OCI-Subject" not in answer.headers
+    assert answer.headers["OCI-Subject"] == subject["digest"]
 
 
 @pytest.mark.parametrize(

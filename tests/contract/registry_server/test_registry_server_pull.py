@@ -192,13 +192,13 @@ async def test_a_tag_that_breaks_the_grammar_is_refused(registry: ClientSession,
         ("GET", "/", 404),
         ("GET", "/v2/x", 404),
         ("GET", "/v1/search", 404),
-        ("GET", f"{REPO}/referrers/{DIGEST}", 404),
+        ("PUT", f"{REPO}/referrers/{DIGEST}", 405),
     ],
 )
 async def test_what_is_no_endpoint_is_said_so(
     registry: ClientSession, method: str, path: str, status: int
 ) -> None:
-    """ "Endpoints"; referrers are 404 where there is no referrers API ("Unavailable Referrers API")."""
+    """The table of the spec's "Endpoints", and nothing else."""
     async with registry.request(method, path) as answer:
         assert await refusal(answer) == (status, "UNSUPPORTED")
         assert ("Allow" in answer.headers) == (status == 405)

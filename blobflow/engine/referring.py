@@ -1,0 +1,200 @@
+"""Referring: what hangs on images, signatures, SBOMs and attestations, is looked up at their sources.
+
+Each manifest that is wanted of an image is asked for, and then what was found, since a signature may be
+signed for in turn. The referrers are read into the graph like everything else, and hung on the shapes that
+have their subjects; what can't be is left, and it is said why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
+from blobflow.engine.bodies import blame
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Attached, Graph, Inventory, Left, Pair, Shape, site_of
+from blobflow.engine.quota import Permit, unlimited
+from blobflow.engine.resolve import read_graph
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.oci import Descriptor, Digest, Reference
+
+# auto    looked up when an image moves, or if it never was
+# always  looked up again for images that have not changed
+Lookup = Literal["auto", "always", "off"]
+
+# Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
+MAX_DEPTH = 4
+
+PRUNED = "its subject was pruned"
+
+# A manifest at one source.
+Place = tuple[Site, Digest]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What refers to manifests of the sources. `unreadable`: referrers that are listed, and can't be had;
+    `failures`: manifests for which it could not be found out."""
+
+    graph: Graph
+    referrers: dict[Place, list[Referrer]]
+    unreadable: dict[Place, BlobflowError]
+    failures: dict[Place, BlobflowError]
+
+
+class Hung(msgspec.Struct, frozen=True):
+    """Shapes with what is attached to them, the graph with that in it, and the pairs that got none."""
+
+    shapes: dict[Pair, Shape]
+    graph: Graph
+    failures: dict[Pair, BlobflowError]
+
+
+async def hang_referrers(
+    pairs: Iterable[Pair],
+    shapes: Mapping[Pair, Shape],
+    graph: Graph,
+    source_at: SourceAt,
+    sink_at: SinkAt,
+    lane: Lane,
+    permit: Permit = unlimited,
+) -> Hung:
+    """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it."""
+    able = [p for p in pairs if p in shapes and isinstance(sink_at(site_of(p.target)), Attaches)]
+    places = [(site_of(pair.source), digest) for pair in able for digest in _subjects(shapes[pair])]
+    found = await find_referrers(places, graph, source_at, lane, permit)
+    hung, failures = dict(shapes), dict[Pair, BlobflowError]()
+    for pair in able:
+        site = site_of(pair.source)
+        hung[pair] = _hung(shapes[pair], site, found)
+        subjects = [*_subjects(shapes[pair]), *(a.manifest.descriptor.digest for a in hung[pair].attached)]
+        for digest in subjects:
+            if (site, digest) in found.failures:
+                failures.setdefault(pair, found.failures[site, digest])
+    return Hung(hung, found.graph, failures)
+
+
+def _subjects(shape: Shape) -> list[Digest]:
+    """What may be referred to at the source: a pruned form is not known there, what it replaces is."""
+    return [*(manifest.descriptor.digest for manifest in shape.manifests), *shape.replaced]
+
+
+async def find_referrers(
+    places: Iterable[Place], graph: Graph, source_at: SourceAt, lane: Lane, permit: Permit = unlimited
+) -> Found:
+    """Find what refers to these manifests, and to that, and read it."""
+    search = _Search(graph, source_at, lane, permit)
+    level = sorted(set(places))
+    for _ in range(MAX_DEPTH):
+        level = await search.look(level)
+    return Found(search.graph, search.referrers, search.unreadable, search.failures)
+
+
+class _Search:
+    def __init__(self, graph: Graph, source_at: SourceAt, lane: Lane, permit: Permit) -> None:
+        self._source_at = source_at
+        self._lane = lane
+        self._permit = permit
+        self.graph = graph
+        self.referrers: dict[Place, list[Referrer]] = {}
+        self.unreadable: dict[Place, BlobflowError] = {}
+        self.failures: dict[Place, BlobflowError] = {}
+
+    async def look(self, level: Sequence[Place]) -> list[Place]:
+        """Ask for what refers to one level, and read it. Returns the next level."""
+        await self._lane.each(self._ask, level)
+        roots: dict[Reference, Descriptor] = {}
+        for site, digest in level:
+            for referrer in self.referrers.get((site, digest), ()):
+                named = referrer.manifest
+                if named.digest not in self.graph.manifests:
+                    roots[_pinned(site, named.digest)] = named
+        await self._read(roots)
+        return sorted(
+            {
+                (site, manifest.descriptor.digest)
+                for site, digest in level
+                for referrer in self.referrers.get((site, digest), ())
+                for manifest in self.graph.closure(referrer.manifest.digest)
+                if (site, manifest.descriptor.digest) not in self.referrers
+            }
+        )
+
+    async def _ask(self, place: Place) -> None:
+        site, subject = place
+        source = self._source_at(site)
+        self.referrers[place] = []
+        if not isinstance(source, Refers):
+            return
+        try:
+            with blame("source"):
+                found = await source.referrers(subject)
+        except BlobflowError as error:
+            error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+            self.failures[place] = error
+        else:
+            self.referrers[place] = sorted(found, key=lambda each: (each.manifest.digest, each.tag))
+
+    async def _read(self, roots: Mapping[Reference, Descriptor]) -> None:
+        """Read referrers into the graph. One that is gone, or is no manifest that we know, is unreadable; any
+        other error is a failure."""
+        read = await read_graph(roots, self._source_at, self._lane, self._permit)
+        self.graph = _joined(self.graph, read.graph)
+        for reference, error in read.failures.items():
+            place = (site_of(reference), roots[reference].digest)
+            self.unreadable[place] = error
+            if not isinstance(error, NotFound | UnsupportedContent):
+                self.failures[place] = error
+
+
+def _pinned(site: Site, digest: Digest) -> Reference:
+    return Reference(site.registry, site.repository, digest=digest)
+
+
+def _joined(graph: Graph, more: Graph) -> Graph:
+    origins = dict(graph.origins)
+    for digest, sites in more.origins.items():
+        origins[digest] = tuple(sorted({*origins.get(digest, ()), *sites}))
+    return Graph(more.manifests | graph.manifests, graph.roots, origins, more.platforms | graph.platforms)
+
+
+def _hung(shape: Shape, site: Site, found: Found) -> Shape:
+    """The shape with what was found at its source to refer to it."""
+    attached: dict[tuple[Digest, Digest, str], Attached] = {}
+    left = [
+        Left(referrer, PRUNED)
+        for subject in shape.replaced
+        for referrer in found.referrers.get((site, subject), ())
+    ]
+    waiting = deque(manifest.descriptor.digest for manifest in shape.manifests)
+    met = set(waiting)
+    while waiting:
+        subject = waiting.popleft()
+        for referrer in found.referrers.get((site, subject), ()):
+            digest = referrer.manifest.digest
+            error = found.unreadable.get((site, digest))
+            if error is not None:
+                left.append(Left(referrer, error.message))
+                continue
+            closure = found.graph.closure(digest)
+            attached[digest, subject, referrer.tag] = Attached(referrer, tuple(closure))
+            fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
+            met.update(fresh)
+            waiting.extend(fresh)
+    return msgspec.structs.replace(shape, attached=tuple(attached.values()), left=tuple(left))
+
+
+def yielding(shape: Shape, site: Site, inventory: Inventory) -> Shape:
+    """The shape without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+    kept, left = [], list(shape.left)
+    for each in shape.attached:
+        tag = each.referrer.tag
+        there = inventory.tags.get((site, tag)) if tag else None
+        if there in (None, each.referrer.manifest.digest):
+            kept.append(each)
+        else:
+            left.append(Left(each.referrer, f"{tag} names {there} there, and stays as it is"))
+    return msgspec.structs.replace(shape, attached=tuple(kept), left=tuple(left))

@@ -1,0 +1,217 @@
+"""What refers to a manifest, at one repository: distribution-spec 1.1, "Listing Referrers" ([end-12a]).
+
+    GET /v2/<name>/referrers/<digest> → 200 and an index, in pages; 404: this registry keeps no such lists
+
+Where it keeps none, clients keep an index under the fallback tag ("Referrers Tag Schema"), and cosign has
+tags of its own everywhere. Which of those tags there are, the list of a repository's tags says at once, where
+it is short; else each is asked for.
+
+Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
+the fallback index is read again, merged and put. There is no way to do that atomically; merges of one process
+are done one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from yarl import URL
+
+from blobflow.content import Referrer, Site
+from blobflow.errors import (
+    Denied,
+    NotFound,
+    ProtocolViolation,
+    RegistryError,
+    Rejected,
+    Unauthorized,
+    UnsupportedContent,
+)
+from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
+from blobflow.transports.registry.links import next_link
+from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.session import Request, Session
+from blobflow.transports.registry.tags import list_tags
+
+# A repository with more pages of tags than this is asked for each tag that we look for: four a manifest.
+TAG_PAGES = 5
+# What may hang on one manifest. A signature or SBOM is one; images signed again every night have hundreds.
+MAX_PAGES = 100
+MAX_REFERRERS = 10_000
+
+# With these codes a 404 is about the name that was asked for, not about the endpoint.
+_ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
+
+
+class Manifests(Protocol):
+    """The part of a repository that is leaned on here."""
+
+    async def resolve(self, name: str) -> Descriptor: ...
+
+    async def read(self, manifest: Descriptor) -> bytes: ...
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None: ...
+
+
+class Referrals:
+    """What refers to the manifests of one repository."""
+
+    def __init__(self, session: Session, site: Site, scopes: tuple[str, ...], manifests: Manifests) -> None:
+        self._session = session
+        self._site = site
+        self._scopes = scopes
+        self._manifests = manifests
+        self._host = session.referring
+
+    async def find(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        found = await self._by_api(subject)
+        if found is None:
+            found = await self._by_tag(subject)
+        for tag in cosign_tags(subject):
+            named = await self._named(tag)
+            if named is not None:
+                found.append(Referrer(named, subject, "cosign", tag))
+        return found
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`."""
+        name = self._site.repository
+        unnoted = [each for each in referrers if not self._host.noted(name, each.digest)]
+        if not unnoted or await self._by_api(subject) is not None:
+            return
+        async with self._host.locks[name, subject]:
+            await self._merge(subject, unnoted)
+
+    async def _merge(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        tag = fallback_tag(subject)
+        raw = await self._fallback(tag)
+        content = merged(raw, referrers)
+        if content is None:
+            return
+        try:
+            await self._put(content, subject, tag)
+        except Rejected as error:
+            # A list that names what is gone by now is refused where indexes have to be whole.
+            gone = set(error.missing) - {each.digest for each in referrers}
+            content = merged(raw, referrers, gone) if gone else None
+            if content is None:
+                raise
+            await self._put(content, subject, tag)
+
+    async def _put(self, content: bytes, subject: Digest, tag: str) -> None:
+        index = Descriptor(media.OCI_INDEX, digest_of(content, algorithm_of(subject)), len(content))
+        await self._manifests.put(index, content, [tag])
+
+    async def _fallback(self, tag: str) -> bytes | None:
+        """The fallback index as it is now."""
+        try:
+            index = await self._manifests.resolve(tag)
+            if index.media_type not in media.INDEXES:
+                raise UnsupportedContent(
+                    f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
+                )
+            return await self._manifests.read(index)
+        except NotFound:
+            return None
+
+    async def _by_tag(self, subject: Digest) -> list[Referrer]:
+        named = await self._named(fallback_tag(subject))
+        if named is None or named.media_type not in media.INDEXES:
+            return []
+        index = parse_manifest(await self._manifests.read(named), named.media_type, digest=named.digest)
+        return [Referrer(each, subject, "tag") for each in index.manifests]
+
+    async def _named(self, tag: str) -> Descriptor | None:
+        """What a tag names; None if there is no such tag, or nothing that we may see."""
+        tags = await self._tags()
+        if tags is not None and tag not in tags:
+            return None
+        try:
+            return await self._manifests.resolve(tag)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return None  # Artifactory answers 403 for a tag that it does not have
+
+    async def _tags(self) -> frozenset[str] | None:
+        """The repository's tags; None if they are too many, or not told."""
+        name = self._site.repository
+        async with self._host.locks[name, "tags"]:
+            if name not in self._host.tags:
+                self._host.tags[name] = await self._list_tags()
+            return self._host.tags[name]
+
+    async def _list_tags(self) -> frozenset[str] | None:
+        try:
+            return frozenset(await list_tags(self._session, self._site, self._scopes, pages=TAG_PAGES))
+        except NotFound:
+            return frozenset()
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return None
+
+    # The API
+
+    async def _by_api(self, subject: Digest) -> list[Referrer] | None:
+        """What the registry lists; None: it keeps no list. The first to ask finds that out for all."""
+        if self._host.lists is None:
+            async with self._host.first:
+                if self._host.lists is None:
+                    return await self._listed(subject)
+        return await self._listed(subject) if self._host.lists else None
+
+    async def _listed(self, subject: Digest) -> list[Referrer] | None:
+        found: dict[Digest, Descriptor] = {}
+        url: URL | None = URL(f"/v2/{self._site.repository}/referrers/{subject}", encoded=True)
+        asked, seen = f"referrers of {self._site.repository}@{subject}", set[str]()
+        for _ in range(MAX_PAGES):
+            assert url is not None
+            page = await self._page(url, asked, first=not seen)
+            if page is None:
+                return None
+            entries, here, link = page
+            seen |= {str(url), str(here)}
+            found.update((each.digest, each) for each in entries)
+            if link is None:
+                return [Referrer(each, subject, "api") for each in found.values()]
+            url = follow(self._session.home, here, link, asked)
+            if str(url) in seen or len(found) > MAX_REFERRERS:
+                break
+        raise ProtocolViolation(f"{self._session.host} lists {asked} without end")
+
+    async def _page(
+        self, url: URL, asked: str, *, first: bool
+    ) -> tuple[tuple[Descriptor, ...], URL, str | None] | None:
+        """One page: its entries, where it came from, and the link to the next one."""
+        request = Request(
+            "GET",
+            url,
+            asked,
+            scopes=self._scopes,
+            headers={"Accept": media.OCI_INDEX},
+            limit=MAX_MANIFEST_BYTES,
+        )
+        try:
+            answer = await self._session.ask(request)
+            self._session.meter.bytes_read += len(answer.body)
+            index = parse_manifest(answer.body, media.OCI_INDEX)
+        except (RegistryError, UnsupportedContent) as error:
+            if error.retryable or not first:
+                raise
+            self._no_list(error)
+            return None
+        self._host.lists = True
+        return index.manifests, answer.url, next_link(answer.headers.getall("Link", []))
+
+    def _no_list(self, error: RegistryError | UnsupportedContent) -> None:
+        """Take in that there was no list. Whether that holds for the whole host, the answer tells."""
+        about_one = isinstance(error, Denied | Unauthorized) or (
+            isinstance(error, RegistryError) and error.code in _ABOUT_THE_NAME
+        )
+        if self._host.lists is None and not about_one:
+            self._host.lists = False
