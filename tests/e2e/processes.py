@@ -136,6 +136,20 @@ def blobflow_serve(folder: Path, *arguments: str) -> Iterator[Registry]:
 
 
 @contextmanager
+def faulty_registry(folder: Path, journal: Path, *faults: str) -> Iterator[Registry]:
+    """The faulty registry (tools/faultyregistry.py) with its storage under `folder`; what it is asked goes to
+    `journal`, and not to a log."""
+
+    def command(host: str) -> list[str]:
+        told = [word for fault in faults for word in ("--fault", fault)]
+        where = ["--root", str(folder / "storage"), "--journal", str(journal)]
+        return [sys.executable, "-m", "tools.faultyregistry", "--listen", host, *where, *told]
+
+    with _serving(command, folder) as registry:
+        yield registry
+
+
+@contextmanager
 def _serving(command: Callable[[str], Sequence[str]], folder: Path) -> Iterator[Registry]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
