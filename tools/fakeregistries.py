@@ -68,7 +68,7 @@ def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
             (
                 Fault("GET", UPLOADS, times=0, act=SetHeader("Range", f"0-{5 * mib - 1}")),
                 Fault("POST", "mount=", times=0, act=MountReferenced()),
-                Fault("GET", r"/tags/list\?(.*&)?n=(?!1000$)\d{4,}", times=0, act=Status(405)),
+                Fault("GET", r"/tags/list\?(.*&)?n=(?!1000(&|$))\d{4,}", times=0, act=Status(405)),
                 Fault("GET", "/referrers/", times=0, act=Status(405)),
             )
         ),

@@ -192,6 +192,7 @@ class JournallingRegistry:
             struck.live.answer(429, {})
             response = web.json_response({"errors": [{"code": "TOOMANYREQUESTS"}]}, status=429)
         for act in acts:
+            struck.note(act)
             response.headers.update(self._rations.headers(act))
         return response
 

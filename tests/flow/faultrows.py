@@ -86,6 +86,7 @@ class Failure(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True):
     """What is wrong at each side, and what is to come of it.
 
+    Every fault of `source` and `target` has to strike; those of `nature`, the target's, may.
     `more`: requests beyond those of `quiet`, by side and kind; None: that depends on timing, and only the
     outcome counts. `waits`: seconds of the longest back-off; None: whatever. `fails`: None: both images
     arrive. `heals`: whether the run's repetition is well, the faults being as they are by then. `profile`:
@@ -96,6 +97,7 @@ class Row(msgspec.Struct, frozen=True):
     name: str
     source: tuple[Fault, ...] = ()
     target: tuple[Fault, ...] = ()
+    nature: tuple[Fault, ...] = ()
     more: str | None = ""
     quiet: str = QUIET
     fails: Failure | None = None
@@ -233,7 +235,7 @@ async def play(row: Row, filled: Path, folder: Path, monkeypatch: pytest.MonkeyP
             await stack.enter_async_context(
                 journalling(root, _settled(faults, elsewhere), sparse=row.sparse, clock=_ticking())
             )
-            for root, faults in ((filled, row.source), (folder / "target", row.target))
+            for root, faults in ((filled, row.source), (folder / "target", (*row.target, *row.nature)))
         ]
         stage = Stage(row, folder, source, target)
         _on_its_clock(stage.clock, row.patience, monkeypatch)
