@@ -115,6 +115,8 @@ class _Tree:
         if any(part.startswith(_AUFS) and part != _OPAQUE for part in path):
             return
         *above, name = path
+        if any(part.startswith(_WHITEOUT) for part in above):
+            raise UnsupportedContent(f"{entry.path!r} is below a whiteout, which has nothing below it")
         if name.startswith(_WHITEOUT):
             self._hide(above, name, layer)
             return
