@@ -383,12 +383,13 @@ async def test_standing_still_because_of_a_brake_is_not_the_peers_fault(braked: 
 
     async def peer() -> None:
         """Takes the first chunk, and asks for the second only where a brake holds that back."""
-        assert await anext(feed) == b"first"
+        feed.begin()
+        assert await feed.pull() == b"first"
         if braked:
             pace = Pace(1.0, Clock())
             pace.reserve(100)
             feed.brake = Brake([pace], for_ever)
-            await anext(feed)
+            await feed.pull()
         await asyncio.Event().wait()
 
     taking = asyncio.create_task(peer())

@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
 from blobflow.content import Chunk, Chunks
 from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
 from blobflow.events import HostMeter
@@ -44,15 +47,15 @@ class Feed:
     def done(self) -> bool:
         return self.sent == self.size
 
-    def __aiter__(self) -> Feed:
+    def begin(self) -> None:
+        """Call once, in the task that will pull."""
         if self._puller is not None:
             # aiohttp up to 3.13 sends an idempotent request again when a kept connection was closed under it.
             raise ConnectionLost(f"connection lost while sending {self._what}", received=self.sent)
-        return self
+        self._puller = asyncio.current_task()
 
-    async def __anext__(self) -> bytes:
-        if self._puller is None:
-            self._puller = asyncio.current_task()
+    async def pull(self) -> Chunk:
+        """The next chunk, valid until the next call; nothing at the end."""
         self.pulling = True
         try:
             chunk = await self._pull()
@@ -62,7 +65,7 @@ class Feed:
             if self.sent != self.size:
                 self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
                 raise self.error from None
-            raise
+            return b""
         except BlobflowError as error:
             self.error = error
             raise
@@ -74,8 +77,7 @@ class Feed:
         if self.sent > self.size:
             self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
             raise self.error
-        # The transport may keep what it is given beyond the next step of the iterator; a view does not last.
-        return chunk if isinstance(chunk, bytes) else bytes(chunk)
+        return chunk
 
     def watch(self, deadline: asyncio.Timeout, progress: float) -> None:
         """Let `deadline` expire when the peer takes nothing for `progress` seconds while bytes are there.
@@ -104,6 +106,42 @@ class Feed:
         if self._puller is not None and not self._puller.done():
             self._puller.cancel()
             await asyncio.wait({self._puller})
+
+
+class Outlet(aiohttp.payload.Payload):
+    """A feed as aiohttp's request body.
+
+    A view that a feed gives is sent from where it lies, and the next is asked for when the kernel has taken
+    it all; where a transport keeps bytes of its own (TLS), it gets a copy.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed, content_type="application/octet-stream")
+        self._feed = feed
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a blob on its way is no text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Send the whole feed; its size is what was announced."""
+        self._feed.begin()
+        transport = getattr(writer, "transport", None)
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            while chunk := await self._feed.pull():
+                await writer.write(chunk if isinstance(chunk, bytes) else bytes(chunk))
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            while chunk := await self._feed.pull():
+                await writer.write(chunk)
+                while transport.get_write_buffer_size():
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        finally:
+            transport.set_write_buffer_limits()
 
 
 class Cut:

@@ -8,8 +8,8 @@ mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>        
 push           see `upload`                                                            [end-4a]…[end-6]
 put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
 tags           see `tags`                                                              [end-8a] [end-8b]
-referrers      see `referrers`                                                         [end-12a] [end-12b]
 untag, delete  see `removing`                                                          [end-9]
+referrers      see `referrers`                                                         [end-12a] [end-12b]
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
+from blobflow.transports.registry.client import PROGRESS_SECONDS
+from blobflow.transports.registry.inlet import take_over
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -339,10 +341,11 @@ class Repository:
     async def _chunks(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
         """The body as it comes, counted; at least `expected` bytes, or an error."""
         meter, brake = self._session.meter, self._session.reading
-        read = response.content.readany
+        inlet = take_over(response, expected) if brake is None else None
+        chunks = inlet.chunks(PROGRESS_SECONDS) if inlet else response.content.iter_any()
         received = 0
         try:
-            while chunk := await read():
+            async for chunk in chunks:
                 size = len(chunk)
                 received += size
                 meter.bytes_read += size

@@ -39,7 +39,7 @@ from blobflow.transports.registry.client import (
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
-from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.feed import Feed, Outlet
 from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
 from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
@@ -375,7 +375,7 @@ class Session:
                 request.method,
                 url,
                 headers=headers,
-                data=body,
+                data=Outlet(body) if isinstance(body, Feed) else body,
                 allow_redirects=False,
                 proxy=self._access.proxies.of(url) or None,
                 timeout=timeout or self._client.timeout,

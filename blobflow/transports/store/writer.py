@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -32,6 +33,8 @@ READ = 1024 * 1024
 # Gathered bytes that go out in one writev(2), and the most pieces it takes anywhere (IOV_MAX is 1024).
 _GATHER = 1024 * 1024
 _PIECES = 512
+# A chunk this long is written as it comes, from where it lies: a view need not be copied then.
+_DIRECT = 256 * 1024
 # A shorter partial is cheaper fetched again than kept, hashed and swept. That nothing shorter is ever adopted
 # also makes sure that its creator has had the time to lock it.
 KEPT_FROM = 1024 * 1024
@@ -114,7 +117,7 @@ class Writer:
         self._sums = BlockSums()
         self._algorithm = algorithm_of(digest) if digest else "sha256"
         self._hasher: Hasher = hashlib.new(self._algorithm, usedforsecurity=False)
-        self._gathered: list[bytes] = []
+        self._gathered: list[Chunk] = []
         living.add(self)
 
     def write(self, chunk: Chunk) -> None:
@@ -123,6 +126,10 @@ class Writer:
         self._hasher.update(chunk)
         self._sums.feed(chunk)
         self.offset += len(chunk)
+        if len(chunk) >= _DIRECT:
+            self._gathered.append(chunk)
+            self.flush()
+            return
         self._gathered.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
         if self.offset - self.flushed >= _GATHER or len(self._gathered) >= _PIECES:
             self.flush()
@@ -266,7 +273,7 @@ def _is_still(fd: int, path: Path) -> bool:
         return False
 
 
-def _write_all(fd: int, pieces: list[bytes]) -> None:
+def _write_all(fd: int, pieces: Sequence[Chunk]) -> None:
     """writev(2) until everything is written: a disk that fills up takes a part and then says so."""
     views = [memoryview(piece) for piece in pieces]
     while views:

@@ -1,0 +1,154 @@
+"""A large body, read past aiohttp: straight from the socket into buffers that are used again and again.
+
+aiohttp makes a bytes object of every read, queues it, and joins what was queued: a third of the CPU that a
+gigabyte costs. Once an answer's headers are in, and its body is long and of a known length over plain TCP,
+the connection's protocol is exchanged for an `Inlet`, which fills one buffer while the other is being used.
+The connection is not given back to aiohttp, whose parser has not seen the body: it is closed at the end. A
+new connection a large blob is the price, and the reason why small bodies don't go this way.
+
+Everything else (TLS, unknown lengths, other loops' transports) goes aiohttp's own way; tests compare the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+# A body from this size on is worth a connection of its own: at 1 GB/s it takes 4 ms, a connection 0.3 ms.
+INLET_FROM = 4 * 1024 * 1024
+# Each of the two buffers. 256 KiB cost 5 % more CPU, 4 MiB nothing less.
+BUFFER = 1024 * 1024
+# Buffers that are kept for the next body.
+_KEPT = 16
+
+_free: list[bytearray] = []
+
+
+class Inlet(asyncio.BufferedProtocol):
+    """Takes `size` bytes from a transport, whose protocol was `before`; gives them as views.
+
+    Sans-loop but for one event. What came in before the exchange is `early`.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, before: asyncio.BaseProtocol, early: bytes, size: int
+    ) -> None:
+        self._transport = transport
+        self._before: Any = before
+        self._early = early
+        self._missing = size - len(early)
+        self._buffers = [_free.pop() if _free else bytearray(BUFFER) for _ in range(2)]
+        self._filling = 0
+        self._filled = 0
+        self._paused = False
+        self._lost: BaseException | None = None
+        self._ended = False
+        self._news = asyncio.Event()
+        self._spill = bytearray(1)
+
+    def start(self) -> None:
+        """Take the transport over; it must have been paused."""
+        self._transport.set_protocol(self)
+        if self._missing:
+            self._transport.resume_reading()
+
+    # The transport's side
+
+    def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+        room = min(BUFFER - self._filled, self._missing)
+        if room <= 0:  # more than was announced: not ours to read, and the connection ends with this body
+            return self._spill
+        return memoryview(self._buffers[self._filling])[self._filled : self._filled + room]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._missing:
+            return
+        self._filled += nbytes
+        self._missing -= nbytes
+        if self._filled == BUFFER or not self._missing:
+            self._paused = True
+            self._transport.pause_reading()
+        self._news.set()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._news.set()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._lost = exc
+        self._news.set()
+        self._before.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()
+
+    # The reader's side
+
+    async def chunks(self, patience: float) -> AsyncIterator[memoryview]:
+        """What comes, up to the announced size; each view lasts until the next is asked for.
+
+        Ends early where the connection does. Raises TimeoutError when nothing comes for `patience` seconds,
+        and what the connection broke with.
+        """
+        whole = False
+        try:
+            if self._early:
+                yield memoryview(self._early)
+                self._early = b""
+            while True:
+                while not self._filled:
+                    if not self._missing or self._ended:
+                        if self._lost is not None:
+                            raise self._lost
+                        whole = not self._missing
+                        return
+                    self._news.clear()
+                    async with asyncio.timeout(patience):
+                        await self._news.wait()
+                taken, size = self._buffers[self._filling], self._filled
+                self._filling, self._filled = 1 - self._filling, 0
+                if self._paused and self._missing and not self._ended:
+                    self._paused = False
+                    self._transport.resume_reading()
+                yield memoryview(taken)[:size]
+        finally:
+            self._release(whole=whole)
+
+    def _release(self, *, whole: bool) -> None:
+        """End the connection. Buffers are kept for the next body only if their last bytes were asked past: a
+        reader that broke off may have left a view of them where they are still to be sent from."""
+        self._missing = self._filled = 0
+        self._transport.close()
+        if whole and len(_free) < _KEPT:
+            _free.extend(self._buffers)
+        self._buffers = [self._spill, self._spill]
+
+
+def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None:
+    """An inlet for the body of `response`, of which `size` bytes are wanted; None where that can't be.
+
+    After this nothing may be read from `response`, only closed.
+    """
+    connection = response.connection
+    length = response.content_length
+    if size < INLET_FROM or length is None or length < size or connection is None:
+        return None
+    transport, before = connection.transport, connection.protocol
+    if transport is None or before is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    # While aiohttp has paused reading, its parser may hold bytes back.
+    if response.content.exception() is not None or getattr(before, "_reading_paused", True):
+        return None
+    transport.pause_reading()
+    early = response.content.read_nowait()
+    inlet = Inlet(transport, before, early, length)
+    inlet.start()
+    return inlet

@@ -1,0 +1,201 @@
+"""Large bodies past aiohttp: the same bytes, the same errors, and nothing of one body in another."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+
+from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
+from blobflow.oci import Descriptor
+from blobflow.transports.registry import inlet, repository
+from tests.unit.registry_fakes import World, blob_of, world
+
+CONTENT = random.Random(1).randbytes(3 * inlet.BUFFER + 12_345)
+BLOB = blob_of(CONTENT)
+Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(params=["inlet", "aiohttp's own"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways that a body can come."""
+    monkeypatch.setattr(inlet, "INLET_FROM", 1 if request.param == "inlet" else 2**60)
+    return str(request.param)
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    """A server that answers each request by what `serve` writes; its host."""
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await serve(writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has had enough
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+
+
+def answering(body: bytes, *pieces: int, length: int | None = None) -> Serve:
+    """Sends a body in pieces that end at these places."""
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        size = len(body) if length is None else length
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+        for start, end in zip((0, *pieces), (*pieces, len(body)), strict=True):
+            writer.write(body[start:end])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return serve
+
+
+async def read(w: World, host: str, blob: Descriptor = BLOB) -> bytes:
+    got = bytearray()
+    async with w.source(host).open(blob) as chunks:
+        async for chunk in chunks:
+            got += chunk
+            await asyncio.sleep(0)
+    return bytes(got)
+
+
+PIECES = [
+    (),
+    (1,),
+    (100, 65_000),
+    (inlet.BUFFER,),
+    (inlet.BUFFER - 1, 2 * inlet.BUFFER + 1),
+    (len(CONTENT) - 1,),
+]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("pieces", PIECES, ids=str)
+def test_the_bytes_come_as_they_were_sent(
+    way: str, loop: Callable[[], asyncio.AbstractEventLoop], pieces: tuple[int, ...]
+) -> None:
+    async def run() -> bytes:
+        async with serving(answering(CONTENT, *pieces)) as host, world() as w:
+            return await read(w, host)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(run()) == CONTENT
+
+
+async def test_bodies_at_once_and_one_after_another_do_not_mix(way: str) -> None:
+    """Buffers are used again; every body is another, and every reader has another pace."""
+    bodies = [random.Random(number).randbytes(inlet.BUFFER + number * 100_000) for number in range(12)]
+    asked = iter(bodies * 2)
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        await answering(next(asked))(writer)
+
+    async def hash_of(w: World, host: str, size: int, pause: int) -> str:
+        hashed = hashlib.sha256()
+        blob = Descriptor("x/y", BLOB.digest, size)
+        async with w.source(host).open(blob) as chunks:
+            async for chunk in chunks:
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+                hashed.update(chunk)
+        return hashed.hexdigest()
+
+    async with serving(serve) as host, world(connections=1) as w:
+        for number, body in enumerate(bodies):
+            assert await hash_of(w, host, len(body), number % 3) == hashlib.sha256(body).hexdigest()
+    async with serving(answering(CONTENT)) as host, world(connections=8) as w:
+        found = await asyncio.gather(*(hash_of(w, host, len(CONTENT), n % 5) for n in range(8)))
+    assert set(found) == {hashlib.sha256(CONTENT).hexdigest()}
+
+
+@pytest.mark.parametrize("sent", [0, 1, inlet.BUFFER, len(CONTENT) - 1])
+async def test_a_body_that_breaks_off_is_a_lost_connection_that_says_how_far(way: str, sent: int) -> None:
+    async with serving(answering(CONTENT[:sent], length=len(CONTENT))) as host, world() as w:
+        with pytest.raises(ConnectionLost) as raised:
+            await read(w, host)
+    assert (raised.value.received, raised.value.expected) == (sent, len(CONTENT))
+
+
+async def test_a_reset_is_a_lost_connection(way: str) -> None:
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        await answering(CONTENT[: inlet.BUFFER], length=len(CONTENT))(writer)
+        writer.transport.abort()
+
+    async with serving(serve) as host, world() as w:
+        with pytest.raises(ConnectionLost):
+            await read(w, host)
+
+
+async def test_a_body_that_stands_still_is_given_up(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = asyncio.Event()
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        await answering(CONTENT[:1000], length=len(CONTENT))(writer)
+        await held.wait()
+
+    monkeypatch.setattr(repository, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr("blobflow.transports.registry.client.PROGRESS_SECONDS", 0.05)
+    async with serving(serve) as host, world() as w:
+        with pytest.raises(TimedOut):
+            await read(w, host)
+        held.set()
+
+
+async def test_more_than_was_announced_is_not_read(way: str) -> None:
+    async with serving(answering(CONTENT + b"more", length=len(CONTENT))) as host, world() as w:
+        assert await read(w, host) == CONTENT
+
+
+async def test_a_reader_that_leaves_or_is_cancelled_ends_the_connection(way: str) -> None:
+    gone = asyncio.Event()
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                await answering(CONTENT, length=2**40)(writer)
+        except ConnectionError:
+            gone.set()
+            raise
+
+    async with serving(serve) as host, world() as w:
+        blob = Descriptor("x/y", BLOB.digest, 2**40)
+
+        async def take(*, leave: bool) -> None:
+            async with w.source(host).open(blob) as chunks:
+                await anext(chunks)
+                if not leave:
+                    await asyncio.Event().wait()
+
+        await take(leave=True)
+        await asyncio.wait_for(gone.wait(), 10)
+        gone.clear()
+        taking = asyncio.create_task(take(leave=False))
+        await asyncio.sleep(0.01)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_what_is_read_is_asked_for_again_on_a_connection_that_is_whole(way: str) -> None:
+    async with serving(answering(CONTENT)) as host, world() as w:
+        for _ in range(3):
+            assert await read(w, host) == CONTENT
+        with pytest.raises(BlobflowError):
+            await read(w, host, Descriptor("x/y", BLOB.digest, 1))
