@@ -99,7 +99,7 @@ def _over(world: World, sources: dict[str, Source]) -> World:
     def source_at(site: Site) -> Source:
         if site.registry != ARCHIVES:
             return world.source_at(site)
-        return sources.get(site.repository) or Composed((), {})
+        return sources.get(site.repository) or Composed((), {}, path=site.repository)
 
     def limits(host: str) -> Limits:
         return Limits(blobs=_READS) if host == ARCHIVES else world.limits(host)
@@ -141,7 +141,9 @@ class _Gathering:
             own |= {child.digest: child for child in loaded.children[name]}
         made = [each.made for each in loaded.groups.values() if each.made is not None]
         archives = tuple(self._archives.values())
-        return {path: Composed(archives, own, made, _LACKING) for path, own in roots.items()}
+        return {
+            path: Composed(archives, own, made, path=path, absent=_LACKING) for path, own in roots.items()
+        }
 
     async def _look(self, item: Input, wanted: Collection[Name] | None) -> dict[Name, _Find]:
         archive = self._archives[item]

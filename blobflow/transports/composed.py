@@ -12,20 +12,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from blobflow.content import Chunks, Source
 from blobflow.errors import NotFound
 from blobflow.oci import Descriptor, Digest, Manifest
+from blobflow.transports.names import as_digest
 
 
 class Composed:
-    """Implements Source. `roots`: what its names mean; `absent`: what is said of content that is nowhere."""
+    """Implements Source. `roots`: what the names at `path` mean; `absent`: what is said of content that is
+    nowhere."""
 
     def __init__(
         self,
         sources: Sequence[Source],
         roots: Mapping[str, Descriptor],
         made: Iterable[Manifest] = (),
+        *,
+        path: str = "",
         absent: str = "",
     ) -> None:
         self._sources = tuple(sources)
         self._roots = roots
+        self._path = path
         self._made = {manifest.descriptor.digest: manifest for manifest in made}
         self._absent = f"; {absent}" if absent else ""
         self._found: dict[Digest, Source] = {}
@@ -33,7 +38,7 @@ class Composed:
     async def resolve(self, name: str) -> Descriptor:
         if name in self._roots:
             return self._roots[name]
-        raise NotFound(f"none of the archives has an image of the name {name}")
+        raise NotFound(f"none of the archives has {self._path}{'@' if as_digest(name) else ':'}{name}")
 
     async def read(self, manifest: Descriptor) -> bytes:
         if manifest.digest in self._made:

@@ -169,13 +169,9 @@ def layer(folder: Path, name: str, *members: tuple[Any, bytes], packed: str = "g
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
-    packers: dict[str, Callable[[bytes], bytes]] = {
-        "gz": gzip.compress,
-        "zst": zstandard.compress,
-        "bare": bytes,
-    }
+    packers: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": zstandard.compress}
     path = folder / f"{name}.layer"
-    path.write_bytes(packers[packed](out.getvalue()))
+    path.write_bytes(packers.get(packed, bytes)(out.getvalue()))
     return name, path
 
 

@@ -1,0 +1,553 @@
+"""`load`, `save` and `export` as a user calls them, between files alone: no network, no other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from blobflow import cli
+from blobflow.cli.export import Output, parse_output
+from blobflow.errors import UsageError
+from blobflow.oci import media
+from tests.unit.archive_fakes import (
+    Entries,
+    Link,
+    config_of,
+    digest,
+    layer_of,
+    podman_entries,
+    tar_of,
+    write,
+)
+from tools import imageset
+
+ARCHITECTURES = ("amd64", "arm64", "arm")
+PAUSE, TOOL = "docker.io/rancher/pause:3.1", "localhost/tool:1"
+BASE = {arch: layer_of(f"base-{arch}", 40_000) for arch in ARCHITECTURES}
+SHARED = layer_of("shared", 20_000)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing of the machine's; what is kept is the test's."""
+    for variable in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    yield tmp_path / "home"
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def small_set(tmp_path: Path) -> imageset.Layout:
+    return imageset.synthetic(tmp_path / "set", seed=1, images=4, layer_size=8_000)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.door, list(map(str, arguments)))
+
+
+def done(*arguments: str | Path) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def failed(code: int, *arguments: str | Path) -> str:
+    """The one sentence that a run ends with."""
+    result = run(*arguments)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("blobflow: ")]
+    assert (result.exit_code, len(lines)) == (code, 1), result.output
+    return lines[0]
+
+
+def of_one_platform(architecture: str, names: Sequence[str] = (PAUSE, TOOL)) -> list[Any]:
+    """What `podman save -m` leaves on a machine of that kind."""
+    entries = podman_entries(dict.fromkeys(names, (BASE[architecture], SHARED)))
+    listed = json.loads(dict(entries)["manifest.json"])  # type: ignore[arg-type]
+    config = config_of(BASE[architecture], SHARED, architecture=architecture)
+    path = f"{digest(config)[7:]}.json"
+    kept = [(name, content) for name, content in entries if not name.endswith(".json")]
+    catalogue = json.dumps([entry | {"Config": path} for entry in listed]).encode()
+    return [*kept, (path, config), ("manifest.json", catalogue)]
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> list[Path]:
+    packed = zip(ARCHITECTURES, ("tar.gz", "tar.zst", "tar"), strict=True)
+    return [write(tmp_path / f"{arch}.{pack}", of_one_platform(arch), pack) for arch, pack in packed]
+
+
+class Layout:
+    """What a run left in an OCI layout."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        index = json.loads((path / "index.json").read_bytes()) if path.exists() else {"manifests": []}
+        self.roots = {
+            entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"]
+            for entry in index["manifests"]
+        }
+
+    def raw(self, name: str) -> bytes:
+        return (self._path / "blobs" / name.replace(":", "/")).read_bytes()
+
+    def document(self, name: str) -> Any:
+        return json.loads(self.raw(self.roots.get(name, name)))
+
+    @property
+    def blobs(self) -> set[str]:
+        return {f"sha256:{path.name}" for path in (self._path / "blobs" / "sha256").iterdir()}
+
+
+# load
+
+
+def test_archives_of_one_platform_each_become_one_index_a_name(tmp_path: Path, archives: list[Path]) -> None:
+    done("load", *archives, "--to", f"oci:{tmp_path}/out")
+    out = Layout(tmp_path / "out")
+    assert set(out.roots) == {"rancher/pause:3.1", "library/tool:1"}
+    index = out.document("rancher/pause:3.1")
+    assert index["mediaType"] == media.OCI_INDEX
+    assert [child["platform"]["architecture"] for child in index["manifests"]] == ["amd64", "arm", "arm64"]
+    for child in index["manifests"]:
+        image = out.document(child["digest"])
+        config = out.document(image["config"]["digest"])
+        assert config["architecture"] == child["platform"]["architecture"]
+        layers = [gzip.decompress(out.raw(layer["digest"])) for layer in image["layers"]]
+        assert [digest(layer) for layer in layers] == config["rootfs"]["diff_ids"]
+        assert {layer["mediaType"] for layer in image["layers"]} == {media.OCI_LAYER_GZIP}
+
+
+def test_the_order_of_the_archives_does_not_matter(tmp_path: Path, archives: list[Path]) -> None:
+    done("load", *archives, "--to", f"oci:{tmp_path}/one")
+    done("load", *reversed(archives), "--to", f"oci:{tmp_path}/two", "--cache", "off")
+    assert Layout(tmp_path / "one").roots == Layout(tmp_path / "two").roots
+
+
+def test_each_platform_has_a_tag_of_its_own_when_asked_for(tmp_path: Path, archives: list[Path]) -> None:
+    done("load", *archives, "--to", f"oci:{tmp_path}/out", "--arch-tags")
+    out = Layout(tmp_path / "out")
+    children = {child["digest"] for child in out.document("rancher/pause:3.1")["manifests"]}
+    tags = ("3.1-amd64", "3.1-arm", "3.1-arm64")
+    assert {out.roots[f"rancher/pause:{tag}"] for tag in tags} == children
+
+
+def test_a_list_chooses_and_what_is_not_there_fails_alone(tmp_path: Path, archives: list[Path]) -> None:
+    (tmp_path / "list").write_text("ghcr.io/rancher/pause:3.1\nrancher/other:1  # not there\n")
+    report = tmp_path / "report.json"
+    options: list[str | Path] = ["--images", tmp_path / "list", "--report", report]
+    assert "1 of 2 images" in failed(3, "load", *archives, "--to", f"oci:{tmp_path}/out", *options)
+    assert set(Layout(tmp_path / "out").roots) == {"rancher/pause:3.1"}
+    errors = [image["error"] for image in json.loads(report.read_bytes())["images"]]
+    assert errors == ["", "source: none of the archives has rancher/other:1"]
+
+
+def test_the_target_may_have_a_prefix_and_there_may_be_two(tmp_path: Path, archives: list[Path]) -> None:
+    done("load", archives[0], "--to", f"oci:{tmp_path}/a:mirror", "--to", f"oci:{tmp_path}/b")
+    assert "mirror/rancher/pause:3.1" in Layout(tmp_path / "a").roots
+    assert "rancher/pause:3.1" in Layout(tmp_path / "b").roots
+
+
+def test_a_platform_by_hand_counts_and_the_report_notes_it(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.tar", of_one_platform("amd64", [PAUSE]))
+    other = write(tmp_path / "other.tar.gz", of_one_platform("arm64", [PAUSE]), "tar.gz")
+    report = tmp_path / "report.json"
+    options: list[str | Path] = ["--to", f"oci:{tmp_path}/out", "--report", report]
+    result = done("load", one, f"{other},platform=linux/arm/v7", *options)
+    taken = f"{other} was taken for linux/arm/v7, as said by hand"
+    note = f"{taken}; the config of rancher/pause:3.1 says linux/arm64"
+    assert json.loads(report.read_bytes())["notes"] == [note]
+    assert f"note: {note}" in result.stdout
+    platforms = [
+        child["platform"] for child in Layout(tmp_path / "out").document("rancher/pause:3.1")["manifests"]
+    ]
+    assert platforms[1] == {"architecture": "arm", "os": "linux", "variant": "v7"}
+
+
+def test_the_same_platform_twice_is_an_error_and_nothing_is_moved(tmp_path: Path) -> None:
+    one, two = (write(tmp_path / f"{name}.tar", of_one_platform("amd64")) for name in ("one", "two"))
+    said = failed(2, "load", one, two, "--to", f"oci:{tmp_path}/out")
+    assert f"{one} and {two} both hold library/tool:1 for linux/amd64" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_given_twice_is_an_error(tmp_path: Path, archives: list[Path]) -> None:
+    assert "is given twice" in failed(2, "load", archives[0], archives[0], "--to", f"oci:{tmp_path}/out")
+
+
+def test_a_second_load_reads_no_archive_and_compresses_nothing(
+    tmp_path: Path, archives: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("load", *archives, "--to", f"oci:{tmp_path}/out")
+
+    def begin(*_: object) -> None:
+        raise AssertionError("something is being taken into the store")
+
+    monkeypatch.setattr("blobflow.transports.archive.importing.Importer.begin", begin)
+    done("load", *archives, "--to", f"oci:{tmp_path}/out")
+
+
+def docker_of_today(layers: Sequence[bytes], *, packed: bool) -> Entries:
+    """As docker 25 saves: an OCI layout with manifest.json; layers bare, or packed by containerd's store."""
+    stored = [gzip.compress(layer) if packed else layer for layer in layers]
+    config = config_of(*layers)
+    kind = media.OCI_LAYER_GZIP if packed else media.OCI_LAYER_GZIP.removesuffix("+gzip")
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media.OCI_MANIFEST,
+            "config": {"mediaType": media.OCI_CONFIG, "digest": digest(config), "size": len(config)},
+            "layers": [{"mediaType": kind, "digest": digest(each), "size": len(each)} for each in stored],
+        }
+    ).encode()
+    names = {"io.containerd.image.name": PAUSE, "org.opencontainers.image.ref.name": "3.1"}
+    root = {
+        "mediaType": media.OCI_MANIFEST,
+        "digest": digest(manifest),
+        "size": len(manifest),
+        "annotations": names,
+    }
+    path = "blobs/sha256/{}".format
+    listed = [
+        {
+            "Config": path(digest(config)[7:]),
+            "RepoTags": [PAUSE],
+            "Layers": [path(digest(each)[7:]) for each in stored],
+        }
+    ]
+    return [
+        *((path(digest(each)[7:]), each) for each in (*stored, config, manifest)),
+        ("index.json", json.dumps({"schemaVersion": 2, "manifests": [root]}).encode()),
+        ("manifest.json", json.dumps(listed).encode()),
+        ("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
+    ]
+
+
+@pytest.mark.parametrize("pack", ["tar", "tar.gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_docker_saves_today_is_read(tmp_path: Path, pack: str, packed: bool) -> None:
+    archive = write(tmp_path / f"a.{pack}", docker_of_today([BASE["amd64"]], packed=packed), pack)
+    done("load", archive, "--to", f"oci:{tmp_path}/out")
+    out = Layout(tmp_path / "out")
+    found = out.document("rancher/pause:3.1")
+    image = found if packed else out.document(found["manifests"][0]["digest"])  # its own manifest, kept
+    [layer] = image["layers"]
+    assert layer["mediaType"] == media.OCI_LAYER_GZIP
+    assert gzip.decompress(out.raw(layer["digest"])) == BASE["amd64"]
+
+
+def two_of_one_name() -> Entries:
+    entries = dict(podman_entries({PAUSE: (BASE["amd64"],), "x/y:1": (BASE["arm"],)}))
+    listed = json.loads(entries["manifest.json"])  # type: ignore[arg-type]
+    for entry in listed:
+        entry["RepoTags"] = [PAUSE]
+    return list((entries | {"manifest.json": json.dumps(listed).encode()}).items())
+
+
+def relisted(**changes: object) -> Entries:
+    """An archive whose manifest.json says something else."""
+    entries = dict(podman_entries({PAUSE: (BASE["amd64"],)}))
+    [entry] = json.loads(entries["manifest.json"])  # type: ignore[arg-type]
+    return list((entries | {"manifest.json": json.dumps([entry | changes]).encode()}).items())
+
+
+def schema_1() -> Entries:
+    config = b'{"architecture":"amd64","os":"linux"}'
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": [PAUSE], "Layers": []}]).encode()
+    return [("c.json", config), ("manifest.json", manifest)]
+
+
+def bomb(pack: str) -> bytes:
+    """A tar with a file of 2 GiB of zeros, as little as that can be packed into."""
+    from zstandard import ZstdCompressor
+
+    entry = tarfile.TarInfo("blobs.tar")
+    entry.size = 2 * 1024**3
+    head = entry.tobuf()
+    if pack == "gz":
+        block = gzip.compress(bytes(64 * 1024**2), 9)
+        return gzip.compress(head) + block * 32
+    compress = ZstdCompressor().compress
+    return compress(head) + compress(bytes(64 * 1024**2)) * 32
+
+
+WHOLE = tar_of(podman_entries({PAUSE: (BASE["amd64"],)}))
+BAD: dict[str, tuple[bytes, int, tuple[str, ...]]] = {
+    "truncated": (WHOLE[:30_000], 8, ("is cut off",)),
+    "truncated gzip": (gzip.compress(WHOLE)[:20_000], 8, ("is cut off",)),
+    "a missing layer": (tar_of(relisted(Layers=["gone/layer.tar"])), 8, ("has no gone/layer.tar",)),
+    "outside": (tar_of(relisted(Config="../../etc/passwd")), 7, ("'../../etc/passwd'", "outside")),
+    "a link outside": (tar_of([("x", Link("../../etc/passwd"))]), 7, ("outside",)),
+    "a gzip bomb": (bomb("gz"), 7, ("200 times",)),
+    "a zstd bomb": (bomb("zst"), 7, ("200 times",)),
+    "one name for two": (tar_of(two_of_one_name()), 7, (f"two images named {PAUSE}",)),
+    "schema 1": (tar_of(schema_1()), 7, ("before docker 1.10", "schema 1")),
+    "before 1.10": (tar_of([("repositories", b"{}"), ("x/json", b"{}")]), 7, ("schema 1",)),
+    "something else": (tar_of([("README", b"hello")]), 7, ("no manifest.json and no index.json",)),
+    "no tar": (b"hello" * 1000, 7, ("is not a tar archive",)),
+    "bzip2": (b"BZh91AY&SY" + bytes(600), 7, ("bzip2",)),
+    "nothing": (b"", 7, ("is empty",)),
+    "another layer": (WHOLE.replace(b"srv/base-amd64\0", b"srv/base-amd65\0"), 6, ("has digest",)),
+    "no name": (tar_of(relisted(RepoTags=None)), 2, ("without a name", "blobflow copy docker-archive:")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_archives_are_one_sentence_and_nothing_is_tagged(tmp_path: Path, case: str) -> None:
+    content, code, words = BAD[case]
+    good = write(tmp_path / "good.tar", of_one_platform("arm64", [PAUSE]))
+    (tmp_path / "bad.tar").write_bytes(content)
+    said = failed(code, "load", good, tmp_path / "bad.tar", "--to", f"oci:{tmp_path}/out")
+    assert str(tmp_path / "bad.tar") in said
+    assert [word for word in words if word not in said] == [], said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_is_not_what_its_config_says_is_refused(tmp_path: Path) -> None:
+    entries = [
+        (path, layer_of("other", 40_000) if path == f"{digest(BASE['amd64'])[7:]}.tar" else content)
+        for path, content in podman_entries({PAUSE: (BASE["amd64"],)})
+    ]
+    for pack in ("tar", "tar.gz"):
+        archive = write(tmp_path / f"a.{pack}", entries, pack)
+        assert "has digest" in failed(6, "load", archive, "--to", f"oci:{tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("gone.tar",), "there is no archive"),
+        (("-",), "say what standard input is"),
+        (("a.tar,platform=arm64",), "is not a platform"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = run("load", *arguments, "--to", f"oci:{tmp_path}/out")
+    assert result.exit_code in (2, 5)
+    assert words in result.stderr
+
+
+# save
+
+
+def listed(tmp_path: Path, names: Sequence[str]) -> Path:
+    path = tmp_path / "images.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path
+
+
+def save(small_set: imageset.Layout, output: Path, *options: str | Path, names: Sequence[str] = ()) -> Result:
+    images = listed(output.parent, names or list(small_set.images))
+    return done("save", "--from", f"oci:{small_set.path}", "--images", images, "-o", output, *options)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def blobs_in(path: Path) -> set[str]:
+    return {f"sha256:{name.rpartition('/')[2]}" for name in contents(path) if name.startswith("blobs/")}
+
+
+def roots_of(small_set: imageset.Layout) -> dict[str, str]:
+    return {name: image.digest for name, image in small_set.images.items()}
+
+
+def test_a_bundle_comes_back_as_it_was(tmp_path: Path, small_set: imageset.Layout) -> None:
+    save(small_set, tmp_path / "bundle.tar")
+    done("load", tmp_path / "bundle.tar", "--to", f"oci:{tmp_path}/out")
+    assert Layout(tmp_path / "out").roots == roots_of(small_set)
+    assert set(small_set.blobs) <= blobs_in(tmp_path / "bundle.tar")
+
+
+def test_the_same_images_give_the_same_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
+    save(small_set, tmp_path / "one.tar")
+    save(small_set, tmp_path / "two.tar", "--cache", "off", names=sorted(small_set.images, reverse=True))
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+
+
+def test_a_bundle_in_parts_holds_everything_once_and_no_part_is_larger(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    save(small_set, tmp_path / "bundle.tar", "--split-size", "40kB")
+    parts = sorted(tmp_path.glob("bundle.*.tar"))
+    assert len(parts) > 3
+    assert parts[0].name == "bundle.001.tar"
+    assert max(part.stat().st_size for part in parts) <= 40_000
+    held = [blob for part in parts for blob in blobs_in(part)]
+    assert len(held) == len(set(held))
+    assert all({"oci-layout", "index.json"} <= set(contents(part)) for part in parts)
+    done("load", tmp_path / "bundle.tar", "--to", f"oci:{tmp_path}/out")
+    assert Layout(tmp_path / "out").roots == roots_of(small_set)
+
+
+def test_parts_of_an_earlier_larger_bundle_do_not_stay(tmp_path: Path, small_set: imageset.Layout) -> None:
+    save(small_set, tmp_path / "bundle.tar", "--split-size", "40kB")
+    before = len(list(tmp_path.glob("bundle.*.tar")))
+    save(small_set, tmp_path / "bundle.tar", "--split-size", "10MB")
+    assert (before > 1, len(list(tmp_path.glob("bundle.*.tar")))) == (True, 1)
+
+
+def test_a_part_alone_is_told_from_a_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
+    save(small_set, tmp_path / "bundle.tar", "--split-size", "40kB")
+    first, *_, last = sorted(tmp_path.glob("bundle.*.tar"))
+    assert "give all of them" in failed(2, "load", first, "--to", f"oci:{tmp_path}/out")
+    assert "give all of them" in failed(5, "load", last, "--to", f"oci:{tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_too_small_for_a_blob_are_refused_before_anything_is_read(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    images = listed(tmp_path, list(small_set.images))
+    said = failed(
+        2, "save", "--from", f"oci:{small_set.path}", "--images", images, "-o", tmp_path / "b.tar",
+        "--split-size", "5kB",
+    )  # fmt: skip
+    assert "--split-size has to be" in said
+    assert list(tmp_path.glob("b.*")) == []
+
+
+def test_a_bundle_since_another_has_the_other_blobs_alone(tmp_path: Path, small_set: imageset.Layout) -> None:
+    names = list(small_set.images)
+    save(small_set, tmp_path / "old.tar", names=names[:2])
+    save(small_set, tmp_path / "new.tar", "--since", tmp_path / "old.tar")
+    old = {blob for name in names[:2] for blob in small_set.images[name].blobs}
+    assert blobs_in(tmp_path / "new.tar") & set(small_set.blobs) == set(small_set.blobs) - old
+    assert (
+        "none of the archives has the blob"
+        in run("load", tmp_path / "new.tar", "--to", f"oci:{tmp_path}/alone").output
+    )
+    done("load", tmp_path / "new.tar", tmp_path / "old.tar", "--to", f"oci:{tmp_path}/both")
+    done("load", tmp_path / "old.tar", "--to", f"oci:{tmp_path}/after")
+    done("load", tmp_path / "new.tar", "--to", f"oci:{tmp_path}/after")
+    for where in ("both", "after"):
+        assert Layout(tmp_path / where).roots == roots_of(small_set)
+
+
+def test_a_failed_save_leaves_no_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
+    images = listed(tmp_path, ["shop/none:1"])
+    failed(3, "save", "--from", f"oci:{small_set.path}", "--images", images, "-o", tmp_path / "b.tar")
+    assert list(tmp_path.glob("b*")) == []
+
+
+def test_standard_output_has_no_parts(tmp_path: Path, small_set: imageset.Layout) -> None:
+    images = listed(tmp_path, list(small_set.images))
+    options: list[str | Path] = ["--images", images, "-o", "-", "--split-size", "1MB"]
+    assert "one file" in failed(2, "save", "--from", f"oci:{small_set.path}", *options)
+
+
+# export
+
+
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
+        ("type=oci,dest=a.tar", Output("oci", dest="a.tar")),
+        ("type=oci", Output("oci", dest="-")),
+        ("type=oci,dest=d,tar=false,name=x", Output("oci", dest="d", name="x", tar=False)),
+        ("type=tar", Output("tar", dest="-")),
+        ("out", Output("local", dest="out")),
+        ("-", Output("tar", dest="-")),
+        ("type=local,dest=d,platform=linux/arm64", Output("local", dest="d", platforms=("linux/arm64",))),
+        (
+            'type=local,dest=d,"platform=linux/arm64,linux/amd64"',
+            Output("local", dest="d", platforms=("linux/arm64,linux/amd64",)),
+        ),
+        (
+            "type=local,dest=d,platform=linux/arm64,linux/amd64",
+            Output("local", dest="d", platforms=("linux/arm64", "linux/amd64")),
+        ),
+        ("type=local,dest=d,devices=true", Output("local", dest="d", devices=True)),
+        ("type=registry,name=h/r:1", Output("registry", name="h/r:1")),
+        ("type=image,name=h/r:1,push=true", Output("registry", name="h/r:1")),
+        ("type=cacheonly", Output("cacheonly")),
+    ],
+)
+def test_outputs_have_buildxs_words(text: str, output: Output) -> None:
+    assert parse_output(text) == output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("type=image,name=h/r:1", "type=docker,dest=-"),
+        ("type=zip,dest=x", "oci, docker, tar, local"),
+        ("dest=x", "no type"),
+        ("type=local", "needs dest=DIR"),
+        ("type=local,dest=-", "needs dest=DIR"),
+        ("type=docker", "docker load"),
+        ("type=registry", "needs name="),
+        ("type=oci,dest=x,compression=zstd", "has no compression; it takes dest, name"),
+        ("type=oci,dest=x,tar=maybe", "neither true nor false"),
+    ],
+)
+def test_outputs_that_are_none_say_what_would_be(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_output(text)
+
+
+def test_a_root_file_system_is_exported_for_each_platform(tmp_path: Path, small_set: imageset.Layout) -> None:
+    reference = f"oci:{small_set.path}:shop/gateway:1.0"
+    done("export", reference, "--output", f"type=local,dest={tmp_path}/all")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        "linux_amd64",
+        "linux_arm64_v8",
+        "linux_arm_v7",
+    }
+    one = f"type=local,dest={tmp_path}/one,platform=linux/arm64"
+    done("export", reference, "--output", one)
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*")}
+    below = tmp_path / "all" / "linux_arm64_v8"
+    assert files == {path.relative_to(below) for path in below.rglob("*")}
+    done("export", reference, "--output", f"type=tar,dest={tmp_path}/one.tar,platform=linux/arm64")
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        assert set(tar.getnames()) == set(map(str, files))
+
+
+def test_only_into_the_store_means_that_it_is_held_there(
+    tmp_path: Path, home: Path, small_set: imageset.Layout
+) -> None:
+    done("export", f"oci:{small_set.path}:shop/gateway:1.0", "--output", "type=cacheonly")
+    held = {f"sha256:{path.name}" for path in (home / "blobflow" / "blobs" / "sha256").iterdir()}
+    assert set(small_set.images["shop/gateway:1.0"].blobs) <= held
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_an_archive_has_the_platforms_that_were_chosen(
+    tmp_path: Path, small_set: imageset.Layout, kind: str
+) -> None:
+    out = f"type={kind},dest={tmp_path}/a.tar,name=demo:1,platform=linux/arm64"
+    done("export", f"oci:{small_set.path}:shop/gateway:1.0", "--output", out)
+    [entry] = json.loads(contents(tmp_path / "a.tar")["manifest.json"])
+    config = json.loads(contents(tmp_path / "a.tar")[entry["Config"]])
+    assert (entry["RepoTags"], config["architecture"]) == (["docker.io/library/demo:1"], "arm64")
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_anything_is_read(
+    tmp_path: Path, home: Path, small_set: imageset.Layout
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    reference = f"oci:{small_set.path}:shop/gateway:1.0"
+    assert "is not empty" in failed(2, "export", reference, "--output", f"type=local,dest={tmp_path}/full")
+
+
+def test_a_platform_that_an_image_has_not_is_an_error_and_leaves_nothing(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    out = f"type=local,dest={tmp_path}/out,platform=linux/s390x"
+    result = run("export", f"oci:{small_set.path}:shop/gateway:1.0", "--output", out)
+    assert (result.exit_code != 0, "linux/s390x" in result.stderr) == (True, True), result.output
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(".blobflow-*")) == []
