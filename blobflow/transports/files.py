@@ -1,6 +1,6 @@
 """Files of layouts and archives: the operating system's answers in words, reading, and durable writing.
 
-The store has its own rooms for this, because it promises more: checksums, resuming, eviction.
+The store promises more (checksums, resuming, eviction) and has rooms of its own for that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
@@ -147,7 +147,7 @@ class Arriving:
             write_all(self._fd, pieces)
 
 
-def write_all(fd: int, pieces: list[Chunk]) -> None:
+def write_all(fd: int, pieces: Sequence[Chunk]) -> None:
     """writev(2) until everything is written: a disk that fills up takes a part and then says so."""
     views = [memoryview(piece) for piece in pieces]
     while views:

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -23,6 +22,7 @@ from blobflow.content import Chunk
 from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
+from blobflow.transports.files import write_all
 from blobflow.transports.store.layout import Layout, storage_error, sync_directory, translated, try_lock
 from blobflow.transports.store.state import State
 
@@ -146,7 +146,7 @@ class Writer:
             return
         pieces, self._gathered = self._gathered, []
         try:
-            _write_all(self.fd, pieces)
+            write_all(self.fd, pieces)
         except OSError as error:
             self.abort()
             raise storage_error("write", self.path, error) from error
@@ -273,24 +273,10 @@ def _is_still(fd: int, path: Path) -> bool:
         return False
 
 
-def _write_all(fd: int, pieces: Sequence[Chunk]) -> None:
-    """writev(2) until everything is written: a disk that fills up takes a part and then says so."""
-    views = [memoryview(piece) for piece in pieces]
-    while views:
-        written = os.writev(fd, views)
-        whole = 0
-        while whole < len(views) and written >= len(views[whole]):
-            written -= len(views[whole])
-            whole += 1
-        del views[:whole]
-        if written:
-            views[0] = views[0][written:]
-
-
 def write_at_once(fd: int, content: bytes, path: Path, target: Path) -> None:
     """Write a small partial and make it the file `target`, durably. Closes `fd`. Raises StorageError."""
     try:
-        _write_all(fd, [content] if content else [])
+        write_all(fd, [content] if content else [])
     except OSError as error:
         os.close(fd)
         with contextlib.suppress(OSError):
