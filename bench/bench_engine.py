@@ -11,7 +11,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from blobflow.content import Site, Verifier
-from blobflow.engine.plan import Graph, Inventory, Pair, Plan, make_plan
+from blobflow.engine.plan import Graph, Inventory, Pair, Plan
+from blobflow.engine.planner import make_plan
 from blobflow.engine.shape import shape_pairs
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 

@@ -10,10 +10,11 @@ import msgspec
 from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Pair, Plan, Shape, make_plan, site_of
+from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Plan, Shape, site_of
+from blobflow.engine.planner import make_plan
 from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
-from blobflow.engine.referring import Lookup, hang_referrers, yielding
+from blobflow.engine.referring import hang_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
@@ -40,7 +41,7 @@ class Policy(msgspec.Struct, frozen=True):
     read than are needed, read those and wait for more; without it such a run is not begun.
     `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
     source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
-    signatures, SBOMs and attestations, see `engine.referring`; an image whose referrers can't be looked up
+    signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
     fails.
     """
 
@@ -50,7 +51,7 @@ class Policy(msgspec.Struct, frozen=True):
     verify: Level = "roots"
     wait: bool = False
     foreign_layers: bool = False
-    referrers: Lookup = "auto"
+    referrers: Lookup | None = None
 
 
 KEEP_GOING = Policy()
@@ -137,6 +138,9 @@ class Run:
         await self._complete(world)
         return self.report()
 
+    def _lookup(self, pair: Pair) -> Lookup:
+        return self._policy.referrers or pair.referrers
+
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
         if self._transfer is None:
@@ -201,7 +205,7 @@ class Run:
             no_overwrite=self._policy.no_overwrite,
             trust_root=self._policy.trust_root,
             foreign=self._policy.foreign_layers,
-            referrers=self._policy.referrers,
+            referrers=self._lookup,
         )
         failures.update(tags.failures)
         self._current = tags.current
@@ -219,7 +223,7 @@ class Run:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
-        moved = [p for p in good() if p not in tags.current and self._policy.referrers != "off"]
+        moved = [p for p in good() if p not in tags.current and self._lookup(p) != "off"]
         hung = await hang_referrers(
             moved, shapes.of, graph, world.source_at, world.sink_at, lane, quota.permit
         )
@@ -227,23 +231,16 @@ class Run:
         deep = self._policy.verify != "roots"
         content = await survey_content(good(), hung.shapes, tags, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
-        wanted_there = hung.shapes
-        if self._policy.no_overwrite:
-            wanted_there = {
-                p: yielding(shape, site_of(p.target), content.inventory) for p, shape in wanted_there.items()
-            }
-
+        final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
+        plan = make_plan(good(), hung.graph, content.inventory, final)
+        reads = dict(sorted(quota.reads.items()))
         planned = Planned(
-            self._pairs,
-            make_plan(good(), hung.graph, content.inventory, wanted_there),
-            hung.graph,
-            wanted_there,
-            content.inventory,
-            failures,
-            dict(sorted(quota.reads.items())),
-            quota.allowances,
+            self._pairs, plan, hung.graph, final, content.inventory, failures, reads, quota.allowances
         )
-        price = planned.price
+        self._tell_price(planned.price)
+        return planned
+
+    def _tell_price(self, price: Price) -> None:
         self._observe(
             PlanMade(
                 images=len(self._pairs),
@@ -254,7 +251,6 @@ class Run:
                 bytes_to_write=price.bytes_to_write,
             )
         )
-        return planned
 
     def _tell(self, record: ImageRecord) -> None:
         self._told += 1
@@ -281,7 +277,7 @@ class Run:
                 source,
                 put,
                 foreign=self._policy.foreign_layers,
-                referrers=self._policy.referrers != "off" and pair not in self._current,
+                referrers=self._lookup(pair) != "off" and pair not in self._current,
             )
             world.journal.record_put(site_of(pair.target), put, chosen)
 

@@ -34,19 +34,10 @@ Invariants (tests/unit/test_plan.py, by hypothesis)
   order of sites and digests;
 - a root with a tag is put last among what it reaches, and a manifest after all its children;
 - a referrer is put after its subject, and attached after it was put.
-
-Homes
------
-
-Within one target registry a missing blob goes to its *home*, the least site that needs it, and is mounted
-from there into the others. If the inventory knows a site of the registry that already has it, the least such
-site is the origin and nothing is copied. Mounts so go one way even at registries that let a blob be mounted
-only when a manifest of the origin references it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -54,7 +45,6 @@ import msgspec
 from blobflow.content import Referrer, Site
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
-from blobflow.oci.referrers import fallback_tag, mention_of
 
 
 class Copy(msgspec.Struct, frozen=True, tag_field="step", tag="copy"):
@@ -97,15 +87,24 @@ class Need(msgspec.Struct, frozen=True, array_like=True, order=True):
     kind: Kind = "hard"
 
 
+# When what refers to an image is looked up:
+#   auto    when it moves, or if that was never done
+#   always  again for images that have not changed, too
+#   off     never
+Lookup = Literal["auto", "always", "off"]
+
+
 class Pair(msgspec.Struct, frozen=True, order=True):
     """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
 
-    `target.tag` is the tag that will be written; "" puts the root under its digest alone.
+    `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: what
+    is wanted of what refers to it, where the run's policy does not say.
     """
 
     source: Reference
     target: Reference
     choice: Choice = EVERYTHING
+    referrers: Lookup = "auto"
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -177,8 +176,8 @@ class Shape(msgspec.Struct, frozen=True):
     last; none where the graph was not read, because the target is known to have it all. `sparse`: the
     digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
     the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
-    indexes of the source that pruned forms are here in place of. `attached` and `left`: what refers to all
-    that, subjects before referrers, as far as it was looked up.
+    manifests of the source that forms made anew are here in place of. `attached` and `left`: what refers to
+    all that, subjects before referrers, as far as it was looked up.
     """
 
     root: Descriptor
@@ -237,219 +236,3 @@ class Plan(msgspec.Struct, frozen=True):
 
 def site_of(reference: Reference) -> Site:
     return Site(reference.host, reference.repository)
-
-
-def make_plan(
-    pairs: Iterable[Pair], graph: Graph, inventory: Inventory, shapes: Mapping[Pair, Shape]
-) -> Plan:
-    """Decide every step. Pure and deterministic; see the invariants above.
-
-    Every pair has a shape; pairs that could not be resolved are left out by the caller.
-    """
-    return _Planner(sorted(set(pairs)), graph, inventory, shapes).plan()
-
-
-class _Planner:
-    def __init__(
-        self, pairs: Sequence[Pair], graph: Graph, inventory: Inventory, shapes: Mapping[Pair, Shape]
-    ) -> None:
-        self._pairs = pairs
-        self._graph = graph
-        self._inventory = inventory
-        self._shapes = shapes
-        self._steps: list[Step] = []
-        self._needs: list[tuple[Need, ...]] = []
-        self._made: dict[Digest, Manifest] = {}
-        self._blob_steps: dict[tuple[Site, Digest], int] = {}
-        self._put_steps: dict[tuple[Site, Digest], int] = {}
-        self._attach_steps: dict[Attach, int] = {}
-        self._subjects = self._find_subjects()
-        self._aimed = {(site_of(pair.target), pair.target.tag) for pair in pairs}
-        self._tags = self._wanted_tags()
-        self._homes = self._choose_homes()
-
-    def plan(self) -> Plan:
-        goals = tuple(self._goal(pair) for pair in self._pairs)
-        reads: dict[Digest, list[int]] = {}
-        for number, step in enumerate(self._steps):
-            if isinstance(step, Copy):
-                reads.setdefault(step.blob.digest, []).append(number)
-        return Plan(
-            steps=tuple(self._steps),
-            needs=tuple(self._needs),
-            reads={digest: tuple(numbers) for digest, numbers in reads.items()},
-            goals=goals,
-            made=self._made,
-        )
-
-    def _root(self, pair: Pair) -> Descriptor:
-        return self._shapes[pair].root
-
-    def _wanted_tags(self) -> dict[tuple[Site, Digest], tuple[str, ...]]:
-        """Tags that are still to be written, by the site and root that they shall name."""
-        wanted: dict[tuple[Site, Digest], set[str]] = {}
-        for pair in self._pairs:
-            site, tag, root = site_of(pair.target), pair.target.tag, self._root(pair).digest
-            named = [(tag, root)] if tag else []
-            named += [(a.referrer.tag, a.referrer.manifest.digest) for a in self._shapes[pair].attached]
-            for tag, digest in named:
-                if tag and self._inventory.tags.get((site, tag)) != digest:
-                    wanted.setdefault((site, digest), set()).add(tag)
-        return {key: tuple(sorted(tags)) for key, tags in wanted.items()}
-
-    def _find_subjects(self) -> dict[tuple[Site, Digest], set[Digest]]:
-        """What each attached manifest refers to, over all pairs of a site."""
-        subjects: dict[tuple[Site, Digest], set[Digest]] = {}
-        for pair in self._pairs:
-            for each in self._shapes[pair].attached:
-                key = (site_of(pair.target), each.manifest.descriptor.digest)
-                subjects.setdefault(key, set()).add(each.referrer.subject)
-        return subjects
-
-    def _missing(self, pair: Pair, manifests: Iterable[Manifest]) -> Iterable[Manifest]:
-        """Those of a pair's manifests that its target lacks."""
-        if pair in self._inventory.settled:
-            return ()
-        site = site_of(pair.target)
-        return (m for m in manifests if not self._inventory.has(site, m.descriptor.digest))
-
-    def _choose_homes(self) -> dict[tuple[str, Digest], tuple[Site, bool]]:
-        """For each blob wanted at a registry: its home or origin, and whether that one has it already."""
-        homes: dict[tuple[str, Digest], tuple[Site, bool]] = {}
-        held = self._holders()
-        for pair in self._pairs:
-            site = site_of(pair.target)
-            for manifest in self._missing(pair, self._shapes[pair].everything):
-                for blob in manifest.blobs:
-                    key = (site.registry, blob.digest)
-                    if key in held:
-                        homes[key] = (held[key], True)
-                    elif key not in homes or site < homes[key][0]:
-                        homes[key] = (site, False)
-        return homes
-
-    def _holders(self) -> dict[tuple[str, Digest], Site]:
-        """The least site of each target registry that is known to hold each blob.
-
-        A source repository at the same registry is one too: what is there need not be uploaded again.
-        """
-        registries = {pair.target.host for pair in self._pairs}
-        held: dict[tuple[str, Digest], Site] = {}
-        everywhere = [(site, digests) for site, digests in self._inventory.present.items()]
-        for digest, sites in self._graph.origins.items():
-            everywhere += [(site, frozenset({digest})) for site in sites if site.registry in registries]
-        for site, digests in everywhere:
-            for digest in digests:
-                key = (site.registry, digest)
-                if key not in held or site < held[key]:
-                    held[key] = site
-        return held
-
-    def _goal(self, pair: Pair) -> Goal:
-        site, root, shape = site_of(pair.target), self._root(pair), self._shapes[pair]
-        steps = [self._put(site, manifest, shape) for manifest in self._missing(pair, shape.manifests)]
-        if not self._inventory.has(site, root.digest) or (site, root.digest) in self._tags:
-            steps = [self._tag_root(site, root, shape)]
-        steps += self._hang(pair, shape)
-        return Goal(pair, root, tuple(dict.fromkeys(steps)))
-
-    def _hang(self, pair: Pair, shape: Shape) -> Iterable[int]:
-        """The steps that bring what is attached to a shape, and make it known."""
-        site = site_of(pair.target)
-        unlisted: dict[Digest, list[Manifest]] = {}
-        for each in shape.attached:
-            digest, subject = each.manifest.descriptor.digest, each.referrer.subject
-            for manifest in self._missing(pair, each.manifests):
-                after = self._after_subject(site, each) if manifest is each.manifest else ()
-                number = self._put(site, manifest, shape, after)
-                if manifest is each.manifest:
-                    yield number
-            if self._inventory.has(site, digest) and (site, digest) in self._tags:
-                if (site, digest) not in self._put_steps:
-                    after = self._after_subject(site, each)
-                    self._emit_put(site, each.manifest.descriptor, shape, after)
-                yield self._put_steps[site, digest]
-            listed = (subject, digest) in self._inventory.listed.get(site, ())
-            if not each.referrer.tag and not listed:
-                unlisted.setdefault(subject, []).append(each.manifest)
-        for subject, manifests in unlisted.items():
-            if (site, fallback_tag(subject)) not in self._aimed:
-                yield self._attach(site, subject, manifests)
-
-    def _after_subject(self, site: Site, each: Attached) -> Sequence[Need]:
-        """The need of a referrer on its subject's Put. One that has several subjects needs none of them: no
-        image is to fail for another."""
-        subjects = self._subjects[site, each.manifest.descriptor.digest]
-        number = self._put_steps.get((site, each.referrer.subject))
-        return [Need(number, "kept")] if number is not None and len(subjects) == 1 else []
-
-    def _attach(self, site: Site, subject: Digest, manifests: Iterable[Manifest]) -> int:
-        mentions = sorted(map(mention_of, manifests), key=lambda mention: mention.digest)
-        step = Attach(subject, tuple(mentions), site)
-        if step not in self._attach_steps:
-            puts = {self._put_steps.get((site, mention.digest)) for mention in mentions} - {None}
-            needs = {Need(number) for number in puts if number is not None}
-            if (site, subject) in self._put_steps:
-                needs.add(Need(self._put_steps[site, subject], "kept"))
-            self._attach_steps[step] = self._emit(step, sorted(needs))
-        return self._attach_steps[step]
-
-    def _tag_root(self, site: Site, root: Descriptor, shape: Shape) -> int:
-        """The Put of a root: already emitted with its tags if it was missing, else only its tags."""
-        if (site, root.digest) in self._put_steps:
-            return self._put_steps[site, root.digest]
-        waits = {self._put_steps.get((site, m.descriptor.digest)) for m in shape.manifests} - {None}
-        return self._emit_put(site, root, shape, [Need(number) for number in waits if number is not None])
-
-    def _put(self, site: Site, manifest: Manifest, shape: Shape, after: Iterable[Need] = ()) -> int:
-        """The Put of a manifest, with the steps that bring its blobs."""
-        key = (site, manifest.descriptor.digest)
-        if key not in self._put_steps:
-            hard = [number for blob in manifest.blobs if (number := self._blob(site, blob)) is not None]
-            for child in manifest.manifests:
-                number = self._put_steps.get((site, child.digest))
-                if number is not None:
-                    hard.append(number)
-            if manifest.descriptor.digest not in self._graph.manifests:
-                self._made[manifest.descriptor.digest] = manifest
-            self._emit_put(site, manifest.descriptor, shape, [*map(Need, hard), *after])
-        return self._put_steps[key]
-
-    def _emit_put(self, site: Site, manifest: Descriptor, shape: Shape, needs: Iterable[Need]) -> int:
-        fallback = shape.fallbacks.get(manifest.digest)
-        if fallback is not None:
-            self._made[fallback.descriptor.digest] = fallback
-        step = Put(
-            manifest,
-            site,
-            self._tags.get((site, manifest.digest), ()),
-            fallback.descriptor if fallback is not None else None,
-            manifest.digest in shape.sparse,
-        )
-        self._put_steps[site, manifest.digest] = self._emit(step, sorted(set(needs)))
-        return self._put_steps[site, manifest.digest]
-
-    def _blob(self, site: Site, blob: Descriptor) -> int | None:
-        """The step that brings a blob to a site; None if it is there."""
-        key = (site, blob.digest)
-        if self._inventory.has(site, blob.digest):
-            return None
-        if key in self._blob_steps:
-            return self._blob_steps[key]
-        home, held = self._homes[site.registry, blob.digest]
-        source = min(self._graph.origins[blob.digest])
-        if home == site:
-            if held:
-                return None
-            number = self._emit(Copy(blob, source, site), ())
-        else:
-            brought = None if held else self._blob(home, blob)
-            needs = () if brought is None else (Need(brought, "settled"),)
-            number = self._emit(Mount(blob, home, site, source), needs)
-        self._blob_steps[key] = number
-        return number
-
-    def _emit(self, step: Step, needs: Sequence[Need]) -> int:
-        self._steps.append(step)
-        self._needs.append(tuple(needs))
-        return len(self._steps) - 1

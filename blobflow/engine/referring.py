@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
@@ -22,14 +21,10 @@ from blobflow.engine.resolve import read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Reference
 
-# auto    looked up when an image moves, or if it never was
-# always  looked up again for images that have not changed
-Lookup = Literal["auto", "always", "off"]
-
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
 MAX_DEPTH = 4
 
-PRUNED = "its subject was pruned"
+REPLACED = "its subject is not at the target, another manifest was made of it"
 
 # A manifest at one source.
 Place = tuple[Site, Digest]
@@ -64,22 +59,26 @@ async def hang_referrers(
 ) -> Hung:
     """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it."""
     able = [p for p in pairs if p in shapes and isinstance(sink_at(site_of(p.target)), Attaches)]
-    places = [(site_of(pair.source), digest) for pair in able for digest in _subjects(shapes[pair])]
+    places = [(site_of(pair.source), digest) for pair in able for digest in _subjects(shapes[pair], graph)]
     found = await find_referrers(places, graph, source_at, lane, permit)
     hung, failures = dict(shapes), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
         hung[pair] = _hung(shapes[pair], site, found)
-        subjects = [*_subjects(shapes[pair]), *(a.manifest.descriptor.digest for a in hung[pair].attached)]
+        subjects = [
+            *_subjects(shapes[pair], graph),
+            *(a.manifest.descriptor.digest for a in hung[pair].attached),
+        ]
         for digest in subjects:
             if (site, digest) in found.failures:
                 failures.setdefault(pair, found.failures[site, digest])
     return Hung(hung, found.graph, failures)
 
 
-def _subjects(shape: Shape) -> list[Digest]:
-    """What may be referred to at the source: a pruned form is not known there, what it replaces is."""
-    return [*(manifest.descriptor.digest for manifest in shape.manifests), *shape.replaced]
+def _subjects(shape: Shape, graph: Graph) -> list[Digest]:
+    """What may be referred to at the source: a form made anew is not known there, what it replaces is."""
+    digests = (manifest.descriptor.digest for manifest in shape.manifests)
+    return [*(digest for digest in digests if digest in graph.manifests), *shape.replaced]
 
 
 async def find_referrers(
@@ -165,7 +164,7 @@ def _hung(shape: Shape, site: Site, found: Found) -> Shape:
     """The shape with what was found at its source to refer to it."""
     attached: dict[tuple[Digest, Digest, str], Attached] = {}
     left = [
-        Left(referrer, PRUNED)
+        Left(referrer, REPLACED)
         for subject in shape.replaced
         for referrer in found.referrers.get((site, subject), ())
     ]
@@ -187,8 +186,12 @@ def _hung(shape: Shape, site: Site, found: Found) -> Shape:
     return msgspec.structs.replace(shape, attached=tuple(attached.values()), left=tuple(left))
 
 
-def yielding(shape: Shape, site: Site, inventory: Inventory) -> Shape:
-    """The shape without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+def yielding(shapes: Mapping[Pair, Shape], inventory: Inventory) -> dict[Pair, Shape]:
+    """The shapes without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+    return {pair: _yielding(shape, site_of(pair.target), inventory) for pair, shape in shapes.items()}
+
+
+def _yielding(shape: Shape, site: Site, inventory: Inventory) -> Shape:
     kept, left = [], list(shape.left)
     for each in shape.attached:
         tag = each.referrer.tag
@@ -196,5 +199,5 @@ def yielding(shape: Shape, site: Site, inventory: Inventory) -> Shape:
         if there in (None, each.referrer.manifest.digest):
             kept.append(each)
         else:
-            left.append(Left(each.referrer, f"{tag} names {there} there, and stays as it is"))
+            left.append(Left(each.referrer, f"{tag} names {there} there; --no-overwrite leaves it as it is"))
     return msgspec.structs.replace(shape, attached=tuple(kept), left=tuple(left))

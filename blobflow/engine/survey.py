@@ -8,7 +8,7 @@ is below a missing manifest is asked for one by one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import product
 
 import msgspec
@@ -16,8 +16,7 @@ import msgspec
 from blobflow.content import Journal, Refers, Sink, SinkAt, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Inventory, Pair, Shape, site_of
-from blobflow.engine.referring import Lookup
+from blobflow.engine.plan import Inventory, Lookup, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NotFound, Rejected
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
@@ -62,14 +61,14 @@ async def survey_tags(
     no_overwrite: bool = False,
     trust_root: bool = False,
     foreign: bool = False,
-    referrers: Lookup = "off",
+    referrers: Callable[[Pair], Lookup] = lambda pair: "off",
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
     A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
-    put there (with its foreign layers, if `foreign`, and with what refers to it, unless `referrers` is off);
-    with `trust_root`, if it is its root. No pair is if `referrers` are to be looked up always. With
-    `no_overwrite` a tag that names another digest fails its pair.
+    put there (with its foreign layers, if `foreign`, and with what refers to it, unless `referrers` says
+    off); with `trust_root`, if it is its root. None is for which `referrers` says always. With `no_overwrite`
+    a tag that names another digest fails its pair.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
@@ -86,9 +85,10 @@ async def survey_tags(
         tags[site, pair.target.tag or root] = found
         if found is None:
             return
-        records = _records(pair.choice, root, found, foreign=foreign, referrers=referrers)
+        lookup = referrers(pair)
+        records = _records(pair.choice, root, found, foreign=foreign, referrers=lookup)
         ours = (trust_root and found == root) or any(journal.put_recorded(site, found, r) for r in records)
-        if ours and referrers != "always":
+        if ours and lookup != "always":
             current.add(pair)
         elif not ours and found != root and no_overwrite:
             failures[pair] = Rejected(

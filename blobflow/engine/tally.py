@@ -11,7 +11,7 @@ from blobflow.content import Referrer, Site
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.engine.price import blobs_present
-from blobflow.engine.referring import PRUNED
+from blobflow.engine.referring import REPLACED
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
@@ -188,7 +188,7 @@ def _referrers(shape: Shape, replaced: frozenset[Digest]) -> tuple[ReferrerRecor
         if lost:
             gone.update(manifest.descriptor.digest for manifest in each.manifests)
         artifact_type = artifact_type_of(each.manifest)
-        records.append(_referrer(each.referrer, artifact_type, PRUNED if lost else ""))
+        records.append(_referrer(each.referrer, artifact_type, REPLACED if lost else ""))
     for left in shape.left:
         artifact_type = left.referrer.manifest.artifact_type or ""
         records.append(_referrer(left.referrer, artifact_type, left.because))

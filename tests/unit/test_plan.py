@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blobflow.content import Site
-from blobflow.engine.plan import Copy, Graph, Inventory, Mount, Pair, Plan, Put, make_plan, site_of
+from blobflow.content import Referrer, Site
+from blobflow.engine.plan import (
+    Attach,
+    Attached,
+    Copy,
+    Graph,
+    Inventory,
+    Mount,
+    Need,
+    Pair,
+    Plan,
+    Put,
+    Shape,
+    site_of,
+)
+from blobflow.engine.planner import make_plan
 from blobflow.engine.price import price_of
 from blobflow.engine.shape import shape_pairs
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 
 
-def planned(pairs: Sequence[Pair], graph: Graph, inventory: Inventory) -> Plan:
-    return make_plan(pairs, graph, inventory, shape_pairs(pairs, graph, inventory.tags).of)
+def planned(
+    pairs: Sequence[Pair],
+    graph: Graph,
+    inventory: Inventory,
+    attached: Mapping[Digest, Sequence[Attached]] | None = None,
+) -> Plan:
+    shapes = shape_pairs(pairs, graph, inventory.tags).of
+    hung = {pair: hang(shape, attached or {}) for pair, shape in shapes.items()}
+    return make_plan(pairs, graph, inventory, hung)
+
+
+def hang(shape: Shape, attached: Mapping[Digest, Sequence[Attached]]) -> Shape:
+    found: list[Attached] = []
+    for manifest in shape.manifests:
+        found += attached.get(manifest.descriptor.digest, ())
+    for each in found:  # and what refers to that, as it comes up
+        found += attached.get(each.manifest.descriptor.digest, ())
+    return msgspec.structs.replace(shape, attached=tuple(found))
 
 
 NOTHING = Inventory(present={}, absent={}, tags={})
@@ -46,6 +77,19 @@ class World:
         self.roots: dict[Reference, Descriptor] = {}
         self.origins: dict[Digest, set[Site]] = {}
         self.pairs: list[Pair] = []
+        self.attached: dict[Digest, list[Attached]] = {}
+
+    def refer(self, subject: Manifest, name: str, tag: str = "") -> Attached:
+        """A referrer of a manifest, at every site of the source that has that; by its tag, if it has one."""
+        digest = subject.descriptor.digest
+        manifest = image(f"{name} of {digest}")
+        for each in [manifest.descriptor.digest, *(b.digest for b in manifest.blobs)]:
+            self.origins.setdefault(each, set()).update(self.origins[digest])
+        self.manifests[manifest.descriptor.digest] = manifest
+        referrer = Referrer(manifest.descriptor, digest, "cosign" if tag else "api", tag)
+        attached = Attached(referrer, (manifest,))
+        self.attached.setdefault(digest, []).append(attached)
+        return attached
 
     def want(
         self, source: str, targets: list[str], root: Manifest, children: tuple[Manifest, ...] = ()
@@ -93,9 +137,23 @@ def build(wanted: Wanted, targets: list[str]) -> World:
 
 
 @st.composite
+def referrers(draw: st.DrawFn, world: World) -> None:
+    """Hang something on some of the manifests, and on some of that."""
+    subjects = sorted(world.manifests.values(), key=lambda manifest: manifest.descriptor.digest)
+    for subject in subjects:
+        for number in range(draw(st.integers(0, 2))):
+            digest = subject.descriptor.digest
+            tag = draw(st.sampled_from(["", f"{digest.replace(':', '-')}.{number}"]))
+            attached = world.refer(subject, f"signature {number}", tag)
+            if draw(st.booleans()):
+                world.refer(attached.manifest, "counter-signature")
+
+
+@st.composite
 def inventories(draw: st.DrawFn, world: World) -> Inventory:
     """What an earlier, perhaps broken run may have left: any blobs, and manifests only with what is below."""
     present: dict[Site, set[Digest]] = {}
+    listed: dict[Site, set[tuple[Digest, Digest]]] = {}
     tags: dict[tuple[Site, str], Digest | None] = {}
     for pair in world.pairs:
         site = site_of(pair.target)
@@ -106,7 +164,16 @@ def inventories(draw: st.DrawFn, world: World) -> Inventory:
             if not manifest.is_index and draw(st.integers(0, 3)) == 0:
                 here.update(b.digest for b in manifest.blobs)
                 here.add(manifest.descriptor.digest)
-    return Inventory({s: frozenset(d) for s, d in present.items()}, {}, tags)
+    for site, here in present.items():
+        for subject, attached in world.attached.items():
+            for each in attached:
+                if draw(st.integers(0, 3)) == 0:
+                    here.update(b.digest for b in each.manifest.blobs)
+                    here.add(each.manifest.descriptor.digest)
+                if draw(st.integers(0, 3)) == 0 and not each.referrer.tag:
+                    listed.setdefault(site, set()).add((subject, each.manifest.descriptor.digest))
+    known = {s: frozenset(pairs) for s, pairs in listed.items()}
+    return Inventory({s: frozenset(d) for s, d in present.items()}, {}, tags, frozenset(), known)
 
 
 def check(plan: Plan, world: World, inventory: Inventory) -> None:
@@ -122,6 +189,9 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
             assert step.manifest.digest not in here or step.tags
             here.add(step.manifest.digest)
             continue
+        if isinstance(step, Attach):
+            assert all(each.digest in here for each in step.referrers)
+            continue
         assert step.blob.digest not in here
         if isinstance(step, Mount):
             assert step.origin.registry == step.target.registry
@@ -136,9 +206,29 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
     for pair in world.pairs:
         site = site_of(pair.target)
         assert world.roots[pair.source].digest in seen[site]
+        for manifest in world.graph.closure(world.roots[pair.source].digest):
+            check_referrers(plan, world, inventory, site, manifest.descriptor.digest)
     assert (
         sum(world_size(world, digest) for digest in plan.reads) == price_of(plan, world.graph).bytes_to_read
     )
+
+
+def check_referrers(plan: Plan, world: World, inventory: Inventory, site: Site, subject: Digest) -> None:
+    """What refers to a manifest at a target is put after it and attached in one step, or known there."""
+    puts = {s.manifest.digest: n for n, s in enumerate(plan.steps) if isinstance(s, Put) and s.target == site}
+    here = inventory.present.get(site, frozenset())
+    steps = [s for s in plan.steps if isinstance(s, Attach) and (s.target, s.subject) == (site, subject)]
+    wanted = [a.manifest.descriptor.digest for a in world.attached.get(subject, ()) if not a.referrer.tag]
+    listed = {digest for of, digest in inventory.listed.get(site, ()) if of == subject}
+    assert [sorted(m.digest for m in s.referrers) for s in steps] == (
+        [sorted(set(wanted) - listed)] if set(wanted) - listed else []
+    )
+    for each in world.attached.get(subject, ()):
+        digest = each.manifest.descriptor.digest
+        assert digest in here or digest in puts
+        if digest in puts and subject in puts and subject not in here:
+            assert Need(puts[subject], "kept") in plan.needs[puts[digest]]
+        check_referrers(plan, world, inventory, site, digest)
 
 
 def world_size(world: World, digest: Digest) -> int:
@@ -149,8 +239,9 @@ def world_size(world: World, digest: Digest) -> int:
 @given(st.data(), images, hosts)
 def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: Wanted, targets: list[str]) -> None:
     world = build(wanted, targets)
+    data.draw(referrers(world))
     inventory = data.draw(inventories(world))
-    plan = planned(world.pairs, world.graph, inventory)
+    plan = planned(world.pairs, world.graph, inventory, world.attached)
     check(plan, world, inventory)
 
 
@@ -160,10 +251,15 @@ def test_the_same_input_in_any_order_gives_the_same_plan(
     wanted: Wanted, targets: list[str], shuffle: random.Random
 ) -> None:
     world, other = build(wanted, targets), build(wanted, targets)
+    for each in (world, other):
+        for subject in list(each.manifests.values()):
+            each.refer(each.refer(subject, "sbom").manifest, "signature")
+            each.refer(subject, "signature", "sha256-00.sig")
     shuffle.shuffle(other.pairs)
     other.manifests = dict(sorted(other.manifests.items(), key=lambda _: shuffle.random()))
     other.roots = dict(sorted(other.roots.items(), key=lambda _: shuffle.random()))
-    assert planned(world.pairs, world.graph, NOTHING) == planned(other.pairs, other.graph, NOTHING)
+    one = planned(world.pairs, world.graph, NOTHING, world.attached)
+    assert one == planned(other.pairs, other.graph, NOTHING, other.attached)
 
 
 def test_a_shared_layer_is_copied_to_its_home_and_mounted_from_there() -> None:
@@ -241,3 +337,91 @@ def test_a_settled_root_needs_nothing() -> None:
     plan = planned(world.pairs, world.graph, inventory)
     assert plan.steps == ()
     assert plan.goals[0].steps == ()
+
+
+SITE = Site("t", "a")
+
+
+def attached_steps(plan: Plan) -> list[tuple[str, ...]]:
+    """Puts and attachments, in order."""
+    told: list[tuple[str, ...]] = []
+    for step in plan.steps:
+        if isinstance(step, Put):
+            told.append(("put", step.manifest.digest, *step.tags))
+        if isinstance(step, Attach):
+            told.append(("attach", step.subject, *(each.digest for each in step.referrers)))
+    return told
+
+
+def test_referrers_follow_their_subjects_and_are_attached_at_last() -> None:
+    world = World()
+    root = image("base")
+    world.want("a:1", ["t"], root)
+    sbom = world.refer(root, "sbom")
+    signature = world.refer(sbom.manifest, "signature")
+    plan = planned(world.pairs, world.graph, NOTHING, world.attached)
+    root_digest, sbom_digest = root.descriptor.digest, sbom.manifest.descriptor.digest
+    signature_digest = signature.manifest.descriptor.digest
+    assert attached_steps(plan) == [
+        ("put", root_digest, "1"),
+        ("put", sbom_digest),
+        ("put", signature_digest),
+        ("attach", root_digest, sbom_digest),
+        ("attach", sbom_digest, signature_digest),
+    ]
+    assert plan.goals[0].steps == tuple(n for n, s in enumerate(plan.steps) if isinstance(s, Put | Attach))
+
+
+def test_referrers_that_are_listed_and_there_need_nothing() -> None:
+    world = World()
+    root = image("base")
+    world.want("a:1", ["t"], root)
+    sbom = world.refer(root, "sbom").manifest
+    listed = {SITE: frozenset({(root.descriptor.digest, sbom.descriptor.digest)})}
+    here = {m.descriptor.digest for m in (root, sbom)} | {b.digest for m in (root, sbom) for b in m.blobs}
+    tags: dict[tuple[Site, str], Digest | None] = {(SITE, "1"): root.descriptor.digest}
+    inventory = Inventory({SITE: frozenset(here)}, {}, tags, listed=listed)
+    assert planned(world.pairs, world.graph, inventory, world.attached).steps == ()
+
+    unlisted = msgspec.structs.replace(inventory, listed={})
+    plan = planned(world.pairs, world.graph, unlisted, world.attached)
+    assert attached_steps(plan) == [("attach", root.descriptor.digest, sbom.descriptor.digest)]
+
+
+def test_a_cosign_tag_is_written_with_what_it_names_also_where_that_is_there() -> None:
+    world = World()
+    root = image("base")
+    world.want("a:1", ["t"], root)
+    signature = world.refer(root, "signature", "sha256-00.sig").manifest
+    plan = planned(world.pairs, world.graph, NOTHING, world.attached)
+    assert attached_steps(plan)[-1] == ("put", signature.descriptor.digest, "sha256-00.sig")
+
+    here = {root.descriptor.digest, signature.descriptor.digest, *(b.digest for b in signature.blobs)}
+    tags: dict[tuple[Site, str], Digest | None] = {(SITE, "1"): root.descriptor.digest}
+    plan = planned(world.pairs, world.graph, Inventory({SITE: frozenset(here)}, {}, tags), world.attached)
+    assert attached_steps(plan) == [("put", signature.descriptor.digest, "sha256-00.sig")]
+
+
+def test_one_sbom_of_two_images_is_put_once_and_hangs_on_neither() -> None:
+    world = World()
+    one, two = image("one"), image("two")
+    world.want("a:1", ["t"], one)
+    world.want("a:2", ["t"], two)
+    sbom = world.refer(one, "sbom", "sha256-01.sbom")
+    again = Referrer(sbom.referrer.manifest, two.descriptor.digest, "cosign", "sha256-02.sbom")
+    world.attached[two.descriptor.digest] = [Attached(again, sbom.manifests)]
+    plan = planned(world.pairs, world.graph, NOTHING, world.attached)
+    [number] = [n for n, s in enumerate(plan.steps) if isinstance(s, Put) and len(s.tags) == 2]
+    assert all(number in goal.steps for goal in plan.goals)
+    assert not [need for need in plan.needs[number] if need.kind == "kept"]
+
+
+def test_a_list_of_referrers_that_is_wanted_as_an_image_is_not_merged() -> None:
+    world = World()
+    root = image("base")
+    world.want("a:1", ["t"], root)
+    sbom = world.refer(root, "sbom").manifest
+    fallback = index(sbom)
+    world.want(f"a:{root.descriptor.digest.replace(':', '-')}", ["t"], fallback, (sbom,))
+    plan = planned(world.pairs, world.graph, NOTHING, world.attached)
+    assert not [step for step in plan.steps if isinstance(step, Attach)]
