@@ -22,7 +22,7 @@ from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
     from blobflow.engine.flow import Policy
-    from blobflow.engine.plan import Pair
+    from blobflow.engine.plan import Lookup, Pair
     from blobflow.engine.road import CacheMode
     from blobflow.engine.verify import Level
     from blobflow.mirror import Settings
@@ -67,6 +67,7 @@ class Run(msgspec.Struct, frozen=True):
     no_overwrite: bool = False
     trust_root: bool = False
     foreign_layers: bool = False
+    referrers: Lookup | None = None
     concurrency: int = _CONCURRENCY
     compress: CompressMode = "gzip"
     report: Path | None = None
@@ -284,6 +285,12 @@ run_options = gathered(
         is_flag=True,
         help="Mirror layers that registries need not hold (`urls`) where the source itself holds them.",
     ),
+    click.option(
+        "--referrers",
+        type=click.Choice(["auto", "always", "off"]),
+        help="Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
+        "looked at (auto, the default), for unchanged images again, or not at all.",
+    ),
     concurrency_option,
     verify_option(
         "Afterwards look at the tags that were put (the default), ask for every blob of every image, or read "
@@ -427,6 +434,7 @@ def policy_of(run: Run) -> Policy:
         no_overwrite=run.no_overwrite,
         trust_root=run.trust_root,
         foreign_layers=run.foreign_layers,
+        referrers=run.referrers,
         verify=run.verify,
         wait=run.wait,
     )
