@@ -27,6 +27,7 @@ from functools import partial
 
 from blobflow.content import Allowance, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
+from blobflow.oci import Digest
 from blobflow.transports.registry.access import HostAccess, HostSettings
 from blobflow.transports.registry.credentials import (
     Credentials,
@@ -39,6 +40,7 @@ from blobflow.transports.registry.logins import Logins
 from blobflow.transports.registry.mirrors import Mirror, Mirrored, Standing, parse_mirror
 from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
 from blobflow.transports.registry.proxies import DIRECT, Proxies
+from blobflow.transports.registry.removing import drop_blob
 from blobflow.transports.registry.repository import Repository
 from blobflow.transports.registry.session import Session
 from blobflow.transports.registry.tags import list_repositories
@@ -127,6 +129,11 @@ class Registries:
         """See `AllowanceOf`."""
         found = self._hosts.get(host)
         return found[0].allowance if found is not None else None
+
+    async def drop(self, site: Site, blob: Digest) -> bool:
+        """Take a blob out of a repository: see `removing.drop_blob`."""
+        session, _ = self._host(site.registry)
+        return await drop_blob(session, site, blob)
 
     async def enter(self, host: str) -> bool:
         """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""

@@ -1,7 +1,8 @@
-"""Taking tags and manifests away: distribution-spec, "Content Management" ([end-9]).
+"""Taking tags, manifests and blobs away: distribution-spec, "Content Management" ([end-9], [end-10]).
 
     DELETE /v2/<name>/manifests/<tag>       the tag goes, what it named stays
     DELETE /v2/<name>/manifests/<digest>    the manifest goes, and every tag that names it
+    DELETE /v2/<name>/blobs/<digest>        the blob goes from this repository
 
 distribution 2.8.2 answers the first with 400 (DIGEST_INVALID), others with 405 (UNSUPPORTED): they know no
 removal of a tag by itself. The second has to be switched on in distribution, which answers 405 until it is.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from yarl import URL
 
 from blobflow.content import Site
-from blobflow.errors import NotFound, Rejected
+from blobflow.errors import Denied, NotFound, Rejected, Unauthorized
 from blobflow.oci import Digest
 from blobflow.transports.registry.session import Request, Session
 
@@ -58,3 +59,24 @@ async def _delete(session: Session, site: Site, name: str, asked: str) -> None:
         await session.ask(request)
     except NotFound:
         return
+
+
+async def drop_blob(session: Session, site: Site, blob: Digest) -> bool:
+    """Take a blob out of the repository [end-10]; whether it is gone. False: the registry won't do that.
+
+    The bytes are the registry's affair: most free them when they next collect garbage.
+    """
+    request = Request(
+        "DELETE",
+        URL(f"/v2/{site.repository}/blobs/{blob}", encoded=True),
+        f"removal of blob {blob} of {site.repository}",
+        scopes=(f"repository:{site.repository}:delete",),
+        ok=(200, 202, 204),
+    )
+    try:
+        await session.ask(request)
+    except NotFound:
+        return True
+    except (Rejected, Denied, Unauthorized):
+        return False
+    return True
