@@ -28,7 +28,7 @@ UPLOADS = "/blobs/uploads/"
 # A mount that does not say from where.
 NO_FROM = r"\?mount=[^&]*$"
 BY_TAG = "/manifests/[^:]+$"
-_NO_REFERRERS = Fault("GET", "/referrers/", times=0, act=PlainErrors())
+_NO_REFERRERS = Fault("GET", "/referrers/", times=0, act=Status(404, body="404 page not found\n"))
 _REFERRERS = Fault(
     "GET",
     "/referrers/",

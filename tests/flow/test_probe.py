@@ -90,7 +90,7 @@ mounts = true
 keeps_broken_sessions = true
 # mounts without `from`: no
 # takes indexes whose manifests are absent: yes
-# has the referrers API: no
+# has the referrers API: yes
 # deletes by tag: yes
 """,
 }

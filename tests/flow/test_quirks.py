@@ -139,8 +139,8 @@ CELLS = [
         fails=Failure("Rejected", "target", 5, 1),
         heals=False,
     ),
-    met("gar", "asked for chunks", "blob+4 | PATCH+13 POST+5 cancel+5", profile=CHUNKED_FIRST),
-    met("ghcr", "asked for chunks", "blob+3 | PATCH+12 POST+4 cancel+4", profile=CHUNKED_FIRST),
+    met("gar", "asked for chunks", "blob+2 | PATCH+11 POST+3 cancel+3", profile=CHUNKED_FIRST),
+    met("ghcr", "asked for chunks", "blob+1 | PATCH+10 POST+2 cancel+2", profile=CHUNKED_FIRST),
     met(
         "ghcr",
         "asked for chunks of 4 MiB",
@@ -150,16 +150,16 @@ CELLS = [
     met(
         "acr",
         "asked for large PUTs",
-        "blob+3 | PATCH+6 POST+4 PUT+4 cancel+4",
+        "blob+1 | PATCH+6 POST+2 PUT+2 cancel+2",
         profile=Profile("single", single_bytes=2**40),
     ),
     met(
         "hub",
         "asked for large PUTs",
-        "blob+3 | PATCH+6 POST+4 PUT+4 cancel+4",
+        "blob+1 | PATCH+6 POST+2 PUT+2 cancel+2",
         profile=Profile("single", single_bytes=2**40),
     ),
-    met("quay", "asked for chunks", "blob+4 | PATCH+13 POST+5 cancel+5", profile=CHUNKED_FIRST),
+    met("quay", "asked for chunks", "blob+2 | PATCH+11 POST+3 cancel+3", profile=CHUNKED_FIRST),
     met("cloudflare", "asked for chunks", "| PATCH+15", profile=CHUNKED_FIRST),
     Row(
         "hub lets HEADs through and counts GETs",

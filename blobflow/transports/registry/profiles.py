@@ -1,8 +1,8 @@
 """What registries can and cannot take: facts by host, and what was learnt of a host on the way.
 
 A profile is a value. Known hosts have one by suffix; every other host gets the default and is learnt: a
-form of upload that was refused is not tried again with blobs of that size, one that worked is trusted. What
-was learnt is noted in the journal, so that the next run does not pay for it again.
+form of upload that was refused is not tried again, or not with blobs of that size; one that worked is
+trusted. What was learnt is noted in the journal, so that the next run does not pay for it again.
 """
 
 from __future__ import annotations

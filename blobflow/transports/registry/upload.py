@@ -53,6 +53,8 @@ from blobflow.transports.registry.tickets import (
 # Statuses by which a registry says that it does not take a body in this form: 400 and 404 are Artifactory's
 # and Docker Hub's for single PUTs, 413 ACR's, 416 GHCR's and ECR's for ranges.
 _FORM_REFUSED = frozenset({400, 404, 405, 411, 413, 415, 416, 501})
+# Of these, the ones that have never been about a size.
+_AT_ANY_SIZE = frozenset({404, 405, 411, 415, 501})
 # Codes that speak of the name or of the session, so another form would fare no better, or no form was
 # refused.
 _NOT_THE_FORM = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"})
@@ -136,7 +138,11 @@ class Uploads:
                 if error.code in _STALE:
                     works = ticket.offset or self._learnt.has_taken(rung)
                     return "again" if works or last else "next"
-                self._learnt.refused(rung, blob.size)
+                if error.status in _AT_ANY_SIZE and not self._learnt.has_taken(rung):
+                    self._learnt.refused(rung, 0)
+                else:
+                    # Half of it is not tried either: so a limit is found in a few steps, not blob by blob.
+                    self._learnt.refused(rung, blob.size // 2)
                 return "next"
         return "end"
 
