@@ -7,16 +7,17 @@ Here, and only here, the engine meets the transports.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from blobflow import __version__
-from blobflow.content import Cache, Journal, NullJournal
+from blobflow.content import Cache, Journal, NullJournal, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
@@ -35,8 +36,6 @@ from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Manifest, Reference
 from blobflow.oci.location import transport_of
 from blobflow.oci.reference import is_loopback
-from blobflow.transports.archive import CompressMode
-from blobflow.transports.local import LocalPlaces
 from blobflow.transports.registry import (
     DIRECT,
     Credentials,
@@ -52,6 +51,10 @@ from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
 from blobflow.transports.registry.trust import context_of, trust_in
 from blobflow.transports.store import KeepsAll, MayDoWithout, Store, StoreCache, StoreJournal, room_in
 from blobflow.transports.store.keeping import gc
+
+if TYPE_CHECKING:
+    from blobflow.transports.archive import CompressMode
+    from blobflow.transports.local import LocalPlaces
 
 PLAN_VERSION = 1
 
@@ -345,10 +348,12 @@ async def opened(
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)
         cache: Cache = KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(store, kept)
-        local = LocalPlaces(store, meter, compress=settings.compress, looking=looking)
+        local = _LocalWhenWanted(
+            lambda places: places(store, meter, compress=settings.compress, looking=looking)
+        )
         world = World(
-            source_at=lambda site: (local if transport_of(site.registry) else registries).source(site),
-            sink_at=lambda site: (local if transport_of(site.registry) else registries).sink(site),
+            source_at=lambda site: (local() if transport_of(site.registry) else registries).source(site),
+            sink_at=lambda site: (local() if transport_of(site.registry) else registries).sink(site),
             cache=cache,
             journal=journal,
             observe=observer,
@@ -364,6 +369,28 @@ async def opened(
         finally:
             local.close()
             await registries.close()
+
+
+class _LocalWhenWanted:
+    """Layouts and archives, with their codecs: imported and opened when the first of them is asked for."""
+
+    def __init__(self, make: Callable[[type[LocalPlaces]], LocalPlaces]) -> None:
+        self._make = make
+        self._places: LocalPlaces | None = None
+
+    def __call__(self) -> LocalPlaces:
+        if self._places is None:
+            from blobflow.transports.local import LocalPlaces
+
+            self._places = self._make(LocalPlaces)
+        return self._places
+
+    async def complete(self) -> Mapping[Site, BlobflowError]:
+        return {} if self._places is None else await self._places.complete()
+
+    def close(self) -> None:
+        if self._places is not None:
+            self._places.close()
 
 
 async def tidy(store: Store, settings: Settings) -> None:
