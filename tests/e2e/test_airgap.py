@@ -133,7 +133,7 @@ def test_a_bundle_in_parts_goes_from_one_registry_to_another(
 ) -> None:
     with blobflow_serve(tmp_path / "source") as source:
         push(small_set.path, source.host)
-        images = ["--images", small_set.path / "images.txt"]
+        images: list[str | Path] = ["--images", small_set.path / "images.txt"]
         moved(
             "save", "--from", source.host, *images, "-o", tmp_path / "b.tar", "--split-size", "1MB", home=home
         )
