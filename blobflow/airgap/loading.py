@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
+from blobflow.airgap.leftout import bring_left_out
 from blobflow.content import Site, Source
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
@@ -83,8 +84,11 @@ async def load(
         gathering = _Gathering(inputs, world)
         with blame("source"):
             loaded = await gathering.gather(wanted)
-        run = begin(aim(loaded), loaded.notes)
-        await run.go(_over(world, gathering.sources(loaded)))
+        pairs, sources = aim(loaded), gathering.sources(loaded)
+        run = begin(pairs, loaded.notes)
+        if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
+            await bring_left_out(pairs, sources, await gathering.held(), world)
+        await run.go(_over(world, sources))
         await tidy(store, settings)
 
 
@@ -144,6 +148,10 @@ class _Gathering:
         return {
             path: Composed(archives, own, made, path=path, absent=_LACKING) for path, own in roots.items()
         }
+
+    async def held(self) -> set[Digest]:
+        """All content of the archives, as far as it is known by its digest."""
+        return {digest for archive in self._archives.values() for digest in await archive.held()}
 
     async def _look(self, item: Input, wanted: Collection[Name] | None) -> dict[Name, _Find]:
         archive = self._archives[item]
