@@ -41,6 +41,7 @@ _VERBS = {
     "serve": "Run an embedded OCI registry.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
+    "bench": "Measure your registries, and which settings suit them.",
     "demo": "See it work: two registries, eight images, no network.",
 }
 _EPILOG = (

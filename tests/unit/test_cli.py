@@ -42,7 +42,7 @@ from blobflow.errors import (
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "inspect"),
-    *("login", "logout", "probe", "serve", "index", "cache", "demo"),
+    *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
 BOUND = 30  # seconds that a process of ours gets before a test gives up on it

@@ -51,6 +51,7 @@ ROOMS = {
     "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
+    "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "tending": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
