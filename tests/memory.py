@@ -11,11 +11,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Literal
 
-from blobflow.content import Body, Chunks, Site
+from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
 from blobflow.oci.manifest import children
+from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of, merged
 from blobflow.oci.sample import SampleSet
 
 CHUNK = 64 * 1024
@@ -25,12 +27,21 @@ Fault = Callable[[str, Site, str], BlobflowError | None]
 
 class MemoryRegistry:
     """One registry. `calls` counts (call, digest or tag); `fault` may answer a call with an error; pushes
-    wait for `push_from`, which is set at first. `sparse`: indexes are taken that lack children."""
+    wait for `push_from`, which is set at first. `sparse`: indexes are taken that lack children. `refers`:
+    what refers to manifests is told, from a list of its own or from those under fallback tags."""
 
-    def __init__(self, name: str, *, mounts: bool = True, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        mounts: bool = True,
+        sparse: bool = False,
+        refers: Literal["", "api", "tag"] = "",
+    ) -> None:
         self.name = name
         self.mounts = mounts
         self.sparse = sparse
+        self.refers = refers
         self.blobs: dict[Site, dict[Digest, bytes]] = {}
         self.manifests: dict[Site, dict[Digest, tuple[str, bytes]]] = {}
         self.tags: dict[tuple[Site, str], Digest] = {}
@@ -44,7 +55,7 @@ class MemoryRegistry:
 
     def at(self, site: Site) -> MemoryPlace:
         assert site.registry == self.name
-        return MemoryPlace(self, site)
+        return ReferringPlace(self, site) if self.refers else MemoryPlace(self, site)
 
     def site(self, repository: str) -> Site:
         return Site(self.name, repository)
@@ -161,3 +172,36 @@ class MemoryPlace:
         self._manifests()[manifest.digest] = (manifest.media_type, raw)
         for tag in tags:
             self._registry.tags[self._site, tag] = manifest.digest
+
+
+class ReferringPlace(MemoryPlace):
+    """One that knows what refers to its manifests."""
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        self._call("referrers", subject)
+        found = [Referrer(named, subject, "cosign", tag) for tag, named in self._named(*cosign_tags(subject))]
+        if self._registry.refers == "tag":
+            for _, index in self._named(fallback_tag(subject)):
+                listed = parse_manifest(self._manifests()[index.digest][1], index.media_type).manifests
+                found += [Referrer(each, subject, "tag") for each in listed]
+            return found
+        for digest, (kind, raw) in self._manifests().items():
+            manifest = parse_manifest(raw, kind, digest=digest)
+            if manifest.subject is not None and manifest.subject.digest == subject:
+                found.append(Referrer(mention_of(manifest), subject, "api"))
+        return found
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        self._call("attach", subject)
+        if self._registry.refers == "api":
+            return
+        tag = fallback_tag(subject)
+        there = [self._manifests()[index.digest][1] for _, index in self._named(tag)]
+        raw = merged(there[0] if there else None, referrers)
+        if raw is not None:
+            await self.put(Descriptor(media.OCI_INDEX, digest_of(raw), len(raw)), raw, [tag])
+
+    def _named(self, *tags: str) -> list[tuple[str, Descriptor]]:
+        digests = [(tag, self._registry.tags.get((self._site, tag))) for tag in tags]
+        held = self._manifests()
+        return [(t, Descriptor(held[d][0], d, len(held[d][1]))) for t, d in digests if d is not None]
