@@ -269,13 +269,17 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
-_MISHAPS: tuple[Callable[[Random], AnyAct], ...] = (
+_WITHOUT_A_BODY: tuple[Callable[[Random], AnyAct], ...] = (
     lambda random: Hangup(),
     lambda random: LoseAnswer(),
-    lambda random: Reset(after=random.randrange(SHORT)),
-    lambda random: Truncate(after=random.randrange(SHORT)),
     lambda random: Status(random.choice((500, 502, 503, 504))),
     lambda random: Busy(random.randrange(3)),
+)
+# Most bodies are short: so the place of a break is drawn by its logarithm.
+_MISHAPS: tuple[Callable[[Random], AnyAct], ...] = (
+    *_WITHOUT_A_BODY,
+    lambda random: Reset(after=int(SHORT ** random.random())),
+    lambda random: Truncate(after=int(SHORT ** random.random())),
 )
 
 
@@ -309,13 +313,14 @@ class Faults:
             if turn < 0 or (fault.times and turn >= fault.times):
                 continue
             if isinstance(fault.act, Sometimes):
-                acts += self._drawn(place, fault.act)
+                acts += self._drawn(place, fault.act, method)
             else:
                 acts.append(fault.act)
         return acts
 
-    def _drawn(self, place: int, act: Sometimes) -> Iterator[AnyAct]:
+    def _drawn(self, place: int, act: Sometimes, method: str) -> Iterator[AnyAct]:
         """Something that goes wrong, or most of the time nothing."""
         random = self._randoms.setdefault(place, Random(act.seed))
         if random.random() * 100 < act.percent:
-            yield random.choice(_MISHAPS)(random)
+            mishaps = _MISHAPS if method in ("GET", "PUT", "PATCH") else _WITHOUT_A_BODY
+            yield random.choice(mishaps)(random)

@@ -213,6 +213,20 @@ CORRUPTIONS = [
         target=(Fault("PUT", TAG, act=Corrupt(at=INDEX.raw.index(b"amd64"))),),
         more="| manifest+1",
     ),
+    Row(
+        "a manifest loses its end on its way to the target",
+        target=(Fault("PUT", TAG, act=Truncate(after=100)),),
+        more="| manifest+1",
+    ),
+    Row(
+        "a manifest that the target can't read",
+        target=(
+            Fault("PUT", TAG, times=0, act=Status(400, body='{"errors": [{"code": "MANIFEST_INVALID"}]}')),
+        ),
+        fails=Failure("Rejected", "target", 5, 1),
+        heals=False,
+        more="HEAD-1 | HEAD-1 manifest+1",
+    ),
 ]
 STALLS = [
     Row("silence when asked for the tag", (Fault("HEAD", TAG, act=Mute()),), patience=0.25, more="HEAD+1 |"),

@@ -211,11 +211,13 @@ class Repository:
         await self._uploads.push(self._site.repository, blob, body)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
-        """See `Sink.put`. What was changed on its way is put again: it is under the tag already."""
+        """See `Sink.put`. What seems to have changed on its way, and may be under the tag, is put once more."""
         for name in tags or (manifest.digest,):
             try:
                 await self._put(manifest, raw, name)
-            except DigestMismatch:
+            except (DigestMismatch, Rejected) as error:
+                if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
+                    raise
                 await self._put(manifest, raw, name)
 
     async def tags(self) -> list[str]:
