@@ -211,7 +211,7 @@ class Repository:
         await self._uploads.push(self._site.repository, blob, body)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
-        """See `Sink.put`. What seems to have changed on its way, and may be under the tag, is put once more."""
+        """See `Sink.put`. What seems to have changed on its way is put once more."""
         for name in tags or (manifest.digest,):
             try:
                 await self._put(manifest, raw, name)
