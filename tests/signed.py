@@ -86,13 +86,17 @@ class Content:
             media.OCI_MANIFEST,
         )
 
-    def listing(self) -> None:
-        """The fallback indexes of everything that has a subject, as clients keep them."""
+    def by_subject(self) -> dict[Digest, list[Manifest]]:
+        """Everything that has a subject."""
         subjects: dict[Digest, list[Manifest]] = {}
-        for made in list(self.manifests.values()):
+        for made in self.manifests.values():
             if made.subject is not None:
                 subjects.setdefault(made.subject.digest, []).append(made)
-        for subject, found in subjects.items():
+        return subjects
+
+    def listing(self) -> None:
+        """Make the fallback indexes, as clients keep them."""
+        for subject, found in self.by_subject().items():
             raw = merged(None, map(mention_of, found))
             assert raw is not None
             index = parse_manifest(raw, media.OCI_INDEX)

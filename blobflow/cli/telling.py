@@ -32,12 +32,26 @@ def summary_lines(report: Report) -> list[str]:
         f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
+    lines += _referrer_lines(report)
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
     lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
     return lines
+
+
+def _referrer_lines(report: Report) -> list[str]:
+    """How many signatures, SBOMs and attestations went along; what was left, and why."""
+    found = [(image, each) for image in report.images for each in image.referrers]
+    left = [(image, each) for image, each in found if each.left]
+    if not found:
+        return []
+    less = f", {len(left)} of them left" if left else ""
+    return [
+        f"{count_text(len(found), 'referrer')}{less}",
+        *(one_line(f"left: {each.digest} of {image.target}: {each.left}") for image, each in left),
+    ]
 
 
 def _statuses_text(counts: Mapping[str, int]) -> str:
@@ -85,6 +99,7 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
         ("to read", size_text(price.bytes_to_read)),
         ("to write", _at_most_text(price.bytes_to_write, if_refused)),
         ("mounts", str(price.mounts)),
+        *_referrer_figures(planned),
         ("manifests", str(price.manifests)),
         *(
             ("target", _target_price_text(host, target))
@@ -101,6 +116,12 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
     if rows:
         lines += ["", *table([_plan_row(goal) for goal in planned.plan.goals])]
     return lines
+
+
+def _referrer_figures(planned: Planned) -> list[tuple[str, str]]:
+    attached = sum(len(shape.attached) for shape in planned.shapes.values())
+    left = sum(len(shape.left) for shape in planned.shapes.values())
+    return [("referrers", f"{attached} to go along, {left} left")] if attached or left else []
 
 
 def _allowance_text(host: str, allowance: Allowance, reads: int) -> str:
@@ -137,13 +158,16 @@ def plan_document(planned: Planned) -> dict[str, Any]:
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read.
     """
-    images = [
+    from blobflow.engine.tally import referrer_records
+
+    images: list[dict[str, Any]] = [
         {
             "source": str(goal.pair.source),
             "target": str(goal.pair.target),
             "digest": goal.root.digest,
             "status": "mirror" if goal.steps else "current",
             "error": "",
+            "referrers": msgspec.to_builtins(referrer_records(planned.shapes[goal.pair])),
         }
         for goal in planned.plan.goals
     ]
@@ -154,6 +178,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
             "digest": "",
             "status": "failed",
             "error": str(error),
+            "referrers": [],
         }
         for pair, error in planned.failures.items()
     ]

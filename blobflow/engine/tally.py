@@ -169,7 +169,7 @@ class Tally:
             platforms=shape.platforms if shape else (),
             status=status,
             error=error,
-            referrers=_referrers(shape, self._replaced.get(pair, frozenset())) if shape else (),
+            referrers=referrer_records(shape, self._replaced.get(pair, frozenset())) if shape else (),
         )
 
 
@@ -179,7 +179,7 @@ def _replaced_at(agenda: Agenda, site: Site) -> frozenset[Digest]:
     return frozenset(s.manifest.digest for s in steps if isinstance(s, Put) and s.target == site)
 
 
-def _referrers(shape: Shape, replaced: frozenset[Digest]) -> tuple[ReferrerRecord, ...]:
+def referrer_records(shape: Shape, replaced: frozenset[Digest] = frozenset()) -> tuple[ReferrerRecord, ...]:
     """What refers to an image, and to what of that was `replaced` by the target's doing."""
     gone = set(replaced)
     records = []
