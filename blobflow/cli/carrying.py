@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +19,7 @@ from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
 from blobflow.engine.flow import Run as Flow
-from blobflow.engine.report import Report, encode
+from blobflow.engine.report import Report, TagRecord, encode, with_lost
 from blobflow.errors import BlobflowError, RunIncomplete, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.location import STREAM, path_of, transport_of
@@ -41,6 +41,8 @@ class Outcome(msgspec.Struct, frozen=True):
         missing = sum(image.status not in ("done", "present") for image in self.report.images)
         if missing:
             raise RunIncomplete(f"{missing} of {len(self.report.images)} images did not arrive")
+        if failed := sum(tag.status == "failed" for tag in self.report.tags):
+            raise RunIncomplete(f"{failed} of {len(self.report.tags)} tags too many could not be removed")
 
     def check_image(self) -> None:
         """For runs over one image: raise its own error, the first if there are several targets."""
@@ -50,9 +52,46 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 Begin = Callable[[Sequence["Pair"], Sequence[str]], Flow]
+
+
+class Course:
+    """A run's course, for the report: the run once it is begun, and what is known besides.
+
+    Called with pairs and notes it begins the run. `lost`: what could not even be begun, and why. `tags`: what
+    became of tags that were too many.
+    """
+
+    def __init__(self, run: Run, observe: Observer, meter: Meter) -> None:
+        self._run = run
+        self._observe = observe
+        self._meter = meter
+        self._notes: tuple[str, ...] = ()
+        self.flow = self._flow(())
+        self.lost: Mapping[Pair, BlobflowError] = {}
+        self.tags: Sequence[TagRecord] = ()
+
+    def __call__(self, pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
+        self.flow, self._notes = self._flow(pairs), tuple(notes)
+        ending = ENDING.get()
+        ending.wind_down, ending.grace = self.flow.wind_down, self._run.grace
+        return self.flow
+
+    def _flow(self, pairs: Sequence[Pair]) -> Flow:
+        return Flow(pairs, policy_of(self._run), observe=self._observe, meter=self._meter)
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Take in what else there is to note."""
+        self._notes += tuple(notes)
+
+    def report(self) -> Report:
+        """All of it, as of now."""
+        report = with_lost(self.flow.report(), self.lost)
+        return msgspec.structs.replace(report, notes=self._notes, tags=tuple(self.tags))
+
+
 # What is to be carried out: it begins a run, with notes for the report, brings it to its end, and returns
 # what else there is to note.
-Work = Callable[["Settings", Begin, Observer, Meter], Awaitable[Sequence[str]]]
+Work = Callable[["Settings", Course, Observer, Meter], Awaitable[Sequence[str]]]
 
 
 def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
@@ -85,26 +124,17 @@ def carry_out_work(work: Work, ends: Ends, link: Link, run: Run, *, list_failure
 async def _carried_out(work: Work, ends: Ends, link: Link, run: Run, list_failures: bool) -> Outcome:
     meter = Meter()
     async with display(link.look, meter, hosts=len(ends.targets)) as show:
-        flow = Flow((), policy_of(run), observe=show, meter=meter)
-        told: tuple[str, ...] = ()
-
-        def begin(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
-            nonlocal flow, told
-            flow, told = Flow(pairs, policy_of(run), observe=show, meter=meter), tuple(notes)
-            ending = ENDING.get()
-            ending.wind_down, ending.grace = flow.wind_down, run.grace
-            return flow
-
+        course = Course(run, show, meter)
         ended: BaseException | None = None
         try:
-            told += tuple(await work(settings_of(link, run, ends), begin, show, meter))
+            course.note(await work(settings_of(link, run, ends), course, show, meter))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
-    report = msgspec.structs.replace(flow.report(), notes=told)
+    report = course.report()
     _leave(report, link.look, run, list_failures, aside=_streams(ends))
     if ended is not None:
         raise ended
-    return Outcome(report, flow.errors)
+    return Outcome(report, course.flow.errors)
 
 
 def _streams(ends: Ends) -> bool:
@@ -120,7 +150,7 @@ def _leave(report: Report, look: Look, run: Run, list_failures: bool, *, aside: 
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
         click.echo(json.dumps(totals), err=True)
         return
-    if not look.quiet:
+    if not look.quiet and report.images:
         try:
             click.echo("\n".join([*digest_lines(report), *summary_lines(report)]), err=aside)
         except BrokenPipeError:  # how the run ended is still to be said, by the exit code

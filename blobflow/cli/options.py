@@ -21,6 +21,8 @@ from blobflow.cli.figures import parse_size
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from blobflow.cli.selection import Asked
+    from blobflow.cli.specs import SpecFormat
     from blobflow.engine.flow import Policy
     from blobflow.engine.plan import Lookup, Pair
     from blobflow.engine.road import CacheMode
@@ -87,6 +89,8 @@ class Selection(msgspec.Struct, frozen=True):
     source: str | None = None
     targets: tuple[str, ...] = ()
     images: Path | None = None
+    spec_format: SpecFormat = "auto"
+    scoped: bool = False
 
 
 def size(text: str) -> int:
@@ -353,27 +357,39 @@ selection_options = gathered(
         metavar="LIST",
         help="One repository:tag or repository@digest a line; # comments; - is stdin.",
     ),
+    click.option(
+        "--spec-format",
+        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
+        default="auto",
+        help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML (give it --to) or regsync.yml.",
+    ),
+    click.option(
+        "--scoped", is_flag=True, help="Of skopeo's YAML: keep host and path of each source at the target."
+    ),
 )
 
 
-def select(selection: Selection) -> list[Pair]:
-    """The pairs that the arguments name. Raises UsageError for half of one form, or both at once."""
-    from blobflow.cli.selection import make_pairs, parse_list, parse_place, read_text
+def select(selection: Selection) -> Asked:
+    """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
+    from blobflow.cli.selection import Asked, parse_list, parse_place, read_text
 
+    targets = tuple(parse_place(target) for target in selection.targets)
+    if selection.spec:
+        from blobflow.cli.specs import read_spec
+
+        if selection.source or selection.images:
+            raise UsageError("give either a spec file or --from, --to and --images, not both")
+        text, name = read_text(selection.spec), _name(selection.spec)
+        return read_spec(
+            text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
+        )
     listed = {"--from": selection.source, "--to": selection.targets, "--images": selection.images}
     missing = [option for option, value in listed.items() if not value]
-    if selection.spec and len(missing) < len(listed):
-        raise UsageError("give either a spec file or --from, --to and --images, not both")
-    if selection.spec:
-        from blobflow.cli.spec import spec_pairs
-
-        return spec_pairs(read_text(selection.spec), _name(selection.spec))
     if missing or not (selection.source and selection.images):
         raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
     source = parse_place(selection.source)
     text = read_text(selection.images)
-    targets = [parse_place(target) for target in selection.targets]
-    return make_pairs(parse_list(text, _name(selection.images), source), targets)
+    return Asked(tuple(parse_list(text, _name(selection.images), source)), targets)
 
 
 def _name(path: Path) -> str:

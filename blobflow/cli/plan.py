@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.carrying import check_planned, make_planned, show_plan
-from blobflow.cli.choosing import Choosing, choice_options, choose
+from blobflow.cli.carrying import check_planned, show_plan
+from blobflow.cli.choosing import Choosing, choice_options
+from blobflow.cli.figures import one_line
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 from blobflow.cli.telling import plan_document
@@ -42,21 +43,25 @@ def verb(
     """Show what `sync` with the same arguments would do, and what it would cost. Nothing is changed.
 
     -v adds a row an image. Bytes to write are exact as long as the target grants every mount; "at most" is
-    the figure if it grants none.
+    the figure if it grants none. Rules that choose tags are followed now, and what that cost is noted.
     """
+    from blobflow.cli.settling import draw
     from blobflow.mirror import save_plan
 
     if run.report:
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_place(out, "--out")
-    planned = make_planned(choose(select(selection), choosing), link, run)
+    drawn = draw(select(selection), choosing, link, run)
+    planned = drawn.planned
     if out:
         write_whole(out, save_plan(planned))
     if as_json:
-        click.echo(json.dumps(plan_document(planned), indent=2))
+        click.echo(json.dumps(plan_document(planned, drawn.notes), indent=2))
     else:
         show_plan(planned, link.look)
+        for note in drawn.notes:
+            click.echo(one_line(f"note: {note}"))
     check_planned(planned)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -8,17 +8,24 @@ behind the target's prefix. Where the source is docker.io itself, a path of one 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.engine.plan import Pair
-from blobflow.errors import InvalidConfig, InvalidReference, UsageError
+from blobflow.cli.renaming import AS_IT_IS, Renaming, renamed
+from blobflow.engine.plan import Lookup, Pair
+from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.location import ARCHIVES, split_location, transport_of
-from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, split_name
+from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, check_tag, split_name
+from blobflow.oci.selecting import TagRules
+from blobflow.tending.search import Chosen, Search
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry import HostSettings
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -45,8 +52,13 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """One image, or some platforms of it, asked for. `where` says who asked, as `LIST.txt line 3`; `target`
-    replaces the path there."""
+    """One image, or some platforms of it, asked for; or, by `rules`, those tags of its repository that they
+    choose when they are looked for. `where` says who asked, as `LIST.txt line 3`.
+
+    `target` replaces the path there, `target_tag` the tag, `rename` either. `targets` go before those of the
+    whole. With `repositories` the path is "", and it is all repositories of the source that these choose.
+    `chosen`: it came of rules, and may have been asked for otherwise as well.
+    """
 
     source: Place
     path: str
@@ -55,9 +67,91 @@ class Wanted(msgspec.Struct, frozen=True):
     where: str
     target: str = ""
     choice: Choice = EVERYTHING
+    rules: TagRules | None = None
+    repositories: TagRules | None = None
+    rename: Renaming = AS_IT_IS
+    target_tag: str = ""
+    targets: tuple[Place, ...] = ()
+    chosen: bool = False
+    referrers: Lookup = "auto"
 
     def __str__(self) -> str:
         return str(self.source.under(self.path, self.tag, self.digest))
+
+    @property
+    def search(self) -> Search | None:
+        """What is to be looked for at the source before it is known which images these are."""
+        if self.rules is None:
+            return None
+        if self.repositories is not None:
+            return Search(self.source.host, "", self.rules, self.repositories, self.source.prefix)
+        return Search(self.source.host, self.source.under(self.path, "").repository, self.rules)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """All that is wanted, and where to.
+
+    `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
+    """
+
+    wanted: tuple[Wanted, ...]
+    targets: tuple[Place, ...]
+    warnings: tuple[str, ...] = ()
+    hosts: dict[str, HostSettings] = {}
+
+    @property
+    def searches(self) -> list[Search]:
+        """What is to be looked for, each once."""
+        return list(dict.fromkeys(search for image in self.wanted if (search := image.search) is not None))
+
+    @property
+    def places(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The hosts that are read from, and those that are written to."""
+        targets = [place for image in self.wanted for place in image.targets or self.targets]
+        return (
+            frozenset(image.source.host for image in self.wanted),
+            frozenset(place.host for place in targets),
+        )
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The pairs that were asked for. `lost`: what could not be found out, as pairs of repositories. `notes`:
+    what finding out cost, where it was much."""
+
+    pairs: tuple[Pair, ...]
+    lost: dict[Pair, BlobflowError] = {}
+    notes: tuple[str, ...] = ()
+
+
+def settle(asked: Asked, found: Mapping[Search, Sequence[Chosen]]) -> Settled:
+    """Every image at every target, now that it is known what the rules choose. Raises as `make_pairs`."""
+    images: list[Wanted] = []
+    lost: dict[Pair, BlobflowError] = {}
+    notes: list[str] = []
+    for image in asked.wanted:
+        search = image.search
+        for chosen in found[search] if search is not None else ():
+            path = chosen.repository.removeprefix(f"{image.source.prefix}/" if image.source.prefix else "")
+            one = msgspec.structs.replace(image, path=path, rules=None, repositories=None, chosen=True)
+            images += [msgspec.structs.replace(one, tag=tag) for tag in chosen.tags]
+            if chosen.error is not None:
+                for target in image.targets or asked.targets:
+                    lost[_of_repositories(one, target)] = chosen.error
+            if chosen.dated:
+                notes.append(
+                    f"{image.where}: {chosen.dated} tags of {image.source.host}/{chosen.repository} were"
+                    " asked for their date, by two requests each, or three for an index"
+                )
+        if search is None:
+            images.append(image)
+    return Settled(tuple(make_pairs(images, asked.targets)), lost, tuple(dict.fromkeys(notes)))
+
+
+def _of_repositories(image: Wanted, target: Place) -> Pair:
+    """What stands for all images of a repository."""
+    path = _path_at(target, image) or image.source.host
+    source = Reference(image.source.host, image.source.under(image.path, "").repository if image.path else "")
+    return Pair(source, Reference(target.host, f"{target.prefix}/{path}" if target.prefix else path))
 
 
 def parse_place(text: str) -> Place:
@@ -107,21 +201,22 @@ def hub_path(source: Place, path: str) -> str:
 
 def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]:
     """Every image at every target. Raises UsageError naming both places that ask for the same pair."""
-    if not targets:
+    wanted = list(wanted)
+    if not targets and not all(image.targets for image in wanted):
         raise UsageError("no target: say where to with --to HOST[/prefix], or `targets` in the spec")
     if len(set(targets)) < len(targets):
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
-    asked: dict[tuple[Reference, Reference], str] = {}
+    asked: dict[tuple[Reference, Reference], Wanted] = {}
     pairs: list[Pair] = []
     for image in wanted:
-        for target in targets:
+        for target in image.targets or targets:
             pair = _pair(image, target)
-            key = pair.source, pair.target
-            if key in asked:
-                raise UsageError(f"{image.where}: {image} is listed already, at {asked[key]}")
-            asked[key] = image.where
-            pairs.append(pair)
+            before = asked.setdefault((pair.source, pair.target), image)
+            if before is image:
+                pairs.append(pair)
+            elif not (before.chosen or image.chosen):
+                raise UsageError(f"{image.where}: {image} is listed already, at {before.where}")
     return pairs
 
 
@@ -129,21 +224,32 @@ def _pair(image: Wanted, target: Place) -> Pair:
     try:
         source = image.source.under(image.path, image.tag, image.digest)
         # Put under its digest alone, a manifest has no other name than that digest.
-        goal = target.under(_path_at(target, image), image.tag, "" if image.tag else image.digest)
+        tag = _tag_at(image)
+        goal = target.under(_path_at(target, image), tag, "" if tag else image.digest)
     except InvalidReference as error:
         raise InvalidReference(f"{image.where}: {error}") from None
     if source == goal:
         raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
-    return Pair(source, goal, image.choice)
+    return Pair(source, goal, image.choice, image.referrers)
 
 
 def _path_at(target: Place, image: Wanted) -> str:
     """The path at a target. In an archive it begins with a host: the source's, if no other is given."""
-    path = image.target or image.path
-    own = target.prefix or image.target or transport_of(image.source.host)
+    facts = {"host": image.source.host, "path": image.path, "tag": image.tag}
+    path = image.target or renamed(image.rename.repository, image.path, **facts)
+    own = target.prefix or path != image.path or image.target or transport_of(image.source.host)
     if own or transport_of(target.host) not in ARCHIVES:
         return path
     return str(image.source.under(path, "latest")).removesuffix(":latest")
+
+
+def _tag_at(image: Wanted) -> str:
+    """The tag at a target; what has only a digest gets none."""
+    if not image.tag:
+        return image.target_tag
+    facts = {"host": image.source.host, "path": image.path, "tag": image.tag}
+    tag = image.target_tag or renamed(image.rename.tag, image.tag, **facts)
+    return tag if tag == image.tag else check_tag(tag)
 
 
 def _default_name(origin: Reference, goal: Reference) -> str:

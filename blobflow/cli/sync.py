@@ -2,33 +2,89 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import click
 
-from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
-from blobflow.cli.choosing import Choosing, choice_options, choose
+from blobflow.cli.carrying import check_planned, show_plan
+from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.telling import tag_lines
+from blobflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobflow.tending.surplus import Limit
+
+# More than a fifth of a mirror does not go by itself: that is a mistake in a spec, or a source that is ill.
+_MAX_DELETE = "20%"
+
+
+def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from blobflow.cli.spec import schema
+
+    click.echo(json.dumps(schema(), indent=2))
+    context.exit()
 
 
 @click.command("sync")
 @selection_options
 @choice_options
+@click.option(
+    "--delete-extra-tags",
+    "delete",
+    is_flag=True,
+    help="Once all is there, remove the tags of these repositories at the targets that are not in the set.",
+)
+@click.option(
+    "--max-delete",
+    metavar="N|N%",
+    help=f"Remove none if more than so many of their tags would go. [default: {_MAX_DELETE}]",
+)
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of SPEC and exit.",
+)
 @run_options
 @link_options
-def verb(selection: Selection, choosing: Choosing, run: Run, link: Link) -> None:
+def verb(
+    selection: Selection, choosing: Choosing, delete: bool, max_delete: str | None, run: Run, link: Link
+) -> None:
     """Mirror a set of images, byte for byte, to one or more registries.
 
     The set is a SPEC file (YAML), or a list between places: --from HOST[/prefix] --to HOST[/prefix] --images
-    LIST. Each blob is read once, uploaded once to each target registry, and mounted where else it is needed
-    there. What is present already is not touched.
+    LIST. A SPEC names tags, or chooses them by rules; skopeo's and regsync's files are read as they are. Each
+    blob is read once, uploaded once to each target registry, and mounted where else it is needed there. What
+    is present already is not touched.
 
     \b
       blobflow sync mirror.yaml
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
     """
-    pairs = choose(select(selection), choosing)
+    from blobflow.cli.settling import carry_out_set, draw
+
+    asked, clearing = select(selection), _limit(delete, max_delete)
     if run.dry_run:
-        planned = make_planned(pairs, link, run)
-        show_plan(planned, link.look)
-        check_planned(planned)
+        drawn = draw(asked, choosing, link, run, clearing=clearing)
+        show_plan(drawn.planned, link.look)
+        for line in (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes)):
+            click.echo(line)
+        check_planned(drawn.planned)
     else:
-        carry_out(pairs, link, run).check_set()
+        carry_out_set(asked, choosing, link, run, clearing=clearing).check_set()
+
+
+def _limit(delete: bool, most: str | None) -> Limit | None:
+    if not delete:
+        if most is not None:
+            raise UsageError("--max-delete is about --delete-extra-tags; give that too")
+        return None
+    from blobflow.tending.surplus import parse_limit
+
+    return parse_limit(most or _MAX_DELETE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Goal
     from blobflow.engine.price import TargetPrice
-    from blobflow.engine.report import Report, TargetRecord
+    from blobflow.engine.report import Report, TagRecord, TargetRecord
     from blobflow.mirror import Inspection
     from blobflow.oci import Descriptor, Manifest
 
@@ -35,6 +35,7 @@ def summary_lines(report: Report) -> list[str]:
     lines += _referrer_lines(report)
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
+    lines += tag_lines(report.tags)
     lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
@@ -75,6 +76,17 @@ def digest_lines(report: Report) -> list[str]:
         for image in report.images
         if image.status in ("done", "present") and image.digest != image.source_digest
     ]
+
+
+def tag_lines(tags: Iterable[TagRecord]) -> list[str]:
+    """A line for each tag that was too many, and what became of it."""
+    words = {
+        "removed": "removed: {0}",
+        "surplus": "would remove: {0}",
+        "left": "left: {0}: {1}",
+        "failed": "failed: {0}: {1}",
+    }
+    return [one_line(words[tag.status].format(tag.target, tag.why)) for tag in tags]
 
 
 def failure_lines(report: Report) -> list[str]:
@@ -152,11 +164,11 @@ def _plan_row(goal: Goal) -> tuple[str, ...]:
     )
 
 
-def plan_document(planned: Planned) -> dict[str, Any]:
+def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
     """A plan for programs: `price`, and `images` with status mirror, current or failed.
 
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
-    let them be read.
+    let them be read. `notes`: what it took to find out what is wanted.
     """
     from blobflow.engine.tally import referrer_records
 
@@ -188,6 +200,7 @@ def plan_document(planned: Planned) -> dict[str, Any]:
         "manifests_read": planned.reads,
         "allowances": msgspec.to_builtins(planned.allowances),
         "images": images,
+        "notes": list(notes),
     }
 
 

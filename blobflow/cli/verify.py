@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.choosing import Choosing, choice_options, choose
+from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, one_line
 from blobflow.cli.options import (
@@ -17,11 +17,9 @@ from blobflow.cli.options import (
     Selection,
     cache_dir_option,
     concurrency_option,
-    ends_of,
     link_options,
     select,
     selection_options,
-    settings_of,
     verify_option,
 )
 from blobflow.cli.running import run as run_loop
@@ -29,6 +27,7 @@ from blobflow.errors import BlobflowError, RunIncomplete
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
+    from blobflow.cli.selection import Asked
     from blobflow.engine.plan import Pair
     from blobflow.engine.verify import Level
 
@@ -53,8 +52,8 @@ def verb(
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
-    pairs = choose(select(selection), choosing)
-    found = run_loop(_verified(pairs, verify, link, Run(concurrency=concurrency, cache_dir=cache_dir)))
+    run = Run(concurrency=concurrency, cache_dir=cache_dir)
+    found = run_loop(_verified(select(selection), choosing, verify, link, run))
     wrong = 0
     for pair, error in found.items():
         wrong += error is not None
@@ -65,11 +64,14 @@ def verb(
 
 
 async def _verified(
-    pairs: Sequence[Pair], level: Level, link: Link, run: Run
+    asked: Asked, choosing: Choosing, level: Level, link: Link, run: Run
 ) -> Mapping[Pair, BlobflowError | None]:
+    from blobflow.cli.settling import find_pairs, settings_for
     from blobflow.mirror import verify_run
 
     meter = Meter()
     async with display(link.look, meter) as show:
-        settings = settings_of(link, run, ends_of(pairs))
-        return await verify_run(pairs, level, settings, observer=show, meter=meter)
+        settings = settings_for(asked, link, run)
+        settled = await find_pairs(asked, choosing, settings, show, meter)
+        found = await verify_run(settled.pairs, level, settings, observer=show, meter=meter)
+        return {**found, **settled.lost}

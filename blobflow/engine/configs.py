@@ -1,4 +1,4 @@
-"""An image's own word on its platform: its config (image-spec config.md), not what an index says of it."""
+"""An image's own word on itself: its config (image-spec config.md), not what an index says of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from blobflow.oci import Manifest, Platform
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
-class _Config(msgspec.Struct):
+class Config(msgspec.Struct):
+    """What is read of a config. `created`: RFC 3339, or nothing."""
+
+    created: str | None = None
     architecture: str = ""
     os: str = ""
     variant: str = ""
@@ -22,7 +25,13 @@ class _Config(msgspec.Struct):
 
 async def read_platform(source: Source, manifest: Manifest) -> Platform:
     """The platform that the config of an image manifest names; empty strings where it names none, as the
-    configs of artifacts do.
+    configs of artifacts do. Costs and raises as `read_config`."""
+    said = await read_config(source, manifest)
+    return Platform(said.architecture, said.os, said.variant, said.os_version, said.os_features)
+
+
+async def read_config(source: Source, manifest: Manifest) -> Config:
+    """The config of an image manifest.
 
     Costs one read of the config. Raises what the source raises, and UnsupportedContent for a config that is
     too large or that is no JSON object.
@@ -40,7 +49,6 @@ async def read_platform(source: Source, manifest: Manifest) -> Platform:
             parts.append(bytes(chunk))
     verifier.finish()
     try:
-        said = msgspec.json.decode(b"".join(parts), type=_Config)
+        return msgspec.json.decode(b"".join(parts), type=Config)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None
-    return Platform(said.architecture, said.os, said.variant, said.os_version, said.os_features)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from blobflow.engine.plan import Pair
+from blobflow.errors import BlobflowError
+
 Status = Literal["done", "present", "failed", "skipped"]
+TagStatus = Literal["removed", "left", "failed", "surplus"]
 
 
 class ReferrerRecord(msgspec.Struct, frozen=True):
@@ -77,9 +83,23 @@ class TargetRecord(msgspec.Struct, frozen=True):
     bytes_written: int = 0
 
 
+class TagRecord(msgspec.Struct, frozen=True):
+    """A tag at a target that the selection does not have, and what it named.
+
+    `status`: removed; left (`why` says what keeps it); failed (`why` is the error); surplus (it would be
+    removed, and was only looked at).
+    """
+
+    target: str
+    digest: str
+    status: TagStatus
+    why: str = ""
+
+
 class Report(msgspec.Struct, frozen=True):
     """What a run did. `targets` in the order given, one a host; `notes`: what a person decided otherwise than
-    content says, or should know of it, a sentence each. `version` changes when a reader of an earlier one
+    content says, or should know of it, a sentence each. `tags`: those at the targets that were too many, if
+    that was asked. `version` changes when a reader of an earlier one
     would be misled."""
 
     totals: Totals
@@ -87,10 +107,35 @@ class Report(msgspec.Struct, frozen=True):
     targets: tuple[TargetRecord, ...] = ()
     version: int = 1
     notes: tuple[str, ...] = ()
+    tags: tuple[TagRecord, ...] = ()
 
     @property
     def ok(self) -> bool:
         return all(image.status in ("done", "present") for image in self.images)
+
+
+def with_lost(report: Report, lost: Mapping[Pair, BlobflowError]) -> Report:
+    """The report with images, or repositories, of which it was not even found out what they are."""
+    records = tuple(
+        ImageRecord(str(pair.source), str(pair.target), "", "", (), "failed", str(error))
+        for pair, error in lost.items()
+    )
+    failed = Counter(pair.target.host for pair in lost)
+    known = {target.target: target for target in report.targets}
+    targets = [known.get(host) or TargetRecord(host) for host in dict.fromkeys((*known, *failed))]
+    return msgspec.structs.replace(
+        report,
+        images=report.images + records,
+        totals=msgspec.structs.replace(
+            report.totals,
+            images=report.totals.images + len(lost),
+            failed=report.totals.failed + len(lost),
+        ),
+        targets=tuple(
+            msgspec.structs.replace(target, failed=target.failed + failed[target.target])
+            for target in targets
+        ),
+    )
 
 
 def encode(report: Report) -> bytes:

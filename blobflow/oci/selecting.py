@@ -5,7 +5,8 @@ In this order, each on what the one before has left:
     include   regular expressions: tags that one of them matches (all tags, if there is none)
     exclude   regular expressions: not those
     semver    a range of versions; what is no version goes
-    newest    so many, by version (what is none goes) or by the date of their creation
+    newest    so many, by version (what is none goes) or by the date of their creation (what only belongs to
+              an image goes, as its signatures)
 
 Expressions are Python's, and match a tag from end to end unless `anywhere`. Such expressions can be made to
 backtrack for ever (`(a+)+$`). They come from the user's own file and tags have at most 128 characters, so
@@ -22,9 +23,15 @@ from typing import Literal
 import msgspec
 
 from blobflow.errors import UsageError
+from blobflow.oci.digest import Digest, algorithm_of, encoded_of
 from blobflow.oci.versions import parse_range, parse_version
 
 MAX_PATTERN = 512
+# "Referrers Tag Schema" cuts the encoded digest at so many characters (a sha512 has 128).
+_ENCODED = 64
+_OF_SUBJECT = re.compile(
+    rf"(sha256|sha512)-([0-9a-f]{{{_ENCODED}}})(?:[0-9a-f]{{{_ENCODED}}})?(?:\.[a-z0-9]+)?\Z"
+)
 By = Literal["version", "created"]
 
 
@@ -93,6 +100,8 @@ def candidates(tags: Iterable[str], rules: TagRules) -> list[str]:
         ]
     if rules.newest and rules.by == "version":
         left = _newest_versions(left, rules)
+    elif rules.dated:
+        left = [tag for tag in left if not subject_of(tag)]
     return left
 
 
@@ -128,6 +137,19 @@ def newest_created(tags: Iterable[str], created: Mapping[str, datetime | None], 
     ranked = sorted(tags, key=lambda tag: (created.get(tag) or epoch, tag), reverse=True)
     newest = set(ranked[:count])
     return [tag for tag in tags if tag in newest]
+
+
+def subject_of(tag: str) -> str:
+    """What a tag belongs to by its name, as `subject_key` has it: the list of the referrers of a digest
+    (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
+    any other tag."""
+    found = _OF_SUBJECT.match(tag)
+    return f"{found[1]}-{found[2]}" if found else ""
+
+
+def subject_key(digest: Digest) -> str:
+    """How tags name a digest."""
+    return f"{algorithm_of(digest)}-{encoded_of(digest)[:_ENCODED]}"
 
 
 def parse_date(text: str) -> datetime | None:

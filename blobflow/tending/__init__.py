@@ -2,7 +2,7 @@
 
     naming    tags, repositories, one more tag for what is there
     removing  one tag or manifest
-    finding   rules → the tags that they choose now
+    finding   rules → the tags that they choose now         search   what that is about, as values
     looking   what the tags of a repository name, and what its indexes list
     surplus   what a mirror has and its selection does not: the decision, pure
     clearing  the same, done

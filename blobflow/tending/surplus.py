@@ -18,9 +18,7 @@ import msgspec
 
 from blobflow.errors import UsageError
 from blobflow.oci import Digest
-
-# The schema cuts the encoded digest at 64 characters (a sha512 has 128).
-_SUBJECT = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(?:[0-9a-f]{64})?(?:\.[a-z0-9]+)?\Z")
+from blobflow.oci.selecting import subject_key, subject_of
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -57,22 +55,17 @@ class Surplus(msgspec.Struct, frozen=True):
     held: str
 
 
-def is_of_subject(tag: str) -> bool:
-    """Whether a tag belongs to a digest by its name: referrers, signatures."""
-    return _SUBJECT.match(tag) is not None
-
-
 def surplus_in(standing: Standing, kept: Collection[str], pinned: Collection[Digest] = ()) -> list[Surplus]:
     """The tags that are too many, in the order of their names.
 
     `kept`: tags that are wanted. `pinned`: manifests that are wanted whatever names them.
     """
     stay = {tag for tag in standing.tags if tag in kept}
-    subjects = {tag: match for tag in standing.tags if (match := _SUBJECT.match(tag)) and tag not in stay}
+    subjects = {tag: subject for tag in standing.tags if (subject := subject_of(tag)) and tag not in stay}
     while True:
         reached = standing.reached([*pinned, *(standing.tags[tag] for tag in stay)])
-        known = {(digest[:6], digest[7:71]) for digest in reached}
-        more = {tag for tag, match in subjects.items() if (match[1], match[2]) in known} - stay
+        known = {subject_key(digest) for digest in reached}
+        more = {tag for tag, subject in subjects.items() if subject in known} - stay
         if not more:
             break
         stay |= more

@@ -28,6 +28,7 @@ from blobflow.cli.options import (
     xdg_folder,
 )
 from blobflow.cli.running import run
+from blobflow.cli.selection import settle
 from blobflow.cli.serve import parse_listen
 from blobflow.errors import (
     BlobflowError,
@@ -42,6 +43,7 @@ from blobflow.errors import (
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "inspect"),
+    *("tags", "repos", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
@@ -255,8 +257,8 @@ def test_a_list_file_and_a_spec_file_are_selections(tmp_path: Path) -> None:
     listed, spec = tmp_path / "list.txt", tmp_path / "spec.yaml"
     listed.write_bytes("\ufeffa/b:1\n".encode())
     spec.write_text("{version: 1, defaults: {source: 'r:1', targets: ['t:1/m']}, images: [a/b:1]}")
-    pairs = select(Selection(source="r:1", targets=("t:1/m",), images=listed))
-    assert pairs == select(Selection(spec=spec))
+    pairs = settle(select(Selection(source="r:1", targets=("t:1/m",), images=listed)), {}).pairs
+    assert pairs == settle(select(Selection(spec=spec)), {}).pairs
     assert [str(pair.target) for pair in pairs] == ["t:1/m/a/b:1"]
 
 

@@ -7,8 +7,8 @@ import platform
 import pytest
 
 from blobflow.cli.choosing import Choosing, choose, platforms_of
-from blobflow.cli.selection import copy_pairs
-from blobflow.cli.spec import spec_pairs
+from blobflow.cli.selection import copy_pairs, settle
+from blobflow.cli.spec import parse_spec
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.choice import EVERYTHING, Choice
@@ -85,7 +85,7 @@ images:
 
 
 def spec_choices(entry: str) -> list[Choice]:
-    return [pair.choice for pair in spec_pairs(SPEC.format(entry=entry), "mirror.yaml")]
+    return [pair.choice for pair in settle(parse_spec(SPEC.format(entry=entry), "mirror.yaml"), {}).pairs]
 
 
 def test_a_spec_chooses_for_all_and_for_each() -> None:

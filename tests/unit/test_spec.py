@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place
-from blobflow.cli.spec import spec_pairs
+from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place, settle
+from blobflow.cli.spec import parse_spec
 from blobflow.engine.plan import Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 
@@ -14,7 +16,11 @@ HUB = Place("docker.io")
 MIRROR = Place("127.0.0.1:5000", "mirror")
 
 
-def shown(pairs: list[Pair]) -> list[str]:
+def spec_pairs(text: str, name: str) -> Sequence[Pair]:
+    return settle(parse_spec(text, name), {}).pairs
+
+
+def shown(pairs: Sequence[Pair]) -> list[str]:
     return [f"{pair.source} {pair.target}" for pair in pairs]
 
 
@@ -119,7 +125,7 @@ REFUSED = {
     "broken YAML": ("version: 1\nimages: [a", "s.yaml line 2 is not YAML"),
     "a mapping in place of a list": (
         spec("- {image: a, tags: {x: y}}"),
-        "images[0].tags: expected `list`, got `mapping`",
+        "unknown key `x`; known are include, exclude, semver, newest, by, prereleases",
     ),
     "a bad reference": (
         spec("- x\n- A/b:1"),

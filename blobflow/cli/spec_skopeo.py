@@ -1,0 +1,116 @@
+"""The YAML of `skopeo sync --src yaml`, as it is. Pure, but for the certificates that it names.
+
+    registry.example.com:
+      images: {busybox: [], redis: ["1.0", "sha256:…"]}       # [] is all tags
+      images-by-tag-regex: {nginx: '^1\\.13\\.[12]-alpine'}     # matches anywhere in a tag
+      images-by-semver: {alpine: '>= 3.12.0'}
+      credentials: {username: …, password: …}
+      tls-verify: false
+      cert-dir: /etc/certs/example                            # *.crt, *.cert, *.key
+
+It names sources alone. Where skopeo puts an image, by the last component of its name under the destination,
+we put it too; `scoped`, as skopeo's --scoped, keeps host and path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from blobflow.cli.renaming import Renaming, Rule
+from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
+from blobflow.cli.yamlfile import compose, line_of, typed, unknown_keys
+from blobflow.errors import InvalidDigest, InvalidReference, UsageError
+from blobflow.oci import parse_digest
+from blobflow.oci.reference import check_repository, check_tag
+from blobflow.oci.selecting import ALL_TAGS, TagRules, check_rules
+from blobflow.transports.registry import Credentials, HostSettings, Trust
+from blobflow.transports.registry.trust import trust_in
+
+LISTS = ("images", "images-by-tag-regex", "images-by-semver")
+
+
+class _Login(msgspec.Struct, frozen=True):
+    username: str = ""
+    password: str = ""
+
+
+class _Registry(msgspec.Struct, frozen=True, rename="kebab"):
+    images: dict[str, tuple[str, ...] | None] | None = None
+    images_by_tag_regex: dict[str, str] | None = None
+    images_by_semver: dict[str, str] | None = None
+    credentials: _Login | None = None
+    tls_verify: bool | None = None
+    cert_dir: str = ""
+
+
+def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool = False) -> Asked:
+    """What a file asks for. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
+    node = compose(text, name)
+    wanted: list[Wanted] = []
+    warnings: list[str] = []
+    hosts: dict[str, HostSettings] = {}
+    for key, value in node.value:
+        where = f"{name} line {line_of(key)}"
+        try:
+            source = parse_place(str(key.value))
+            registry = typed(value, name, _Registry, as_written=True)
+            wanted += _wanted(registry, source, where, scoped=scoped)
+        except (InvalidReference, InvalidDigest) as error:
+            raise InvalidReference(f"{where}: {error}") from None
+        warnings += _left_out(value, name)
+        if (own := _settings(registry)) != HostSettings():
+            hosts[source.host] = own
+    if not wanted:
+        raise UsageError(f"{name} names no image")
+    return Asked(tuple(wanted), tuple(targets), tuple(warnings), hosts)
+
+
+def _wanted(registry: _Registry, source: Place, where: str, *, scoped: bool) -> Iterator[Wanted]:
+    rename = Renaming(Rule(template=f"{{host}}/{_below(source)}{{path}}" if scoped else "{name}"))
+
+    def images(path: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None) -> Wanted:
+        whole = hub_path(source, check_repository(path))
+        return Wanted(source, whole, tag, digest, where, rules=rules, rename=rename)
+
+    for path, tags in (registry.images or {}).items():
+        if not tags:
+            yield images(path, rules=ALL_TAGS)
+        for tag in tags or ():
+            if ":" in tag:
+                yield images(path, digest=parse_digest(tag))
+            else:
+                yield images(path, tag=check_tag(tag))
+    for path, pattern in (registry.images_by_tag_regex or {}).items():
+        yield images(path, rules=_checked(TagRules(include=(pattern,), anywhere=True), where))
+    for path, semver in (registry.images_by_semver or {}).items():
+        yield images(path, rules=_checked(TagRules(semver=(semver,), prereleases=True), where))
+
+
+def _below(source: Place) -> str:
+    return f"{source.prefix}/" if source.prefix else ""
+
+
+def _checked(rules: TagRules, where: str) -> TagRules:
+    try:
+        return check_rules(rules)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _left_out(node: yaml.Node, name: str) -> Iterator[str]:
+    for key, line in unknown_keys(node, _Registry):
+        yield f"{name} line {line}: `{key}` is nothing that blobflow knows, and has no effect"
+
+
+def _settings(registry: _Registry) -> HostSettings:
+    login = registry.credentials
+    folder = Path(registry.cert_dir)
+    return HostSettings(
+        verify=registry.tls_verify,
+        credentials=Credentials(login.username, login.password) if login else None,
+        trust=trust_in((folder.parent,), folder.name) if registry.cert_dir else Trust(),
+    )

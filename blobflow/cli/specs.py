@@ -1,0 +1,54 @@
+"""Spec files of whatever format: ours, skopeo's, regsync's. Which one it is shows at its top level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import yaml
+
+from blobflow.cli.selection import Asked, Place
+from blobflow.cli.spec import parse_spec
+from blobflow.cli.spec_regsync import parse_regsync
+from blobflow.cli.spec_skopeo import LISTS, parse_skopeo
+from blobflow.cli.yamlfile import child, compose
+from blobflow.errors import UsageError
+
+SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
+
+
+def read_spec(
+    text: str,
+    name: str,
+    targets: Sequence[Place] = (),
+    form: SpecFormat = "auto",
+    *,
+    scoped: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Asked:
+    """What a file asks for. `targets` and `scoped` are for a skopeo file, which does not say where to;
+    `environ` is for the templates of a regsync file.
+
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    """
+    form = recognised(text, name) if form == "auto" else form
+    if form == "skopeo":
+        if not targets:
+            raise UsageError(f"{name} is skopeo's YAML, which names sources alone; say where to with --to")
+        return parse_skopeo(text, name, targets, scoped=scoped)
+    if targets:
+        raise UsageError(f"{name} says itself where its images go; leave --to out")
+    if scoped:
+        raise UsageError("--scoped is about skopeo's YAML; elsewhere a prefix or `rename` says the same")
+    return parse_regsync(text, name, environ or {}) if form == "regsync" else parse_spec(text, name)
+
+
+def recognised(text: str, name: str) -> SpecFormat:
+    """The format of a file. Ours where in doubt, so that its errors are told in our words."""
+    node = compose(text, name)
+    if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
+        return "regsync"
+    values = [value for _, value in node.value]
+    if values and all(any(child(value, key) is not None for key in LISTS) for value in values):
+        return "skopeo"
+    return "blobflow"

@@ -1,0 +1,191 @@
+"""YAML → typed values, with errors that name the line and what to write instead. Pure.
+
+YAML reads 1.10 as the number 1.1, so where text is wanted anything but quoted or plainly textual values is
+refused. A key twice in a mapping is refused too: the parser would let the last one win.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import TypeVar
+
+import msgspec
+import yaml
+from msgspec import inspect
+
+from blobflow.errors import InvalidConfig
+
+T = TypeVar("T")
+
+# Scalars that are something else than a text: nothing, and the key that takes another mapping in.
+_NO_TEXT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+
+
+def compose(text: str, name: str) -> yaml.MappingNode:
+    """The YAML as nodes, which know their lines and how a scalar was written."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark else ""
+        raise InvalidConfig(f"{name}{at} is not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise InvalidConfig(f"{name} is nested too deeply to be a spec") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise InvalidConfig(f"{name} is not a spec: it has to be a mapping with version, defaults and images")
+    return node
+
+
+def typed(node: yaml.Node, name: str, kind: type[T], *, as_written: bool = False) -> T:
+    """The node as a value of `kind`. Raises InvalidConfig with file, line, and what to write instead.
+
+    `as_written`: every scalar is the text that stands there, as programs read it that know which type they
+    want: 1.10 is a tag then.
+    """
+    _refuse_repeated_keys(node, name)
+    if as_written:
+        for each in _nodes(node):
+            if isinstance(each, yaml.ScalarNode) and each.tag not in _NO_TEXT:
+                each.tag = "tag:yaml.org,2002:str"
+    try:
+        return msgspec.convert(_plain(node, name), kind, strict=not as_written)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(_explain(str(error), node, name, kind)) from None
+
+
+def unknown_keys(node: yaml.Node, kind: type, path: str = "") -> list[tuple[str, int]]:
+    """Keys of a mapping that the type at `path` of `kind` does not have, with their lines; not those for
+    people (`x-…`)."""
+    known = _keys_at(kind, path)
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    return [
+        (key.value, line_of(key)) for key in keys if key.value not in known and not key.value.startswith("x-")
+    ]
+
+
+def _plain(node: yaml.Node, name: str) -> object:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+        raise InvalidConfig(f"{name} can't be read: {getattr(error, 'problem', None) or error}") from None
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated_keys(root: yaml.Node, name: str) -> None:
+    for node in _nodes(root):
+        seen: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                raise InvalidConfig(f"{name} line {line_of(key)}: a key has to be a word")
+            if key.value in seen:
+                raise InvalidConfig(
+                    f"{name} line {line_of(key)}: `{key.value}` is there already, at line {seen[key.value]}"
+                )
+            seen[key.value] = line_of(key)
+
+
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """The nodes of a tree, each once: an alias can make them many, or a circle."""
+    seen: set[int] = set()
+    todo = [root]
+    while todo:
+        node = todo.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            todo += [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            todo += node.value
+
+
+# msgspec's message: what is wrong, and a path as `$.images[1].tags[0]` unless it is the root.
+_COMPLAINT = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
+_IN_YAML = {
+    " | null`": "`",
+    "array": "list",
+    "object": "mapping",
+    "str": "text",
+    "Object missing required": "It misses the",
+}
+_KINDS = {"int": "a number", "float": "a number", "bool": "yes or no", "timestamp": "a date"}
+
+
+def _explain(complaint: str, root: yaml.Node, name: str, kind: type) -> str:
+    """One sentence for a validation error: file, line, and what to write instead."""
+    found = _COMPLAINT.match(complaint)
+    problem, path = (found["problem"], found["path"] or "") if found else (complaint, "")
+    node = find(root, path)
+    if unknown := _UNKNOWN.match(problem):
+        key = unknown[1]
+        line = next((line_of(k) for k, _ in node.value if getattr(k, "value", None) == key), line_of(node))
+        known = _keys_at(kind, path)
+        close = get_close_matches(key, known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+        return f"{name} line {line}: unknown key `{key}`; {hint}"
+    where = f"{name} line {line_of(node)}"
+    what = path.lstrip(".") or "the spec"
+    scalar = node.tag.rpartition(":")[2]
+    if isinstance(node, yaml.ScalarNode) and scalar in _KINDS and "`str" in problem:
+        return (
+            f"{where}: {what} is {node.value}, which YAML reads as {_KINDS[scalar]}; quote it: '{node.value}'"
+        )
+    for theirs, ours in _IN_YAML.items():
+        problem = problem.replace(theirs, ours)
+    return f"{where}: {what}: {problem[:1].lower()}{problem[1:]}"
+
+
+def _keys_at(kind: type, path: str) -> list[str]:
+    """The keys that a mapping at a path as `.images[1].tags` may have."""
+    types = [inspect.type_info(kind)]
+    for key in re.findall(r"\.(\w+)|\[\d+\]", path):
+        types = [below for each in types for below in _below(each, key)]
+    return [field.encode_name for each in types for field in _fields(each)]
+
+
+def _below(kind: inspect.Type, key: str) -> list[inspect.Type]:
+    """The types, unions taken apart, of what is under a key, or in a list where there is none."""
+    if isinstance(kind, inspect.Metadata):
+        return _below(kind.type, key)
+    if isinstance(kind, inspect.VarTupleType):
+        return _alternatives(kind.item_type)
+    return [each for field in _fields(kind) if field.encode_name == key for each in _alternatives(field.type)]
+
+
+def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
+    if isinstance(kind, inspect.Metadata):
+        return _alternatives(kind.type)
+    return list(kind.types) if isinstance(kind, inspect.UnionType) else [kind]
+
+
+def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
+    return kind.fields if isinstance(kind, inspect.StructType) else ()
+
+
+def find(node: yaml.Node, path: str) -> yaml.Node:
+    """The node at a path as `.images[1].tags[0]`, or the nearest one above it."""
+    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        below = node.value[int(index)] if index else child(node, key)
+        if below is None:
+            return node
+        node = below
+    return node
+
+
+def child(node: yaml.Node, key: str) -> yaml.Node | None:
+    """What a mapping has under a key, None if it has not, or is no mapping."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if name.value == key), None)
+
+
+def line_of(node: yaml.Node) -> int:
+    """The line that a node begins in, from 1."""
+    line: int = node.start_mark.line
+    return line + 1

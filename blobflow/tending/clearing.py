@@ -1,0 +1,134 @@
+"""Removing what a mirror has and its selection does not: looked at, counted, and only then done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.bodies import blame
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import site_of
+from blobflow.engine.report import TagRecord, TagStatus
+from blobflow.errors import BlobflowError, NotFound, RunIncomplete
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.oci import Digest, Reference
+from blobflow.oci.selecting import subject_of
+from blobflow.tending.looking import look
+from blobflow.tending.naming import LANE, check_place
+from blobflow.tending.surplus import Limit, Standing, Surplus, surplus_in
+from blobflow.transports.registry import Registries, Repository
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """An image that is wanted at a target: what its tag, or without a tag its digest, names there. `lists`:
+    what the indexes in it list, as far as that is known already."""
+
+    target: Reference
+    root: Digest
+    lists: Mapping[Digest, tuple[Digest, ...]] = {}
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """A repository with what is too many in it, of how many tags that it has, or will have."""
+
+    site: Site
+    surplus: tuple[Surplus, ...]
+    tags: int
+
+
+async def clear(
+    keep: Iterable[Keep],
+    limit: Limit,
+    settings: Settings = ANY_HOST,
+    *,
+    dry_run: bool = False,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> list[TagRecord]:
+    """Remove the tags of the repositories of `keep` that it does not have, and return what became of each.
+
+    To be called once all of `keep` is there. The tags of all repositories are looked at first; if more than
+    `limit` are too many, nothing is removed and RunIncomplete is raised. That one can't be removed keeps none
+    from being removed. `dry_run`: nothing is.
+
+    Costs one listing a repository, and where that shows tags too many a small request for each tag and each
+    wanted index. Raises UsageError for what is in no registry, and what a registry answers while it is looked
+    at.
+    """
+    kept: defaultdict[Site, list[Keep]] = defaultdict(list)
+    for image in keep:
+        check_place(image.target)
+        kept[site_of(image.target)].append(image)
+    observer(PhaseStarted("clear", len(kept)))
+    async with open_registries(settings, observer, meter) as registries:
+        places = await _look(registries, kept)
+        surplus, tags = sum(len(place.surplus) for place in places), sum(place.tags for place in places)
+        too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
+        if dry_run:
+            status: TagStatus = "left" if too_many else "surplus"
+            return [_record(place.site, each, status, too_many) for place in places for each in place.surplus]
+        if too_many:
+            raise RunIncomplete(
+                f"nothing was removed: {surplus} of {tags} tags at the targets are not in the selection,"
+                f" {too_many}; --dry-run lists them"
+            )
+        records: list[TagRecord] = []
+        for place in places:
+            records += await _remove(registries.repository(place.site), place)
+        return records
+
+
+async def _look(registries: Registries, kept: Mapping[Site, Sequence[Keep]]) -> list[_Place]:
+    found: dict[Site, _Place] = {}
+
+    async def one(site: Site) -> None:
+        with blame("target"):
+            found[site] = await _surplus_at(registries.repository(site), site, kept[site])
+
+    await Lane(LANE).each(one, sorted(kept))
+    return [found[site] for site in sorted(found)]
+
+
+async def _surplus_at(repository: Repository, site: Site, kept: Sequence[Keep]) -> _Place:
+    try:
+        listed = await repository.tags()
+    except NotFound:  # nothing is there yet, where nothing was done
+        return _Place(site, (), 0)
+    tags = {image.target.tag for image in kept if image.target.tag}
+    count = len(tags.union(listed))
+    if tags.issuperset(listed):
+        return _Place(site, (), count)
+    now = await look(repository, listed, Lane(LANE), lambda tag: tag in tags or bool(subject_of(tag)))
+    known = {index: below for image in kept for index, below in image.lists.items()}
+    standing = Standing(now.tags, {**now.lists, **known})
+    return _Place(site, tuple(surplus_in(standing, tags, {image.root for image in kept})), count)
+
+
+async def _remove(repository: Repository, place: _Place) -> list[TagRecord]:
+    """Remove what is too many in one repository: tag by tag or, once that proved impossible, by digest."""
+    records: list[TagRecord] = []
+    by_tag, gone = True, set[Digest]()
+    for surplus in place.surplus:
+        try:
+            with blame("target"):
+                by_tag = by_tag and await repository.untag(surplus.tag)
+                if not by_tag and not surplus.held and surplus.digest not in gone:
+                    await repository.delete(surplus.digest)
+                    gone.add(surplus.digest)
+        except BlobflowError as error:
+            records.append(_record(place.site, surplus, "failed", str(error)))
+            continue
+        if not by_tag and surplus.held:
+            why = f"{place.site.registry} removes no tag by itself, and not what it names: {surplus.held}"
+            records.append(_record(place.site, surplus, "left", why))
+        else:
+            records.append(_record(place.site, surplus, "removed"))
+    return records
+
+
+def _record(site: Site, surplus: Surplus, status: TagStatus, why: str = "") -> TagRecord:
+    return TagRecord(f"{site}:{surplus.tag}", surplus.digest, status, why)

@@ -1,0 +1,116 @@
+"""From rules to the tags that they choose now, asked of the registries that have them.
+
+One listing a repository. Rules by date of creation cost more: for each tag that the names alone leave, its
+manifest and its config are read, two requests, and three where it is an index (its first platform stands for
+it); an annotation `org.opencontainers.image.created` saves the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from blobflow.content import Site
+from blobflow.engine.bodies import blame
+from blobflow.engine.configs import read_config
+from blobflow.engine.lane import Lane
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.oci import Manifest
+from blobflow.oci.selecting import candidates, newest_created, parse_date
+from blobflow.tending.naming import LANE, catalog
+from blobflow.tending.search import Chosen, Search
+from blobflow.transports.registry import Registries, Repository
+
+_CREATED = "org.opencontainers.image.created"
+
+
+async def find(
+    searches: Iterable[Search],
+    settings: Settings = ANY_HOST,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> dict[Search, tuple[Chosen, ...]]:
+    """What each search finds, in the registries' order. Nothing is raised for what one of them answers.
+
+    A repository that was named, and of which no tag is chosen, is an error: what is there by mistake only for
+    a moment must not pass for nothing. One that a catalog named may well be empty.
+    """
+    asked = list(dict.fromkeys(searches))
+    found: dict[Search, tuple[Chosen, ...]] = {}
+    observer(PhaseStarted("choose", len(asked)))
+    async with open_registries(settings, observer, meter) as registries:
+
+        async def look(search: Search) -> None:
+            found[search] = await _look(registries, search)
+
+        await Lane(LANE).each(look, asked)
+    return {search: found[search] for search in asked}
+
+
+async def _look(registries: Registries, search: Search) -> tuple[Chosen, ...]:
+    if search.repository:
+        return (await _choose(registries, search, search.repository),)
+    try:
+        with blame("source"):
+            names = await catalog(registries, search.host)
+    except BlobflowError as error:
+        return (Chosen(search.prefix, error=error),)
+    below = f"{search.prefix}/" if search.prefix else ""
+    wanted = candidates([n.removeprefix(below) for n in names if n.startswith(below)], search.repositories)
+    found: dict[str, Chosen] = {}
+
+    async def look(name: str) -> None:
+        chosen = await _choose(registries, search, below + name)
+        if chosen.tags or not isinstance(chosen.error, NotFound):
+            found[name] = chosen
+
+    await Lane(LANE).each(look, wanted)
+    return tuple(found[name] for name in wanted if name in found)
+
+
+async def _choose(registries: Registries, search: Search, name: str) -> Chosen:
+    repository = registries.repository(Site(search.host, name))
+    try:
+        with blame("source"):
+            listed = await repository.tags()
+            left = candidates(listed, search.tags)
+            dated = 0
+            if search.tags.dated and len(left) > search.tags.newest:
+                dated, left = len(left), await _newest(repository, left, search.tags.newest)
+            if not left:
+                raise NotFound(f"{search.host}/{name} has {len(listed)} tags, of which the rules choose none")
+    except BlobflowError as error:
+        return Chosen(name, error=error)
+    return Chosen(name, tuple(left), dated=dated)
+
+
+async def _newest(repository: Repository, tags: Sequence[str], count: int) -> list[str]:
+    created: dict[str, datetime | None] = {}
+
+    async def ask(tag: str) -> None:
+        try:
+            created[tag] = await _created(repository, await repository.fetch(tag))
+        except NotFound:  # listed, and yet not there: nothing to be mirrored
+            return
+        except UnsupportedContent:  # what is no image has no such date
+            created[tag] = None
+
+    await Lane(LANE).each(ask, tags)
+    return newest_created([tag for tag in tags if tag in created], created, count)
+
+
+async def _created(repository: Repository, manifest: Manifest) -> datetime | None:
+    """When an image was made, None if it does not say."""
+    if moment := parse_date(manifest.annotations.get(_CREATED, "")):
+        return moment
+    if manifest.is_index:
+        images = [child for child in manifest.manifests if str(child.platform) != "unknown/unknown"]
+        if not images:
+            return None
+        manifest = await repository.fetch(images[0].digest)
+    if manifest.is_index or manifest.config is None:
+        return None
+    return parse_date((await read_config(repository, manifest)).created or "")
