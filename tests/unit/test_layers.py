@@ -41,14 +41,14 @@ ROOMS = {
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
     "transports.registry": Room(SEAM, ("msgspec", "aiohttp", "yarl", "multidict")),
-    STORE: Room(SEAM, ("msgspec", "xxhash")),
+    STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
         ("msgspec", "isal", "zstandard"),
     ),
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
-    "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt")),
+    "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
@@ -70,7 +70,7 @@ OUTSIDE = re.compile(
 DOOR = ("cli", "__main__")
 
 VAGUE = re.compile(r"manager|handler|helper|util|utils|service|base|data")
-HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "sqlite3", "xxhash", "bcrypt")
+HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "sqlite3", "xxhash", "bcrypt", "prometheus_client")
 
 
 def modules() -> dict[str, Path]:
