@@ -8,15 +8,20 @@
 
 Rooms, in the order of a request: `run` (where it comes in), `logins` (who asks), `places` (where it goes),
 `app` (the table of endpoints), `pull`, `push`, `manifests`, `listing`, `referrers` (what is done), `wire`
-(how bodies cross), `refusal` (how no is said). What is held between requests is in `state`.
+(how bodies cross), `refusal` (how no is said). What is held between requests is in `state`; what is fetched
+from other registries in `through`; what those see who look after it in `looking`.
 
 What a crash leaves: every blob and manifest whose push was answered with 201, and of an unfinished upload
 nothing but a partial, which the store sweeps.
 """
 
-from blobflow.server.app import REGISTRY, Access, make_app
+from blobflow.server.accesslog import CommonLog
+from blobflow.server.app import REGISTRY, make_app
+from blobflow.server.exchange import Access
 from blobflow.server.logins import Logins, parse_htpasswd
 from blobflow.server.run import Server, tls_context
+from blobflow.server.through import PullThrough
+from blobflow.server.upstreams import Upstream, parse_upstream
 from blobflow.server.wire import PlainWire, Wire
 
 __all__ = [
@@ -25,7 +30,11 @@ __all__ = [
     "tls_context",
     "Logins",
     "parse_htpasswd",
+    "PullThrough",
+    "Upstream",
+    "parse_upstream",
     "Access",
+    "CommonLog",
     "Wire",
     "PlainWire",
     "REGISTRY",

@@ -6,24 +6,25 @@ client that works here works elsewhere. No request's body is ever held in memory
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-import msgspec
 from aiohttp import ClientPayloadError, web
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Warned
+from blobflow.server.exchange import Access, Exchange, sent
 from blobflow.server.listing import list_repositories, list_tags
 from blobflow.server.logins import Logins
+from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
-from blobflow.server.places import Place, locate
+from blobflow.server.places import HEALTH, Place, locate
 from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.referrers import list_referrers
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry, Rules, Sparse
+from blobflow.server.through import PullThrough
 from blobflow.server.wire import PlainWire, Wire
 from blobflow.transports.store import Store
 
@@ -43,29 +44,19 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
         },
         "referrers": {"GET": list_referrers},
         "uploads": {"POST": start_upload},
+        "page": {"GET": page, "HEAD": page},
+        "metrics": {"GET": metrics},
+        "health": {"GET": health, "HEAD": health},
         "upload": {"GET": upload_status, "PATCH": append, "PUT": complete, "DELETE": cancel_upload},
     }
 )
 
 # What changes nothing, and so is all that a read-only registry does.
 READS = ("GET", "HEAD")
+# What can be done to a repository that is pulled through: all but to push.
+_PUSHES = ("PUT", "POST", "PATCH")
 
 REGISTRY = web.AppKey("registry", Registry)
-
-
-class Access(msgspec.Struct, frozen=True):
-    """One answered request. `received` and `sent` are body bytes as announced (received: -1 if it was not);
-    `seconds` to the end of a streamed answer, or to the handing over of a small one."""
-
-    remote: str
-    method: str
-    path: str
-    query: str
-    status: int
-    received: int
-    sent: int
-    seconds: float
-    user_agent: str
 
 
 def make_app(
@@ -75,6 +66,7 @@ def make_app(
     read_only: bool = False,
     max_blob_size: int | None = None,
     logins: Logins | None = None,
+    through: PullThrough | None = None,
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
 ) -> web.Application:
@@ -83,25 +75,27 @@ def make_app(
 
     `sparse`: whether an index whose manifests are not all here is accepted or refused. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
-    413. `logins`: who may come in (None: anybody); closed with the application. `observe` is called once a
-    request, on the loop's thread, and must return at once. `wire` moves the bodies.
+    413. `logins`: who may come in (None: anybody), and `through` what is pulled through; both are closed with
+    the application. `observe` is called once a request, on the loop's thread, and must return at once. `wire`
+    moves the bodies.
     """
     rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size)
-    registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins)
+    registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins, through=through)
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        return await _answer(registry, request)
-
-    async def answer_and_tell(request: web.Request) -> web.StreamResponse:
-        assert observe is not None
-        begun = asyncio.get_running_loop().time()
-        response = await _answer(registry, request)
-        observe(_access(request, response, asyncio.get_running_loop().time() - begun))
+        exchange = Exchange(request)
+        response = await _answer(registry, exchange)
+        counts = registry.counts
+        counts.requests[request.method, exchange.room, response.status] += 1
+        counts.received += request.content_length or 0
+        counts.sent += sent(request, response)
+        if observe is not None:
+            observe(exchange.access(response))
         return response
 
     app = web.Application()
     app[REGISTRY] = registry
-    app.router.add_route("*", r"/{path:[\s\S]*}", answer_and_tell if observe else answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer)
     app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(_sessions_end)
     return app
@@ -111,14 +105,17 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
     yield
     registry = app[REGISTRY]
     registry.sessions.close()
+    if registry.through is not None:
+        await registry.through.close()
     if registry.logins is not None:
         registry.logins.close()
 
 
-async def _answer(registry: Registry, request: web.Request) -> web.StreamResponse:
+async def _answer(registry: Registry, exchange: Exchange) -> web.StreamResponse:
     """Find the endpoint and let it answer; turn whatever it raises into the spec's error body."""
+    request = exchange.request
     try:
-        return await _dispatch(registry, request)
+        return await _dispatch(registry, exchange)
     except Refusal as refusal:
         return _refused(refusal)
     except StorageError as error:
@@ -147,14 +144,22 @@ async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
 
 
-async def _dispatch(registry: Registry, request: web.Request) -> web.StreamResponse:
-    if registry.logins is not None:
-        await registry.logins.check(request.headers.get("Authorization"))
+async def _dispatch(registry: Registry, exchange: Exchange) -> web.StreamResponse:
+    request = exchange.request
+    if registry.logins is not None and request.path != HEALTH:
+        exchange.user = await registry.logins.check(request.headers.get("Authorization"))
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
     place = locate(request.path)
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
+    exchange.room = place.room
+    if registry.through is not None:
+        place = registry.through.upstreams.place(place, request.query.get("ns", ""))
+        if place.origin is not None and request.method in _PUSHES:
+            raise Refusal(
+                "UNSUPPORTED", f"{place.repository} is pulled through from {place.origin}; push it there"
+            )
     methods = ENDPOINTS[place.room]
     endpoint = methods.get(request.method)
     if endpoint is None:
@@ -170,19 +175,4 @@ def _refused(refusal: Refusal) -> web.Response:
         headers=refusal.headers,
         body=refusal.body,
         content_type="application/json",
-    )
-
-
-def _access(request: web.Request, response: web.StreamResponse, seconds: float) -> Access:
-    length = request.content_length
-    return Access(
-        remote=request.remote or "",
-        method=request.method,
-        path=request.path,
-        query=request.query_string,
-        status=response.status,
-        received=(-1 if request.can_read_body else 0) if length is None else length,
-        sent=0 if request.method == "HEAD" else response.content_length or 0,
-        seconds=seconds,
-        user_agent=request.headers.get("User-Agent", ""),
     )

@@ -18,10 +18,14 @@ MAX_PAGE = 1000
 
 async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-8a], [end-8b]: the repository's tags in byte order, after `last`, `n` at most."""
-    if not registry.store.has_repository(place.repository):
-        raise Refusal("NAME_UNKNOWN", f"this registry has no repository {place.repository}")
     asked, last = _page(request)
-    names = registry.store.tags(place.repository, asked + 1, last)
+    theirs = await registry.through.tags(place) if registry.through and place.origin else None
+    if theirs is not None:
+        names = [name for name in theirs if name > last][: asked + 1]
+    elif registry.store.has_repository(place.repository):
+        names = registry.store.tags(place.repository, asked + 1, last)
+    else:
+        raise Refusal("NAME_UNKNOWN", f"this registry has no repository {place.repository}")
     return _answer(request, asked, names, "tags", {"name": place.repository})
 
 

@@ -95,11 +95,13 @@ class Logins:
         self._checking: dict[bytes, asyncio.Future[bool]] = {}
         self._threads = ThreadPoolExecutor(CHECKS, "blobflow-login")
 
-    async def check(self, authorization: str | None) -> None:
-        """Return if the header holds a right login. Raises Refusal (UNAUTHORIZED, TOOMANYREQUESTS)."""
+    async def check(self, authorization: str | None) -> str:
+        """The user's name, if the header holds a right login. Raises Refusal (UNAUTHORIZED,
+        TOOMANYREQUESTS)."""
         login = read_basic(authorization)
         if login is None or not await self._is_right(*login):
             raise Refusal("UNAUTHORIZED", "this registry wants a login", headers=CHALLENGE)
+        return login[0]
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

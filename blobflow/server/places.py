@@ -9,36 +9,47 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from blobflow.content import Site
 from blobflow.errors import InvalidDigest, InvalidReference
 from blobflow.oci import Digest, parse_digest
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.server.refusal import Refusal
 
 PREFIX = "/v2/"
+# Tells nothing of the content: who watches the process needs no login for it.
+HEALTH = "/healthz"
 
 
 class Place(NamedTuple):
-    """What a path points at. `room` is one of the registry's rooms; `item` a digest, reference or session."""
+    """What a path points at. `room` is one of the registry's rooms; `item` a digest, reference or session.
+
+    `origin`: where the repository is pulled through from; None: it is our own.
+    """
 
     room: str
     repository: str = ""
     item: str = ""
+    origin: Site | None = None
 
 
-_ROOT = Place("root")
-_CATALOG = Place("catalog")
+_FIXED = {
+    "/v2": Place("root"),
+    PREFIX: Place("root"),
+    f"{PREFIX}_catalog": Place("catalog"),
+    "/": Place("page"),
+    "/metrics": Place("metrics"),
+    HEALTH: Place("health"),
+}
 
 
 def locate(path: str) -> Place | None:
     """The place of a decoded path, None if the registry has no such. Raises Refusal (NAME_INVALID)."""
-    if path == PREFIX or path == "/v2":
-        return _ROOT
+    if path in _FIXED:
+        return _FIXED[path]
     if not path.startswith(PREFIX):
         return None
     parts = path[len(PREFIX) :].split("/")
     match parts:
-        case ["_catalog"]:
-            return _CATALOG
         case [*name, "tags", "list"] if name:
             return Place("tags", _repository(name))
         case [*name, "manifests", item] if name and item:

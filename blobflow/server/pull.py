@@ -6,8 +6,10 @@ import os
 
 from aiohttp import web
 
-from blobflow.errors import IntegrityError, NotFound
-from blobflow.oci import Digest
+from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
+from blobflow.oci import Descriptor, Digest, media, parse_manifest
+from blobflow.server.accepting import accepts, image_for_all
+from blobflow.server.coming import send_coming
 from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.ranges import Span, Unsatisfiable, span_of
 from blobflow.server.refusal import Refusal
@@ -25,7 +27,8 @@ async def root(registry: Registry, request: web.BaseRequest, place: Place) -> we
 async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
     digest = digest_in(place.item)
-    size = held_blob(registry, place.repository, digest)
+    coming = await _coming(registry, place, digest)
+    size = coming.size if coming else held_blob(registry, place.repository, digest)
     etag = f'"{digest}"'
     asked = request.headers
     headers = {
@@ -49,11 +52,30 @@ async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) 
                 status=416,
                 headers={"Content-Range": f"bytes */{size}"},
             ) from None
+    if coming and span is not None and not span.start:
+        span = None  # RFC 9110, 14.2: a range may be ignored; so a 206 from 0 tells that the blob is held
     status = 200
     if span is not None:
         status = 206
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    return await _send(registry, request, digest, span or Span(0, size), status, headers)
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = (span or Span(0, size)).length
+    if coming:
+        return await send_coming(registry, request, place, coming, span or Span(0, size), response)
+    return await _send(registry, request, digest, span or Span(0, size), response)
+
+
+async def _coming(registry: Registry, place: Place, digest: Digest) -> Descriptor | None:
+    """A blob that is not here and will be pulled through; None: it is here, or nowhere."""
+    if registry.through is None or place.origin is None:
+        return None
+    store = registry.store
+    if store.member(place.repository, digest) is None or store.size_of(digest) is None:
+        blob = await registry.through.blob(place, digest)
+        if blob is None or store.size_of(digest) is None:
+            return blob
+    registry.through.hit(place)
+    return None
 
 
 async def _send(
@@ -61,29 +83,42 @@ async def _send(
     request: web.BaseRequest,
     digest: Digest,
     span: Span,
-    status: int,
-    headers: dict[str, str],
+    response: web.StreamResponse,
 ) -> web.StreamResponse:
+    small = registry.recent.get(digest)
+    if small is not None:
+        registry.store.touch(digest)
+        return web.Response(
+            status=response.status, headers=response.headers, body=small[span.start : span.end]
+        )
     try:
         await registry.store.check(digest)
+        registry.store.touch(digest)
         file = registry.store.path_of(digest).open("rb", buffering=0)
     except (FileNotFoundError, NotFound, IntegrityError):
         raise _blob_unknown(digest) from None
     with file:
         if span.length <= SMALL:
-            return web.Response(
-                status=status, headers=headers, body=os.pread(file.fileno(), span.length, span.start)
-            )
-        response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = span.length
+            body = os.pread(file.fileno(), span.length, span.start)
+            if response.status == 200:
+                registry.recent.put(digest, body)
+            return web.Response(status=response.status, headers=response.headers, body=body)
         await registry.wire.send(request, response, file, span)
         await response.write_eof()
     return response
 
 
 async def read_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """[end-3], GET and HEAD: the manifest by tag or digest, byte for byte as it was pushed."""
-    digest, media_type = held_manifest(registry, place)
+    """[end-3], GET and HEAD: the manifest by tag or digest, byte for byte as it was pushed.
+
+    Who asks for a tag and accepts no index gets the linux/amd64 image of one.
+    """
+    digest, media_type = await _brought(registry, place)
+    if media_type in media.INDEXES and ":" not in place.item:
+        asked = request.headers.getall("Accept", ())
+        if not accepts(asked, media_type):
+            image = _image_for_all(registry, digest, media_type)
+            digest, media_type = await _brought(registry, place._replace(item=image))
     etag = f'"{digest}"'
     headers = {"Docker-Content-Digest": digest, "ETag": etag, "Content-Type": media_type}
     if _names(request.headers.get("If-None-Match"), etag):
@@ -93,11 +128,42 @@ async def read_manifest(registry: Registry, request: web.BaseRequest, place: Pla
         if size is None:
             raise _manifest_unknown(place.item)
         return web.Response(headers={**headers, "Content-Length": str(size)})
+    return web.Response(headers=headers, body=_raw(registry, digest))
+
+
+async def _brought(registry: Registry, place: Place) -> tuple[Digest, str]:
+    """As `held_manifest`, after it was fetched if it is pulled through."""
+    if registry.through is not None and place.origin is not None:
+        await registry.through.bring(place)
+    return held_manifest(registry, place)
+
+
+def _raw(registry: Registry, digest: Digest) -> bytes:
+    """A held manifest's bytes. Raises Refusal (MANIFEST_UNKNOWN)."""
+    raw = registry.recent.get(digest)
+    if raw is not None:
+        registry.store.touch(digest)
+        return raw
     try:
         raw = registry.store.read_small(digest)
     except (NotFound, IntegrityError):
-        raise _manifest_unknown(place.item) from None
-    return web.Response(headers=headers, body=raw)
+        raise _manifest_unknown(digest) from None
+    registry.recent.put(digest, raw)
+    return raw
+
+
+def _image_for_all(registry: Registry, digest: Digest, media_type: str) -> Digest:
+    """The digest of the image that an index is to a client that accepts none. Raises Refusal."""
+    try:
+        image = image_for_all(parse_manifest(_raw(registry, digest), media_type, digest=digest))
+    except UnsupportedContent:
+        image = None
+    if image is None:
+        raise Refusal(
+            "MANIFEST_UNKNOWN",
+            f"this is an index without an image for linux/amd64; ask for it with Accept: {media_type}",
+        )
+    return image.digest
 
 
 def held_blob(registry: Registry, repository: str, digest: Digest) -> int:

@@ -14,9 +14,13 @@ from typing import Literal
 import msgspec
 
 from blobflow.oci import Digest
+from blobflow.server.counts import Counts
 from blobflow.server.logins import Logins
+from blobflow.server.overview import Overview
+from blobflow.server.recent import Recent
 from blobflow.server.refusal import Refusal
 from blobflow.server.subjects import Subjects
+from blobflow.server.through import PullThrough
 from blobflow.server.wire import Wire
 from blobflow.transports.store import Store, Writer
 
@@ -153,14 +157,38 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """The rooms' common ground. `logins` None: anybody may come in."""
+    """The rooms' common ground. `logins` None: anybody may come in. `through` None: nothing is pulled
+    through."""
 
-    __slots__ = ("logins", "rules", "sessions", "store", "subjects", "wire")
+    __slots__ = (
+        "counts",
+        "logins",
+        "overview",
+        "recent",
+        "rules",
+        "sessions",
+        "store",
+        "subjects",
+        "through",
+        "wire",
+    )
 
-    def __init__(self, store: Store, *, rules: Rules, wire: Wire, logins: Logins | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rules: Rules,
+        wire: Wire,
+        logins: Logins | None = None,
+        through: PullThrough | None = None,
+    ) -> None:
         self.store = store
         self.rules = rules
         self.wire = wire
         self.logins = logins
+        self.through = through
+        self.counts = Counts()
+        self.recent = Recent()
+        self.overview = Overview(store, through)
         self.sessions = Sessions(store)
         self.subjects = Subjects(store)

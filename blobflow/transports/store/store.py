@@ -230,7 +230,7 @@ class Store:
         if actual != digest:
             self._drop_damaged(digest)
             raise DigestMismatch(f"{path} in the store", expected=digest, actual=actual)
-        self._touch(digest)
+        self.touch(digest)
         return content
 
     @contextlib.asynccontextmanager
@@ -252,7 +252,7 @@ class Store:
         except FileNotFoundError:
             raise self._absent(digest) from None
         try:
-            self._touch(digest)
+            self.touch(digest)
             async with contextlib.aclosing(self._chunks(digest, fd, blocks, offset, end)) as chunks:
                 yield chunks
         finally:
@@ -324,7 +324,8 @@ class Store:
     def _absent(self, digest: Digest) -> NotFound:
         return NotFound(f"blob {digest} is not in the store {self.root}")
 
-    def _touch(self, digest: Digest) -> None:
+    def touch(self, digest: Digest) -> None:
+        """Note that the blob was used: what was used last is evicted last."""
         self._touched.add(digest)
         if len(self._touched) >= _TOUCHED_AT_MOST:
             with contextlib.suppress(StorageError):

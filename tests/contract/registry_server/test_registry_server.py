@@ -85,7 +85,7 @@ async def test_a_full_disk_ends_the_upload_and_its_session_and_tells_only_the_op
 
     location = await start(registry)
     with monkeypatch.context() as patched:
-        patched.setattr("blobflow.transports.store.writer._write_all", full)
+        patched.setattr("blobflow.transports.store.writer.write_all", full)
         async with registry.put(location, params={"digest": DIGEST}, data=BLOB) as answer:
             assert await refusal(answer) == (507, "UNKNOWN")
             assert (await answer.json())["errors"][0]["message"] == "the registry's storage is full"

@@ -1,0 +1,80 @@
+"""Sending a blob that is still coming in from its upstream."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from blobflow.content import Chunks
+from blobflow.errors import BlobflowError, IntegrityError, StalePartial
+from blobflow.oci import Descriptor
+from blobflow.server.places import Place
+from blobflow.server.ranges import Span
+from blobflow.server.refusal import Refusal
+from blobflow.server.state import Registry
+
+
+async def send_coming(
+    registry: Registry,
+    request: web.BaseRequest,
+    place: Place,
+    blob: Descriptor,
+    span: Span,
+    response: web.StreamResponse,
+) -> web.StreamResponse:
+    """Answer with `response`, whose headers are complete, and the blob's bytes of `span` as they arrive.
+
+    What goes wrong before the first byte raises Refusal. Later nothing can be said any more: the connection
+    is cut (ConnectionError), so that nobody takes a part for the whole.
+    """
+    try:
+        await _follow(registry, request, place, blob, span, response)
+    except BlobflowError as error:
+        if response.prepared:
+            raise ConnectionAbortedError(str(error)) from error
+        if isinstance(error, IntegrityError):
+            raise Refusal("UNKNOWN", "the upstream gave something else than this blob", status=502) from error
+        raise
+    if span.end == blob.size:
+        assert registry.through is not None
+        registry.through.keep(place, blob.digest)
+    await response.write_eof()
+    return response
+
+
+async def _follow(
+    registry: Registry,
+    request: web.BaseRequest,
+    place: Place,
+    blob: Descriptor,
+    span: Span,
+    response: web.StreamResponse,
+) -> None:
+    """Send the span. Where what an earlier process left of the blob turns out to be damaged, that is dropped
+    and the blob read anew; who has had bytes of it can't be helped."""
+    assert registry.through is not None
+    async with AsyncExitStack() as stack:
+        body = await stack.enter_async_context(registry.through.follow(place, blob))
+        chunks = await stack.enter_async_context(body(span.start))
+        try:
+            await _send(request, chunks, span, response)
+            return
+        except StalePartial:
+            if response.prepared:
+                raise
+    await _follow(registry, request, place, blob, span, response)
+
+
+async def _send(request: web.BaseRequest, chunks: Chunks, span: Span, response: web.StreamResponse) -> None:
+    left = span.length
+    async for chunk in chunks:
+        if not response.prepared:
+            await response.prepare(request)
+        piece = chunk if len(chunk) <= left else memoryview(chunk)[:left]
+        await response.write(piece)
+        left -= len(piece)
+        if not left and span.end != span.start:
+            return
+    if not response.prepared:
+        await response.prepare(request)

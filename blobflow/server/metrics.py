@@ -1,0 +1,85 @@
+"""What a registry tells Prometheus, made of its counters when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from blobflow.server.state import Registry
+from blobflow.transports.store.census import holdings
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# What clients can send as a method has no bound, and each label is kept for good.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
+
+
+class Figures:
+    """The metrics of one registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._collectors = CollectorRegistry()
+        self._collectors.register(self)
+        ProcessCollector(registry=self._collectors)
+
+    def text(self) -> bytes:
+        """In Prometheus's text format. Raises StorageError."""
+        return generate_latest(self._collectors)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what there is, is known when it is collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        counts, store = self._registry.counts, self._registry.store
+        requests = CounterMetricFamily(
+            "blobflow_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        for (method, room, status), number in _bounded(dict(counts.requests)).items():
+            requests.add_metric((method, room, str(status)), number)
+        yield requests
+        yield CounterMetricFamily(
+            "blobflow_received_bytes", "Bytes of requests' bodies, as announced.", value=counts.received
+        )
+        yield CounterMetricFamily(
+            "blobflow_sent_bytes", "Bytes of answers' bodies, as announced.", value=counts.sent
+        )
+        yield GaugeMetricFamily(
+            "blobflow_upload_sessions", "Upload sessions that are open.", value=len(self._registry.sessions)
+        )
+        blobs, size = holdings(store)
+        yield GaugeMetricFamily("blobflow_store_blobs", "Blobs and manifests in the store.", value=blobs)
+        yield GaugeMetricFamily("blobflow_store_bytes", "Bytes of blobs and manifests.", value=size)
+        yield from self._upstream()
+
+    def _upstream(self) -> Iterator[Metric]:
+        through = self._registry.through
+        if through is None:
+            return
+        asked = CounterMetricFamily(
+            "blobflow_upstream_requests",
+            "What was asked for that is pulled through: it was here (hit), was fetched (miss), could not be "
+            "asked about (stale), or could not be had (failed).",
+            labels=("upstream", "kind", "outcome"),
+        )
+        for labels, number in through.outcomes.items():
+            asked.add_metric(labels, number)
+        yield asked
+        read = CounterMetricFamily(
+            "blobflow_upstream_read_bytes", "Bytes read from an upstream.", labels=("upstream",)
+        )
+        for host, number in through.bytes_read.items():
+            read.add_metric((host,), number)
+        yield read
+
+
+def _bounded(requests: dict[tuple[str, str, int], int]) -> dict[tuple[str, str, int], int]:
+    """The counts, methods that nobody knows as one."""
+    found: dict[tuple[str, str, int], int] = {}
+    for (method, room, status), number in requests.items():
+        key = (method if method in _METHODS else "other", room, status)
+        found[key] = found.get(key, 0) + number
+    return found
