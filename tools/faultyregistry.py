@@ -66,7 +66,7 @@ from tools.faults import (
     parse_fault,
 )
 from tools.faultstates import Crowds, Locations, Pacing, Rations, Tokens
-from tools.faultywire import FaultyWire, Struck, current, send_chunks
+from tools.faultywire import FaultyWire, Struck, answer_small, current, falsify_headers
 
 __all__ = [
     "Bearer",
@@ -136,7 +136,7 @@ class JournallingRegistry:
         self._pacing = Pacing(clock, sleep)
         self.app = make_app(store, sparse=sparse, wire=FaultyWire())
         self.app.middlewares.append(self._journal)
-        self.app.on_response_prepare.append(_falsify_headers)
+        self.app.on_response_prepare.append(falsify_headers)
         self.server = Server(self.app, host=host, port=port, grace=_GRACE)
 
     @property
@@ -203,7 +203,7 @@ class JournallingRegistry:
             if answer is not None:
                 struck.note(act)
                 struck.live.answer(answer.status, answer.headers)
-                return answer if request.method == "HEAD" else await _answer_small(struck, answer)
+                return answer if request.method == "HEAD" else await answer_small(struck, answer)
             request = self._as_understood(struck, act, request)
         response = await inner(request)
         for act in struck.acts:
@@ -211,7 +211,7 @@ class JournallingRegistry:
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client is gone")
         if isinstance(response, web.Response) and request.method != "HEAD":
-            response = await _answer_small(struck, response)
+            response = await answer_small(struck, response)
         if not struck.live.status:
             struck.live.answer(response.status, response.headers)
         return response
@@ -310,44 +310,6 @@ class JournallingRegistry:
             if any(blob.digest == digest for blob in manifest.blobs):
                 return True
         return False
-
-
-async def _answer_small(struck: Struck, response: web.Response) -> web.StreamResponse:
-    """Let a small answer's body pass as a large one does, where an act is about it."""
-    body = response.body
-    if not isinstance(body, bytes) or not body:
-        return response
-    if not struck.on_body(inward=False):
-        struck.live.sent += len(body)
-        return response
-    streamed = web.StreamResponse(status=response.status, headers=response.headers)
-    streamed.content_length = len(body)
-
-    async def once() -> AsyncIterator[bytes]:
-        yield body
-
-    await send_chunks(struck, streamed, once())
-    await streamed.write_eof()
-    return streamed
-
-
-async def _falsify_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    struck = current.get()
-    if struck.lost:
-        return
-    for act in struck.acts:
-        match act:
-            case DropHeader() if act.name in response.headers:
-                struck.note(act)
-                del response.headers[act.name]
-            case SetHeader():
-                struck.note(act)
-                response.headers[act.name] = act.value
-                if act.name.lower() == "content-length":
-                    response.force_close()
-            case _:
-                pass
-    struck.live.answer(response.status, response.headers)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from blobflow.server import PlainWire
 from blobflow.server.ranges import Span
 from blobflow.server.wire import read_span
 from tools.exchanges import LiveExchange
-from tools.faults import Act, AnyAct, Corrupt, Reset, Slow, Stall, Truncate
+from tools.faults import Act, AnyAct, Corrupt, DropHeader, Reset, SetHeader, Slow, Stall, Truncate
 from tools.faultstates import Pacing
 
 # Pieces of a paced body, a second.
@@ -158,3 +158,42 @@ async def send_chunks(struck: Struck, response: web.StreamResponse, chunks: Asyn
         async for piece in struck.carry(chunk):
             struck.live.sent += len(piece)
             await response.write(piece)
+
+
+async def answer_small(struck: Struck, response: web.Response) -> web.StreamResponse:
+    """Let a small answer's body pass as a large one does, where an act is about it."""
+    body = response.body
+    if not isinstance(body, bytes) or not body:
+        return response
+    if not struck.on_body(inward=False):
+        struck.live.sent += len(body)
+        return response
+    streamed = web.StreamResponse(status=response.status, headers=response.headers)
+    streamed.content_length = len(body)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    await send_chunks(struck, streamed, once())
+    await streamed.write_eof()
+    return streamed
+
+
+async def falsify_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Let an answer's headers say what the acts want, and note what was said."""
+    struck = current.get()
+    if struck.lost:
+        return
+    for act in struck.acts:
+        match act:
+            case DropHeader() if act.name in response.headers:
+                struck.note(act)
+                del response.headers[act.name]
+            case SetHeader():
+                struck.note(act)
+                response.headers[act.name] = act.value
+                if act.name.lower() == "content-length":
+                    response.force_close()
+            case _:
+                pass
+    struck.live.answer(response.status, response.headers)

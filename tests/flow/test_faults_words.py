@@ -5,6 +5,8 @@ Tokens that end, sessions that are gone, headers that lie or lack, redirects, re
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from tests.flow.faultrows import (
     filled,
     play,
 )
+from tests.unit.registry_fakes import Bytes, blob_of, world
 from tools.faultyregistry import (
     Bearer,
     Busy,
@@ -37,6 +40,7 @@ from tools.faultyregistry import (
     SetHeader,
     Status,
     Truncate,
+    journalling,
 )
 
 __all__ = ["filled"]
@@ -409,3 +413,22 @@ ROWS = [*TOKENS, *SESSIONS, *LIES, *REDIRECTS, *MOUNTS, *FORMS]
 @pytest.mark.parametrize("row", ROWS, ids=str)
 async def test_what_comes_of(row: Row, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await play(row, filled, tmp_path, monkeypatch) == expected(row)
+
+
+async def test_a_token_that_ends_within_an_upload_is_renewed_and_the_upload_goes_on(tmp_path: Path) -> None:
+    mib = 1024 * 1024
+    content = bytes(range(256)) * (2 * mib // 256)
+    profile = Profile("p", ("chunked",), chunk_bytes=mib // 4)
+    lasts = Fault("*", "", times=0, act=Bearer(seconds=8))  # by a clock that each request looks at once
+    async with (
+        journalling(tmp_path, [lasts], clock=partial(next, map(float, count()))) as registry,
+        world(profile=profile) as w,
+    ):
+        body = Bytes(content)
+        await w.sink(registry.host).push(blob_of(content), body)
+        chunks = registry.journal.select("PATCH")
+        assert [each.status for each in chunks].count(401) == 1
+        assert registry.journal.count("GET", "/token") == 2
+        assert registry.journal.count("POST", "/uploads/", 202) == 1
+        assert registry.journal.uploads_of(blob_of(content).digest) == 1
+        assert sum(each.received for each in chunks if each.status == 202) == len(content)

@@ -107,6 +107,20 @@ async def test_a_registry_that_forgets_is_asked_once_and_then_no_more(tmp_path: 
         assert body.opened == [0, 0, 0]
 
 
+async def test_a_registry_of_which_it_is_known_is_asked_every_time_or_never(tmp_path: Path) -> None:
+    faults = [
+        Fault("PUT", BLOB.digest, times=2, act=Reset(after=3 * MIB)),
+        Fault("GET", "/uploads/", times=0, act=ForgetSession()),
+    ]
+    for keeps, asked in ((True, 2), (False, 0)):
+        profile = Profile("test", SINGLE.rungs, chunk_bytes=2 * MIB, keeps_broken_sessions=keeps)
+        async with journalling(tmp_path / f"{keeps}", faults) as registry, world(profile=profile) as w:
+            for _ in range(2):
+                await breaks(w, registry, Bytes(CONTENT))
+            await w.sink(registry.host).push(BLOB, Bytes(CONTENT))
+            assert registry.journal.count("GET", "/uploads/") == asked
+
+
 async def test_the_next_process_goes_on_by_the_journal(tmp_path: Path, journal: StoreJournal) -> None:
     async with journalling(
         tmp_path / "registry", [Fault("PUT", BLOB.digest, act=Reset(after=5 * MIB))]

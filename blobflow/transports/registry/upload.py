@@ -202,7 +202,8 @@ class Uploads:
             answer = await self._session.ask(request)
         except (NotFound, Rejected, ProtocolViolation):
             self._tickets.forget(ticket)
-            self._forgetful = self._forgetful or ticket.broken
+            if ticket.broken and self.profile.keeps_broken_sessions is None:
+                self._forgetful = True
             return None
         except BaseException:
             self._tickets.park(ticket)
