@@ -25,7 +25,9 @@ async def list_referrers(registry: Registry, request: web.BaseRequest, place: Pl
     `artifactType` leaves only those of one type. A next page is after `last`, a digest.
     """
     subject = digest_in(place.item)
-    wanted, last = request.query.get(_FILTER, ""), request.query.get("last", "")
+    # Media types have no spaces; clients that put their `+` into a query as it is mean a `+`.
+    wanted = request.query.get(_FILTER, "").replace(" ", "+")
+    last = request.query.get("last", "")
     found = await registry.subjects.referrers(place.repository, subject)
     listed = [each for each in found if each.digest > last and (not wanted or each.artifact_type == wanted)]
     page = _page(listed)

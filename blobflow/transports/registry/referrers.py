@@ -199,7 +199,9 @@ class Referrals:
         try:
             answer = await self._session.ask(request)
             self._session.meter.bytes_read += len(answer.body)
-            index = parse_manifest(answer.body, media.OCI_INDEX)
+            index = parse_manifest(answer.body, answer.headers.get("Content-Type", ""))
+            if not index.is_index:
+                raise UnsupportedContent(f"{self._session.host} answered {asked} with no list of them")
         except (RegistryError, UnsupportedContent) as error:
             if error.retryable or not first:
                 raise
