@@ -66,6 +66,14 @@ OWN = max(
 INDEX = next(iter(SAMPLE.images.values()))
 CHILD = parse_manifest(INDEX.raw, INDEX.media_type).manifests[0].digest
 
+# What faults are about: the blob, its upload, the first image's tag, and every upload.
+BLOB = f"^/v2/{FIRST}/blobs/{OWN}"
+COMMIT = f"digest={OWN}"
+TAG = f"^/v2/{FIRST}/manifests/1"
+UPLOADS = "/blobs/uploads/"
+STREAM = Profile("stream", ("stream", "chunked"), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
+CHUNKED = Profile("chunked", ("chunked",), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
+
 QUIET = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PUT+8 mount+2 manifest+4"
 QUIET_STREAM = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PATCH+8 PUT+8 mount+2 manifest+4"
 QUIET_CHUNKED = "HEAD+4 GET+4 blob+8 | HEAD+4 tags+2 POST+8 PATCH+15 PUT+8 mount+2 manifest+4"

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.transports.registry import Profile
 from tests.flow.faultrows import (
+    BLOB,
     CHILD,
-    FIRST,
+    CHUNKED,
+    COMMIT,
     INDEX,
-    OWN,
     QUIET_CHUNKED,
     QUIET_STREAM,
+    STREAM,
+    TAG,
+    UPLOADS,
     Failure,
     Row,
     expected,
@@ -40,12 +43,6 @@ from tools.faultyregistry import (
 
 __all__ = ["filled"]
 
-BLOB = f"^/v2/{FIRST}/blobs/{OWN}"
-COMMIT = f"digest={OWN}"
-STREAM = Profile("stream", ("stream", "chunked"), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
-CHUNKED = Profile("chunked", ("chunked",), chunk_bytes=32 * 1024, least_chunk_bytes=1024)
-TAG = f"^/v2/{FIRST}/manifests/1"
-UPLOAD = "/blobs/uploads/"
 
 NOTHING = [
     Row("nothing wrong"),
@@ -113,7 +110,10 @@ RESETS = [
     ),
     Row(
         "reset in the PATCH, and the session is gone",
-        target=(Fault("PATCH", "", act=Reset(after=20_000)), Fault("*", UPLOAD, times=0, act=ForgetBroken())),
+        target=(
+            Fault("PATCH", "", act=Reset(after=20_000)),
+            Fault("*", UPLOADS, times=0, act=ForgetBroken()),
+        ),
         profile=STREAM,
         quiet=QUIET_STREAM,
         more="| PATCH+1 POST+1 has+1 status+1",
@@ -324,7 +324,7 @@ NOW = [
     Row("a short storm of 500", (Fault("*", "", times=6, act=Status(500)),), more="HEAD+6 |"),
     Row(
         "a storm of 500 at the target",
-        target=(Fault("*", UPLOAD, times=8, act=Status(500)),),
+        target=(Fault("*", UPLOADS, times=8, act=Status(500)),),
         more="| POST+8",
     ),
     Row(

@@ -13,7 +13,18 @@ import pytest
 
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.profiles import DEFAULT, profiles_by_name
-from tests.flow.faultrows import FIRST, OWN, Failure, Row, expected, filled, play, scaled
+from tests.flow.faultrows import (
+    BLOB,
+    COMMIT,
+    FIRST,
+    TAG,
+    Failure,
+    Row,
+    expected,
+    filled,
+    play,
+    scaled,
+)
 from tests.unit.registry_fakes import Bytes, blob_of, collect, world
 from tools.fakeregistries import fakes
 from tools.faultyregistry import Fault, LoseAnswer, Rationed, Reset, SetHeader, Status, journalling
@@ -22,10 +33,6 @@ __all__ = ["filled"]
 
 FAKES = fakes(1024)
 KNOWN = {**dict.fromkeys(FAKES, DEFAULT), **profiles_by_name()}
-COMMIT = f"digest={OWN}"
-BLOB = f"^/v2/{FIRST}/blobs/{OWN}"
-TAG = f"^/v2/{FIRST}/manifests/1"
-UPLOADS = "/blobs/uploads/"
 STREAMED = Profile("streamed", ("stream", "chunked"))
 CHUNKED_FIRST = Profile("chunked", ("chunked", "stream", "single"))
 # Of the eight blobs two are up to 16 MiB: these go by single PUTs wherever nothing else is known.
