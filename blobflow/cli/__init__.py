@@ -30,6 +30,7 @@ _VERBS = {
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
     "verify": "Ask the targets whether what should be there is.",
+    "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",

@@ -112,12 +112,16 @@ class Registry:
 
 
 @contextmanager
-def docker_registry(folder: Path) -> Iterator[Registry]:
-    """Debian's docker-registry under `folder`. Its storage goes when the context ends, its logs stay."""
+def docker_registry(folder: Path, upstream: str = "") -> Iterator[Registry]:
+    """Debian's docker-registry under `folder`. Its storage goes when the context ends, its logs stay.
+
+    `upstream`: the host that it is a pull-through cache of.
+    """
 
     def command(host: str) -> list[str]:
         config = folder / "config.yml"
-        config.write_text(DOCKER_REGISTRY.format(root=folder / "storage", host=host))
+        proxy = f"proxy: {{remoteurl: http://{upstream}}}\n" if upstream else ""
+        config.write_text(DOCKER_REGISTRY.format(root=folder / "storage", host=host) + proxy)
         return ["docker-registry", "serve", str(config)]
 
     with _serving(command, folder) as registry:

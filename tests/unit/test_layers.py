@@ -54,6 +54,7 @@ ROOMS = {
     "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "tending": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
+    "warming": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
 }
 

@@ -10,7 +10,7 @@
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
     referrers    what hangs on manifests        referring   what is known of a host's way with that
     tags         its tags, and the host's repositories              removing  tags and manifests that go
-    etags        versions of blobs, for reads that go on
+    etags        versions of blobs, for reads that go on       glance  what a pull-through cache has stored
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
     tickets      upload sessions between requests: parked, journaled, given back
 
@@ -23,11 +23,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from blobflow.content import Allowance, Journal, NullJournal, Site, Sleep, Source
+from blobflow.content import Allowance, Chunks, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
-from blobflow.oci import Digest
+from blobflow.oci import Descriptor, Digest
 from blobflow.transports.registry.access import HostAccess, HostSettings
 from blobflow.transports.registry.credentials import (
     Credentials,
@@ -36,6 +37,7 @@ from blobflow.transports.registry.credentials import (
     read_docker_config,
 )
 from blobflow.transports.registry.gate import Room, pace_of
+from blobflow.transports.registry.glance import glance
 from blobflow.transports.registry.logins import Logins
 from blobflow.transports.registry.mirrors import Mirror, Mirrored, Standing, parse_mirror
 from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
@@ -129,6 +131,13 @@ class Registries:
         """See `AllowanceOf`."""
         found = self._hosts.get(host)
         return found[0].allowance if found is not None else None
+
+    def glance(
+        self, site: Site, blob: Descriptor, *, again: bool = False
+    ) -> AbstractAsyncContextManager[Chunks | None]:
+        """Whether a pull-through cache has a blob stored, or else its bytes: see `glance`."""
+        session, _ = self._host(site.registry)
+        return glance(session, site, blob, again=again)
 
     async def drop(self, site: Site, blob: Digest) -> bool:
         """Take a blob out of a repository: see `removing.drop_blob`."""

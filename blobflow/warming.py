@@ -1,0 +1,387 @@
+"""Composition: warming. Pull-through caches are made to fetch what their clients will ask for.
+
+    pairs (image at its source → image at the edge)
+      ─► resolve at the edge ─► read what is chosen of each image, through the edge
+      ─► pull each blob through the edge, unless a glance shows that it is stored; the bytes are dropped
+      ─► glance again, until what was pulled is stored or patience ends
+
+Everything is asked of the edge alone, as its clients do, so the edge alone needs a way to the source. A blob
+that several repositories of an edge share is pulled for one after the other: an edge that stores it once has
+it for the second, and one that keeps repositories apart (distribution) fetches it for each.
+
+`warm_cache` is the same for the store of this machine: what is chosen is read from the sources, and kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from blobflow.content import Cache, Site, Sleep, SourceAt, Verifier
+from blobflow.engine.bodies import source_body
+from blobflow.engine.flow import LANE
+from blobflow.engine.lane import Lane, together
+from blobflow.engine.plan import Graph, Pair, site_of
+from blobflow.engine.resolve import Resolved, read_graph, resolve_roots
+from blobflow.engine.retry import Tries, delay_before_retry
+from blobflow.engine.shape import choices_of, shape_pairs
+from blobflow.errors import BlobflowError, StorageError
+from blobflow.events import (
+    ImageDone,
+    Meter,
+    Observer,
+    PhaseStarted,
+    Retrying,
+    StepDone,
+    StepFailed,
+    StepStarted,
+    ignore,
+)
+from blobflow.mirror import ANY_HOST, Settings, open_registries, opened, tidy
+from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.choice import Choice
+from blobflow.transports.registry import Registries
+
+# Seconds that an edge gets to store what went through it: a disk that is slow, and the second reading of the
+# upstream that distribution 2.8.2 makes for it.
+SETTLE = 30.0
+# Seconds before the first look whether it has; then twice as long each time. Looking early costs: an edge
+# that has not stored a blob yet begins to fetch it once more.
+_FIRST_LOOK = 0.5
+
+Status = Literal["warm", "cold", "failed"]
+Spot = tuple[Site, Digest]
+
+
+class Warmth(msgspec.Struct, frozen=True):
+    """What became of one image at one edge.
+
+    `warm`: the edge has all of it; `cold`: it passed all of it on, and had not stored `cold` blobs by the
+    end; `failed`: `error` says why. `blobs` and `bytes` of the image as it was chosen; `pulled` and
+    `bytes_pulled` of those that were not there before, also if another image has them too.
+    """
+
+    image: str
+    edge: str
+    digest: str = ""
+    status: Status = "failed"
+    error: str = ""
+    blobs: int = 0
+    bytes: int = 0
+    pulled: int = 0
+    bytes_pulled: int = 0
+    cold: int = 0
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the images are: the manifests read, each pair's root and blobs, and what could not be read."""
+
+    roots: dict[Pair, Descriptor]
+    blobs: dict[Pair, tuple[Descriptor, ...]]
+    failures: dict[Pair, BlobflowError]
+
+
+async def warm(
+    pairs: Sequence[Pair],
+    settings: Settings = ANY_HOST,
+    *,
+    again: bool = False,
+    settle: float = SETTLE,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    sleep: Sleep = asyncio.sleep,
+) -> list[Warmth]:
+    """Pull each pair's image through its target, a pull-through cache, and say of each what is warm.
+
+    `again`: pull also what a glance shows as stored, for edges that answer a part of what they don't have.
+    `settle`: seconds that an edge gets to store what was pulled. Failures are in what is returned. On cancel
+    connections are closed; what the edges have by then stays there.
+    """
+    meter = meter or Meter()
+    async with open_registries(settings, observer, meter) as registries:
+        observer(PhaseStarted("resolve", len(pairs)))
+        found = await _find(pairs, lambda pair: pair.target, *_asked_of(registries))
+        observer(PhaseStarted("warm", len(found.blobs)))
+        pulling = Pulling(registries, observer, meter, settings.concurrency, again=again, sleep=sleep)
+        await pulling.pull(found.blobs)
+        observer(PhaseStarted("verify", len(found.blobs)))
+        await pulling.look(settle)
+    told = [_warmth(pair, found, pulling) for pair in pairs]
+    _tell(told, observer)
+    return told
+
+
+Resolve = Callable[[set[Reference]], Awaitable[Resolved]]
+
+
+def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
+    """How edges are asked: each itself, and for a tag by GET. To many caches a HEAD is no pull, and what was
+    only asked for by digest has no tag there once the source is gone."""
+
+    async def resolve(references: set[Reference]) -> Resolved:
+        roots: dict[Reference, Descriptor] = {}
+        failures: dict[Reference, BlobflowError] = {}
+
+        async def ask(reference: Reference) -> None:
+            try:
+                manifest = await registries.repository(site_of(reference)).fetch(reference.name)
+                roots[reference] = manifest.descriptor
+            except BlobflowError as error:
+                failures[reference] = error
+
+        await Lane(LANE).each(ask, sorted(references))
+        return Resolved(roots, failures)
+
+    return registries.repository, resolve
+
+
+async def _find(
+    pairs: Sequence[Pair], end: Callable[[Pair], Reference], source_at: SourceAt, resolve: Resolve
+) -> Found:
+    """Read what each pair chooses of the image at one of its ends."""
+    lane = Lane(LANE)
+    resolved = await resolve({end(pair) for pair in pairs})
+    there = [pair for pair in pairs if end(pair) in resolved.roots]
+    as_read = {pair: Pair(end(pair), end(pair), Choice(pair.choice.platforms)) for pair in there}
+    graph = await read_graph(resolved.roots, source_at, lane, choices=choices_of(as_read.values()))
+    failures = {pair: resolved.failures[end(pair)] for pair in pairs if end(pair) in resolved.failures}
+    failures |= {pair: graph.failures[end(pair)] for pair in there if end(pair) in graph.failures}
+    for error in failures.values():
+        error.side = None  # an edge is neither side, and its host is named
+    whole = {pair: read for pair, read in as_read.items() if pair not in failures}
+    blobs, more = _blobs_of(whole, graph.graph)
+    return Found({pair: resolved.roots[end(pair)] for pair in there}, blobs, failures | more)
+
+
+def _blobs_of(
+    pairs: Mapping[Pair, Pair], graph: Graph
+) -> tuple[dict[Pair, tuple[Descriptor, ...]], dict[Pair, BlobflowError]]:
+    """The blobs that each pair chooses, each once; and the pairs that choose what is not there."""
+    shapes = shape_pairs(pairs.values(), graph, {})
+    blobs: dict[Pair, tuple[Descriptor, ...]] = {}
+    for pair, read in pairs.items():
+        if read in shapes.of:
+            named = (blob for manifest in shapes.of[read].manifests for blob in manifest.blobs)
+            blobs[pair] = tuple({blob.digest: blob for blob in named}.values())
+    return blobs, {pair: shapes.failures[read] for pair, read in pairs.items() if read in shapes.failures}
+
+
+def _warmth(pair: Pair, found: Found, pulling: Pulling) -> Warmth:
+    image, edge = str(pair.target), pair.target.host
+    root = found.roots.get(pair)
+    digest = root.digest if root else ""
+    if (error := found.failures.get(pair)) is not None:
+        return Warmth(image, edge, digest, error=str(error))
+    site, blobs = site_of(pair.target), found.blobs[pair]
+    spots = [(site, blob.digest) for blob in blobs]
+    wrong = next((pulling.failures[spot] for spot in spots if spot in pulling.failures), None)
+    cold = sum(spot in pulling.cold for spot in spots)
+    pulled = [blob for blob, spot in zip(blobs, spots, strict=True) if spot in pulling.pulled]
+    return Warmth(
+        image,
+        edge,
+        digest,
+        status="failed" if wrong else "cold" if cold else "warm",
+        error=str(wrong) if wrong else "",
+        blobs=len(blobs),
+        bytes=sum(blob.size for blob in blobs),
+        pulled=len(pulled),
+        bytes_pulled=sum(blob.size for blob in pulled),
+        cold=cold,
+    )
+
+
+def _tell(told: Iterable[Warmth], observer: Observer) -> None:
+    told = list(told)
+    for number, each in enumerate(told, start=1):
+        observer(ImageDone(each.image, each.image, each.digest, each.status, each.error, number, len(told)))
+
+
+class Pulling:
+    """The pulling of one run. `pulled`: what was not stored before; `cold`: what is not stored yet."""
+
+    def __init__(
+        self,
+        registries: Registries,
+        observer: Observer,
+        meter: Meter,
+        concurrency: int,
+        *,
+        again: bool,
+        sleep: Sleep,
+    ) -> None:
+        self.pulled: set[Spot] = set()
+        self.cold: dict[Spot, Descriptor] = {}
+        self.failures: dict[Spot, BlobflowError] = {}
+        self._registries = registries
+        self._observe = observer
+        self._meter = meter
+        self._concurrency = concurrency
+        self._again = again
+        self._sleep = sleep
+        self._steps = 0
+
+    async def pull(self, wanted: Mapping[Pair, Iterable[Descriptor]]) -> None:
+        """Have every edge fetch what it has not stored, so many blobs at once at each, the largest first."""
+        edges: defaultdict[str, dict[Digest, dict[Site, Descriptor]]] = defaultdict(dict)
+        for pair, blobs in wanted.items():
+            site = site_of(pair.target)
+            for blob in blobs:
+                edges[site.registry].setdefault(blob.digest, {})[site] = blob
+
+        async def of_edge(blobs: Iterable[dict[Site, Descriptor]]) -> None:
+            largest = sorted(blobs, key=lambda at: -next(iter(at.values())).size)
+            await Lane(self._concurrency).each(self._pull_everywhere, largest)
+
+        await together(of_edge(blobs.values()) for blobs in edges.values())
+
+    async def _pull_everywhere(self, at: Mapping[Site, Descriptor]) -> None:
+        for site, blob in sorted(at.items()):
+            self._steps += 1
+            step = self._steps
+            self._observe(StepStarted(step, "copy", blob.digest, str(site), blob.size))
+            try:
+                await self._pull_patiently(step, site, blob)
+            except BlobflowError as error:
+                self.failures[site, blob.digest] = error
+                self._observe(StepFailed(step, "copy", blob.digest, str(site), str(error)))
+            else:
+                self._observe(StepDone(step, "copy", blob.digest, str(site), blob.size))
+            finally:
+                self._meter.active.pop(step, None)
+
+    async def _pull_patiently(self, step: int, site: Site, blob: Descriptor) -> None:
+        tries = Tries()
+        while True:
+            try:
+                return await self._pull_once(step, site, blob)
+            except BlobflowError as error:
+                tries = tries.after(error)
+                delay = delay_before_retry(error, tries, random.random)
+                error.attempts = max(error.attempts, tries.made)
+                if delay is None:
+                    raise
+                what = f"pull of {blob.digest} through {site}"
+                self._observe(Retrying(what, str(error), tries.made, delay))
+            await self._sleep(delay)
+
+    async def _pull_once(self, step: int, site: Site, blob: Descriptor) -> None:
+        verifier = Verifier(blob, f"blob {blob.digest} at {site}")
+        self._meter.active[step] = 0
+        async with self._registries.glance(site, blob, again=self._again) as chunks:
+            if chunks is None:
+                return
+            self.pulled.add((site, blob.digest))
+            self.cold[site, blob.digest] = blob
+            async for chunk in chunks:
+                verifier.feed(chunk)
+                self._meter.active[step] += len(chunk)
+        verifier.finish()
+
+    async def look(self, settle: float) -> None:
+        """Ask until all that was pulled is stored, for so many seconds at most; what is not stays `cold`."""
+        for spot in self.failures:
+            self.cold.pop(spot, None)
+        delay, left = _FIRST_LOOK, settle
+        while self.cold and left > 0:
+            await self._sleep(min(delay, left))
+            left -= delay
+            delay *= 2
+            await Lane(self._concurrency).each(self._look_at, list(self.cold.items()))
+
+    async def _look_at(self, spot_and_blob: tuple[Spot, Descriptor]) -> None:
+        spot, blob = spot_and_blob
+        try:
+            async with self._registries.glance(spot[0], blob) as chunks:
+                if chunks is None:
+                    del self.cold[spot]
+        except BlobflowError as error:
+            del self.cold[spot]
+            self.failures[spot] = error
+
+
+async def warm_cache(
+    pairs: Sequence[Pair],
+    settings: Settings = ANY_HOST,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> list[Warmth]:
+    """Read what each pair chooses of its source's image into the store, and keep it there.
+
+    Later runs with this store take it from there. Raises StorageError if the store can't hold all of it.
+    """
+    meter = meter or Meter()
+    settings = msgspec.structs.replace(settings, cache="all")
+    async with opened(settings, observer, meter) as (world, store):
+        observer(PhaseStarted("resolve", len(pairs)))
+        resolve = partial(resolve_roots, source_at=world.source_at, lane=Lane(LANE))
+        found = await _find(pairs, lambda pair: pair.source, world.source_at, resolve)
+        observer(PhaseStarted("warm", len(found.blobs)))
+        filling = Filling(world.source_at, world.cache)
+        await filling.fill(found.blobs, settings.concurrency)
+        told = [filling.warmth(pair, found) for pair in pairs]
+        _tell(told, observer)
+        await tidy(store, settings)
+        return told
+
+
+class Filling:
+    """The filling of a store. `read`: what was not held before."""
+
+    def __init__(self, source_at: SourceAt, cache: Cache) -> None:
+        self._source_at = source_at
+        self._cache = cache
+        self.read: set[Digest] = set()
+        self.failures: dict[Digest, BlobflowError] = {}
+
+    async def fill(self, wanted: Mapping[Pair, Iterable[Descriptor]], concurrency: int) -> None:
+        """Read each blob once, from the first source that has it in their order, the largest first."""
+        origins = {
+            blob.digest: (blob, site_of(pair.source))
+            for pair, blobs in sorted(wanted.items(), reverse=True)
+            for blob in blobs
+        }
+        missing = [each for each in origins.values() if not await self._cache.has(each[0])]
+        missing.sort(key=lambda each: (-each[0].size, each[0].digest))
+        await Lane(concurrency).each(self._read, missing)
+
+    async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
+        blob, site = blob_and_site
+        body = source_body(self._source_at(site), blob, over=lambda: None)
+        self.read.add(blob.digest)
+        try:
+            async with self._cache.share(blob, body, keep=True) as shared, shared(0) as chunks:
+                async for _ in chunks:
+                    pass
+        except StorageError:
+            raise
+        except BlobflowError as error:
+            self.failures[blob.digest] = error
+
+    def warmth(self, pair: Pair, found: Found) -> Warmth:
+        """What became of one image."""
+        root = found.roots.get(pair)
+        digest = root.digest if root else ""
+        if (error := found.failures.get(pair)) is not None:
+            return Warmth(str(pair.source), "store", digest, error=str(error))
+        blobs = found.blobs[pair]
+        wrong = next((self.failures[blob.digest] for blob in blobs if blob.digest in self.failures), None)
+        read = [blob for blob in blobs if blob.digest in self.read]
+        return Warmth(
+            str(pair.source),
+            "store",
+            digest,
+            status="failed" if wrong else "warm",
+            error=str(wrong) if wrong else "",
+            blobs=len(blobs),
+            bytes=sum(blob.size for blob in blobs),
+            pulled=len(read),
+            bytes_pulled=sum(blob.size for blob in read),
+        )
