@@ -40,10 +40,10 @@ class Graph(msgspec.Struct):
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> Graph:
+def graphs(draw: st.DrawFn, algorithms: Sequence[str] = ("sha256", "sha256", "sha512")) -> Graph:
     """Images and artifacts, then indexes over what is there already: nested, sharing, of mixed kinds."""
     graph = Graph()
-    algorithm = st.sampled_from(["sha256", "sha256", "sha512"])
+    algorithm = st.sampled_from(algorithms)
     blobs: list[Descriptor] = []
     for content in draw(
         st.lists(st.binary(max_size=300) | st.just(b"") | st.just(b"{}"), min_size=1, max_size=5)
