@@ -68,7 +68,7 @@ class Course:
         self._notes: tuple[str, ...] = ()
         self.flow = self._flow(())
         self.lost: Mapping[Pair, BlobflowError] = {}
-        self.tags: Sequence[TagRecord] = ()
+        self.tags: list[TagRecord] = []
 
     def __call__(self, pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
         self.flow, self._notes = self._flow(pairs), tuple(notes)

@@ -90,7 +90,8 @@ def carry_out_set(
             from blobflow.tending.clearing import clear
 
             keep = _kept(settled.pairs, report)
-            course.tags = await clear(keep, clearing, settings, observer=show, meter=meter)
+            async for tag in clear(keep, clearing, settings, observer=show, meter=meter):
+                course.tags.append(tag)
         return ()
 
     check_asked(asked, choosing)
@@ -125,13 +126,13 @@ async def _drawn(asked: Asked, choosing: Choosing, link: Link, run: Run, clearin
             pairs=(*planned.pairs, *settled.lost),
             failures={**planned.failures, **settled.lost},
         )
-        tags: Sequence[TagRecord] = ()
+        tags: list[TagRecord] = []
         if clearing is not None and not planned.failures:
             from blobflow.tending.clearing import clear
 
-            tags = await clear(
-                _to_be_kept(planned), clearing, settings, dry_run=True, observer=show, meter=meter
-            )
+            keep = _to_be_kept(planned)
+            async for tag in clear(keep, clearing, settings, dry_run=True, observer=show, meter=meter):
+                tags.append(tag)
         return Drawn(planned, settled.notes, tuple(tags))
 
 

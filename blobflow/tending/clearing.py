@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -48,8 +48,8 @@ async def clear(
     dry_run: bool = False,
     observer: Observer = ignore,
     meter: Meter | None = None,
-) -> list[TagRecord]:
-    """Remove the tags of the repositories of `keep` that it does not have, and return what became of each.
+) -> AsyncIterator[TagRecord]:
+    """Remove the tags of the repositories of `keep` that it does not have, and tell what became of each.
 
     To be called once all of `keep` is there. The tags of all repositories are looked at first; if more than
     `limit` are too many, nothing is removed and RunIncomplete is raised. That one can't be removed keeps none
@@ -70,16 +70,18 @@ async def clear(
         too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
         if dry_run:
             status: TagStatus = "left" if too_many else "surplus"
-            return [_record(place.site, each, status, too_many) for place in places for each in place.surplus]
+            for place in places:
+                for each in place.surplus:
+                    yield _record(place.site, each, status, too_many)
+            return
         if too_many:
             raise RunIncomplete(
                 f"nothing was removed: {surplus} of {tags} tags at the targets are not in the selection,"
                 f" {too_many}; --dry-run lists them"
             )
-        records: list[TagRecord] = []
         for place in places:
-            records += await _remove(registries.repository(place.site), place)
-        return records
+            async for record in _remove(registries.repository(place.site), place):
+                yield record
 
 
 async def _look(registries: Registries, kept: Mapping[Site, Sequence[Keep]]) -> list[_Place]:
@@ -108,9 +110,8 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[Keep]) 
     return _Place(site, tuple(surplus_in(standing, tags, {image.root for image in kept})), count)
 
 
-async def _remove(repository: Repository, place: _Place) -> list[TagRecord]:
+async def _remove(repository: Repository, place: _Place) -> AsyncIterator[TagRecord]:
     """Remove what is too many in one repository: tag by tag or, once that proved impossible, by digest."""
-    records: list[TagRecord] = []
     by_tag, gone = True, set[Digest]()
     for surplus in place.surplus:
         try:
@@ -120,14 +121,13 @@ async def _remove(repository: Repository, place: _Place) -> list[TagRecord]:
                     await repository.delete(surplus.digest)
                     gone.add(surplus.digest)
         except BlobflowError as error:
-            records.append(_record(place.site, surplus, "failed", str(error)))
+            yield _record(place.site, surplus, "failed", str(error))
             continue
         if not by_tag and surplus.held:
             why = f"{place.site.registry} removes no tag by itself, and not what it names: {surplus.held}"
-            records.append(_record(place.site, surplus, "left", why))
+            yield _record(place.site, surplus, "left", why)
         else:
-            records.append(_record(place.site, surplus, "removed"))
-    return records
+            yield _record(place.site, surplus, "removed")
 
 
 def _record(site: Site, surplus: Surplus, status: TagStatus, why: str = "") -> TagRecord:

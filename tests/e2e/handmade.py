@@ -51,6 +51,12 @@ def put_manifest(registry: Registry, repository: str, document: dict[str, Any], 
     return digest
 
 
+def manifest_size(registry: Registry, repository: str, digest: str) -> int:
+    """The bytes of a manifest that is there."""
+    _, _, raw = registry.ask("GET", f"/v2/{repository}/manifests/{digest}", {"Accept": f"{IMAGE}, {INDEX}"})
+    return len(raw)
+
+
 def tags_of(registry: Registry, repository: str) -> list[str]:
     """The tags as the registry itself lists them, sorted."""
     status, _, raw = registry.ask("GET", f"/v2/{repository}/tags/list")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import door
-from tests.e2e.handmade import put_image, put_index, tags_of
+from tests.e2e.handmade import IMAGE, manifest_size, put_image, put_index, tags_of
 from tests.e2e.processes import Registry, blobflow_serve, docker_registry
 
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1", "2.0.0", "latest")
@@ -217,6 +217,30 @@ def test_what_kept_images_need_stays_where_tags_go_only_with_their_manifests(
             assert target.digest_of("held/multi", gone) is None
         assert target.digest_of("held/multi", "1") == index
         assert all(target.digest_of("held/multi", child) for child in children)
+
+
+def test_the_signatures_of_kept_images_stay_and_those_of_others_go(
+    folder: Path, source: Registry, target: Registry
+) -> None:
+    """By cosign's tags and by a list of referrers under the fallback tag, mirrored with their images."""
+    listed = {}
+    for tag in ("1", "2"):
+        image = put_image(source, "signed", tag, text=tag)
+        subject = {"mediaType": IMAGE, "digest": image, "size": manifest_size(source, "signed", image)}
+        referrer = put_image(source, "signed", text=f"sbom {tag}", subject=subject)
+        put_index(source, "signed", [referrer], image.replace(":", "-"))
+        put_image(source, "signed", f"{image.replace(':', '-')}.sig", text=f"signature {tag}")
+        listed[tag] = {tag, f"{image.replace(':', '-')}.sig", image.replace(":", "-")}
+    options = ("--delete-extra-tags", "--max-delete", "100%")
+    path = spec(folder, source, target, "hung", {"image": "signed", "tags": ["1", "2"]})
+    assert run("sync", path).exit_code == 0
+    before = set(tags_of(target, "hung/signed"))
+    assert {tag for tag in before if tag.endswith((".sig", "1", "2"))} >= {"1", "2"}
+    path = spec(folder, source, target, "hung", {"image": "signed", "tags": ["1"]})
+    done = run("sync", path, *options)
+    assert done.exit_code == 0, done.output
+    assert set(tags_of(target, "hung/signed")) == before & listed["1"]
+    assert len(before & listed["1"]) >= 2, "the image and its signature"
 
 
 @pytest.mark.parametrize(

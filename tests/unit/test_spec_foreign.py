@@ -1,0 +1,248 @@
+"""skopeo's sync YAML and regsync.yml: what is read of them, what can't be honoured, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from blobflow.cli.selection import Asked, Place, settle
+from blobflow.cli.specs import SpecFormat, read_spec, recognised
+from blobflow.errors import UsageError
+from blobflow.oci import parse_platform
+from blobflow.oci.selecting import TagRules
+from blobflow.tending.search import Chosen, Search
+from blobflow.transports.registry import Credentials, HostSettings, Trust
+
+D = "sha256:" + "ab" * 32
+
+# The example of skopeo-sync(1), with hosts of nobody.
+SKOPEO = """\
+registry.example.com:
+    images:
+        busybox: []
+        redis:
+            - "1.0"
+            - 2.10
+            - "sha256:abababababababababababababababababababababababababababababababab"
+    images-by-semver:
+        alpine: ">= 3.12.0"
+    images-by-tag-regex:
+        nginx: ^1\\.13\\.[12]-alpine-perl$
+    credentials:
+        username: john
+        password: this is a secret
+    tls-verify: true
+    cert-dir: /home/john/certs
+quay.example.com:
+    tls-verify: false
+    images:
+        coreos/etcd:
+            - latest
+"""
+
+# After regsync's own example, with hosts of nobody.
+REGSYNC = """\
+x-sched-a: &sched-a "15 01 * * *"
+version: 1
+creds:
+  - registry: localhost:5000
+    tls: disabled
+    scheme: http
+  - registry: docker.io
+    user: "{{env \\"HUB_USER\\"}}"
+    pass: '{{ env "HUB_TOKEN" }}'
+    reqPerSec: 2.5
+    mirrors: [cache.example.com]
+defaults:
+  ratelimit:
+    min: 100
+    retry: 15m
+  parallel: 2
+  platforms: [linux/amd64, local]
+sync:
+  - source: busybox:1.10
+    target: localhost:5000/library/busybox:stable
+    type: image
+    schedule: *sched-a
+  - source: alpine
+    target: localhost:5000/library/alpine
+    type: repository
+    platform: linux/arm64
+    tags:
+      allow: [3, 3\\.\\d+]
+      deny: [3.0]
+  - source: registry.example.com
+    target: localhost:5000/all
+    type: registry
+    repos: {deny: [old/.*]}
+"""
+
+
+def read(text: str, targets: str = "", form: SpecFormat = "auto", **more: bool) -> Asked:
+    places = (Place(*targets.split("/", 1)),) if targets else ()
+    environ: Mapping[str, str] = {"HUB_USER": "me", "HUB_TOKEN": "secret"}
+    return read_spec(text, "f.yml", places, form, environ=environ, **more)
+
+
+def exact(asked: Asked) -> list[str]:
+    """The pairs of what needs no search."""
+    found: dict[Search, tuple[Chosen, ...]] = dict.fromkeys(asked.searches, ())
+    return [f"{pair.source} {pair.target}" for pair in settle(asked, found).pairs]
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (SKOPEO, "skopeo"),
+        (REGSYNC, "regsync"),
+        ("version: 1\nimages: [a]", "blobflow"),
+        ("{}", "blobflow"),
+        ("version: 1\nimage: [a]", "blobflow"),
+        ("sync: x", "blobflow"),
+        ("{r: {images: {a: []}}, version: 1}", "blobflow"),
+    ],
+)
+def test_a_format_is_recognised_by_its_top_level(text: str, form: str) -> None:
+    assert recognised(text, "f.yml") == form
+
+
+def test_skopeos_example_is_read() -> None:
+    asked = read(SKOPEO, "t:1/mirror")
+    assert exact(asked) == [
+        "registry.example.com/redis:1.0 t:1/mirror/redis:1.0",
+        "registry.example.com/redis:2.10 t:1/mirror/redis:2.10",
+        f"registry.example.com/redis@{D} t:1/mirror/redis@{D}",
+        "quay.example.com/coreos/etcd:latest t:1/mirror/etcd:latest",
+    ]
+    assert asked.searches == [
+        Search("registry.example.com", "busybox"),
+        Search("registry.example.com", "nginx", TagRules((r"^1\.13\.[12]-alpine-perl$",), anywhere=True)),
+        Search("registry.example.com", "alpine", TagRules(semver=(">= 3.12.0",), prereleases=True)),
+    ]
+    assert asked.warnings == ()
+    assert asked.hosts == {
+        "registry.example.com": HostSettings(
+            verify=True, credentials=Credentials("john", "this is a secret")
+        ),
+        "quay.example.com": HostSettings(verify=False),
+    }
+
+
+def test_scoped_keeps_host_and_path() -> None:
+    text = "{quay.example.com/org: {images: {etcd: [v1]}}, docker.io: {images: {redis: [7.2]}}}"
+    assert exact(read(text, "t:1/m", scoped=True)) == [
+        "quay.example.com/org/etcd:v1 t:1/m/quay.example.com/org/etcd:v1",
+        "docker.io/library/redis:7.2 t:1/m/docker.io/library/redis:7.2",
+    ]
+
+
+def test_the_certificates_that_skopeo_names_are_used(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("")
+    asked = read(f"{{r.example.com: {{images: {{a: ['1']}}, cert-dir: {tmp_path}}}}}", "t:1")
+    assert asked.hosts["r.example.com"].trust == Trust(ca=(tmp_path / "ca.crt",))
+
+
+def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> None:
+    asked = read(REGSYNC)
+    assert exact(asked) == ["docker.io/library/busybox:1.10 localhost:5000/library/busybox:stable"]
+    assert asked.searches == [
+        Search("docker.io", "library/alpine", TagRules(("3", r"3\.\d+"), ("3.0",))),
+        Search("registry.example.com", "", repositories=TagRules(exclude=("old/.*",))),
+    ]
+    assert asked.hosts == {
+        "localhost:5000": HostSettings(http=True),
+        "docker.io": HostSettings(
+            credentials=Credentials("me", "secret"), requests_per_second=2.5, mirrors=("cache.example.com",)
+        ),
+    }
+    told = [warning.partition(" has no effect")[0] for warning in asked.warnings[:4]]
+    assert told == [
+        f"f.yml line {line}: `{key}`"
+        for line, key in ((13, "ratelimit"), (16, "parallel"), (6, "scheme"), (22, "schedule"))
+    ]
+    assert "line 23: of `platform` an index of that one is put" in asked.warnings[4]
+
+
+def test_regsyncs_platforms_are_an_entrys_own_or_those_of_the_defaults() -> None:
+    first, second, third = read(REGSYNC).wanted
+    assert parse_platform("linux/amd64") in first.choice.platforms
+    assert first.choice == third.choice
+    assert second.choice.platforms == (parse_platform("linux/arm64"),)
+
+
+REFUSED: dict[str, tuple[str, str, str]] = {
+    "skopeo: no destination": (SKOPEO, "", "names sources alone; say where to with --to"),
+    "skopeo: a bad tag": (
+        "r.example.com: {images: {a: [b/c]}}",
+        "t:1",
+        "f.yml line 1: 'b/c' is not a reference: bad tag",
+    ),
+    "skopeo: a bad digest": ("r.example.com: {images: {a: ['sha256:1']}}", "t:1", "f.yml line 1: 'sha256:1'"),
+    "skopeo: a bad name": ("r.example.com: {images: {A: ['1']}}", "t:1", "f.yml line 1: "),
+    "skopeo: a bad host": (
+        "'r r': {images: {a: ['1']}}",
+        "t:1",
+        "f.yml line 1: 'r r' is not a registry host",
+    ),
+    "skopeo: a bad expression": (
+        "r.example.com: {images-by-tag-regex: {a: '('}}",
+        "t:1",
+        "f.yml line 1: '(' is no regular",
+    ),
+    "skopeo: a bad range": (
+        "r.example.com: {images-by-semver: {a: new}}",
+        "t:1",
+        "f.yml line 1: 'new' is no range",
+    ),
+    "skopeo: a list of nothing": ("r.example.com: {images: {}}", "t:1", "f.yml names no image"),
+    "skopeo: images as a list": ("r.example.com: {images: [a]}", "t:1", "images: expected `mapping"),
+    "regsync: a destination": (REGSYNC, "t:1", "says itself where its images go"),
+    "regsync: a type": (
+        "sync: [{source: a, target: 't:1/a', type: tag}]",
+        "",
+        "f.yml line 1: the type 'tag' is none",
+    ),
+    "regsync: no target": ("sync: [{source: a, type: image}]", "", "misses the field `target`"),
+    "regsync: nothing": ("sync: []", "", "names nothing to sync"),
+    "regsync: a version": ("{version: 2, sync: []}", "", "has version 2"),
+    "regsync: a template": (
+        "sync: [{source: '{{ .X }}', target: 't:1/a', type: image}]",
+        "",
+        "'{{ .X }}' can't be filled in",
+    ),
+    "regsync: a variable": (
+        "sync: [{source: '{{env \"NO\"}}', target: 't:1/a', type: image}]",
+        "",
+        "that is not set",
+    ),
+    "regsync: a bad expression": (
+        "sync: [{source: a, target: 't:1/a', type: repository, tags: {allow: ['(']}}]",
+        "",
+        "line 1: '('",
+    ),
+    "regsync: a place": ("sync: [{source: 'oci:d', target: 't:1/a', type: image}]", "", "is no registry"),
+    "regsync: a tls": (
+        "{creds: [{registry: r, tls: no}], sync: [{source: a, target: 't:1/a', type: image}]}",
+        "",
+        "tls of r is",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "targets", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_sense_is_refused_in_one_sentence(text: str, targets: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text, targets)
+    assert sentence in str(caught.value)
+
+
+def test_a_key_that_skopeo_does_not_know_is_told() -> None:
+    asked = read("r.example.com: {images: {a: ['1']}, tls_verify: false}", "t:1")
+    assert asked.warnings == ("f.yml line 1: `tls_verify` is nothing that blobflow knows, and has no effect",)
+
+
+def test_a_format_that_is_named_is_taken_at_its_word() -> None:
+    with pytest.raises(UsageError, match="unknown key"):
+        read(SKOPEO, form="blobflow")
