@@ -10,10 +10,11 @@ from blobflow.airgap.loading import Begin, Input, archive_of
 from blobflow.content import Sink, Site, Source
 from blobflow.engine.bodies import blame
 from blobflow.engine.plan import Pair
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, UsageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Digest
+from blobflow.oci.location import OCI_ARCHIVE, transport_of
 from blobflow.transports.archive import ArchiveSink
 from blobflow.transports.local import this_machine
 
@@ -49,6 +50,8 @@ async def save(
             observer(PhaseStarted("archives", len(bundle.since)))
         with blame("source"):
             for older in bundle.since:
+                if transport_of(older.place) != OCI_ARCHIVE:
+                    raise UsageError(f"--since takes an OCI archive, and {older.label} is docker's")
                 elsewhere |= await archive_of(world, older).held()
         sink = ArchiveSink(
             site,

@@ -435,6 +435,23 @@ def test_a_bundle_since_another_has_the_other_blobs_alone(tmp_path: Path, small_
         assert Layout(tmp_path / where).roots == roots_of(small_set)
 
 
+def test_a_bundle_of_bare_layers_is_not_taken_for_dockers(tmp_path: Path) -> None:
+    archive = write(tmp_path / "a.tar", of_one_platform("amd64", [PAUSE]))
+    done("load", archive, "--to", f"oci:{tmp_path}/bare", "--compress", "none")
+    images = listed(tmp_path, ["rancher/pause:3.1"])
+    done("save", "--from", f"oci:{tmp_path}/bare", "--images", images, "-o", tmp_path / "b.tar")
+    assert "manifest.json" in contents(tmp_path / "b.tar")
+    done("load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")
+    assert Layout(tmp_path / "out").roots == Layout(tmp_path / "bare").roots
+
+
+def test_what_docker_saved_is_no_bundle_to_save_since(tmp_path: Path, small_set: imageset.Layout) -> None:
+    archive = write(tmp_path / "a.tar", of_one_platform("amd64", [PAUSE]))
+    images = listed(tmp_path, list(small_set.images))
+    options: list[str | Path] = ["--images", images, "-o", tmp_path / "b.tar", "--since", archive]
+    assert "is docker's" in failed(2, "save", "--from", f"oci:{small_set.path}", *options)
+
+
 def test_a_failed_save_leaves_no_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
     images = listed(tmp_path, ["shop/none:1"])
     failed(3, "save", "--from", f"oci:{small_set.path}", "--images", images, "-o", tmp_path / "b.tar")

@@ -2,7 +2,8 @@
 
 `docker save` of today writes an OCI layout with docker's manifest.json, and so do we. Where its layers lie
 bare, as docker without containerd's image store writes them, it is docker's: its layers get compressed on the
-way, and its images have no digest that anyone knows. Where they are compressed, it is an OCI archive.
+way, and its images have no digest that anyone knows. Where they are compressed, or we wrote it, it is an OCI
+archive, and its digests stay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from blobflow.transports.archive.tar import Tape, members
 from blobflow.transports.files import open_to_read
 from blobflow.transports.imageindex import blob_at
 
-_OF_EITHER = frozenset({CATALOGUE, "repositories", "index.json", "oci-layout"})
+_MARKER = "oci-layout"
+_OF_EITHER = frozenset({CATALOGUE, "repositories", "index.json", _MARKER})
 _HEAD = 512
 
 
@@ -52,6 +54,8 @@ def _kind(tape: Tape) -> str:
     for member in members(tape):
         if member.kind != "file":
             continue
+        if member.path == _MARKER and not paths:
+            return OCI_ARCHIVE  # as we begin it, and nobody else does
         paths.add(member.path)
         if blob_at(member.path) is None:
             if member.path not in _OF_EITHER:
