@@ -65,8 +65,13 @@ def _settled(asked: Asked, found: Mapping[Search, Sequence[Chosen]], choosing: C
 
 
 def settings_for(asked: Asked, link: Link, run: Run) -> Settings:
+    """The settings for what is asked."""
+    return _with_hosts(settings_of(link, run, ends_of_asked(asked)), asked, link)
+
+
+def _with_hosts(settings: Settings, asked: Asked, link: Link) -> Settings:
     """The settings, with what the file says of hosts that nothing else is said of."""
-    settings, hosts = settings_of(link, run, ends_of_asked(asked)), asked.hosts
+    hosts = asked.hosts
     if link.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(own, verify=None) for host, own in hosts.items()}
     return msgspec.structs.replace(settings, hosts={**hosts, **settings.hosts})
@@ -78,10 +83,10 @@ def carry_out_set(
     """Mirror what is asked for; as `carry_out`. With `clearing`, tags too many are removed once all is there,
     so many at most."""
 
-    async def work(_: Settings, course: Course, show: Observer, meter: Meter) -> Sequence[str]:
+    async def work(settings: Settings, course: Course, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.mirror import mirror
 
-        settings = settings_for(asked, link, run)
+        settings = _with_hosts(settings, asked, link)
         settled = await find_pairs(asked, choosing, settings, show, meter)
         course.lost = settled.lost
         flow = course(settled.pairs, settled.notes)

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import door
 from tests.e2e.handmade import IMAGE, manifest_size, put_image, put_index, tags_of
-from tests.e2e.processes import Registry, blobflow_serve, docker_registry
+from tests.e2e.processes import Registry, blobflow_serve, docker_registry, skopeo
 
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1", "2.0.0", "latest")
 
@@ -310,3 +310,30 @@ def test_files_of_skopeo_and_regsync_are_read_as_they_are(
     assert tags_of(target, "regsync/one") == ["mine"]
     assert tags_of(target, "regsync/some") == ["1.1.0", "1.2.0"]
     assert tags_of(target, "regsync/all/app") == ["latest"]
+
+
+SAME = """\
+{host}:
+  images: {{app: [1.0.0, 2.0.0], deep/er/web: []}}
+  images-by-tag-regex: {{app: '1\\.[12]'}}
+  tls-verify: false
+"""
+
+
+def test_skopeo_and_blobflow_make_the_same_of_skopeos_file(
+    folder: Path, source: Registry, registries: dict[str, Registry]
+) -> None:
+    target, path = registries["docker"], folder / "skopeo.yml"
+    put_image(source, "deep/er/web", "a", "b", text="web")
+    path.write_text(SAME.format(host=source.host))
+    theirs = ("--src", "yaml", "--dest", "docker", "--all", "--dest-tls-verify=false")
+    done = skopeo("sync", *theirs, path, f"{target.host}/theirs", home=folder)
+    assert done.code == 0, done.err
+    ours = run("sync", path, "--to", f"{target.host}/ours")
+    assert ours.exit_code == 0, ours.output
+    for repository, there, count in (("app", "app", 4), ("web", "deep/er/web", 2)):
+        tags = tags_of(target, f"theirs/{repository}")
+        assert len(tags) == count
+        assert tags_of(target, f"ours/{repository}") == tags
+        for tag in tags:  # skopeo compresses the layers on its way
+            assert target.digest_of(f"ours/{repository}", tag) == source.digest_of(there, tag)

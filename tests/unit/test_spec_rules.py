@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from blobflow.cli import door
 from blobflow.cli.renaming import Rule, check_rule, renamed
 from blobflow.cli.selection import Place, Settled, Wanted, settle
 from blobflow.cli.spec import parse_spec, schema
@@ -187,3 +190,9 @@ def test_the_schema_knows_every_key_and_describes_it() -> None:
     assert {"$ref": "#/$defs/Tags"} in entry["tags"]["anyOf"]
     for keys in (entry, document["$defs"]["Tags"]["properties"]):
         assert all(key.get("description") for key in keys.values())
+
+
+def test_sync_prints_the_schema_and_wants_nothing_else_then() -> None:
+    done = CliRunner().invoke(door, ["sync", "--schema"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == json.loads(json.dumps(schema()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from aiohttp import web
@@ -12,7 +12,7 @@ from blobflow.content import Deletes, Site
 from blobflow.engine.report import TagRecord
 from blobflow.errors import BlobflowError, Denied, NotFound, Rejected, RunIncomplete
 from blobflow.oci import Digest, Reference, digest_of
-from blobflow.oci.selecting import TagRules
+from blobflow.oci.selecting import ALL_TAGS, TagRules
 from blobflow.tending.clearing import Keep, clear
 from blobflow.tending.finding import find
 from blobflow.tending.naming import list_repositories
@@ -37,9 +37,8 @@ class Shelf:
 
     def image(self, repository: str, *tags: str, text: str = "", created: str = "", note: str = "") -> Digest:
         config = json.dumps({"created": created, "comment": text, "os": "linux", "architecture": "amd64"})
-        document = {"config": self._blob(config), "layers": [], "annotations": {"note": text}}
-        if note:
-            document["annotations"] = {"org.opencontainers.image.created": note}
+        notes = {"org.opencontainers.image.created": note} if note else {"note": text}
+        document = {"config": self._blob(config), "layers": [], "annotations": notes}
         return self._put(repository, tags, IMAGE, document)
 
     def index(self, repository: str, *tags: str, children: Sequence[Digest]) -> Digest:
@@ -59,7 +58,7 @@ class Shelf:
         self.content[digest] = "application/octet-stream", text.encode()
         return {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(text)}
 
-    def _put(self, repository: str, tags: Sequence[str], kind: str, document: dict[str, object]) -> Digest:
+    def _put(self, repository: str, tags: Sequence[str], kind: str, document: Mapping[str, object]) -> Digest:
         raw = json.dumps({"schemaVersion": 2, "mediaType": kind, **document}).encode()
         digest = digest_of(raw)
         self.content[digest] = kind, raw
@@ -145,9 +144,9 @@ async def test_a_registry_without_a_catalog_is_told_what_to_do() -> None:
 
 
 async def found(
-    server: Fake, rules: TagRules, repository: str = "app", **more: TagRules
+    server: Fake, rules: TagRules, repository: str = "app", repositories: TagRules = ALL_TAGS
 ) -> tuple[Chosen, ...]:
-    search = Search(server.host, repository, rules, **more)
+    search = Search(server.host, repository, rules, repositories)
     return (await find([search]))[search]
 
 
