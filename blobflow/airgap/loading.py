@@ -92,9 +92,9 @@ async def load(
         await tidy(store, settings)
 
 
-def source_of(name: Name, child: Digest | None = None) -> Reference:
-    """What the archives hold under a name, or one of its images, as the source of a pair."""
-    return Reference(ARCHIVES, name.path, name.tag, child or name.digest)
+def source_of(name: Name, digest: str = "") -> Reference:
+    """What the archives hold under a name, or the root or image of that digest, as the source of a pair."""
+    return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
 def _over(world: World, sources: dict[str, Source]) -> World:

@@ -67,8 +67,12 @@ def verb(
         from blobflow.airgap.loading import load
 
         def aim(loaded: Loaded) -> list[Pair]:
-            names = loaded.groups if listed is None else listed
-            return [pair for name in names for pair in _aimed(loaded, name, places, arch_tags)]
+            names = dict.fromkeys(loaded.groups, "") if listed is None else listed
+            return [
+                pair
+                for name, digest in names.items()
+                for pair in _aimed(loaded, name, digest, places, arch_tags)
+            ]
 
         await load(inputs, aim, begin, settings, wanted=listed, observer=show, meter=meter)
         return ()
@@ -77,26 +81,32 @@ def verb(
     carry_out_work(work, ends, link, run).check_set()
 
 
-def _aimed(loaded: Loaded, name: Name, places: Sequence[Place], arch_tags: bool) -> Iterator[Pair]:
+def _aimed(
+    loaded: Loaded, name: Name, digest: str, places: Sequence[Place], arch_tags: bool
+) -> Iterator[Pair]:
+    """The pairs of a name, which has to mean `digest` if there is one."""
     from blobflow.airgap.loading import source_of
     from blobflow.engine.plan import Pair
     from blobflow.oci.choice import attests
     from blobflow.oci.grouping import platform_tag
 
     for place in places:
-        yield Pair(source_of(name), place.under(name.path, name.tag, name.digest))
+        yield Pair(source_of(name, digest), place.under(name.path, name.tag, name.digest))
         for child in loaded.children.get(name, ()) if arch_tags and name.tag else ():
             if child.platform is not None and not attests(child):
                 tag = platform_tag(name.tag, child.platform)
                 yield Pair(source_of(name, child.digest), place.under(name.path, tag))
 
 
-def _listed(images: Path | None) -> list[Name] | None:
-    """The names of a list, as they are at a registry, in its order."""
+def _listed(images: Path | None) -> dict[Name, str] | None:
+    """The names of a list, as they are at a registry, in its order; with the digests that tags have there."""
     if images is None:
         return None
     from blobflow.cli.selection import Place, parse_list, read_text
     from blobflow.oci.grouping import Name, with_official
 
     found = parse_list(read_text(images), str(images), Place(""))
-    return list(dict.fromkeys(Name(with_official(each.path), each.tag, each.digest) for each in found))
+    return {
+        Name(with_official(each.path), each.tag, "" if each.tag else each.digest): each.digest
+        for each in found
+    }

@@ -370,6 +370,23 @@ def test_a_bundle_comes_back_as_it_was(tmp_path: Path, small_set: imageset.Layou
     assert set(small_set.blobs) <= blobs_in(tmp_path / "bundle.tar")
 
 
+def test_a_bundle_is_loaded_by_the_list_that_it_was_saved_by(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    (one, first), (two, second), *_ = small_set.images.items()
+    names = [one, f"{two}@{second.digest}", f"{one.partition(':')[0]}@{first.digest}"]
+    images = listed(tmp_path, names)
+    done("save", "--from", f"oci:{small_set.path}", "--images", images, "-o", tmp_path / "b.tar")
+    done("load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out", "--images", images)
+    assert Layout(tmp_path / "out").roots == {
+        one: first.digest,
+        two: second.digest,
+        names[2]: first.digest,
+    }
+    other = listed(tmp_path, [f"{two}@{first.digest}"])
+    failed(3, "load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/other", "--images", other)
+
+
 def test_the_same_images_give_the_same_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
     save(small_set, tmp_path / "one.tar")
     save(small_set, tmp_path / "two.tar", "--cache", "off", names=sorted(small_set.images, reverse=True))
