@@ -18,7 +18,7 @@ from blobflow.engine.referring import hang_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
-from blobflow.engine.survey import recorded_as, survey_content, survey_tags
+from blobflow.engine.survey import TagSurvey, recorded_as, survey_content, survey_tags
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World, refuses_sparse
 from blobflow.engine.verify import Level, Verification, moved_tags
@@ -120,7 +120,7 @@ class Run:
             self._tell(self._tally.failed(pair, error))
         for record in self._tally.planned(planned.plan, planned.shapes, planned.inventory):
             self._tell(record)
-        self._remember(world, (goal for goal in planned.plan.goals if not goal.steps))
+        self._remember(world, (goal for goal in planned.plan.goals if self._found_whole(goal)))
         if planned.failures and not self._policy.keep_going:
             return self.report()
 
@@ -196,19 +196,8 @@ class Run:
         failures.update(clashes(good(), resolved.roots))
 
         self._observe(PhaseStarted("survey", len(self._pairs)))
-        tags = await survey_tags(
-            good(),
-            resolved.roots,
-            world.sink_at,
-            world.journal if self._policy.verify == "roots" else NullJournal(),
-            lane,
-            no_overwrite=self._policy.no_overwrite,
-            trust_root=self._policy.trust_root,
-            foreign=self._policy.foreign_layers,
-            referrers=self._lookup,
-        )
+        tags = await self._survey_tags(world, good(), resolved.roots, lane)
         failures.update(tags.failures)
-        self._current = tags.current
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
         quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
@@ -240,6 +229,23 @@ class Run:
         self._tell_price(planned.price)
         return planned
 
+    async def _survey_tags(
+        self, world: World, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor], lane: Lane
+    ) -> TagSurvey:
+        tags = await survey_tags(
+            pairs,
+            roots,
+            world.sink_at,
+            world.journal if self._policy.verify == "roots" else NullJournal(),
+            lane,
+            no_overwrite=self._policy.no_overwrite,
+            trust_root=self._policy.trust_root,
+            foreign=self._policy.foreign_layers,
+            referrers=self._lookup,
+        )
+        self._current = tags.current
+        return tags
+
     def _tell_price(self, price: Price) -> None:
         self._observe(
             PlanMade(
@@ -265,6 +271,10 @@ class Run:
                 images=self._tally.images,
             )
         )
+
+    def _found_whole(self, goal: Goal) -> bool:
+        """Whether an image that needs nothing is news: the journal has most that do already."""
+        return not goal.steps and (self._policy.trust_root or goal.pair not in self._current)
 
     def _remember(self, world: World, goals: Iterable[Goal]) -> None:
         for goal in goals:

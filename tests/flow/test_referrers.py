@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from click.testing import CliRunner
 
+from blobflow.cli import door
 from blobflow.content import Site
 from blobflow.engine.flow import KEEP_GOING, Policy, Run
 from blobflow.engine.plan import Lookup, Pair
@@ -345,3 +347,28 @@ async def test_a_referrer_of_a_kind_that_we_cannot_read_is_left(store: Store) ->
     record = await stand.run()
     assert record.status == "done"
     assert [Digest(each.digest) for each in record.referrers if each.left] == [odd.digest]
+
+
+def test_the_option_goes_before_what_pairs_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Policy] = []
+
+    class Stop(Exception):
+        pass
+
+    async def planned(pairs: Any, settings: Any, policy: Policy, **_: Any) -> None:
+        seen.append(policy)
+        raise Stop
+
+    monkeypatch.setattr("blobflow.mirror.plan_run", planned)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for option in ([], ["--referrers", "off"], ["--referrers", "always"]):
+        CliRunner().invoke(door, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
+    assert [policy.referrers for policy in seen] == [None, "off", "always"]
+
+
+@pytest.mark.parametrize("policy", ["off", "always"])
+async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Lookup) -> None:
+    stand = Stand(store)
+    other: Lookup = "always" if policy == "off" else "off"
+    await stand.run(Policy(referrers=policy), referrers=other)
+    assert bool(stand.source.count("referrers")) == (policy == "always")

@@ -70,6 +70,31 @@ def test_an_entry_becomes_these_pairs(images: str, expected: list[str]) -> None:
     assert shown(pairs) == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
 
+@pytest.mark.parametrize(
+    ("default", "image", "wanted"),
+    [
+        ("", "", "auto"),
+        (", referrers: always", "", "always"),
+        (", referrers: always", ", referrers: auto", "auto"),
+        (", referrers: always", ", referrers: off", "off"),
+        (", referrers: off", "", "off"),
+        (", referrers: 'off'", "", "off"),
+    ],
+)
+def test_referrers_are_looked_for_as_the_image_or_else_the_defaults_say(
+    default: str, image: str, wanted: str
+) -> None:
+    """YAML reads a bare `off` as a no."""
+    pairs = spec_pairs(spec(f"- {{image: 'a/b:1'{image}}}", f"{{targets: [t:1/m]{default}}}"), "s.yaml")
+    assert [pair.referrers for pair in pairs] == [wanted]
+
+
+@pytest.mark.parametrize("said", ["on", "sometimes"])
+def test_other_words_for_referrers_are_refused(said: str) -> None:
+    with pytest.raises(BlobflowError, match="referrers"):
+        spec_pairs(spec(f"- {{image: 'a/b:1', referrers: {said}}}"), "s.yaml")
+
+
 def test_every_image_goes_to_every_target() -> None:
     pairs = spec_pairs(spec("- a/b:1\n- c:2", "{source: 'r:1/x', targets: [t1:1, 't2:2/p/']}"), "s.yaml")
     assert shown(pairs) == [
