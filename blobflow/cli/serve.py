@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import closing
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
 
 from blobflow.cli.figures import one_line, seconds_text
-from blobflow.cli.options import size, xdg_folder
+from blobflow.cli.options import Link, host_options, size, xdg_folder
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.selection import read_text
-from blobflow.errors import UsageError
+from blobflow.cli.writing import Lines
+from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
 
 if TYPE_CHECKING:
+    from blobflow.content import SourceAt
     from blobflow.server import Access
     from blobflow.server.state import Sparse
 
 _LISTEN = "127.0.0.1:5000"
-
+# Seconds that requests under way have after SIGTERM; container platforms kill after 30.
+_GRACE = 10.0
+_TTL = 60.0
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_Log = Literal["brief", "common", "combined", "json"]
 
 
 class _Wish(msgspec.Struct, frozen=True):
@@ -39,7 +46,12 @@ class _Wish(msgspec.Struct, frozen=True):
     read_only: bool
     max_blob_size: int | None
     sparse: Sparse
-    verbose: bool
+    upstream: tuple[str, ...]
+    upstream_ttl: float
+    grace: float
+    access_log: _Log | None
+    access_log_file: Path | None
+    link: Link
 
 
 @click.command("serve")
@@ -72,7 +84,38 @@ class _Wish(msgspec.Struct, frozen=True):
     show_default=True,
     help="Indexes whose images are not all here.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log each request on stderr.")
+@click.option(
+    "--upstream",
+    multiple=True,
+    metavar="HOST[=PREFIX]",
+    help="Pull through: what is not here is fetched from HOST, and kept. With PREFIX its repositories are "
+    "under PREFIX/. Repeatable.",
+)
+@click.option(
+    "--upstream-ttl",
+    type=click.FloatRange(min=0),
+    default=_TTL,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a tag is taken for what its upstream said last.",
+)
+@click.option(
+    "--access-log",
+    type=click.Choice(("brief", "common", "combined", "json")),
+    help="Log each request: in a form of our own (as -v does), or as httpd does, or as JSON lines.",
+)
+@click.option(
+    "--access-log-file", type=_FILE, metavar="FILE", help="Append the access log to FILE. [default: stderr]"
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=_GRACE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long requests under way may still take after SIGTERM or Ctrl-C.",
+)
+@host_options
 def verb(
     listen: str,
     root: Path | None,
@@ -83,15 +126,40 @@ def verb(
     read_only: bool,
     max_blob_size: int | None,
     sparse: Sparse,
-    verbose: bool,
+    upstream: tuple[str, ...],
+    upstream_ttl: float,
+    access_log: _Log | None,
+    access_log_file: Path | None,
+    grace: float,
+    link: Link,
 ) -> None:
     """Run a registry (OCI distribution-spec 1.1) until Ctrl-C or SIGTERM.
 
     On loopback anybody comes in, over plain HTTP. Beyond it, it wants logins (--htpasswd, and --tls-cert so
     that nobody reads them on the way), or to be told that it needs none (--anonymous).
+
+    / is a page for people, /metrics is for Prometheus, and /healthz answers 200 without a login. The options
+    on how hosts are reached (--ca, --plain-http and so on) are about upstreams.
+
+    \b
+      blobflow serve --upstream docker.io --upstream quay.io=quay
     """
     host, port = parse_listen(listen)
-    wish = _Wish(htpasswd, tls_cert, tls_key, anonymous, read_only, max_blob_size, sparse, verbose)
+    wish = _Wish(
+        htpasswd=htpasswd,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        anonymous=anonymous,
+        read_only=read_only,
+        max_blob_size=max_blob_size,
+        sparse=sparse,
+        upstream=upstream,
+        upstream_ttl=upstream_ttl,
+        grace=grace,
+        access_log=access_log or ("brief" if link.look.verbose else None),
+        access_log_file=access_log_file,
+        link=link,
+    )
     _check(listen, wish)
     run_loop(_served(host, port, root or _default_root(), wish))
 
@@ -113,22 +181,37 @@ def _check(listen: str, wish: _Wish) -> None:
 
 async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
     """Serve until cancelled, which is how serving ends well."""
-    from blobflow.server import Logins, Server, make_app, parse_htpasswd, tls_context
+    from blobflow.server import (
+        Logins,
+        PullThrough,
+        Server,
+        Upstreams,
+        make_app,
+        parse_htpasswd,
+        parse_upstream,
+        tls_context,
+    )
     from blobflow.transports.store import Store
 
+    upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
     users = parse_htpasswd(read_text(wish.htpasswd), str(wish.htpasswd)) if wish.htpasswd else None
     tls = tls_context(wish.tls_cert, wish.tls_key) if wish.tls_cert else None
-    with closing(Store.open(root, observer=_warn)) as store:
+    async with AsyncExitStack() as stack:
+        observe = stack.enter_context(_access_log(wish))
+        sources = await stack.enter_async_context(_upstreams(wish)) if wish.upstream else None
+        store = stack.enter_context(closing(Store.open(root, observer=_warn)))
         app = make_app(
             store,
             read_only=wish.read_only,
             max_blob_size=wish.max_blob_size,
             sparse=wish.sparse,
             logins=Logins(users) if users else None,
-            observe=_log if wish.verbose else None,
+            through=PullThrough(store, upstreams, sources, ttl=wish.upstream_ttl) if sources else None,
+            observe=observe,
         )
         allowed = wish.anonymous or users is not None
-        async with Server(app, host=host, port=port, allow_remote=allowed, tls=tls) as server:
+        server = Server(app, host=host, port=port, allow_remote=allowed, tls=tls, grace=wish.grace)
+        async with server:
             click.echo(f"blobflow registry at {server.url}, store {root}")
             try:
                 await asyncio.Event().wait()
@@ -136,20 +219,70 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
                 click.echo("stopping", err=True)
 
 
+@asynccontextmanager
+async def _upstreams(wish: _Wish) -> AsyncIterator[SourceAt]:
+    """Where upstreams' repositories are read."""
+    from blobflow import __version__
+    from blobflow.cli.options import Ends
+    from blobflow.cli.reach import reach
+    from blobflow.mirror import access_to, logins_of
+    from blobflow.transports.registry import Registries
+
+    settings = reach(wish.link, os.environ, Ends())
+    logins = logins_of(settings)
+    registries = Registries(
+        lambda host: access_to(host, settings, logins), observer=_warn, user_agent=f"blobflow/{__version__}"
+    )
+    try:
+        yield registries.source
+    finally:
+        await registries.close()
+
+
 def _warn(event: Event) -> None:
-    """Say on stderr what the operator should know of the store."""
+    """Say on stderr what the operator should know of the store and of upstreams."""
     if isinstance(event, Warned):
         click.echo(one_line(f"blobflow: {event.message}"), err=True)
 
 
-def _log(access: Access) -> None:
+@contextmanager
+def _access_log(wish: _Wish) -> Iterator[Callable[[Access], None] | None]:
+    """What writes a line an access; None: nothing is logged. Raises StorageError."""
+    if wish.access_log is None:
+        if wish.access_log_file is not None:
+            raise UsageError("--access-log-file goes with --access-log; say in which form")
+        yield None
+        return
+    line = _line_maker(wish.access_log)
+    if wish.access_log_file is None:
+        with closing(Lines(sys.stderr.write)) as lines:
+            yield lambda access: lines.add(line(access))
+        return
+    try:
+        file = wish.access_log_file.open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise StorageError(f"can't write to {wish.access_log_file}: {error.strerror or error}") from None
+    with file, closing(Lines(file.write)) as lines:
+        yield lambda access: lines.add(line(access))
+
+
+def _line_maker(form: _Log) -> Callable[[Access], str]:
+    from blobflow.server import CommonLog
+
+    match form:
+        case "common" | "combined":
+            return CommonLog(combined=form == "combined").line
+        case "json":
+            return lambda access: msgspec.json.encode(access).decode()
+        case "brief":
+            return _brief
+
+
+def _brief(access: Access) -> str:
     target = f"{access.path}?{access.query}" if access.query else access.path
-    click.echo(
-        one_line(
-            f"{access.remote} {access.method} {target} {access.status} in={access.received} "
-            f"out={access.sent} {seconds_text(access.seconds)} {access.user_agent}"
-        ),
-        err=True,
+    return one_line(
+        f"{access.remote} {access.method} {target} {access.status} in={access.received} "
+        f"out={access.sent} {seconds_text(access.seconds)} {access.user_agent}"
     )
 
 

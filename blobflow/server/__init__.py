@@ -21,7 +21,7 @@ from blobflow.server.exchange import Access
 from blobflow.server.logins import Logins, parse_htpasswd
 from blobflow.server.run import Server, tls_context
 from blobflow.server.through import PullThrough
-from blobflow.server.upstreams import Upstream, parse_upstream
+from blobflow.server.upstreams import Upstream, Upstreams, parse_upstream
 from blobflow.server.wire import PlainWire, Wire
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "parse_htpasswd",
     "PullThrough",
     "Upstream",
+    "Upstreams",
     "parse_upstream",
     "Access",
     "CommonLog",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from blobflow.content import Chunks
+from blobflow.content import Chunk, Chunks
 from blobflow.errors import BlobflowError, IntegrityError, StalePartial
 from blobflow.oci import Descriptor
 from blobflow.server.places import Place
 from blobflow.server.ranges import Span
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry
+
+# Seconds between two looks whether a client that waits is still there.
+LOOK = 1.0
 
 
 async def send_coming(
@@ -66,9 +70,29 @@ async def _follow(
     await _follow(registry, request, place, blob, span, response)
 
 
+async def _next(chunks: Chunks, request: web.BaseRequest) -> Chunk:
+    """The next bytes, none at the end. While they don't come, it is looked whether the client is still there:
+    nothing is read from an upstream for nobody. Raises ConnectionError."""
+    coming = asyncio.ensure_future(_first(chunks))
+    try:
+        while not coming.done():
+            await asyncio.wait((coming,), timeout=LOOK)
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+        return coming.result()
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.wait((coming,))
+
+
+async def _first(chunks: Chunks) -> Chunk:
+    return await anext(chunks, b"")
+
+
 async def _send(request: web.BaseRequest, chunks: Chunks, span: Span, response: web.StreamResponse) -> None:
     left = span.length
-    async for chunk in chunks:
+    while chunk := await _next(chunks, request):
         if not response.prepared:
             await response.prepare(request)
         piece = chunk if len(chunk) <= left else memoryview(chunk)[:left]

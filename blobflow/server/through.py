@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -40,7 +40,7 @@ from blobflow.oci import Descriptor, Digest, parse_manifest
 from blobflow.server.mentions import Mentions
 from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.refusal import Refusal
-from blobflow.server.upstreams import Upstream, Upstreams
+from blobflow.server.upstreams import Upstreams
 from blobflow.transports.store import Store, StoreCache
 
 # Seconds for which a tag is what the upstream said last.
@@ -75,15 +75,14 @@ class PullThrough:
     def __init__(
         self,
         store: Store,
-        upstreams: Sequence[Upstream],
+        upstreams: Upstreams,
         source_at: SourceAt,
         *,
         ttl: float = TTL,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Raises InvalidConfig for upstreams that can't be told apart."""
-        self.upstreams = Upstreams(upstreams)
+        self.upstreams = upstreams
         self.outcomes: Counter[tuple[str, str, Outcome]] = Counter()
         self.bytes_read: Counter[str] = Counter()
         self._store = store
@@ -96,14 +95,18 @@ class PullThrough:
         self._asked: dict[tuple[Site, str], float] = {}
         self._listed: dict[Site, tuple[float, list[str]]] = {}
         self._resting: dict[str, float] = {}
+        self._followers: set[asyncio.Future[None]] = set()
         self._under_way: dict[tuple[Site, str], asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """Give up what is being asked for just now."""
+        """Give up what is being asked for just now, and wait until those who follow a blob have left it: they
+        have been cancelled by then. What came of it stays for the next process."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        while self._followers:
+            await asyncio.wait(self._followers)
 
     # Manifests
 
@@ -219,14 +222,21 @@ class PullThrough:
         if self._store.member(place.repository, digest) is None:
             self._store.add_member(place.repository, digest)
 
-    def follow(self, place: Place, blob: Descriptor) -> AbstractAsyncContextManager[Body]:
-        """A Body over the blob while it comes in; see `blobflow.content.Cache.share`.
-
-        It raises what `refused` understands.
-        """
+    @asynccontextmanager
+    async def follow(self, place: Place, blob: Descriptor) -> AsyncIterator[Body]:
+        """A Body over the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
+        Refusal for what the upstream did, IntegrityError and StorageError."""
         origin = place.origin
         assert origin is not None
-        return self._cache.share(blob, partial(self._patiently, origin, blob), keep=True)
+        body = partial(self._patiently, origin, blob)
+        left = asyncio.get_running_loop().create_future()
+        self._followers.add(left)
+        try:
+            async with self._cache.share(blob, body, keep=True) as shared:
+                yield shared
+        finally:
+            self._followers.discard(left)
+            left.set_result(None)
 
     def _patiently(self, origin: Site, blob: Descriptor, offset: int) -> AbstractAsyncContextManager[Chunks]:
         """The upstream's bytes from `offset`, through its breaks."""

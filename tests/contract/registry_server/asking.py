@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import Any
 
@@ -20,7 +21,9 @@ REPO = "/v2/team/app"
 
 async def push(client: ClientSession, content: bytes, repo: str = REPO, algorithm: str = "sha256") -> str:
     digest = digest_of(content, algorithm)
-    async with client.post(f"{repo}/blobs/uploads/", params={"digest": digest}, data=content) as answer:
+    async with client.post(
+        f"{repo}/blobs/uploads/", params={"digest": digest}, data=io.BytesIO(content)
+    ) as answer:
         assert answer.status == 201
     return digest
 

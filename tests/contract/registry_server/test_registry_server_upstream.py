@@ -1,0 +1,465 @@
+"""The embedded registry, pulling through: one read of the upstream for all who ask, nothing unverified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientError, ClientSession, TCPConnector
+
+from blobflow.content import Chunks, Site
+from blobflow.errors import ConnectFailed
+from blobflow.oci import Descriptor, digest_of, media
+from blobflow.server import PullThrough, Server, Upstream, Upstreams, make_app
+from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.store import Store
+from blobflow.transports.store.keeping import gc
+from tests.contract.registry_server.asking import (
+    ABSENT,
+    SMALL,
+    descriptor,
+    image,
+    push,
+    put,
+    refusal,
+    status_of,
+)
+from tests.unit.registry_fakes import Clock
+from tools.faultyregistry import (
+    Corrupt,
+    Fault,
+    Hangup,
+    JournallingRegistry,
+    Mute,
+    Reset,
+    Stall,
+    Status,
+    journalling,
+)
+
+LAYER = random.Random(8).randbytes(3_000_000)
+LAYER_DIGEST = digest_of(LAYER)
+REPO = "team/app"
+BLOB_PATH = f"/v2/{REPO}/blobs/{LAYER_DIGEST}"
+
+
+class Edge:
+    """A registry that pulls through, its upstream, and a raw client of each."""
+
+    def __init__(
+        self, upstream: JournallingRegistry, store: Store, through: PullThrough, client: ClientSession
+    ) -> None:
+        self.upstream = upstream
+        self.store = store
+        self.through = through
+        self.client = client
+        self.now = 0.0
+
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """What was counted, by kind and outcome."""
+        return {(kind, outcome): n for (_, kind, outcome), n in self.through.outcomes.items()}
+
+    async def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        async with self.client.get(path, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    def upstream_asked(self, method: str = "") -> int:
+        return self.upstream.journal.count(method)
+
+
+@asynccontextmanager
+async def edge_of(
+    folder: Path,
+    *faults: Fault,
+    prefix: str = "",
+    broken: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[Edge]:
+    """An edge in front of an upstream. While `broken` says so, the upstream can't be reached."""
+    async with contextlib.AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(journalling(folder / "upstream", faults))
+        clock = Clock()
+        registries = Registries(
+            lambda host: HostAccess(scheme="http"), sleep=clock.sleep, clock=clock, jitter=lambda: 0.5
+        )
+        stack.push_async_callback(registries.close)
+        store = stack.enter_context(contextlib.closing(Store.open(folder / "edge")))
+
+        def source_at(site: Site) -> Any:
+            return Unreachable() if broken() else registries.source(site)
+
+        through = PullThrough(
+            store,
+            Upstreams([Upstream(upstream.host, prefix)]),
+            source_at,
+            clock=lambda: edge.now,
+            sleep=clock.sleep,
+        )
+        server = await stack.enter_async_context(Server(make_app(store, through=through), grace=0.5))
+        client = await stack.enter_async_context(
+            ClientSession(server.url, connector=TCPConnector(limit=0), read_bufsize=4096)
+        )
+        edge = Edge(upstream, store, through, client)
+        yield edge
+
+
+class Unreachable:
+    """A Source that can't be reached."""
+
+    async def resolve(self, name: str) -> Descriptor:
+        raise ConnectFailed("nobody is there")
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        raise ConnectFailed("nobody is there")
+
+    @asynccontextmanager
+    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+        raise ConnectFailed("nobody is there")
+        yield
+
+
+async def settled() -> None:
+    """Wait until what was read is in the store: who read it had the last byte a moment before."""
+    shares = [task for task in asyncio.all_tasks() if task.get_name().startswith("share ")]
+    if shares:
+        await asyncio.wait(shares)
+
+
+async def give(upstream: JournallingRegistry, *layers: bytes, tag: str = "1.0", repo: str = REPO) -> bytes:
+    """An image of SMALL and `layers` at the upstream; its manifest. What that took is not in the journal."""
+    async with ClientSession(upstream.url) as client:
+        for content in (SMALL, *layers):
+            await push(client, content, f"/v2/{repo}")
+        raw = image(*map(descriptor, layers))
+        assert (await put(client, raw, tag, repo=f"/v2/{repo}")).status == 201
+    upstream.journal.clear()
+    return raw
+
+
+async def test_an_image_is_fetched_once_and_then_served_from_here(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        raw = await give(edge.upstream, LAYER)
+        for _ in range(2):
+            assert await edge.get(f"/v2/{REPO}/manifests/1.0") == (200, raw)
+            assert await edge.get(f"/v2/{REPO}/manifests/{digest_of(raw)}") == (200, raw)
+            assert await edge.get(BLOB_PATH) == (200, LAYER)
+            assert await edge.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}") == (200, SMALL)
+            await settled()
+        journal = edge.upstream.journal
+        assert journal.count("GET", "/manifests/") == journal.count("HEAD", "/manifests/") == 1
+        assert journal.reads(LAYER_DIGEST) == journal.reads(digest_of(SMALL)) == 1
+        assert edge.outcomes() == {
+            ("manifest", "miss"): 1,
+            ("manifest", "hit"): 3,
+            ("blob", "miss"): 2,
+            ("blob", "hit"): 2,
+        }
+
+
+async def stampede(edge: Edge, path: str, content: bytes, clients: int) -> None:
+    """So many ask at once: one never reads on, one hangs up, the others get the whole."""
+    digest = hashlib.sha256(content).hexdigest()
+
+    async def read() -> str:
+        hasher = hashlib.sha256()
+        async with edge.client.get(path) as answer:
+            assert answer.status == 200
+            async for chunk in answer.content.iter_any():
+                hasher.update(chunk)
+        return hasher.hexdigest()
+
+    slow = await edge.client.get(path)
+    await slow.content.readexactly(10)
+    gone = await edge.client.get(path)
+    await gone.content.readexactly(10)
+    readers = [asyncio.create_task(read()) for _ in range(clients - 2)]
+    gone.close()
+    assert set(await asyncio.gather(*readers)) == {digest}
+    rest = await slow.content.read()
+    assert len(rest) == len(content) - 10
+    slow.close()
+
+
+@pytest.mark.parametrize(
+    ("clients", "size"),
+    [(60, 3_000_000), pytest.param(200, 50_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(600)])],
+)
+async def test_a_stampede_is_one_read_of_the_upstream_even_if_that_is_cut(
+    tmp_path: Path, clients: int, size: int
+) -> None:
+    content = LAYER if size == len(LAYER) else random.Random(9).randbytes(size)
+    cut = Fault("GET", digest_of(content), act=Reset(after=size // 2))
+    async with edge_of(tmp_path, cut) as edge:
+        await give(edge.upstream, content)
+        assert (await edge.get(f"/v2/{REPO}/manifests/1.0"))[0] == 200
+        await stampede(edge, f"/v2/{REPO}/blobs/{digest_of(content)}", content, clients)
+        first, second = edge.upstream.journal.select("GET", "/blobs/")
+        assert (first.status, second.status) == (200, 206)
+        assert second.sent < size, "it went on; what a reset took from the sockets was sent again"
+        await settled()
+        assert edge.store.size_of(digest_of(content)) == size
+        assert edge.outcomes()["blob", "miss"] == 1
+
+
+async def test_many_who_ask_for_a_manifest_ask_once(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        raw = await give(edge.upstream)
+        answers = await asyncio.gather(*(edge.get(f"/v2/{REPO}/manifests/1.0") for _ in range(50)))
+        assert set(answers) == {(200, raw)}
+        assert (edge.upstream_asked("HEAD"), edge.upstream_asked("GET")) == (1, 1)
+
+
+async def test_nobody_gets_the_end_of_a_wrong_blob(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, Fault("GET", "/blobs/", times=0, act=Corrupt(at=5))) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        got = b""
+        with pytest.raises(ClientError):
+            async with edge.client.get(BLOB_PATH) as answer:
+                async for chunk in answer.content.iter_any():
+                    got += chunk
+        assert 0 < len(got) < len(LAYER)
+        assert edge.store.size_of(LAYER_DIGEST) is None
+        small = await edge.client.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}", raise_for_status=False)
+        assert await refusal(small) == (502, "UNKNOWN")
+
+
+async def test_what_is_here_is_served_while_the_upstream_is_down(tmp_path: Path) -> None:
+    down = False
+    async with edge_of(tmp_path, broken=lambda: down) as edge:
+        raw = await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        await edge.get(BLOB_PATH)
+        await settled()
+        down, edge.now = True, 1000.0
+        for path, content in ((f"/v2/{REPO}/manifests/1.0", raw), (BLOB_PATH, LAYER)):
+            assert await edge.get(path) == (200, content)
+        assert edge.outcomes()["manifest", "stale"] == 1
+        async with edge.client.get(f"/v2/{REPO}/tags/list") as answer:
+            assert (await answer.json())["tags"] == ["1.0"]
+        async with edge.client.get(f"/v2/{REPO}/manifests/2.0") as answer:
+            assert await refusal(answer) == (503, "UNKNOWN")
+            assert answer.headers["Retry-After"] == "5"
+        edge.now += 10
+        async with edge.client.get(f"/v2/{REPO}/manifests/2.0") as answer:
+            assert await refusal(answer) == (502, "UNKNOWN")
+        async with edge.client.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}") as answer:
+            assert await refusal(answer) == (503, "UNKNOWN")
+
+
+async def test_a_tag_is_asked_about_again_after_its_time(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        first = await give(edge.upstream)
+        path = f"/v2/{REPO}/manifests/1.0"
+        assert await edge.get(path) == (200, first)
+        second = await give(edge.upstream, LAYER)
+        assert await edge.get(path) == (200, first)
+        assert edge.upstream_asked() == 0
+        edge.now = 61
+        assert await edge.get(path) == (200, second)
+        assert (edge.upstream_asked("HEAD"), edge.upstream_asked("GET")) == (1, 1)
+        edge.now = 122
+        assert await edge.get(path) == (200, second)
+        assert (edge.upstream_asked("HEAD"), edge.upstream_asked("GET")) == (2, 1)
+
+
+async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        raw = await give(edge.upstream)
+        path = f"/v2/{REPO}/manifests/1.0"
+        await edge.get(path)
+        edge.upstream.store.drop_tag(REPO, "1.0")
+        edge.now = 61
+        async with edge.client.get(path) as answer:
+            assert await refusal(answer) == (404, "MANIFEST_UNKNOWN")
+        assert await edge.get(f"/v2/{REPO}/manifests/{digest_of(raw)}") == (200, raw)
+
+
+@pytest.mark.parametrize("act", [Mute(), Status(500), Status(401), Status(403), Status(429), Hangup()])
+async def test_a_tag_is_what_it_was_while_its_upstream_will_not_say(
+    tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.through.PATIENCE", 0.2)
+    async with edge_of(tmp_path, Fault("HEAD", "/manifests/", nth=2, times=0, act=act)) as edge:
+        raw = await give(edge.upstream)
+        for _ in range(2):
+            assert await edge.get(f"/v2/{REPO}/manifests/1.0") == (200, raw)
+            edge.now += 100
+        assert edge.outcomes()["manifest", "stale"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "answered"),
+    [
+        (401, (403, "DENIED")),
+        (403, (403, "DENIED")),
+        (429, (429, "TOOMANYREQUESTS")),
+        (500, (502, "UNKNOWN")),
+    ],
+)
+async def test_what_the_upstream_will_not_give_is_refused(
+    tmp_path: Path, code: int, answered: tuple[int, str]
+) -> None:
+    fault = Fault("*", "/manifests/", times=0, act=Status(code))
+    async with edge_of(tmp_path, fault) as edge, edge.client.get(f"/v2/{REPO}/manifests/1.0") as answer:
+        assert await refusal(answer) == answered
+
+
+async def test_only_blobs_of_images_that_are_here_are_fetched(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        await give(edge.upstream, LAYER)
+        assert await status_of(edge.client, BLOB_PATH, "GET") == 404
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        assert await status_of(edge.client, BLOB_PATH, "GET") == 200
+        assert await status_of(edge.client, f"/v2/{REPO}/blobs/{ABSENT}", "GET") == 404
+
+
+async def test_a_blob_that_another_repository_fetched_is_not_fetched_again(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        await give(edge.upstream, LAYER)
+        await give(edge.upstream, LAYER, repo="other")
+        for repo in (REPO, "other"):
+            assert await status_of(edge.client, f"/v2/{repo}/blobs/{LAYER_DIGEST}", "GET") == 404
+            await edge.get(f"/v2/{repo}/manifests/1.0")
+            assert await edge.get(f"/v2/{repo}/blobs/{LAYER_DIGEST}") == (200, LAYER)
+            await settled()
+        assert edge.upstream.journal.reads(LAYER_DIGEST) == 1
+
+
+async def test_a_head_of_a_blob_fetches_nothing(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        async with edge.client.head(BLOB_PATH) as answer:
+            assert (answer.status, answer.content_length) == (200, len(LAYER))
+        assert edge.upstream.journal.reads(LAYER_DIGEST) == 0
+
+
+async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        assert await edge.get(BLOB_PATH, Range="bytes=2000000-2000009") == (206, LAYER[2000000:2000010])
+        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (200, LAYER)
+        await settled()
+        assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (206, LAYER[:1])
+
+
+async def test_a_client_that_hangs_up_alone_leaves_what_came_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.coming.LOOK", 0.01)
+    reached = asyncio.Event()
+    stall = Fault("GET", "/blobs/", act=Stall(after=2_000_000, reached=reached))
+    async with edge_of(tmp_path, stall) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        alone = await edge.client.get(BLOB_PATH)
+        await alone.content.readexactly(10)
+        await reached.wait()
+        alone.close()
+        await settled()
+        assert await edge.get(BLOB_PATH) == (200, LAYER)
+        last = edge.upstream.journal.select("GET", "/blobs/")[-1]
+        assert last.status == 206
+        assert last.sent < len(LAYER)
+
+
+async def test_the_upstream_is_read_on_after_a_restart(tmp_path: Path) -> None:
+    reached = asyncio.Event()
+    stall = Fault("GET", "/blobs/", act=Stall(after=2_500_000, reached=reached))
+    async with edge_of(tmp_path, stall) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        begun = await edge.client.get(BLOB_PATH)
+        await begun.content.readexactly(1_500_000)
+        await reached.wait()
+        begun.close()
+    async with edge_of(tmp_path) as edge:
+        edge.through.upstreams = Upstreams([Upstream(edge.upstream.host)])
+        assert await edge.get(BLOB_PATH) == (200, LAYER)
+        [last] = edge.upstream.journal.select("GET", "/blobs/")
+        assert (last.status, last.sent < len(LAYER)) == (206, True)
+
+
+async def test_nothing_is_pushed_to_what_is_pulled_through(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, prefix="far") as edge:
+        async with edge.client.post("/v2/far/app/blobs/uploads/") as answer:
+            assert await refusal(answer) == (405, "UNSUPPORTED")
+        raw = image(config=SMALL)
+        assert await refusal(await put(edge.client, raw, "1.0", repo="/v2/far/app")) == (405, "UNSUPPORTED")
+        assert await push(edge.client, SMALL, "/v2/near/app") == digest_of(SMALL)
+        assert edge.upstream_asked() == 0
+
+
+async def test_a_prefix_and_ns_lead_to_the_same_content(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, prefix="far/away") as edge:
+        raw = await give(edge.upstream)
+        assert await edge.get(f"/v2/far/away/{REPO}/manifests/1.0") == (200, raw)
+        assert await edge.get(f"/v2/{REPO}/manifests/1.0?ns={edge.upstream.host}") == (200, raw)
+        assert edge.upstream_asked("GET") == 1
+        assert await edge.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}?ns={edge.upstream.host}") == (200, SMALL)
+        for ns in ("quay.io", "%20", "a/b"):
+            async with edge.client.get(f"/v2/{REPO}/manifests/1.0?ns={ns}") as answer:
+                assert await refusal(answer) == (404, "NAME_UNKNOWN")
+        assert await status_of(edge.client, f"/v2/{REPO}/manifests/1.0") == 404
+
+
+async def test_tags_are_the_upstreams_in_pages(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        for tag in ("b", "a", "c"):
+            await give(edge.upstream, tag=tag)
+        async with edge.client.get(f"/v2/{REPO}/tags/list?n=2") as answer:
+            assert (await answer.json())["tags"] == ["a", "b"]
+            following = answer.links["next"]["url"]
+        async with edge.client.get(following) as answer:
+            assert (await answer.json())["tags"] == ["c"]
+        assert edge.upstream_asked() == 1
+        async with edge.client.get("/v2/nobody/tags/list") as answer:
+            assert await refusal(answer) == (404, "NAME_UNKNOWN")
+
+
+async def test_an_index_is_brought_with_the_image_that_stands_for_it(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        raw = await give(edge.upstream)
+        child = descriptor(raw, media.OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"})
+        listing = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [child]}
+        async with ClientSession(edge.upstream.url) as client:
+            await put(client, json.dumps(listing).encode(), "many", media.OCI_INDEX, f"/v2/{REPO}")
+        got = await edge.get(f"/v2/{REPO}/manifests/many", Accept=media.OCI_MANIFEST)
+        assert got == (200, raw)
+
+
+async def test_gc_takes_nothing_that_a_tag_needs_and_what_it_took_is_fetched_again(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        await give(edge.upstream, LAYER)
+        await edge.get(f"/v2/{REPO}/manifests/1.0")
+        await edge.get(BLOB_PATH)
+        await settled()
+        assert (await gc(edge.store, 0)).blobs == 0
+        edge.store.drop(LAYER_DIGEST)
+        assert await edge.get(BLOB_PATH) == (200, LAYER)
+        assert edge.upstream.journal.reads(LAYER_DIGEST) == 2
+
+
+async def test_who_goes_away_takes_the_manifest_from_nobody(tmp_path: Path) -> None:
+    until = asyncio.Event()
+    async with edge_of(tmp_path, Fault("GET", "/manifests/", act=Stall(until=until))) as edge:
+        raw = await give(edge.upstream)
+        path = f"/v2/{REPO}/manifests/1.0"
+        tasks = [asyncio.create_task(edge.get(path)) for _ in range(3)]
+        await edge.upstream.journal.until(lambda journal: journal.count("GET", "/manifests/") == 1)
+        tasks[0].cancel()
+        until.set()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        assert [await task for task in tasks[1:]] == [(200, raw)] * 2
+        assert edge.upstream_asked("GET") == 1
