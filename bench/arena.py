@@ -11,7 +11,6 @@ fail; on a long path a relay stands before each. Figures of a run:
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import subprocess
@@ -163,18 +162,19 @@ def fielded(name: str, debian: Layout | None, folder: Path, scale: float) -> Ite
 
 
 def fill(layout: Layout, registry: Registry, patience: int) -> None:
-    """Push the set, trying so often: a faulty registry keeps what it has taken."""
-    for attempt in range(1, patience + 1):
-        try:
-            imageset.push(layout.path, registry.host)
-        except (imageset.ImageSetError, OSError, http.client.HTTPException):
-            if attempt == patience:
-                raise
-        else:
+    """Push the set, trying so often: a faulty registry keeps what it has taken. Raises ImageSetError."""
+    program = str(TOP / "tools" / "imageset.py")
+    for _ in range(patience):
+        push = [sys.executable, program, "push", str(layout.path), registry.host]
+        done = subprocess.run(push, capture_output=True, text=True, check=False)
+        if not done.returncode:
             return
+    raise imageset.ImageSetError(f"{registry.host} could not be filled: {done.stderr.strip()[-300:]}")
 
 
-def bout(field: Field, name: str, tuned: bool, then: Sequence[str]) -> Iterator[Measured]:
+def bout(
+    field: Field, name: str, tuned: bool, then: Sequence[str], profile: Path | None = None
+) -> Iterator[Measured]:
     """One tool, once, from nothing; then the scenarios that follow on the state it leaves."""
     home = field.folder / "home"
     shutil.rmtree(home, ignore_errors=True)
@@ -186,7 +186,7 @@ def bout(field: Field, name: str, tuned: bool, then: Sequence[str]) -> Iterator[
         ]
         hosts = tuple(target.host for target in targets)
         faults = bool(field.scenario.faults)
-        scene = Scene(field.layout, field.source.host, hosts, home, tuned, faults)
+        scene = Scene(field.layout, field.source.host, hosts, home, tuned, faults, profile)
         TOOLS[name].forget()
         for scenario in (field.name, *then):
             yield measure(scenario, name, scene, field.source, targets)
@@ -240,13 +240,17 @@ def lacking(tool: Tool, scene: Scene, targets: Sequence[End]) -> str:
 
 
 class Contest(msgspec.Struct, frozen=True):
-    """Which scenarios are run, by which tools, how often. `tunings`: at the defaults, tuned, or both."""
+    """Which scenarios are run, by which tools, how often. `tunings`: at the defaults, tuned, or both.
+
+    `profile`: where blobflow's profile is written, the last run's over those before.
+    """
 
     scenarios: Sequence[str]
     tools: Sequence[str]
     rounds: int
     tunings: Sequence[bool] = (False, True)
     scale: float = 1.0
+    profile: Path | None = None
 
     def turn(self, number: int) -> list[tuple[str, bool]]:
         """Who runs in a round, another one first each time."""
@@ -261,6 +265,6 @@ def hold(contest: Contest, debian: Layout | None, folder: Path) -> Iterator[Meas
         with fielded(first, debian, folder, contest.scale) as field:
             for number in range(contest.rounds):
                 for tool, tuned in contest.turn(number):
-                    for row in bout(field, tool, tuned, then):
+                    for row in bout(field, tool, tuned, then, contest.profile):
                         if row.run in contest.scenarios:
                             yield row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,10 @@ ROOTS_BLOB_CACHE = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """What a tool is asked to do, where (`host:port`), and the folder for what it keeps."""
+    """What a tool is asked to do, where (`host:port`), and the folder for what it keeps.
+
+    `faults`: requests will fail. `profile`: where blobflow's profile is to be written.
+    """
 
     layout: Layout
     source: str
@@ -36,6 +40,7 @@ class Scene(msgspec.Struct, frozen=True):
     home: Path
     tuned: bool = False
     faults: bool = False
+    profile: Path | None = None
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -67,10 +72,22 @@ class Work(msgspec.Struct, frozen=True):
 
     def told(self) -> str:
         """The command, for a record; of several the first, and how many there are."""
-        first = shlex.join(self.commands[0])
+        first = shown(self.commands[0])
         if len(self.commands) == 1:
             return first
         return f"{first}  # and {len(self.commands) - 1} more, {self.at_once} at a time"
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as a person would type it."""
+    return shlex.join("python" if word == sys.executable else word for word in command)
+
+
+def our_command(profile: Path | None = None) -> list[str]:
+    """How blobflow is run; under cProfile where a file for that is named."""
+    if profile is None:
+        return [*BLOBFLOW]
+    return [sys.executable, "-m", "cProfile", "-o", str(profile), *BLOBFLOW[1:]]
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -90,7 +107,8 @@ def blobflow_work(scene: Scene) -> Work:
     images = scene.layout.path / "images.txt"
     targets = [word for host in scene.targets for word in ("--to", f"{host}/{PREFIX}")]
     tuning = ["--concurrency", str(BLOBS_AT_ONCE)] if scene.tuned else []
-    return Work([[*BLOBFLOW, "sync", "--from", scene.source, *targets, "--images", str(images), *tuning]])
+    command = our_command(scene.profile)
+    return Work([[*command, "sync", "--from", scene.source, *targets, "--images", str(images), *tuning]])
 
 
 def skopeo_work(scene: Scene) -> Work:

@@ -136,7 +136,7 @@ class _Maker:
         self._made = 0
 
     def layer(self, size: int) -> dict[str, Any]:
-        """A layer like no other: its number, and the same noise over and over. Some bytes more than `size`."""
+        """A layer like no other: its number, and the same noise over and over. A little over `size`."""
         self._made += 1
         head = f"layer {self._made:08}\n".encode()
         content = (head + self._block * (size // MIB + 1))[:size]

@@ -31,7 +31,7 @@ import msgspec
 from bench.arena import Contest, hold
 from bench.chart import plot
 from bench.longhaul import floor_seconds
-from bench.machine import Machine, describe
+from bench.machine import Machine, compile_all, describe
 from bench.measured import Found, Measured, medians
 from bench.peers import BLOBS_AT_ONCE, TOOLS, present
 from bench.scenes import SCENARIOS
@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Measured] = []
     try:
         layout = imageset.read_layout(arguments.set)
+        compile_all()
         machine = describe(versions_of(arguments.tools))
         with tempfile.TemporaryDirectory(prefix="compare-", dir=arguments.folder) as folder:
             for row in hold(contest, layout, Path(folder)):

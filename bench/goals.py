@@ -1,0 +1,169 @@
+"""Which figure is held against which, and how much it may be. Pure.
+
+A goal is a ratio of two subjects' figures in one run, or a figure by itself. `theirs` may name several
+subjects: the best of those that took part counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from bench.measured import Found
+
+OTHERS = tuple(f"{name}, tuned" for name in ("skopeo", "crane", "regctl", "regsync", "oras"))
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """`bound`: what the value may be at most, or with `at` "least" has to be; None: it is only told.
+
+    `unit` divides a figure that is held against nothing; `suffix` is its name.
+    """
+
+    title: str
+    run: str
+    figure: str
+    ours: str = "blobflow"
+    theirs: tuple[str, ...] = ()
+    bound: float | None = None
+    at: Literal["most", "least"] = "most"
+    other_figure: str = ""
+    unit: float = 1.0
+    suffix: str = ""
+
+
+def _floor(title: str, run: str) -> Goal:
+    return Goal(title, run, "cpu", theirs=("pump",), bound=1.3)
+
+
+GOALS: Sequence[Goal] = (
+    Goal("cold, wall, against skopeo", "cold", "wall", theirs=("skopeo",), bound=0.45),
+    Goal("cold, wall, against the best peer, tuned", "cold", "wall", theirs=OTHERS, bound=0.5),
+    Goal(
+        "cold, wall, against half of all CPU seconds, registries included",
+        "cold",
+        "wall",
+        theirs=("blobflow",),
+        other_figure="half_cpu",
+    ),
+    Goal("cold, our CPU, against skopeo's", "cold", "cpu", theirs=("skopeo",), bound=0.40),
+    Goal("long path, wall, against skopeo", "long-path", "wall", theirs=("skopeo",), bound=0.06),
+    Goal(
+        "long path, wall, against its floor",
+        "long-path",
+        "wall",
+        theirs=("floor of 8 connections",),
+        bound=1.3,
+    ),
+    Goal(
+        "nothing changed, wall, against imports and HEADs",
+        "unchanged-floor",
+        "wall",
+        theirs=("imports and HEADs",),
+        bound=1.3,
+    ),
+    _floor("one 2 GiB blob, our CPU, against the pump, 1 stream", "giant"),
+    _floor("the same, 8 streams", "giant-8"),
+    _floor("the same over TLS, 1 stream", "giant-tls"),
+    _floor("the same over TLS, 8 streams", "giant-tls-8"),
+    _floor("into the store, our CPU, against the pump with a file", "store-in"),
+    _floor("from the store, our CPU, against sendfile", "store-out"),
+    Goal("peak memory, 16 blobs of 1 GiB", "memory", "peak", bound=120.0, unit=1e6, suffix=" MB"),
+    Goal(
+        "plan 10,000 images, time, against 1,000",
+        "plan-scale",
+        "seconds",
+        ours="10,000 images",
+        theirs=("1,000 images",),
+        bound=11.0,
+    ),
+    Goal(
+        "plan 10,000 images, peak memory",
+        "plan-scale",
+        "peak",
+        ours="10,000 images",
+        bound=600.0,
+        unit=1e6,
+        suffix=" MB",
+    ),
+    Goal(
+        "2,000 tags unchanged, 20 ms, HEADs a second",
+        "heads",
+        "heads_per_second",
+        bound=1000.0,
+        at="least",
+        suffix="/s",
+    ),
+    Goal(
+        "blobflow --help, wall, against python -c pass",
+        "help",
+        "wall",
+        ours="blobflow --help",
+        theirs=("python -c pass",),
+        bound=6.0,
+    ),
+)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of a goal. `met`: None where nothing is demanded; `against`: whom it was held against."""
+
+    goal: Goal
+    value: float
+    against: str
+    met: bool | None
+    commands: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The value, for people."""
+        if not self.against:
+            return f"{self.value:.0f}{self.goal.suffix}"
+        return f"{self.value:.3f} x" if self.value < 0.1 else f"{self.value:.2f} x"
+
+    @property
+    def demanded(self) -> str:
+        goal = self.goal
+        if goal.bound is None:
+            return "told"
+        sign = "≤" if goal.at == "most" else "≥"
+        return f"{sign} {goal.bound:g}{' x' if goal.theirs else goal.suffix}"
+
+    @property
+    def word(self) -> str:
+        """Whether it was met, and if not, by how much not."""
+        if self.met is None or self.goal.bound is None:
+            return ""
+        if self.met:
+            return "met"
+        missed = self.value / self.goal.bound if self.goal.at == "most" else self.goal.bound / self.value
+        return f"missed, by {(missed - 1) * 100:.0f} %"
+
+
+def judge(found: Found, goals: Sequence[Goal] = GOALS) -> Iterator[Verdict]:
+    """The goals that there are figures for, in their order."""
+    for goal in goals:
+        subjects = found.get(goal.run, {})
+        mine = subjects.get(goal.ours)
+        if mine is None or goal.figure not in mine.figures:
+            continue
+        value, against, commands = mine.figures[goal.figure] / goal.unit, "", [mine.command]
+        if goal.theirs:
+            figure = goal.other_figure or goal.figure
+            others = {
+                name: subjects[name]
+                for name in goal.theirs
+                if name in subjects and subjects[name].figures.get(figure)
+            }
+            if not others:
+                continue
+            against = min(others, key=lambda name: others[name].figures[figure])
+            value = mine.figures[goal.figure] / others[against].figures[figure]
+            commands.append(others[against].command)
+        met = None
+        if goal.bound is not None:
+            met = value <= goal.bound if goal.at == "most" else value >= goal.bound
+        told = tuple(dict.fromkeys(command for command in commands if command))
+        yield Verdict(goal, value, against, met, told)

@@ -1,0 +1,166 @@
+"""Everything that can be measured here, in one go: the goals, the comparison with other tools, the plot.
+
+    python -m bench.record SET [--rounds 5] [--scale 1] [--into DIR] [--against FILE]
+
+SET is the folder of `tools/imageset.py make`. Writes into DIR (default: this folder) record.json, record.svg
+and, between its marks, the tables of README.md. Where a goal is missed the run is made once more under a
+profile, and its dearest functions are told. Takes about an hour with 5 rounds; the machine should be quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from bench.arena import Contest, hold
+from bench.chart import plot
+from bench.goals import Verdict, judge
+from bench.longhaul import ROUND_TRIPS
+from bench.machine import Machine, compile_all, describe
+from bench.measured import Found, Measured, differences, medians
+from bench.peers import present
+from bench.profiling import profile_of
+from bench.run import Recorded, measured, told
+from bench.runs import FLOORS, Options
+from bench.scenes import SCENARIOS
+from bench.tables import barred, failures, rows_of
+from tools import imageset
+from tools.compare import floors, versions_of, walls
+from tools.imageset import Layout
+
+BEGIN, END = "<!-- record: begin -->", "<!-- record: end -->"
+# Scenarios that are run at both tunings; for the others the defaults tell enough.
+TUNED = ("cold", "unchanged", "long-path")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What record.json holds. `made`: a day; `missed`: profiles of runs whose goals were missed."""
+
+    made: str
+    command: str
+    machine: Machine
+    set: str
+    rounds: int
+    scale: float
+    medians: Found
+    missed: Mapping[str, list[str]]
+    runs: list[Measured]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    layout = imageset.read_layout(arguments.set)
+    compile_all()
+    machine = describe(versions_of(present()))
+    rows: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="record-", dir=arguments.folder) as folder:
+        options = Options(Path(folder), layout, arguments.scale)
+        for row in everything(options, layout, arguments.rounds, arguments.only):
+            rows.append(row)
+            print(told(row), file=sys.stderr)
+        found = medians(rows)
+        verdicts = list(judge(found))
+        missed = profiles(verdicts, options)
+    record = Record(
+        made=datetime.now(UTC).date().isoformat(),
+        command=f"python -m bench.record SET --rounds {arguments.rounds} --scale {arguments.scale:g}",
+        machine=machine,
+        set=f"{len(layout.images)} images, {len(layout.blobs)} blobs, {layout.unique_bytes / 1e6:.1f} MB",
+        rounds=arguments.rounds,
+        scale=arguments.scale,
+        medians=found,
+        missed=missed,
+        runs=rows,
+    )
+    if arguments.against:
+        earlier = msgspec.json.decode(arguments.against.read_bytes(), type=Recorded)
+        print(f"against {arguments.against}:", *differences(found, earlier.medians), sep="\n  ")
+    write(record, verdicts, arguments.into)
+    return 0
+
+
+def everything(options: Options, layout: Layout, rounds: int, only: Sequence[str]) -> Iterator[Measured]:
+    """The comparison with the tools that are here, then what is held against floors."""
+    scenarios = [name for name in SCENARIOS if not only or name in only]
+    for tunings, names in (
+        ((False, True), [name for name in scenarios if name in TUNED]),
+        ((False,), [name for name in scenarios if name not in TUNED]),
+    ):
+        contest = Contest(names, present(), rounds, tunings, options.scale)
+        yield from hold(contest, layout, options.folder)
+        yield from floors(contest, layout)
+    yield from measured([name for name in FLOORS if not only or name in only], options, rounds)
+
+
+def profiles(verdicts: Sequence[Verdict], options: Options) -> dict[str, list[str]]:
+    """Where the time goes in the runs whose goals were missed."""
+    missed = dict.fromkeys(verdict.goal.run for verdict in verdicts if verdict.met is False)
+    return {name: profile_of(name, options) for name in missed}
+
+
+def write(record: Record, verdicts: Sequence[Verdict], into: Path) -> None:
+    """record.json, record.svg, and the part of README.md that is between the marks."""
+    (into / "record.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    bars = {name: bars for name, bars in walls(record.medians).items() if name in SCENARIOS}
+    (into / "record.svg").write_text(plot("Wall time of a mirror, by scenario and tool", "s", bars))
+    readme = into / "README.md"
+    text = readme.read_text() if readme.exists() else f"{BEGIN}\n{END}\n"
+    readme.write_text(between_marks(text, "\n".join(chapter(record, verdicts))))
+
+
+def between_marks(text: str, inside: str) -> str:
+    """The text with `inside` between its marks, whatever was there. Raises ValueError if it has none."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} … {END} to write the record between")
+    return f"{before}{begin}\n\n{inside}\n\n{end}{after}"
+
+
+def chapter(record: Record, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """The record as a part of a README."""
+    scale = "" if record.scale == 1 else f", what is generated at {record.scale:g} of its size"
+    yield f"Recorded on {record.made} by `{record.command}`: medians of {record.rounds}{scale}."
+    yield from ("", *(f"{line}  " for line in record.machine.lines()), f"Set: {record.set}")
+    yield from ("", "### Goals", "")
+    heading = ["what", "goal", "measured", "against", "", "commands"]
+    yield from barred([heading, *map(_row, verdicts)])
+    yield ""
+    yield "A ratio is ours by theirs. The floor of the long path is the larger of the largest blob at one"
+    yield "connection's rate and of all bytes over all connections, and these round trips, one after another:"
+    yield f"{'; '.join(ROUND_TRIPS)}."
+    yield from ("", "### Scenario by tool", "", "![wall time by scenario and tool](record.svg)", "")
+    yield from barred(list(rows_of(record.medians)))
+    yield from ("", *failures(record.medians))
+    for name, lines in record.missed.items():
+        yield from ("", f"### Where the time goes: {name}", "", "```", *lines, "```")
+
+
+def _row(verdict: Verdict) -> list[str]:
+    commands = "<br>".join(f"`{command}`" for command in verdict.commands)
+    title = verdict.goal.title
+    return [title, verdict.demanded, verdict.shown, verdict.against, verdict.word, commands]
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench.record", description="Measure everything, and write it down."
+    )
+    parser.add_argument("set", type=Path, help="the folder of `imageset.py make`")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the bytes of what is generated")
+    parser.add_argument("--only", action="append", choices=[*SCENARIOS, *FLOORS], default=[])
+    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR")
+    parser.add_argument("--folder", type=Path, help="where storage goes (default: temporary)")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="tell what differs from that record")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
