@@ -110,18 +110,35 @@ def carry_out(pairs: Sequence[Pair], link: Link, run: Run, *, list_failures: boo
     return carry_out_work(work, ends_of(pairs), link, run, list_failures=list_failures)
 
 
-def carry_out_work(work: Work, ends: Ends, link: Link, run: Run, *, list_failures: bool = True) -> Outcome:
-    """As `carry_out`, for what has to find out first what there is to mirror."""
+def _nobody(report: Report) -> None:
+    """Who does not want to know."""
+
+
+def carry_out_work(
+    work: Work,
+    ends: Ends,
+    link: Link,
+    run: Run,
+    *,
+    list_failures: bool = True,
+    told: Callable[[Report], None] = _nobody,
+) -> Outcome:
+    """As `carry_out`, for what has to find out first what there is to mirror.
+
+    `told` gets the report, however the run ended.
+    """
     if run.report:
         check_place(run.report, "--report")
     if _streams(ends) and sys.stdout.isatty():
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_carried_out(work, ends, link, run, list_failures))
+    return run_loop(_carried_out(work, ends, link, run, list_failures, told))
 
 
-async def _carried_out(work: Work, ends: Ends, link: Link, run: Run, list_failures: bool) -> Outcome:
+async def _carried_out(
+    work: Work, ends: Ends, link: Link, run: Run, list_failures: bool, told: Callable[[Report], None]
+) -> Outcome:
     meter = Meter()
     async with display(link.look, meter, hosts=len(ends.targets)) as show:
         course = Course(run, show, meter)
@@ -131,6 +148,7 @@ async def _carried_out(work: Work, ends: Ends, link: Link, run: Run, list_failur
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = course.report()
+    told(report)
     _leave(report, link.look, run, list_failures, aside=_streams(ends))
     if ended is not None:
         raise ended

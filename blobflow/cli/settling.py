@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,10 +78,16 @@ def _with_hosts(settings: Settings, asked: Asked, link: Link) -> Settings:
 
 
 def carry_out_set(
-    asked: Asked, choosing: Choosing, link: Link, run: Run, *, clearing: Limit | None = None
+    asked: Asked,
+    choosing: Choosing,
+    link: Link,
+    run: Run,
+    *,
+    clearing: Limit | None = None,
+    told: Callable[[Report], None] = lambda report: None,
 ) -> Outcome:
-    """Mirror what is asked for; as `carry_out`. With `clearing`, tags too many are removed once all is there,
-    so many at most."""
+    """Mirror what is asked for; as `carry_out_work`. With `clearing`, tags too many are removed once all is
+    there, so many at most."""
 
     async def work(settings: Settings, course: Course, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.mirror import mirror
@@ -100,7 +106,7 @@ def carry_out_set(
         return ()
 
     check_asked(asked, choosing)
-    return carry_out_work(work, ends_of_asked(asked), link, run)
+    return carry_out_work(work, ends_of_asked(asked), link, run, told=told)
 
 
 def _kept(pairs: Iterable[Pair], report: Report) -> Iterator[Keep]:

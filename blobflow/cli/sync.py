@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +11,12 @@ import click
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.staying import Staying, check_staying, run_kept, staying_options
 from blobflow.cli.telling import tag_lines
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from blobflow.engine.report import Report
     from blobflow.tending.surplus import Limit
 
 # More than a fifth of a mirror does not go by itself: that is a mistake in a spec, or a source that is ill.
@@ -51,10 +54,17 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     callback=_print_schema,
     help="Print the JSON schema of SPEC and exit.",
 )
+@staying_options
 @run_options
 @link_options
 def verb(
-    selection: Selection, choosing: Choosing, delete: bool, max_delete: str | None, run: Run, link: Link
+    selection: Selection,
+    choosing: Choosing,
+    delete: bool,
+    max_delete: str | None,
+    staying: Staying,
+    run: Run,
+    link: Link,
 ) -> None:
     """Mirror a set of images, byte for byte, to one or more registries.
 
@@ -66,18 +76,33 @@ def verb(
     \b
       blobflow sync mirror.yaml
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
+      blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
-    from blobflow.cli.settling import carry_out_set, draw
+    from blobflow.cli.settling import carry_out_set, check_asked, draw
 
     asked, clearing = select(selection), _limit(delete, max_delete)
+    check_staying(staying)
     if run.dry_run:
+        if staying.stays:
+            raise UsageError("--dry-run shows one plan; leave --every and --cron out")
         drawn = draw(asked, choosing, link, run, clearing=clearing)
         show_plan(drawn.planned, link.look)
         for line in (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes)):
             click.echo(line)
         check_planned(drawn.planned)
-    else:
-        carry_out_set(asked, choosing, link, run, clearing=clearing).check_set()
+        return
+
+    def once(told: Callable[[Report], None]) -> None:
+        carry_out_set(asked, choosing, link, run, clearing=clearing, told=told).check_set()
+
+    def reread() -> None:
+        nonlocal asked
+        anew = select(selection)
+        check_asked(anew, choosing)
+        asked = anew
+
+    check_asked(asked, choosing)
+    run_kept(staying, link.look, once, reread)
 
 
 def _limit(delete: bool, most: str | None) -> Limit | None:

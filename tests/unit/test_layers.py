@@ -55,7 +55,7 @@ ROOMS = {
     "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "tending": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "warming": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
-    "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop")),
+    "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }
 
 # Parts of the standard library that only some rooms may use.

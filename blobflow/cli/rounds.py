@@ -1,0 +1,102 @@
+"""Runs again and again: one at a time, at their times, in one process that stays.
+
+    wait until the next is due ─► run ─► wait …
+      SIGHUP   the spec is read anew; what is wrong with it is told, and the old one stays
+      SIGTERM  while waiting: the end. While running: the run winds down first (see `running`)
+
+What is missed while a run takes longer is skipped. A run that fails is told, entered, and does not end the
+rounds. `go_round` is the loop, with its clock and its waiting given; nothing in it knows of signals.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import FrameType
+
+from blobflow.cli.timetable import Every, Timetable, delay_of
+
+
+class Wake(Enum):
+    """Why waiting ended."""
+
+    DUE = "due"
+    REREAD = "reread"
+    STOP = "stop"
+
+
+# Waits for so many seconds, or until something else happens.
+Wait = Callable[[float], Wake]
+# The longest that is waited at once: a clock that is set, or a machine that slept, is noticed after this.
+_NAP = 60.0  # seconds
+
+
+def go_round(
+    timetable: Timetable,
+    run: Callable[[], None],
+    reread: Callable[[], None],
+    *,
+    wait: Wait,
+    clock: Callable[[], float] = time.time,
+    random: Callable[[], float],
+    announce: Callable[[float], None],
+) -> None:
+    """Run whenever it is due, until `wait` says stop. With `Every` the first run is at once.
+
+    `announce` is told when the next run starts, in seconds since the epoch. What `run` and `reread` raise
+    ends the rounds.
+    """
+    if isinstance(timetable, Every):
+        run()
+    while True:
+        due = timetable.after(clock())
+        start = due + delay_of(due, timetable.after(due), random())
+        announce(start)
+        while (left := start - clock()) > 0:
+            wake = wait(min(left, _NAP))
+            if wake is Wake.STOP:
+                return
+            if wake is Wake.REREAD:
+                reread()
+        run()
+
+
+class Signals:
+    """SIGHUP and SIGTERM, as reasons to wake up. One that comes while nobody waits is found by the next who
+    waits; used inside `caught`."""
+
+    def __init__(self) -> None:
+        self._come: list[Wake] = []
+        self._bell, self._ring = os.pipe()
+
+    @contextmanager
+    def caught(self) -> Iterator[Signals]:
+        """While inside, the two signals wake up who waits, and do nothing else."""
+        reasons = {signal.SIGHUP: Wake.REREAD, signal.SIGTERM: Wake.STOP}
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._come.append(reasons[signal.Signals(number)])
+            os.write(self._ring, b"!")
+
+        before = {number: signal.signal(number, on_signal) for number in reasons}
+        try:
+            yield self
+        finally:
+            for number, former in before.items():
+                signal.signal(number, former if former is not None else signal.SIG_DFL)
+            os.close(self._bell)
+            os.close(self._ring)
+
+    def wait(self, seconds: float) -> Wake:
+        """See `Wait`. To stop goes before all else."""
+        if not self._come:
+            select.select([self._bell], [], [], seconds)
+        if not self._come:
+            return Wake.DUE
+        os.read(self._bell, 1)
+        return Wake.STOP if Wake.STOP in self._come else self._come.pop(0)
