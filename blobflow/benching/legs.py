@@ -64,8 +64,11 @@ async def bench(
                 await run.try_out(site)
         for lot in lots:
             await run.move(lot, course.forms, target, source)
-    finally:
+    except BaseException:
         await run.clear()
+        for left in run.left():
+            observer(Warned(f"{left.blobs} blobs of {left.size} bytes in all are left at {left.site}"))
+        raise
     return Findings(str(target), tuple(run.legs), choose(run.legs), tuple(run.left()))
 
 

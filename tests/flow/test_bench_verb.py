@@ -100,6 +100,24 @@ async def test_cancelled_in_mid_leg_it_still_takes_its_blobs_out(tmp_path: Path)
         assert not there(target, "bench/x")
 
 
+async def test_cancelled_where_blobs_cant_be_deleted_it_warns_of_what_is_left(tmp_path: Path) -> None:
+    events: list[Event] = []
+    reached = asyncio.Event()
+    faults = [
+        Fault("DELETE", "/blobs/sha256", times=0, act=Status(405)),
+        Fault("GET", "/blobs/", act=Stall(reached=reached)),
+    ]
+    async with registries(tmp_path, ["target"], faults) as [target]:
+        task = asyncio.create_task(bench(Site(target.host, "bench/x"), SMALL, observer=events.append))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        told = [event.message for event in events if isinstance(event, Warned)]
+        assert there(target, "bench/x") == BLOBS + PROBES
+        assert told[-1].startswith(f"{BLOBS + PROBES} blobs of ")
+
+
 async def test_who_may_not_push_is_told_so_before_anything_is_measured(tmp_path: Path) -> None:
     faults = [Fault("POST", "/blobs/uploads/", times=0, act=Status(403))]
     async with registries(tmp_path, ["target"], faults) as [target]:
