@@ -7,9 +7,10 @@ Nothing passes the store: what is measured is the line, the registries and this 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Literal
 
@@ -17,10 +18,10 @@ import msgspec
 
 from blobflow.benching.course import Course, Findings, Left, Leg, Lot, Way, choose, percentile
 from blobflow.benching.generated import Generated, Generator
-from blobflow.content import Site, verified
+from blobflow.content import Site, Sleep, verified
 from blobflow.engine.bodies import source_body
 from blobflow.engine.lane import Lane
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, ConnectFailed
 from blobflow.events import Event, Observer, Traced, Warned, ignore
 from blobflow.mirror import ANY_HOST, Settings, access_to, logins_of
 from blobflow.oci import Digest
@@ -49,15 +50,16 @@ async def bench(
     source: Site | None = None,
     observer: Observer = ignore,
     tell: Tell = tell_nobody,
+    sleep: Sleep = asyncio.sleep,
 ) -> Findings:
-    """Run the course at a repository; `tell` gets each leg as it ends.
+    """Run the course at a repository; `tell` gets each leg as it ends. `sleep` is there for tests.
 
     A leg that fails is told as such, and the others go on. Raises UsageError for a course that moves nothing,
     and what the registry answers to the first small blob. Whatever ends this, cancellation too, the blobs are
     taken out first.
     """
     lots = course.lots()
-    run = _Run(settings, observer, tell)
+    run = _Run(settings, observer, tell, sleep)
     try:
         for site in (target, source):
             if site is not None:
@@ -67,7 +69,7 @@ async def bench(
     except BaseException:
         await run.clear()
         for left in run.left():
-            observer(Warned(f"{left.blobs} blobs of {left.size} bytes in all are left at {left.site}"))
+            observer(Warned(f"{left.site} still has {left.blobs} of these blobs, {left.size} bytes in all"))
         raise
     return Findings(str(target), tuple(run.legs), choose(run.legs), tuple(run.left()))
 
@@ -75,11 +77,12 @@ async def bench(
 class _Run:
     """A run: its legs so far, and which blobs may be where."""
 
-    def __init__(self, settings: Settings, observer: Observer, tell: Tell) -> None:
+    def __init__(self, settings: Settings, observer: Observer, tell: Tell, sleep: Sleep) -> None:
         self.legs: list[Leg] = []
         self._settings = settings
         self._observer = observer
         self._tell = tell
+        self._sleep = sleep
         self._generator = Generator()
         self._there: dict[Site, dict[Digest, int]] = {}
         self._keeps: set[Site] = set()
@@ -176,22 +179,31 @@ class _Run:
                 own = msgspec.structs.replace(own, rungs=(form,), single_bytes=_ANY_SIZE)
             return msgspec.structs.replace(found, connections=at_once, profile=own)
 
-        registries = Registries(access, observer=observe, trace=True)
+        registries = Registries(access, observer=observe, trace=True, sleep=self._sleep)
         try:
             yield registries
         finally:
             await registries.close()
 
     async def _push(self, registries: Registries, site: Site, blob: Generated) -> None:
-        described = blob.descriptor
-        self._there.setdefault(site, {})[described.digest] = described.size
-        await registries.sink(site).push(described, blob.body)
+        with self._coming(site, blob):
+            await registries.sink(site).push(blob.descriptor, blob.body)
 
     async def _copy(self, source: Site, registries: Registries, site: Site, blob: Generated) -> None:
-        described = blob.descriptor
-        self._there.setdefault(site, {})[described.digest] = described.size
-        body = source_body(registries.repository(source), described, over=lambda: None)
-        await registries.sink(site).push(described, body)
+        body = source_body(registries.repository(source), blob.descriptor, over=lambda: None)
+        with self._coming(site, blob):
+            await registries.sink(site).push(blob.descriptor, body)
+
+    @contextmanager
+    def _coming(self, site: Site, blob: Generated) -> Iterator[None]:
+        """Note that the blob may be there from now on, unless there is no way there at all."""
+        there = self._there.setdefault(site, {})
+        there[blob.descriptor.digest] = blob.descriptor.size
+        try:
+            yield
+        except ConnectFailed:
+            del there[blob.descriptor.digest]
+            raise
 
     async def _clear_site(self, site: Site) -> None:
         """Take the blobs out, unless the registry has shown that it does not let go of any."""

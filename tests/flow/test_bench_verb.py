@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from blobflow.benching import Choice, Course, Findings, Leg, bench, choose
 from blobflow.cli import door
 from blobflow.content import Site
-from blobflow.errors import Denied, NotFound, UsageError
+from blobflow.errors import ConnectFailed, Denied, NotFound, UsageError
 from blobflow.events import Event, Warned
 from tests.flow.registries import registries
 from tools.faultyregistry import Fault, JournallingRegistry, Stall, Status
@@ -115,7 +115,18 @@ async def test_cancelled_where_blobs_cant_be_deleted_it_warns_of_what_is_left(tm
             await task
         told = [event.message for event in events if isinstance(event, Warned)]
         assert there(target, "bench/x") == BLOBS + PROBES
-        assert told[-1].startswith(f"{BLOBS + PROBES} blobs of ")
+        assert f"still has {BLOBS + PROBES} of these blobs" in told[-1]
+
+
+async def at_once(seconds: float) -> None:
+    """A pause that takes no time."""
+
+
+async def test_where_nobody_answers_nothing_is_said_to_be_left() -> None:
+    events: list[Event] = []
+    with pytest.raises(ConnectFailed):
+        await bench(Site("127.0.0.1:1", "bench/x"), SMALL, observer=events.append, sleep=at_once)
+    assert not [event for event in events if isinstance(event, Warned)]
 
 
 async def test_who_may_not_push_is_told_so_before_anything_is_measured(tmp_path: Path) -> None:
