@@ -5,7 +5,8 @@ fail; on a long path a relay stands before each. Figures of a run:
 
     wall, cpu, peak         of the tool; peak is its largest process's
     source_cpu, target_cpu  of the registries, from /proc; target_cpu of all targets together
-    half_cpu                half of all CPU seconds, the registries' included: as fast as 2 cores can be
+    path_cpu                of the relays that make a path long
+    half_cpu                half of all these CPU seconds: as fast as 2 cores can be
     source_requests, …      as the registries' own logs have them; bytes are those of blobs
 """
 
@@ -24,7 +25,7 @@ import msgspec
 from bench.measured import Measured
 from bench.peers import PREFIX, TOOLS, Scene, Tool
 from bench.scenes import SCENARIOS, Scenario, following, layout_of
-from tests.e2e.processes import TOP, Registry, docker_registry, faulty_registry, run
+from tests.e2e.processes import TOP, Registry, cpu_seconds_of, docker_registry, faulty_registry, run
 from tools import imageset
 from tools.imageset import Layout
 from tools.longpath import Shape
@@ -57,15 +58,26 @@ class Logged(msgspec.Struct, frozen=True):
     sent: int
 
 
+class Way(msgspec.Struct, frozen=True):
+    """A relay: where it is, and its process."""
+
+    host: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds_of(self.pid)
+
+
 class End:
     """One end of a mirror: a registry, and the host at which tools find it, maybe beyond a long path."""
 
-    def __init__(self, registry: Registry, host: str, journal: Path | None) -> None:
+    def __init__(self, registry: Registry, way: Way | None, journal: Path | None) -> None:
         self.registry = registry
-        self.host = host
+        self.host = way.host if way else registry.host
+        self._way = way
         self._journal = journal
         self._seen = 0
-        self._cpu = 0.0
+        self._cpu = self._way_cpu = 0.0
 
     def forget(self) -> None:
         """Begin a new count."""
@@ -74,11 +86,17 @@ class End:
         else:
             self._seen = self._journal.stat().st_size if self._journal.exists() else 0
         self._cpu = self.registry.cpu_seconds()
+        self._way_cpu = self._way.cpu_seconds() if self._way else 0.0
 
     @property
     def cpu(self) -> float:
-        """Seconds since `forget`."""
+        """Seconds of the registry since `forget`."""
         return self.registry.cpu_seconds() - self._cpu
+
+    @property
+    def way_cpu(self) -> float:
+        """Seconds of what makes the way long, since `forget`."""
+        return self._way.cpu_seconds() - self._way_cpu if self._way else 0.0
 
     def tally(self, sizes: dict[str, int]) -> Tally:
         """What was asked since `forget`; `sizes` in bytes of all blobs of the set by digest."""
@@ -121,21 +139,21 @@ def ending(scenario: Scenario, folder: Path, seed: int) -> Iterator[End]:
             registry = stack.enter_context(faulty_registry(folder, journal, fault))
         else:
             registry = stack.enter_context(docker_registry(folder))
-        host = registry.host
+        way = None
         if scenario.path is not None:
-            host = stack.enter_context(relay(host, scenario.path))
-        yield End(registry, host, journal)
+            way = stack.enter_context(relay(registry.host, scenario.path))
+        yield End(registry, way, journal)
 
 
 @contextmanager
-def relay(to: str, shape: Shape) -> Iterator[str]:
-    """A process that makes the way to `to` long; gives the host to talk to instead."""
+def relay(to: str, shape: Shape) -> Iterator[Way]:
+    """A process that makes the way to `to` long, to be talked to instead."""
     words = [sys.executable, "-m", "tools.longpath", "--to", to, "--rtt", str(shape.rtt)]
     words += ["--rate", str(int(shape.rate))]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
         try:
             assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
+            yield Way(process.stdout.readline().split()[-1], process.pid)
         finally:
             process.terminate()
             process.communicate()  # it says what passed, and must be heard out
@@ -202,6 +220,7 @@ def measure(scenario: str, name: str, scene: Scene, source: End, targets: Sequen
         end.forget()
     done = run(command, scene.home, PATIENCE)
     source_cpu, target_cpu = source.cpu, sum(target.cpu for target in targets)
+    path_cpu = sum(end.way_cpu for end in (source, *targets))
     sizes = scene.layout.blobs
     read, written = source.tally(sizes), [target.tally(sizes) for target in targets]
     failed = ""
@@ -214,7 +233,8 @@ def measure(scenario: str, name: str, scene: Scene, source: End, targets: Sequen
         "peak": done.peak,
         "source_cpu": source_cpu,
         "target_cpu": target_cpu,
-        "half_cpu": (done.cpu + source_cpu + target_cpu) / 2,
+        "path_cpu": path_cpu,
+        "half_cpu": (done.cpu + source_cpu + target_cpu + path_cpu) / 2,
         "source_requests": read.requests,
         "target_requests": sum(each.requests for each in written),
         "bytes_read": read.sent,

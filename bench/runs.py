@@ -189,7 +189,7 @@ def heads(options: Options) -> Iterator[Measured]:
             for end in ("source", "target")
         )
         imageset.push(layout.path, source.host)
-        far, near = (stack.enter_context(relay(end.host, NEAR)) for end in (source, target))
+        far, near = (stack.enter_context(relay(end.host, NEAR)).host for end in (source, target))
         report = home / "report.json"
         command = [*our_command(options.profile), "sync", "--from", far, "--to", f"{near}/{PREFIX}"]
         command += ["--images", str(layout.path / "images.txt"), "--report", str(report)]

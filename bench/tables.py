@@ -13,6 +13,7 @@ COLUMNS: tuple[tuple[str, str, float, int], ...] = (
     ("peak MB", "peak", 1e6, 0),
     ("src CPU s", "source_cpu", 1, 2),
     ("dst CPU s", "target_cpu", 1, 2),
+    ("path CPU s", "path_cpu", 1, 2),
     ("half CPU s", "half_cpu", 1, 2),
     ("src requests", "source_requests", 1, 0),
     ("dst requests", "target_requests", 1, 0),
