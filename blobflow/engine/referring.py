@@ -88,7 +88,8 @@ async def find_referrers(
     search = _Search(graph, source_at, lane, permit)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
-        level = await search.look(level)
+        if level:
+            level = await search.look(level)
     return Found(search.graph, search.referrers, search.unreadable, search.failures)
 
 
@@ -140,6 +141,8 @@ class _Search:
     async def _read(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Read referrers into the graph. One that is gone, or is no manifest that we know, is unreadable; any
         other error is a failure."""
+        if not roots:
+            return
         read = await read_graph(roots, self._source_at, self._lane, self._permit)
         self.graph = _joined(self.graph, read.graph)
         for reference, error in read.failures.items():

@@ -98,6 +98,19 @@ async def test_an_api_is_asked_once_a_manifest_and_the_tags_once_a_repository() 
     assert len(asked) == 6 and sum("/tags/list" in each for each in asked) == 1
 
 
+async def test_what_is_signed_later_is_seen_also_by_a_process_that_runs_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = Repository()
+    async with fake(repository) as server, world() as there:
+        source = there.source(server.host)
+        assert await source.referrers(SUBJECT) == []
+        repository.tags[SIG] = lambda: manifest(RAW, IMAGE.media_type)
+        assert await source.referrers(SUBJECT) == [], "as it was a moment ago"
+        monkeypatch.setattr(referrers, "TAGS_SECONDS", 0)
+        assert [each.tag for each in await source.referrers(SUBJECT)] == [SIG]
+
+
 async def test_that_there_is_no_api_is_found_out_once_a_host() -> None:
     async with fake(Repository()) as server, world() as there:
         for repository in ("one", "two"):

@@ -13,6 +13,8 @@ are done one after the other.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -38,6 +40,9 @@ from blobflow.transports.registry.tags import list_tags
 
 # A repository with more pages of tags than this is asked for each tag that we look for: four a manifest.
 TAG_PAGES = 5
+# What was told of a repository's tags counts for so many seconds: many images of it are asked for at once,
+# and a process that runs for days has to see what is signed meanwhile.
+TAGS_SECONDS = 60.0
 # What may hang on one manifest. A signature or SBOM is one; images signed again every night have hundreds.
 MAX_PAGES = 100
 MAX_REFERRERS = 10_000
@@ -140,10 +145,13 @@ class Referrals:
     async def _tags(self) -> frozenset[str] | None:
         """The repository's tags; None if they are too many, or not told."""
         name = self._site.repository
+        now = asyncio.get_running_loop().time
         async with self._host.locks[name, "tags"]:
-            if name not in self._host.tags:
-                self._host.tags[name] = await self._list_tags()
-            return self._host.tags[name]
+            told, tags = self._host.tags.get(name, (-math.inf, None))
+            if now() - told >= TAGS_SECONDS:
+                tags = await self._list_tags()
+                self._host.tags[name] = now(), tags
+            return tags
 
     async def _list_tags(self) -> frozenset[str] | None:
         try:

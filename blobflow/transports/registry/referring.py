@@ -10,13 +10,13 @@ from blobflow.oci import Digest
 
 class Referring:
     """What is known of one host: whether it lists referrers, of which of them it took note, and the tags of
-    its repositories as they were when first asked for. One for all its repositories."""
+    its repositories with when they were told (seconds of the loop). One for all its repositories."""
 
     def __init__(self) -> None:
         self.lists: bool | None = None
         self.first = asyncio.Lock()
         self.locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.tags: dict[str, frozenset[str] | None] = {}
+        self.tags: dict[str, tuple[float, frozenset[str] | None]] = {}
         self._noted: set[tuple[str, Digest]] = set()
 
     def put(self, repository: str, manifest: Digest, *, noted: bool) -> None:
