@@ -18,6 +18,7 @@ from blobflow.cli.options import Ends, Link, Look, Run, ends_of, policy_of, sett
 from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
+from blobflow.cli.timeline import Timeline
 from blobflow.engine.flow import Run as Flow
 from blobflow.engine.report import Report, TagRecord, encode, with_lost
 from blobflow.errors import BlobflowError, RunIncomplete, UsageError
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Pair
     from blobflow.mirror import Settings
+
+
+# The endings of a report's name that make it a page, and not JSON.
+PAGES = (".html", ".htm")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -127,8 +132,8 @@ def carry_out_work(
 
     `told` gets the report, however the run ended.
     """
-    if run.report:
-        check_place(run.report, "--report")
+    for file in run.report:
+        check_place(file, "--report")
     if _streams(ends) and sys.stdout.isatty():
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
@@ -141,15 +146,17 @@ async def _carried_out(
 ) -> Outcome:
     meter = Meter()
     async with display(link.look, meter, hosts=len(ends.targets)) as show:
-        course = Course(run, show, meter)
+        timeline = Timeline(show)
+        course = Course(run, timeline, meter)
         ended: BaseException | None = None
         try:
-            course.note(await work(settings_of(link, run, ends), course, show, meter))
+            course.note(await work(settings_of(link, run, ends), course, timeline, meter))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = course.report()
     told(report)
-    _leave(report, link.look, run, list_failures, aside=_streams(ends))
+    _write(report, course, timeline, run)
+    _leave(report, link.look, list_failures, aside=_streams(ends))
     if ended is not None:
         raise ended
     return Outcome(report, course.flow.errors)
@@ -160,10 +167,21 @@ def _streams(ends: Ends) -> bool:
     return any(transport_of(host) and path_of(host) == STREAM for host in ends.targets)
 
 
-def _leave(report: Report, look: Look, run: Run, list_failures: bool, *, aside: bool) -> None:
-    """Write the report where it is wanted, and say what it says; `aside`: not on standard output."""
-    if run.report:
-        write_whole(run.report, encode(report))
+def _write(report: Report, course: Course, timeline: Timeline, run: Run) -> None:
+    """Write the report where it is wanted, in the form that the file's name says."""
+    for file in run.report:
+        if file.suffix.lower() in PAGES:
+            from blobflow.cli.runpage import page_of
+
+            planned = course.flow.planned
+            content = page_of(report, timeline.spans(planned.plan.needs if planned else ()), planned).encode()
+        else:
+            content = encode(report)
+        write_whole(file, content)
+
+
+def _leave(report: Report, look: Look, list_failures: bool, *, aside: bool) -> None:
+    """Say what the report says; `aside`: not on standard output."""
     if look.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
         click.echo(json.dumps(totals), err=True)

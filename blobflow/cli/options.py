@@ -72,7 +72,7 @@ class Run(msgspec.Struct, frozen=True):
     referrers: Lookup | None = None
     concurrency: int = _CONCURRENCY
     compress: CompressMode = "gzip"
-    report: Path | None = None
+    report: tuple[Path, ...] = ()
     grace: float = _GRACE
     verify: Level = "roots"
     cache: CacheMode = "auto"
@@ -332,7 +332,13 @@ run_options = gathered(
         default="gzip",
         help="What becomes of the bare layers of docker archives: gzip (the default), zstd, or none.",
     ),
-    click.option("--report", type=_FILE, metavar="FILE", help="Write a JSON report, also of a failed run."),
+    click.option(
+        "--report",
+        type=_FILE,
+        multiple=True,
+        metavar="FILE",
+        help="Write a report, also of a failed run: JSON, or as FILE.html a page for people. Repeatable.",
+    ),
     click.option(
         "--grace",
         type=click.FloatRange(min=0),

@@ -79,7 +79,10 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class Run:
-    """One run over a set of pairs. `report` may be asked at any time, also after a cancelled `go`."""
+    """One run over a set of pairs. `report` may be asked at any time, also after a cancelled `go`.
+
+    `planned`: what is carried out, once it is known.
+    """
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class Run:
         self._tally = Tally(self._pairs)
         self._told = 0
         self._transfer: Transfer | None = None
+        self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
         self._started = time.monotonic()
 
@@ -226,6 +230,7 @@ class Run:
         planned = Planned(
             self._pairs, plan, hung.graph, final, content.inventory, failures, reads, quota.allowances
         )
+        self.planned = planned
         self._tell_price(planned.price)
         return planned
 

@@ -42,7 +42,7 @@ from blobflow.errors import (
 )
 
 VERBS = (
-    *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "inspect"),
+    *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
     *("tags", "repos", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
 )
@@ -214,7 +214,7 @@ def test_options_become_values() -> None:
         no_overwrite=True,
         trust_root=True,
         concurrency=3,
-        report=Path("r.json"),
+        report=(Path("r.json"),),
         limit_rate=10_000_000,
         wait=True,
     )
