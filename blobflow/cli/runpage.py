@@ -167,24 +167,25 @@ def _timeline(spans: Sequence[Span]) -> str:
     )
 
 
-def lanes_of(spans: Iterable[Span]) -> list[tuple[int, Span]]:
-    """Put spans into lanes, the first that is free, so that none lie over one another."""
+def lanes_of(spans: Iterable[Span]) -> list[tuple[int, float, Span]]:
+    """Put spans into lanes, the first that is free, so that none lie over one another. Each with its lane,
+    and with when that became free: there is room for the span's waiting from then on."""
     free: list[float] = []
     placed = []
-    for span in sorted(spans, key=lambda each: (each.ready, each.began)):
-        lane = next((number for number, until in enumerate(free) if until <= span.ready), len(free))
+    for span in sorted(spans, key=lambda each: (each.began, each.step)):
+        lane = next((number for number, until in enumerate(free) if until <= span.began), len(free))
         if lane == len(free):
             free.append(0.0)
+        placed.append((lane, free[lane], span))
         free[lane] = span.ended
-        placed.append((lane, span))
     return placed
 
 
 def _drawing(host: str, spans: Sequence[Span], end: float) -> str:
     shown = sorted(spans, key=lambda span: span.began - span.ended)[:_BARS]
     placed = lanes_of(shown)
-    height = (max(lane for lane, _ in placed) + 1) * _LANE + 14
-    bars = "\n".join(_bar(lane, span, _WIDTH / end) for lane, span in placed)
+    height = (max(lane for lane, _, _ in placed) + 1) * _LANE + 14
+    bars = "\n".join(_bar(lane, free, span, _WIDTH / end) for lane, free, span in placed)
     left = len(spans) - len(shown)
     more = f'<p class="quiet">{left} shorter ones are not drawn.</p>' if left else ""
     return (
@@ -194,9 +195,9 @@ def _drawing(host: str, spans: Sequence[Span], end: float) -> str:
     )
 
 
-def _bar(lane: int, span: Span, scale: float) -> str:
+def _bar(lane: int, free: float, span: Span, scale: float) -> str:
     kind = "bad" if span.end in ("failed", "cut") else "refused" if span.end == "refused" else span.kind
-    top, ready, began = lane * _LANE + 1, span.ready * scale, span.began * scale
+    top, ready, began = lane * _LANE + 1, max(span.ready, free) * scale, span.began * scale
     width = max((span.ended - span.began) * scale, 0.5)
     wait = ""
     if began - ready >= 0.5:

@@ -124,9 +124,10 @@ def test_a_refused_mount_and_the_copy_that_it_became_are_two_spans_of_one_step()
     ]
 
 
-def test_spans_that_overlap_are_in_lanes_of_their_own() -> None:
-    spans = [span(0, 0, 0, 4), span(1, 0, 1, 2), span(2, 2, 3, 5), span(3, 4, 4, 5)]
-    assert [(lane, each.step) for lane, each in lanes_of(spans)] == [(0, 0), (1, 1), (1, 2), (0, 3)]
+def test_spans_that_overlap_are_in_lanes_of_their_own_and_take_one_that_is_free() -> None:
+    spans = [span(0, 0, 0, 4), span(1, 0, 1, 2), span(2, 0, 3, 5), span(3, 0, 4, 5)]
+    placed = [(lane, free, each.step) for lane, free, each in lanes_of(spans)]
+    assert placed == [(0, 0, 0), (1, 0, 1), (1, 2, 2), (0, 4, 3)]
 
 
 def test_failures_come_first() -> None:
