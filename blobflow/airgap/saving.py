@@ -10,7 +10,7 @@ from blobflow.airgap.loading import Begin, Input, archive_of
 from blobflow.content import Sink, Site, Source
 from blobflow.engine.bodies import blame
 from blobflow.engine.plan import Pair
-from blobflow.errors import BlobflowError, UsageError
+from blobflow.errors import BlobflowError, StorageError, UsageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Digest
@@ -39,8 +39,8 @@ async def save(
 ) -> None:
     """Bring the pairs' images into the bundle, which all their targets are in.
 
-    The bundle is there when this returns, with every image that arrived, or not at all when it raises.
-    Failures of images are in the report of the run that `begin` makes.
+    The bundle is there when this returns, with every image that arrived; not at all when it raises, or when
+    the run ended before all images had been tried. Failures are in the report of the run that `begin` makes.
     """
     meter = meter or Meter()
     async with opened(settings, observer, meter) as (world, store):
@@ -71,14 +71,17 @@ async def save(
         async def complete() -> dict[Site, BlobflowError]:
             failures = dict(await world.complete())
             try:
+                if any(image.status == "skipped" for image in run.report().images):
+                    raise StorageError(f"{site} is not written: the run ended before all images were there")
                 await sink.complete()
             except BlobflowError as error:
                 failures[site] = error
             return failures
 
         over = msgspec.structs.replace(world, sink_at=sink_at, source_at=source_at, complete=complete)
+        run = begin(pairs, ())
         try:
-            await begin(pairs, ()).go(over)
+            await run.go(over)
         finally:
             sink.abandon()
         await tidy(store, settings)

@@ -475,6 +475,19 @@ def test_a_failed_save_leaves_no_bundle(tmp_path: Path, small_set: imageset.Layo
     assert list(tmp_path.glob("b*")) == []
 
 
+def test_a_save_that_ends_before_its_time_leaves_the_bundle_that_was_there(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    save(small_set, tmp_path / "b.tar", names=list(small_set.images)[:1])
+    kept = (tmp_path / "b.tar").read_bytes()
+    largest = max(small_set.blobs, key=lambda blob: small_set.blobs[blob])
+    small_set.blob(largest).write_bytes(bytes(small_set.blobs[largest]))
+    images: list[str | Path] = ["--images", listed(tmp_path, list(small_set.images))]
+    options = [*images, "-o", tmp_path / "b.tar", "--fail-fast", "--concurrency", "1"]
+    failed(3, "save", "--from", f"oci:{small_set.path}", *options)
+    assert (tmp_path / "b.tar").read_bytes() == kept
+
+
 def test_standard_output_has_no_parts(tmp_path: Path, small_set: imageset.Layout) -> None:
     images = listed(tmp_path, list(small_set.images))
     options: list[str | Path] = ["--images", images, "-o", "-", "--split-size", "1MB"]

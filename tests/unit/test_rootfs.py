@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import stat
 import tarfile
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.errors import StorageError, UnsupportedContent, UsageError
+from blobflow.errors import BlobflowError, StorageError, UnsupportedContent, UsageError
 from blobflow.transports.rootfs import arriving_folder, flat, read_tree, unpack, write_tar
 from blobflow.transports.rootfs.tree import Entry, Flat
 
@@ -365,6 +368,14 @@ def test_what_is_no_layer_is_named(tmp_path: Path, content: bytes, error: type[E
         read_tree([("layer sha256:1", tmp_path / "x")])
 
 
+@pytest.mark.parametrize("record", [b"xx a=b\n", b"0 a=b\n", b"99 a=b\n", b"1 a=b\n", b"=====\n"])
+def test_a_pax_record_that_does_not_say_its_length_is_damage(tmp_path: Path, record: bytes) -> None:
+    info, _ = member("pax", tarfile.XHDTYPE, content=record)
+    (tmp_path / "l").write_bytes(info.tobuf() + record + bytes(-len(record) % 512) + bytes(1024))
+    with pytest.raises(StorageError, match="pax header"):
+        read_tree([("l", tmp_path / "l")])
+
+
 @pytest.mark.parametrize(
     "said",
     [{"mtime": "1e999999999"}, {"mtime": "nan"}, {"uid": "-1"}, {"gid": "9" * 40}, {"mtime": "99999999999"}],
@@ -384,3 +395,47 @@ def test_numbers_that_no_system_takes_do_no_harm(tmp_path: Path, said: dict[str,
     layers = [("l", tmp_path / "l")]
     assert (unpacked(tmp_path, layers) / "x").exists()
     write_tar([("", read_tree(layers), layers)], lambda block: None)
+
+
+def flipped() -> bytes:
+    """A tar with every kind of entry, in six kilobytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, content in (
+            member("d", tarfile.DIRTYPE, mode=0o755),
+            member("d/" + "n" * 110, content=b"long", mtime=1.5),
+            member("d/l", tarfile.SYMTYPE, linkname="n"),
+            member("h", tarfile.LNKTYPE, linkname="d/l"),
+            member("d/p", tarfile.FIFOTYPE),
+            member("d/.wh.x"),
+        ):
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()[:6144]
+
+
+FLIPPED = flipped()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6143), st.integers(0, 255)), min_size=1, max_size=6),
+    st.sampled_from([bytes, gzip.compress]),
+)
+def test_whatever_is_wrong_with_a_layer_is_an_error_of_ours(
+    flips: list[tuple[int, int]], pack: Callable[[bytes], bytes]
+) -> None:
+    """Headers are flipped with their checksums made good again, so that what they say is believed."""
+    content = bytearray(FLIPPED)
+    for at, value in flips:
+        content[at] = value
+        start = at - at % 512
+        content[start + 148 : start + 156] = b" " * 8
+        content[start + 148 : start + 156] = b"%06o\0 " % (sum(content[start : start + 512]) & 0o777777)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x").write_bytes(pack(bytes(content)))
+        layers = [("layer", Path(folder) / "x")]
+        with suppress(BlobflowError):
+            tree = read_tree(layers)
+            write_tar([("", tree, layers)], lambda block: None)
+            with arriving_folder(Path(folder) / "rootfs") as made:
+                unpack(tree, layers, made)
+            shutil.rmtree(Path(folder) / "rootfs")

@@ -129,7 +129,7 @@ def _pax(content: bytes, name: str) -> dict[str, str]:
         length = content.partition(b" ")[0]
         size = int(length) if length.isdigit() and len(length) < 8 else 0
         key, equals, value = content[len(length) + 1 : size - 1].partition(b"=")
-        if not equals or size > len(content):
+        if not equals or not len(length) < size <= len(content):
             raise StorageError(f"{name} is damaged: it has a pax header that can't be read")
         found[_text(key)] = _text(value)
         content = content[size:]
