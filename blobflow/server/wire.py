@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 from aiohttp import web
 
 from blobflow.server.ranges import Span
+from blobflow.server.sendfile import Sending
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ = 1024 * 1024
@@ -38,7 +39,7 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """As fast as the loop allows: the kernel copies files to plain sockets, where the loop can ask for it.
+    """As fast as it goes: the kernel copies files to plain sockets; over TLS they are read and written.
 
     A request's body that stands still for `stall` seconds is a client that is gone. Of one that takes no more
     of an answer the kernel knows: see `Server`.
@@ -46,6 +47,7 @@ class PlainWire:
 
     def __init__(self, *, stall: float = STALL) -> None:
         self._stall = stall
+        self._sending = Sending()
 
     async def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
         while chunk := await self._next(request):
@@ -62,17 +64,11 @@ class PlainWire:
         self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: Span
     ) -> None:
         await response.prepare(request)
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        try:
-            sent = await asyncio.get_running_loop().sendfile(transport, file, span.start, span.length)
-        except NotImplementedError:  # uvloop has none
-            async for chunk in read_span(file, span):
-                await response.write(chunk)
-        else:
-            if sent != span.length:
-                raise ConnectionAbortedError(_SHORTER)
+        if request.transport is not None and request.transport.get_extra_info("sslcontext") is None:
+            await self._sending.send(request, file.fileno(), span)
+            return
+        async for chunk in read_span(file, span):
+            await response.write(chunk)
 
 
 async def read_span(file: BinaryIO, span: Span) -> AsyncIterator[bytes]:
