@@ -3,8 +3,9 @@
     python -m bench.record SET [--rounds 5] [--scale 1] [--into DIR] [--against FILE]
 
 SET is the folder of `tools/imageset.py make`. Writes into DIR (default: this folder) record.json, record.svg
-and, between its marks, the tables of README.md. Where a goal is missed the run is made once more under a
-profile, and its dearest functions are told. Takes about an hour with 5 rounds; the machine should be quiet.
+and, between its marks, the tables of README.md; in the commands told there SET is that folder, DIR one for
+what is made on the way. Where a goal is missed the run is made once more under a profile, and its dearest
+functions are told. Takes about an hour with 5 rounds; the machine should be quiet.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="record-", dir=arguments.folder) as folder:
         options = Options(Path(folder), layout, arguments.scale)
+        places = {str(layout.path): "SET", folder: "DIR"}
         for row in everything(options, layout, arguments.rounds, arguments.only):
-            rows.append(row)
+            rows.append(anonymous(row, places))
             print(told(row), file=sys.stderr)
         found = medians(rows)
         verdicts = list(judge(found))
@@ -83,6 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"against {arguments.against}:", *differences(found, earlier.medians), sep="\n  ")
     write(record, verdicts, arguments.into)
     return 0
+
+
+def anonymous(row: Measured, places: Mapping[str, str]) -> Measured:
+    """The row without this machine's folders, for which words stand."""
+    command, failed = row.command, row.failed
+    for place, word in places.items():
+        command, failed = command.replace(place, word), failed.replace(place, word)
+    return msgspec.structs.replace(row, command=command, failed=failed)
 
 
 def everything(options: Options, layout: Layout, rounds: int, only: Sequence[str]) -> Iterator[Measured]:

@@ -14,7 +14,7 @@ from bench.goals import GOALS, Goal, judge
 from bench.longhaul import ROUND_TRIPS, floor_seconds
 from bench.measured import Measured, differences, medians
 from bench.peers import TOOLS, Scene, Work, last_part
-from bench.record import BEGIN, END, between_marks
+from bench.record import BEGIN, END, anonymous, between_marks
 from bench.runs import RUNS
 from bench.scenes import KIB, SCENARIOS, Layers, following, generate
 from bench.tables import barred, failures, plain, ratios, rows_of
@@ -157,6 +157,13 @@ def test_a_record_is_written_between_its_marks_and_nowhere_else() -> None:
     assert between_marks(text, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     with pytest.raises(ValueError, match="no <!-- record"):
         between_marks("nothing here", "new")
+
+
+def test_a_record_names_no_folder_of_the_machine_that_made_it() -> None:
+    made = Measured("cold", "us", {}, "sync --images /x/set/images.txt", "no /tmp/y/file")
+    assert anonymous(made, {"/x/set": "SET", "/tmp/y": "DIR"}) == Measured(
+        "cold", "us", {}, "sync --images SET/images.txt", "no DIR/file"
+    )
 
 
 def test_the_readme_has_the_marks() -> None:
