@@ -38,12 +38,14 @@ _VERBS = {
     "rm": "Remove a tag or an image from a registry.",
     "login": "Try a login at a registry, and keep it.",
     "logout": "Drop a login that is kept.",
-    "probe": "Find out what a registry takes, as a profile for the configuration.",
+    "probe": "Find out what a registry takes, as a profile to configure.",
     "serve": "Run an embedded OCI registry.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "bench": "Measure your registries, and which settings suit them.",
     "demo": "See it work: two registries, eight images, no network.",
+    "completion": "Print the completion script for bash, zsh or fish.",
+    "help": "Explain a topic (references, specs, exit-codes) or a verb.",
 }
 _EPILOG = (
     "Exit codes: 0 all done, 2 bad usage, 3 some images of a set failed, 4 network, 5 registry, "

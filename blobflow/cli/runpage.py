@@ -161,9 +161,9 @@ def _timeline(spans: Sequence[Span]) -> str:
     )
     drawings = "".join(f"<h3>{_text(host)}</h3>{_drawing(host, own, end)}" for host, own in hosts.items())
     return (
-        f'<section><h2>Timeline</h2><p class="key">{key}</p><p class="quiet">Grey: all that a step needs was '
-        "there, and it waited for a place at its hosts. Rest the pointer on a bar to see what it waited for "
-        f"before.</p>{drawings}{_longest(spans)}</section>"
+        f'<section><h2>Timeline</h2><p class="key">{key}</p><p class="quiet">A row is a place at the host. '
+        "Grey: the step was ready, and waited for it. Rest the pointer on a bar to see how long, and which "
+        f"step it came after.</p>{drawings}{_longest(spans)}</section>"
     )
 
 

@@ -45,6 +45,7 @@ VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
     *("tags", "repos", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
+    *("completion", "help"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
 BOUND = 30  # seconds that a process of ours gets before a test gives up on it

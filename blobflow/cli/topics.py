@@ -1,0 +1,84 @@
+"""The topics of `blobflow help`: what is the same for all verbs, said once. Words only."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """One topic; `line` is what it is about."""
+
+    line: str
+    text: str
+
+
+# Code → what it means; the README has the same table, and a test compares the two.
+EXIT_CODES = {
+    0: "all done (`plan --exit-code`: the mirror is current)",
+    1: "`plan --exit-code`: something is missing; otherwise an error of no other kind",
+    2: "what was asked for can't be asked for: a bad reference, digest, list, spec or option",
+    3: "a run over a set ended, and some images failed; the report and the last lines say which",
+    4: "network: no connection, no progress, connection lost",
+    5: "the registry said no",
+    6: "content does not have the digest or size that names it",
+    7: "a manifest of a kind that can't be mirrored (schema 1, unknown media types)",
+    8: "the store: full, read-only, corrupt",
+    130: "interrupted; no tag or blob is half done, and the same command does what is left",
+}
+
+_REFERENCES = """\
+An image in a registry:
+
+  [docker://][HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]
+
+  alpine                              docker.io/library/alpine:latest
+  127.0.0.1:5000/team/app:1.4         a registry by its address
+  quay.io/org/app@sha256:0123...      by digest: it never names anything else
+
+The first part is a host if it has a dot or a colon, is `localhost`, or is an IPv6 address in brackets; else
+the image is at docker.io. With tag and digest, the digest says what is read, the tag what is written.
+
+An image in a file or folder:
+
+  oci:DIR[:NAME]                      an OCI image layout
+  oci-archive:FILE[:NAME]             the same in a tar
+  docker-archive:FILE[:NAME]          what `docker save` writes
+
+NAME is what the place calls the image, or @N for the N-th from 0; without it there must be only one. A path
+ends at the first colon; `-` is standard input or output.
+
+A place, as --from, --to and --edge take it, is HOST[:PORT][/PREFIX]: images keep their repository, behind
+the prefix. Hosts at a loopback address are spoken to by http, all others by https (--plain-http HOST).
+"""
+
+_SPECS = """\
+A spec says in YAML which images go where; `blobflow sync --schema` prints its JSON schema.
+
+  version: 1
+  defaults:
+    source: docker.io                   where images without a host come from
+    targets: [127.0.0.1:5000/mirror]    where all go, each HOST[/PREFIX]
+    platforms: [linux/amd64, linux/arm64]
+  images:
+    - rancher/pause:3.1
+    - {image: rancher/coredns-coredns, tags: [1.8.3], target: dns/coredns}
+    - {image: library/alpine, tags: {semver: ">=3.18 <4", newest: 3}, rename: {tag: "{tag}-here"}}
+
+Of an image: `tags` are tags or digests, or rules that choose among its tags when a run begins (include,
+exclude, semver, newest, by). `target` is its repository behind each target's prefix; `rename` has rules for
+the names there. `platforms`, `index` (auto, keep, prune, only) and `referrers` (auto, always, off) go before
+those of `defaults`. A key that is not known is an error.
+
+Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. The
+YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
+"""
+
+TOPICS = {
+    "references": Topic("How images and places are named.", _REFERENCES),
+    "specs": Topic("What a spec file says.", _SPECS),
+    "exit-codes": Topic(
+        "What the exit code of a verb means.",
+        "".join(f"  {code:<4}{meaning}\n" for code, meaning in EXIT_CODES.items())
+        + "\nVerbs about one image end with that image's own code, verbs about sets with 3.\n",
+    ),
+}
