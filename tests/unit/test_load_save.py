@@ -581,6 +581,13 @@ def test_an_archive_has_the_platforms_that_were_chosen(
     assert (entry["RepoTags"], config["architecture"]) == (["docker.io/library/demo:1"], "arm64")
 
 
+@pytest.mark.parametrize("words", ["type=registry", "type=image,push=true"])
+def test_a_registry_output_is_a_copy(tmp_path: Path, small_set: imageset.Layout, words: str) -> None:
+    name = f"oci:{tmp_path}/out:copied"  # a place stands for a registry here: both are targets of a copy
+    done("export", f"oci:{small_set.path}:shop/gateway:1.0", "--output", f"{words},name={name}")
+    assert Layout(tmp_path / "out").roots == {"copied": small_set.images["shop/gateway:1.0"].digest}
+
+
 def test_a_folder_that_is_not_empty_is_refused_before_anything_is_read(
     tmp_path: Path, home: Path, small_set: imageset.Layout
 ) -> None:
