@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -39,6 +40,15 @@ LARGE = 75_000_000
 CHUNK = 1024 * 1024
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 REPOSITORY = "bench/app"
+
+
+class _Content(msgspec.Struct, frozen=True):
+    body: bytes
+    digest: str
+
+    @classmethod
+    def of(cls, body: bytes) -> _Content:
+        return cls(body, f"sha256:{hashlib.sha256(body).hexdigest()}")
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -147,14 +157,13 @@ class _Line:
             left -= self._socket.recv_into(self._buffer, min(CHUNK, left))
         return text.decode(), length
 
-    def push(self, content: bytes) -> None:
+    def push(self, content: _Content) -> None:
         """POST, then PUT with the whole."""
         head, _ = self.exchange("POST", f"/v2/{REPOSITORY}/blobs/uploads/")
         location = next(line for line in head.split("\r\n") if line.lower().startswith("location:"))[9:]
         path = "/" + location.strip().removeprefix(f"http://{self._host}").lstrip("/")
         joint = "&" if "?" in path else "?"
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        head, _ = self.exchange("PUT", f"{path}{joint}digest={digest}", content)
+        head, _ = self.exchange("PUT", f"{path}{joint}digest={content.digest}", content.body)
         if " 201 " not in head[:16]:
             raise RuntimeError(head)
 
@@ -172,7 +181,7 @@ def _line(registry: Registry) -> Iterator[_Line]:
 
 
 def large_gets(registry: Registry, path: str, seconds: float) -> float:
-    """GETs of a large body on STREAMS connections; the bytes that came."""
+    """GETs of a large body on STREAMS connections; the GB that came."""
     until = time.monotonic() + seconds
 
     def read(_: int) -> int:
@@ -183,10 +192,10 @@ def large_gets(registry: Registry, path: str, seconds: float) -> float:
         return total
 
     with ThreadPoolExecutor(STREAMS) as threads:
-        return sum(threads.map(read, range(STREAMS)))
+        return sum(threads.map(read, range(STREAMS))) / 1e9
 
 
-def pushes(registry: Registry, contents: list[bytes]) -> float:
+def pushes(registry: Registry, contents: list[_Content]) -> float:
     """Push each, STREAMS at once; how many were."""
 
     def push(part: int) -> None:
@@ -199,31 +208,42 @@ def pushes(registry: Registry, contents: list[bytes]) -> float:
     return len(contents)
 
 
-def measured(registry: Registry, work: Callable[[Registry], float]) -> Figure:
+def fresh(count: int, size: int) -> list[_Content]:
+    """Blobs that nobody has yet, made before the clock runs."""
+    return [_Content.of(secrets.token_bytes(size)) for _ in range(count)]
+
+
+# What is made ready for a registry, and then measured; it returns an amount.
+Work = Callable[[Registry], Callable[[], float]]
+
+
+def measured(registry: Registry, work: Work) -> Figure:
+    ready = work(registry)
     cpu, begun = registry.cpu_seconds(), time.monotonic()
-    amount = work(registry)
+    amount = ready()
     return Figure(amount, time.monotonic() - begun, registry.cpu_seconds() - cpu)
 
 
-def works(seconds: float, small: str, large: str) -> dict[str, Callable[[Registry], float]]:
+def works(seconds: float, small: str, large: str) -> dict[str, Work]:
     """What is measured, by name; the digests are those of content that `fill` put there."""
     root = f"/v2/{REPOSITORY}"
+    blob, tag, layer = f"{root}/blobs/{small}", f"{root}/manifests/1.0", f"{root}/blobs/{large}"
     return {
-        "GET 1 KiB blob, 1/s": lambda at: small_gets(at, f"{root}/blobs/{small}", "*/*", seconds),
-        "GET manifest by tag, 1/s": lambda at: small_gets(at, f"{root}/manifests/1.0", MANIFEST, seconds),
-        "GET 75 MB blob, bytes/s": lambda at: large_gets(at, f"{root}/blobs/{large}", seconds),
-        "push 4 KiB blobs, 1/s": lambda at: pushes(at, [secrets.token_bytes(4096) for _ in range(200)]),
-        "push 20 MB blobs, 1/s": lambda at: pushes(at, [secrets.token_bytes(20_000_000) for _ in range(8)]),
+        "GET 1 KiB blob, 1/s": lambda at: partial(small_gets, at, blob, "*/*", seconds),
+        "GET manifest by tag, 1/s": lambda at: partial(small_gets, at, tag, MANIFEST, seconds),
+        "GET 75 MB blob, GB/s": lambda at: partial(large_gets, at, layer, seconds),
+        "push 4 KiB blobs, 1/s": lambda at: partial(pushes, at, fresh(200, 4096)),
+        "push 20 MB blobs, 1/s": lambda at: partial(pushes, at, fresh(12, 20_000_000)),
     }
 
 
-def fill(registry: Registry, contents: list[bytes]) -> None:
+def fill(registry: Registry, contents: list[_Content]) -> None:
     """Blobs and one image of them, tagged 1.0."""
     listed = [
         {
             "mediaType": "application/octet-stream",
-            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
-            "size": len(content),
+            "digest": content.digest,
+            "size": len(content.body),
         }
         for content in contents
     ]
@@ -248,8 +268,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("blobflow", "docker"), help="one of the two")
     parser.add_argument("--work", default="", help="only works whose name has this in it")
     wish = parser.parse_args()
-    small, large = secrets.token_bytes(1024), secrets.token_bytes(LARGE)
-    digests = [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in (small, large)]
+    contents = fresh(1, 1024) + fresh(1, LARGE)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loader-")))
         registries: dict[str, Callable[[], AbstractContextManager[Registry]]] = {
@@ -262,24 +281,24 @@ def main() -> None:
             if wish.only in (None, name)
         }
         for registry in running.values():
-            fill(registry, [small, large])
-        for name, work in works(wish.seconds, *digests).items():
+            fill(registry, contents)
+        for name, work in works(wish.seconds, *(content.digest for content in contents)).items():
             if wish.work in name:
                 print(compared(name, work, running, wish.rounds), flush=True)
 
 
-def compared(name: str, work: Callable[[Registry], float], running: dict[str, Registry], rounds: int) -> str:
-    """One line: each registry's median rate and CPU seconds a million of what it gave, and the ratio."""
+def compared(name: str, work: Work, running: dict[str, Registry], rounds: int) -> str:
+    """One line: each registry's median rate and CPU milliseconds for one, and the ratio."""
     figures: dict[str, list[Figure]] = {each: [] for each in running}
     for _ in range(rounds):
         for each, registry in running.items():
             figures[each].append(measured(registry, work))
     rates = {each: statistics.median(figure.rate for figure in found) for each, found in figures.items()}
     cpu = {
-        each: statistics.median(1e6 * figure.cpu / figure.amount for figure in found)
+        each: statistics.median(1e3 * figure.cpu / figure.amount for figure in found)
         for each, found in figures.items()
     }
-    told = "  ".join(f"{each} {rates[each]:14,.1f} ({cpu[each]:10,.4f} µs CPU each)" for each in running)
+    told = "  ".join(f"{each} {rates[each]:9,.2f} ({cpu[each]:7,.2f} ms CPU each)" for each in running)
     ratio = f"  ratio {rates['blobflow'] / rates['docker']:.2f}" if len(running) == 2 else ""
     return f"{name:26} {told}{ratio}"
 
