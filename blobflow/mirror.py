@@ -197,12 +197,15 @@ class _SavedPlan(msgspec.Struct, frozen=True):
 
 
 def save_plan(planned: Planned) -> bytes:
-    """The plan as a file's content: a lock file for mirrors. Pairs that failed to plan are not in it."""
+    """The plan as a file's content: a lock file for mirrors. Pairs that failed to plan are not in it.
+
+    What is chosen of an image stays as it was chosen, and is chosen from the digest that the source had.
+    """
     pinned = []
     for goal in planned.plan.goals:
-        source = goal.pair.source
+        source, digest = goal.pair.source, planned.graph.roots[goal.pair.source].digest
         pinned.append(
-            Pair(Reference(source.host, source.repository, source.tag, goal.root.digest), goal.pair.target)
+            msgspec.structs.replace(goal.pair, source=msgspec.structs.replace(source, digest=digest))
         )
     saved = _SavedPlan(PLAN_VERSION, tuple(pinned), planned.price, planned.plan)
     return msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n"

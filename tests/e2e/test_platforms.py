@@ -131,3 +131,28 @@ def test_verify_knows_a_pruned_index(synced: Synced, start_registry: StartsRegis
     assert right.code == 0, right.out + right.err
     wrong = blobflow("verify", *arguments, home=synced.home)
     assert wrong.code == 3
+
+
+def test_a_saved_plan_keeps_what_was_chosen(
+    synced: Synced, start_registry: StartsRegistries, tmp_path: Path
+) -> None:
+    target, lock = start_registry("target"), tmp_path / "mirror.lock"
+    images = ["--from", synced.source.host, "--images", str(synced.layout.path / "images.txt")]
+    planned = blobflow(
+        "plan",
+        *images,
+        "--to",
+        f"{target.host}/m",
+        *ARM64,
+        "--index",
+        "prune",
+        "--out",
+        lock,
+        home=synced.home,
+    )
+    assert planned.code == 0, planned.err
+    applied = blobflow("apply", lock, home=synced.home)
+    assert applied.code == 0, applied.err
+    run, again = synced.to(target, *ARM64, "--index", "prune")
+    assert run.code == 0 and {image["status"] for image in again} == {"present"}
+    assert all(image["digest"] != image["source_digest"] for image in again)
