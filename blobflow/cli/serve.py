@@ -48,6 +48,7 @@ class _Wish(msgspec.Struct, frozen=True):
     sparse: Sparse
     upstream: tuple[str, ...]
     upstream_ttl: float
+    max_size: int | None
     grace: float
     access_log: _Log | None
     access_log_file: Path | None
@@ -100,6 +101,13 @@ class _Wish(msgspec.Struct, frozen=True):
     help="How long a tag is taken for what its upstream said last.",
 )
 @click.option(
+    "--max-size",
+    type=size,
+    metavar="BYTES",
+    help="What the store may hold, as 20GB: beyond that, what was pulled through and "
+    "not asked for longest goes.",
+)
+@click.option(
     "--access-log",
     type=click.Choice(("brief", "common", "combined", "json")),
     help="Log each request: in a form of our own (as -v does), or as httpd does, or as JSON lines.",
@@ -128,6 +136,7 @@ def verb(
     sparse: Sparse,
     upstream: tuple[str, ...],
     upstream_ttl: float,
+    max_size: int | None,
     access_log: _Log | None,
     access_log_file: Path | None,
     grace: float,
@@ -155,6 +164,7 @@ def verb(
         sparse=sparse,
         upstream=upstream,
         upstream_ttl=upstream_ttl,
+        max_size=max_size,
         grace=grace,
         access_log=access_log or ("brief" if link.look.verbose else None),
         access_log_file=access_log_file,
@@ -168,6 +178,8 @@ def _check(listen: str, wish: _Wish) -> None:
     """Raise UsageError for what nobody can mean; warn of logins that would cross a network in the clear."""
     if wish.tls_key and not wish.tls_cert:
         raise UsageError("--tls-key goes with --tls-cert; name the certificate too")
+    if wish.max_size is not None and not wish.upstream:
+        raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
     if is_loopback(listen):
         return
     if not (wish.htpasswd or wish.anonymous):
@@ -191,6 +203,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
         parse_upstream,
         tls_context,
     )
+    from blobflow.server.tidying import keep_tidy
     from blobflow.transports.store import Store
 
     upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
@@ -214,6 +227,8 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
         async with server:
             click.echo(f"blobflow registry at {server.url}, store {root}")
             try:
+                if wish.max_size is not None:
+                    await keep_tidy(store, upstreams, wish.max_size)
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 click.echo("stopping", err=True)

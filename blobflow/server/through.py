@@ -123,7 +123,8 @@ class PullThrough:
                 return
             await self._once((origin, name), lambda: self._fetch_pinned(place, origin))
         elif is_tag(name):
-            if self._clock() < self._asked.get((origin, name), 0.0):
+            fresh = self._clock() < self._asked.get((origin, name), 0.0)
+            if fresh and self._holds(place.repository, self._store.tag_of(place.repository, name)):
                 self._tell(origin, "manifest", "hit")
                 return
             await self._once((origin, name), lambda: self._revalidate(place, origin))

@@ -56,3 +56,12 @@ def tagged(store: Store, repository: str, n: int) -> list[tuple[str, Digest, str
         n,
     )
     return [(tag, Digest(digest), kind) for tag, digest, kind in rows]
+
+
+def by_use(store: Store) -> list[tuple[str, str]]:
+    """Repository and tag of all served tags; first those whose manifest was not asked for longest."""
+    rows = store.state.rows(
+        "SELECT repository, tag FROM roots LEFT JOIN blobs USING (digest) WHERE registry = '' "
+        "ORDER BY coalesce(used, 0), repository, tag"
+    )
+    return [(repository, tag) for repository, tag in rows]

@@ -16,14 +16,17 @@ import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector
 
 from blobflow.content import Chunks, Site
-from blobflow.errors import ConnectFailed
+from blobflow.errors import ConnectFailed, StorageError
+from blobflow.events import Event
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.server import PullThrough, Server, Upstream, Upstreams, make_app
+from blobflow.server.tidying import keep_tidy, tidy
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from blobflow.transports.store.keeping import gc
 from tests.contract.registry_server.asking import (
     ABSENT,
+    BLOB,
     SMALL,
     descriptor,
     image,
@@ -463,3 +466,66 @@ async def test_who_goes_away_takes_the_manifest_from_nobody(tmp_path: Path) -> N
             await tasks[0]
         assert [await task for task in tasks[1:]] == [(200, raw)] * 2
         assert edge.upstream_asked("GET") == 1
+
+
+async def test_what_was_not_asked_for_longest_makes_room_and_what_was_pushed_stays(tmp_path: Path) -> None:
+    other = random.Random(10).randbytes(100_000)
+    async with edge_of(tmp_path, prefix="far") as edge:
+        await give(edge.upstream, LAYER)
+        await give(edge.upstream, other, tag="2.0")
+        images = {tag: (await edge.get(f"/v2/far/{REPO}/manifests/{tag}"))[1] for tag in ("2.0", "1.0")}
+        for content in (LAYER, other):
+            assert await edge.get(f"/v2/far/{REPO}/blobs/{digest_of(content)}") == (200, content)
+        await settled()
+        pushed = await push(edge.client, BLOB, "/v2/near")
+        raw = image(descriptor(BLOB), config=BLOB)
+        assert (await put(edge.client, raw, "1.0", repo="/v2/near")).status == 201
+        edge.store.state.write("UPDATE blobs SET added = 0, used = 0")
+        edge.store.state.write("UPDATE blobs SET used = 1 WHERE digest = ?", digest_of(images["2.0"]))
+        upstreams = edge.through.upstreams
+        assert (await tidy(edge.store, upstreams, 10_000_000)).blobs == 0
+        swept = await tidy(edge.store, upstreams, 1_000_000)
+        assert swept.left_bytes < 1_000_000
+        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert edge.store.tags(f"far/{REPO}") == ["2.0"]
+        await tidy(edge.store, upstreams, 0)
+        assert edge.store.tags(f"far/{REPO}") == []
+        assert edge.store.tags("near") == ["1.0"]
+        assert await edge.get(f"/v2/near/blobs/{pushed}") == (200, BLOB)
+        for tag, content in (("1.0", LAYER), ("2.0", other)):
+            assert await edge.get(f"/v2/far/{REPO}/manifests/{tag}") == (200, images[tag])
+            assert await edge.get(f"/v2/far/{REPO}/blobs/{digest_of(content)}") == (200, content)
+
+
+async def test_a_tag_that_was_deleted_here_is_fetched_again_at_once(tmp_path: Path) -> None:
+    async with edge_of(tmp_path) as edge:
+        raw = await give(edge.upstream)
+        path = f"/v2/{REPO}/manifests/1.0"
+        await edge.get(path)
+        assert await status_of(edge.client, path, "DELETE") == 202
+        assert await edge.get(path) == (200, raw)
+
+
+async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again and again, also after it failed once."""
+    monkeypatch.setattr("blobflow.server.tidying.EVERY", 0)
+    turns = 0
+    done = asyncio.Event()
+
+    async def fails_first(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise StorageError("the disk is slow")
+        loop.call_soon_threadsafe(done.set)
+
+    monkeypatch.setattr("blobflow.server.tidying.tidy", fails_first)
+    loop = asyncio.get_running_loop()
+    told: list[Event] = []
+    with contextlib.closing(Store.open(tmp_path / "store", observer=told.append)) as store:
+        keeping = asyncio.create_task(keep_tidy(store, Upstreams([]), 1))
+        await done.wait()
+        keeping.cancel()
+        await asyncio.wait((keeping,))
+    [warned] = told
+    assert "the disk is slow" in str(warned)
