@@ -108,10 +108,11 @@ async def warm(
         observer(PhaseStarted("resolve", len(pairs)))
         found = await _find(pairs, lambda pair: pair.target, *_asked_of(registries))
         observer(PhaseStarted("warm", len(found.blobs)))
-        pulling = Pulling(registries, observer, meter, settings.concurrency, again=again, sleep=sleep)
+        attempts = Attempts(observer, meter, sleep)
+        pulling = Pulling(registries, attempts, settings.concurrency, again=again)
         await pulling.pull(found.blobs)
         observer(PhaseStarted("verify", len(found.blobs)))
-        await pulling.look(settle)
+        await pulling.look(settle, sleep)
     told = [_warmth(pair, found, pulling) for pair in pairs]
     _tell(told, observer)
     return told
@@ -203,29 +204,70 @@ def _tell(told: Iterable[Warmth], observer: Observer) -> None:
         observer(ImageDone(each.image, each.image, each.digest, each.status, each.error, number, len(told)))
 
 
+Count = Callable[[int], None]
+
+
+class Attempts:
+    """Blobs under way: told to the observer, and tried again where that may help. `sleep` takes seconds."""
+
+    def __init__(self, observer: Observer, meter: Meter, sleep: Sleep) -> None:
+        self._observe = observer
+        self._active = meter.active
+        self._sleep = sleep
+        self._steps = 0
+
+    async def bring(
+        self, blob: Descriptor, where: str, once: Callable[[Count], Awaitable[None]]
+    ) -> BlobflowError | None:
+        """Do `once`, which counts the bytes that pass, until it succeeds or nothing helps: why not, then.
+
+        Raises StorageError: that is not about this blob alone.
+        """
+        self._steps += 1
+        step = self._steps
+        self._observe(StepStarted(step, "copy", blob.digest, where, blob.size))
+        try:
+            await self._patiently(step, f"blob {blob.digest} of {where}", once)
+        except StorageError:
+            raise
+        except BlobflowError as error:
+            self._observe(StepFailed(step, "copy", blob.digest, where, str(error)))
+            return error
+        finally:
+            self._active.pop(step, None)
+        self._observe(StepDone(step, "copy", blob.digest, where, blob.size))
+        return None
+
+    async def _patiently(self, step: int, what: str, once: Callable[[Count], Awaitable[None]]) -> None:
+        def count(size: int) -> None:
+            self._active[step] += size
+
+        tries = Tries()
+        while True:
+            self._active[step] = 0
+            try:
+                return await once(count)
+            except BlobflowError as error:
+                tries = tries.after(error)
+                delay = delay_before_retry(error, tries, random.random)
+                error.attempts = max(error.attempts, tries.made)
+                if delay is None:
+                    raise
+                self._observe(Retrying(what, str(error), tries.made, delay))
+            await self._sleep(delay)
+
+
 class Pulling:
     """The pulling of one run. `pulled`: what was not stored before; `cold`: what is not stored yet."""
 
-    def __init__(
-        self,
-        registries: Registries,
-        observer: Observer,
-        meter: Meter,
-        concurrency: int,
-        *,
-        again: bool,
-        sleep: Sleep,
-    ) -> None:
+    def __init__(self, registries: Registries, attempts: Attempts, concurrency: int, *, again: bool) -> None:
         self.pulled: set[Spot] = set()
         self.cold: dict[Spot, Descriptor] = {}
         self.failures: dict[Spot, BlobflowError] = {}
         self._registries = registries
-        self._observe = observer
-        self._meter = meter
+        self._attempts = attempts
         self._concurrency = concurrency
         self._again = again
-        self._sleep = sleep
-        self._steps = 0
 
     async def pull(self, wanted: Mapping[Pair, Iterable[Descriptor]]) -> None:
         """Have every edge fetch what it has not stored, so many blobs at once at each, the largest first."""
@@ -243,37 +285,13 @@ class Pulling:
 
     async def _pull_everywhere(self, at: Mapping[Site, Descriptor]) -> None:
         for site, blob in sorted(at.items()):
-            self._steps += 1
-            step = self._steps
-            self._observe(StepStarted(step, "copy", blob.digest, str(site), blob.size))
-            try:
-                await self._pull_patiently(step, site, blob)
-            except BlobflowError as error:
+            once = partial(self._pull, site, blob)
+            if (error := await self._attempts.bring(blob, str(site), once)) is not None:
                 self.failures[site, blob.digest] = error
-                self._observe(StepFailed(step, "copy", blob.digest, str(site), str(error)))
-            else:
-                self._observe(StepDone(step, "copy", blob.digest, str(site), blob.size))
-            finally:
-                self._meter.active.pop(step, None)
+                self.cold.pop((site, blob.digest), None)
 
-    async def _pull_patiently(self, step: int, site: Site, blob: Descriptor) -> None:
-        tries = Tries()
-        while True:
-            try:
-                return await self._pull_once(step, site, blob)
-            except BlobflowError as error:
-                tries = tries.after(error)
-                delay = delay_before_retry(error, tries, random.random)
-                error.attempts = max(error.attempts, tries.made)
-                if delay is None:
-                    raise
-                what = f"pull of {blob.digest} through {site}"
-                self._observe(Retrying(what, str(error), tries.made, delay))
-            await self._sleep(delay)
-
-    async def _pull_once(self, step: int, site: Site, blob: Descriptor) -> None:
+    async def _pull(self, site: Site, blob: Descriptor, count: Count) -> None:
         verifier = Verifier(blob, f"blob {blob.digest} at {site}")
-        self._meter.active[step] = 0
         async with self._registries.glance(site, blob, again=self._again) as chunks:
             if chunks is None:
                 return
@@ -281,16 +299,14 @@ class Pulling:
             self.cold[site, blob.digest] = blob
             async for chunk in chunks:
                 verifier.feed(chunk)
-                self._meter.active[step] += len(chunk)
+                count(len(chunk))
         verifier.finish()
 
-    async def look(self, settle: float) -> None:
+    async def look(self, settle: float, sleep: Sleep) -> None:
         """Ask until all that was pulled is stored, for so many seconds at most; what is not stays `cold`."""
-        for spot in self.failures:
-            self.cold.pop(spot, None)
         delay, left = _FIRST_LOOK, settle
         while self.cold and left > 0:
-            await self._sleep(min(delay, left))
+            await sleep(min(delay, left))
             left -= delay
             delay *= 2
             await Lane(self._concurrency).each(self._look_at, list(self.cold.items()))
@@ -312,10 +328,11 @@ async def warm_cache(
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
+    sleep: Sleep = asyncio.sleep,
 ) -> list[Warmth]:
-    """Read what each pair chooses of its source's image into the store, and keep it there.
+    """Read the blobs of what each pair chooses of its source's image into the store, and keep them there.
 
-    Later runs with this store take it from there. Raises StorageError if the store can't hold all of it.
+    Later runs with this store take them from there. Raises StorageError if the store can't hold them all.
     """
     meter = meter or Meter()
     settings = msgspec.structs.replace(settings, cache="all")
@@ -324,7 +341,7 @@ async def warm_cache(
         resolve = partial(resolve_roots, source_at=world.source_at, lane=Lane(LANE))
         found = await _find(pairs, lambda pair: pair.source, world.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
-        filling = Filling(world.source_at, world.cache)
+        filling = Filling(world.source_at, world.cache, Attempts(observer, meter, sleep))
         await filling.fill(found.blobs, settings.concurrency)
         told = [filling.warmth(pair, found) for pair in pairs]
         _tell(told, observer)
@@ -335,14 +352,15 @@ async def warm_cache(
 class Filling:
     """The filling of a store. `read`: what was not held before."""
 
-    def __init__(self, source_at: SourceAt, cache: Cache) -> None:
+    def __init__(self, source_at: SourceAt, cache: Cache, attempts: Attempts) -> None:
         self._source_at = source_at
         self._cache = cache
+        self._attempts = attempts
         self.read: set[Digest] = set()
         self.failures: dict[Digest, BlobflowError] = {}
 
     async def fill(self, wanted: Mapping[Pair, Iterable[Descriptor]], concurrency: int) -> None:
-        """Read each blob once, from the first source that has it in their order, the largest first."""
+        """Read each blob once, from the first of its sources in their order, the largest first."""
         origins = {
             blob.digest: (blob, site_of(pair.source))
             for pair, blobs in sorted(wanted.items(), reverse=True)
@@ -356,13 +374,13 @@ class Filling:
         blob, site = blob_and_site
         body = source_body(self._source_at(site), blob, over=lambda: None)
         self.read.add(blob.digest)
-        try:
+
+        async def once(count: Count) -> None:
             async with self._cache.share(blob, body, keep=True) as shared, shared(0) as chunks:
-                async for _ in chunks:
-                    pass
-        except StorageError:
-            raise
-        except BlobflowError as error:
+                async for chunk in chunks:
+                    count(len(chunk))
+
+        if (error := await self._attempts.bring(blob, str(site), once)) is not None:
             self.failures[blob.digest] = error
 
     def warmth(self, pair: Pair, found: Found) -> Warmth:

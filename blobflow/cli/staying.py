@@ -20,7 +20,7 @@ import msgspec
 from blobflow.cli.figures import one_line
 from blobflow.cli.files import check_place
 from blobflow.cli.options import Look, gathered
-from blobflow.errors import BlobflowError, InvalidConfig, RunIncomplete, UsageError
+from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 
 if TYPE_CHECKING:
     from blobflow.cli.ledger import End, Ledger
@@ -91,21 +91,25 @@ def run_kept(staying: Staying, look: Look, run: RunOnce, reread: Callable[[], No
     timetable = check_staying(staying)
     with _ledger(staying, look) as ledger:
         if timetable is None:
-            _run_entered(ledger, run)
+            _run_entered(ledger, look, run)
         else:
-            _stay(timetable, look, lambda: _run_entered(ledger, run), reread)
+            _stay(timetable, look, lambda: _run_entered(ledger, look, run), reread)
 
 
 def _stay(timetable: Timetable, look: Look, run: Callable[[], None], reread: Callable[[], None]) -> None:
     from blobflow.cli.rounds import Signals, go_round
 
+    begun = False
+
     def run_told() -> None:
+        nonlocal begun
         try:
             run()
-        except InvalidConfig:  # nothing that time would mend
-            raise
         except BlobflowError as error:
+            if isinstance(error, UsageError) and not begun:
+                raise  # it was started wrongly; later, somebody may be just about to mend a file
             _say(look, "error", str(error))
+        begun = True
 
     def reread_told() -> None:
         try:
@@ -136,8 +140,9 @@ def _say(look: Look, event: str, sentence: str) -> None:
     click.echo(line or f"blobflow: {one_line(sentence)}", err=True)
 
 
-def _run_entered(ledger: Ledger | None, run: RunOnce) -> None:
-    """One run, entered in the ledger, also if it fails or is interrupted."""
+def _run_entered(ledger: Ledger | None, look: Look, run: RunOnce) -> None:
+    """One run, entered in the ledger, also if it fails or is interrupted: that goes before what the ledger
+    may raise."""
     if ledger is None:
         run(lambda report: None)
         return
@@ -156,7 +161,12 @@ def _run_entered(ledger: Ledger | None, run: RunOnce) -> None:
         end = "interrupted"
         raise
     finally:
-        ledger.enter(reports[-1], end)
+        try:
+            ledger.enter(reports[-1], end)
+        except StorageError as error:
+            if end == "done":
+                raise
+            _say(look, "error", str(error))
 
 
 @contextmanager
