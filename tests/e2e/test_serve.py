@@ -199,19 +199,3 @@ def registry_listens(registry: Registry) -> bool:
     except ConnectionError:
         return False
     return True
-
-
-def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path, home: Path) -> None:
-    for arguments, said in (
-        (("docker.io", "quay.io"), "quay.io is a second upstream without a prefix; write quay.io=PREFIX"),
-        (("docker.io=a", "quay.io=a"), "two upstreams have the prefix 'a'"),
-        (("docker.io=a", "index.docker.io=b"), "two upstreams have the host 'docker.io'"),
-        (("https://quay.io",), "write HOST or HOST=PREFIX"),
-        (("quay.io=A",), "write HOST or HOST=PREFIX"),
-    ):
-        options = [word for upstream in arguments for word in ("--upstream", upstream)]
-        done = blobflow("serve", "--listen", "127.0.0.1:0", "--root", tmp_path / "root", *options, home=home)
-        assert done.code == 2
-        [line] = done.err.splitlines()
-        assert said in line
-    assert not (tmp_path / "root").exists()

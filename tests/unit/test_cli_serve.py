@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import door
+from blobflow.cli.writing import Lines
 
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret").decode()}
 
@@ -103,3 +105,77 @@ def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, t
         assert said in line
         assert "$apr1$" not in line
     assert not root.exists()
+
+
+def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    for upstreams, said in (
+        (("docker.io", "quay.io"), "quay.io is a second upstream without a prefix; write quay.io=PREFIX"),
+        (("docker.io=a", "quay.io=a"), "two upstreams have the prefix 'a'"),
+        (("docker.io=a", "index.docker.io=b"), "two upstreams have the host 'docker.io'"),
+        (("https://quay.io",), "write HOST or HOST=PREFIX"),
+        (("quay.io=A",), "write HOST or HOST=PREFIX"),
+        (("quay.io=",), "write HOST or HOST=PREFIX"),
+    ):
+        options = [word for upstream in upstreams for word in ("--upstream", upstream)]
+        assert said in refused("--root", str(root), "--listen", "127.0.0.1:0", *options)
+    assert not root.exists()
+
+
+def test_options_that_need_another_say_which(tmp_path: Path) -> None:
+    for options, said in (
+        (("--max-size", "1GB"), "with --upstream"),
+        (("--access-log-file", str(tmp_path / "log")), "goes with --access-log"),
+    ):
+        assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("common", r'127\.0\.0\.1 - - \[../.../....:..:..:.. \+0000\] "GET /v2/\?a=b HTTP/1\.1" 200 2'),
+        ("combined", r'.* "GET /v2/\?a=b HTTP/1\.1" 200 2 "-" "Python-urllib/.*"'),
+        ("json", r'\{.*"method":"GET","path":"/v2/","query":"a=b","status":200,.*\}'),
+    ],
+)
+def test_the_access_log_has_a_line_a_request(tmp_path: Path, form: str, line: str) -> None:
+    log = tmp_path / "log"
+    log.write_text("kept\n")
+    with served(tmp_path / "r", "--access-log", form, "--access-log-file", str(log)) as url:
+        assert status(f"{url}/v2/?a=b") == 200
+        assert status(f"{url}/healthz") == 200
+    kept, first, second = log.read_text().splitlines()
+    assert kept == "kept"
+    assert re.fullmatch(line, first)
+    assert "/healthz" in second
+
+
+def test_an_access_log_that_can_not_be_written_is_said_so(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        door,
+        ["serve", "--root", str(tmp_path / "r"), "--access-log", "json", "--access-log-file", "/dev/null/x"],
+    )
+    assert done.exit_code == 8
+    assert done.stderr.startswith("blobflow: can't write to /dev/null/x: ")
+
+
+async def test_lines_are_written_together_and_a_full_disk_ends_nothing() -> None:
+    written: list[str] = []
+    lines = Lines(written.append)
+    lines.add("a")
+    lines.add("b")
+    assert written == []
+    lines.add("c" * 70_000)
+    assert written == ["a\nb\n" + "c" * 70_000 + "\n"]
+    lines.add("d")
+    lines.close()
+    lines.close()
+    assert written[1:] == ["d\n"]
+
+    def full(text: str) -> None:
+        raise OSError("no space")
+
+    broken = Lines(full)
+    broken.add("e")
+    broken.close()
