@@ -6,9 +6,11 @@ import hashlib
 import http.client
 import json
 import random
+import re
 import shutil
 import signal
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +19,9 @@ import pytest
 
 from blobflow.oci import digest_of
 from blobflow.oci.media import ACCEPT_MANIFESTS
+from blobflow.server.page import size
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import END_SECONDS, Registry, blobflow, blobflow_serve, run, skopeo
+from tests.e2e.processes import END_SECONDS, Registry, blobflow, blobflow_serve, environment, run, skopeo
 from tools import imageset
 
 CONTENT = random.Random(3).randbytes(8_000_000)
@@ -199,3 +202,43 @@ def registry_listens(registry: Registry) -> bool:
     except ConnectionError:
         return False
     return True
+
+
+def browse(url: str, folder: Path, *arguments: str) -> str:
+    """Have Debian's chromium load the page; what it says of it."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs chromium (Debian: apt-get install chromium)")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command = [program, *quiet, "--window-size=1000,800", *arguments, url]
+    done = subprocess.run(
+        command, env=environment(folder), capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_a_browser_shows_what_is_held_and_how_often_it_was_here(
+    start_registry: StartsRegistries, small_set: imageset.Layout, tmp_path: Path
+) -> None:
+    upstream = start_registry("upstream")
+    imageset.push(small_set.path, upstream.host)
+    name, image = next(iter(small_set.images.items()))
+    tag = name.rpartition(":")[2]
+    with blobflow_serve(tmp_path / "edge", "--upstream", f"{upstream.host}=far") as edge:
+        found = whole_image(edge, f"far/{image.repository}", tag)
+        assert whole_image(edge, f"far/{image.repository}", tag) == found
+        shown = browse(f"http://{edge.host}/", tmp_path, "--dump-dom")
+        browse(f"http://{edge.host}/", tmp_path, f"--screenshot={tmp_path / 'page.png'}")
+    held = sum(map(len, found.values()))
+    assert f'<p id="summary">{len(found)} blobs and manifests, {size(held)} on disk; ' in shown
+    assert f"<h2>far/{image.repository}</h2>" in shown
+    for platform in ("linux/amd64", "linux/arm64/v8", "linux/arm/v7"):
+        assert f"{platform}: " in shown
+    needed = sum(image.blobs.values())
+    assert f'<td class="n">{size(needed)}</td>' in shown
+    figures = re.search(rf"<tr><td>{upstream.host}</td>(.*?)</tr>", shown)
+    assert figures is not None
+    asked, hits, rate, read = re.findall(r'<td class="n">(.*?)</td>', figures[1])
+    assert int(asked) - int(hits) == len(found), "each was fetched once"
+    assert (rate, read) == (f"{100 * int(hits) / int(asked):.0f} %", size(held))
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
