@@ -159,6 +159,8 @@ async def _carried_out(
     _leave(report, link.look, list_failures, aside=_streams(ends))
     if ended is not None:
         raise ended
+    if ENDING.get().asked:  # too late to cut anything, and whoever would go on has to know
+        raise asyncio.CancelledError
     return Outcome(report, course.flow.errors)
 
 

@@ -48,7 +48,9 @@ ROOMS = {
     ),
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
-    "server": Room((*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")),
+    "server": Room(
+        (*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
+    ),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
@@ -71,7 +73,18 @@ OUTSIDE = re.compile(
 DOOR = ("cli", "__main__")
 
 VAGUE = re.compile(r"manager|handler|helper|util|utils|service|base|data")
-HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "sqlite3", "xxhash", "bcrypt", "prometheus_client")
+HEAVY = (
+    "aiohttp",
+    "yarl",
+    "rich",
+    "yaml",
+    "msgspec",
+    "uvloop",
+    "sqlite3",
+    "xxhash",
+    "bcrypt",
+    "prometheus_client",
+)
 
 
 def modules() -> dict[str, Path]:

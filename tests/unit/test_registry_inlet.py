@@ -13,7 +13,7 @@ import uvloop
 
 from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
 from blobflow.oci import Descriptor
-from blobflow.transports.registry import inlet, repository
+from blobflow.transports.registry import flowing, inlet
 from tests.unit.registry_fakes import World, blob_of, world
 
 CONTENT = random.Random(1).randbytes(3 * inlet.BUFFER + 12_345)
@@ -149,7 +149,7 @@ async def test_a_body_that_stands_still_is_given_up(way: str, monkeypatch: pytes
         await answering(CONTENT[:1000], length=len(CONTENT))(writer)
         await held.wait()
 
-    monkeypatch.setattr(repository, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr(flowing, "PROGRESS_SECONDS", 0.05)
     monkeypatch.setattr("blobflow.transports.registry.client.PROGRESS_SECONDS", 0.05)
     async with serving(serve) as host, world() as w:
         with pytest.raises(TimedOut):

@@ -8,6 +8,7 @@
     auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
+    flowing      bodies as they come         inlet  the same, past aiohttp
     referrers    what hangs on manifests        referring   what is known of a host's way with that
     tags         its tags, and the host's repositories              removing  tags and manifests that go
     etags        versions of blobs, for reads that go on       glance  what a pull-through cache has stored

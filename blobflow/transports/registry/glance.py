@@ -10,16 +10,17 @@ don't have; those that say so (`Cache-Status`, RFC 9211, or the X-Cache of nginx
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import aiohttp
 from yarl import URL
 
 from blobflow.content import Chunks, Site
-from blobflow.errors import ConnectionLost, SizeMismatch
+from blobflow.errors import SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.answers import content_range
+from blobflow.transports.registry.flowing import chunks_of
 from blobflow.transports.registry.session import Request, Session
 
 _FORWARDED = re.compile(r";\s*fwd\s*=", re.ASCII)
@@ -42,8 +43,7 @@ async def glance(
             if size is not None and size != blob.size:
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
-                async with aclosing(_chunks(session, response, request.asked, blob.size)) as chunks:
-                    yield chunks
+                yield chunks_of(session, response, request.asked, blob.size)
                 return
             if not says_missed(response.headers):  # 416 is how a stored blob without bytes answers
                 yield None
@@ -74,24 +74,3 @@ def _announced(response: aiohttp.ClientResponse) -> int | None:
         return response.content_length
     told = content_range(response.headers.get("Content-Range"))
     return told.total if told is not None else None
-
-
-async def _chunks(
-    session: Session, response: aiohttp.ClientResponse, asked: str, expected: int
-) -> AsyncGenerator[bytes, None]:
-    received = 0
-    try:
-        async for chunk in response.content.iter_any():
-            received += len(chunk)
-            session.meter.bytes_read += len(chunk)
-            if session.reading is not None:
-                await session.reading.wait(len(chunk))
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise session.lost(error, asked, received, expected) from None
-    if received < expected:
-        raise ConnectionLost(
-            f"connection to {session.host} lost after {received} of {expected} bytes ({asked})",
-            received=received,
-            expected=expected,
-        )

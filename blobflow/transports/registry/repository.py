@@ -22,7 +22,6 @@ from yarl import URL
 
 from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import (
-    ConnectionLost,
     Denied,
     DigestMismatch,
     InvalidDigest,
@@ -46,8 +45,7 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
-from blobflow.transports.registry.client import PROGRESS_SECONDS
-from blobflow.transports.registry.inlet import take_over
+from blobflow.transports.registry.flowing import chunks_of
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -141,7 +139,7 @@ class Repository:
                 if begins is None:
                     continue  # no ranges here: all of it, and what comes before is passed over
                 skip = offset - begins
-                chunks = self._chunks(response, request.asked, skip + stop - offset)
+                chunks = chunks_of(self._session, response, request.asked, skip + stop - offset)
                 yield (
                     chunks if stop - begins == blob.size and not skip else _part(chunks, skip, stop - offset)
                 )
@@ -339,29 +337,6 @@ class Repository:
         if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
         return first
-
-    async def _chunks(self, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
-        """The body as it comes, counted; at least `expected` bytes, or an error."""
-        meter, brake = self._session.meter, self._session.reading
-        inlet = take_over(response, expected) if brake is None else None
-        chunks = inlet.chunks(PROGRESS_SECONDS) if inlet else response.content.iter_any()
-        received = 0
-        try:
-            async for chunk in chunks:
-                size = len(chunk)
-                received += size
-                meter.bytes_read += size
-                if brake is not None:
-                    await brake.wait(size)
-                yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._session.lost(error, asked, received, expected) from None
-        if received < expected:
-            raise ConnectionLost(
-                f"connection to {self._session.host} lost after {received} of {expected} bytes ({asked})",
-                received=received,
-                expected=expected,
-            )
 
 
 async def _nothing() -> Chunks:

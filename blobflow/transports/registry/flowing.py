@@ -1,0 +1,35 @@
+"""A body as it comes from a registry: counted, braked, its breaks told as errors of ours."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from blobflow.content import Chunks
+from blobflow.errors import ConnectionLost
+from blobflow.transports.registry.client import PROGRESS_SECONDS
+from blobflow.transports.registry.inlet import take_over
+from blobflow.transports.registry.session import Session
+
+
+async def chunks_of(session: Session, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
+    """The body of an answer to `asked`: at least `expected` bytes, or ConnectionLost or TimedOut."""
+    meter, brake = session.meter, session.reading
+    inlet = take_over(response, expected) if brake is None else None
+    chunks = inlet.chunks(PROGRESS_SECONDS) if inlet else response.content.iter_any()
+    received = 0
+    try:
+        async for chunk in chunks:
+            size = len(chunk)
+            received += size
+            meter.bytes_read += size
+            if brake is not None:
+                await brake.wait(size)
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise session.lost(error, asked, received, expected) from None
+    if received < expected:
+        raise ConnectionLost(
+            f"connection to {session.host} lost after {received} of {expected} bytes ({asked})",
+            received=received,
+            expected=expected,
+        )
