@@ -30,6 +30,16 @@ from blobflow.transports.store import Store
 
 Endpoint = Callable[[Registry, web.BaseRequest, Place], Awaitable[web.StreamResponse]]
 
+
+async def bring_and_list_referrers(
+    registry: Registry, request: web.BaseRequest, place: Place
+) -> web.StreamResponse:
+    """[end-12a], [end-12b]: what refers to a digest here, and at the upstream of what is pulled through."""
+    if registry.through is not None and place.origin is not None:
+        await registry.through.bring_referrers(place)
+    return await list_referrers(registry, request, place)
+
+
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
     {
         "root": {"GET": root, "HEAD": root},
@@ -42,7 +52,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
             "PUT": put_manifest,
             "DELETE": delete_manifest,
         },
-        "referrers": {"GET": list_referrers},
+        "referrers": {"GET": bring_and_list_referrers},
         "uploads": {"POST": start_upload},
         "page": {"GET": page, "HEAD": page},
         "metrics": {"GET": metrics},

@@ -18,11 +18,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
-from blobflow.content import Body, Chunk, Chunks, Lists, Site, Sleep, Source, SourceAt
+from blobflow.content import Body, Chunk, Chunks, Lists, Refers, Site, Sleep, Source, SourceAt
 from blobflow.errors import (
     BlobflowError,
     Denied,
@@ -52,6 +52,10 @@ PATIENCE = 5.0
 # Reads of a blob that bring no byte, one after the other, before the blob has failed; seconds between two.
 ATTEMPTS = 4
 PAUSE = 0.5
+# Referrers of one digest that are fetched: what signs and describes an image is a handful.
+REFERRERS = 100
+# Answers that are remembered before those are forgotten whose time is over.
+_MOST_ASKED = 20_000
 
 Outcome = Literal["hit", "miss", "stale", "failed"]
 T = TypeVar("T")
@@ -176,7 +180,7 @@ class PullThrough:
             self._tell(origin, "manifest", "hit")
         if held != told.digest:
             self._store.set_tag(repository, tag, told.digest)
-        self._asked[origin, tag] = self._clock() + self._ttl
+        self._note_asked(origin, tag)
 
     async def _take(self, repository: str, origin: Site, source: Source, told: Descriptor) -> bool:
         """Hold the manifest; False if it was here."""
@@ -208,6 +212,34 @@ class PullThrough:
             return None
         self._listed[origin] = self._clock() + self._ttl, listed
         return listed
+
+    async def bring_referrers(self, place: Place) -> None:
+        """See to it that what refers to a digest at the upstream is here, as far as the upstream can say."""
+        origin, subject = place.origin, digest_in(place.item)
+        assert origin is not None
+        if self._clock() >= self._asked.get((origin, f"referrers {subject}"), 0.0):
+            key = origin, f"referrers {subject}"
+            await self._once(key, lambda: self._fetch_referrers(place.repository, origin, subject))
+
+    async def _fetch_referrers(self, repository: str, origin: Site, subject: Digest) -> None:
+        source = self._source_at(origin)
+        if not isinstance(source, Refers):
+            return
+        try:
+            async with self._asking(origin, "referrers"), asyncio.timeout(PATIENCE):
+                for each in (await source.referrers(subject))[:REFERRERS]:
+                    with suppress(NotFound):  # what is listed need not be there
+                        await self._take(repository, origin, source, each.manifest)
+        except (Refusal, TimeoutError):
+            return
+        self._note_asked(origin, f"referrers {subject}")
+
+    def _note_asked(self, origin: Site, name: str) -> None:
+        """What the upstream said counts for the time to live."""
+        now = self._clock()
+        if len(self._asked) >= _MOST_ASKED:
+            self._asked = {key: until for key, until in self._asked.items() if until > now}
+        self._asked[origin, name] = now + self._ttl
 
     # Blobs
 

@@ -529,3 +529,22 @@ async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch:
         await asyncio.wait((keeping,))
     [warned] = told
     assert "the disk is slow" in str(warned)
+
+
+async def test_what_refers_to_an_image_is_brought_and_stays(tmp_path: Path) -> None:
+    down = False
+    async with edge_of(tmp_path, broken=lambda: down) as edge:
+        subject = descriptor(await give(edge.upstream), media.OCI_MANIFEST)
+        signature = image(subject=subject, artifactType="application/x-signature")
+        async with ClientSession(edge.upstream.url) as client:
+            await put(client, signature, digest_of(signature), repo=f"/v2/{REPO}")
+        edge.upstream.journal.clear()
+        for turn in range(3):
+            async with edge.client.get(f"/v2/{REPO}/referrers/{subject['digest']}") as answer:
+                assert answer.status == 200
+                [listed] = (await answer.json())["manifests"]
+            assert listed["digest"] == digest_of(signature)
+            assert listed["artifactType"] == "application/x-signature"
+            assert edge.upstream.journal.count("GET", "/referrers/") == 1
+            down, edge.now = turn == 1, turn * 1000.0
+        assert await edge.get(f"/v2/{REPO}/manifests/{digest_of(signature)}") == (200, signature)
