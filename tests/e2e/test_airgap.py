@@ -117,6 +117,7 @@ def test_what_podman_saves_for_each_architecture_is_one_image_for_all(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_the_k3s_case(
     target: Registry, debian_set: Layout, debian_source: Registry, home: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_an_unpacked_image_is_what_umoci_unpacks(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_all_unpacked_images_are_what_umoci_unpacks(debian_set: Layout, home: Path, tmp_path: Path) -> None:
     for image in debian_set.images:
         for child in children_of(debian_set, image):
