@@ -6,17 +6,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from blobflow.engine.plan import Pair
-from blobflow.mirror import Settings
+from blobflow.errors import StorageError
+from blobflow.mirror import Settings, mirror
 from blobflow.oci import digest_of, parse_reference
 from blobflow.oci.sample import SampleSet, sample_set
 from blobflow.transports.registry.glance import says_missed
 from blobflow.warming import Warmth, warm, warm_cache
 from tests.flow.registries import blobs_of, fill, registries
 from tests.unit.registry_fakes import Clock, Fake, fake
+from tools.faults import Fault, Reset
+from tools.faultyregistry import JournallingRegistry
 
 SAMPLE = sample_set(11, images=2, layer_size=512)
 NAMES = list(SAMPLE.images)
@@ -162,14 +166,50 @@ def test_what_a_cache_says_of_its_answer(headers: dict[str, str], missed: bool) 
     assert says_missed(headers) is missed
 
 
-async def test_into_cache_reads_each_blob_once_and_a_second_time_none(tmp_path: Path) -> None:
-    settings = Settings(cache_dir=tmp_path / "cache")
-    async with registries(tmp_path, ["source"]) as [source]:
+def cache_pairs(host: str) -> list[Pair]:
+    return [Pair(parse_reference(f"{host}/{n}"), parse_reference(f"store.invalid/{n}")) for n in NAMES]
+
+
+def reads_of_blobs(registry: JournallingRegistry) -> Counter[str]:
+    return Counter(each.path for each in registry.journal.select("GET", "/blobs/"))
+
+
+async def test_into_cache_reads_each_blob_once_and_a_later_run_reads_none(tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path / "cache", cache="all")
+    async with registries(tmp_path, ["source", "target"]) as [source, target]:
         fill(source.store, SAMPLE)
-        pairs = [
-            Pair(parse_reference(f"{source.host}/{n}"), parse_reference(f"store.invalid/{n}")) for n in NAMES
+        first = await warm_cache(cache_pairs(source.host), settings)
+        read = reads_of_blobs(source)
+        second = await warm_cache(cache_pairs(source.host), settings)
+        aims = [
+            msgspec.structs.replace(p, target=parse_reference(f"{target.host}/{n}"))
+            for p, n in zip(cache_pairs(source.host), NAMES, strict=True)
         ]
-        first = await warm_cache(pairs, settings)
-        second = await warm_cache(pairs, settings)
+        report = await mirror(aims, settings)
+        assert reads_of_blobs(source) == read
     assert [(each.status, each.pulled) for each in first] == [("warm", each.blobs) for each in first]
     assert [(each.status, each.pulled) for each in second] == [("warm", 0), ("warm", 0)]
+    assert set(read.values()) == {1}
+    assert report.ok
+
+
+async def test_into_cache_goes_on_where_a_read_broke_off(tmp_path: Path) -> None:
+    cut = Fault("GET", "/blobs/", act=Reset(after=100))
+    clock = Clock()
+    async with registries(tmp_path, ["source"], [cut]) as [source]:
+        fill(source.store, SAMPLE)
+        told = await warm_cache(
+            cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache"), sleep=clock.sleep
+        )
+    assert {each.status for each in told} == {"warm"}
+    assert len(clock.slept) == 1
+
+
+async def test_what_the_store_has_no_room_for_is_not_begun(tmp_path: Path) -> None:
+    async with registries(tmp_path, ["source"]) as [source]:
+        fill(source.store, SAMPLE)
+        with pytest.raises(StorageError, match="would need room"):
+            await warm_cache(
+                cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache", cache_size=1000)
+            )
+        assert reads_of_blobs(source) == {}
