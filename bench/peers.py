@@ -83,11 +83,15 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join("python" if word == sys.executable else word for word in command)
 
 
+def python(profile: Path | None, *words: str) -> list[str]:
+    """A command of this Python; under cProfile where a file for that is named."""
+    profiling = ["-m", "cProfile", "-o", str(profile)] if profile else []
+    return [sys.executable, *profiling, *words]
+
+
 def our_command(profile: Path | None = None) -> list[str]:
-    """How blobflow is run; under cProfile where a file for that is named."""
-    if profile is None:
-        return [*BLOBFLOW]
-    return [sys.executable, "-m", "cProfile", "-o", str(profile), *BLOBFLOW[1:]]
+    """How blobflow is run."""
+    return python(profile, *BLOBFLOW[1:])
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ import msgspec
 
 from bench.arena import PATIENCE, Contest, hold, relay
 from bench.measured import Measured
-from bench.peers import PREFIX, our_command, shown
+from bench.peers import PREFIX, our_command, python, shown
 from bench.scenes import KIB, SCENARIOS, Layers, generate
 from tests.e2e.processes import BLOBFLOW, TOP, Run, blobflow_serve, docker_registry, run
 from tools import imageset
@@ -36,7 +36,7 @@ from tools.longpath import Shape
 
 GIB = 1024**3
 STREAMS = 8
-# Runs of some milliseconds are repeated, and the fastest taken: what disturbs them only makes them slower.
+# Runs of some milliseconds are made so often in each round: one alone says little.
 REPEATS = 5
 TAGS = Layers(20, 1, own=(KIB,), tags=100)
 NEAR = Shape(rtt=0.02)
@@ -122,22 +122,24 @@ def giant(options: Options, *, name: str, streams: int, tls: bool) -> Iterator[M
     """2 GiB from registry to registry, in so many blobs at once."""
     pair = certificate(options.folder / "tls") if tls else None
     size = options.sized(2 * GIB // streams)
-    with wire(streams, size, pair) as source, wire(tls=pair) as target:
-        trust = ["--ca", str(pair[0])] if pair else []
-        images = [f"{source}/giant:1", f"{target}/giant:1"]
-        copy = [*our_command(options.profile), "copy", "--concurrency", str(STREAMS), *trust, *images]
-        yield timed(name, "blobflow", [*copy, "--cache", "off"], options.home)[0]
-        if options.profile is None:
-            yield timed(name, "blobflow, with its store", copy, options.home)[0]
-        pump = [sys.executable, "-m", "bench.pump", "--from", source, "--to", target]
-        yield timed(name, "pump", [*pump, "--streams", str(streams), *trust], options.home)[0]
+    trust = ["--ca", str(pair[0])] if pair else []
+    with wire(streams, size, pair) as source:
+        for subject, words in (("blobflow", ["--cache", "off"]), ("blobflow, with its store", [])):
+            profile = options.profile if words else None
+            copy = [*our_command(profile), "copy", "--concurrency", str(STREAMS), *trust, *words]
+            with wire(tls=pair) as target:  # a new one, which has nothing yet
+                images = [f"{source}/giant:1", f"{target}/giant:1"]
+                yield timed(name, subject, [*copy, *images], options.home)[0]
+        with wire(tls=pair) as target:
+            pump = python(None, "-m", "bench.pump", "--from", source, "--to", target)
+            yield timed(name, "pump", [*pump, "--streams", str(streams), *trust], options.home)[0]
 
 
 def store_in(options: Options) -> Iterator[Measured]:
     """2 GiB from a registry onto the disk."""
     with wire(1, options.sized(2 * GIB)) as source:
         root, folder = options.home / "store", options.folder / "files"
-        storing = [sys.executable, "-m", "bench.storing", "in", source, "--root", str(root)]
+        storing = python(options.profile, "-m", "bench.storing", "in", source, "--root", str(root))
         yield timed("store-in", "blobflow", storing, options.folder / "home")[0]
         pump = [sys.executable, "-m", "bench.pump", "--from", source, "--folder", str(folder)]
         yield timed("store-in", "pump", pump, options.home)[0]
@@ -149,14 +151,15 @@ def store_out(options: Options) -> Iterator[Measured]:
     with wire(1, options.sized(2 * GIB)) as source, wire() as target:
         root, folder = options.home / "store", options.folder / "files"
         keeping = options.folder / "home"
-        storing = [sys.executable, "-m", "bench.storing"]
-        pump = [sys.executable, "-m", "bench.pump"]
+        storing = python(None, "-m", "bench.storing")
+        pump = python(None, "-m", "bench.pump")
         for filling in (
             [*storing, "in", source, "--root", str(root)],
             [*pump, "--from", source, "--folder", str(folder)],
         ):
             timed("store-out", "", filling, keeping)
-        out = [*storing, "out", target, "--origin", source, "--root", str(root)]
+        words = ["out", target, "--origin", source, "--root", str(root)]
+        out = python(options.profile, "-m", "bench.storing", *words)
         yield timed("store-out", "blobflow", out, keeping)[0]
         yield timed("store-out", "pump", [*pump, "--files", str(folder), "--to", target], keeping)[0]
         shutil.rmtree(folder)
@@ -173,7 +176,7 @@ def memory(options: Options) -> Iterator[Measured]:
 def plan_scale(options: Options) -> Iterator[Measured]:
     """10,000 images and 1,000; the seconds are the planner's alone, the peak is the process's."""
     for images in (1_000, 10_000):
-        command = [sys.executable, "-m", "bench.planning", str(images)]
+        command = python(options.profile, "-m", "bench.planning", str(images))
         row, done = timed("plan-scale", f"{images:,} images", command, options.home)
         told = {"seconds": 0.0} if row.failed else json.loads(done.out)
         yield msgspec.structs.replace(row, figures=row.figures | told)
@@ -222,7 +225,7 @@ def unchanged_floor(options: Options) -> Iterator[Measured]:
 def help_text(options: Options) -> Iterator[Measured]:
     home = options.home
     for _ in range(REPEATS):
-        yield timed("help", "blobflow --help", [*BLOBFLOW, "--help"], home)[0]
+        yield timed("help", "blobflow --help", [*our_command(options.profile), "--help"], home)[0]
         yield timed("help", "python -c pass", [sys.executable, "-c", "pass"], home)[0]
 
 
