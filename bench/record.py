@@ -57,6 +57,7 @@ class Record(msgspec.Struct, frozen=True):
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     layout = imageset.read_layout(arguments.set)
+    earlier = arguments.against.read_bytes() if arguments.against else b""  # it may be what is written over
     compile_all()
     machine = describe(versions_of(present()))
     rows: list[Measured] = []
@@ -66,25 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in everything(options, layout, arguments.rounds, arguments.only):
             rows.append(anonymous(row, places))
             print(told(row), file=sys.stderr)
-        found = medians(rows)
-        verdicts = list(judge(found))
-        missed = profiles(verdicts, options)
-    record = Record(
-        made=datetime.now(UTC).date().isoformat(),
-        command=f"python -m bench.record SET --rounds {arguments.rounds} --scale {arguments.scale:g}",
-        machine=machine,
-        set=f"{len(layout.images)} images, {len(layout.blobs)} blobs, {layout.unique_bytes / 1e6:.1f} MB",
-        rounds=arguments.rounds,
-        scale=arguments.scale,
-        medians=found,
-        missed=missed,
-        runs=rows,
-    )
-    if arguments.against:
-        earlier = msgspec.json.decode(arguments.against.read_bytes(), type=Recorded)
-        print(f"against {arguments.against}:", *differences(found, earlier.medians), sep="\n  ")
+        record = recorded(machine, layout, arguments.rounds, arguments.scale, rows)
+        verdicts = list(judge(record.medians))
+        write(record, verdicts, arguments.into)  # should a profile fail, an hour is not lost
+        record = msgspec.structs.replace(record, missed=profiles(verdicts, options))
+    if earlier:
+        then = msgspec.json.decode(earlier, type=Recorded).medians
+        print(f"against {arguments.against}:", *differences(record.medians, then), sep="\n  ")
     write(record, verdicts, arguments.into)
     return 0
+
+
+def recorded(machine: Machine, layout: Layout, rounds: int, scale: float, rows: list[Measured]) -> Record:
+    """What was measured, before anything is profiled."""
+    return Record(
+        made=datetime.now(UTC).date().isoformat(),
+        command=f"python -m bench.record SET --rounds {rounds} --scale {scale:g}",
+        machine=machine,
+        set=f"{len(layout.images)} images, {len(layout.blobs)} blobs, {layout.unique_bytes / 1e6:.1f} MB",
+        rounds=rounds,
+        scale=scale,
+        medians=medians(rows),
+        missed={},
+        runs=rows,
+    )
 
 
 def anonymous(row: Measured, places: Mapping[str, str]) -> Measured:
