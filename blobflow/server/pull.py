@@ -27,7 +27,7 @@ async def root(registry: Registry, request: web.BaseRequest, place: Place) -> we
 async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
     digest = digest_in(place.item)
-    coming = await _coming(registry, place, digest)
+    coming = await _coming(registry, place, digest, counted=request.method == "GET")
     size = coming.size if coming else held_blob(registry, place.repository, digest)
     etag = f'"{digest}"'
     asked = request.headers
@@ -65,8 +65,9 @@ async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) 
     return await _send(registry, request, digest, span or Span(0, size), response)
 
 
-async def _coming(registry: Registry, place: Place, digest: Digest) -> Descriptor | None:
-    """A blob that is not here and will be pulled through; None: it is here, or nowhere."""
+async def _coming(registry: Registry, place: Place, digest: Digest, *, counted: bool) -> Descriptor | None:
+    """A blob that is not here and will be pulled through; None: it is here, which is `counted` as a hit, or
+    nowhere."""
     if registry.through is None or place.origin is None:
         return None
     store = registry.store
@@ -74,7 +75,8 @@ async def _coming(registry: Registry, place: Place, digest: Digest) -> Descripto
         blob = await registry.through.blob(place, digest)
         if blob is None or store.size_of(digest) is None:
             return blob
-    registry.through.hit(place)
+    if counted:
+        registry.through.hit(place)
     return None
 
 
