@@ -33,6 +33,8 @@ _SMALL = frozenset({"HEAD", "GET", "POST"})
 _DROPS_AT_ONCE = 8
 _PROBE = 1024  # bytes of the blob by which it is found out what the registry lets us do
 _ANY_SIZE = 2**62
+# A registry that has all bytes of a blob has committed it by then.
+_COMMITTED_SECONDS = 1.0
 
 Act = Callable[[Registries, Site, Generated], Awaitable[None]]
 Tell = Callable[[Leg], None]
@@ -86,6 +88,7 @@ class _Run:
         self._generator = Generator()
         self._there: dict[Site, dict[Digest, int]] = {}
         self._keeps: set[Site] = set()
+        self._cut_off: list[tuple[Site, Generated]] = []
 
     async def try_out(self, site: Site) -> None:
         """Push a small blob and take it out again; a site that keeps it is warned of before there is more."""
@@ -118,9 +121,20 @@ class _Run:
         await self.clear()
 
     async def clear(self) -> None:
-        """Take out everything that may be anywhere."""
+        """Take out everything that may be anywhere.
+
+        A push that was cut off may have arrived whole, and be committed after it was to be taken out: what
+        was cut off is taken out again a little later.
+        """
         for site in tuple(self._there):
             await self._clear_site(site)
+        if self._cut_off:
+            await self._sleep(_COMMITTED_SECONDS)
+            cut_off, self._cut_off = self._cut_off, []
+            for site, blob in cut_off:
+                self._there.setdefault(site, {})[blob.descriptor.digest] = blob.descriptor.size
+            for site in tuple(self._there):
+                await self._clear_site(site)
 
     def left(self) -> Iterator[Left]:
         """What could not be taken out."""
@@ -203,6 +217,9 @@ class _Run:
             yield
         except ConnectFailed:
             del there[blob.descriptor.digest]
+            raise
+        except BaseException:
+            self._cut_off.append((site, blob))
             raise
 
     async def _clear_site(self, site: Site) -> None:
