@@ -13,8 +13,9 @@ import pytest
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.transports.store import Store, keeping, leases
+from blobflow.transports.store import Store, keeping, leases, writer
 from blobflow.transports.store.keeping import PARTIAL_SECONDS, UNTAGGED_SECONDS, du, gc, ls, verify
+from blobflow.transports.store.layout import try_lock
 from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
 from blobflow.transports.store.writer import now
 
@@ -270,9 +271,9 @@ async def test_what_was_just_pushed_here_is_safe_until_its_tag_had_the_time_to_c
 
 async def test_gc_sweeps_dead_partials_after_their_time_and_spares_the_living(store: Store) -> None:
     living, fresh, stale = (store.begin(digest_of(name)) for name in (b"living", b"fresh", b"stale"))
-    for writer in (living, fresh, stale):
-        writer.write(b"some bytes")
-        writer.flush()
+    for each in (living, fresh, stale):
+        each.write(b"some bytes")
+        each.flush()
     fresh.suspend()
     stale.suspend()
     unknown = store.layout.partial(None, "feedfeedfeedfeed")
@@ -350,3 +351,35 @@ def test_du_adds_up(store: Store) -> None:
     assert usage.free_bytes > 0
     assert {blob.digest: blob.kept for blob in ls(store)} == {kept: True, loose: False}
     writer.abort()
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["while it is swept", "after it was swept"])
+async def test_a_partial_that_is_swept_before_it_is_locked_is_begun_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """A blob that is held is pushed again: its new partial is swept as a dead one, unless it is locked."""
+    content = b"again" * 1000
+    locked: list[int] = []
+
+    def sweep_first(fd: int) -> bool:
+        if locked:
+            return try_lock(fd)
+        [path] = store.layout.partials.iterdir()
+        locked.append(os.open(path, os.O_RDONLY))
+        assert try_lock(locked[0])
+        if not held:
+            path.unlink()
+            os.close(locked[0])
+            return try_lock(fd)
+        taken = try_lock(fd)
+        path.unlink()
+        return taken
+
+    monkeypatch.setattr(writer, "try_lock", sweep_first)
+    begun = store.begin(digest_of(content))
+    if held:
+        os.close(locked[0])
+    begun.write(content)
+    await begun.commit(digest_of(content))
+    assert store.size_of(digest_of(content)) == len(content)
+    assert not [*store.layout.partials.iterdir()]

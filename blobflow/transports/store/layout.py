@@ -167,6 +167,17 @@ def locked_directory(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def supports_locks(fd: int) -> bool:
+    """Whether the file system knows flock(2): somebody else's lock says so as well as one of ours."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def try_lock(fd: int) -> bool:
     """Take the file's flock(2) if nobody has it. Where locks are not supported, nobody gets one."""
     try:

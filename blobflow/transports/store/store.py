@@ -174,11 +174,12 @@ class Store:
         return sorted(found, reverse=True)
 
     def _new_partial(self, digest: Digest | None) -> tuple[Path, int]:
-        path = self.layout.partial(digest, secrets.token_hex(8))
-        with translated("create", path):
-            fd = open_partial(path, create=True)
-        assert fd is not None, "only adopting can find a partial taken"
-        return path, fd
+        while True:
+            path = self.layout.partial(digest, secrets.token_hex(8))
+            with translated("create", path):
+                fd = open_partial(path, create=True)
+            if fd is not None:
+                return path, fd
 
     def _writer(self, digest: Digest | None, size: int, path: Path, fd: int) -> Writer:
         writer = Writer(self.layout, self.state, self._living, digest, path, fd)

@@ -23,7 +23,14 @@ from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
 from blobflow.transports.files import write_all
-from blobflow.transports.store.layout import Layout, storage_error, sync_directory, translated, try_lock
+from blobflow.transports.store.layout import (
+    Layout,
+    storage_error,
+    supports_locks,
+    sync_directory,
+    translated,
+    try_lock,
+)
 from blobflow.transports.store.state import State
 
 # What one checksum covers; a part of the store's format.
@@ -235,7 +242,10 @@ class Writer:
 
 
 def open_partial(path: Path, *, create: bool) -> int | None:
-    """Open a partial and take its lock; None if a living writer has it, or it is gone by now."""
+    """Open a partial and take its lock; None if somebody has it, or it is gone by now.
+
+    That can happen to one that is created, too: who sweeps may find it before it is locked.
+    """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
     try:
         fd = os.open(path, flags, 0o644)
@@ -243,11 +253,9 @@ def open_partial(path: Path, *, create: bool) -> int | None:
         if not create:
             return None
         raise
-    if create:
-        try_lock(fd)  # where locks are not supported nobody can adopt it either, which is all they are for
-        return fd
-    # Between open and lock its writer may have committed or removed it; then the path names another file.
-    if try_lock(fd) and _is_still(fd, path):
+    # Between open and lock it may have been committed or removed; then the path names another file, or none.
+    # Where locks are not supported nobody can sweep or adopt it either, which is all they are for.
+    if (try_lock(fd) or (create and not supports_locks(fd))) and _is_still(fd, path):
         return fd
     os.close(fd)
     return None
