@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 import uvloop
 
@@ -96,6 +97,25 @@ def test_the_bytes_come_as_they_were_sent(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         assert runner.run(run()) == CONTENT
+
+
+async def test_a_body_is_taken_over_also_where_aiohttp_has_paused_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[inlet.Inlet | None] = []
+
+    def take_over(response: aiohttp.ClientResponse, size: int) -> inlet.Inlet | None:
+        protocol = response.connection.protocol if response.connection else None
+        assert getattr(protocol, "_reading_paused", False)
+        taken.append(inlet.take_over(response, size))
+        return taken[-1]
+
+    monkeypatch.setattr(inlet, "INLET_FROM", 1)
+    monkeypatch.setattr("blobflow.transports.registry.client.READ_AHEAD", 1)
+    monkeypatch.setattr(flowing, "take_over", take_over)
+    async with serving(answering(CONTENT)) as host, world() as w:
+        async with w.source(host).open(BLOB) as chunks:
+            got = b"".join([bytes(chunk) async for chunk in chunks])
+    assert got == CONTENT
+    assert taken[0] is not None
 
 
 async def test_bodies_at_once_and_one_after_another_do_not_mix(way: str) -> None:
