@@ -47,7 +47,7 @@ Chunks = AsyncIterator[Chunk]
 Body = Callable[[int], AbstractAsyncContextManager[Chunks]]
 
 
-class Site(msgspec.Struct, frozen=True, order=True):
+class Site(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where content lives: a registry's host and one of its repositories.
 
     A layout or archive is a registry too, its transport and path the host, with one repository named "".
@@ -166,7 +166,7 @@ class Deletes(Protocol):
         ...
 
 
-class Referrer(msgspec.Struct, frozen=True):
+class Referrer(msgspec.Struct, frozen=True, gc=False):
     """A manifest that refers to `subject`, and how that is known: from the registry's own list (`api`), from
     the list that clients keep under the fallback tag (`tag`), or by the name of cosign's `tag` for it."""
 

@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from blobflow.cli import LOG_FORMAT
 from blobflow.cli.figures import parse_size
+from blobflow.cli.starting import imports
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -420,7 +421,8 @@ def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Sett
 
     A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written.
     """
-    from blobflow.cli.reach import reach
+    with imports():
+        from blobflow.cli.reach import reach
 
     settings = reach(link, os.environ, ends)
     if run is None:

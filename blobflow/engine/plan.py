@@ -47,13 +47,13 @@ from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
 
 
-class Copy(msgspec.Struct, frozen=True, tag_field="step", tag="copy"):
+class Copy(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="copy"):
     blob: Descriptor
     source: Site
     target: Site
 
 
-class Mount(msgspec.Struct, frozen=True, tag_field="step", tag="mount"):
+class Mount(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="mount"):
     """`source`: where the blob is read should the mount be refused."""
 
     blob: Descriptor
@@ -62,13 +62,13 @@ class Mount(msgspec.Struct, frozen=True, tag_field="step", tag="mount"):
     source: Site
 
 
-class Attach(msgspec.Struct, frozen=True, tag_field="step", tag="attach"):
+class Attach(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="attach"):
     subject: Digest
     referrers: tuple[Descriptor, ...]
     target: Site
 
 
-class Put(msgspec.Struct, frozen=True, tag_field="step", tag="put"):
+class Put(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="put"):
     """`sparse`: the manifest is an index, and not all of its children will be there."""
 
     manifest: Descriptor
@@ -82,7 +82,7 @@ Step = Copy | Mount | Put | Attach
 Kind = Literal["hard", "kept", "settled"]
 
 
-class Need(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Need(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     step: int
     kind: Kind = "hard"
 
@@ -94,7 +94,7 @@ class Need(msgspec.Struct, frozen=True, array_like=True, order=True):
 Lookup = Literal["auto", "always", "off"]
 
 
-class Pair(msgspec.Struct, frozen=True, order=True):
+class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
     """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
 
     `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: what
@@ -107,7 +107,7 @@ class Pair(msgspec.Struct, frozen=True, order=True):
     referrers: Lookup = "auto"
 
 
-class Goal(msgspec.Struct, frozen=True):
+class Goal(msgspec.Struct, frozen=True, gc=False):
     """A pair, the root that its target tag shall name, and the steps whose success completes it.
 
     The root is the source's, or what pruning made of it. The steps are its Put; or, where it is there and
@@ -150,7 +150,7 @@ class Graph(msgspec.Struct, frozen=True):
         return order
 
 
-class Attached(msgspec.Struct, frozen=True):
+class Attached(msgspec.Struct, frozen=True, gc=False):
     """What refers to one of a shape's manifests, or to what is attached already: the referrer with all that
     is below it, children first and itself last."""
 
@@ -215,7 +215,11 @@ class Inventory(msgspec.Struct, frozen=True):
     listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
 
     def has(self, site: Site, digest: Digest) -> bool:
-        return digest in self.present.get(site, _NOTHING)
+        return digest in self.at(site)
+
+    def at(self, site: Site) -> frozenset[Digest]:
+        """What is known to be at a site."""
+        return self.present.get(site, _NOTHING)
 
 
 _NOTHING: frozenset[Digest] = frozenset()

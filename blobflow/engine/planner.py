@@ -19,7 +19,8 @@ image (its tag is the fallback tag) it is left to that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from blobflow.content import Site
 from blobflow.engine.plan import (
@@ -62,8 +63,9 @@ class _Planner:
         self._shapes = shapes
         self._steps: list[Step] = []
         self._needs: list[tuple[Need, ...]] = []
+        self._reads: dict[Digest, tuple[int, ...]] = {}
         self._made: dict[Digest, Manifest] = {}
-        self._blob_steps: dict[tuple[Site, Digest], int] = {}
+        self._blob_steps: defaultdict[Site, dict[Digest, int]] = defaultdict(dict)
         self._put_steps: dict[tuple[Site, Digest], int] = {}
         self._attach_steps: dict[Attach, int] = {}
         self._subjects = self._find_subjects()
@@ -73,14 +75,10 @@ class _Planner:
 
     def plan(self) -> Plan:
         goals = tuple(self._goal(pair) for pair in self._pairs)
-        reads: dict[Digest, list[int]] = {}
-        for number, step in enumerate(self._steps):
-            if isinstance(step, Copy):
-                reads.setdefault(step.blob.digest, []).append(number)
         return Plan(
             steps=tuple(self._steps),
             needs=tuple(self._needs),
-            reads={digest: tuple(numbers) for digest, numbers in reads.items()},
+            reads=self._reads,
             goals=goals,
             made=self._made,
         )
@@ -116,37 +114,37 @@ class _Planner:
         site = site_of(pair.target)
         return (m for m in manifests if not self._inventory.has(site, m.descriptor.digest))
 
-    def _choose_homes(self) -> dict[tuple[str, Digest], tuple[Site, bool]]:
+    def _choose_homes(self) -> Mapping[str, Mapping[Digest, tuple[Site, bool]]]:
         """For each blob wanted at a registry: its home or origin, and whether that one has it already."""
-        homes: dict[tuple[str, Digest], tuple[Site, bool]] = {}
-        held = self._holders()
+        everywhere = self._holders()
         for pair in self._pairs:
             site = site_of(pair.target)
+            homes, mine = everywhere[site.registry], (site, False)
             for manifest in self._missing(pair, self._shapes[pair].everything):
                 for blob in manifest.blobs:
-                    key = (site.registry, blob.digest)
-                    if key in held:
-                        homes[key] = (held[key], True)
-                    elif key not in homes or site < homes[key][0]:
-                        homes[key] = (site, False)
-        return homes
+                    home, held = homes.setdefault(blob.digest, mine)
+                    if not held and site < home:
+                        homes[blob.digest] = mine
+        return everywhere
 
-    def _holders(self) -> dict[tuple[str, Digest], Site]:
+    def _holders(self) -> dict[str, dict[Digest, tuple[Site, bool]]]:
         """The least site of each target registry that is known to hold each blob.
 
         A source repository at the same registry is one too: what is there need not be uploaded again.
         """
-        registries = {pair.target.host for pair in self._pairs}
-        held: dict[tuple[str, Digest], Site] = {}
-        everywhere = [(site, digests) for site, digests in self._inventory.present.items()]
-        for digest, sites in self._graph.origins.items():
-            everywhere += [(site, frozenset({digest})) for site in sites if site.registry in registries]
-        for site, digests in everywhere:
-            for digest in digests:
-                key = (site.registry, digest)
-                if key not in held or site < held[key]:
-                    held[key] = site
-        return held
+        everywhere: dict[str, dict[Digest, tuple[Site, bool]]] = {
+            pair.target.host: {} for pair in self._pairs
+        }
+        found = [(site, digest) for site, digests in self._inventory.present.items() for digest in digests]
+        origins = self._graph.origins.items()
+        found += [
+            (site, digest) for digest, sites in origins for site in sites if site.registry in everywhere
+        ]
+        for site, digest in found:
+            held = everywhere.get(site.registry)
+            if held is not None and (digest not in held or site < held[digest][0]):
+                held[digest] = (site, True)
+        return everywhere
 
     def _goal(self, pair: Pair) -> Goal:
         site, root, shape = site_of(pair.target), self._root(pair), self._shapes[pair]
@@ -208,7 +206,7 @@ class _Planner:
         """The Put of a manifest, with the steps that bring its blobs."""
         key = (site, manifest.descriptor.digest)
         if key not in self._put_steps:
-            hard = [number for blob in manifest.blobs if (number := self._blob(site, blob)) is not None]
+            hard = [number for number in self._bring(site, manifest.blobs) if number is not None]
             for child in manifest.manifests:
                 number = self._put_steps.get((site, child.digest))
                 if number is not None:
@@ -232,25 +230,27 @@ class _Planner:
         self._put_steps[site, manifest.digest] = self._emit(step, sorted(set(needs)))
         return self._put_steps[site, manifest.digest]
 
-    def _blob(self, site: Site, blob: Descriptor) -> int | None:
-        """The step that brings a blob to a site; None if it is there."""
-        key = (site, blob.digest)
-        if self._inventory.has(site, blob.digest):
-            return None
-        if key in self._blob_steps:
-            return self._blob_steps[key]
-        home, held = self._homes[site.registry, blob.digest]
-        source = min(self._graph.origins[blob.digest])
-        if home == site:
-            if held:
-                return None
-            number = self._emit(Copy(blob, source, site), ())
-        else:
-            brought = None if held else self._blob(home, blob)
-            needs = () if brought is None else (Need(brought, "settled"),)
-            number = self._emit(Mount(blob, home, site, source), needs)
-        self._blob_steps[key] = number
-        return number
+    def _bring(self, site: Site, blobs: Iterable[Descriptor]) -> Iterator[int | None]:
+        """The step that brings each blob to a site; None for one that is there."""
+        there = self._inventory.at(site)
+        steps, homes = self._blob_steps[site], self._homes[site.registry]
+        for blob in blobs:
+            digest = blob.digest
+            number = steps.get(digest)
+            if number is None and digest not in there:
+                home, held = homes[digest]
+                if home != site:
+                    number = steps[digest] = self._mount(blob, home, site, held=held)
+                elif not held:
+                    source = min(self._graph.origins[digest])
+                    number = steps[digest] = self._emit(Copy(blob, source, site), ())
+                    self._reads[digest] = (*self._reads.get(digest, ()), number)
+            yield number
+
+    def _mount(self, blob: Descriptor, home: Site, site: Site, *, held: bool) -> int:
+        (brought,) = (None,) if held else self._bring(home, (blob,))
+        needs = () if brought is None else (Need(brought, "settled"),)
+        return self._emit(Mount(blob, home, site, min(self._graph.origins[blob.digest])), needs)
 
     def _emit(self, step: Step, needs: Sequence[Need]) -> int:
         self._steps.append(step)

@@ -32,7 +32,7 @@ INDEX_MODES: tuple[IndexMode, ...] = ("auto", "keep", "prune", "only")
 _REFERS = "vnd.docker.reference.digest"
 
 
-class Choice(msgspec.Struct, frozen=True, order=True):
+class Choice(msgspec.Struct, frozen=True, order=True, gc=False):
     """What is wanted of an image: all of it, or the children for these platforms; how it is indexed; and the
     format that its manifests are put in, where it has to be a certain one."""
 

@@ -8,7 +8,7 @@ from blobflow.oci.digest import Digest
 from blobflow.oci.platform import Platform
 
 
-class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Descriptor(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What a parent says of a child. `size` is in bytes.
 
     Platform and annotations belong to this mention, not to the content: the same digest can be mentioned

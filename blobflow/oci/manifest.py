@@ -49,7 +49,7 @@ class _Document(msgspec.Struct, rename="camel"):
 _decoder = msgspec.json.Decoder(_Document)
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class Manifest(msgspec.Struct, frozen=True, gc=False):
     """An image manifest or an image index, with its children in order.
 
     `config` is None for an index; `layers` are the image's layers or the index's manifests. The media type of

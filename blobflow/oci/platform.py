@@ -23,7 +23,11 @@ _ALIASES = {
 
 
 class Platform(
-    msgspec.Struct, frozen=True, order=True, rename={"os_version": "os.version", "os_features": "os.features"}
+    msgspec.Struct,
+    frozen=True,
+    order=True,
+    gc=False,
+    rename={"os_version": "os.version", "os_features": "os.features"},
 ):
     """What an image runs on. Empty strings mean "not said"."""
 

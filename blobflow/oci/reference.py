@@ -40,7 +40,7 @@ _ELSEWHERE = {
 }
 
 
-class Reference(msgspec.Struct, frozen=True, order=True):
+class Reference(msgspec.Struct, frozen=True, order=True, gc=False):
     """An image in a registry, or in a layout or archive (see `location`).
 
     `tag` and `digest` may both be empty (a whole repository; of a place, its only image) or both given:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import suppress
 
 import aiohttp
+from yarl import URL
 
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.gate import Brake
 from blobflow.transports.registry.origins import Guard
+from blobflow.transports.registry.trust import system_trust
 
 CONNECT_SECONDS = 15.0
 # Name look-up, all addresses of a name and the TLS handshake together.
@@ -46,6 +49,11 @@ def timeout_of(progress: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None, connect=REACH_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=progress
     )
+
+
+def tls_of(access: HostAccess, url: URL) -> ssl.SSLContext | bool:
+    """What a request to `url` says of TLS: the host's choice, at whatever host it ends."""
+    return system_trust() if access.tls is True and url.scheme == "https" else access.tls
 
 
 async def read_error(response: aiohttp.ClientResponse) -> bytes:

@@ -139,7 +139,8 @@ class Outlet(aiohttp.payload.Payload):
                 await writer.write(chunk)
                 while transport.get_write_buffer_size():
                     await writer.drain()
-                    await asyncio.sleep(0)
+                    if transport.get_write_buffer_size():  # it was not paused: nobody wakes us
+                        await asyncio.sleep(0)
         finally:
             transport.set_write_buffer_limits()
 

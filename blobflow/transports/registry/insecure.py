@@ -10,17 +10,18 @@ from __future__ import annotations
 import aiohttp
 from yarl import URL
 
-from blobflow.transports.registry.proxies import Proxies
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.client import tls_of
 
 
-async def settle(client: aiohttp.ClientSession, home: URL, proxies: Proxies) -> URL:
+async def settle(client: aiohttp.ClientSession, home: URL, access: HostAccess) -> URL:
     """The origin at which the host of the https origin `home` answers; `home` itself when in doubt.
 
     A host without a port in its name may have nothing at the https port; then the http port is tried. A
     certificate that is not trusted is TLS, and no reason to go without.
     """
     try:
-        await _knock(client, home, proxies)
+        await _knock(client, home, access)
     except aiohttp.ClientConnectorCertificateError:
         return home
     except aiohttp.ClientConnectorSSLError:
@@ -34,14 +35,15 @@ async def settle(client: aiohttp.ClientSession, home: URL, proxies: Proxies) -> 
         return home
     plain = home.with_scheme("http")
     try:
-        await _knock(client, plain, proxies)
+        await _knock(client, plain, access)
     except (aiohttp.ClientError, OSError):
         return home
     return plain
 
 
-async def _knock(client: aiohttp.ClientSession, origin: URL, proxies: Proxies) -> None:
+async def _knock(client: aiohttp.ClientSession, origin: URL, access: HostAccess) -> None:
     """Ask whether there is a registry [end-1]; any answer will do."""
-    proxy = proxies.of(origin) or None
-    async with client.get(URL(f"{origin}/v2/", encoded=True), allow_redirects=False, proxy=proxy):
+    url = URL(f"{origin}/v2/", encoded=True)
+    proxy, tls = access.proxies.of(origin) or None, tls_of(access, url)
+    async with client.get(url, allow_redirects=False, proxy=proxy, ssl=tls):
         pass

@@ -35,6 +35,7 @@ from blobflow.transports.registry.client import (
     new_client,
     read_error,
     timeout_of,
+    tls_of,
 )
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.etags import Validators
@@ -378,6 +379,7 @@ class Session:
                 data=Outlet(body) if isinstance(body, Feed) else body,
                 allow_redirects=False,
                 proxy=self._access.proxies.of(url) or None,
+                ssl=tls_of(self._access, url),
                 timeout=timeout or self._client.timeout,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -437,7 +439,7 @@ class Session:
             async with self._settling:
                 if not self._settled:
                     self.meter.requests += 1
-                    self.home = self._auth.home = await settle(self._client, self.home, self._access.proxies)
+                    self.home = self._auth.home = await settle(self._client, self.home, self._access)
                     self._settled = True
         return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
 

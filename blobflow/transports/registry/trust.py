@@ -64,14 +64,13 @@ def trust_in(folders: Sequence[Path], host: str) -> Trust:
 
 @lru_cache(maxsize=64)
 def context_of(trust: Trust) -> ssl.SSLContext | bool:
-    """The context of a choice, made once; True and False where aiohttp's own will do.
+    """The context of a choice, made once; True for the system's trust (`system_trust`), False for none.
 
     Raises InvalidConfig naming the file that can't be used.
     """
     if not trust.pairs and (not trust.verify or not trust.ca):
         return trust.verify
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
+    context = _system_context()
     if not trust.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -79,6 +78,19 @@ def context_of(trust: Trust) -> ssl.SSLContext | bool:
         _add_ca(context, file)
     for pair in reversed(trust.pairs):  # of one kind the last that is loaded counts
         _add_pair(context, pair)
+    return context
+
+
+@lru_cache(maxsize=1)
+def system_trust() -> ssl.SSLContext:
+    """The system's trust. Made when TLS is first spoken, as its certificates take 30 ms to read; aiohttp's
+    own is made whenever aiohttp is imported, and without certificates where `blobflow.cli` imported it."""
+    return _system_context()
+
+
+def _system_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 
