@@ -102,10 +102,10 @@ def test_the_bytes_come_as_they_were_sent(
 async def test_a_body_is_taken_over_also_where_aiohttp_has_paused_it(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[inlet.Inlet | None] = []
 
-    def take_over(response: aiohttp.ClientResponse, size: int) -> inlet.Inlet | None:
+    async def take_over(response: aiohttp.ClientResponse, size: int) -> inlet.Inlet | None:
         protocol = response.connection.protocol if response.connection else None
         assert getattr(protocol, "_reading_paused", False)
-        taken.append(inlet.take_over(response, size))
+        taken.append(await inlet.take_over(response, size))
         return taken[-1]
 
     monkeypatch.setattr(inlet, "INLET_FROM", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import aiohttp
 
 from blobflow.content import Chunks
@@ -14,11 +16,10 @@ from blobflow.transports.registry.session import Session
 async def chunks_of(session: Session, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
     """The body of an answer to `asked`: at least `expected` bytes, or ConnectionLost or TimedOut."""
     meter, brake = session.meter, session.reading
-    inlet = take_over(response, expected) if brake is None else None
-    chunks = inlet.chunks(PROGRESS_SECONDS) if inlet else response.content.iter_any()
     received = 0
     try:
-        async for chunk in chunks:
+        inlet = await take_over(response, expected) if brake is None else None
+        async for chunk in inlet.chunks(PROGRESS_SECONDS) if inlet else _pieces(response):
             size = len(chunk)
             received += size
             meter.bytes_read += size
@@ -33,3 +34,17 @@ async def chunks_of(session: Session, response: aiohttp.ClientResponse, asked: s
             received=received,
             expected=expected,
         )
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """What comes, in the pieces that aiohttp received it in, as joining them copies every byte once more;
+    the pieces that a chunked answer came in may be too small for that."""
+    content = response.content
+    while True:
+        if response.content_length is None:
+            piece = await content.readany()
+        else:
+            piece, _ = await content.readchunk()
+        if not piece:
+            return
+        yield piece

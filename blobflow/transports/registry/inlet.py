@@ -134,10 +134,10 @@ class Inlet(asyncio.BufferedProtocol):
         self._buffers = [self._spill, self._spill]
 
 
-def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None:
+async def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None:
     """An inlet for the body of `response`, of which `size` bytes are wanted; None where that can't be.
 
-    After this nothing may be read from `response`, only closed.
+    After this nothing may be read from `response`, only closed. Does not suspend.
     """
     connection, content = response.connection, response.content
     length = response.content_length
@@ -148,17 +148,20 @@ def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None:
         return None
     if content.exception() is not None or content.total_bytes > length - INLET_LEFT:
         return None
-    early = _read_so_far(content)
+    early = await _read_so_far(content)
     transport.pause_reading()
     inlet = Inlet(transport, before, early, length - sum(map(len, early)))
     inlet.start()
     return inlet
 
 
-def _read_so_far(content: aiohttp.StreamReader) -> list[bytes]:
-    """All that aiohttp has of a body. Where it had paused, its parser may have held some back: reading goes
-    on by that, and so the parser is empty when the content is."""
-    parts = []
-    while part := content.read_nowait():
+async def _read_so_far(content: aiohttp.StreamReader) -> list[bytes]:
+    """All that aiohttp has of a body, in the pieces that it came in. Where it had paused, its parser may have
+    held some back: reading goes on by that, and so the parser is empty when the content is."""
+    parts: list[bytes] = []
+    size = 0
+    while size < content.total_bytes:
+        part, _ = await content.readchunk()
         parts.append(part)
+        size += len(part)
     return parts
