@@ -18,7 +18,7 @@ from blobflow.engine.referring import hang_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
-from blobflow.engine.survey import TagSurvey, recorded_as, survey_content, survey_tags
+from blobflow.engine.survey import Tags, TagSurvey, recorded_as, survey_content, survey_tags
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World, refuses_sparse
 from blobflow.engine.verify import Level, Verification, moved_tags
@@ -194,13 +194,15 @@ class Run:
             failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
 
         self._observe(PhaseStarted("resolve", len(self._pairs)))
-        resolved = await resolve_roots((pair.source for pair in self._pairs), world.source_at, lane)
+        asked = Tags(self._pairs, world.sink_at)
+        sources = (pair.source for pair in self._pairs)
+        resolved = await resolve_roots(sources, world.source_at, lane, asked.look_ahead)
         self._tally.roots(resolved.roots)
         drop(resolved.failures)
         failures.update(clashes(good(), resolved.roots))
 
         self._observe(PhaseStarted("survey", len(self._pairs)))
-        tags = await self._survey_tags(world, good(), resolved.roots, lane)
+        tags = await self._survey_tags(world, good(), resolved.roots, asked, lane)
         failures.update(tags.failures)
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
         quota = Quota(
@@ -235,12 +237,17 @@ class Run:
         return planned
 
     async def _survey_tags(
-        self, world: World, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor], lane: Lane
+        self,
+        world: World,
+        pairs: Iterable[Pair],
+        roots: Mapping[Reference, Descriptor],
+        asked: Tags,
+        lane: Lane,
     ) -> TagSurvey:
         tags = await survey_tags(
             pairs,
             roots,
-            world.sink_at,
+            asked,
             world.journal if self._policy.verify == "roots" else NullJournal(),
             lane,
             no_overwrite=self._policy.no_overwrite,

@@ -7,7 +7,7 @@ never read. Closures are read level by level, so that before each level it is kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -32,8 +32,18 @@ class Resolved(msgspec.Struct, frozen=True):
     failures: dict[Reference, BlobflowError]
 
 
-async def resolve_roots(sources: Iterable[Reference], source_at: SourceAt, lane: Lane) -> Resolved:
-    """Pin each source to the digest that it names now, one small request each."""
+async def _nothing_more(_: Reference) -> None:
+    pass
+
+
+async def resolve_roots(
+    sources: Iterable[Reference],
+    source_at: SourceAt,
+    lane: Lane,
+    then: Callable[[Reference], Awaitable[None]] = _nothing_more,
+) -> Resolved:
+    """Pin each source to the digest that it names now, one small request each. `then` is called for each that
+    names one, while others are still asked for."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
 
@@ -43,6 +53,8 @@ async def resolve_roots(sources: Iterable[Reference], source_at: SourceAt, lane:
                 roots[reference] = await source_at(site_of(reference)).resolve(reference.name)
         except BlobflowError as error:
             failures[reference] = error
+        else:
+            await then(reference)
 
     await lane.each(resolve, sorted(set(sources)))
     return Resolved(roots, failures)

@@ -8,12 +8,14 @@ is below a missing manifest is asked for one by one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 
 import msgspec
 
-from blobflow.content import Journal, Refers, Sink, SinkAt, Site
+from blobflow.content import Journal, Refers, SinkAt, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Inventory, Lookup, Pair, Shape, site_of
@@ -43,6 +45,45 @@ def _records(
         yield recorded_as(each, source, put, foreign=carried, referrers=looked_up)
 
 
+class Tags:
+    """What target tags name, each asked for once, and remembered with what went wrong.
+
+    `look_ahead` may be called as soon as a source is known: another host is asked meanwhile, which costs no
+    time. What nobody may write (see `clashes`) is not asked for ahead.
+    """
+
+    def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:
+        self._sink_at = sink_at
+        self._found: dict[tuple[Site, str], Digest | BlobflowError | None] = {}
+        aims = Counter((site_of(pair.target), pair.target.tag) for pair in set(pairs) if pair.target.tag)
+        self._aims: dict[Reference, list[tuple[Site, str]]] = {}
+        for pair in pairs:
+            aim = (site_of(pair.target), pair.target.tag)
+            if aims[aim] == 1:
+                self._aims.setdefault(pair.source, []).append(aim)
+
+    async def look_ahead(self, source: Reference) -> None:
+        """Ask for the target tags of one source's pairs. Raises nothing that `named` will raise."""
+        for site, tag in self._aims.get(source, ()):
+            with suppress(BlobflowError):
+                await self.named(site, tag)
+
+    async def named(self, site: Site, name: str) -> Digest | None:
+        """The digest that a tag or digest names at a site; None: nothing. Raises what the site answers."""
+        if (site, name) not in self._found:
+            try:
+                with blame("target"):
+                    self._found[site, name] = (await self._sink_at(site).resolve(name)).digest
+            except NotFound:
+                self._found[site, name] = None
+            except BlobflowError as error:
+                self._found[site, name] = error
+        found = self._found[site, name]
+        if isinstance(found, BlobflowError):
+            raise found
+        return found
+
+
 class TagSurvey(msgspec.Struct, frozen=True):
     """What the target tags name now (None: nothing), which pairs are whole already, and what failed."""
 
@@ -54,7 +95,7 @@ class TagSurvey(msgspec.Struct, frozen=True):
 async def survey_tags(
     pairs: Iterable[Pair],
     roots: Mapping[Reference, Descriptor],
-    sink_at: SinkAt,
+    asked: Tags,
     journal: Journal,
     lane: Lane,
     *,
@@ -77,8 +118,7 @@ async def survey_tags(
     async def ask(pair: Pair) -> None:
         site, root = site_of(pair.target), roots[pair.source].digest
         try:
-            with blame("target"):
-                found = await _named(sink_at(site), pair.target.tag or root)
+            found = await asked.named(site, pair.target.tag or root)
         except BlobflowError as error:
             failures[pair] = error
             return
@@ -98,13 +138,6 @@ async def survey_tags(
 
     await lane.each(ask, sorted(set(pairs)))
     return TagSurvey(tags, frozenset(current), failures)
-
-
-async def _named(sink: Sink, name: str) -> Digest | None:
-    try:
-        return (await sink.resolve(name)).digest
-    except NotFound:
-        return None
 
 
 class ContentSurvey(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ import aiohttp
 
 # A body from this size on is worth a connection of its own: at 1 GB/s it takes 4 ms, a connection 0.3 ms.
 INLET_FROM = 4 * 1024 * 1024
-# And as long as aiohttp has not read it all but for this: what it reads whole it takes the connection back of.
+# And as long as aiohttp lacks so much of it: the connection of a body that it has whole is the pool's again.
 INLET_LEFT = 1024 * 1024
 # Each of the two buffers. 256 KiB cost 5 % more CPU, 4 MiB nothing less.
 BUFFER = 1024 * 1024
