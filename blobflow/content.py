@@ -46,6 +46,16 @@ Chunk = bytes | memoryview
 Chunks = AsyncIterator[Chunk]
 Body = Callable[[int], AbstractAsyncContextManager[Chunks]]
 
+# See `is_small`. At 16 MB/s so many bytes take 16 ms.
+SMALL_BLOB = 256 * 1024
+
+
+def is_small(blob: Descriptor) -> bool:
+    """Whether a blob is a small request: read whole and then written by one request, beside the blobs that
+    stream and not in their turn. Most blobs of a set are (configs, scripts, certificates), and on a long path
+    each of them would take a stream's place for three round trips."""
+    return blob.size <= SMALL_BLOB
+
 
 class Site(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where content lives: a registry's host and one of its repositories.

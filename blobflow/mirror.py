@@ -28,7 +28,7 @@ from blobflow.engine.resolve import read_graph, resolve_roots
 from blobflow.engine.road import CacheMode
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shape import Shapes, choices_of, shape_pairs
-from blobflow.engine.survey import Tags, survey_tags
+from blobflow.engine.survey import Targets, survey_tags
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
@@ -166,7 +166,7 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
     partial = [pair for pair in pairs if not pair.choice.whole]
     wanted = {pair.source: roots[pair.source] for pair in partial}
     read = await read_graph(wanted, world.source_at, lane, choices=choices_of(partial))
-    tags = await survey_tags(partial, roots, Tags(partial, world.sink_at), NullJournal(), lane)
+    tags = await survey_tags(partial, roots, Targets(partial, world.sink_at), NullJournal(), lane)
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
     shapes = shape_pairs((p for p in pairs if p not in failures), graph, tags.tags)

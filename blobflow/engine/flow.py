@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
-from blobflow.engine.lane import Lane
+from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Plan, Shape, site_of
 from blobflow.engine.planner import make_plan
 from blobflow.engine.price import Price, price_of
@@ -18,13 +18,13 @@ from blobflow.engine.referring import hang_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
-from blobflow.engine.survey import Tags, TagSurvey, recorded_as, survey_content, survey_tags
+from blobflow.engine.survey import TagSurvey, Targets, recorded_as, survey_content, survey_tags
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World, refuses_sparse
 from blobflow.engine.verify import Level, Verification, moved_tags
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
-from blobflow.oci import Descriptor, Reference
+from blobflow.oci import Descriptor, Digest, Reference
 
 # Small requests in flight in one phase, over all hosts; the sessions bound them a host as well.
 LANE = 32
@@ -169,14 +169,14 @@ class Run:
         self._observe(PhaseStarted("verify", len(roots)))
         at_once = min(world.limits(pair.target.host).blobs for pair in roots)
         verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
-        wrong = await verification.check(roots, level)
+        moved: dict[Reference, Digest | None] = {}
+        named = {pair.source: root for pair, root in put.items()}
+        looking = moved_tags(named, world.source_at, Lane(LANE), moved)
+        wrong = await beside(looking, verification.check(roots, level))
         for pair, error in wrong.items():
             world.journal.forget_put(site_of(pair.target), roots[pair].digest)
             self._tally.not_verified(pair, error)
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
-        moved = await moved_tags(
-            {pair.source: root for pair, root in put.items()}, world.source_at, Lane(LANE)
-        )
         self._tally.moved(moved)
         for reference, digest in sorted(moved.items()):
             now = f"names {digest}" if digest else "is gone"
@@ -194,24 +194,26 @@ class Run:
             failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
 
         self._observe(PhaseStarted("resolve", len(self._pairs)))
-        asked = Tags(self._pairs, world.sink_at)
+        targets = Targets(self._pairs, world.sink_at)
         sources = (pair.source for pair in self._pairs)
-        resolved = await resolve_roots(sources, world.source_at, lane, asked.look_ahead)
+        resolved = await resolve_roots(sources, world.source_at, lane, targets.look_ahead)
         self._tally.roots(resolved.roots)
         drop(resolved.failures)
         failures.update(clashes(good(), resolved.roots))
 
         self._observe(PhaseStarted("survey", len(self._pairs)))
-        tags = await self._survey_tags(world, good(), resolved.roots, asked, lane)
+        tags = await self._survey_tags(world, good(), resolved.roots, targets, lane)
         failures.update(tags.failures)
         wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
         quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
         foreign = self._policy.foreign_layers
-        read = await read_graph(
+        reading = read_graph(
             wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
         )
+        sites = {site_of(pair.target) for pair in good() if pair not in tags.current}
+        read = await beside(targets.look_for_vacant(sites, lane), reading)
         drop(read.failures)
         graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
         shapes = shape_pairs(
@@ -224,7 +226,7 @@ class Run:
         )
         failures.update(hung.failures)
         deep = self._policy.verify != "roots"
-        content = await survey_content(good(), hung.shapes, tags, world.sink_at, lane, deep=deep)
+        content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
         final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
         plan = make_plan(good(), hung.graph, content.inventory, final)
@@ -241,13 +243,13 @@ class Run:
         world: World,
         pairs: Iterable[Pair],
         roots: Mapping[Reference, Descriptor],
-        asked: Tags,
+        targets: Targets,
         lane: Lane,
     ) -> TagSurvey:
         tags = await survey_tags(
             pairs,
             roots,
-            asked,
+            targets,
             world.journal if self._policy.verify == "roots" else NullJournal(),
             lane,
             no_overwrite=self._policy.no_overwrite,

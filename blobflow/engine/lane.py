@@ -29,6 +29,17 @@ class Lane:
         await together(work() for _ in range(self._width))
 
 
+async def beside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Item]) -> Item:
+    """What `work` returns, while `other` runs too; both have ended then. As `together` where one fails."""
+    found: list[Item] = []
+
+    async def kept() -> None:
+        found.append(await work)
+
+    await together((other, kept()))
+    return found[0]
+
+
 async def together(actions: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all at once; the first exception cancels the rest and is raised as it is, not in a group."""
     try:

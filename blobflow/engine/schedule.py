@@ -1,11 +1,13 @@
 """The schedule: which ready steps start now. A pure function, called at every change.
 
-Two lanes a host. Small requests (mounts, manifests) have their own, so that they never queue behind blobs.
-Blobs have `limits.blobs` slots at each host, and a copy takes its source and target slot in one decision, so
-runs can't deadlock: a copy whose blob the store already holds (or is just reading) needs only the target's.
+Two lanes a host. Small requests (mounts, manifests, small blobs) have their own, so that they never queue
+behind blobs that stream. Those have `limits.blobs` slots at each host, and a copy takes its source and target
+slot in one decision, so runs can't deadlock: a copy whose blob the store already holds (or is just reading)
+needs only the target's.
 
 Half of a target's blob slots go to the largest blobs, so that a run does not end waiting for one of them; the
-other half in the plan's order, so that images complete as the run goes.
+other half in the plan's order, so that images complete as the run goes. What is left in the end goes largest
+first in all of them, so that they end together.
 """
 
 from __future__ import annotations
@@ -13,20 +15,28 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
+from blobflow.content import is_small
 from blobflow.engine.plan import Copy, Step
 from blobflow.oci import Digest
 
+# So few waiting copies a slot are the end of a run.
+AT_LAST = 2
 # How many candidates of each order one decision looks at: it keeps a decision cheap however many steps are
 # ready, and is more than the slots that registries take (8 to 32).
 WINDOW = 64
 
 
+def streams(step: Step) -> TypeGuard[Copy]:
+    """Whether a step takes the slots of blobs."""
+    return isinstance(step, Copy) and not is_small(step.blob)
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """Steps under way at once at a host. `blobs`: copies; `small`: mounts and puts."""
+    """Steps under way at once at a host. `blobs`: copies; `small`: mounts, puts, copies of small blobs."""
 
     blobs: int = 8
     small: int = 16
@@ -77,12 +87,14 @@ def schedule(
             starts.append(Start(step.number))
     taken: set[int] = set()
     reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
+    by_order = list(by_order)
     for candidates, big in ((by_size, True), (by_order, False)):
         for copy in candidates:
             slots = limits(copy.target).blobs
             if copy.number in taken or writing[copy.target] >= slots:
                 continue
-            if big and largest[copy.target] >= (slots + 1) // 2:
+            at_last = len(by_order) <= AT_LAST * slots
+            if big and largest[copy.target] >= (slots if at_last else (slots + 1) // 2):
                 break
             if not copy.warm:
                 if reading[copy.source] >= limits(copy.source).blobs:
@@ -108,7 +120,7 @@ class Ready:
         self._by_digest: dict[Digest, set[int]] = {}
 
     def add(self, number: int, step: Step, *, warm: bool = False) -> None:
-        if not isinstance(step, Copy):
+        if not streams(step):
             bisect.insort(self._small, number)
             return
         self._copies[number] = step

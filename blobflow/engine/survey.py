@@ -45,16 +45,18 @@ def _records(
         yield recorded_as(each, source, put, foreign=carried, referrers=looked_up)
 
 
-class Tags:
-    """What target tags name, each asked for once, and remembered with what went wrong.
+class Targets:
+    """What targets say of their tags, and of whether they hold anything: asked for once, and remembered with
+    what went wrong.
 
-    `look_ahead` may be called as soon as a source is known: another host is asked meanwhile, which costs no
-    time. What nobody may write (see `clashes`) is not asked for ahead.
+    `look_ahead` and `look_for_vacant` may be called while the sources are asked: those are other hosts, so it
+    costs no time. Tags that nobody may write (see `clashes`) are not asked for ahead.
     """
 
     def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:
         self._sink_at = sink_at
         self._found: dict[tuple[Site, str], Digest | BlobflowError | None] = {}
+        self._vacant: dict[Site, bool | BlobflowError] = {}
         aims = Counter((site_of(pair.target), pair.target.tag) for pair in set(pairs) if pair.target.tag)
         self._aims: dict[Reference, list[tuple[Site, str]]] = {}
         for pair in pairs:
@@ -83,6 +85,29 @@ class Tags:
             raise found
         return found
 
+    async def look_for_vacant(self, sites: Iterable[Site], lane: Lane) -> None:
+        """Ask for sites without a tag of ours whether they hold anything at all."""
+
+        async def ask(site: Site) -> None:
+            with suppress(BlobflowError):
+                await self.vacant(site)
+
+        tagged = {site for (site, _), found in self._found.items() if isinstance(found, str)}
+        await lane.each(ask, sorted(set(sites) - tagged))
+
+    async def vacant(self, site: Site) -> bool:
+        """See `Sink.vacant`. Raises what the site answers."""
+        if site not in self._vacant:
+            try:
+                with blame("target"):
+                    self._vacant[site] = await self._sink_at(site).vacant()
+            except BlobflowError as error:
+                self._vacant[site] = error
+        found = self._vacant[site]
+        if isinstance(found, BlobflowError):
+            raise found
+        return found
+
 
 class TagSurvey(msgspec.Struct, frozen=True):
     """What the target tags name now (None: nothing), which pairs are whole already, and what failed."""
@@ -95,7 +120,7 @@ class TagSurvey(msgspec.Struct, frozen=True):
 async def survey_tags(
     pairs: Iterable[Pair],
     roots: Mapping[Reference, Descriptor],
-    asked: Tags,
+    targets: Targets,
     journal: Journal,
     lane: Lane,
     *,
@@ -118,7 +143,7 @@ async def survey_tags(
     async def ask(pair: Pair) -> None:
         site, root = site_of(pair.target), roots[pair.source].digest
         try:
-            found = await asked.named(site, pair.target.tag or root)
+            found = await targets.named(site, pair.target.tag or root)
         except BlobflowError as error:
             failures[pair] = error
             return
@@ -149,6 +174,7 @@ async def survey_content(
     pairs: Collection[Pair],
     shapes: Mapping[Pair, Shape],
     known: TagSurvey,
+    targets: Targets,
     sink_at: SinkAt,
     lane: Lane,
     *,
@@ -160,7 +186,7 @@ async def survey_content(
     manifest that is there does not stand for its blobs; they are asked for too, and it counts as missing if
     one of them is.
     """
-    survey = _Survey(shapes, known, sink_at, deep)
+    survey = _Survey(shapes, known, targets, sink_at, deep)
     settled = frozenset(pair for pair in known.current if pair in shapes)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
     await lane.each(survey.tell_vacant, sorted({site_of(pair.target) for pair in asked}))
@@ -179,10 +205,18 @@ async def survey_content(
 
 
 class _Survey:
-    def __init__(self, shapes: Mapping[Pair, Shape], known: TagSurvey, sink_at: SinkAt, deep: bool) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[Pair, Shape],
+        known: TagSurvey,
+        targets: Targets,
+        sink_at: SinkAt,
+        deep: bool,
+    ) -> None:
         self._deep = deep
         self._shapes = shapes
         self._known = known
+        self._targets = targets
         self._sink_at = sink_at
         self._tagged = {site for (site, _), found in known.tags.items() if found}
         self._vacant: set[Site] = set()
@@ -201,9 +235,8 @@ class _Survey:
         if site in self._tagged:
             return
         try:
-            with blame("target"):
-                if await self._sink_at(site).vacant():
-                    self._vacant.add(site)
+            if await self._targets.vacant(site):
+                self._vacant.add(site)
         except BlobflowError as error:
             self._errors[site] = error
 

@@ -21,7 +21,7 @@ from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.road import CacheMode, through_store
-from blobflow.engine.schedule import Flight, Limits, Ready, schedule
+from blobflow.engine.schedule import Flight, Limits, Ready, schedule, streams
 from blobflow.engine.shelf import Shelf
 from blobflow.errors import BlobflowError, Rejected, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
@@ -61,19 +61,22 @@ class World(msgspec.Struct, frozen=True):
 
 
 class _Slots:
-    """The blob slots of one copy; the source's is free as soon as the reading is over."""
+    """The slots of one copy. A blob that streams has two, and the source's is free as soon as the reading is
+    over; a small one has one of the target's small requests."""
 
     def __init__(
         self, flight: Flight, step: Copy, *, largest: bool, reads: bool, freed: asyncio.Event
     ) -> None:
         self._flight = flight
+        self._streams = streams(step)
         self._source, self._target = step.source.registry, step.target.registry
         self._largest = largest
-        self._reads = reads
+        self._reads = reads and self._streams
         self._freed = freed
-        flight.reading[self._source] += reads
-        flight.writing[self._target] += 1
+        flight.reading[self._source] += self._reads
+        flight.writing[self._target] += self._streams
         flight.largest[self._target] += largest
+        flight.small[self._target] += not self._streams
 
     def reading_over(self) -> None:
         self._flight.reading[self._source] -= self._reads
@@ -82,8 +85,9 @@ class _Slots:
 
     def free(self) -> None:
         self.reading_over()
-        self._flight.writing[self._target] -= 1
+        self._flight.writing[self._target] -= self._streams
         self._flight.largest[self._target] -= self._largest
+        self._flight.small[self._target] -= not self._streams
 
 
 class Transfer:

@@ -91,13 +91,16 @@ class Verification:
 
 
 async def moved_tags(
-    roots: Mapping[Reference, Descriptor], source_at: SourceAt, lane: Lane
-) -> dict[Reference, Digest | None]:
-    """Ask sources again what their tags name; returns those that name something else by now (None: nothing).
+    roots: Mapping[Reference, Descriptor],
+    source_at: SourceAt,
+    lane: Lane,
+    moved: dict[Reference, Digest | None],
+) -> None:
+    """Ask sources again what their tags name; `moved` gets those that name something else by now (None:
+    nothing).
 
     A source that can't be asked any more is not known to have moved.
     """
-    moved: dict[Reference, Digest | None] = {}
 
     async def ask(reference: Reference) -> None:
         try:
@@ -111,7 +114,6 @@ async def moved_tags(
                 moved[reference] = found
 
     await lane.each(ask, sorted(_by_tag(roots)))
-    return moved
 
 
 def _by_tag(roots: Iterable[Reference]) -> list[Reference]:

@@ -29,6 +29,7 @@ from typing import Literal
 import msgspec
 import pytest
 
+from blobflow import content
 from blobflow import mirror as composition
 from blobflow.engine import retry
 from blobflow.engine.flow import Policy, Run
@@ -315,6 +316,7 @@ def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(room, "PROGRESS_SECONDS", patience)
     monkeypatch.setattr(session, "COMMIT_SECONDS", 5 * patience)
     monkeypatch.setattr(feed, "SLOWEST", 1024**3)
+    monkeypatch.setattr(content, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:
         monkeypatch.setattr(room, name, getattr(room, name) // 1024)
 
@@ -324,6 +326,7 @@ _IN_MIB = (
     (profiles, "CHUNKED_FROM"),
     (profiles, "WORTHY_CHUNK"),
     (upload, "KEPT_FROM"),
+    (upload, "BESIDE_UP_TO"),
     (upload, "JOURNALED_FROM"),
     (partials, "KEPT_FROM"),
 )

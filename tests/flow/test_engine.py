@@ -321,7 +321,8 @@ async def test_no_overwrite_leaves_another_digest_where_it_is(bench: Bench) -> N
     bench.assert_whole(target)
 
 
-async def test_fail_fast_starts_nothing_more(bench: Bench) -> None:
+async def test_fail_fast_starts_nothing_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
     target = bench.target()
     target.fault = lambda call, site, name: Denied("no", status=403) if call == "push" else None
     report = await bench.mirror(Policy(keep_going=False))
@@ -346,7 +347,10 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
     assert {image.error for image in report.images} == {full.message}
 
 
-async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(bench: Bench) -> None:
+async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
     target = bench.target()
     run = Run(bench.pairs)
 

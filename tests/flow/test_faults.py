@@ -189,7 +189,7 @@ CORRUPTIONS = [
         (Fault("GET", CHILD, times=0, act=Corrupt(at=50)),),
         fails=Failure("DigestMismatch", "source", 6, 1),
         heals=False,
-        more="GET+1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2 tags-1",
+        more="GET+1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2",
     ),
     Row(
         "a bit flips on its way to the target",

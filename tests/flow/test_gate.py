@@ -168,8 +168,9 @@ async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_no
 
 
 async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
     images = sample_set(3, images=12)
     net = Net(store, connections=2)
     under_way: dict[bool, set[int]] = {True: set(), False: set()}

@@ -111,9 +111,8 @@ async def test_a_body_is_taken_over_also_where_aiohttp_has_paused_it(monkeypatch
     monkeypatch.setattr(inlet, "INLET_FROM", 1)
     monkeypatch.setattr("blobflow.transports.registry.client.READ_AHEAD", 1)
     monkeypatch.setattr(flowing, "take_over", take_over)
-    async with serving(answering(CONTENT)) as host, world() as w:
-        async with w.source(host).open(BLOB) as chunks:
-            got = b"".join([bytes(chunk) async for chunk in chunks])
+    async with serving(answering(CONTENT)) as host, world() as w, w.source(host).open(BLOB) as chunks:
+        got = b"".join([bytes(chunk) async for chunk in chunks])
     assert got == CONTENT
     assert taken[0] is not None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from blobflow.content import Site
+from blobflow.content import SMALL_BLOB, Site
 from blobflow.engine.plan import Copy, Mount
 from blobflow.engine.schedule import Flight, Limits, Ready, Start, Waiting, schedule
 from blobflow.oci import Descriptor, digest_of
@@ -23,12 +23,20 @@ def started(limits: Limits, flight: Flight, sizes: list[int] = SIZES, *, warm: b
 
 
 def test_half_the_slots_go_to_the_largest_and_half_to_the_plans_order() -> None:
-    assert started(Limits(blobs=4), Flight()) == [Start(1, True), Start(3, True), Start(0), Start(2)]
+    sizes = [*SIZES, 1, 2, 3, 4]
+    assert started(Limits(blobs=4), Flight(), sizes) == [Start(1, True), Start(3, True), Start(0), Start(2)]
+
+
+def test_what_is_left_in_the_end_goes_largest_first_in_all_slots() -> None:
+    largest = [Start(number, True) for number in (1, 3, 4, 2)]
+    assert started(Limits(blobs=4), Flight()) == largest
+    assert started(Limits(blobs=4), Flight(), [*SIZES, 1, 2, 3]) == largest
 
 
 def test_slots_in_use_are_not_given_again() -> None:
     flight = Flight(writing=Counter(t=3), largest=Counter(t=2), reading=Counter(s=3))
-    assert started(Limits(blobs=4), flight) == [Start(0)]
+    assert started(Limits(blobs=4), flight, [*SIZES, 1, 2, 3, 4]) == [Start(0)]
+    assert started(Limits(blobs=4), flight) == [Start(1, True)]
 
 
 def test_a_full_source_starts_nothing_cold() -> None:
@@ -52,14 +60,29 @@ def test_small_requests_have_their_own_lane() -> None:
 
 
 def test_a_blob_that_the_store_begins_to_read_makes_its_other_copies_warm() -> None:
-    blob = Descriptor(media_type="layer", digest=digest_of(b"x"), size=9)
+    size = SMALL_BLOB + 1
+    blob = Descriptor(media_type="layer", digest=digest_of(b"x"), size=size)
     ready = Ready("t")
     ready.add(3, Copy(blob, Site("s", "a"), Site("t", "a")))
     ready.add(4, Mount(blob, Site("t", "b"), Site("t", "a"), Site("s", "a")))
     ready.warmed(blob.digest)
     small, by_size, by_order = ready.candidates()
     assert [w.number for w in small] == [4]
-    assert by_size == by_order == [Waiting(3, "t", "s", 9, True)]
+    assert by_size == by_order == [Waiting(3, "t", "s", size, True)]
     ready.remove(3)
     ready.remove(4)
     assert ready.candidates() == ([], [], [])
+
+
+def test_a_small_blob_waits_among_the_small_requests() -> None:
+    small, large = (
+        Copy(Descriptor("layer", digest_of(b"x"), size), Site("s", "a"), Site("t", "a"))
+        for size in (SMALL_BLOB, SMALL_BLOB + 1)
+    )
+    ready = Ready("t")
+    ready.add(1, large)
+    ready.add(0, small)
+    waiting, by_size, _ = ready.candidates()
+    assert ([w.number for w in waiting], [w.number for w in by_size]) == ([0], [1])
+    ready.remove(0)
+    assert ready.candidates()[0] == []

@@ -10,7 +10,7 @@ from blobflow.content import Site
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair
 from blobflow.engine.resolve import resolve_roots
-from blobflow.engine.survey import Tags
+from blobflow.engine.survey import Targets
 from blobflow.errors import BlobflowError, Denied, NotFound
 from blobflow.oci import Descriptor, Reference, digest_of, media
 
@@ -18,15 +18,21 @@ ROOT = Descriptor(media.OCI_INDEX, digest_of(b"root"), 4)
 
 
 class Place:
-    """A repository whose tags name ROOT, but for those in `errors`; notes what it was asked."""
+    """A repository whose tags name ROOT, but for those in `errors`; notes what it was asked.
 
-    def __init__(self, errors: dict[str, BlobflowError], asked: list[str], gate: asyncio.Event) -> None:
-        self._errors, self._asked, self._gate = errors, asked, gate
+    It never answers for `slow`; `reached` is set when it is asked for `there`.
+    """
+
+    def __init__(self, errors: dict[str, BlobflowError], asked: list[str]) -> None:
+        self._errors, self._asked = errors, asked
+        self.reached = asyncio.Event()
 
     async def resolve(self, name: str) -> Descriptor:
         self._asked.append(name)
         if name == "slow":
-            await self._gate.wait()
+            await asyncio.Event().wait()
+        if name == "there":
+            self.reached.set()
         if name in self._errors:
             raise self._errors[name]
         return ROOT
@@ -36,29 +42,20 @@ def pair(tag: str, to: str = "") -> Pair:
     return Pair(Reference("source", "app", tag), Reference("target", "app", to or tag))
 
 
-def tags_of(pairs: list[Pair], asked: list[str], **errors: BlobflowError) -> Tags:
-    place = Place(errors, asked, asyncio.Event())
-    return Tags(pairs, lambda site: place)  # type: ignore[arg-type,return-value]
+def tags_of(pairs: list[Pair], asked: list[str], **errors: BlobflowError) -> Targets:
+    place = Place(errors, asked)
+    return Targets(pairs, lambda site: place)  # type: ignore[arg-type,return-value]
 
 
 async def test_a_target_tag_is_asked_for_while_another_source_is_waited_for() -> None:
-    asked: list[str] = []
-    slow, quick = pair("slow"), pair("quick", "there")
-    tags = tags_of([slow, quick], asked)
-    gate = asyncio.Event()
-    source = Place({}, [], gate)
-    lane = Lane(2)
-    places = {"source": source}
+    pairs = [pair("slow"), pair("quick", "there")]
+    source, target = Place({}, []), Place({}, [])
+    targets = Targets(pairs, lambda site: target)  # type: ignore[arg-type,return-value]
+    sources = (each.source for each in pairs)
     resolving = asyncio.create_task(
-        resolve_roots(
-            (each.source for each in (slow, quick)),
-            lambda site: places[site.registry],  # type: ignore[arg-type,return-value]
-            lane,
-            tags.look_ahead,
-        )
+        resolve_roots(sources, lambda site: source, Lane(2), targets.look_ahead)  # type: ignore[arg-type,return-value]
     )
-    while "there" not in asked:
-        await asyncio.sleep(0)
+    await target.reached.wait()
     assert not resolving.done()
     resolving.cancel()
 

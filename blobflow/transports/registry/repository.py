@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from blobflow.content import Body, Chunks, Referrer, Site
+from blobflow.content import Body, Chunks, Referrer, Site, is_small
 from blobflow.errors import (
     Denied,
     DigestMismatch,
@@ -133,7 +133,7 @@ class Repository:
             return
         for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
             request = self._reading(blob, offset, stop, ranged=ranged)
-            async with self._session.stream(request) as response:
+            async with self._session.stream(request, small=is_small(blob)) as response:
                 self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
                 begins = self._begins_at(response, blob, offset, stop)
                 if begins is None:

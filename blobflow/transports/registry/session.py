@@ -118,7 +118,7 @@ class Session:
         self._settling = asyncio.Lock()
         self.meter = meter
         self.gate = Gate(access.connections, clock)
-        self.reads, self.writes, self._small = self.gate.reads, self.gate.writes, self.gate.small
+        self.reads, self.writes, self.small = self.gate.reads, self.gate.writes, self.gate.small
         requests, own = pace_of(access.requests_per_second, clock), pace_of(access.bytes_per_second, clock)
         self._requests = brake_of((requests,), sleep)
         self.reading = brake_of((own, reading), sleep)
@@ -147,12 +147,13 @@ class Session:
         return await self._retrying(request, self._ask_once)
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open an answer's body, in the lane of reads; retried up to the headers, not beyond.
+    async def stream(self, request: Request, *, small: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open an answer's body, in the lane of reads, or in that of `small` requests for who reads it to its
+        end without waiting for anything; retried up to the headers, not beyond.
 
         Leaving before the end closes the connection. What the body raises is aiohttp's: see `lost`.
         """
-        async with self.reads:
+        async with self.small if small else self.reads:
             response = await self._retrying(request, self._open_once)
             try:
                 yield response
@@ -181,8 +182,8 @@ class Session:
             await feed.stop()
 
     async def commit(self, request: Request, size: int) -> Answer:
-        """Send the small request that makes `size` bytes, sent before, content; in the caller's slot of
-        `writes`.
+        """Send the small request that makes `size` bytes, sent before or with it, content; in the caller's
+        slot of `writes` or `small`.
 
         Asked again after an answer that allows it, but not after none: it may have been done.
         """
@@ -222,7 +223,7 @@ class Session:
     # One exchange
 
     async def _ask_once(self, request: Request) -> Answer:
-        async with self._small:
+        async with self.small:
             response = await self._reach(request)
             try:
                 return await self._conclude(request, response)

@@ -4,6 +4,9 @@ A push begins with POST ([end-4a]), or with the session that a refused mount ope
 one of three forms, its rungs (`profiles.ladder` chooses). A rung that the registry refuses falls to the next,
 which opens the body again from its start, and what was refused and what worked is learnt for the host.
 
+Where the repository has opened a session before, the body is opened beside the POST: one round trip less. A
+small blob is read whole and then takes its turn among the small requests, not among the streams.
+
 A push that breaks leaves its session open (`tickets`), unless nothing would come of it. The next push of the
 blob, which the engine or the next process makes, asks the registry how much arrived ([end-13]) and goes on
 from there by ranged chunks; if the registry has forgotten, it starts afresh. Registries differ: the embedded
@@ -17,13 +20,13 @@ answer got lost, the blob may be there by then: so the registry is asked before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 from yarl import URL
 
-from blobflow.content import Body, Chunks, Journal
+from blobflow.content import Body, Chunks, Journal, is_small
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
@@ -34,6 +37,7 @@ from blobflow.errors import (
     ProtocolViolation,
     RegistryError,
     Rejected,
+    SizeMismatch,
     StorageError,
     Unauthorized,
 )
@@ -60,9 +64,19 @@ _AT_ANY_SIZE = frozenset({404, 405, 411, 415, 501})
 _NOT_THE_FORM = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"})
 _STALE = frozenset({"BLOB_UPLOAD_UNKNOWN"})
 _COMMITTED = (200, 201, 204)  # the spec says 201
+# A round trip is no matter to a blob above so many bytes; what came of it in the meantime might be lost.
+BESIDE_UP_TO = 8 * 1024 * 1024
 # A push starts over by itself so often: once each for a token that ended, an offset that was doubted, and a
 # session that had ended.
 _AGAIN = 3
+
+
+class _Going:
+    """One try of a push: its session, once there is one, and the form that it takes."""
+
+    def __init__(self, ticket: Ticket | None, rung: Rung) -> None:
+        self.ticket = ticket
+        self.rung: Rung = rung
 
 
 class Uploads:
@@ -75,6 +89,8 @@ class Uploads:
         self._tickets = Tickets(session, journal)
         self._chunk_bytes = profile.chunk_bytes
         self._forgetful = profile.keeps_broken_sessions is False
+        self._opens: set[str] = set()
+        self._broken: set[tuple[str, Digest]] = set()
         self._unanswered: set[tuple[str, Digest]] = set()
 
     async def mount(self, request: Request, repository: str, digest: Digest) -> bool:
@@ -95,24 +111,24 @@ class Uploads:
         rungs = list(ladder(blob.size, self.profile, self._learnt))
         repeated = 0
         while True:
-            ticket = await self._idle(repository, blob) or await self._begin(repository, blob)
-            rung = _rung(ticket, blob, rungs)
+            going = _Going(await self._idle(repository, blob), rungs[0])
             try:
-                await self._climb(rung, ticket, blob, body)
+                await self._climb(going, rungs, repository, blob, body)
             except BlobflowError as error:
-                if error is ticket.body_error:
+                ticket = going.ticket
+                if ticket is None or error is ticket.body_error:
                     raise
                 if await self._ended_well(error, ticket, blob):
                     return
-                match self._verdict(error, rung, blob, ticket, last=len(rungs) == 1):
+                match self._verdict(error, going.rung, blob, ticket, last=len(rungs) == 1):
                     case "next" if len(rungs) > 1:
-                        rungs.remove(rung if rung in rungs else rungs[0])
+                        rungs.remove(going.rung if going.rung in rungs else rungs[0])
                     case "again" if repeated < _AGAIN:
                         repeated += 1
                     case _:
                         raise
             else:
-                self._learnt.taken(rung)
+                self._learnt.taken(going.rung)
                 return
 
     def _verdict(
@@ -190,7 +206,9 @@ class Uploads:
             ok=(202,),
         )
         answer = await self._tickets.opened(repository, blob.digest, request)
-        return self._tickets.made(repository, blob.digest, answer, "fresh")
+        ticket = self._tickets.made(repository, blob.digest, answer, "fresh")
+        self._opens.add(repository)
+        return ticket
 
     async def _idle(self, repository: str, blob: Descriptor) -> Ticket | None:
         """The session to go on with, at the offset that the registry confirms [end-13]; None: a fresh one."""
@@ -224,23 +242,84 @@ class Uploads:
         """A chunk broke and nothing of it counts: the line is too bad for chunks of this size."""
         self._chunk_bytes = max(self._chunk_bytes // 2, self.profile.least_chunk_bytes, ticket.chunk_floor)
 
-    async def _climb(self, rung: Rung, ticket: Ticket, blob: Descriptor, body: Body) -> None:
+    async def _climb(
+        self, going: _Going, rungs: list[Rung], repository: str, blob: Descriptor, body: Body
+    ) -> None:
         """One try of one form. On any failure the session is parked or deleted."""
-        noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
+        offset = going.ticket.offset if going.ticket else 0
+        small = is_small(blob) and rungs[0] == "single" and not offset
         try:
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._session.writes)
-                with ticket.reading():
-                    chunks = await stack.enter_async_context(body(ticket.offset))
-                if ticket.offset == blob.size:
-                    await _read_out(ticket, chunks)
-                    await self._finish(ticket, blob)
+                if not small:
+                    await stack.enter_async_context(self._session.writes)
+                content = b""
+                async with self._beside(going, repository, blob):
+                    chunks = await stack.enter_async_context(body(offset))
+                    if small:
+                        content = b"".join([bytes(chunk) async for chunk in chunks])
+                assert going.ticket is not None
+                if small:
+                    await self._whole(going.ticket, blob, content)
                 else:
-                    await _FORMS[rung](self, ticket, blob, chunks)
+                    await self._send(going, rungs, blob, chunks)
         except BaseException as error:
-            self._put_aside(ticket, error)
+            if going.ticket is not None:
+                self._put_aside(going.ticket, error)
             raise
+
+    @asynccontextmanager
+    async def _beside(self, going: _Going, repository: str, blob: Descriptor) -> AsyncIterator[None]:
+        """While inside, where the body is opened, a session is opened too; on leaving it is there.
+
+        A repository that has not opened one yet may refuse to: it is asked first, and nothing is read in vain.
+        So it is for a body that broke while it waited for its session, and with it what had come of it.
+        """
+        key = (repository, blob.digest)
+        first = blob.size > BESIDE_UP_TO or repository not in self._opens or key in self._broken
+        if going.ticket is None and first:
+            going.ticket = await self._begin(repository, blob)
+        if going.ticket is not None:
+            with going.ticket.reading():
+                yield
+            return
+        beginning = asyncio.create_task(self._begin(repository, blob))
+        try:
+            yield
+        except BaseException as error:
+            self._broken.add(key)
+            beginning.cancel()
+            await asyncio.wait((beginning,))
+            if not beginning.cancelled() and beginning.exception() is None:
+                going.ticket = beginning.result()
+                going.ticket.body_error = error if isinstance(error, BlobflowError) else None
+            raise
+        going.ticket = await beginning
+
+    async def _send(self, going: _Going, rungs: list[Rung], blob: Descriptor, chunks: Chunks) -> None:
+        """Send what is left of the blob, in the form that is its session's."""
+        ticket = going.ticket
+        assert ticket is not None
+        going.rung = _rung(ticket, blob, rungs)
+        noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
+        if ticket.offset == blob.size:
+            await _read_out(ticket, chunks)
+            await self._finish(ticket, blob)
+        else:
+            await _FORMS[going.rung](self, ticket, blob, chunks)
         if noted or ticket.origin == "left":
+            self._tickets.forget(ticket)
+
+    async def _whole(self, ticket: Ticket, blob: Descriptor, content: bytes) -> None:
+        """PUT with a whole small body [end-6], in the turn of small requests."""
+        if len(content) != blob.size:
+            raise SizeMismatch(f"blob {blob.digest}", expected=blob.size, actual=len(content))
+        url = _with_digest(ticket, blob)
+        request = self._request("PUT", ticket, blob, ok=_COMMITTED, url=url, body=content)
+        async with self._session.small:
+            self._session.meter.bytes_written += blob.size
+            ticket.sent = blob.size
+            self._check(await self._session.commit(request, blob.size), blob)
+        if ticket.origin == "left":
             self._tickets.forget(ticket)
 
     @property
