@@ -13,8 +13,9 @@ first in all of them, so that they end together.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import msgspec
@@ -70,34 +71,37 @@ class Flight(msgspec.Struct):
 
 def schedule(
     small: Iterable[Waiting],
-    by_size: Iterable[Waiting],
-    by_order: Iterable[Waiting],
+    by_size: Sequence[Waiting],
+    by_order: Sequence[Waiting],
     flight: Flight,
     limits: Callable[[str], Limits],
 ) -> list[Start]:
-    """Decide what starts now at one target.
+    """Decide what starts now at one target, which all of the waiting have.
 
     `small` in plan order; `by_size` and `by_order` are the same copies, largest first and in plan order.
     """
     starts: list[Start] = []
+    room = functools.cache(limits)
     small_used: Counter[str] = Counter()
     for step in small:
-        if flight.small[step.target] + small_used[step.target] < limits(step.target).small:
-            small_used[step.target] += 1
-            starts.append(Start(step.number))
+        if flight.small[step.target] + small_used[step.target] >= room(step.target).small:
+            break
+        small_used[step.target] += 1
+        starts.append(Start(step.number))
     taken: set[int] = set()
     reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
-    by_order = list(by_order)
     for candidates, big in ((by_size, True), (by_order, False)):
         for copy in candidates:
-            slots = limits(copy.target).blobs
-            if copy.number in taken or writing[copy.target] >= slots:
+            slots = room(copy.target).blobs
+            if writing[copy.target] >= slots:
+                break
+            if copy.number in taken:
                 continue
             at_last = len(by_order) <= AT_LAST * slots
             if big and largest[copy.target] >= (slots if at_last else (slots + 1) // 2):
                 break
             if not copy.warm:
-                if reading[copy.source] >= limits(copy.source).blobs:
+                if reading[copy.source] >= room(copy.source).blobs:
                     continue
                 reading[copy.source] += 1
             writing[copy.target] += 1
@@ -113,7 +117,7 @@ class Ready:
     def __init__(self, host: str) -> None:
         self._host = host
         self._small: list[int] = []
-        self._copies: dict[int, Copy] = {}
+        self._copies: dict[int, Waiting] = {}
         self._warm: list[int] = []
         self._by_size: list[tuple[int, int]] = []
         self._by_order: list[int] = []
@@ -123,42 +127,41 @@ class Ready:
         if not streams(step):
             bisect.insort(self._small, number)
             return
-        self._copies[number] = step
         self._by_digest.setdefault(step.blob.digest, set()).add(number)
-        if warm:
-            bisect.insort(self._warm, number)
+        self._put(Waiting(number, self._host, step.source.registry, step.blob.size, warm))
+
+    def _put(self, copy: Waiting) -> None:
+        self._copies[copy.number] = copy
+        if copy.warm:
+            bisect.insort(self._warm, copy.number)
         else:
-            bisect.insort(self._by_size, (-step.blob.size, number))
-            bisect.insort(self._by_order, number)
+            bisect.insort(self._by_size, (-copy.size, copy.number))
+            bisect.insort(self._by_order, copy.number)
 
     def remove(self, number: int) -> None:
-        step = self._copies.pop(number, None)
-        if step is None:
+        copy = self._copies.pop(number, None)
+        if copy is None:
             _discard(self._small, number)
             return
-        self._by_digest[step.blob.digest].discard(number)
         _discard(self._warm, number)
         _discard(self._by_order, number)
-        _discard(self._by_size, (-step.blob.size, number))
+        _discard(self._by_size, (-copy.size, number))
 
     def warmed(self, digest: Digest) -> None:
         """The store holds this blob now, or is reading it: its copies need no source slot."""
-        for number in tuple(self._by_digest.get(digest, ())):
-            step = self._copies[number]
-            self.remove(number)
-            self.add(number, step, warm=True)
+        for number in self._by_digest.get(digest, ()):
+            if (copy := self._copies.get(number)) is not None:
+                self.remove(number)
+                self._put(msgspec.structs.replace(copy, warm=True))
 
     def candidates(self) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
         """What `schedule` takes: small steps, copies by size, copies by order; warm copies lead both."""
+        copies = self._copies
         small = [Waiting(number, self._host) for number in self._small[:WINDOW]]
-        warm = [self._waiting(number, True) for number in self._warm[:WINDOW]]
-        by_size = [self._waiting(number, False) for _, number in self._by_size[:WINDOW]]
-        by_order = [self._waiting(number, False) for number in self._by_order[:WINDOW]]
+        warm = [copies[number] for number in self._warm[:WINDOW]]
+        by_size = [copies[number] for _, number in self._by_size[:WINDOW]]
+        by_order = [copies[number] for number in self._by_order[:WINDOW]]
         return small, warm + by_size, warm + by_order
-
-    def _waiting(self, number: int, warm: bool) -> Waiting:
-        step = self._copies[number]
-        return Waiting(number, self._host, step.source.registry, step.blob.size, warm)
 
 
 def _discard(items: list[Any], item: Any) -> None:

@@ -22,18 +22,48 @@ import aiohttp
 INLET_FROM = 4 * 1024 * 1024
 # And as long as aiohttp lacks so much of it: the connection of a body that it has whole is the pool's again.
 INLET_LEFT = 1024 * 1024
-# Each of the two buffers. 256 KiB cost 5 % more CPU, 4 MiB nothing less.
+# Each of the two buffers of a body has one of these sizes. 256 KiB cost 5 % more CPU; four times as much
+# costs less in the kernel, which wakes the peer for every read and write, but is only for a few large bodies.
 BUFFER = 1024 * 1024
-# Buffers that are kept for the next body.
+LARGE_BUFFER = 4 * BUFFER
+# A body of so many large buffers is worth them, while so many are not in use.
+_WORTH = 4
+_LARGE_AT_MOST = 6
+# Buffers of each size that are kept for the next body.
 _KEPT = 16
 
-_free: list[bytearray] = []
+
+class Buffers:
+    """The buffers of all bodies under way, used again and again."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[bytearray]] = {BUFFER: [], LARGE_BUFFER: []}
+        self._large = 0
+
+    def take(self, missing: int) -> list[bytearray]:
+        """Two of the size that suits a body of which so many bytes are to come."""
+        large = missing >= _WORTH * LARGE_BUFFER and self._large + 2 <= _LARGE_AT_MOST
+        size = LARGE_BUFFER if large else BUFFER
+        self._large += 2 * large
+        free = self._free[size]
+        return [free.pop() if free else bytearray(size) for _ in range(2)]
+
+    def give_back(self, buffers: list[bytearray], *, whole: bool) -> None:
+        """No body needs these any more. They are only kept where their last bytes were asked past (`whole`):
+        a reader that broke off may have left a view of them where they are still to be sent from."""
+        size = len(buffers[0])
+        self._large -= len(buffers) * (size == LARGE_BUFFER)
+        if whole and len(self._free[size]) < _KEPT:
+            self._free[size].extend(buffers)
+
+
+_buffers = Buffers()
 
 
 class Inlet(asyncio.BufferedProtocol):
     """Takes `missing` bytes from a transport, whose protocol was `before`; gives them as views.
 
-    Sans-loop but for one event. What came in before the exchange is `early`, and not counted as missing.
+    What came in before the exchange is `early`, and not counted as missing.
     """
 
     def __init__(
@@ -43,13 +73,16 @@ class Inlet(asyncio.BufferedProtocol):
         self._before: Any = before
         self._early = deque(early)
         self._missing = missing
-        self._buffers = [_free.pop() if _free else bytearray(BUFFER) for _ in range(2)]
+        self._buffers = _buffers.take(missing)
+        self._room = len(self._buffers[0])
         self._filling = 0
         self._filled = 0
         self._paused = False
         self._lost: BaseException | None = None
         self._ended = False
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._since = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self._spill = bytearray(1)
 
     def start(self) -> None:
@@ -61,7 +94,7 @@ class Inlet(asyncio.BufferedProtocol):
     # The transport's side
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
-        room = min(BUFFER - self._filled, self._missing)
+        room = min(self._room - self._filled, self._missing)
         if room <= 0:  # more than was announced: not ours to read, and the connection ends with this body
             return self._spill
         return memoryview(self._buffers[self._filling])[self._filled : self._filled + room]
@@ -71,20 +104,20 @@ class Inlet(asyncio.BufferedProtocol):
             return
         self._filled += nbytes
         self._missing -= nbytes
-        if self._filled == BUFFER or not self._missing:
+        if self._filled == self._room or not self._missing:
             self._paused = True
             self._transport.pause_reading()
-        self._news.set()
+        self._tell()
 
     def eof_received(self) -> bool:
         self._ended = True
-        self._news.set()
+        self._tell()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         self._lost = exc
-        self._news.set()
+        self._tell()
         self._before.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -112,9 +145,7 @@ class Inlet(asyncio.BufferedProtocol):
                             raise self._lost
                         whole = not self._missing
                         return
-                    self._news.clear()
-                    async with asyncio.timeout(patience):
-                        await self._news.wait()
+                    await self._news(patience)
                 taken, size = self._buffers[self._filling], self._filled
                 self._filling, self._filled = 1 - self._filling, 0
                 if self._paused and self._missing and not self._ended:
@@ -124,13 +155,35 @@ class Inlet(asyncio.BufferedProtocol):
         finally:
             self._release(whole=whole)
 
+    async def _news(self, patience: float) -> None:
+        """Wait for something to have happened. One timer looks after all the waits of a body: a timeout each
+        would cost as much as the reads."""
+        loop = asyncio.get_running_loop()
+        if self._watch is None:
+            self._watch = loop.call_later(patience / 4, self._look, loop, patience)
+        self._since = loop.time()
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _tell(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+        if self._waiter is not None and not self._waiter.done() and loop.time() - self._since >= patience:
+            self._waiter.set_exception(TimeoutError())
+        self._watch = loop.call_later(patience / 4, self._look, loop, patience)
+
     def _release(self, *, whole: bool) -> None:
-        """End the connection. Buffers are kept for the next body only if their last bytes were asked past: a
-        reader that broke off may have left a view of them where they are still to be sent from."""
+        """End the connection."""
+        if self._watch is not None:
+            self._watch.cancel()
         self._missing = self._filled = 0
         self._transport.close()
-        if whole and len(_free) < _KEPT:
-            _free.extend(self._buffers)
+        _buffers.give_back(self._buffers, whole=whole)
         self._buffers = [self._spill, self._spill]
 
 

@@ -271,8 +271,8 @@ class Uploads:
     async def _beside(self, going: _Going, repository: str, blob: Descriptor) -> AsyncIterator[None]:
         """While inside, where the body is opened, a session is opened too; on leaving it is there.
 
-        A repository that has not opened one yet may refuse to: it is asked first, and nothing is read in vain.
-        So it is for a body that broke while it waited for its session, and with it what had come of it.
+        A repository that has not opened one yet may refuse to: it is asked first, and nothing is read in
+        vain. So it is for a body that broke while it waited for its session, and with it what had come of it.
         """
         key = (repository, blob.digest)
         first = blob.size > BESIDE_UP_TO or repository not in self._opens or key in self._broken
