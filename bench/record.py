@@ -1,6 +1,7 @@
 """Everything that can be measured here, in one go: the goals, the comparison with other tools, the plot.
 
     python -m bench.record SET [--rounds 5] [--scale 1] [--into DIR] [--against FILE]
+    python -m bench.record SET --add --only cold            # further rounds of some, to those in the record
 
 SET is the folder of `tools/imageset.py make`. Writes into DIR (default: this folder) record.json, record.svg
 and, between its marks, the tables of README.md; in the commands told there SET is that folder, DIR one for
@@ -60,17 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     earlier = arguments.against.read_bytes() if arguments.against else b""  # it may be what is written over
     compile_all()
     machine = describe(versions_of(present()))
-    rows: list[Measured] = []
+    before = read_record(arguments.into) if arguments.add else None
+    rows: list[Measured] = list(before.runs) if before else []
     with tempfile.TemporaryDirectory(prefix="record-", dir=arguments.folder) as folder:
         options = Options(Path(folder), layout, arguments.scale)
         places = {str(layout.path): "SET", folder: "DIR"}
         for row in everything(options, layout, arguments.rounds, arguments.only):
             rows.append(anonymous(row, places))
             print(told(row), file=sys.stderr)
-        record = recorded(machine, layout, arguments.rounds, arguments.scale, rows)
+        record = recorded(machine, layout, arguments, rows, before)
         verdicts = list(judge(record.medians))
         write(record, verdicts, arguments.into)  # should a profile fail, an hour is not lost
-        record = msgspec.structs.replace(record, missed=profiles(verdicts, options))
+        known = before.missed if before else {}
+        record = msgspec.structs.replace(record, missed=profiles(verdicts, options, known))
     if earlier:
         then = msgspec.json.decode(earlier, type=Recorded).medians
         print(f"against {arguments.against}:", *differences(record.medians, then), sep="\n  ")
@@ -78,15 +81,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def recorded(machine: Machine, layout: Layout, rounds: int, scale: float, rows: list[Measured]) -> Record:
-    """What was measured, before anything is profiled."""
+def recorded(
+    machine: Machine,
+    layout: Layout,
+    arguments: argparse.Namespace,
+    rows: list[Measured],
+    before: Record | None,
+) -> Record:
+    """What was measured, now and `before`, and not yet profiled."""
+    only = "".join(f" --only {name}" for name in arguments.only)
+    command = f"python -m bench.record SET --rounds {arguments.rounds} --scale {arguments.scale:g}{only}"
     return Record(
         made=datetime.now(UTC).date().isoformat(),
-        command=f"python -m bench.record SET --rounds {rounds} --scale {scale:g}",
-        machine=machine,
+        command=f"{before.command}` and `{command} --add" if before else command,
+        machine=before.machine if before else machine,
         set=f"{len(layout.images)} images, {len(layout.blobs)} blobs, {layout.unique_bytes / 1e6:.1f} MB",
-        rounds=rounds,
-        scale=scale,
+        rounds=before.rounds if before else arguments.rounds,
+        scale=arguments.scale,
         medians=medians(rows),
         missed={},
         runs=rows,
@@ -114,10 +125,17 @@ def everything(options: Options, layout: Layout, rounds: int, only: Sequence[str
     yield from measured([name for name in FLOORS if not only or name in only], options, rounds)
 
 
-def profiles(verdicts: Sequence[Verdict], options: Options) -> dict[str, list[str]]:
-    """Where the time goes in the runs whose goals were missed."""
+def read_record(folder: Path) -> Record:
+    """The record that was written into a folder."""
+    return msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
+
+
+def profiles(
+    verdicts: Sequence[Verdict], options: Options, known: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Where the time goes in the runs whose goals were missed, as far as that is not `known`."""
     missed = dict.fromkeys(verdict.goal.run for verdict in verdicts if verdict.met is False)
-    return {name: profile_of(name, options) for name in missed}
+    return {name: known.get(name) or profile_of(name, options) for name in missed}
 
 
 def write(record: Record, verdicts: Sequence[Verdict], into: Path) -> None:
@@ -142,7 +160,8 @@ def between_marks(text: str, inside: str) -> str:
 def chapter(record: Record, verdicts: Sequence[Verdict]) -> Iterator[str]:
     """The record as a part of a README."""
     scale = "" if record.scale == 1 else f", what is generated at {record.scale:g} of its size"
-    yield f"Recorded on {record.made} by `{record.command}`: medians of {record.rounds}{scale}."
+    rounds = f"{record.rounds}{_more(record)}"
+    yield f"Recorded on {record.made} by `{record.command}`: medians of {rounds}{scale}."
     yield from ("", *(f"{line}  " for line in record.machine.lines()), f"Set: {record.set}")
     yield from ("", "### Goals", "")
     heading = ["what", "goal", "measured", "against", "", "commands"]
@@ -156,6 +175,13 @@ def chapter(record: Record, verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield from ("", *failures(record.medians))
     for name, lines in record.missed.items():
         yield from ("", f"### Where the time goes: {name}", "", "```", *lines, "```")
+
+
+def _more(record: Record) -> str:
+    """The runs that were measured more often than the others were."""
+    counts = {name: record.medians[name]["blobflow"].rounds for name in SCENARIOS if name in record.medians}
+    more = [f"{name}: {count}" for name, count in counts.items() if count > record.rounds]
+    return f" ({', '.join(more)})" if more else ""
 
 
 def _row(verdict: Verdict) -> list[str]:
@@ -172,6 +198,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the bytes of what is generated")
     parser.add_argument("--only", action="append", choices=[*SCENARIOS, *FLOORS], default=[])
+    parser.add_argument("--add", action="store_true", help="add the rounds to those of the record in DIR")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR")
     parser.add_argument("--folder", type=Path, help="where storage goes (default: temporary)")
     parser.add_argument("--against", type=Path, metavar="FILE", help="tell what differs from that record")

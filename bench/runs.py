@@ -31,6 +31,7 @@ from bench.peers import PREFIX, our_command, python, shown
 from bench.scenes import KIB, SCENARIOS, Layers, generate
 from tests.e2e.processes import BLOBFLOW, TOP, Run, blobflow_serve, docker_registry, run
 from tools import imageset
+from tools.certificate import self_signed
 from tools.imageset import Layout
 from tools.longpath import Shape
 
@@ -93,34 +94,9 @@ def wire(layers: int = 0, size: int = 0, tls: tuple[Path, Path] | None = None) -
             process.terminate()
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that nobody but us trusts, and its key."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-days", "2", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(cert)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
 def giant(options: Options, *, name: str, streams: int, tls: bool) -> Iterator[Measured]:
     """2 GiB from registry to registry, in so many blobs at once."""
-    pair = certificate(options.folder / "tls") if tls else None
+    pair = self_signed(options.folder / "tls") if tls else None
     size = options.sized(2 * GIB // streams)
     trust = ["--ca", str(pair[0])] if pair else []
     with wire(streams, size, pair) as source:

@@ -20,15 +20,14 @@ not known are errors: a typing mistake must not quietly leave a registry untrust
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from blobflow.cli.complaints import hint, split_complaint, worded
 from blobflow.cli.figures import one_line, parse_size
 from blobflow.errors import InvalidConfig, InvalidReference
 from blobflow.oci.reference import check_host
@@ -143,7 +142,7 @@ def _profile(value: Mapping[str, Any] | str | None, where: str) -> Profile | Non
     if isinstance(value, str):
         known = profiles_by_name()
         if value not in known:
-            raise InvalidConfig(f"{where}: there is no profile `{value}`; {_hint(value, known)}")
+            raise InvalidConfig(f"{where}: there is no profile `{value}`; {hint(value, known)}")
         return known[value]
     profile = _typed({"name": "configured", **value}, Profile, where)
     if not profile.rungs:
@@ -157,7 +156,6 @@ def _proxies(value: str | None, where: str) -> Proxies | None:
     return None if value is None else through(value, f"{where} proxy")
 
 
-_COMPLAINT = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
 _IN_TOML = {
     " | null`": "`",
     "Object missing required": "It misses the",
@@ -174,24 +172,16 @@ def _typed(table: object, kind: type[_Kind], where: str) -> _Kind:
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        found = _COMPLAINT.match(str(error))
-        problem, path = (found["problem"], found["path"] or "") if found else (str(error), "")
-        for theirs, ours in _IN_TOML.items():
-            problem = problem.replace(theirs, ours)
+        problem, path = split_complaint(str(error))
         place = f"{where} {path.lstrip('.')}".rstrip()
-        raise InvalidConfig(f"{place}: {problem[:1].lower()}{problem[1:]}") from None
+        raise InvalidConfig(f"{place}: {worded(problem, _IN_TOML)}") from None
 
 
 def _refuse_unknown(table: object, kind: type[msgspec.Struct], where: str) -> None:
     known = [field.name for field in msgspec.structs.fields(kind)]
     for key, value in table.items() if isinstance(table, dict) else ():
         if key not in known:
-            raise InvalidConfig(f"{where}: unknown key `{one_line(key)}`; {_hint(key, known)}")
+            raise InvalidConfig(f"{where}: unknown key `{one_line(key)}`; {hint(key, known)}")
         if key == "keypair" and isinstance(value, list):
             for pair in value:
                 _refuse_unknown(pair, _Pair, f"{where} keypair")
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"

@@ -14,14 +14,13 @@ manifest-tool itself reads); `features` are read and left out, since no index ha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 import yaml
 
+from blobflow.cli.complaints import hint, split_complaint, worded
 from blobflow.cli.figures import one_line
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.indexes import Wish
@@ -165,7 +164,6 @@ def _tag(text: str, where: str) -> str:
         raise InvalidReference(f"{where}: {error}") from None
 
 
-_COMPLAINT = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
 _IN_YAML = {"array": "list", "object": "mapping", "str": "text", "Object missing required": "It misses the"}
 
 
@@ -174,12 +172,9 @@ def _typed(document: object, name: str) -> _File:
     try:
         return msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
-        found = _COMPLAINT.match(str(error))
-        problem, path = (found["problem"], found["path"] or "") if found else (str(error), "")
-        for theirs, ours in _IN_YAML.items():
-            problem = problem.replace(theirs, ours)
+        problem, path = split_complaint(str(error))
         where = f"{name}: {path.lstrip('.')}".rstrip(": ")
-        raise InvalidConfig(f"{where}: {problem[:1].lower()}{problem[1:]}") from None
+        raise InvalidConfig(f"{where}: {worded(problem, _IN_YAML)}") from None
 
 
 def _refuse_unknown(document: Any, kind: type[msgspec.Struct], where: str) -> None:
@@ -187,9 +182,7 @@ def _refuse_unknown(document: Any, kind: type[msgspec.Struct], where: str) -> No
     known = [field.encode_name for field in msgspec.structs.fields(kind)]
     for key, value in document.items() if isinstance(document, dict) else ():
         if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
-            raise InvalidConfig(f"{where}: unknown key `{one_line(str(key))}`; {hint}")
+            raise InvalidConfig(f"{where}: unknown key `{one_line(str(key))}`; {hint(str(key), known)}")
         if kind is _File and key == "manifests":
             for number, entry in enumerate(_items(value)):
                 _refuse_unknown(entry, _Entry, f"{where}: manifests[{number}]")

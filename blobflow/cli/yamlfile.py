@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import TypeVar
 
 import msgspec
 import yaml
 from msgspec import inspect
 
+from blobflow.cli.complaints import hint, split_complaint, worded
 from blobflow.errors import InvalidConfig
 
 T = TypeVar("T")
@@ -104,8 +104,6 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             todo += node.value
 
 
-# msgspec's message: what is wrong, and a path as `$.images[1].tags[0]` unless it is the root.
-_COMPLAINT = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
 _IN_YAML = {
     " | null`": "`",
@@ -119,16 +117,12 @@ _KINDS = {"int": "a number", "float": "a number", "bool": "yes or no", "timestam
 
 def _explain(complaint: str, root: yaml.Node, name: str, kind: type) -> str:
     """One sentence for a validation error: file, line, and what to write instead."""
-    found = _COMPLAINT.match(complaint)
-    problem, path = (found["problem"], found["path"] or "") if found else (complaint, "")
+    problem, path = split_complaint(complaint)
     node = find(root, path)
     if unknown := _UNKNOWN.match(problem):
         key = unknown[1]
         line = next((line_of(k) for k, _ in node.value if getattr(k, "value", None) == key), line_of(node))
-        known = _keys_at(kind, path)
-        close = get_close_matches(key, known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
-        return f"{name} line {line}: unknown key `{key}`; {hint}"
+        return f"{name} line {line}: unknown key `{key}`; {hint(key, _keys_at(kind, path))}"
     where = f"{name} line {line_of(node)}"
     what = path.lstrip(".") or "the spec"
     scalar = node.tag.rpartition(":")[2]
@@ -136,9 +130,7 @@ def _explain(complaint: str, root: yaml.Node, name: str, kind: type) -> str:
         return (
             f"{where}: {what} is {node.value}, which YAML reads as {_KINDS[scalar]}; quote it: '{node.value}'"
         )
-    for theirs, ours in _IN_YAML.items():
-        problem = problem.replace(theirs, ours)
-    return f"{where}: {what}: {problem[:1].lower()}{problem[1:]}"
+    return f"{where}: {what}: {worded(problem, _IN_YAML)}"
 
 
 def _keys_at(kind: type, path: str) -> list[str]:

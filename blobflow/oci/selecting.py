@@ -23,7 +23,6 @@ from typing import Literal
 import msgspec
 
 from blobflow.errors import UsageError
-from blobflow.oci.digest import Digest, algorithm_of, encoded_of
 from blobflow.oci.versions import parse_range, parse_version
 
 MAX_PATTERN = 512
@@ -140,16 +139,11 @@ def newest_created(tags: Iterable[str], created: Mapping[str, datetime | None], 
 
 
 def subject_of(tag: str) -> str:
-    """What a tag belongs to by its name, as `subject_key` has it: the list of the referrers of a digest
+    """What a tag belongs to by its name, as `fallback_tag` has it: the list of the referrers of a digest
     (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
     any other tag."""
     found = _OF_SUBJECT.match(tag)
     return f"{found[1]}-{found[2]}" if found else ""
-
-
-def subject_key(digest: Digest) -> str:
-    """How tags name a digest."""
-    return f"{algorithm_of(digest)}-{encoded_of(digest)[:_ENCODED]}"
 
 
 def parse_date(text: str) -> datetime | None:

@@ -18,7 +18,8 @@ import msgspec
 
 from blobflow.errors import UsageError
 from blobflow.oci import Digest
-from blobflow.oci.selecting import subject_key, subject_of
+from blobflow.oci.referrers import fallback_tag
+from blobflow.oci.selecting import subject_of
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ def surplus_in(standing: Standing, kept: Collection[str], pinned: Collection[Dig
     subjects = {tag: subject for tag in standing.tags if (subject := subject_of(tag)) and tag not in stay}
     while True:
         reached = standing.reached([*pinned, *(standing.tags[tag] for tag in stay)])
-        known = {subject_key(digest) for digest in reached}
+        known = {fallback_tag(digest) for digest in reached}
         more = {tag for tag, subject in subjects.items() if subject in known} - stay
         if not more:
             break

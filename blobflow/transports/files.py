@@ -195,16 +195,22 @@ def sweep(folder: Path) -> None:
 def locked_folder(path: Path) -> Iterator[None]:
     """Hold the folder's flock(2), waiting for whoever has it; the kernel frees it when we die."""
     with translated("lock", path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            os.close(fd)
-            raise
+        fd = lock_folder(path)
     try:
         yield
     finally:
         os.close(fd)
+
+
+def lock_folder(path: Path) -> int:
+    """A descriptor of the folder that holds its flock(2), after whoever had it. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 async def in_thread(work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:

@@ -144,6 +144,25 @@ def test_htpasswd_over_tls_with_a_private_authority(
     assert_no_secret(home, stranger, wrong, entered, synced, left, outside)
 
 
+def test_the_system_s_trust_is_where_openssl_looks_for_it(
+    locked: Locked,
+    source: Registry,
+    images: imageset.Layout,
+    authority: Authority,
+    home: Path,
+    login_file: Path,
+) -> None:
+    """The certificates that a process of ours does not load as it starts are there when TLS is spoken."""
+    config = _config(home, locked.host)
+    everywhere = everything(source, locked.host, images)
+    sync = ("sync", *everywhere, "--config", config, "--target-creds", f"@{login_file}")
+    stranger = blobflow(*sync, home=home)
+    assert (stranger.code, "certificate that is not trusted" in stranger.out + stranger.err) == (3, True)
+    told = blobflow(*sync, home=home, variables={"SSL_CERT_FILE": str(authority.pem)})
+    assert told.code == 0, told.err
+    assert arrived(locked, images)
+
+
 def _config(home: Path, host: str, **keys: object) -> Path:
     """A configuration file with one host, spoken to by TLS."""
     home.mkdir(exist_ok=True)

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from blobflow.errors import (
 from blobflow.events import Meter, Retrying, Traced, Warned
 from blobflow.transports.registry import Credentials, HostAccess, Registries
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
+from tools.certificate import self_signed
 from tools.faultyregistry import Fault, Hangup, LoseAnswer, RedirectTo, Status, journalling
 
 CONTENT = b"content" * 1000
@@ -347,37 +347,13 @@ async def test_a_host_that_need_not_be_trusted_may_speak_no_tls_and_is_found_out
     assert len(server.seen) == 5
 
 
-def certificate(folder: Path) -> ssl.SSLContext:
-    """A server's context with a certificate that nobody has signed but itself."""
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    return context
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
 async def test_a_certificate_is_trusted_by_its_ca_or_not_at_all_or_refused_by_a_sentence(
     tmp_path: Path,
 ) -> None:
-    context = certificate(tmp_path)
+    pair = self_signed(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     async with fake(answers(lambda: web.Response(headers=HERE)), tls=context) as server:
         site = Site(server.host, "app")

@@ -18,6 +18,7 @@ from pathlib import Path
 from blobflow.errors import InvalidDigest, StorageError, StorageFull
 from blobflow.oci import Digest
 from blobflow.oci.digest import algorithm_of, encoded_of, parse_digest
+from blobflow.transports.files import lock_folder, sync_folder
 
 FORMAT = 1
 ALGORITHMS = ("sha256", "sha512")
@@ -139,28 +140,14 @@ class Layout:
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
-            sync_directory(self.root)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames into and unlinks from the directory survive a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            sync_folder(self.root)
 
 
 @contextlib.contextmanager
 def locked_directory(path: Path) -> Iterator[None]:
     """Hold the directory's flock(2), waiting for whoever has it; the kernel frees it when we die."""
     with translated("open", path):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            os.close(fd)
-            raise
+        fd = lock_folder(path)
     try:
         yield
     finally:

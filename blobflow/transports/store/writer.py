@@ -22,12 +22,11 @@ from blobflow.content import Chunk
 from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
-from blobflow.transports.files import write_all
+from blobflow.transports.files import sync_folder, write_all
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
     supports_locks,
-    sync_directory,
     translated,
     try_lock,
 )
@@ -300,7 +299,7 @@ def _land(fd: int, path: Path, target: Path, wanted: Digest | None) -> None:
             _check_file(fd, wanted)
         os.fsync(fd)
         path.replace(target)
-        sync_directory(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from aiohttp import ClientSession
 
 from blobflow.server import Server, make_app
 from blobflow.transports.store import Store
+from tools.certificate import self_signed
 
 
 @pytest.fixture
@@ -40,8 +40,6 @@ async def refusing_registry(registry_store: Store) -> AsyncIterator[ClientSessio
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One PEM file with a self-signed certificate for 127.0.0.1 and its key."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    made += f" -addext subjectAltName=IP:127.0.0.1 -keyout {path} -out {path.with_suffix('.crt')}"
-    subprocess.run(["openssl", *made.split()], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    pair = self_signed(path.parent)
+    path.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
     return path
