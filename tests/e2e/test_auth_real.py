@@ -155,7 +155,7 @@ def test_the_system_s_trust_is_where_openssl_looks_for_it(
     """The certificates that a process of ours does not load as it starts are there when TLS is spoken."""
     config = _config(home, locked.host)
     everywhere = everything(source, locked.host, images)
-    sync = ("sync", *everywhere, "--config", config, "--target-creds", f"@{login_file}")
+    sync: list[str | Path] = ["sync", *everywhere, "--config", config, "--target-creds", f"@{login_file}"]
     stranger = blobflow(*sync, home=home)
     assert (stranger.code, "certificate that is not trusted" in stranger.out + stranger.err) == (3, True)
     told = blobflow(*sync, home=home, variables={"SSL_CERT_FILE": str(authority.pem)})
