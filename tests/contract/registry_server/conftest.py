@@ -38,8 +38,10 @@ async def refusing_registry(registry_store: Store) -> AsyncIterator[ClientSessio
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One PEM file with a self-signed certificate for 127.0.0.1 and its key."""
+    """One PEM file with a self-signed certificate for 127.0.0.1 and its key; beside it, as `.crt`, the
+    certificate alone."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     pair = self_signed(path.parent)
     path.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
+    path.with_suffix(".crt").write_bytes(pair.cert.read_bytes())
     return path
