@@ -285,6 +285,7 @@ class Uploads:
         beginning = asyncio.create_task(self._begin(repository, blob))
         try:
             yield
+            await asyncio.wait((beginning,))  # and not the task itself: cancelled then, its session were lost
         except BaseException as error:
             self._broken.add(key)
             beginning.cancel()
@@ -293,7 +294,7 @@ class Uploads:
                 going.ticket = beginning.result()
                 going.ticket.body_error = error if isinstance(error, BlobflowError) else None
             raise
-        going.ticket = await beginning
+        going.ticket = beginning.result()
 
     async def _send(self, going: _Going, rungs: list[Rung], blob: Descriptor, chunks: Chunks) -> None:
         """Send what is left of the blob, in the form that is its session's."""
