@@ -201,8 +201,8 @@ async def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None
         return None
     if content.exception() is not None or content.total_bytes > length - INLET_LEFT:
         return None
-    # While aiohttp has paused reading, its parser may hold bytes back. Such bodies were taken over for a time,
-    # and one in a hundred lost its last bytes, for a reason that was not found.
+    # While aiohttp has paused reading, its parser may hold bytes back. Such bodies were taken over for a
+    # time, and one in a hundred lost its last bytes, for a reason that was not found.
     if getattr(before, "_reading_paused", True):
         return None
     early = await _read_so_far(content)
