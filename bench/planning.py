@@ -13,14 +13,13 @@ import sys
 import time
 
 from bench.graphs import NOTHING, synthetic
-from blobflow.cli.starting import imports
+from blobflow.cli.starting import tune_collector
 from blobflow.engine.planner import make_plan
 from blobflow.engine.shape import shape_pairs
 
 
 def main(images: int) -> None:
-    with imports():  # for the collector, which the command line tunes by this
-        pass
+    tune_collector()  # as the command line does
     pairs, graph = synthetic(images)
     began = time.perf_counter()
     plan = make_plan(pairs, graph, NOTHING, shape_pairs(pairs, graph, {}).of)

@@ -32,5 +32,10 @@ def imports() -> Iterator[None]:
             else:
                 os.environ[name] = value
         gc.enable()
-        gc.freeze()
-        gc.set_threshold(LOOK_AFTER)
+        tune_collector()
+
+
+def tune_collector() -> None:
+    """Let the collector look less often, and never again at what is there now."""
+    gc.freeze()
+    gc.set_threshold(LOOK_AFTER)
