@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -30,15 +30,16 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[str]:
-    """A server that answers each request by what `serve` writes; its host."""
+async def serving(serve: Serve, *, answers: int = 1) -> AsyncIterator[str]:
+    """A server that answers each request by what `serve` writes, so many on a connection; its host."""
     writers: set[asyncio.StreamWriter] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.add(writer)
         try:
-            await reader.readuntil(b"\r\n\r\n")
-            await serve(writer)
+            for _ in range(answers):
+                await reader.readuntil(b"\r\n\r\n")
+                await serve(writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has had enough
         finally:
@@ -99,9 +100,7 @@ def test_the_bytes_come_as_they_were_sent(
         assert runner.run(run()) == CONTENT
 
 
-async def test_a_body_that_aiohttp_has_paused_is_left_to_it_and_comes_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_body_is_taken_over_also_where_aiohttp_has_paused_it(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[inlet.Inlet | None] = []
 
     async def take_over(response: aiohttp.ClientResponse, size: int) -> inlet.Inlet | None:
@@ -116,7 +115,56 @@ async def test_a_body_that_aiohttp_has_paused_is_left_to_it_and_comes_whole(
     async with serving(answering(CONTENT)) as host, world() as w, w.source(host).open(BLOB) as chunks:
         got = b"".join([bytes(chunk) async for chunk in chunks])
     assert got == CONTENT
-    assert taken == [None]
+    assert taken[0] is not None
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_body_still_being_read_does_not_disturb_the_next_on_its_connection(
+    way: str, loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp gives a connection back once a body has come whole, read or not. What is read of it then starts
+    the connection's reading again, whoever has paused it: bytes came for which there was no room."""
+    first, second = random.Random(2).randbytes(60_000), CONTENT * 2
+    whole = asyncio.Event()
+    writers: set[asyncio.StreamWriter] = set()
+    served = iter([first, second])
+
+    async def turns() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        body = next(served)
+        await answering(b"", length=len(body))(writer)
+        for start in range(0, len(body), 20_000):
+            writer.write(body[start : start + 20_000])
+            await writer.drain()
+            if body is first:
+                await turns()
+        whole.set()
+
+    async def run() -> None:
+        async with serving(serve, answers=2) as host, world(connections=1) as w, AsyncExitStack() as opened:
+            source = w.source(host)
+            slow = await opened.enter_async_context(source.open(blob_of(first)))
+            got = [bytes(await anext(slow))]
+            await whole.wait()
+            chunks = await opened.enter_async_context(source.open(blob_of(second)))
+            others = [bytes(await anext(chunks))]
+            for _ in range(2):
+                await asyncio.sleep(0.02)  # so all buffers are full, and reading is paused
+                got += [bytes(await anext(slow))]
+            others += [bytes(chunk) async for chunk in chunks]
+            got += [bytes(chunk) async for chunk in slow]
+        assert len(writers) == 1
+        assert b"".join(got) == first
+        assert b"".join(others) == second
+
+    if way == "inlet":
+        monkeypatch.setattr(inlet, "INLET_FROM", 2 * len(first))
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 async def test_bodies_at_once_and_one_after_another_do_not_mix(way: str) -> None:

@@ -201,19 +201,19 @@ async def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None
         return None
     if content.exception() is not None or content.total_bytes > length - INLET_LEFT:
         return None
-    # While aiohttp has paused reading, its parser may hold bytes back. Such bodies were taken over for a
-    # time, and one in a hundred lost its last bytes, for a reason that was not found.
-    if getattr(before, "_reading_paused", True):
-        return None
     early = await _read_so_far(content)
     transport.pause_reading()
+    # The body that this connection brought before may have come whole and still be read. By each piece of it,
+    # aiohttp would resume reading: bytes would come for which there is no room.
+    before.transport = None
     inlet = Inlet(transport, before, early, length - sum(map(len, early)))
     inlet.start()
     return inlet
 
 
 async def _read_so_far(content: aiohttp.StreamReader) -> list[bytes]:
-    """All that aiohttp has of a body, in the pieces that it came in."""
+    """All that aiohttp has of a body, in the pieces that it came in. Where it had paused, its parser may have
+    held some back: reading goes on by that, and so the parser is empty when the content is."""
     parts: list[bytes] = []
     size = 0
     while size < content.total_bytes:
