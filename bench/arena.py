@@ -13,11 +13,11 @@ fail; on a long path a relay stands before each. Figures of a run:
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,7 @@ import msgspec
 from bench.measured import Measured
 from bench.peers import PREFIX, TOOLS, Scene, Tool
 from bench.scenes import SCENARIOS, Scenario, following, layout_of
-from tests.e2e.processes import TOP, Registry, cpu_seconds_of, docker_registry, faulty_registry, run
+from tests.e2e.processes import TOP, Registry, cpu_seconds_of, docker_registry, empty, faulty_registry, run
 from tools import imageset
 from tools.imageset import Layout
 from tools.longpath import Shape
@@ -130,19 +130,26 @@ class End:
 
 @contextmanager
 def ending(scenario: Scenario, folder: Path, seed: int) -> Iterator[End]:
-    """A new, empty registry for a scenario. `seed`: of its faults, if it has any."""
+    """A new, empty registry for a scenario; its files go with `folder`. `seed`: of its faults, if any."""
     with ExitStack() as stack:
         journal = None
         if scenario.faults:
             journal = folder / "journal.jsonl"
             fault = f"* /v2/ times=0 sometimes percent={scenario.faults} seed={seed}"
-            registry = stack.enter_context(faulty_registry(folder, journal, fault))
+            registry = stack.enter_context(faulty_registry(folder, journal, fault, leave=empty))
         else:
-            registry = stack.enter_context(docker_registry(folder))
+            registry = stack.enter_context(docker_registry(folder, leave=empty))
         way = None
         if scenario.path is not None:
             way = stack.enter_context(relay(registry.host, scenario.path))
         yield End(registry, way, journal)
+
+
+def new_folder(beside: Path) -> Path:
+    """A folder that no run had before. What runs leave is emptied, and only removed when all have ended."""
+    place = next(path for path in (beside / str(number) for number in count(1)) if not path.exists())
+    place.mkdir()
+    return place
 
 
 @contextmanager
@@ -174,7 +181,7 @@ def fielded(name: str, debian: Layout | None, folder: Path, scale: float) -> Ite
     """Set a scenario up under `folder`: its set, in a source registry."""
     scenario = SCENARIOS[name]
     layout = layout_of(scenario, debian, folder, scale)
-    with ending(scenario, folder / f"{name}-source", seed=1) as source:
+    with ending(scenario, new_folder(folder), seed=1) as source:
         fill(layout, source.registry, patience=FILLINGS if scenario.faults else 1)
         yield Field(name, scenario, layout, source, folder)
 
@@ -194,12 +201,13 @@ def bout(
     field: Field, name: str, tuned: bool, then: Sequence[str], profile: Path | None = None
 ) -> Iterator[Measured]:
     """One tool, once, from nothing; then the scenarios that follow on the state it leaves."""
-    home = field.folder / "home"
-    shutil.rmtree(home, ignore_errors=True)
+    place = new_folder(field.folder)
+    home = place / "home"
     home.mkdir()
     with ExitStack() as stack:
+        stack.callback(empty, home)
         targets = [
-            stack.enter_context(ending(field.scenario, field.folder / f"target-{number}", seed=number + 2))
+            stack.enter_context(ending(field.scenario, place / f"target-{number}", seed=number + 2))
             for number in range(field.scenario.targets)
         ]
         hosts = tuple(target.host for target in targets)

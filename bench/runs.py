@@ -25,11 +25,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arena import PATIENCE, Contest, hold, relay
+from bench.arena import PATIENCE, Contest, hold, new_folder, relay
 from bench.measured import Measured
 from bench.peers import PREFIX, our_command, python, shown
 from bench.scenes import KIB, SCENARIOS, Layers, generate
-from tests.e2e.processes import BLOBFLOW, TOP, Run, blobflow_serve, docker_registry, run
+from tests.e2e.processes import BLOBFLOW, TOP, Run, blobflow_serve, docker_registry, empty, run
 from tools import imageset
 from tools.certificate import self_signed
 from tools.imageset import Layout
@@ -188,7 +188,11 @@ def unchanged_floor(options: Options) -> Iterator[Measured]:
     layout = options.debian
     assert layout is not None
     home, images = options.home, str(layout.path / "images.txt")
-    with docker_registry(options.folder / "a") as source, docker_registry(options.folder / "b") as target:
+    folder = new_folder(options.folder)
+    with (
+        docker_registry(folder / "a", leave=empty) as source,
+        docker_registry(folder / "b", leave=empty) as target,
+    ):
         imageset.push(layout.path, source.host)
         place = f"{target.host}/{PREFIX}"
         sync = ["sync", "--from", source.host, "--to", place, "--images", images]

@@ -14,13 +14,16 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import uvloop
+from blobflow.cli.starting import imports
 
-from blobflow.content import Site
-from blobflow.engine.lane import Lane
-from blobflow.oci import Descriptor, parse_manifest
-from blobflow.transports.registry import HostAccess, Registries
-from blobflow.transports.store import Store, StoreCache
+with imports():  # as the command line does
+    import uvloop
+
+    from blobflow.content import Site
+    from blobflow.engine.lane import Lane
+    from blobflow.oci import Descriptor, parse_manifest
+    from blobflow.transports.registry import HostAccess, Registries
+    from blobflow.transports.store import Store, StoreCache
 
 
 async def bring(store: Store, registries: Registries, site: Site, blob: Descriptor) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.arena import new_folder
 from bench.chart import plot
 from bench.goals import GOALS, Goal, judge
 from bench.longhaul import ROUND_TRIPS, floor_seconds
@@ -18,6 +19,7 @@ from bench.record import BEGIN, END, anonymous, between_marks
 from bench.runs import RUNS
 from bench.scenes import KIB, SCENARIOS, Layers, following, generate
 from bench.tables import barred, failures, plain, ratios, rows_of
+from tests.e2e.processes import empty
 from tools.imageset import Image, Layout
 from tools.longpath import Shape
 
@@ -90,6 +92,19 @@ def test_what_follows_on_a_state_is_run_after_what_leaves_it() -> None:
     assert following(["unchanged"]) == [("cold", ["unchanged"])]
     assert following(["unchanged", "faults", "cold"]) == [("cold", ["unchanged"]), ("faults", [])]
     assert {each.after for each in SCENARIOS.values() if each.after} <= SCENARIOS.keys()
+
+
+def test_what_a_run_leaves_is_emptied_and_never_another_runs_start(tmp_path: Path) -> None:
+    """Not removed: ext4 makes the run after pay for that."""
+    first = new_folder(tmp_path)
+    kept = first / "storage" / "blobs" / "data"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x" * 100)
+    empty(first / "storage")
+    assert kept.stat().st_size == 0
+    second = new_folder(tmp_path)
+    assert second != first
+    assert list(second.iterdir()) == []
 
 
 def test_a_generated_set_is_what_its_description_says(tmp_path: Path) -> None:
