@@ -25,7 +25,7 @@ def blame(side: Side) -> Iterator[None]:
 def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -> Body:
     """The blob as its source gives it, verified where it is read from the start.
 
-    `over` is called whenever a reading ends, whole or not: the slot at the source is free again.
+    `over` is called when a reading ends, whole or not, and maybe twice: the slot at the source is free again.
     """
 
     @asynccontextmanager
@@ -34,18 +34,19 @@ def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -
             stack.callback(over)
             with blame("source"):
                 chunks = await stack.enter_async_context(source.open(blob, offset))
-            yield _whole(chunks, blob) if not offset else _rest(chunks)
+            yield _whole(chunks, blob, over) if not offset else _rest(chunks, over)
 
     return body
 
 
-async def _whole(chunks: Chunks, blob: Descriptor) -> Chunks:
+async def _whole(chunks: Chunks, blob: Descriptor, over: Callable[[], None]) -> Chunks:
     verifier = Verifier(blob)
     with blame("source"):
         async for chunk in chunks:
             verifier.feed(chunk)
             yield chunk
         verifier.finish()
+    over()
 
 
 def from_start(body: Body) -> Body:
@@ -72,25 +73,28 @@ async def _after(chunks: Chunks, offset: int) -> Chunks:
         offset = 0
 
 
-async def _rest(chunks: Chunks) -> Chunks:
+async def _rest(chunks: Chunks, over: Callable[[], None]) -> Chunks:
     with blame("source"):
         async for chunk in chunks:
             yield chunk
+    over()
 
 
-def counted(body: Body, begin: Count, count: Count) -> Body:
-    """The same body; `begin` is told the offset of every opening, `count` the bytes of every chunk taken."""
+def counted(body: Body, begin: Count, count: Count, over: Callable[[], None]) -> Body:
+    """The same body; `begin` is told the offset of every opening, `count` the bytes of every chunk taken, and
+    `over` is called when the last of them was asked past."""
 
     @asynccontextmanager
     async def counting(offset: int) -> AsyncIterator[Chunks]:
         begin(offset)
         async with body(offset) as chunks:
-            yield _counted(chunks, count)
+            yield _counted(chunks, count, over)
 
     return counting
 
 
-async def _counted(chunks: Chunks, count: Count) -> Chunks:
+async def _counted(chunks: Chunks, count: Count, over: Callable[[], None]) -> Chunks:
     async for chunk in chunks:
         count(len(chunk))
         yield chunk
+    over()

@@ -14,7 +14,7 @@ from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Pla
 from blobflow.engine.planner import make_plan
 from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
-from blobflow.engine.referring import hang_referrers, yielding
+from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.resolve import clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
@@ -204,7 +204,8 @@ class Run:
         self._observe(PhaseStarted("survey", len(self._pairs)))
         tags = await self._survey_tags(world, good(), resolved.roots, targets, lane)
         failures.update(tags.failures)
-        wanted = {p.source: resolved.roots[p.source] for p in good() if p not in tags.current}
+        stale = [pair for pair in good() if pair not in tags.current]
+        wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
         quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
@@ -212,8 +213,17 @@ class Run:
         reading = read_graph(
             wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
         )
-        sites = {site_of(pair.target) for pair in good() if pair not in tags.current}
-        read = await beside(targets.look_for_vacant(sites, lane), reading)
+        referrals = Referrals(world.source_at)
+        subjects = {
+            (site_of(pair.source), resolved.roots[pair.source].digest)
+            for pair in stale
+            if self._lookup(pair) != "off" and holds_referrers(pair, world.sink_at)
+        }
+        asking = beside(
+            targets.look_for_vacant({site_of(pair.target) for pair in stale}, lane),
+            referrals.look_ahead(subjects, lane),
+        )
+        read = await beside(asking, reading)
         drop(read.failures)
         graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
         shapes = shape_pairs(
@@ -222,7 +232,7 @@ class Run:
         failures.update(shapes.failures)
         moved = [p for p in good() if p not in tags.current and self._lookup(p) != "off"]
         hung = await hang_referrers(
-            moved, shapes.of, graph, world.source_at, world.sink_at, lane, quota.permit
+            moved, shapes.of, graph, world.source_at, world.sink_at, lane, referrals, quota.permit
         )
         failures.update(hung.failures)
         deep = self._policy.verify != "roots"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -28,6 +29,44 @@ REPLACED = "its subject is not at the target, another manifest was made of it"
 
 # A manifest at one source.
 Place = tuple[Site, Digest]
+
+
+class Referrals:
+    """What sources say refers to manifests of theirs: asked for once, and remembered with what went wrong.
+
+    `look_ahead` may be called while the manifests are read: it is another request, so it costs no time.
+    """
+
+    def __init__(self, source_at: SourceAt) -> None:
+        self._source_at = source_at
+        self._found: dict[Place, list[Referrer] | BlobflowError] = {}
+
+    async def look_ahead(self, places: Iterable[Place], lane: Lane) -> None:
+        """Ask for what refers to these. Raises nothing that `of` will raise."""
+
+        async def ask(place: Place) -> None:
+            with suppress(BlobflowError):
+                await self.of(place)
+
+        await lane.each(ask, sorted(set(places)))
+
+    async def of(self, place: Place) -> list[Referrer]:
+        """What refers to a manifest, in a fixed order. Raises what the source answers."""
+        if place not in self._found:
+            site, subject = place
+            source = self._source_at(site)
+            try:
+                with blame("source"):
+                    listed = await source.referrers(subject) if isinstance(source, Refers) else []
+            except BlobflowError as error:
+                error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+                self._found[place] = error
+            else:
+                self._found[place] = sorted(listed, key=lambda each: (each.manifest.digest, each.tag))
+        found = self._found[place]
+        if isinstance(found, BlobflowError):
+            raise found
+        return found
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -55,12 +94,13 @@ async def hang_referrers(
     source_at: SourceAt,
     sink_at: SinkAt,
     lane: Lane,
+    referrals: Referrals,
     permit: Permit = unlimited,
 ) -> Hung:
     """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it."""
-    able = [p for p in pairs if p in shapes and isinstance(sink_at(site_of(p.target)), Attaches)]
+    able = [p for p in pairs if p in shapes and holds_referrers(p, sink_at)]
     places = [(site_of(pair.source), digest) for pair in able for digest in _subjects(shapes[pair], graph)]
-    found = await find_referrers(places, graph, source_at, lane, permit)
+    found = await find_referrers(places, graph, source_at, lane, referrals, permit)
     hung, failures = dict(shapes), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
@@ -81,11 +121,20 @@ def _subjects(shape: Shape, graph: Graph) -> list[Digest]:
     return [*(digest for digest in digests if digest in graph.manifests), *shape.replaced]
 
 
+def holds_referrers(pair: Pair, sink_at: SinkAt) -> bool:
+    return isinstance(sink_at(site_of(pair.target)), Attaches)
+
+
 async def find_referrers(
-    places: Iterable[Place], graph: Graph, source_at: SourceAt, lane: Lane, permit: Permit = unlimited
+    places: Iterable[Place],
+    graph: Graph,
+    source_at: SourceAt,
+    lane: Lane,
+    referrals: Referrals,
+    permit: Permit = unlimited,
 ) -> Found:
     """Find what refers to these manifests, and to that, and read it."""
-    search = _Search(graph, source_at, lane, permit)
+    search = _Search(graph, source_at, lane, referrals, permit)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
         if level:
@@ -94,9 +143,12 @@ async def find_referrers(
 
 
 class _Search:
-    def __init__(self, graph: Graph, source_at: SourceAt, lane: Lane, permit: Permit) -> None:
+    def __init__(
+        self, graph: Graph, source_at: SourceAt, lane: Lane, referrals: Referrals, permit: Permit
+    ) -> None:
         self._source_at = source_at
         self._lane = lane
+        self._referrals = referrals
         self._permit = permit
         self.graph = graph
         self.referrers: dict[Place, list[Referrer]] = {}
@@ -124,19 +176,11 @@ class _Search:
         )
 
     async def _ask(self, place: Place) -> None:
-        site, subject = place
-        source = self._source_at(site)
-        self.referrers[place] = []
-        if not isinstance(source, Refers):
-            return
         try:
-            with blame("source"):
-                found = await source.referrers(subject)
+            self.referrers[place] = await self._referrals.of(place)
         except BlobflowError as error:
-            error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+            self.referrers[place] = []
             self.failures[place] = error
-        else:
-            self.referrers[place] = sorted(found, key=lambda each: (each.manifest.digest, each.tag))
 
     async def _read(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Read referrers into the graph. One that is gone, or is no manifest that we know, is unreadable; any

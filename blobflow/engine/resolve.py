@@ -7,14 +7,15 @@ never read. Closures are read level by level, so that before each level it is kn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
-from blobflow.engine.lane import Lane
+from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
@@ -40,21 +41,22 @@ async def resolve_roots(
     sources: Iterable[Reference],
     source_at: SourceAt,
     lane: Lane,
-    then: Callable[[Reference], Awaitable[None]] = _nothing_more,
+    meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
 ) -> Resolved:
-    """Pin each source to the digest that it names now, one small request each. `then` is called for each that
-    names one, while others are still asked for."""
+    """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
+    that is asked for."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
 
-    async def resolve(reference: Reference) -> None:
+    async def pin(reference: Reference) -> None:
         try:
             with blame("source"):
                 roots[reference] = await source_at(site_of(reference)).resolve(reference.name)
         except BlobflowError as error:
             failures[reference] = error
-        else:
-            await then(reference)
+
+    async def resolve(reference: Reference) -> None:
+        await beside(meanwhile(reference), pin(reference))
 
     await lane.each(resolve, sorted(set(sources)))
     return Resolved(roots, failures)

@@ -61,20 +61,30 @@ class World(msgspec.Struct, frozen=True):
 
 
 class _Slots:
-    """The slots of one copy. A blob that streams has two, and the source's is free as soon as the reading is
-    over; a small one has one of the target's small requests."""
+    """The slots of one copy. A blob that streams has two, and each is free as soon as the bytes have passed:
+    an answer that is still to come is no stream, unless a host is to get one blob at a time. A small one has
+    one of the target's small requests."""
 
     def __init__(
-        self, flight: Flight, step: Copy, *, largest: bool, reads: bool, freed: asyncio.Event
+        self,
+        flight: Flight,
+        limits: Callable[[str], Limits],
+        step: Copy,
+        *,
+        largest: bool,
+        reads: bool,
+        freed: asyncio.Event,
     ) -> None:
         self._flight = flight
+        self._limits = limits
         self._streams = streams(step)
         self._source, self._target = step.source.registry, step.target.registry
         self._largest = largest
         self._reads = reads and self._streams
+        self._writes = self._streams
         self._freed = freed
         flight.reading[self._source] += self._reads
-        flight.writing[self._target] += self._streams
+        flight.writing[self._target] += self._writes
         flight.largest[self._target] += largest
         flight.small[self._target] += not self._streams
 
@@ -83,10 +93,19 @@ class _Slots:
         self._reads = False
         self._freed.set()
 
+    def bytes_passed(self) -> None:
+        if self._limits(self._target).blobs > 1:
+            self._writing_over()
+
+    def _writing_over(self) -> None:
+        self._flight.writing[self._target] -= self._writes
+        self._flight.largest[self._target] -= self._largest
+        self._writes = self._largest = False
+        self._freed.set()
+
     def free(self) -> None:
         self.reading_over()
-        self._flight.writing[self._target] -= self._streams
-        self._flight.largest[self._target] -= self._largest
+        self._writing_over()
         self._flight.small[self._target] -= not self._streams
 
 
@@ -184,7 +203,8 @@ class Transfer:
         digest = step.blob.digest
         on_shelf = self._shelf.on(digest)
         reads = not self._shelf.warm(step.blob)
-        slots = _Slots(self._flight, step, largest=largest, reads=reads, freed=self._changed)
+        limits = self._world.limits
+        slots = _Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
         if not on_shelf and self._wants_store(step.blob) and self._shelf.hold(step.blob, body, self._tasks):
@@ -210,7 +230,7 @@ class Transfer:
 
     async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
         try:
-            await self._step(number, step, lambda: self._push(number, step, body))
+            await self._step(number, step, lambda: self._push(number, step, body, slots.bytes_passed))
         finally:
             self._world.meter.active.pop(number, None)
             slots.free()
@@ -244,13 +264,13 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: Body) -> Outcome:
-        """Push a blob, trying again what may be mended by that."""
+    async def _push(self, number: int, step: Copy, body: Body, over: Callable[[], None]) -> Outcome:
+        """Push a blob, trying again what may be mended by that. `over`: when all its bytes have passed."""
         tries = Tries()
         began = [0]
         while True:
             try:
-                await self._push_once(number, step, body, began.append)
+                await self._push_once(number, step, body, began.append, over)
                 return "done"
             except BlobflowError as error:
                 tries = tries.after(error, at=began[-1])
@@ -267,7 +287,9 @@ class Transfer:
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
                 self._shelf.hold(step.blob, body, self._tasks)
 
-    async def _push_once(self, number: int, step: Copy, body: Body, began: Count) -> None:
+    async def _push_once(
+        self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]
+    ) -> None:
         active = self._world.meter.active
         active[number] = 0
 
@@ -281,9 +303,9 @@ class Transfer:
         sink = self._world.sink_at(step.target)
         if self._shelf.on(step.blob.digest):
             async with self._shelf.share(step.blob, body) as shared:
-                await sink.push(step.blob, counted(shared, begin, count))
+                await sink.push(step.blob, counted(shared, begin, count, over))
         else:
-            await sink.push(step.blob, counted(from_start(body), begin, count))
+            await sink.push(step.blob, counted(from_start(body), begin, count, over))
 
     async def _ask(self, step: Mount | Put | Attach) -> Outcome:
         match step:

@@ -281,7 +281,7 @@ NOW = [
         "429 with more than anyone waits",
         (Fault("HEAD", TAG, act=Busy(86400)),),
         fails=Failure("Throttled", "source", 5, 1),
-        more="GET-2 HEAD-1 blob-3 | HEAD-2 POST-3 PUT-3 manifest-2 mount-2 tags-1",
+        more="GET-2 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2 tags-1",
     ),
     Row(
         "429 with nonsense",

@@ -167,12 +167,15 @@ async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_no
         await net.registries.close()
 
 
+@pytest.mark.parametrize(("connections", "copies"), [(1, {1}), (2, {2, 3, 4, 5})])
 async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    connections: int, copies: set[int], tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of two blobs at once the bytes pass, while as many as are allowed in all may wait for their answers; a
+    single one is answered before the next begins."""
     monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
     images = sample_set(3, images=12)
-    net = Net(store, connections=2)
+    net = Net(store, connections=connections)
     under_way: dict[bool, set[int]] = {True: set(), False: set()}
     most = {True: 0, False: 0}
 
@@ -190,9 +193,10 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
         report = await Run(pairs_of(images, source.host, target.host)).go(net.world(observe=observe))
         await net.registries.close()
         assert report.ok
-        assert most == {True: 2, False: 4}
-        assert max(at_once(target.journal)) <= 4
-        assert max(at_once(source.journal)) <= 4
+        assert most[True] in copies
+        assert most[False] == 2 * connections
+        assert max(at_once(target.journal)) <= 2 * connections
+        assert max(at_once(source.journal)) <= 2 * connections
 
 
 async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(

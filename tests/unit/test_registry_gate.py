@@ -22,6 +22,7 @@ from blobflow.transports.registry.gate import (
     Kind,
     Pace,
     Room,
+    Turn,
     Window,
     brake_of,
     pace_of,
@@ -291,6 +292,52 @@ async def test_copies_between_and_within_hosts_never_wait_for_each_other(size: i
             tasks.create_task(copy(number))
     assert len(done) == 200
     assert all(gate.in_flight == 0 for gate in gates)
+
+
+async def test_a_stream_that_only_waits_for_its_answer_lets_the_next_one_in() -> None:
+    gate = gate_of(2)
+    async with gate.writes.turn() as first, gate.writes.turn():
+        [waiting] = await entered(gate, Kind.WRITE)
+        assert not waiting.done()
+        first.only_answer()
+        first.only_answer()
+        await asyncio.sleep(0)
+        assert waiting.done()
+        assert gate.in_flight == 3  # the answer to come is still one of the host's requests
+        gate.leave(Kind.WRITE)
+    assert gate.in_flight == 0
+
+
+async def test_where_there_is_to_be_one_stream_at_a_time_the_next_waits_for_the_answer_too() -> None:
+    gate = gate_of(8, size=2)
+    async with gate.writes.turn() as first:
+        [waiting] = await entered(gate, Kind.WRITE)
+        first.only_answer()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.sleep(0)
+    assert waiting.done()
+
+
+async def test_streams_that_wait_for_their_answers_leave_room_for_small_requests() -> None:
+    gate = gate_of(4)
+    for _ in range(6):
+        await gate.enter(Kind.WRITE)
+        Turn(gate, Kind.WRITE).only_answer()
+    [more] = await entered(gate, Kind.WRITE)
+    assert not more.done()  # two have left, and four are as good as under way
+    assert gate.admits(Kind.SMALL)
+    await cancel([more])
+
+
+async def test_a_turn_that_was_left_is_left_once() -> None:
+    gate = gate_of(2)
+    async with gate.reads.turn() as turn:
+        turn.leave()
+        turn.only_answer()
+        assert gate.in_flight == 0
+        turn.leave()
+    assert gate.in_flight == 0
 
 
 async def test_copies_within_a_host_share_its_window_between_both_ways() -> None:

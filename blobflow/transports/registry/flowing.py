@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 
@@ -13,8 +13,15 @@ from blobflow.transports.registry.inlet import take_over
 from blobflow.transports.registry.session import Session
 
 
-async def chunks_of(session: Session, response: aiohttp.ClientResponse, asked: str, expected: int) -> Chunks:
-    """The body of an answer to `asked`: at least `expected` bytes, or ConnectionLost or TimedOut."""
+async def chunks_of(
+    session: Session,
+    response: aiohttp.ClientResponse,
+    asked: str,
+    expected: int,
+    over: Callable[[], None],
+) -> Chunks:
+    """The body of an answer to `asked`: at least `expected` bytes, or ConnectionLost or TimedOut. When all of
+    it has come, `over` is called."""
     meter, brake = session.meter, session.reading
     received = 0
     try:
@@ -34,6 +41,7 @@ async def chunks_of(session: Session, response: aiohttp.ClientResponse, asked: s
             received=received,
             expected=expected,
         )
+    over()
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -7,9 +7,10 @@ it the window opens quickly, beyond it slowly, so that a host with eight slots i
 only every few hundred requests.
 
 Lanes. Reads and writes are streams of blobs, small requests have a lane of their own and one place in the
-window that no stream may take, so that a HEAD never queues behind blobs. Each lane may always have one in
-flight, whatever the window: where lanes are entered in the order write, read, small, and nobody waits for an
-earlier one while in a later, no two can wait for each other, and a window of one can't stop a run.
+window that no stream may take, so that a HEAD never queues behind blobs. A stream of which only the answer
+is still to come is a small request by then, so that the next one's bytes can go. Each lane may always have
+one in flight, whatever the window: where lanes are entered in the order write, read, small, and nobody waits
+for an earlier one while in a later, no two can wait for each other, and a window of one can't stop a run.
 
 Pace. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
 used is hardly saved up, so that no burst follows a pause.
@@ -21,8 +22,8 @@ import asyncio
 import enum
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 
 import msgspec
@@ -175,6 +176,16 @@ class Gate:
         self._used[kind] -= 1
         self._let_in()
 
+    def only_answer(self, kind: Kind) -> Kind:
+        """The lane of a stream of which only the answer is to come: that of small requests, unless half as
+        many are under way there as there may be streams. So these have a part of the window, however long a
+        host takes to answer; and where streams are to come one by one, they do."""
+        if self._used[Kind.SMALL] >= self.room.blobs // 2:
+            return kind
+        self._used[Kind.SMALL] += 1
+        self.leave(kind)
+        return Kind.SMALL
+
     def _let_in(self) -> None:
         for kind in Kind:
             waiting = self._waiting[kind]
@@ -185,12 +196,42 @@ class Gate:
                     turn.set_result(None)
 
 
+class Turn:
+    """A place in a lane, held until it is left."""
+
+    def __init__(self, gate: Gate, kind: Kind) -> None:
+        self._gate = gate
+        self._kind: Kind | None = kind
+
+    def only_answer(self) -> None:
+        """The last byte of the stream has gone: what remains is an answer, as to a small request. So a stream
+        can follow while the host commits this one."""
+        if self._kind not in (None, Kind.SMALL):
+            self._kind = self._gate.only_answer(self._kind)
+
+    def leave(self) -> None:
+        """Nothing more is to come. Does nothing the second time."""
+        if self._kind is not None:
+            self._gate.leave(self._kind)
+            self._kind = None
+
+
 class Lane:
     """A way in: `async with lane:` holds one place. Reusable, by any number of tasks at once."""
 
     def __init__(self, gate: Gate, kind: Kind) -> None:
         self._gate = gate
         self._kind = kind
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """One place, that may be left before the context is."""
+        await self._gate.enter(self._kind)
+        turn = Turn(self._gate, self._kind)
+        try:
+            yield turn
+        finally:
+            turn.leave()
 
     async def __aenter__(self) -> None:
         await self._gate.enter(self._kind)

@@ -38,12 +38,12 @@ async def glance(
     """
     for part in (True, False)[again:]:
         request = _request(site, blob, part=part)
-        async with session.stream(request) as response:
+        async with session.stream(request) as (response, turn):
             size = _announced(response)
             if size is not None and size != blob.size:
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
-                yield chunks_of(session, response, request.asked, blob.size)
+                yield chunks_of(session, response, request.asked, blob.size, turn.leave)
                 return
             if not says_missed(response.headers):  # 416 is how a stored blob without bytes answers
                 yield None

@@ -133,13 +133,13 @@ class Repository:
             return
         for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
             request = self._reading(blob, offset, stop, ranged=ranged)
-            async with self._session.stream(request, small=is_small(blob)) as response:
+            async with self._session.stream(request, small=is_small(blob)) as (response, turn):
                 self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
                 begins = self._begins_at(response, blob, offset, stop)
                 if begins is None:
                     continue  # no ranges here: all of it, and what comes before is passed over
                 skip = offset - begins
-                chunks = chunks_of(self._session, response, request.asked, skip + stop - offset)
+                chunks = chunks_of(self._session, response, request.asked, skip + stop - offset, turn.leave)
                 yield (
                     chunks if stop - begins == blob.size and not skip else _part(chunks, skip, stop - offset)
                 )

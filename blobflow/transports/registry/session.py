@@ -41,7 +41,7 @@ from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed, Outlet
-from blobflow.transports.registry.gate import Gate, Pace, brake_of, pace_of
+from blobflow.transports.registry.gate import Gate, Pace, Turn, brake_of, pace_of
 from blobflow.transports.registry.insecure import settle
 from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
 from blobflow.transports.registry.quota import allowance_of
@@ -147,16 +147,19 @@ class Session:
         return await self._retrying(request, self._ask_once)
 
     @asynccontextmanager
-    async def stream(self, request: Request, *, small: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def stream(
+        self, request: Request, *, small: bool = False
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Turn]]:
         """Open an answer's body, in the lane of reads, or in that of `small` requests for who reads it to its
-        end without waiting for anything; retried up to the headers, not beyond.
+        end without waiting for anything; retried up to the headers, not beyond. With it comes its turn there,
+        to be left when the body has come.
 
         Leaving before the end closes the connection. What the body raises is aiohttp's: see `lost`.
         """
-        async with self.small if small else self.reads:
+        async with (self.small if small else self.reads).turn() as turn:
             response = await self._retrying(request, self._open_once)
             try:
-                yield response
+                yield response, turn
             finally:
                 response.close()
 

@@ -65,7 +65,7 @@ _NOT_THE_FORM = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZ
 _STALE = frozenset({"BLOB_UPLOAD_UNKNOWN"})
 _COMMITTED = (200, 201, 204)  # the spec says 201
 # A round trip is no matter to a blob above so many bytes; what came of it in the meantime might be lost.
-BESIDE_UP_TO = 8 * 1024 * 1024
+BESIDE_UP_TO = 128 * 1024 * 1024
 # A push starts over by itself so often: once each for a token that ended, an offset that was doubted, and a
 # session that had ended.
 _AGAIN = 3
@@ -251,7 +251,7 @@ class Uploads:
         try:
             async with AsyncExitStack() as stack:
                 if not small:
-                    await stack.enter_async_context(self._session.writes)
+                    turn = await stack.enter_async_context(self._session.writes.turn())
                 content = b""
                 async with self._beside(going, repository, blob):
                     chunks = await stack.enter_async_context(body(offset))
@@ -261,7 +261,7 @@ class Uploads:
                 if small:
                     await self._whole(going.ticket, blob, content)
                 else:
-                    await self._send(going, rungs, blob, chunks)
+                    await self._send(going, rungs, blob, _then(chunks, turn.only_answer))
         except BaseException as error:
             if going.ticket is not None:
                 self._put_aside(going.ticket, error)
@@ -425,6 +425,13 @@ _FORMS: dict[Rung, Callable[[Uploads, Ticket, Descriptor, Chunks], Awaitable[Non
     "stream": Uploads._stream,
     "chunked": Uploads._chunked,
 }
+
+
+async def _then(chunks: Chunks, over: Callable[[], None]) -> Chunks:
+    """The chunks; `over` is called when the last of them was asked past."""
+    async for chunk in chunks:
+        yield chunk
+    over()
 
 
 def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
