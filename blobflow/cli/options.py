@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-# Blobs in flight a host: enough to fill a long path; registries begin to throttle above a few dozen.
+# Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.
 _CONCURRENCY = 8
 # What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
 _GRACE = 25.0
@@ -254,7 +254,7 @@ concurrency_option = click.option(
     default=_CONCURRENCY,
     metavar="N",
     show_default=True,
-    help="Blobs in flight a host.",
+    help="Blobs that move at once at a host.",
 )
 cache_dir_option = click.option(
     "--cache-dir", type=_FOLDER, metavar="DIR", help="Where the store is. [default: blobflow in XDG's cache]"

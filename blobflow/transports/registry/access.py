@@ -38,10 +38,11 @@ class HostAccess(msgspec.Struct, frozen=True):
     """`tls`: True verifies by the system's trust, False not at all, a context as it says. `tls_optional`: the
     https host may turn out to speak plain HTTP, as it may where `tls` is False.
 
-    `connections`: blobs being read, and blobs being written, at once. `requests_per_second` and
-    `bytes_per_second` (read and written, together) hold the host's whole session; 0 is no limit.
-    `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
-    of the host by its name. `mirrors`: see `HostSettings`.
+    `connections`: blobs being read, and blobs being written, at once; up to half as many that were written
+    may wait for their answers beside them. `requests_per_second` and `bytes_per_second` (read and written,
+    together) hold the host's whole session; 0 is no limit. `credentials` is a login, or finds one when the
+    host first asks for it. `profile` overrides what is known of the host by its name. `mirrors`: see
+    `HostSettings`.
     """
 
     scheme: Literal["https", "http"] = "https"
