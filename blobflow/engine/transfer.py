@@ -97,6 +97,12 @@ class _Slots:
         if self._limits(self._target).blobs > 1:
             self._writing_over()
 
+    def again(self) -> None:
+        """The bytes are to pass once more: until then the target's slot is taken."""
+        if self._streams and not self._writes:
+            self._writes = True
+            self._flight.writing[self._target] += 1
+
     def _writing_over(self) -> None:
         self._flight.writing[self._target] -= self._writes
         self._flight.largest[self._target] -= self._largest
@@ -230,7 +236,7 @@ class Transfer:
 
     async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
         try:
-            await self._step(number, step, lambda: self._push(number, step, body, slots.bytes_passed))
+            await self._step(number, step, lambda: self._push(number, step, body, slots))
         finally:
             self._world.meter.active.pop(number, None)
             slots.free()
@@ -264,13 +270,13 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: Body, over: Callable[[], None]) -> Outcome:
-        """Push a blob, trying again what may be mended by that. `over`: when all its bytes have passed."""
+    async def _push(self, number: int, step: Copy, body: Body, slots: _Slots) -> Outcome:
+        """Push a blob, trying again what may be mended by that."""
         tries = Tries()
         began = [0]
         while True:
             try:
-                await self._push_once(number, step, body, began.append, over)
+                await self._push_once(number, step, body, began.append, slots.bytes_passed)
                 return "done"
             except BlobflowError as error:
                 tries = tries.after(error, at=began[-1])
@@ -280,6 +286,7 @@ class Transfer:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
+                slots.again()
             await self._world.sleep(delay)
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)

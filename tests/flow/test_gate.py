@@ -21,7 +21,7 @@ from blobflow.engine.flow import Run
 from blobflow.engine.plan import Pair
 from blobflow.engine.schedule import Limits
 from blobflow.engine.transfer import World
-from blobflow.events import Event, Meter, StepDone, StepStarted, ignore
+from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
 from blobflow.mirror import mirror
 from blobflow.oci import Reference
 from blobflow.oci.sample import SampleSet, sample_set
@@ -197,6 +197,34 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
         assert most[False] == 2 * connections
         assert max(at_once(target.journal)) <= 2 * connections
         assert max(at_once(source.journal)) <= 2 * connections
+
+
+async def test_blobs_that_are_sent_again_keep_others_from_starting(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every answer is an error after the bytes have gone, not all blobs are tried at once."""
+    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    images = sample_set(3, images=12)
+    net = Net(store, connections=2)
+    under_way: set[int] = set()
+    most = 0
+
+    def observe(event: Event) -> None:
+        nonlocal most
+        match event:
+            case StepStarted(step=step, kind="copy"):
+                under_way.add(step)
+            case StepDone(step=step) | StepFailed(step=step):
+                under_way.discard(step)
+        most = max(most, len(under_way))
+
+    broken = Fault("PUT", "/blobs/uploads/", times=0, act=Status(500))
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [broken]) as target:
+        fill(source.store, images)
+        report = await Run(pairs_of(images, source.host, target.host)).go(net.world(observe=observe))
+        await net.registries.close()
+        assert not report.ok
+        assert most <= 5
 
 
 async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(

@@ -59,6 +59,12 @@ def test_small_requests_have_their_own_lane() -> None:
     assert schedule(small, [], [], flight, lambda host: Limits(blobs=8, small=3)) == [Start(0), Start(1)]
 
 
+def test_streams_start_before_small_requests() -> None:
+    small = [Waiting(9, "t")]
+    by_size, by_order = copies([10])
+    assert schedule(small, by_size, by_order, Flight(), lambda host: Limits()) == [Start(0, True), Start(9)]
+
+
 def test_a_blob_that_the_store_begins_to_read_makes_its_other_copies_warm() -> None:
     size = SMALL_BLOB + 1
     blob = Descriptor(media_type="layer", digest=digest_of(b"x"), size=size)
