@@ -68,22 +68,28 @@ def go_round(
 
 class Signals:
     """SIGHUP and SIGTERM, as reasons to wake up. One that comes while nobody waits is found by the next who
-    waits; used inside `caught`."""
+    waits; used inside `caught`. So is a Ctrl-C that was raised in vain, in a finalizer say."""
 
     def __init__(self) -> None:
         self._come: list[Wake] = []
+        self._interrupted = False
         self._bell, self._ring = os.pipe()
 
     @contextmanager
     def caught(self) -> Iterator[Signals]:
-        """While inside, the two signals wake up who waits, and do nothing else."""
+        """While inside, the two signals wake up who waits, and do nothing else; Ctrl-C raises, as ever."""
         reasons = {signal.SIGHUP: Wake.REREAD, signal.SIGTERM: Wake.STOP}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._come.append(reasons[signal.Signals(number)])
             os.write(self._ring, b"!")
 
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            self._interrupted = True
+            raise KeyboardInterrupt
+
         before = {number: signal.signal(number, on_signal) for number in reasons}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, on_interrupt)
         try:
             yield self
         finally:
@@ -93,7 +99,9 @@ class Signals:
             os.close(self._ring)
 
     def wait(self, seconds: float) -> Wake:
-        """See `Wait`. To stop goes before all else."""
+        """See `Wait`. To stop goes before all else. Raises KeyboardInterrupt."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         if not self._come:
             select.select([self._bell], [], [], seconds)
         if not self._come:

@@ -36,7 +36,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 class Ending:
-    """How the work of this process wants to end. `asked`: a signal asked for it.
+    """How the work of this process wants to end. `asked`: a signal asked for it; `begun`: the work was told.
 
     `wind_down` is called on SIGTERM, starts nothing new and says whether anything is under way; the work then
     has `grace` seconds to end by itself before it is cancelled.
@@ -44,12 +44,14 @@ class Ending:
 
     def __init__(self) -> None:
         self.asked = False
+        self.begun = False
         self.winding_down = False
         self.wind_down: Callable[[], bool] = lambda: False
         self.grace = 0.0
 
     def begin(self, number: int, task: asyncio.Task[Any]) -> None:
         """The first signal came. On the loop's thread."""
+        self.begun = True
         if number == signal.SIGTERM and self.grace and self.wind_down():
             self.winding_down = True
             asyncio.get_running_loop().call_later(self.grace, task.cancel)
@@ -67,8 +69,8 @@ async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     ENDING.set(ending)
     with _signals_end(task, ending):
         result = await work
-    if ending.winding_down:
-        raise asyncio.CancelledError  # the work ended by itself, and yet before its time
+    if ending.winding_down or ending.asked != ending.begun:
+        raise asyncio.CancelledError  # the work ended by itself, before its time or before it was told
     return result
 
 

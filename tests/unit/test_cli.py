@@ -427,6 +427,17 @@ def test_signals_are_as_before_after_a_run() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_as_the_work_ends_is_not_lost(number: int) -> None:
+    """Else a process that stays would go on with its next run."""
+
+    async def work() -> None:
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work())
+
+
 # The package
 
 

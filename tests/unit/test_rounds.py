@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC
 
 import pytest
@@ -112,6 +113,20 @@ def test_signals_that_came_while_nobody_waited_wake_the_next(
         for number in sent:
             send(number)
         assert [signals.wait(0) for _ in woken] == woken
+
+
+def test_a_ctrl_c_that_was_swallowed_ends_the_next_wait() -> None:
+    """Python drops what is raised in a finalizer, and a signal can come while one runs."""
+    with Signals().caught() as signals:
+        with suppress(KeyboardInterrupt):
+            send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signals.wait(60)
+
+
+def test_a_ctrl_c_is_raised_at_once_as_ever() -> None:
+    with Signals().caught(), pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
 
 
 def test_afterwards_signals_mean_what_they_meant() -> None:
