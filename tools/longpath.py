@@ -116,7 +116,6 @@ class LongPath:
         self._clock = clock
         self._sleep = sleep
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._living: set[asyncio.Task[None]] = set()
 
     @property
@@ -129,7 +128,7 @@ class LongPath:
         self._listener = listener = socket.create_server(_address(host))
         listener.setblocking(False)
         self.host = "{}:{}".format(*listener.getsockname()[:2])
-        self._accepting = asyncio.create_task(self._accept(listener))
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     async def idle(self) -> None:
         """Wait until no connection lives."""
@@ -140,26 +139,32 @@ class LongPath:
         """Take no more connections, and reset those that live."""
         self._stop()
         await self.idle()
-        if self._accepting is not None:
-            await asyncio.wait({self._accepting})
 
     def _stop(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
         for task in self._living:
             task.cancel()
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            near, _ = await loop.sock_accept(listener)
-            task = asyncio.create_task(self._carry(near, self._shape.life_of(self.connections)))
-            self.connections += 1
-            self._living.add(task)
-            task.add_done_callback(self._living.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        """A connection is there. Not by a task of its own: one that is cancelled at the same moment would
+        keep the connection, and whoever made it waiting."""
+        try:
+            near, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # it is gone again
+        task = asyncio.create_task(self._carry(near, self._shape.life_of(self.connections)))
+        self.connections += 1
+        self._living.add(task)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._living.discard(task)
+            if near.fileno() >= 0:  # it was cancelled before it began
+                _end(near, reset=True)
+
+        task.add_done_callback(over)
 
     async def _carry(self, near: socket.socket, life: float) -> None:
         """One connection, from its handshake to its end. A reset on one side is a reset on the other."""

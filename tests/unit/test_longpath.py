@@ -250,3 +250,16 @@ async def test_the_program_tells_its_counts_when_it_is_stopped(far: Far) -> None
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert out.decode() == f"1 connections, 0 cut; 1000 bytes up, {len(CONTENT)} down\n"
     assert process.returncode == 0
+
+
+async def test_a_connection_that_comes_as_the_path_ends_is_reset_and_not_kept() -> None:
+    async with long_path("127.0.0.1:1", Shape()) as path:
+        host, _, port = path.host.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        while not path.connections:
+            await asyncio.sleep(0)
+        await path.close()
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        writer.close()
