@@ -69,7 +69,7 @@ async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     ENDING.set(ending)
     with _signals_end(task, ending):
         result = await work
-    if ending.winding_down or ending.asked != ending.begun:
+    if ending.winding_down or (ending.asked and not ending.begun):
         raise asyncio.CancelledError  # the work ended by itself, before its time or before it was told
     return result
 

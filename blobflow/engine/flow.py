@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -214,15 +214,7 @@ class Run:
             wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
         )
         referrals = Referrals(world.source_at)
-        subjects = {
-            (site_of(pair.source), resolved.roots[pair.source].digest)
-            for pair in stale
-            if self._lookup(pair) != "off" and holds_referrers(pair, world.sink_at)
-        }
-        asking = beside(
-            targets.look_for_vacant({site_of(pair.target) for pair in stale}, lane),
-            referrals.look_ahead(subjects, lane),
-        )
+        asking = self._look_ahead(world, stale, resolved.roots, targets, referrals, lane)
         read = await beside(asking, reading)
         drop(read.failures)
         graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
@@ -247,6 +239,26 @@ class Run:
         self.planned = planned
         self._tell_price(planned.price)
         return planned
+
+    async def _look_ahead(
+        self,
+        world: World,
+        pairs: Collection[Pair],
+        roots: Mapping[Reference, Descriptor],
+        targets: Targets,
+        referrals: Referrals,
+        lane: Lane,
+    ) -> None:
+        """Ask for what will be wanted to know once the manifests of these pairs have been read."""
+        subjects = {
+            (site_of(pair.source), roots[pair.source].digest)
+            for pair in pairs
+            if self._lookup(pair) != "off" and holds_referrers(pair, world.sink_at)
+        }
+        await beside(
+            targets.look_for_vacant({site_of(pair.target) for pair in pairs}, lane),
+            referrals.look_ahead(subjects, lane),
+        )
 
     async def _survey_tags(
         self,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
+from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Attached, Graph, Inventory, Left, Pair, Shape, site_of
@@ -39,34 +39,26 @@ class Referrals:
 
     def __init__(self, source_at: SourceAt) -> None:
         self._source_at = source_at
-        self._found: dict[Place, list[Referrer] | BlobflowError] = {}
+        self._found = Asked(self._ask)
 
     async def look_ahead(self, places: Iterable[Place], lane: Lane) -> None:
         """Ask for what refers to these. Raises nothing that `of` will raise."""
-
-        async def ask(place: Place) -> None:
-            with suppress(BlobflowError):
-                await self.of(place)
-
-        await lane.each(ask, sorted(set(places)))
+        await lane.each(self._found.ahead, sorted(set(places)))
 
     async def of(self, place: Place) -> list[Referrer]:
         """What refers to a manifest, in a fixed order. Raises what the source answers."""
-        if place not in self._found:
-            site, subject = place
-            source = self._source_at(site)
-            try:
-                with blame("source"):
-                    listed = await source.referrers(subject) if isinstance(source, Refers) else []
-            except BlobflowError as error:
-                error.message += f" (looking for what refers to {subject}; --referrers off does without)"
-                self._found[place] = error
-            else:
-                self._found[place] = sorted(listed, key=lambda each: (each.manifest.digest, each.tag))
-        found = self._found[place]
-        if isinstance(found, BlobflowError):
-            raise found
-        return found
+        return await self._found.of(place)
+
+    async def _ask(self, place: Place) -> list[Referrer]:
+        site, subject = place
+        source = self._source_at(site)
+        try:
+            with blame("source"):
+                found = await source.referrers(subject) if isinstance(source, Refers) else []
+        except BlobflowError as error:
+            error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+            raise
+        return sorted(found, key=lambda each: (each.manifest.digest, each.tag))
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -82,14 +82,7 @@ def schedule(
     `small` in plan order; `by_size` and `by_order` are the same copies, largest first and in plan order.
     """
     starts: list[Start] = []
-    requests: list[Start] = []
     room = functools.cache(limits)
-    small_used: Counter[str] = Counter()
-    for step in small:
-        if flight.small[step.target] + small_used[step.target] >= room(step.target).small:
-            break
-        small_used[step.target] += 1
-        requests.append(Start(step.number))
     taken: set[int] = set()
     reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
     for candidates, big in ((by_size, True), (by_order, False)):
@@ -110,7 +103,13 @@ def schedule(
             largest[copy.target] += big
             taken.add(copy.number)
             starts.append(Start(copy.number, big))
-    return starts + requests
+    small_used: Counter[str] = Counter()
+    for step in small:
+        if flight.small[step.target] + small_used[step.target] >= room(step.target).small:
+            break
+        small_used[step.target] += 1
+        starts.append(Start(step.number))
+    return starts
 
 
 class Ready:

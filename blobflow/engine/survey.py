@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import product
 
 import msgspec
 
 from blobflow.content import Journal, Refers, SinkAt, Site
+from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Inventory, Lookup, Pair, Shape, site_of
@@ -55,8 +55,8 @@ class Targets:
 
     def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:
         self._sink_at = sink_at
-        self._found: dict[tuple[Site, str], Digest | BlobflowError | None] = {}
-        self._vacant: dict[Site, bool | BlobflowError] = {}
+        self._named = Asked(self._ask_name)
+        self._vacant = Asked(self._ask_vacant)
         aims = Counter((site_of(pair.target), pair.target.tag) for pair in set(pairs) if pair.target.tag)
         self._aims: dict[Reference, list[tuple[Site, str]]] = {}
         for pair in pairs:
@@ -66,47 +66,33 @@ class Targets:
 
     async def look_ahead(self, source: Reference) -> None:
         """Ask for the target tags of one source's pairs. Raises nothing that `named` will raise."""
-        for site, tag in self._aims.get(source, ()):
-            with suppress(BlobflowError):
-                await self.named(site, tag)
+        for aim in self._aims.get(source, ()):
+            await self._named.ahead(aim)
 
     async def named(self, site: Site, name: str) -> Digest | None:
         """The digest that a tag or digest names at a site; None: nothing. Raises what the site answers."""
-        if (site, name) not in self._found:
-            try:
-                with blame("target"):
-                    self._found[site, name] = (await self._sink_at(site).resolve(name)).digest
-            except NotFound:
-                self._found[site, name] = None
-            except BlobflowError as error:
-                self._found[site, name] = error
-        found = self._found[site, name]
-        if isinstance(found, BlobflowError):
-            raise found
-        return found
+        return await self._named.of((site, name))
+
+    async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
+        site, name = aim
+        try:
+            with blame("target"):
+                return (await self._sink_at(site).resolve(name)).digest
+        except NotFound:
+            return None
 
     async def look_for_vacant(self, sites: Iterable[Site], lane: Lane) -> None:
         """Ask for sites without a tag of ours whether they hold anything at all."""
-
-        async def ask(site: Site) -> None:
-            with suppress(BlobflowError):
-                await self.vacant(site)
-
-        tagged = {site for (site, _), found in self._found.items() if isinstance(found, str)}
-        await lane.each(ask, sorted(set(sites) - tagged))
+        tagged = {site for (site, _), found in self._named.answers() if found is not None}
+        await lane.each(self._vacant.ahead, sorted(set(sites) - tagged))
 
     async def vacant(self, site: Site) -> bool:
         """See `Sink.vacant`. Raises what the site answers."""
-        if site not in self._vacant:
-            try:
-                with blame("target"):
-                    self._vacant[site] = await self._sink_at(site).vacant()
-            except BlobflowError as error:
-                self._vacant[site] = error
-        found = self._vacant[site]
-        if isinstance(found, BlobflowError):
-            raise found
-        return found
+        return await self._vacant.of(site)
+
+    async def _ask_vacant(self, site: Site) -> bool:
+        with blame("target"):
+            return await self._sink_at(site).vacant()
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
