@@ -122,8 +122,11 @@ class State:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Other processes' writers wait until it ends."""
+        """All or nothing. Other processes' writers wait until it ends. Inside another one: a part of it."""
         self.check_writable()
+        if self._connection.in_transaction:
+            yield
+            return
         with _translated(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
         try:

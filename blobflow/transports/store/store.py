@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from blobflow.content import Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError
@@ -39,6 +40,7 @@ from blobflow.transports.store.writer import (
 
 # Uses are noted in batches: they only order eviction, so losing the last ones costs nothing.
 _TOUCHED_AT_MOST = 256
+T = TypeVar("T")
 
 
 class Store:
@@ -92,6 +94,16 @@ class Store:
         if not self._failure_told:
             self._failure_told = True
             self.observer(Warned(f"the store fails, so that less is kept and remembered: {error}"))
+
+    async def commit(self, work: Callable[[], T]) -> T:
+        """Do `work` as one transaction, and return what it returns once that is durable.
+
+        `work` may call any synchronous method of this store, and sees what others have committed until then,
+        and nothing of what comes later. What it raises undoes it, and is raised. It must not wait, and not
+        touch what belongs to the loop's thread: it may run in another. Raises StorageError.
+        """
+        with self.state.transaction():
+            return work()
 
     def close(self) -> None:
         """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
