@@ -6,6 +6,7 @@ client that works here works elsewhere. No request's body is ever held in memory
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.referrers import list_referrers
 from blobflow.server.refusal import Refusal
+from blobflow.server.sessions import OWNER, UPLOAD_TTL
 from blobflow.server.state import Registry, Rules, Sparse
 from blobflow.server.through import PullThrough
 from blobflow.server.wire import PlainWire, Wire
@@ -75,6 +77,7 @@ def make_app(
     sparse: Sparse = "accept",
     read_only: bool = False,
     max_blob_size: int | None = None,
+    upload_ttl: float = UPLOAD_TTL,
     logins: Logins | None = None,
     through: PullThrough | None = None,
     wire: Wire | None = None,
@@ -85,11 +88,11 @@ def make_app(
 
     `sparse`: whether an index whose manifests are not all here is accepted or refused. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
-    413. `logins`: who may come in (None: anybody), and `through` what is pulled through; both are closed with
-    the application. `observe` is called once a request, on the loop's thread, and must return at once. `wire`
-    moves the bodies.
+    413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
+    (None: anybody), and `through` what is pulled through; both are closed with the application. `observe` is
+    called once a request, on the loop's thread, and must return at once. `wire` moves the bodies.
     """
-    rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size)
+    rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
     registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins, through=through)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -112,8 +115,13 @@ def make_app(
 
 
 async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
-    yield
     registry = app[REGISTRY]
+    registry.store.serve()
+    tending = asyncio.create_task(registry.sessions.tend()) if not registry.store.read_only else None
+    yield
+    if tending is not None:
+        tending.cancel()
+        await asyncio.wait((tending,))
     registry.sessions.close()
     if registry.through is not None:
         await registry.through.close()
@@ -158,6 +166,7 @@ async def _dispatch(registry: Registry, exchange: Exchange) -> web.StreamRespons
     request = exchange.request
     if registry.logins is not None and request.path != HEALTH:
         exchange.user = await registry.logins.check(request.headers.get("Authorization"))
+        request[OWNER] = exchange.user
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
     place = locate(request.path)

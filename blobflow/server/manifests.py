@@ -7,6 +7,8 @@ was so made: then its manifests may lack.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from blobflow.errors import UnsupportedContent
@@ -23,6 +25,7 @@ from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.pull import held_blob, held_manifest
 from blobflow.server.refusal import Problem, Refusal
 from blobflow.server.state import Registry
+from blobflow.transports.store import promises
 
 # How many missing children an answer lists: enough to go on with, and no body of megabytes.
 _LISTED = 100
@@ -42,11 +45,19 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
         manifest = parse_manifest(raw, request.headers.get("Content-Type", ""), digest=digest)
     except UnsupportedContent as error:
         raise Refusal("MANIFEST_INVALID", str(error)) from None
-    _check_children(registry, place.repository, manifest)
-    registry.store.write_small(raw, digest)
-    registry.store.add_member(place.repository, digest, manifest.descriptor.media_type)
-    if named is None:
-        registry.store.set_tag(place.repository, place.item, digest)
+    needed = _needed(registry, manifest)
+    _check_children(registry, place.repository, needed)
+    missing = await promises.put(
+        registry.store,
+        place.repository,
+        raw,
+        digest,
+        manifest.descriptor.media_type,
+        tag=place.item if named is None else None,
+        needed=[child.digest for child in needed],
+    )
+    if missing:
+        raise _unknown(missing)
     headers = {"Location": f"/v2/{place.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
     if manifest.subject is not None:  # "Pushing Manifests with Subject": no client need keep a list of it
         headers["OCI-Subject"] = manifest.subject.digest
@@ -56,10 +67,11 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
 async def delete_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-9], DELETE: by tag, the tag goes; by digest, the manifest goes with every tag that names it."""
     digest, _ = held_manifest(registry, place)
+    store = registry.store
     if ":" in place.item:
-        registry.store.drop_member(place.repository, digest)
+        await store.commit(lambda: store.drop_member(place.repository, digest))
     else:
-        registry.store.drop_tag(place.repository, place.item)
+        await store.commit(lambda: store.drop_tag(place.repository, place.item))
     return web.Response(status=202)
 
 
@@ -69,7 +81,8 @@ async def delete_blob(registry: Registry, request: web.BaseRequest, place: Place
     held_blob(registry, place.repository, digest)
     if registry.store.member(place.repository, digest):
         raise Refusal("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
-    registry.store.drop_member(place.repository, digest)
+    store = registry.store
+    await store.commit(lambda: store.drop_member(place.repository, digest))
     return web.Response(status=202)
 
 
@@ -88,12 +101,20 @@ async def _body(registry: Registry, request: web.BaseRequest) -> bytes:
     return bytes(raw)
 
 
-def _check_children(registry: Registry, repository: str, manifest: Manifest) -> None:
-    """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size."""
-    if manifest.is_index and registry.rules.sparse == "accept":
-        return
+def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
+    """What has to be here before the manifest may be."""
+    if manifest.is_index:
+        return manifest.manifests if registry.rules.sparse == "refuse" else ()
+    return manifest.blobs
+
+
+def _check_children(registry: Registry, repository: str, needed: Sequence[Descriptor]) -> None:
+    """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size.
+
+    Whether all of it is still here is looked at again when the manifest is put.
+    """
     missing: list[Digest] = []
-    for child in manifest.manifests if manifest.is_index else manifest.blobs:
+    for child in needed:
         size = _size_here(registry, repository, child)
         if size is None:
             missing.append(child.digest)
@@ -104,11 +125,15 @@ def _check_children(registry: Registry, repository: str, manifest: Manifest) -> 
                 detail=child.digest,
             )
     if missing:
-        first, *rest = [
-            Problem("MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not here", digest)
-            for digest in dict.fromkeys(missing[:_LISTED])
-        ]
-        raise Refusal(first.code, first.message, detail=first.detail, more=rest)
+        raise _unknown(missing)
+
+
+def _unknown(missing: Sequence[Digest]) -> Refusal:
+    first, *rest = [
+        Problem("MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not here", digest)
+        for digest in dict.fromkeys(missing[:_LISTED])
+    ]
+    return Refusal(first.code, first.message, detail=first.detail, more=rest)
 
 
 def _size_here(registry: Registry, repository: str, child: Descriptor) -> int | None:

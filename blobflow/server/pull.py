@@ -14,6 +14,7 @@ from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.ranges import Span, Unsatisfiable, span_of
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry
+from blobflow.transports.store import promises
 
 # A body up to this many bytes goes out in one write with its headers; a larger one takes the wire's way.
 SMALL = 64 * 1024
@@ -40,6 +41,8 @@ async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) 
     if _names(asked.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
+        if not coming and not await promises.found(registry.store, digest):
+            raise _blob_unknown(digest)
         return web.Response(headers={**headers, "Content-Length": str(size)})
     span = None
     if "Range" in asked and asked.get("If-Range", etag) == etag:
@@ -119,7 +122,7 @@ async def read_manifest(registry: Registry, request: web.BaseRequest, place: Pla
     if media_type in media.INDEXES and ":" not in place.item:
         asked = request.headers.getall("Accept", ())
         if not accepts(asked, media_type):
-            image = _image_for_all(registry, digest, media_type)
+            image = await _image_for_all(registry, digest, media_type)
             digest, media_type = await _brought(registry, place._replace(item=image))
     etag = f'"{digest}"'
     headers = {"Docker-Content-Digest": digest, "ETag": etag, "Content-Type": media_type}
@@ -127,10 +130,10 @@ async def read_manifest(registry: Registry, request: web.BaseRequest, place: Pla
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
         size = registry.store.size_of(digest)
-        if size is None:
+        if size is None or not await promises.found(registry.store, digest, media_type):
             raise _manifest_unknown(place.item)
         return web.Response(headers={**headers, "Content-Length": str(size)})
-    return web.Response(headers=headers, body=_raw(registry, digest))
+    return web.Response(headers=headers, body=await _raw(registry, digest))
 
 
 async def _brought(registry: Registry, place: Place) -> tuple[Digest, str]:
@@ -140,24 +143,24 @@ async def _brought(registry: Registry, place: Place) -> tuple[Digest, str]:
     return held_manifest(registry, place)
 
 
-def _raw(registry: Registry, digest: Digest) -> bytes:
+async def _raw(registry: Registry, digest: Digest) -> bytes:
     """A held manifest's bytes. Raises Refusal (MANIFEST_UNKNOWN)."""
     raw = registry.recent.get(digest)
     if raw is not None:
         registry.store.touch(digest)
         return raw
     try:
-        raw = registry.store.read_small(digest)
+        raw = await registry.store.read_whole(digest)
     except (NotFound, IntegrityError):
         raise _manifest_unknown(digest) from None
     registry.recent.put(digest, raw)
     return raw
 
 
-def _image_for_all(registry: Registry, digest: Digest, media_type: str) -> Digest:
+async def _image_for_all(registry: Registry, digest: Digest, media_type: str) -> Digest:
     """The digest of the image that an index is to a client that accepts none. Raises Refusal."""
     try:
-        image = image_for_all(parse_manifest(_raw(registry, digest), media_type, digest=digest))
+        image = image_for_all(parse_manifest(await _raw(registry, digest), media_type, digest=digest))
     except UnsupportedContent:
         image = None
     if image is None:

@@ -7,6 +7,8 @@ visible in the repository before the bytes have hashed to the digest that the cl
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from blobflow.errors import IntegrityError, StorageError
@@ -14,25 +16,27 @@ from blobflow.oci import Digest
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
-from blobflow.server.state import Registry, Session
+from blobflow.server.sessions import Session, owner_of
+from blobflow.server.state import Registry
+from blobflow.transports.store import promises
 
 
 async def start_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a])."""
     query = request.query
     if "mount" in query:
-        mounted = _mount(registry, place.repository, query["mount"], query.get("from", ""))
+        mounted = await _mount(registry, place.repository, query["mount"], query.get("from", ""))
         if mounted is not None:
             return _created(place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
-        session = registry.sessions.start(place.repository)
+        session = registry.sessions.start(place.repository, owner_of(request))
         try:
             await _take(registry, request, session, digest)
             return await _commit(registry, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    return _accepted(registry.sessions.start(place.repository))
+    return _accepted(registry.sessions.start(place.repository, owner_of(request)))
 
 
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -40,6 +44,7 @@ async def append(registry: Registry, request: web.BaseRequest, place: Place) -> 
     session = registry.sessions.find(place.repository, place.item)
     _check_order(request, session)
     await _take(registry, request, session)
+    registry.sessions.rest(session, session.turn)
     return _accepted(session)
 
 
@@ -68,7 +73,7 @@ async def cancel_upload(registry: Registry, request: web.BaseRequest, place: Pla
     return web.Response(status=204)
 
 
-def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Digest | None:
+async def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Digest | None:
     """Make a blob of `origin` visible in `repository`; None if that can't be, so that a session is opened.
 
     The spec's "MUST return 202" holds for a digest or name that is no such, too. Without `from` nothing is
@@ -78,11 +83,8 @@ def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Dig
         digest = digest_in(wanted)
     except Refusal:
         return None
-    if not is_repository(origin) or registry.store.member(origin, digest) is None:
+    if not is_repository(origin) or not await promises.mounted(registry.store, repository, digest, origin):
         return None
-    if registry.store.size_of(digest) is None:
-        return None
-    _admit(registry, repository, digest)
     return digest
 
 
@@ -117,17 +119,21 @@ async def _take(
 ) -> None:
     """Feed the body to the session's partial. What came before a broken connection stays ([end-13])."""
     turn = session.take_over()
-    _check_room(registry, session, request.content_length or 0)
-    async for chunk in registry.wire.receive(request):
-        _check_turn(session, turn)
-        _check_room(registry, session, len(chunk))
-        registry.sessions.touch(session)
-        try:
+    try:
+        _check_room(registry, session, request.content_length or 0)
+        async for chunk in registry.wire.receive(request):
+            _check_turn(session, turn)
+            _check_room(registry, session, len(chunk))
+            registry.sessions.touch(session)
             session.writer(digest).write(chunk)
-        except StorageError:
-            registry.sessions.forget(session.token)
-            raise
-    _check_turn(session, turn)
+        _check_turn(session, turn)
+    except StorageError:
+        registry.sessions.forget(session.token)
+        raise
+    except BaseException:
+        with suppress(StorageError):  # then the session is gone, which its next request is told
+            registry.sessions.rest(session, turn)
+        raise
 
 
 def _check_room(registry: Registry, session: Session, more: int) -> None:
@@ -146,17 +152,10 @@ def _check_turn(session: Session, turn: int) -> None:
 async def _commit(registry: Registry, session: Session, digest: Digest) -> web.StreamResponse:
     registry.sessions.end(session)
     try:
-        await session.writer(digest).commit(digest)
+        await promises.uploaded(registry.store, session.repository, session.writer(digest), digest)
     except IntegrityError as error:
         raise Refusal("DIGEST_INVALID", str(error), detail={"digest": digest}) from None
-    _admit(registry, session.repository, digest)
     return _created(session.repository, digest)
-
-
-def _admit(registry: Registry, repository: str, digest: Digest) -> None:
-    """Make the blob visible, unless it is so already: a manifest keeps its media type."""
-    if registry.store.member(repository, digest) is None:
-        registry.store.add_member(repository, digest)
 
 
 def _created(repository: str, digest: Digest) -> web.StreamResponse:

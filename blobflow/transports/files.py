@@ -12,10 +12,10 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from blobflow.content import Chunk, Chunks
 from blobflow.errors import SizeMismatch, StorageError, StorageFull
@@ -215,7 +215,12 @@ def lock_folder(path: Path) -> int:
 
 async def in_thread(work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
     """Run `work` in a thread. If cancelled it is waited for all the same: files are its until it ends."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
+    return await to_its_end(asyncio.to_thread(work, *arguments, **options))
+
+
+async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for `work`. If cancelled it goes on and is waited for, and then CancelledError is raised."""
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

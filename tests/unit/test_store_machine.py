@@ -363,7 +363,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=picks, blob=blobs, size=amounts)
     def begin_writer(self, one: int, blob: int, size: int) -> None:
         process = self._one(one)
-        writer = process.store.begin(BLOBS[blob].digest, BLOBS[blob].size)
+        writer = process.store.begin(BLOBS[blob].digest)
         writer.write(CONTENTS[blob][:size])
         process.writers.append((writer, blob))
 

@@ -90,10 +90,10 @@ async def test_a_blob_under_way_is_tried_again_past_a_store_that_filled_up(
 async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
     store: Store, cache: MayDoWithout, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(digest: object) -> str:
+    async def full(digest: object) -> str:
         raise StorageFull("no room for a lease")
 
-    monkeypatch.setattr(store.leases, "hold", full)
+    monkeypatch.setattr(store.leases, "take", full)
     async with cache.share(BLOB, Origin().open) as body:
         assert await read(body) == CONTENT
     assert len(told) == 1

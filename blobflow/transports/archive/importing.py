@@ -92,8 +92,8 @@ class Importer:
                 self.lease(stored.digest)
         return True
 
-    def begin(self, digest: Digest | None = None, size: int = 0) -> Writer:
-        return self._store.begin(digest, size)
+    def begin(self, digest: Digest | None = None) -> Writer:
+        return self._store.begin(digest)
 
     def size_of(self, digest: Digest) -> int | None:
         return self._store.size_of(digest)
@@ -144,7 +144,7 @@ class _AsItIs:
         self._digest = digest
         self._media_type = media_type
         held = digest is not None and importer.size_of(digest) == member.size
-        self._writer = None if held else importer.begin(digest, member.size)
+        self._writer = None if held else importer.begin(digest)
 
     async def write(self, block: bytes) -> None:
         if self._writer is not None:

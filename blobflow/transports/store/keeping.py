@@ -1,8 +1,9 @@
 """What stays and what goes: listing, checking and sweeping a store, also while others use it.
 
-gc evicts the least recently used first, and never what a root reaches or a lease holds. It decides once, over
-a snapshot, and evicts in small transactions that look at the leases again: whoever takes a lease first and
-looks for the blob afterwards (as `StoreCache.share` does) either keeps it or finds it gone, never half.
+gc evicts the least recently used first, and never what must stay (`blobflow.transports.store`, "What may be
+removed"). It chooses once, over a snapshot, and evicts in small transactions in which it looks again: whoever
+takes a lease first and looks for the blob afterwards (as `StoreCache.share` does), or is promised it, either
+keeps it or finds it gone, never half.
 """
 
 from __future__ import annotations
@@ -11,31 +12,32 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from blobflow.errors import IntegrityError, NotFound, StorageError, StorageFull, UnsupportedContent
-from blobflow.oci import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
+from blobflow.errors import IntegrityError, NotFound, StorageError, StorageFull
+from blobflow.oci import Digest
 from blobflow.oci.digest import encoded_of
-from blobflow.oci.media import MANIFESTS
-from blobflow.transports.store.layout import Layout, translated
+from blobflow.transports.store.layout import CONDEMNED, UPLOAD, Layout, translated
+from blobflow.transports.store.promises import KEPT_SECONDS
+from blobflow.transports.store.reachable import Reachable
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import now, remove_partial
 
 # A partial that nobody writes stays this long for a later run to go on with.
 PARTIAL_SECONDS = 24 * 3600
-# What was pushed to a repository served from here, and has no tag yet, is safe this long: a client pushes
-# blobs first, manifests next and the tag last.
-UNTAGGED_SECONDS = 3600
-# Evictions in one transaction: others wait for it.
+# Evictions in one transaction, and seconds after which it ends with what it has: others wait for it.
 _BATCH = 64
+_TURN_SECONDS = 0.01
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A blob in the store: `size` in bytes, `used` last in Unix seconds, `kept` if a root reaches it or
-    somebody holds a lease."""
+    """A blob in the store: `size` in bytes, `used` last in Unix seconds, `kept` if a root reaches it,
+    somebody holds a lease, or a client was promised it lately."""
 
     digest: Digest
     size: int
@@ -72,17 +74,7 @@ class _File(msgspec.Struct, frozen=True):
 
 def ls(store: Store) -> list[Held]:
     """Every blob held, the least recently used first. Raises StorageError."""
-    files = _blob_files(store.layout)
-    uses = {
-        Digest(digest): (added, used)
-        for digest, added, used in store.state.rows("SELECT digest, added, used FROM blobs")
-    }
-    kept = _kept(store, {digest: added for digest, (added, _) in uses.items()})
-    found = [
-        Held(digest, file.size, max(uses.get(digest, (0, file.modified))), digest in kept)
-        for digest, file in files.items()
-    ]
-    return sorted(found, key=lambda held: (held.used, held.digest))
+    return _listed(store, Reachable(store))
 
 
 def du(store: Store) -> Usage:
@@ -121,35 +113,34 @@ async def verify(store: Store) -> AsyncIterator[tuple[Held, IntegrityError | Non
 async def gc(store: Store, max_bytes: int | None = None) -> Swept:
     """Sweep dead partials, and evict blobs until at most `max_bytes` of them stay (None: evict none).
 
-    What roots reach and leases hold stays even if it is more than that. May be cancelled between any two
-    removals. Raises StorageError.
+    What roots reach, leases hold and clients were promised stays even if it is more than that. Others that
+    write to the store come in between any two batches. May be cancelled between any two removals. Raises
+    StorageError.
     """
     store.state.check_writable()
-    partials = await asyncio.to_thread(_sweep_partials, store.layout)
+    partials = await asyncio.to_thread(sweep_partials, store.layout)
+    store.flush_uses()
     with contextlib.suppress(StorageFull):  # what is noted only here can wait, making room can't
-        store.flush_uses()
         store.leases.sweep()
-        _forget_absent(store)
-    blobs = ls(store)
-    left = sum(held.size for held in blobs)
+        store.forget_holds()
+        await _forget_absent(store)
+    sweep = _Sweep(store)
     victims: list[Held] = []
-    for held in blobs:
+    left = sum(held.size for held in sweep.blobs)
+    for held in sweep.blobs:
         if max_bytes is None or left <= max_bytes:
             break
         if not held.kept:
             victims.append(held)
             left -= held.size
-    evicted: list[Held] = []
-    for first in range(0, len(victims), _BATCH):
-        evicted += _evict(store, victims[first : first + _BATCH])
-        await asyncio.sleep(0)
+    evicted = await sweep.evict(victims)
     gone = sum(held.size for held in evicted)
     return Swept(
         blobs=len(evicted),
         blob_bytes=gone,
         partials=len(partials),
         partial_bytes=sum(file.size for file in partials),
-        left_bytes=sum(held.size for held in blobs) - gone,
+        left_bytes=sum(held.size for held in sweep.blobs) - gone,
     )
 
 
@@ -159,72 +150,136 @@ def rm(store: Store, digests: Collection[Digest]) -> list[Held]:
     Raises StorageError if one of them is not held, is in use, or is kept for a tag that is served from here.
     """
     store.state.check_writable()
-    held = {blob.digest: blob for blob in ls(store)}
+    sweep = _Sweep(store)
+    held = {blob.digest: blob for blob in sweep.blobs}
     wanted = list(dict.fromkeys(digests))
-    gone: list[Held] = []
-    with _removal(store, gone):
-        leased = store.leases.living()
+    with sweep.condemning() as condemn:
         for digest in wanted:
             if digest not in held:
                 raise StorageError(f"blob {digest} is not in the store {store.root}")
-            if digest in leased:
+            if digest in sweep.leased:
                 raise StorageError(
                     f"blob {digest} is in use by a running blobflow; try again when it is done"
                 )
-            if held[digest].kept:
+            if sweep.keeps(digest):
                 raise StorageError(
                     f"blob {digest} is needed by a tag of the registry served from {store.root}, or was "
                     "pushed there just now; delete the tag first"
                 )
         for digest in wanted:
-            store.drop_file(digest)
-            gone.append(held[digest])
-    return gone
+            condemn(held[digest])
+    sweep.remove_condemned()
+    return [held[digest] for digest in wanted]
 
 
-@contextlib.contextmanager
-def _removal(store: Store, gone: list[Held]) -> Iterator[None]:
-    """One transaction, in which blobs' files are removed and added to `gone`; their rows go when it ends.
+class _Sweep:
+    """One going through a store: what is there, what must stay, and the removal of what need not.
 
-    On a full disk that may fail, and the files are gone all the same, so that there is room now: then the
-    rows are left to the next gc. Nobody takes a row for a blob.
+    A blob is removed in two steps. It is condemned in a transaction, in which it is looked at again (see
+    `blobflow.transports.store`, "What may be removed"): its rows go, and its file is renamed away, so that
+    from this moment on it is not there for anybody. The file, whose removal may take long, goes afterwards.
     """
-    try:
-        with store.state.transaction():
-            yield
-            rows = [(held.digest,) for held in gone]
-            store.state.write_many("DELETE FROM blobs WHERE digest = ?", rows)
-            store.state.write_many("DELETE FROM members WHERE registry = '' AND digest = ?", rows)
-    except StorageFull:
-        if not gone:
-            raise
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reachable = Reachable(store)
+        self._condemned: list[Path] = []
+        self.leased: set[Digest] = set()
+        self.blobs = _listed(store, self._reachable)
 
-def _evict(store: Store, victims: Iterable[Held]) -> list[Held]:
-    """Remove blobs, but for those that somebody has taken a lease on, or used, since they were chosen."""
-    evicted: list[Held] = []
-    with _removal(store, evicted):
-        leased = store.leases.living()
-        for held in victims:
-            row = store.state.row("SELECT used FROM blobs WHERE digest = ?", held.digest)
-            if held.digest in leased or (row is not None and row[0] > held.used):
-                continue
-            store.drop_file(held.digest)
-            evicted.append(held)
-    return evicted
-
-
-def _forget_absent(store: Store) -> None:
-    """Delete the rows of blobs and partials whose files are gone."""
-    blobs = [digest for (digest,) in store.state.rows("SELECT digest FROM blobs")]
-    tokens = {token for (token,) in store.state.rows("SELECT token FROM partials")}
-    tokens -= {file.path.name.rpartition(".")[2] for file in _partial_files(store.layout)}
-    with store.state.transaction():
-        store.state.write_many(
-            "DELETE FROM blobs WHERE digest = ?",
-            [(digest,) for digest in blobs if store.size_of(Digest(digest)) is None],
+    def keeps(self, digest: Digest) -> bool:
+        """Inside a transaction that has caught up: whether the blob must stay."""
+        if digest in self.leased or digest in self._reachable:
+            return True
+        row = self._store.state.row(
+            "SELECT added FROM blobs WHERE digest = ? AND EXISTS "
+            "(SELECT 1 FROM members WHERE members.digest = blobs.digest AND registry = '')",
+            digest,
         )
-        store.state.write_many("DELETE FROM partials WHERE token = ?", [(token,) for token in tokens])
+        return row is not None and now() - row[0] < KEPT_SECONDS
+
+    @contextlib.contextmanager
+    def condemning(self) -> Iterator[Callable[[Held], None]]:
+        """One transaction. On a full disk it may fail, and the files are gone all the same, so that there is
+        room now: then the rows are left to the next gc. Nobody takes a row for a blob."""
+        state = self._store.state
+        gone: list[Held] = []
+
+        def condemn(held: Held) -> None:
+            moved = self._store.take_away(held.digest)
+            if moved is not None:
+                self._condemned.append(moved)
+            gone.append(held)
+
+        try:
+            with state.transaction():
+                self._reachable.catch_up()
+                self.leased = self._store.leases.living()
+                yield condemn
+                rows = [(held.digest,) for held in gone]
+                state.write_many("DELETE FROM blobs WHERE digest = ?", rows)
+                state.write_many("DELETE FROM members WHERE registry = '' AND digest = ?", rows)
+        except StorageFull:
+            if not gone:
+                raise
+
+    async def evict(self, victims: Sequence[Held]) -> list[Held]:
+        """Remove blobs, but for those that must stay by now, or were used since they were chosen."""
+        evicted: list[Held] = []
+        waiting = deque(victims)
+        while waiting:
+            begun = time.monotonic()
+            with self.condemning() as condemn:
+                for _ in range(min(_BATCH, len(waiting))):
+                    held = waiting.popleft()
+                    row = self._store.state.row("SELECT used FROM blobs WHERE digest = ?", held.digest)
+                    if not self.keeps(held.digest) and (row is None or row[0] <= held.used):
+                        condemn(held)
+                        evicted.append(held)
+                    if time.monotonic() - begun > _TURN_SECONDS:
+                        break
+            took = time.monotonic() - begun
+            self.remove_condemned()
+            await asyncio.sleep(took)  # for as long as others had to wait, they have their turn
+        return evicted
+
+    def remove_condemned(self) -> None:
+        while self._condemned:
+            path = self._condemned.pop()
+            with translated("remove", path):
+                path.unlink(missing_ok=True)
+
+
+async def _forget_absent(store: Store) -> None:
+    """Delete the rows of blobs whose files are gone. Looked at before, and again when it is done."""
+    digests = [Digest(digest) for (digest,) in store.state.rows("SELECT digest FROM blobs")]
+    absent = await asyncio.to_thread(lambda: [each for each in digests if store.size_of(each) is None])
+    for first in range(0, len(absent), _BATCH):
+        part = absent[first : first + _BATCH]
+        with store.state.transaction():
+            store.state.write_many(
+                "DELETE FROM blobs WHERE digest = ?",
+                [(digest,) for digest in part if store.size_of(digest) is None],
+            )
+        await asyncio.sleep(0)
+
+
+def _listed(store: Store, reachable: Reachable) -> list[Held]:
+    """Every blob held, the least recently used first."""
+    files = _blob_files(store.layout)
+    members = {digest for (digest,) in store.state.rows("SELECT digest FROM members WHERE registry = ''")}
+    uses = {
+        digest: (added, used)
+        for digest, added, used in store.state.rows("SELECT digest, added, used FROM blobs")
+    }
+    leased, at = store.leases.living(), now()
+    blobs: list[Held] = []
+    for digest, file in files.items():
+        added, used = uses.get(digest, (0, file.modified))
+        promised = digest in members and at - added < KEPT_SECONDS
+        kept = promised or digest in reachable or digest in leased
+        blobs.append(Held(digest, file.size, max(added, used), kept))
+    return sorted(blobs, key=lambda held: (held.used, held.digest))
 
 
 def _blob_files(layout: Layout) -> dict[Digest, _File]:
@@ -250,82 +305,37 @@ def _file(path: Path) -> _File:
     return _File(path, told.st_size, int(told.st_mtime))
 
 
-def _sweep_partials(layout: Layout) -> list[_File]:
-    """Remove partials that nobody writes, and nobody will go on with. In a thread.
-
-    These are those of blobs that are held by now, and those that were left alone for PARTIAL_SECONDS. One
-    from the future (the clock went back) counts from now on, or it would stay for as long as that was wrong.
-    """
+def sweep_partials(layout: Layout) -> list[_File]:
+    """As `reap`, and of blobs that are held by now, too. In a thread. Raises StorageError."""
     with translated("list", layout.blobs):
         held = {encoded_of(digest) for digest in layout.held()}
-    partials = _partial_files(layout)
-    for file in partials:
+    return reap(layout, PARTIAL_SECONDS, done=held)
+
+
+def reap(
+    layout: Layout,
+    upload_seconds: float,
+    living: Collection[str] = (),
+    *,
+    done: Collection[str] = (),
+) -> list[_File]:
+    """Remove partials that nobody writes, and nobody will go on with. In a thread.
+
+    These are those that were left alone for PARTIAL_SECONDS (those of uploads: for `upload_seconds`), those
+    of digests that are `done`, and what a sweep that died had condemned; but none of those whose tokens are
+    `living`. One from the future (the clock went back) counts from now on, or it would stay for as long as
+    that was wrong. Raises StorageError.
+    """
+    seconds = {CONDEMNED: 0.0, UPLOAD: upload_seconds}
+    swept: list[_File] = []
+    for file in _partial_files(layout):
+        name, _, token = file.path.name.rpartition(".")
+        if token in living:
+            continue
         if file.modified > now():
             with contextlib.suppress(OSError):  # it has just been committed or removed
                 os.utime(file.path)
-    return [
-        file
-        for file in partials
-        if (now() - file.modified >= PARTIAL_SECONDS or file.path.name.partition(".")[0] in held)
-        and remove_partial(file.path)
-    ]
-
-
-def _kept(store: Store, added: dict[Digest, int]) -> set[Digest]:
-    """What gc must leave: the closure of all roots, what is leased, and what was pushed just now."""
-    kinds: dict[Digest, str] = {}
-    fresh: set[Digest] = set()
-    for digest, kind in store.state.rows("SELECT digest, media_type FROM members WHERE registry = ''"):
-        if kind in MANIFESTS:
-            kinds[Digest(digest)] = kind
-        if now() - added.get(digest, 0) < UNTAGGED_SECONDS:
-            fresh.add(Digest(digest))
-    roots = [Digest(digest) for (digest,) in store.state.rows("SELECT DISTINCT digest FROM roots")]
-    return _closure(store.layout, roots, kinds) | store.leases.living() | fresh
-
-
-def _closure(layout: Layout, roots: Collection[Digest], kinds: dict[Digest, str]) -> set[Digest]:
-    """All that is reached from roots: what manifests mention, and manifests whose subject is reached.
-
-    `kinds`: the media types of the manifests that repositories here hold, the only possible referrers.
-    """
-    referrers: dict[Digest, list[Digest]] = {}
-    for digest, kind in kinds.items():
-        manifest = _manifest(layout, digest, kind)
-        if manifest is not None and manifest.subject is not None:
-            referrers.setdefault(manifest.subject.digest, []).append(digest)
-    reached: set[Digest] = set()
-    # Digests with the media type under which they were met: only what is called a manifest is opened.
-    waiting = [(digest, kinds.get(digest, "")) for digest in roots]
-    manifests = set(roots)
-    while waiting:
-        digest, kind = waiting.pop()
-        if digest in reached:
-            continue
-        reached.add(digest)
-        waiting += [(referrer, kinds[referrer]) for referrer in referrers.get(digest, ())]
-        if digest not in manifests and kind not in MANIFESTS:
-            continue
-        manifest = _manifest(layout, digest, kind)
-        if manifest is None:
-            continue
-        mentioned = (*manifest.layers, *manifest.manifests, manifest.config, manifest.subject)
-        waiting += [(child.digest, child.media_type) for child in mentioned if child is not None]
-    return reached
-
-
-def _manifest(layout: Layout, digest: Digest, kind: str) -> Manifest | None:
-    """The manifest, if it is here and can be read; what can't be read reaches nothing.
-
-    A parent may have called it wrongly: then it is what it calls itself.
-    """
-    path = layout.blob(digest)
-    try:
-        with translated("read", path):
-            raw = path.read_bytes() if path.stat().st_size <= MAX_MANIFEST_BYTES else b""
-    except StorageError:
-        return None
-    for called in (kind, ""):
-        with contextlib.suppress(UnsupportedContent):
-            return parse_manifest(raw, called, digest=digest)
-    return None
+        old = now() - file.modified >= seconds.get(name, PARTIAL_SECONDS)
+        if (old or name in done) and remove_partial(file.path):
+            swept.append(file)
+    return swept

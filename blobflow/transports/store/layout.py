@@ -21,6 +21,10 @@ from blobflow.oci.digest import algorithm_of, encoded_of, parse_digest
 from blobflow.transports.files import lock_folder, sync_folder
 
 FORMAT = 1
+# What partials are called that are not named by the digest that they will have: uploads, and blobs that were
+# condemned and wait to be removed.
+UPLOAD = "upload"
+CONDEMNED = "condemned"
 ALGORITHMS = ("sha256", "sha512")
 # What a new store's directory may already hold: what an interrupted open leaves, and what mkfs makes.
 _TOLERATED = frozenset({"store.json", "blobs", "partials", "lost+found"})
@@ -74,7 +78,10 @@ class Layout:
         return self.blobs / algorithm_of(digest) / encoded_of(digest)
 
     def partial(self, digest: Digest | None, token: str) -> Path:
-        return self.partials / f"{encoded_of(digest) if digest else 'upload'}.{token}"
+        return self.partials / f"{encoded_of(digest) if digest else UPLOAD}.{token}"
+
+    def condemned(self, token: str) -> Path:
+        return self.partials / f"{CONDEMNED}.{token}"
 
     def partials_of(self, digest: Digest) -> list[Path]:
         return list(self.partials.glob(f"{encoded_of(digest)}.*"))

@@ -14,8 +14,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from blobflow.errors import StorageError
 from blobflow.oci import Digest
+from blobflow.transports.store.groupcommit import Call
 from blobflow.transports.store.state import State
 from blobflow.transports.store.writer import now
 
@@ -77,8 +77,20 @@ class Leases:
         Nothing evicts from a store that is open read-only by way of us, so there it is no row.
         """
         lease = secrets.token_hex(8)
-        if self._state.read_only:
-            return lease
+        if not self._state.read_only:
+            self._write(lease, digest)
+            self._have(lease)
+        return lease
+
+    async def take(self, digest: Digest) -> str:
+        """As `hold`, without waiting for the disk on the loop's thread."""
+        lease = secrets.token_hex(8)
+        if not self._state.read_only:
+            await self._state.commit(Call(lambda: self._write(lease, digest), durable=False))
+            self._have(lease)
+        return lease
+
+    def _write(self, lease: str, digest: Digest) -> None:
         self._state.write(
             "INSERT INTO leases(id, digest, pid, boot, heartbeat) VALUES (?, ?, ?, ?, ?)",
             lease,
@@ -87,27 +99,27 @@ class Leases:
             self.boot,
             now(),
         )
+
+    def _have(self, lease: str) -> None:
         self._held.add(lease)
         self._renew_later()
-        return lease
 
     def release(self, lease: str) -> None:
         """Give the lease back. Never raises: a row that can't be deleted dies of its age."""
         if lease not in self._held:
             return
         self._held.discard(lease)
-        with contextlib.suppress(StorageError):
-            self._state.write("DELETE FROM leases WHERE id = ?", lease)
+        self._state.later(lambda: self._state.write("DELETE FROM leases WHERE id = ?", lease))
         if not self._held and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def renew(self) -> None:
         """Say that we live. A failure is left to the next renewal."""
-        with contextlib.suppress(StorageError), self._state.transaction():
-            self._state.write_many(
-                "UPDATE leases SET heartbeat = ? WHERE id = ?", [(now(), lease) for lease in self._held]
-            )
+        rows = [(now(), lease) for lease in self._held]
+        self._state.later(
+            lambda: self._state.write_many("UPDATE leases SET heartbeat = ? WHERE id = ?", rows)
+        )
 
     def living(self) -> set[Digest]:
         """What anyone holds now."""

@@ -185,7 +185,7 @@ class Growing:
                 writer.abort()
                 writer = None
         if writer is None:
-            writer = self._store.begin(digest, size)
+            writer = self._store.begin(digest)
         try:
             with translated("read", writer.path):
                 self._fd = os.dup(writer.fd)
@@ -293,7 +293,7 @@ class StoreCache:
 
         Raises StorageError on entry when the lease can't be noted.
         """
-        lease = self._store.leases.hold(blob.digest)
+        lease = await self._store.leases.take(blob.digest)
         try:
             growing = await self._join(blob, body, keep)
             if growing is None:

@@ -81,13 +81,11 @@ def open_for_reading(path: Path) -> int:
         raise storage_error("read", path, error) from error
 
 
-def check_file(path: Path, digest: Digest, blocks: bytes | None) -> tuple[int, bytes]:
-    """Read the whole file; in a thread. Return its size and its checksums.
+def check_file(fd: int, path: Path, digest: Digest, blocks: bytes | None) -> tuple[int, bytes]:
+    """Read the whole file, and close it; in a thread. Return its size and its checksums.
 
-    Against `blocks` if they are known, else against the digest itself. Raises FileNotFoundError,
-    IntegrityError, StorageError.
+    Against `blocks` if they are known, else against the digest itself. Raises IntegrityError, StorageError.
     """
-    fd = open_for_reading(path)
     try:
         if blocks is not None:
             size = 0

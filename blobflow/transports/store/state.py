@@ -1,23 +1,33 @@
-"""The state file: one sqlite connection, its schema (told in the package's docstring), and its errors.
+"""The state file: its connections, its schema (told in the package's docstring), and its errors.
 
 A `State` belongs to one thread. Every statement is short. What takes several statements is one transaction,
 begun IMMEDIATE, so that two processes queue for it instead of failing halfway.
+
+Reads never wait for writers (sqlite's WAL). Writes are made on the thread's own connection, where they may
+wait, or by `commit`: as they are in most programs, and once `write_in_thread` was called, in a thread that
+groups them (`groupcommit`). There the same methods use that thread's connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Observer, Warned
+from blobflow.transports.files import in_thread, sync_folder
+from blobflow.transports.store.groupcommit import BUSY_SECONDS, Call, GroupCommit, Job, begin
 from blobflow.transports.store.layout import storage_error
 
+T = TypeVar("T")
+
 # Seconds that a statement waits for another process's transaction; all of ours take milliseconds.
-_BUSY_SECONDS = 10.0
+_BUSY_SECONDS = BUSY_SECONDS
+# Seconds that sqlite itself waits for a lock in the writing thread, which then waits in steps of its own.
+_SHORT_WAIT = 0.002
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blobs(
     digest TEXT PRIMARY KEY, size INTEGER NOT NULL, blocks BLOB NOT NULL,
@@ -52,9 +62,14 @@ CREATE TABLE IF NOT EXISTS layers(
     PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS archives(
     key TEXT PRIMARY KEY, content BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds(
+    number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS members_by_digest ON members(digest, registry, media_type);
 """
-# Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema.
-SCHEMA_VERSION = 1
+# Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema
+# as 1. 2 has `holds` and the index: a blobflow that does not write the one must not remove blobs beside one
+# that relies on it.
+SCHEMA_VERSION = 2
 # On opening, SQLITE_ERROR too is the file's fault (an unknown file format, say): our statements are the same.
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _ANEW = "it starts anew: blobs are kept, the tags of a registry served from it are lost"
@@ -91,65 +106,144 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 class State:
-    """One connection to the state file."""
+    """The state file, open."""
 
-    __slots__ = ("_connection", "_path", "read_only")
+    __slots__ = ("_connection", "_folders", "_group", "_path", "read_only")
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         self._connection = connection
         self._path = path
+        self._group: GroupCommit | None = None
+        self._folders: set[Path] = set()
         self.read_only = read_only
+
+    def write_in_thread(self) -> None:
+        """From now on, let a thread do what `commit` is given. Does nothing in a file opened read-only.
+
+        Raises StorageError.
+        """
+        if self._group is None and not self.read_only:
+            with self._translated():
+                self._group = GroupCommit(
+                    lambda: connect(self._path, timeout=_SHORT_WAIT),
+                    sync_folders=self.sync_folders,
+                    translated=self._translated,
+                )
+
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return _translated(self._path)
+
+    def _here(self) -> sqlite3.Connection:
+        """The connection of the thread that asks."""
+        group = self._group
+        return self._connection if group is None or not group.here else group.connection
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with _translated(self._path):
-            return self._connection.execute(sql, values).fetchall()
+            return self._here().execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         with _translated(self._path):
-            found: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
+            found: tuple[Any, ...] | None = self._here().execute(sql, values).fetchone()
             return found
 
-    def write(self, sql: str, *values: Any) -> None:
-        """One writing statement: a transaction of its own, unless inside `transaction`."""
+    def write(self, sql: str, *values: Any) -> int:
+        """One writing statement: a transaction of its own, unless inside `transaction`. Says how many rows
+        it changed."""
         self.check_writable()
         with _translated(self._path):
-            self._connection.execute(sql, values)
+            return self._here().execute(sql, values).rowcount
 
     def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self.check_writable()
         with _translated(self._path):
-            self._connection.executemany(sql, rows)
+            self._here().executemany(sql, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Other processes' writers wait until it ends. Inside another one: a part of it."""
+        """All or nothing. Other writers wait until it ends. Inside another one: a part of it."""
         self.check_writable()
-        if self._connection.in_transaction:
+        connection = self._here()
+        if connection.in_transaction:
             yield
             return
         with _translated(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
+            begin(connection)
         try:
             yield
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             raise
         try:
             with _translated(self._path):
-                self._connection.execute("COMMIT")
+                connection.execute("COMMIT")
         except StorageError:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             raise
+
+    async def commit(self, job: Job) -> Any:
+        """Do the job, and return what its `apply` returns. Raises what it raises, and StorageError.
+
+        With a thread that groups them (`write_in_thread`) a durable one is on the disk by then. Without, its
+        files are, and a power cut may take the rows back.
+        """
+        self.check_writable()
+        if self._group is not None:
+            return await self._group.commit(job)
+        slow = not isinstance(job, Call)
+        try:
+            if slow:
+                await in_thread(_prepare, job)
+            with self.transaction():
+                done = job.apply()
+        except BaseException:
+            job.discard()
+            raise
+        if slow:
+            await in_thread(self.sync_folders)
+        return done
+
+    def later(self, work: Callable[[], Any]) -> None:
+        """Do `work` in a transaction: at once, or when the thread comes to it. What goes wrong is dropped:
+        for what may be lost."""
+        if self._group is not None and not self._group.here:
+            self._group.later(Call(work, durable=False))
+            return
+        with contextlib.suppress(StorageError), self.transaction():
+            work()
+
+    def renamed_into(self, folder: Path) -> None:
+        """A job has renamed a file into the folder: it is synced before, or without a thread soon after, the
+        job is done."""
+        self._folders.add(folder)
+
+    def sync_folders(self) -> None:
+        """Make what was renamed durable."""
+        folders, self._folders = self._folders, set()
+        for folder in folders:
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                raise storage_error("write", folder, error) from error
 
     def check_writable(self) -> None:
         if self.read_only:
             raise StorageError(f"can't change the store {self._path.parent}: it was opened read-only")
 
     def close(self) -> None:
+        """Do what is still to be written, and close all connections."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+def _prepare(job: Job) -> None:
+    job.prepare()
+    job.sync()
 
 
 def open_state(path: Path, observer: Observer, *, in_use: bool = False) -> State:
@@ -195,6 +289,13 @@ def open_state_read_only(path: Path) -> State:
                 if mode == "immutable=1":
                     raise
     raise AssertionError
+
+
+def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    """One more connection to a state file that is open already. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=timeout)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:

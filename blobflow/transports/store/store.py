@@ -10,14 +10,16 @@ import contextlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from blobflow.content import Chunk, Chunks
-from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError
+from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.transports.store.groupcommit import Call
 from blobflow.transports.store.layout import (
     Layout,
     locked_directory,
@@ -30,14 +32,21 @@ from blobflow.transports.store.state import State, open_state, open_state_read_o
 from blobflow.transports.store.writer import (
     KEPT_FROM,
     BlockSums,
+    Landing,
     Writer,
+    land_now,
     now,
     open_partial,
     record_blob,
     remove_partial,
-    write_at_once,
 )
 
+# Threads that read whole files to check them: one can wait for the disk while another compares.
+_READERS = 2
+# Seconds that sweeps are told of a manifest, which is longer than they take (one that takes longer looks at
+# everything anew), and how many are told of between two times that old ones are forgotten.
+HOLD_SECONDS = 2 * 3600
+_HOLDS_AT_ONCE = 1000
 # Uses are noted in batches: they only order eviction, so losing the last ones costs nothing.
 _TOUCHED_AT_MOST = 256
 T = TypeVar("T")
@@ -59,6 +68,9 @@ class Store:
         self._living: set[Writer] = set()
         self._checked: set[Digest] = set()
         self._touched: set[Digest] = set()
+        self._checking: dict[Digest, asyncio.Future[bytes]] = {}
+        self._holds = 0
+        self._reading: ThreadPoolExecutor | None = None
         self._failure_told = False
 
     @classmethod
@@ -102,16 +114,24 @@ class Store:
         and nothing of what comes later. What it raises undoes it, and is raised. It must not wait, and not
         touch what belongs to the loop's thread: it may run in another. Raises StorageError.
         """
-        with self.state.transaction():
-            return work()
+        done: T = await self.state.commit(Call(work, durable=True))
+        return done
+
+    def serve(self) -> None:
+        """Many are going to be answered out of this store: from now on the loop's thread waits for no disk
+        where it commits. Raises StorageError."""
+        self.state.write_in_thread()
 
     def close(self) -> None:
         """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
         for writer in list(self._living):
             writer.suspend()
+        for checking in self._checking.values():
+            checking.cancel()
+        if self._reading is not None:
+            self._reading.shutdown(cancel_futures=True)
         self.leases.close()
-        with contextlib.suppress(StorageError):
-            self.flush_uses()
+        self.flush_uses()
         self.state.close()
 
     # Blobs
@@ -129,11 +149,21 @@ class Store:
         """Where the blob's file is, or would be."""
         return self.layout.blob(digest)
 
-    def begin(self, digest: Digest | None = None, size: int = 0) -> Writer:
-        """A new partial; `digest` and `size` (bytes) if it is known what it will be. Raises StorageError."""
+    def begin(self, digest: Digest | None = None) -> Writer:
+        """A new partial; `digest` if it is known what it will be. Raises StorageError."""
         self.state.check_writable()
-        path, fd = self._new_partial(digest)
-        return self._writer(digest, size, path, fd)
+        while True:
+            path = self.layout.partial(digest, secrets.token_hex(8))
+            with translated("create", path):
+                fd = open_partial(path, create=True)
+            if fd is not None:
+                return Writer(self.layout, self.state, self._living, digest, path, fd)
+
+    def begin_upload(self, digest: Digest | None = None) -> Writer:
+        """As `begin`, without a file until there is something to write; nobody else goes on with it."""
+        self.state.check_writable()
+        path = self.layout.partial(None, secrets.token_hex(8))
+        return Writer(self.layout, self.state, self._living, digest, path)
 
     async def resume(self, digest: Digest) -> Writer | None:
         """Go on with the longest partial of the digest that no living writer has; None if there is none.
@@ -148,7 +178,7 @@ class Store:
                 fd = open_partial(path, create=False) if size >= KEPT_FROM else None
             if fd is None:
                 continue
-            writer = self._writer(digest, size, path, fd)
+            writer = Writer(self.layout, self.state, self._living, digest, path, fd)
             try:
                 await _rehashed(writer)
             except StorageError:
@@ -185,64 +215,57 @@ class Store:
                 found.append((path.stat().st_size, path))
         return sorted(found, reverse=True)
 
-    def _new_partial(self, digest: Digest | None) -> tuple[Path, int]:
-        while True:
-            path = self.layout.partial(digest, secrets.token_hex(8))
-            with translated("create", path):
-                fd = open_partial(path, create=True)
-            if fd is not None:
-                return path, fd
-
-    def _writer(self, digest: Digest | None, size: int, path: Path, fd: int) -> Writer:
-        writer = Writer(self.layout, self.state, self._living, digest, path, fd)
-        try:
-            self.state.write(
-                "INSERT OR REPLACE INTO partials(token, digest, size, pid, boot, source, etag, updated) "
-                "VALUES (?, ?, ?, ?, ?, '', '', ?)",
-                writer.token,
-                digest or "",
-                size,
-                os.getpid(),
-                self.leases.boot,
-                now(),
-            )
-        except StorageError:
-            writer.abort()
-            raise
-        return writer
-
     def write_small(self, content: bytes, digest: Digest) -> None:
         """Hold `content` (a manifest, a config) as the blob `digest`, at once and atomically.
 
         Raises DigestMismatch, StorageError.
         """
+        land_now(self.landing(content, digest), self.state)
+
+    def landing(self, content: bytes, digest: Digest) -> Landing:
+        """What holds `content` as the blob `digest`, once it is committed. Raises DigestMismatch,
+        StorageError."""
         self.state.check_writable()
         actual = digest_of(content, algorithm_of(digest))
         if actual != digest:
             raise DigestMismatch(f"content for {digest}", expected=digest, actual=actual)
-        target = self.layout.blob(digest)
-        path, fd = self._new_partial(digest)
-        write_at_once(fd, content, path, target)
         sums = BlockSums()
         sums.feed(content)
-        record_blob(self.state, digest, len(content), sums.result())
+        path = self.layout.partial(None, secrets.token_hex(8))
+        landing = Landing(self.layout, self.state, digest, sums.result(), path)
+        landing.size, landing.content = len(content), content
+        return landing
 
     def read_small(self, digest: Digest) -> bytes:
         """The whole of a small blob, verified against its digest.
 
         Raises NotFound; IntegrityError if it is damaged, and then it is dropped.
         """
+        content, told = self._read_file(digest)
+        return self._verified(digest, content, told)
+
+    async def read_whole(self, digest: Digest) -> bytes:
+        """As `read_small`, in a thread."""
+        content, told = await asyncio.get_running_loop().run_in_executor(
+            self._readers(), self._read_file, digest
+        )
+        return self._verified(digest, content, told)
+
+    def _read_file(self, digest: Digest) -> tuple[bytes, os.stat_result]:
         path = self.layout.blob(digest)
         try:
-            content = path.read_bytes()
+            with path.open("rb", buffering=0) as file:
+                return file.read(), os.fstat(file.fileno())
         except FileNotFoundError:
             raise self._absent(digest) from None
         except OSError as error:
             raise storage_error("read", path, error) from error
+
+    def _verified(self, digest: Digest, content: bytes, told: os.stat_result) -> bytes:
         actual = digest_of(content, algorithm_of(digest))
         if actual != digest:
-            self._drop_damaged(digest)
-            raise DigestMismatch(f"{path} in the store", expected=digest, actual=actual)
+            self._drop_damaged(digest, told)
+            raise DigestMismatch(f"{self.layout.blob(digest)} in the store", expected=digest, actual=actual)
         self.touch(digest)
         return content
 
@@ -278,11 +301,12 @@ class Store:
             for chunk in read_checked(fd, self.layout.blob(digest), blocks, offset, end):
                 yield chunk
         except IntegrityError:
-            self._drop_damaged(digest)
+            self._drop_damaged(digest, os.fstat(fd))
             raise
 
     async def check(self, digest: Digest) -> None:
-        """Make sure, once per open store, that the blob's file is undamaged; later calls are free.
+        """Make sure, once per open store, that the blob's file is undamaged; later calls are free, and those
+        that come while it is read wait for the same reading.
 
         For bytes that then go out by sendfile. A file that the state file does not know (it was lost, say) is
         hashed against its name, and adopted. The reading is done in a thread. Raises NotFound; IntegrityError
@@ -290,7 +314,34 @@ class Store:
         """
         if digest in self._checked and self.size_of(digest) is not None:
             return
-        await self._check(digest, self._blocks_of(digest))
+        checking = self._checking.get(digest)
+        if checking is None:
+            checking = asyncio.ensure_future(self._check(digest, self._blocks_of(digest)))
+            self._checking[digest] = checking
+            checking.add_done_callback(lambda done: self._checked_once(digest, done))
+        # Who goes away takes nothing from others; what failed is raised to each as an error of its own.
+        await asyncio.wait((checking,))
+        if checking.cancelled():
+            raise StorageError(f"blob {digest} could not be checked: the store is being closed")
+        error = checking.exception()
+        if error is not None:
+            raise self._again(digest, error)
+
+    def _again(self, digest: Digest, error: BaseException) -> BaseException:
+        """An error that several wait for, as one for each: tracebacks are not shared."""
+        match error:
+            case NotFound():
+                return self._absent(digest)
+            case IntegrityError():
+                return IntegrityError(error.message)
+            case StorageError():
+                return StorageError(error.message)
+        return error
+
+    def _checked_once(self, digest: Digest, done: asyncio.Future[bytes]) -> None:
+        self._checking.pop(digest, None)
+        if not done.cancelled():
+            done.exception()  # everybody may have gone away
 
     async def rehash(self, digest: Digest) -> None:
         """As `check`, against the digest itself, whatever is remembered of the blob."""
@@ -300,16 +351,34 @@ class Store:
         """Check against `blocks`, or the digest itself if None; return the checksums."""
         path = self.layout.blob(digest)
         try:
-            size, found = await asyncio.to_thread(check_file, path, digest, blocks)
+            fd = open_for_reading(path)
         except FileNotFoundError:
             raise self._absent(digest) from None
+        # The thread's own to close: it reads on also when we are cancelled.
+        told = os.fstat(fd)
+        try:
+            size, found = await asyncio.get_running_loop().run_in_executor(
+                self._readers(), check_file, fd, path, digest, blocks
+            )
         except IntegrityError:
-            self._drop_damaged(digest)
+            self._drop_damaged(digest, told)
             raise
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
-            record_blob(self.state, digest, size, found)
+            self.state.later(lambda: self._adopt(digest, size, found, told))
         self._checked.add(digest)
         return found
+
+    def _adopt(self, digest: Digest, size: int, blocks: bytes, told: os.stat_result) -> None:
+        """Note a file that was hashed, if it is still there."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(told, self.layout.blob(digest).stat()):
+                record_blob(self.state, digest, size, blocks)
+
+    def _readers(self) -> ThreadPoolExecutor:
+        """Threads of the store's own for reading whole files: those that others need are not kept busy."""
+        if self._reading is None:
+            self._reading = ThreadPoolExecutor(_READERS, "blobflow-check")
+        return self._reading
 
     def _blocks_of(self, digest: Digest) -> bytes | None:
         """The blob's checksums; None if it is unknown to the state file (which was lost, say)."""
@@ -317,22 +386,48 @@ class Store:
         return None if row is None else bytes(row[0])
 
     def drop(self, digest: Digest) -> None:
-        """Forget the blob. Who reads it now reads on; nobody opens it any more."""
-        self.drop_file(digest)
-        self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
+        """Forget the blob, whoever needs it. Who reads it now reads on; nobody opens it any more."""
+        try:
+            with self.state.transaction():
+                self.state.write("DELETE FROM blobs WHERE digest = ?", digest)
+                self.remove_file(digest)
+        except StorageFull:  # then the row is left to gc; nobody takes one for a blob
+            self.remove_file(digest)
 
-    def drop_file(self, digest: Digest) -> None:
-        """As `drop`, but leave its row to the caller, or to gc: this alone makes room, and needs none."""
+    def remove_file(self, digest: Digest) -> None:
+        """Remove the blob's file, and leave its row to the caller: this alone makes room, and needs none."""
         self.state.check_writable()
         self._checked.discard(digest)
         path = self.layout.blob(digest)
         with translated("remove", path):
             path.unlink(missing_ok=True)
 
-    def _drop_damaged(self, digest: Digest) -> None:
-        """Drop what turned out damaged; where nothing can be written, the IntegrityError alone has to do."""
-        with contextlib.suppress(StorageError):
-            self.drop(digest)
+    def take_away(self, digest: Digest) -> Path | None:
+        """Move the blob's file to where it is no blob any more, inside the transaction that deletes its rows;
+        returns where to, and None if there was none. Raises StorageError."""
+        self.state.check_writable()
+        self._checked.discard(digest)
+        moved = self.layout.condemned(secrets.token_hex(8))
+        with translated("remove", self.layout.blob(digest)):
+            try:
+                self.layout.blob(digest).rename(moved)
+            except FileNotFoundError:
+                return None
+        return moved
+
+    def _drop_damaged(self, digest: Digest, told: os.stat_result) -> None:
+        """Drop the file that turned out damaged, unless another has taken its place since; where nothing can
+        be written, the IntegrityError alone has to do."""
+
+        def drop() -> None:
+            path = self.layout.blob(digest)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(told, path.stat()):
+                    self.drop(digest)
+
+        if not self.read_only:
+            self._checked.discard(digest)
+            self.state.later(drop)
 
     def _absent(self, digest: Digest) -> NotFound:
         return NotFound(f"blob {digest} is not in the store {self.root}")
@@ -341,25 +436,39 @@ class Store:
         """Note that the blob was used: what was used last is evicted last."""
         self._touched.add(digest)
         if len(self._touched) >= _TOUCHED_AT_MOST:
-            with contextlib.suppress(StorageError):
-                self.flush_uses()
+            self.flush_uses()
 
     def flush_uses(self) -> None:
-        """Note which blobs were used since the last time; gc does so before it decides."""
+        """Note which blobs were used since the last time; gc does so before it decides. Where that fails,
+        they count as not used."""
         touched, self._touched = self._touched, set()
         if touched and not self.read_only:
-            with self.state.transaction():
-                self.state.write_many(
-                    "UPDATE blobs SET used = ? WHERE digest = ?", [(now(), digest) for digest in touched]
-                )
+            rows = [(now(), digest) for digest in touched]
+            self.state.later(
+                lambda: self.state.write_many("UPDATE blobs SET used = ? WHERE digest = ?", rows)
+            )
 
     # What the repositories of this registry hold
 
     def add_member(self, repository: str, digest: Digest, media_type: str = "") -> None:
         """The repository holds the blob, or by `media_type` the manifest."""
-        self.state.write(
-            "INSERT OR REPLACE INTO members VALUES ('', ?, ?, ?)", repository, digest, media_type
-        )
+        with self.state.transaction():
+            self.state.write(
+                "INSERT OR REPLACE INTO members VALUES ('', ?, ?, ?)", repository, digest, media_type
+            )
+            if media_type:
+                self.hold(digest)
+
+    def hold(self, digest: Digest) -> None:
+        """Tell sweeps that are under way of a manifest that has just become a root."""
+        self.state.write("INSERT INTO holds(digest, at) VALUES (?, ?)", digest, now())
+        self._holds += 1
+        if not self._holds % _HOLDS_AT_ONCE:
+            self.forget_holds()
+
+    def forget_holds(self) -> None:
+        """Forget what no sweep that is under way can still want to know."""
+        self.state.write("DELETE FROM holds WHERE at < ?", now() - HOLD_SECONDS)
 
     def member(self, repository: str, digest: Digest) -> str | None:
         """The media type under which the repository holds it ("" for a blob); None: it does not."""
@@ -392,7 +501,9 @@ class Store:
             )
 
     def set_tag(self, repository: str, tag: str, digest: Digest) -> None:
-        self.state.write("INSERT OR REPLACE INTO roots VALUES ('', ?, ?, ?)", repository, tag, digest)
+        with self.state.transaction():
+            self.state.write("INSERT OR REPLACE INTO roots VALUES ('', ?, ?, ?)", repository, tag, digest)
+            self.hold(digest)
 
     def tag_of(self, repository: str, tag: str) -> Digest | None:
         """What the tag names."""

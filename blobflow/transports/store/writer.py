@@ -9,20 +9,22 @@ knows that the writer is dead: no pid is trusted, and it works between container
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from blobflow.content import Chunk
 from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
-from blobflow.oci import Digest, hasher_for
+from blobflow.oci import Digest, digest_of, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
-from blobflow.transports.files import sync_folder, write_all
+from blobflow.transports.files import in_thread, to_its_end, write_all
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
@@ -44,6 +46,11 @@ _DIRECT = 256 * 1024
 # A shorter partial is cheaper fetched again than kept, hashed and swept. That nothing shorter is ever adopted
 # also makes sure that its creator has had the time to lock it.
 KEPT_FROM = 1024 * 1024
+# Files up to this many bytes are synced by the job that commits them, together with others'; a larger one
+# would keep these waiting.
+_SYNCED_TOGETHER = 1024 * 1024
+FILE_MODE = 0o600
+_CAN_ADVISE = hasattr(os, "posix_fadvise")
 
 
 class BlockSums:
@@ -80,10 +87,13 @@ class BlockSums:
 class Writer:
     """A partial on its way in.
 
-    `token` names it; `offset` is how many bytes it has taken in all; `flushed` how many of them can be read
-    through `fd`. `digest` is what it is meant to become, if that is known yet; `adopted` is how many bytes
-    were found on disk, left by a process that died. It ends by exactly one of `commit`, `abort` and
-    `suspend`; after that it takes nothing more.
+    `token` names it; `offset` is how many bytes it has taken in all; `flushed` how many of them are in its
+    file, which is made when the first are (or by `open`). `digest` is what it is meant to become, if that is
+    known yet; `adopted` is how many bytes were found on disk, left by a process that died. It ends by exactly
+    one of `commit`, `abort` and `suspend`; after that it takes nothing more.
+
+    A writer that waits for more, maybe for long, can `rest`: it has no descriptor then, and no lock. Who
+    sweeps leaves its partial alone until it is old.
     """
 
     __slots__ = (
@@ -106,7 +116,13 @@ class Writer:
     )
 
     def __init__(
-        self, layout: Layout, state: State, living: set[Writer], digest: Digest | None, path: Path, fd: int
+        self,
+        layout: Layout,
+        state: State,
+        living: set[Writer],
+        digest: Digest | None,
+        path: Path,
+        fd: int = -1,
     ) -> None:
         self.token = path.name.rpartition(".")[2]
         self.digest = digest
@@ -145,11 +161,40 @@ class Writer:
         """Whether it takes no more: it was committed, aborted or suspended, or a write failed."""
         return self._ended
 
+    def open(self) -> None:
+        """Have the file, and its lock: make it, or find it again after `rest`. Raises StorageError, and then
+        the writer has ended."""
+        self._check_open()
+        if self.fd >= 0:
+            return
+        try:
+            self.fd = self._opened()
+        except OSError as error:
+            self.abort()
+            raise storage_error("write", self.path, error) from error
+
+    def _opened(self) -> int:
+        fd = open_partial(self.path, create=not self.flushed, ours=True)
+        if fd is not None and os.fstat(fd).st_size == self.flushed:
+            return fd
+        if fd is not None:
+            os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, "the partial is gone, or no longer what was written")
+
+    def rest(self) -> None:
+        """Write what was gathered, and give the descriptor back until there is more. Raises StorageError, as
+        `write`."""
+        self.flush()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def flush(self) -> None:
         """Write what was gathered, so that others can read it. Raises StorageError, as `write`."""
         self._check_open()
         if not self._gathered:
             return
+        self.open()
         pieces, self._gathered = self._gathered, []
         try:
             write_all(self.fd, pieces)
@@ -162,16 +207,24 @@ class Writer:
         """The digest of all bytes taken, in the algorithm of `digest` (sha256 if that is unknown)."""
         return Digest(f"{self._algorithm}:{self._hasher.hexdigest()}")
 
-    async def commit(self, digest: Digest, size: int | None = None, *, verified: bool = False) -> None:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int | None = None,
+        *,
+        verified: bool = False,
+        also: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make the bytes the blob `digest`: fsync, rename into place, fsync the directory, note it.
 
         `size` in bytes is checked if given. `verified`: the caller has hashed every byte itself; it only
-        spares the second pass that a sha512 digest costs when nobody named it at `begin`.
+        spares the second pass that a sha512 digest costs when nobody named it at `begin`. `also` is called in
+        the transaction that notes the blob: what may only be true together with it.
 
         Raises DigestMismatch, SizeMismatch or StorageError, and then nothing is left of the partial. When
         cancelled, the blob is either there whole or not at all.
         """
-        self.flush()
+        self._check_open()
         what = f"blob {digest}"
         if size is not None and size != self.offset:
             self.abort()
@@ -180,24 +233,27 @@ class Writer:
         if hashed and self.digest_so_far() != digest:
             self.abort()
             raise DigestMismatch(what, expected=digest, actual=self.digest_so_far())
-        target = self._layout.blob(digest)
-        wanted = None if hashed or verified else digest
-        self._end()  # from here on the thread owns the file, also when we are cancelled
-        await asyncio.to_thread(_land, self.fd, self.path, target, wanted)
-        with self._state.transaction():
-            self._state.write("DELETE FROM partials WHERE token = ?", self.token)
-            record_blob(self._state, digest, self.offset, self._sums.result())
+        if self.flushed:
+            self.flush()
+            self.open()
+        content, self._gathered = b"".join(self._gathered), []
+        # A file that is only just made gets a name that nobody sweeps, as nobody locks it.
+        path = self.path if self.fd >= 0 else self._layout.partial(None, self.token)
+        landing = Landing(self._layout, self._state, digest, self._sums.result(), path, self.fd)
+        landing.size, landing.content, landing.also = self.offset, content, also
+        self._end()  # from here on the job owns the file, also when we are cancelled
+        await landing.go(None if hashed or verified else digest)
 
     def abort(self) -> None:
         """Give up: remove the partial. Does nothing to a writer that has ended."""
         if self._ended:
             return
         self._end()
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-        os.close(self.fd)
-        with contextlib.suppress(StorageError):
-            self._state.write("DELETE FROM partials WHERE token = ?", self.token)
+        if self.fd >= 0 or self.flushed:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        if self.fd >= 0:
+            os.close(self.fd)
 
     def suspend(self) -> None:
         """Stop and leave the partial on disk for whoever goes on (`Store.resume`), in any process.
@@ -211,9 +267,8 @@ class Writer:
         if self._ended:
             return
         self._end()
-        os.close(self.fd)
-        with contextlib.suppress(StorageError):
-            self._state.write("UPDATE partials SET updated = ? WHERE token = ?", now(), self.token)
+        if self.fd >= 0:
+            os.close(self.fd)
 
     def rehash(self) -> None:
         """Take over the bytes on disk: hash them all again. In a thread; `halt` stops it early.
@@ -240,21 +295,112 @@ class Writer:
         self._living.discard(self)
 
 
-def open_partial(path: Path, *, create: bool) -> int | None:
+class Landing:
+    """The job (`groupcommit.Job`) that makes a partial the blob `digest`: the file is renamed and its row
+    written in one transaction, so that whoever removes blobs sees both or none.
+
+    `content` is what is not in the file yet; `fd` is the file, to be closed, and -1 if there is none so far.
+    """
+
+    durable = True
+
+    def __init__(
+        self, layout: Layout, state: State, digest: Digest, blocks: bytes, path: Path, fd: int = -1
+    ) -> None:
+        self.size = 0
+        self.content = b""
+        self.also: Callable[[], Any] = lambda: None
+        self._layout = layout
+        self._state = state
+        self._digest = digest
+        self._blocks = blocks
+        self._path = path
+        self._fd = fd
+        self._synced = False
+
+    async def go(self, wanted: Digest | None = None) -> Any:
+        """Commit it; returns what `also` returned. What takes long is done in a thread of its own first: to
+        sync a large file, and to read it all for the digest `wanted`. If cancelled it is committed all the
+        same."""
+        return await to_its_end(self._commit(wanted))
+
+    async def _commit(self, wanted: Digest | None) -> Any:
+        if self._fd >= 0 and (wanted is not None or self.size > _SYNCED_TOGETHER):
+            try:
+                await in_thread(self._check_and_sync, wanted)
+            except BaseException:
+                self.discard()
+                raise
+        elif wanted is not None and digest_of(self.content, algorithm_of(wanted)) != wanted:
+            self.discard()
+            raise DigestMismatch(
+                f"blob {wanted}", expected=wanted, actual=digest_of(self.content, algorithm_of(wanted))
+            )
+        return await self._state.commit(self)
+
+    def _check_and_sync(self, wanted: Digest | None) -> None:
+        with translated("write", self._layout.blob(self._digest)):
+            if self.content:
+                write_all(self._fd, [self.content])
+                self.content = b""
+            if wanted is not None:
+                _check_file(self._fd, wanted)
+            os.fsync(self._fd)
+        self._synced = True
+
+    def prepare(self) -> None:
+        with translated("write", self._layout.blob(self._digest)):
+            if self._fd < 0:
+                flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
+                self._fd = os.open(self._path, flags, FILE_MODE)
+            if self.content:
+                write_all(self._fd, [self.content])
+            if _CAN_ADVISE and not self._synced:
+                # Begins to write it out (and drops nothing, as it is not clean): with 16 files that go
+                # together, a third less time than when each fsync begins with its own.
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        if self._synced:
+            return
+        with translated("write", self._layout.blob(self._digest)):
+            os.fsync(self._fd)
+
+    def apply(self) -> Any:
+        done = self.also()
+        record_blob(self._state, self._digest, self.size, self._blocks)
+        target = self._layout.blob(self._digest)
+        with translated("write", target):
+            self._path.replace(target)
+        fd, self._fd = self._fd, -1  # and with it the lock, which kept others from sweeping it
+        os.close(fd)
+        self._state.renamed_into(target.parent)
+        return done
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_partial(path: Path, *, create: bool, ours: bool = False) -> int | None:
     """Open a partial and take its lock; None if somebody has it, or it is gone by now.
 
-    That can happen to one that is created, too: who sweeps may find it before it is locked.
+    That can happen to one that is created, too: who sweeps may find it before it is locked. `ours`: this
+    process wrote it, so that it may be opened also where there are no locks.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
     try:
-        fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags, FILE_MODE)
     except FileNotFoundError:
         if not create:
             return None
         raise
     # Between open and lock it may have been committed or removed; then the path names another file, or none.
     # Where locks are not supported nobody can sweep or adopt it either, which is all they are for.
-    if (try_lock(fd) or (create and not supports_locks(fd))) and _is_still(fd, path):
+    if (try_lock(fd) or ((create or ours) and not supports_locks(fd))) and _is_still(fd, path):
         return fd
     os.close(fd)
     return None
@@ -280,34 +426,17 @@ def _is_still(fd: int, path: Path) -> bool:
         return False
 
 
-def write_at_once(fd: int, content: bytes, path: Path, target: Path) -> None:
-    """Write a small partial and make it the file `target`, durably. Closes `fd`. Raises StorageError."""
+def land_now(landing: Landing, state: State) -> None:
+    """Commit a landing and wait for it, on a thread that may wait. Raises StorageError."""
     try:
-        write_all(fd, [content] if content else [])
-    except OSError as error:
-        os.close(fd)
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise storage_error("write", target, error) from error
-    _land(fd, path, target, None)
-
-
-def _land(fd: int, path: Path, target: Path, wanted: Digest | None) -> None:
-    """Make the file at `path` durable under its name; in a thread. Closes `fd`, leaves nothing on failure."""
-    try:
-        if wanted is not None:
-            _check_file(fd, wanted)
-        os.fsync(fd)
-        path.replace(target)
-        sync_folder(target.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        if isinstance(error, OSError):
-            raise storage_error("write", target, error) from error
+        landing.prepare()
+        landing.sync()
+        with state.transaction():
+            landing.apply()
+    except BaseException:
+        landing.discard()
         raise
-    finally:
-        os.close(fd)
+    state.sync_folders()
 
 
 def _check_file(fd: int, wanted: Digest) -> None:

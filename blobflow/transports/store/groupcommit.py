@@ -1,0 +1,283 @@
+"""The one thread that writes to the state file of a store that is served: group commit.
+
+A registry promises with every 201, so what it promises has to be on the disk before it says so. A sync
+costs about a millisecond, whatever it syncs. So whoever wants something written leaves a `Job` here, and the
+thread takes all that have come meanwhile together: it syncs their files, applies their rows in one
+transaction, syncs the folders that files were renamed into, and commits with one sync of the log. The event
+loop waits for none of it.
+
+Each job runs inside a savepoint: one that fails takes nothing from the others. While another process has the
+state file locked (`blobflow cache gc` takes it for some milliseconds at a time) only this thread waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+# Jobs in one transaction. More would keep other processes waiting for longer, and save hardly a sync.
+_BATCH = 256
+# Seconds between two tries for a lock that another process has, and after which it is given up.
+_RETRY = 0.0005
+BUSY_SECONDS = 10.0
+
+
+class Job(Protocol):
+    """Something to be written.
+
+    `durable`: it must be on the disk when it is acknowledged; else a power cut may take it back, and only
+    that. All methods run in the writing thread.
+    """
+
+    durable: bool
+
+    def prepare(self) -> None:
+        """Before the transaction: what takes time and needs no lock, such as writing a file."""
+        ...
+
+    def sync(self) -> None:
+        """Still before it, after all others' `prepare`: make files durable."""
+        ...
+
+    def apply(self) -> Any:
+        """Inside the transaction; returns what the job's owner gets."""
+        ...
+
+    def discard(self) -> None:
+        """It failed, in any step: leave nothing behind."""
+        ...
+
+
+class Call:
+    """A job that is a function to be called inside the transaction."""
+
+    __slots__ = ("_work", "durable")
+
+    def __init__(self, work: Callable[[], Any], *, durable: bool) -> None:
+        self._work = work
+        self.durable = durable
+
+    def prepare(self) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def apply(self) -> Any:
+        return self._work()
+
+    def discard(self) -> None: ...
+
+
+class _Asked:
+    """A job, who waits for it, and what became of it."""
+
+    __slots__ = ("error", "job", "loop", "result", "waiter")
+
+    def __init__(
+        self,
+        job: Job,
+        loop: asyncio.AbstractEventLoop | None,
+        waiter: asyncio.Future[Any] | None,
+    ) -> None:
+        self.job = job
+        self.loop = loop
+        self.waiter = waiter
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class GroupCommit:
+    """The thread, and the queue before it.
+
+    `connect` opens its connection, in the thread. `sync_folders` is called inside the transaction, before it
+    is committed: what was renamed is made durable then. `check` is called before each transaction, and raises
+    where nothing may be written any more. `translated` turns sqlite's errors into ours.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        sync_folders: Callable[[], None],
+        translated: Callable[[], contextlib.AbstractContextManager[None]],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connect = connect
+        self._sync_folders = sync_folders
+        self._translated = translated
+        self._check = check
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._connection: sqlite3.Connection | None = None
+        self._failed: BaseException | None = None
+        self._ready = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="blobflow-commit", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failed is not None:
+            raise self._failed
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the writing thread."""
+        return threading.get_ident() == self._thread.ident
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The writing thread's connection; nobody else may use it."""
+        assert self._connection is not None
+        return self._connection
+
+    async def commit(self, job: Job) -> Any:
+        """Wait until the job is committed; its result. Raises what it raised.
+
+        A caller that is cancelled takes nothing back: the job is done all the same.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Any] = loop.create_future()
+        self._put(_Asked(job, loop, waiter))
+        return await waiter
+
+    def later(self, job: Job) -> None:
+        """As `commit`, and nobody waits or is told: for what may be lost."""
+        self._put(_Asked(job, None, None))
+
+    def close(self) -> None:
+        """Do what has been asked for until now, and end the thread."""
+        if not self._ended:
+            self._ended = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _put(self, asked: _Asked) -> None:
+        if self._ended:
+            raise RuntimeError("the store is closed")
+        self._queue.put(asked)
+
+    # In the thread
+
+    def _run(self) -> None:
+        try:
+            self._connection = self._connect()
+        except BaseException as error:  # noqa: BLE001  it is raised where the thread was started
+            self._failed = error
+            return
+        finally:
+            self._ready.set()
+        try:
+            while (batch := self._next()) is not None:
+                self._do(batch)
+        finally:
+            self._connection.close()
+
+    def _next(self) -> list[_Asked] | None:
+        """What has been asked for since the last time, at least one thing; None: it is over."""
+        asked = self._queue.get()
+        batch: list[_Asked] = []
+        while asked is not None:
+            batch.append(asked)
+            if len(batch) >= _BATCH:
+                return batch
+            try:
+                asked = self._queue.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._queue.put(None)
+        return batch or None
+
+    def _do(self, batch: Sequence[_Asked]) -> None:
+        try:
+            for step in ("prepare", "sync"):
+                for asked in _sound(batch):
+                    with _kept(asked):
+                        getattr(asked.job, step)()
+            wanted = list(_sound(batch))
+            if wanted:
+                with self._translated():
+                    self._transact(wanted)
+        except BaseException as error:  # noqa: BLE001  every one of them is told
+            for asked in _sound(batch):
+                asked.error = error
+        for asked in batch:
+            if asked.error is not None:
+                with contextlib.suppress(OSError):
+                    asked.job.discard()
+        _tell(batch)
+
+    def _transact(self, wanted: Sequence[_Asked]) -> None:
+        connection = self.connection
+        self._check()
+        # NORMAL leaves the log unsynced: enough for what only a power cut may take back.
+        durable = any(asked.job.durable for asked in wanted)
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        begin(connection)
+        try:
+            for asked in wanted:
+                connection.execute("SAVEPOINT job")
+                with _kept(asked):
+                    asked.result = asked.job.apply()
+                if asked.error is not None:
+                    connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+            self._sync_folders()
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a writing transaction, after whoever has one; sqlite's own waiting sleeps for up to 100 ms at a
+    time, in which others come first again and again. Raises sqlite3.OperationalError after BUSY_SECONDS."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if (error.sqlite_errorcode or 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_RETRY)
+
+
+def _sound(batch: Sequence[_Asked]) -> Iterator[_Asked]:
+    return (asked for asked in batch if asked.error is None)
+
+
+@contextlib.contextmanager
+def _kept(asked: _Asked) -> Iterator[None]:
+    """What is raised inside is the job's failure, and no one else's."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001  its owner raises it
+        asked.error = error
+
+
+def _tell(batch: Sequence[_Asked]) -> None:
+    """Wake all who wait: one call into each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
+    for asked in batch:
+        if asked.loop is not None:
+            by_loop.setdefault(asked.loop, []).append(asked)
+    for loop, theirs in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve_all, theirs)
+
+
+def _resolve_all(batch: Sequence[_Asked]) -> None:
+    for asked in batch:
+        waiter = asked.waiter
+        assert waiter is not None
+        if waiter.done():  # it was cancelled
+            continue
+        if asked.error is not None:
+            waiter.set_exception(asked.error)
+        else:
+            waiter.set_result(asked.result)

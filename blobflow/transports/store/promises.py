@@ -1,0 +1,155 @@
+"""What a registry promises its clients, each as one transaction: the 201 of an upload, of a mount and of a
+manifest, and the 200 of a HEAD.
+
+Whoever is told that content is here will build on it: a client that finds a blob does not send it, and puts
+a manifest that names it a minute later. So each promise notes its moment (`blobs.added`), and is only given
+in a transaction that saw the content; whoever removes content decides in one as well (`keeping`). Manifests
+are noted as roots besides (`holds`): a sweep that is under way then follows what they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from blobflow.oci import Digest
+from blobflow.oci.media import MANIFESTS
+from blobflow.transports.store.groupcommit import Call
+from blobflow.transports.store.store import Store
+from blobflow.transports.store.writer import Writer, now
+
+# Seconds that content is kept after it was promised, whoever needs it or not. A client pushes blobs first,
+# manifests next and the tag last.
+PROMISE_SECONDS = 3600
+# A promise that is no older than this many seconds is not noted again, and so the time to keep is longer by
+# as much: who is asked for one blob a thousand times a second writes once in ten minutes.
+NOTED_SECONDS = 600
+# Seconds from which on content that was promised, and that nothing else keeps, may be removed.
+KEPT_SECONDS = PROMISE_SECONDS + NOTED_SECONDS
+# Values in one SQL statement; sqlite takes 32,766, and before 3.32 took 999.
+_VALUES = 900
+
+
+async def uploaded(store: Store, repository: str, writer: Writer, digest: Digest) -> None:
+    """Commit an upload, and make the blob visible in the repository. Returns when it is durable.
+
+    Raises what `Writer.commit` raises.
+    """
+    await writer.commit(digest, also=lambda: _show(store, repository, digest))
+
+
+async def mounted(store: Store, repository: str, digest: Digest, origin: str) -> bool:
+    """Make a blob of the repository `origin` visible in another; False if it is not there. Returns when it is
+    durable. Raises StorageError."""
+
+    def mount() -> bool:
+        if store.member(origin, digest) is None or not _promise(store, digest):
+            return False
+        _show(store, repository, digest)
+        return True
+
+    return await store.commit(mount)
+
+
+async def shown(store: Store, repository: str, digest: Digest) -> bool:
+    """Make a blob that is held visible in the repository; False if it is not held. Raises StorageError."""
+
+    def show() -> bool:
+        if not _promise(store, digest):
+            return False
+        _show(store, repository, digest)
+        return True
+
+    return await store.commit(show)
+
+
+async def put(
+    store: Store,
+    repository: str,
+    raw: bytes,
+    digest: Digest,
+    media_type: str,
+    *,
+    tag: str | None = None,
+    needed: Sequence[Digest] = (),
+) -> list[Digest]:
+    """Hold a manifest in the repository, and name it `tag`; returns what is missing of `needed`, and then
+    nothing was done. Else returns when it is durable. Raises DigestMismatch, StorageError."""
+    landing = store.landing(raw, digest)
+
+    def put() -> None:
+        if missing := _missing(store, repository, needed):
+            raise _Missing(missing)
+        store.add_member(repository, digest, media_type)
+        if tag is not None:
+            store.set_tag(repository, tag, digest)
+
+    landing.also = put
+    try:
+        await landing.go()
+    except _Missing as error:
+        return error.digests
+    return []
+
+
+async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
+    """Promise a client that asked whether it is there; False: it is not. `media_type`: of a manifest.
+
+    A store that is open read-only promises nothing, and says only what is there. Raises StorageError.
+    """
+    row = store.state.row("SELECT added FROM blobs WHERE digest = ?", digest)
+    if store.read_only or (row is not None and now() - row[0] < NOTED_SECONDS):
+        return True
+
+    def promise() -> bool:
+        if media_type in MANIFESTS:
+            store.hold(digest)
+        return _promise(store, digest)
+
+    kept: bool = await store.state.commit(Call(promise, durable=False))
+    return kept
+
+
+class _Missing(Exception):
+    def __init__(self, digests: list[Digest]) -> None:
+        super().__init__()
+        self.digests = digests
+
+
+def _promise(store: Store, digest: Digest) -> bool:
+    """In a transaction: note the moment. Whether the blob is there at all."""
+    if store.size_of(digest) is None:
+        return False
+    store.state.write("UPDATE blobs SET added = ? WHERE digest = ?", now(), digest)
+    return True
+
+
+def _show(store: Store, repository: str, digest: Digest) -> None:
+    """In a transaction: make the blob visible, unless it is so already: a manifest keeps its media type."""
+    store.state.write("INSERT OR IGNORE INTO members VALUES ('', ?, ?, '')", repository, digest)
+
+
+def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Digest]:
+    """In a transaction: what the repository does not hold. Whether the files are there was looked at before:
+    what is removed loses its rows first."""
+    here: set[Any] = set()
+    for part in _parts(dict.fromkeys(needed), _VALUES):
+        marks = ", ".join("?" * len(part))
+        rows = store.state.rows(
+            "SELECT members.digest FROM members JOIN blobs USING (digest) "
+            f"WHERE registry = '' AND repository = ? AND members.digest IN ({marks})",
+            repository,
+            *part,
+        )
+        here.update(digest for (digest,) in rows)
+    return [
+        digest
+        for digest in dict.fromkeys(needed)
+        # A file without a row is one that is not known (the state was lost, say): nobody removes it unseen.
+        if digest not in here and (store.member(repository, digest) is None or store.size_of(digest) is None)
+    ]
+
+
+def _parts(digests: Iterable[Digest], size: int) -> Iterable[list[Digest]]:
+    listed = list(digests)
+    return (listed[first : first + size] for first in range(0, len(listed), size))
