@@ -24,7 +24,7 @@ from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.referrers import list_referrers
 from blobflow.server.refusal import Refusal
-from blobflow.server.sessions import OWNER, UPLOAD_TTL
+from blobflow.server.sessions import UPLOAD_TTL
 from blobflow.server.state import Registry, Rules, Sparse
 from blobflow.server.through import PullThrough
 from blobflow.server.wire import PlainWire, Wire
@@ -166,13 +166,13 @@ async def _dispatch(registry: Registry, exchange: Exchange) -> web.StreamRespons
     request = exchange.request
     if registry.logins is not None and request.path != HEALTH:
         exchange.user = await registry.logins.check(request.headers.get("Authorization"))
-        request[OWNER] = exchange.user
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
     place = locate(request.path)
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
     exchange.room = place.room
+    place = place._replace(owner=exchange.user or request.remote or "")
     if registry.through is not None:
         place = registry.through.upstreams.place(place, request.query.get("ns", ""))
         if place.origin is not None and request.method in _PUSHES:

@@ -16,7 +16,7 @@ from blobflow.oci import Digest
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
-from blobflow.server.sessions import Session, owner_of
+from blobflow.server.sessions import Session
 from blobflow.server.state import Registry
 from blobflow.transports.store import promises
 
@@ -30,13 +30,13 @@ async def start_upload(registry: Registry, request: web.BaseRequest, place: Plac
             return _created(place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
-        session = registry.sessions.start(place.repository, owner_of(request))
+        session = registry.sessions.start(place.repository, place.owner)
         try:
             await _take(registry, request, session, digest)
             return await _commit(registry, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    return _accepted(registry.sessions.start(place.repository, owner_of(request)))
+    return _accepted(registry.sessions.start(place.repository, place.owner))
 
 
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:

@@ -17,8 +17,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 
-from aiohttp import web
-
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
 from blobflow.server.refusal import Refusal
@@ -35,13 +33,6 @@ MAX_SESSIONS = 10_000
 MAX_OWNED = 1_000
 # Seconds between two looks for what nobody goes on with.
 _LOOK_SECONDS = 60.0
-
-OWNER = "blobflow.owner"
-
-
-def owner_of(request: web.BaseRequest) -> str:
-    """Who a request counts for: its login, or the address that it comes from."""
-    return str(request.get(OWNER) or request.remote or "")
 
 
 class Session:

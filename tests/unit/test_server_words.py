@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from blobflow.server.places import Place, is_tag, locate
 from blobflow.server.ranges import Span, Unsatisfiable, chunk_of, progress, span_of
 from blobflow.server.refusal import STATUS, Problem, Refusal
 from blobflow.server.run import is_loopback
-from blobflow.server.state import IDLE_SECONDS, Sessions
+from blobflow.server.sessions import EMPTY_SECONDS, UPLOAD_TTL, Sessions
 from blobflow.transports.store import Store
+from blobflow.transports.store.keeping import reap
 
 
 @pytest.mark.parametrize(
@@ -183,16 +185,28 @@ async def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     store.close()
 
 
-def test_an_idle_session_is_forgotten_with_its_bytes(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+class Clock:
     now = 0.0
-    sessions = Sessions(store, clock=lambda: now)
-    old, fresh = sessions.start("a"), sessions.start("a")
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_idle_session_is_forgotten_with_its_bytes_and_an_empty_one_much_sooner(tmp_path: Path) -> None:
+    store, clock = Store.open(tmp_path), Clock()
+    sessions = Sessions(store, clock=clock)
+    old, fresh, empty = (sessions.start("a") for _ in range(3))
     for session in (old, fresh):
         session.writer().write(b"some bytes")
-    now = IDLE_SECONDS - 1
+        session.rest()
+    assert len(list(store.layout.partials.iterdir())) == 2
+    clock.now = EMPTY_SECONDS + 1
+    sessions.forget_idle()
+    with pytest.raises(Refusal, match="not known here"):
+        sessions.find("a", empty.token)
+    clock.now = UPLOAD_TTL - 1
     assert sessions.find("a", fresh.token) is fresh
-    now = IDLE_SECONDS + 1
+    clock.now = UPLOAD_TTL + 1
     sessions.start("a")
     assert sessions.find("a", fresh.token) is fresh
     with pytest.raises(Refusal, match="not known here"):
@@ -203,17 +217,60 @@ def test_an_idle_session_is_forgotten_with_its_bytes(tmp_path: Path) -> None:
     store.close()
 
 
-def test_sessions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobflow.server.state.MAX_SESSIONS", 2)
+def test_a_session_that_is_being_fed_is_not_forgotten(tmp_path: Path) -> None:
+    store, clock = Store.open(tmp_path), Clock()
+    sessions = Sessions(store, clock=clock)
+    session = sessions.start("a")
+    turn = session.take_over()
+    clock.now = UPLOAD_TTL * 2
+    sessions.forget_idle()
+    assert sessions.find("a", session.token) is session
+    sessions.rest(session, turn)
+    clock.now += UPLOAD_TTL * 2
+    sessions.forget_idle()
+    assert len(sessions) == 0
+    store.close()
+
+
+def test_the_owner_with_most_sessions_makes_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.sessions.MAX_SESSIONS", 3)
     store = Store.open(tmp_path)
     sessions = Sessions(store)
-    first = sessions.start("a")
-    sessions.start("a")
+    first, second = sessions.start("a", "many"), sessions.start("a", "many")
+    one = sessions.start("a", "one")
+    first.writer().write(b"more")
+    second.writer().write(b"x")
+    new = sessions.start("a", "new")
+    assert [sessions.find("a", each.token) for each in (first, one, new)] == [first, one, new]
+    with pytest.raises(Refusal, match="not known here"):
+        sessions.find("a", second.token)
+    for each in (first, one, new):
+        each.take_over()
     with pytest.raises(Refusal) as caught:
-        sessions.start("a")
+        sessions.start("a", "newer")
     assert caught.value.status == 429
-    sessions.forget(first.token)
-    sessions.start("a")
+    sessions.close()
+    store.close()
+
+
+def test_what_dead_uploads_left_is_reaped_and_living_ones_are_not(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    sessions = Sessions(store, ttl=100.0)
+    resting = sessions.start("a")
+    resting.writer().write(b"rests")
+    resting.rest()
+    dead, fresh = (store.layout.partial(None, token) for token in ("feed" * 4, "f00d" * 4))
+    condemned = store.layout.condemned("dead" * 4)
+    for path in (dead, fresh, condemned):
+        path.write_bytes(b"left")
+    for path in (dead, *store.layout.partials.glob(f"*.{resting.partial}")):
+        os.utime(path, (1, 1))
+    reap(store.layout, 100.0, {resting.partial})
+    left = {path.name.rpartition(".")[2] for path in store.layout.partials.iterdir()}
+    assert left == {resting.partial, "f00d" * 4}
+    sessions.close()
     store.close()
 
 

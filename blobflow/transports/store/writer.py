@@ -339,7 +339,7 @@ class Landing:
         return await self._state.commit(self)
 
     def _check_and_sync(self, wanted: Digest | None) -> None:
-        with translated("write", self._layout.blob(self._digest)):
+        with translated("write", self._path):
             if self.content:
                 write_all(self._fd, [self.content])
                 self.content = b""
@@ -349,7 +349,7 @@ class Landing:
         self._synced = True
 
     def prepare(self) -> None:
-        with translated("write", self._layout.blob(self._digest)):
+        with translated("write", self._path):
             if self._fd < 0:
                 flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
                 self._fd = os.open(self._path, flags, FILE_MODE)
@@ -363,7 +363,7 @@ class Landing:
     def sync(self) -> None:
         if self._synced:
             return
-        with translated("write", self._layout.blob(self._digest)):
+        with translated("write", self._path):
             os.fsync(self._fd)
 
     def apply(self) -> Any:

@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 
 from blobflow.server import REGISTRY, Server, make_app
 from blobflow.server.refusal import Refusal
-from blobflow.server.state import IDLE_SECONDS, Session, Sessions
+from blobflow.server.sessions import UPLOAD_TTL, Session, Sessions
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import BLOB, DIGEST, REPO, refusal, start, status_of
 
@@ -174,7 +174,7 @@ def test_a_session_that_takes_bytes_is_not_forgotten(
     sessions = Sessions(registry_store, clock=lambda: tick(0))
     idle, busy = sessions.start("app"), sessions.start("app")
     for _ in range(3):
-        tick(IDLE_SECONDS * 0.6)
+        tick(UPLOAD_TTL * 0.6)
         busy.writer().write(b"bytes")
         sessions.touch(busy)
         sessions.start("app")

@@ -306,10 +306,60 @@ def test_certificates_that_can_not_be_used_are_told_by_file(certificate: Path, t
 # Sessions
 
 
-async def test_sessions_are_bounded(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobflow.server.state.MAX_SESSIONS", 3)
+async def test_who_opens_too_many_sessions_loses_own_empty_ones_and_nobody_elses(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 3)
+    logins = Logins({name: bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)) for name in ("ann", "joe")})
+    async with serving(ANN, logins=logins) as ann:
+        joe = basic("joe", "s3cret")
+        async with ann.post(f"{REPO}/blobs/uploads/", headers=joe) as answer:
+            joes = answer.headers["Location"]
+        begun = await start(ann)
+        async with ann.patch(begun, data=BLOB[:10]) as answer:
+            assert answer.status == 202
+        opened = [await start(ann) for _ in range(5)]
+        found = [await status_of(ann, location, "GET") for location in (joes, begun, *opened)]
+    assert found == [204, 204, 404, 404, 404, 204, 204]
+
+
+async def test_a_thousand_begun_uploads_hold_no_descriptor_and_nobody_up(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 20)
     async with serving() as client:
-        for _ in range(3):
-            await start(client)
+        await push(client, BLOB)
+        before = len(list(Path("/dev/fd").iterdir()))
+        for count in range(1, 31):
+            async with client.patch(await start(client), data=b"x" * count) as answer:
+                assert answer.status == 202
+        assert len(list(Path("/dev/fd").iterdir())) - before < 10
+        assert (await pushed_image(client)) is not None
+
+
+async def test_uploads_under_way_are_never_taken_for_new_ones(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 1)
+    go_on = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield BLOB[:10]
+        await go_on.wait()
+        yield BLOB[10:]
+
+    async with serving() as client:
+        location = await start(client)
+        going = asyncio.create_task(client.put(location, params={"digest": DIGEST}, data=body()).__aenter__())
+        while not await _arrived(client, location):
+            pass
         async with client.post(f"{REPO}/blobs/uploads/") as answer:
             assert await refusal(answer) == (429, "TOOMANYREQUESTS")
+        go_on.set()
+        async with await going as answer:
+            assert answer.status == 201
+
+
+async def _arrived(client: ClientSession, location: str) -> bool:
+    async with client.get(location) as answer:
+        return answer.headers["Range"] == "0-9"
