@@ -21,6 +21,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.store import Store, StoreCache, Writer, keeping
+from blobflow.transports.store.writer import Landing
 
 CONTENTS = [bytes((n * 7 + i) % 251 for i in range(size)) for n, size in enumerate((700, 5_000, 20_000))]
 BLOBS = [Descriptor("application/octet-stream", digest_of(content), len(content)) for content in CONTENTS]
@@ -53,6 +55,7 @@ SMALL = {
     "blobflow.transports.store.partial.WITHHELD": 512,
     "blobflow.transports.store.writer._GATHER": 900,
     "blobflow.transports.store.keeping._BATCH": 1,
+    "blobflow.transports.store.keeping._TURN_SECONDS": 1e9,
     "blobflow.transports.store.partial._FLUSH_SECONDS": 1e9,  # nothing may depend on how fast we are
 }
 SHM = Path("/dev/shm")  # memory, where there is such a place: fsync of thousands of small files costs nothing
@@ -69,6 +72,19 @@ class Inline(ThreadPoolExecutor):
         except BaseException as error:  # noqa: BLE001  whatever it is belongs to who waits for it
             future.set_exception(error)
         return future
+
+
+async def _one_turn(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+LANDINGS: weakref.WeakSet[Landing] = weakref.WeakSet()
+
+
+class WatchedLanding(Landing):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        LANDINGS.add(self)
 
 
 class Ill(Exception):
@@ -151,6 +167,7 @@ class Process:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(Inline(1))
         self.store = Store.open(root)
+        self.store._reading = Inline(1)
         self.cache = StoreCache(self.store)
         self.shares: list[Share] = []
         self.writers: list[tuple[Writer, int]] = []
@@ -182,6 +199,10 @@ class Process:
     def living_writers(self) -> list[Writer]:
         return list(self.store._living)
 
+    def landings(self) -> list[Landing]:
+        """Partials that are being committed."""
+        return [each for each in LANDINGS if each._state is self.store.state and each._fd >= 0]
+
     def raise_what_failed(self) -> None:
         for task in [task for task in self.tasks if task.done()]:
             self.tasks.remove(task)
@@ -190,7 +211,8 @@ class Process:
 
     def die(self) -> None:
         """As SIGKILL: descriptors and locks go, and no line of ours runs any more."""
-        mine = {os.fstat(writer.fd).st_ino for writer in self.living_writers()}
+        fds = [writer.fd for writer in self.living_writers()] + [landing._fd for landing in self.landings()]
+        mine = {os.fstat(fd).st_ino for fd in fds}
         with Path(os.devnull).open("rb") as nowhere:
             for entry in Path("/proc/self/fd").iterdir():
                 with contextlib.suppress(OSError):
@@ -229,6 +251,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.patches.enter_context(
             patch("blobflow.transports.store.leases._exists", lambda pid: pid in self.pids)
         )
+        self.patches.enter_context(patch("blobflow.transports.store.keeping._pause", _one_turn))
+        for module in ("store", "writer"):
+            self.patches.enter_context(patch(f"blobflow.transports.store.{module}.Landing", WatchedLanding))
         self.root = Path(tempfile.mkdtemp(dir=SHM if SHM.is_dir() else None, prefix="blobflow-test-"))
         self.patches.callback(shutil.rmtree, self.root, ignore_errors=True)
         self.processes: list[Process] = []
@@ -487,6 +512,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _dead_partials(self) -> list[Path]:
         living = {writer.path for process in self.processes for writer in process.living_writers()}
+        living |= {landing._path for process in self.processes for landing in process.landings()}
         here = set((self.root / "partials").glob("*")) - living
         return sorted(path for path in here if path.stat().st_size)
 

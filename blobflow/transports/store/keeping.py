@@ -30,6 +30,7 @@ from blobflow.transports.store.writer import now, remove_partial
 
 # A partial that nobody writes stays this long for a later run to go on with.
 PARTIAL_SECONDS = 24 * 3600
+_pause = asyncio.sleep
 # Evictions in one transaction, and seconds after which it ends with what it has: others wait for it.
 _BATCH = 64
 _TURN_SECONDS = 0.01
@@ -240,7 +241,7 @@ class _Sweep:
                         break
             took = time.monotonic() - begun
             self.remove_condemned()
-            await asyncio.sleep(took)  # for as long as others had to wait, they have their turn
+            await _pause(took)  # for as long as others had to wait, they have their turn
         return evicted
 
     def remove_condemned(self) -> None:

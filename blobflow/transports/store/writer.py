@@ -239,7 +239,8 @@ class Writer:
         content, self._gathered = b"".join(self._gathered), []
         # A file that is only just made gets a name that nobody sweeps, as nobody locks it.
         path = self.path if self.fd >= 0 else self._layout.partial(None, self.token)
-        landing = Landing(self._layout, self._state, digest, self._sums.result(), path, self.fd)
+        fd, self.fd = self.fd, -1
+        landing = Landing(self._layout, self._state, digest, self._sums.result(), path, fd)
         landing.size, landing.content, landing.also = self.offset, content, also
         self._end()  # from here on the job owns the file, also when we are cancelled
         await landing.go(None if hashed or verified else digest)
