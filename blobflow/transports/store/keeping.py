@@ -217,9 +217,7 @@ class _Sweep:
                 self._reachable.catch_up()
                 self.leased = self._store.leases.living()
                 yield condemn
-                rows = [(held.digest,) for held in gone]
-                state.write_many("DELETE FROM blobs WHERE digest = ?", rows)
-                state.write_many("DELETE FROM members WHERE registry = '' AND digest = ?", rows)
+                _delete_rows(self._store, [held.digest for held in gone])
         except StorageFull:
             if not gone:
                 raise
@@ -258,11 +256,15 @@ async def _forget_absent(store: Store) -> None:
     for first in range(0, len(absent), _BATCH):
         part = absent[first : first + _BATCH]
         with store.state.transaction():
-            store.state.write_many(
-                "DELETE FROM blobs WHERE digest = ?",
-                [(digest,) for digest in part if store.size_of(digest) is None],
-            )
+            _delete_rows(store, [digest for digest in part if store.size_of(digest) is None])
         await asyncio.sleep(0)
+
+
+def _delete_rows(store: Store, digests: Sequence[Digest]) -> None:
+    """Inside the transaction that removes blobs, or finds that they are gone."""
+    rows = [(digest,) for digest in digests]
+    store.state.write_many("DELETE FROM blobs WHERE digest = ?", rows)
+    store.state.write_many("DELETE FROM members WHERE registry = '' AND digest = ?", rows)
 
 
 def _listed(store: Store, reachable: Reachable) -> list[Held]:

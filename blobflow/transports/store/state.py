@@ -163,8 +163,10 @@ class State:
     def transaction(self) -> Iterator[None]:
         """All or nothing. Other writers wait until it ends. Inside another one: a part of it."""
         self.check_writable()
-        connection = self._here()
-        if connection.in_transaction:
+        with _translated(self._path):
+            connection = self._here()
+            inside = connection.in_transaction
+        if inside:
             yield
             return
         with _translated(self._path):

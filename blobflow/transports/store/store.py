@@ -41,6 +41,8 @@ from blobflow.transports.store.writer import (
     remove_partial,
 )
 
+# Blobs of which it is remembered that they were checked; beyond, all are checked again: some 10 MB.
+_CHECKED_AT_MOST = 100_000
 # Threads that read whole files to check them: one can wait for the disk while another compares.
 _READERS = 2
 # Seconds that sweeps are told of a manifest, which is longer than they take (one that takes longer looks at
@@ -365,6 +367,8 @@ class Store:
             raise
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             self.state.later(lambda: self._adopt(digest, size, found, told))
+        if len(self._checked) >= _CHECKED_AT_MOST:
+            self._checked.clear()
         self._checked.add(digest)
         return found
 

@@ -318,25 +318,26 @@ class Landing:
         self._path = path
         self._fd = fd
         self._synced = False
+        self._handed_over = False
 
     async def go(self, wanted: Digest | None = None) -> Any:
         """Commit it; returns what `also` returned. What takes long is done in a thread of its own first: to
         sync a large file, and to read it all for the digest `wanted`. If cancelled it is committed all the
         same."""
-        return await to_its_end(self._commit(wanted))
+        try:
+            return await to_its_end(self._commit(wanted))
+        finally:
+            if not self._handed_over:  # it was cancelled before it began, with its whole loop
+                self.discard()
 
     async def _commit(self, wanted: Digest | None) -> Any:
         if self._fd >= 0 and (wanted is not None or self.size > _SYNCED_TOGETHER):
-            try:
-                await in_thread(self._check_and_sync, wanted)
-            except BaseException:
-                self.discard()
-                raise
-        elif wanted is not None and digest_of(self.content, algorithm_of(wanted)) != wanted:
-            self.discard()
-            raise DigestMismatch(
-                f"blob {wanted}", expected=wanted, actual=digest_of(self.content, algorithm_of(wanted))
-            )
+            await in_thread(self._check_and_sync, wanted)
+        elif wanted is not None:
+            actual = digest_of(self.content, algorithm_of(wanted))
+            if actual != wanted:
+                raise DigestMismatch(f"blob {wanted}", expected=wanted, actual=actual)
+        self._handed_over = True
         return await self._state.commit(self)
 
     def _check_and_sync(self, wanted: Digest | None) -> None:
