@@ -162,6 +162,7 @@ class Registry:
 
     __slots__ = (
         "counts",
+        "ill",
         "logins",
         "overview",
         "recent",
@@ -188,6 +189,7 @@ class Registry:
         self.logins = logins
         self.through = through
         self.counts = Counts()
+        self.ill = False  # what /healthz said last
         self.recent = Recent()
         self.overview = Overview(store, through)
         self.sessions = Sessions(store)

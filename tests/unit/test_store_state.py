@@ -175,6 +175,8 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
 
 def test_sqlite_errors_become_one_sentence_with_the_path(store: Store) -> None:
     class Full:
+        in_transaction = False
+
         def execute(self, *_: object) -> None:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL

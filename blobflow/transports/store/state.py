@@ -10,15 +10,14 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from blobflow.errors import StorageError, StorageFull
-from blobflow.events import Observer, Warned
-from blobflow.transports.store.layout import storage_error
+from blobflow.transports.store.identity import Identity, is_still_there
 
 # Seconds that a statement waits for another process's transaction; all of ours take milliseconds.
-_BUSY_SECONDS = 10.0
-_SCHEMA = """
+BUSY_SECONDS = 10.0
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS blobs(
     digest TEXT PRIMARY KEY, size INTEGER NOT NULL, blocks BLOB NOT NULL,
     added INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
@@ -55,9 +54,6 @@ CREATE TABLE IF NOT EXISTS archives(
 """
 # Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema.
 SCHEMA_VERSION = 1
-# On opening, SQLITE_ERROR too is the file's fault (an unknown file format, say): our statements are the same.
-_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
-_ANEW = "it starts anew: blobs are kept, the tags of a registry served from it are lost"
 _FULL = "the disk is full; free some space, or put the store elsewhere"
 # Extended result codes come before their primary ones. sqlite makes room for its shared memory file before it
 # maps it, and has no code of its own for a disk that is full just then.
@@ -67,175 +63,139 @@ _REASONS = {
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_READONLY: "it is read-only; put the store elsewhere",
     sqlite3.SQLITE_CANTOPEN: "it can't be opened; check the directory's owner, mode and free space",
-    sqlite3.SQLITE_BUSY: f"another process has had it locked for {_BUSY_SECONDS:.0f} seconds; try again",
+    sqlite3.SQLITE_BUSY: f"another process has had it locked for {BUSY_SECONDS:.0f} seconds; try again",
     sqlite3.SQLITE_IOERR: "the disk is full or has an input/output error; check it",
     sqlite3.SQLITE_CORRUPT: "it is corrupt; run again, and it will be moved aside and started anew",
     sqlite3.SQLITE_NOTADB: "it is corrupt; run again, and it will be moved aside and started anew",
 }
 
 
-def _code(error: sqlite3.Error) -> int:
+def code_of(error: sqlite3.Error) -> int:
     """The extended result code; the primary one is its low eight bits."""
     return int(getattr(error, "sqlite_errorcode", 0) or 0)
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated_sqlite(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = _code(error)
+        code = code_of(error)
         reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or str(error)
         kind = StorageFull if reason is _FULL else StorageError
         raise kind(f"can't use the store's state file {path}: {reason}") from error
 
 
+class _Rows(Protocol):
+    def fetchall(self) -> list[tuple[Any, ...]]: ...
+
+    def fetchone(self) -> tuple[Any, ...] | None: ...
+
+
+class Reads(Protocol):
+    """What statements that only read go to."""
+
+    def execute(self, sql: str, values: Sequence[Any], /) -> _Rows: ...
+
+    def close(self) -> None: ...
+
+
 class State:
-    """One connection to the state file."""
+    """The state file: `reads`, and the connection that writes it, None in a store that is open read-only.
 
-    __slots__ = ("_connection", "_path", "read_only")
+    `identity` is that of the file as it was opened. Where it is no longer at its path nothing is written,
+    since nobody would find it again; reads go on.
+    """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-        self._connection = connection
+    __slots__ = ("_connection", "_identity", "_path", "_reads", "read_only")
+
+    def __init__(
+        self, reads: Reads, path: Path, writes: sqlite3.Connection | None, identity: Identity | None = None
+    ) -> None:
+        self._reads = reads
+        self._connection = writes
+        self._identity = identity
         self._path = path
-        self.read_only = read_only
+        self.read_only = writes is None
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _translated(self._path):
-            return self._connection.execute(sql, values).fetchall()
+        with translated_sqlite(self._path):
+            return self._reads.execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        with _translated(self._path):
-            found: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
-            return found
+        with translated_sqlite(self._path):
+            return self._reads.execute(sql, values).fetchone()
 
     def write(self, sql: str, *values: Any) -> None:
         """One writing statement: a transaction of its own, unless inside `transaction`."""
-        self.check_writable()
-        with _translated(self._path):
-            self._connection.execute(sql, values)
+        with self._noticed() as connection, translated_sqlite(self._path):
+            connection.execute(sql, values)
 
     def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        self.check_writable()
-        with _translated(self._path):
-            self._connection.executemany(sql, rows)
+        with self._noticed() as connection, translated_sqlite(self._path):
+            connection.executemany(sql, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Other processes' writers wait until it ends. Inside another one: a part of it."""
-        self.check_writable()
-        if self._connection.in_transaction:
+        """All or nothing. Other processes' writers wait until it ends. Inside another one: a part of it.
+
+        Raises StorageError, also where it was committed to a file that is no longer there.
+        """
+        if self._writing().in_transaction:
             yield
             return
-        with _translated(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._noticed() as connection, self._committed(connection):
+            yield
+
+    @contextlib.contextmanager
+    def _committed(self, connection: sqlite3.Connection) -> Iterator[None]:
+        with translated_sqlite(self._path):
+            connection.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             raise
         try:
-            with _translated(self._path):
-                self._connection.execute("COMMIT")
+            with translated_sqlite(self._path):
+                connection.execute("COMMIT")
         except StorageError:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             raise
 
     def check_writable(self) -> None:
-        if self.read_only:
-            raise StorageError(f"can't change the store {self._path.parent}: it was opened read-only")
+        """Raises StorageError in a store that was opened read-only."""
+        self._writing()
+
+    def check_there(self) -> None:
+        """Raises StorageError if the file that is open is no longer the one at its path."""
+        if self._identity is not None and not is_still_there(self._identity):
+            raise StorageError(
+                f"can't use the store's state file {self._path}: it is gone, or was replaced, while it was "
+                "in use, and what is written now would be lost; put it back, or end this process and start again"
+            )
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
-            self._connection.close()
+            self._reads.close()
 
+    @contextlib.contextmanager
+    def _noticed(self) -> Iterator[sqlite3.Connection]:
+        """Around what is a transaction of its own: look before it and after it whether the file is there.
 
-def open_state(path: Path, observer: Observer, *, in_use: bool = False) -> State:
-    """Open or make the state file; a corrupt one is moved aside, said so, and started anew.
+        The second look is what makes the promise: what it sees was there when the transaction was done.
+        """
+        connection = self._writing()
+        alone = not connection.in_transaction
+        if alone:
+            self.check_there()
+        yield connection
+        if alone:
+            self.check_there()
 
-    `in_use`: the store holds blobs, so that a state file that is not there, or empty, is told as lost. The
-    caller holds the store's lock. Raises StorageError.
-    """
-    with _translated(path):
-        lost = in_use and not (path.exists() and (path.is_dir() or path.stat().st_size))
-        try:
-            state = State(_connect(path), path, read_only=False)
-        except sqlite3.DatabaseError as error:
-            if _code(error) & 0xFF not in _CORRUPT and not path.is_dir():
-                raise
-        else:
-            if lost:
-                observer(Warned(f"the store's state file {path} was gone; {_ANEW}"))
-            return state
-        aside = _move_aside(path)
-        observer(Warned(f"the store's state file {path} was corrupt and is now {aside.name}; {_ANEW}"))
-        return State(_connect(path), path, read_only=False)
-
-
-def open_state_read_only(path: Path) -> State:
-    """Open the state file without ever writing; a store that has none looks empty. Raises StorageError."""
-    with _translated(path):
-        if not path.exists():
-            connection = sqlite3.connect(":memory:", isolation_level=None)
-            connection.executescript(_SCHEMA)
-            return State(connection, path, read_only=True)
-        # A WAL database on a read-only file system can only be read as immutable: nobody writes it there.
-        for mode in ("mode=ro", "immutable=1"):
-            connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
-            )
-            try:
-                _check_version(connection, path)
-                connection.execute("SELECT digest FROM blobs LIMIT 1").fetchone()
-                return State(connection, path, read_only=True)
-            except sqlite3.OperationalError:
-                connection.close()
-                if mode == "immutable=1":
-                    raise
-    raise AssertionError
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
-    try:
-        version = _check_version(connection, path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            error = sqlite3.DatabaseError(found)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-        connection.executescript(_SCHEMA)
-        if version != SCHEMA_VERSION:
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema's version. Raises StorageError for one that is newer than ours."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise StorageError(
-            f"the store's state file {path} has schema {version}, this blobflow knows schema "
-            f"{SCHEMA_VERSION}; use a newer blobflow, or another directory"
-        )
-    return version
-
-
-def _move_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
-    try:
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error("move aside the corrupt", path, error) from error
-    return aside
+    def _writing(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StorageError(f"can't change the store {self._path.parent}: it was opened read-only")
+        return self._connection

@@ -23,6 +23,7 @@ from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
 from blobflow.transports.files import sync_folder, write_all
+from blobflow.transports.store.access import PRIVATE, Access
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
@@ -240,18 +241,22 @@ class Writer:
         self._living.discard(self)
 
 
-def open_partial(path: Path, *, create: bool) -> int | None:
+def open_partial(path: Path, *, create: bool, access: Access = PRIVATE) -> int | None:
     """Open a partial and take its lock; None if somebody has it, or it is gone by now.
+
+    One that is created is made as `access` says.
 
     That can happen to one that is created, too: who sweeps may find it before it is locked.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
     try:
-        fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags, access.file_mode)
     except FileNotFoundError:
         if not create:
             return None
         raise
+    if create:
+        access.apply(fd)
     # Between open and lock it may have been committed or removed; then the path names another file, or none.
     # Where locks are not supported nobody can sweep or adopt it either, which is all they are for.
     if (try_lock(fd) or (create and not supports_locks(fd))) and _is_still(fd, path):
