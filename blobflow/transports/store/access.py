@@ -58,9 +58,13 @@ class Access(msgspec.Struct, frozen=True):
                 os.close(fd)
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder, unless there is one. Raises OSError."""
+        """Make a folder, and the one that it is to be in, unless they are there. Raises OSError."""
         try:
             path.mkdir(0o700)
+        except FileNotFoundError:
+            self.make_folder(path.parent)
+            self.make_folder(path)
+            return
         except FileExistsError:
             if not path.is_dir():
                 raise
@@ -81,21 +85,22 @@ def access_of(root: Path, *, shared: bool) -> Access:
     return Access(shared=shared, owner=(about.st_uid, about.st_gid) if foreign else None)
 
 
-def tighten(folders: Iterable[Path], files: Iterable[Path], access: Access) -> bool:
-    """Give folders and files that are ours the modes of `access`, where others may do more than that.
+def tighten(root: Path, folders: Iterable[Path], files: Iterable[Path], access: Access) -> bool:
+    """Give `root`, folders and files in it the modes of `access` if they are ours.
 
-    Returns whether a file that everybody could read no longer is. What belongs to somebody else, and a folder
+    Returns whether everybody could read one of the files, and can't now. What belongs to somebody else, and a folder
     that is everybody's (sticky, as /tmp), stays as it is, and so does what a file system without modes can't
     change. Stores that earlier versions made are tightened so; their blobs are behind the folders.
     """
-    for path in folders:
-        _narrow(path, access.folder_mode)
-    narrowed = [path for path in files if _narrow(path, access.file_mode)]
-    return bool(narrowed)
+    opened = _narrow(root, access.folder_mode)
+    for folder in folders:
+        _narrow(folder, access.folder_mode)
+    exposed = [file for file in files if _narrow(file, access.file_mode)]
+    return opened and bool(exposed)
 
 
 def _narrow(path: Path, mode: int) -> bool:
-    """Returns whether everybody could read `path`, and can't now."""
+    """Returns whether everybody could get at `path`, and can't now."""
     with contextlib.suppress(OSError):
         about = path.stat()
         now = stat.S_IMODE(about.st_mode)
@@ -105,7 +110,7 @@ def _narrow(path: Path, mode: int) -> bool:
         wanted = (now | mode) & ~_OTHERS if shared else now & ~_GROUP_AND_OTHERS
         if wanted != now:
             path.chmod(wanted)
-            return bool(now & stat.S_IROTH) and not path.stat().st_mode & stat.S_IROTH
+            return bool(now & _OTHERS) and not path.stat().st_mode & _OTHERS
     return False
 
 

@@ -115,11 +115,11 @@ class Layout:
         if not self.is_store():
             self._write_format()
         self._set_access(shared=self._marked_shared())
-        for folder in self._folders():
+        for folder in self._folders()[1:]:
             with translated("create", folder):
                 self.access.make_folder(folder)
         with translated("list", self.root):
-            return tighten([self.root, *self._folders()], self._files(), self.access)
+            return tighten(self.root, self._folders(), self._files(), self.access)
 
     def share(self, *, shared: bool, group: int | None = None) -> int:
         """Let a group use the store, or nobody else any more. The lock is held.
@@ -175,7 +175,9 @@ class Layout:
         return [
             path
             for path in self.root.iterdir()
-            if path in (self.format_file, self.lock_file) or path.name.startswith(self.state.name)
+            if (path in (self.format_file, self.lock_file) or path.name.startswith(self.state.name))
+            and path.is_file()
+            and not path.is_symlink()
         ]
 
     def _refuse_strangers(self) -> None:

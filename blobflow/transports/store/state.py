@@ -174,7 +174,8 @@ class State:
         if self._identity is not None and not is_still_there(self._identity):
             raise StorageError(
                 f"can't use the store's state file {self._path}: it is gone, or was replaced, while it was "
-                "in use, and what is written now would be lost; put it back, or end this process and start again"
+                "in use, and what is written now would be lost; put it back, or end this process and start "
+                "again"
             )
 
     def close(self) -> None:
