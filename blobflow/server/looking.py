@@ -19,6 +19,7 @@ async def health(registry: Registry, request: web.BaseRequest, place: Place) -> 
     the store's observer when it begins."""
     try:
         registry.store.has_repository("")
+        registry.store.check_there()
         registry.store.state.check_there()
     except StorageError as error:
         if not registry.ill:

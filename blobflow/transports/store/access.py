@@ -88,9 +88,9 @@ def access_of(root: Path, *, shared: bool) -> Access:
 def tighten(root: Path, folders: Iterable[Path], files: Iterable[Path], access: Access) -> bool:
     """Give `root`, folders and files in it the modes of `access` if they are ours.
 
-    Returns whether everybody could read one of the files, and can't now. What belongs to somebody else, and a folder
-    that is everybody's (sticky, as /tmp), stays as it is, and so does what a file system without modes can't
-    change. Stores that earlier versions made are tightened so; their blobs are behind the folders.
+    Returns whether everybody could read one of the files, and can't now. What belongs to somebody else, and a
+    folder that is everybody's (sticky, as /tmp), stays as it is, and so does what a file system without modes
+    can't change. Stores that earlier versions made are tightened so; their blobs are behind the folders.
     """
     opened = _narrow(root, access.folder_mode)
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Whether a state file that is open is still the one at its path.
+"""Whether what is open is still what is at its path: the state file, the store's root.
 
 sqlite does not notice in WAL mode when its files are removed, replaced or unmounted: it goes on with files
 that nobody will find again, and every transaction succeeds (sqlite 3.40; SQLITE_READONLY_DBMOVED is only for
@@ -16,13 +16,17 @@ _File = tuple[int, int]  # device and inode
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Which files an open state file consists of: paths with device and inode; None: nothing was there."""
+    """Paths with the device and inode that were there; None: nothing was."""
 
     files: tuple[tuple[Path, _File | None], ...]
 
 
+def identity_of_folder(path: Path) -> Identity:
+    return Identity(((path, _file(path)),))
+
+
 def identity_of(path: Path) -> Identity:
-    """What is at `path`, and beside it, now.
+    """Of the state file at `path`, with what sqlite has beside it.
 
     Some calls of stat(2), a few microseconds, no descriptor: to open a file of sqlite's and close it would
     drop the locks that this process has on it.
@@ -33,7 +37,7 @@ def identity_of(path: Path) -> Identity:
 
 
 def is_still_there(identity: Identity) -> bool:
-    """Whether the files that were there when `identity` was taken still are."""
+    """Whether what was there when `identity` was taken still is."""
     return all(_file(path) == file for path, file in identity.files)
 
 

@@ -110,16 +110,13 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _move_aside(path: Path) -> Path:
-    """Rename a state file that can't be used, with its WAL, which may be what somebody repairs it from."""
     number = 1
     while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
         number += 1
-    wal = path.with_name(f"{path.name}-wal")
     try:
         path.replace(aside)
-        if wal.exists():
-            wal.replace(aside.with_name(f"{aside.name}-wal"))
-        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:
         raise storage_error("move aside the corrupt", path, error) from error
     return aside

@@ -9,8 +9,9 @@ sqlite has three ways, and none of them fits all:
   writer that comes later is not seen by sqlite: so we look at the files before and after each statement.
 - copied: a WAL without its index (a copy of a store, a snapshot) or a rollback journal. `immutable` would
   pass over what is in them, so they are copied to a private folder, recovered there, and read from a
-  temporary database that nobody has to clean up. Not for a process that also writes this state file: to close
-  a file drops all locks that the process has on it.
+  temporary database that nobody has to clean up.
+A process that also writes this state file should not read it this way: to close a file drops all locks that
+the process has on it, and sqlite has one WAL index for all connections of a process, which is then read-only.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Snapshot:
         self._files = tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-journal", "-shm"))
         self._seen = self._look()
         self._how: _How = "absent"
+        self._was_there = False
         self._copy_told = False
         self.execute("SELECT 1")
 
@@ -142,7 +144,13 @@ class Snapshot:
     def _open(self) -> sqlite3.Connection:
         self._how = self._seen.how
         if self._how == "absent":
+            if self._was_there:
+                raise StorageError(
+                    f"can't read the store's state file {self._path}: it is gone while it is in use; put it "
+                    "back, or end this process and start again"
+                )
             return self._empty()
+        self._was_there = True
         if self._how == "live":
             try:
                 return self._opened("mode=ro&readonly_shm=1")

@@ -18,6 +18,7 @@ from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageErr
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.transports.store.identity import identity_of_folder, is_still_there
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
@@ -61,6 +62,7 @@ class Store:
         self._checked: set[Digest] = set()
         self._touched: set[Digest] = set()
         self._failure_told = False
+        self._place = identity_of_folder(layout.root)
 
     @classmethod
     def open(cls, root: Path, *, read_only: bool = False, observer: Observer = ignore) -> Store:
@@ -95,6 +97,15 @@ class Store:
     @property
     def read_only(self) -> bool:
         return self.state.read_only
+
+    def check_there(self) -> None:
+        """Raises StorageError if the root is no longer the folder that was opened: it was moved, replaced or
+        unmounted, and what is not found there may well be held."""
+        if not is_still_there(self._place):
+            raise StorageError(
+                f"the store {self.root} is gone, or was replaced, while it was in use; put it back, or end "
+                "this process and start again"
+            )
 
     def tell_failed(self, error: StorageError) -> None:
         """Tell the observer that the store failed where its user can do without; only the first time, since
