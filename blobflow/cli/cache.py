@@ -225,12 +225,20 @@ def share(cache_dir: Path | None, group: str | None, state: Literal["on", "off"]
     root = _root(cache_dir)
     with closing(Store.open(root, observer=_warn)):
         left = Store.share(root, shared=state == "on", group=number)
-    whose = f"shared by the group {root.group()}" if state == "on" else "its owner's alone"
+    whose = f"shared by the group {_group_of(root)}" if state == "on" else "its owner's alone"
     click.echo(f"the store {one_line(str(root))} is {whose}")
     if left:
         click.echo(
             f"{count_text(left, 'file')} of others could not be changed; as root, they can be", err=True
         )
+
+
+def _group_of(path: Path) -> str:
+    """The name of its group; the number of one that has no name here."""
+    try:
+        return path.group()
+    except KeyError:
+        return str(path.stat().st_gid)
 
 
 def _group(text: str) -> int:

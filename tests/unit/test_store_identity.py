@@ -50,7 +50,7 @@ GOES: dict[str, Callable[[Path], None]] = {
     "replaced by a copy": replace_by_a_copy,
     "the root renamed": rename_root,
     "the root replaced": replace_root,
-    "the root removed": shutil.rmtree,
+    "the root removed": lambda root: shutil.rmtree(root),
 }
 
 
