@@ -6,7 +6,7 @@ sqlite has three ways, and none of them fits all:
   what a killed process left in the WAL, without an index in shared memory if nobody writes. Without
   `readonly_shm` it would create files beside the state file.
 - immutable: where there is no WAL, which the last writer removes when it closes. Nothing is locked, and a
-  writer that comes later is not seen by sqlite: so we look at the files before and after each statement.
+  writer that comes later is not seen by sqlite: so we look at the files after each statement.
 - copied: a WAL without its index (a copy of a store, a snapshot) or a rollback journal. `immutable` would
   pass over what is in them, so they are copied to a private folder, recovered there, and read from a
   temporary database that nobody has to clean up.
@@ -27,6 +27,7 @@ from typing import Any, Literal
 import msgspec
 
 from blobflow.errors import StorageError
+from blobflow.transports.store.identity import identity_of, is_still_there
 from blobflow.transports.store.layout import storage_error
 
 # A state file is some hundred bytes a blob. What is larger is better opened once where it can be written.
@@ -68,13 +69,6 @@ class _Seen(msgspec.Struct, frozen=True):
             return "live"
         return "copied" if any(file and file[2] for file in (self.wal, self.journal)) else "immutable"
 
-    def same(self, other: _Seen, how: _How) -> bool:
-        """Whether a connection that was opened `how` on these files is right for the `other` ones."""
-        if how != "live":
-            return self == other
-        pairs = ((self.database, other.database), (self.wal, other.wal), (self.index, other.index))
-        return all(one is not None and two is not None and one[:2] == two[:2] for one, two in pairs)
-
 
 class Snapshot:
     """A connection that only reads, and is opened anew whenever the files are no longer what they were.
@@ -102,7 +96,7 @@ class Snapshot:
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._files = tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-journal", "-shm"))
-        self._seen = self._look()
+        self._seen, self._identity = self._look(), identity_of(path)
         self._how: _How = "absent"
         self._was_there = False
         self._copy_told = False
@@ -112,13 +106,16 @@ class Snapshot:
         """Raises sqlite3.Error, StorageError."""
         for attempt in range(_TRIES):
             try:
-                rows = self._current().execute(sql, values).fetchall()
+                if self._connection is None:
+                    self._connection = self._open()
+                rows = self._connection.execute(sql, values).fetchall()
             except sqlite3.Error:
                 if attempt == _TRIES - 1 or self._is_current():
                     raise
-                continue
-            if self._is_current():
-                return Rows(rows)
+            else:
+                if self._is_current():  # so they were when the statement began
+                    return Rows(rows)
+            self.close()
         raise StorageError(
             f"can't read the store's state file {self._path}: it is replaced again and again; try again"
         )
@@ -132,16 +129,11 @@ class Snapshot:
         return _Seen(*map(_about, self._files))
 
     def _is_current(self) -> bool:
-        return self._seen.same(self._look(), self._how)
-
-    def _current(self) -> sqlite3.Connection:
-        if self._connection is None or not self._is_current():
-            self.close()
-            self._seen = self._look()
-            self._connection = self._open()
-        return self._connection
+        """Whether the files are what they were when they were opened; live ones may change inside."""
+        return is_still_there(self._identity) if self._how == "live" else self._look() == self._seen
 
     def _open(self) -> sqlite3.Connection:
+        self._seen, self._identity = self._look(), identity_of(self._path)
         self._how = self._seen.how
         if self._how == "absent":
             if self._was_there:
