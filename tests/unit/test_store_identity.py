@@ -102,3 +102,10 @@ def test_the_root_is_missed_when_it_is_moved_or_replaced(store: Store, tmp_path:
     replace_root(store.root)
     with pytest.raises(StorageError, match="is gone, or was replaced, while it was in use"):
         store.check_there()
+
+
+def test_a_store_that_is_closed_refuses_in_a_sentence(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    store.close()
+    with pytest.raises(StorageError, match=r"can't use the store's state file .*state\.sqlite"):
+        store.set_tag("a", "2", DIGEST)

@@ -141,7 +141,7 @@ class State:
 
         Raises StorageError, also where it was committed to a file that is no longer there.
         """
-        if self._writing().in_transaction:
+        if not self._is_alone():
             yield
             return
         with self._noticed() as connection, self._committed(connection):
@@ -188,13 +188,17 @@ class State:
 
         The second look is what makes the promise: what it sees was there when the transaction was done.
         """
-        connection = self._writing()
-        alone = not connection.in_transaction
+        connection, alone = self._writing(), self._is_alone()
         if alone:
             self.check_there()
         yield connection
         if alone:
             self.check_there()
+
+    def _is_alone(self) -> bool:
+        """Whether what is written now is a transaction of its own."""
+        with translated_sqlite(self._path):
+            return not self._writing().in_transaction
 
     def _writing(self) -> sqlite3.Connection:
         if self._connection is None:
