@@ -134,6 +134,46 @@ def test_another_user_can_open_nothing_of_a_store_and_so_lock_nothing(earlier: b
         assert done.stdout == "[]\n"
 
 
+STRANGER = r"""
+import os, sys
+from pathlib import Path
+from blobflow.errors import StorageError
+from blobflow.transports.store import Store, keeping
+store = Store.open(Path(sys.argv[1]), read_only=True)  # imports what is imported late: soon it may not be read
+keeping.ls(store)
+store.close()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for read_only in (False, True):
+    try:
+        print(len(keeping.ls(Store.open(Path(sys.argv[1]), read_only=read_only))))
+    except StorageError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user, as root may")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_somebody_elses_store_is_refused_in_a_sentence_and_read_where_that_is_allowed(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder, "store")
+        make_store(root)
+        for path in (root, *root.rglob("*")):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
+        done = subprocess.run(
+            [sys.executable, "-c", STRANGER, str(root)], capture_output=True, text=True, check=True
+        )
+    writing, reading = done.stdout.splitlines()
+    assert writing == (
+        f"can't write to the store {root}: it is another user's; its owner can share it (blobflow cache share "
+        "on), or put the store elsewhere"
+    )
+    if mode == 0o755:
+        assert int(reading) == len(SAMPLE.blobs) + len(SAMPLE.manifests)
+    else:
+        assert reading.startswith(f"can't read {root}/store.json: permission denied; ")
+
+
 # Disks that can't be written
 
 

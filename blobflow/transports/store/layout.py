@@ -100,11 +100,17 @@ class Layout:
         with translated("create", self.root):
             self.root.mkdir(0o700, parents=True, exist_ok=True)
         if not os.access(self.root, os.W_OK):  # says no on a read-only file system to root, too
-            raise StorageError(
-                f"can't write to the store {self.root}: it is read-only; put the store elsewhere"
-            )
+            raise StorageError(f"can't write to the store {self.root}: it is {self._why_not()} elsewhere")
         self._refuse_strangers()
         self._set_access(shared=self._marked_shared())
+
+    def _why_not(self) -> str:
+        """Why the root can't be written, and what to do, but for the last word."""
+        with translated("look at", self.root):
+            disk = os.statvfs(self.root).f_flag & os.ST_RDONLY
+            if disk or self.root.stat().st_uid == os.geteuid():
+                return "read-only; put the store"
+        return "another user's; its owner can share it (blobflow cache share on), or put the store"
 
     def prepare(self) -> bool:
         """Check the format file, or make a new store; narrow the modes of an old one. The lock is held.
