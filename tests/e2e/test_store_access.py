@@ -139,7 +139,7 @@ import os, sys
 from pathlib import Path
 from blobflow.errors import StorageError
 from blobflow.transports.store import Store, keeping
-store = Store.open(Path(sys.argv[1]), read_only=True)  # imports what is imported late: soon it may not be read
+store = Store.open(Path(sys.argv[1]), read_only=True)  # imports what is imported late
 keeping.ls(store)
 store.close()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
