@@ -165,8 +165,8 @@ def test_somebody_elses_store_is_refused_in_a_sentence_and_read_where_that_is_al
         )
     writing, reading = done.stdout.splitlines()
     assert writing == (
-        f"can't write to the store {root}: it is another user's; its owner can share it (blobflow cache share "
-        "on), or put the store elsewhere"
+        f"can't write to the store {root}: it is another user's; its owner can share it (blobflow cache "
+        "share on), or put the store elsewhere"
     )
     if mode == 0o755:
         assert int(reading) == len(SAMPLE.blobs) + len(SAMPLE.manifests)
