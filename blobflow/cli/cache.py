@@ -6,11 +6,12 @@ Where there is no store yet there is nothing to list and nothing to do, which is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -34,13 +35,13 @@ def verb() -> None:
 
 
 @contextmanager
-def _store(named: Path | None, *, read_only: bool = False) -> Iterator[Store | None]:
-    """The store, open; None if there is none at its place."""
+def _store(named: Path | None, *, read_only: bool | None = False) -> Iterator[Store | None]:
+    """The store, open; None if there is none at its place. `read_only` None: if it can't be written."""
     from blobflow.transports.store import Store
 
-    root = cache_folder(named)
-    if root is None:
-        raise UsageError("there is no HOME, so the store's place is unknown; name it with --cache-dir DIR")
+    root = _root(named)
+    if read_only is None:
+        read_only = not os.access(root, os.W_OK)  # says no on a read-only file system to root, too
     try:
         absent = not root.exists() or (root.is_dir() and not any(root.iterdir()))
     except OSError as error:
@@ -50,6 +51,13 @@ def _store(named: Path | None, *, read_only: bool = False) -> Iterator[Store | N
         return
     with closing(Store.open(root, read_only=read_only, observer=_warn)) as store:
         yield store
+
+
+def _root(named: Path | None) -> Path:
+    root = cache_folder(named)
+    if root is None:
+        raise UsageError("there is no HOME, so the store's place is unknown; name it with --cache-dir DIR")
+    return root
 
 
 def _warn(event: Event) -> None:
@@ -117,11 +125,16 @@ def du(cache_dir: Path | None, as_json: bool) -> None:
 @cache_dir_option
 @_json_option
 def verify(cache_dir: Path | None, as_json: bool) -> None:
-    """Hash every blob against its name. A damaged one is dropped, and fetched again when it is needed."""
+    """Hash every blob against its name. A damaged one is dropped, and fetched again when it is needed.
+
+    A store that can't be written, as on a read-only file system, is checked all the same, and left as it is.
+    """
     checked: list[Held] = []
     damaged: list[Held] = []
-    with _store(cache_dir) as store:
+    left = False
+    with _store(cache_dir, read_only=None) as store:
         if store:
+            left = store.read_only
             run_loop(_verify(store, checked, damaged, told=not as_json))
     if as_json:
         document = {"blobs": len(checked), "damaged": [blob.digest for blob in damaged]}
@@ -130,10 +143,12 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
         amount = size_text(sum(blob.size for blob in checked))
         click.echo(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
     if damaged:
-        raise IntegrityError(
-            f"{len(damaged)} of {count_text(len(checked), 'blob')} were damaged and are dropped; "
-            "whoever needs them fetches them again"
+        fate = (
+            f"are left, since {_root(cache_dir)} can't be written; verify it where it can"
+            if left
+            else "are dropped; whoever needs them fetches them again"
         )
+        raise IntegrityError(f"{len(damaged)} of {count_text(len(checked), 'blob')} were damaged and {fate}")
 
 
 async def _verify(store: Store, checked: list[Held], damaged: list[Held], *, told: bool) -> None:
@@ -144,7 +159,8 @@ async def _verify(store: Store, checked: list[Held], damaged: list[Held], *, tol
         if error is not None:
             damaged.append(blob)
             if told:
-                click.echo(f"dropped: {blob.digest}, {size_text(blob.size)}: {one_line(str(error))}")
+                fate = "damaged" if store.read_only else "dropped"
+                click.echo(f"{fate}: {blob.digest}, {size_text(blob.size)}: {one_line(str(error))}")
 
 
 @verb.command("gc", short_help="Remove what nobody needs.")
@@ -185,3 +201,51 @@ def rm(cache_dir: Path | None, digests: tuple[str, ...]) -> None:
             raise StorageError(f"there is no store at {cache_folder(cache_dir)}, so no blob {wanted[0]}")
         gone = keeping.rm(store, wanted)
     click.echo(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")
+
+
+@verb.command("share", short_help="Let a group of users share the store, or nobody else.")
+@cache_dir_option
+@click.option(
+    "--group",
+    metavar="GROUP",
+    help="The group, by name or number. [default: the group of the store's folder]",
+)
+@click.argument("state", type=click.Choice(("on", "off")))
+def share(cache_dir: Path | None, group: str | None, state: Literal["on", "off"]) -> None:
+    """Let the users of a group share the store (on), or its owner alone use it (off), as from the start.
+
+    A shared store has folders of mode 2770 and files of mode 0660. It is made if there is none yet. For its
+    owner, or root. Processes that use the store now have to be started again to see it.
+    """
+    from blobflow.transports.store import Store
+
+    if group is not None and state == "off":
+        raise UsageError("--group goes with on; a store that is not shared has no group")
+    number = None if group is None else _group(group)
+    root = _root(cache_dir)
+    with closing(Store.open(root, observer=_warn)):
+        left = Store.share(root, shared=state == "on", group=number)
+    whose = f"shared by the group {_group_of(root)}" if state == "on" else "its owner's alone"
+    click.echo(f"the store {one_line(str(root))} is {whose}")
+    if left:
+        click.echo(
+            f"{count_text(left, 'file')} of others could not be changed; as root, they can be", err=True
+        )
+
+
+def _group_of(path: Path) -> str:
+    """The name of its group; the number of one that has no name here."""
+    try:
+        return path.group()
+    except KeyError:
+        return str(path.stat().st_gid)
+
+
+def _group(text: str) -> int:
+    """The number of a group. Raises UsageError."""
+    import grp
+
+    try:
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise UsageError(f"there is no group {text!r} on this machine") from None

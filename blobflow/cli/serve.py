@@ -74,7 +74,12 @@ class _Wish(msgspec.Struct, frozen=True):
     is_flag=True,
     help="Without --htpasswd, listen beyond loopback all the same: anybody there comes in.",
 )
-@click.option("--read-only", is_flag=True, help="Pull only: what would change something is refused.")
+@click.option(
+    "--read-only",
+    is_flag=True,
+    help="Pull only: what would change something is refused. Without --upstream nothing is written into the "
+    "store, which may be on a read-only file system.",
+)
 @click.option(
     "--max-blob-size", type=size, metavar="BYTES", help="Refuse larger blobs, as 20GB. [default: none is]"
 )
@@ -212,7 +217,9 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(_access_log(wish))
         sources = await stack.enter_async_context(_upstreams(wish)) if wish.upstream else None
-        store = stack.enter_context(closing(Store.open(root, observer=_warn)))
+        # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
+        untouched = wish.read_only and not wish.upstream
+        store = stack.enter_context(closing(Store.open(root, read_only=untouched, observer=_warn)))
         app = make_app(
             store,
             read_only=wish.read_only,

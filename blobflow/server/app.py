@@ -133,9 +133,12 @@ async def _answer(registry: Registry, exchange: Exchange) -> web.StreamResponse:
     """Find the endpoint and let it answer; turn whatever it raises into the spec's error body."""
     request = exchange.request
     try:
-        return await _dispatch(registry, exchange)
-    except Refusal as refusal:
-        return _refused(refusal)
+        try:
+            return await _dispatch(registry, exchange)
+        except Refusal as refusal:
+            if refusal.status == 404:  # nobody is told that it is not here because the disk is not here
+                registry.store.check_there()
+            return _refused(refusal)
     except StorageError as error:
         return _refused(_store_failed(registry, request, error))
     except (ConnectionError, TimeoutError, ClientPayloadError, web.RequestPayloadError):

@@ -6,6 +6,8 @@ import asyncio
 
 from aiohttp import web
 
+from blobflow.errors import StorageError
+from blobflow.events import Warned
 from blobflow.server.metrics import CONTENT_TYPE, Figures
 from blobflow.server.page import render
 from blobflow.server.places import Place
@@ -13,8 +15,18 @@ from blobflow.server.state import Registry
 
 
 async def health(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """200 while the store answers. Raises StorageError."""
-    registry.store.has_repository("")
+    """200 while the store answers and takes what is written, 503 while it does not; what it is, is told to
+    the store's observer when it begins."""
+    try:
+        registry.store.has_repository("")
+        registry.store.check_there()
+        registry.store.state.check_there()
+    except StorageError as error:
+        if not registry.ill:
+            registry.ill = True
+            registry.store.observer(Warned(f"the registry is not healthy: {error}"))
+        return web.Response(status=503, text="the store failed\n")
+    registry.ill = False
     return web.Response(text="ok\n")
 
 

@@ -40,6 +40,7 @@ class Registry:
 
     __slots__ = (
         "counts",
+        "ill",
         "logins",
         "overview",
         "recent",
@@ -66,6 +67,7 @@ class Registry:
         self.logins = logins
         self.through = through
         self.counts = Counts()
+        self.ill = False  # what /healthz said last
         self.recent = Recent()
         self.overview = Overview(store, through)
         self.sessions = Sessions(store, ttl=rules.upload_ttl)

@@ -29,6 +29,7 @@ async def keep_tidy(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
     """Look after `store` until cancelled. Where that fails its observer is told, once."""
     while True:
         try:
+            store.state.check_there()  # a new state file would know of no tag, and everything would go
             store.flush_uses()
             await asyncio.to_thread(_tidied, store.root, upstreams, max_bytes, store.observer)
         except StorageError as error:

@@ -26,6 +26,9 @@ _PIECES = 512  # buffers in one writev(2); IOV_MAX is 1024
 _TEMPORARY = ".blobflow-"
 # Seconds that a file is left alone after its last change: its writer locks it within one.
 _SWEPT_AFTER = 60
+# Seconds that a folder's lock is waited for: who has it writes some small files, and many may take turns.
+LOCK_SECONDS = 60.0
+_LOOK_EVERY = 0.01
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space, or name another place",
@@ -193,24 +196,34 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked_folder(path: Path) -> Iterator[None]:
-    """Hold the folder's flock(2), waiting for whoever has it; the kernel frees it when we die."""
+    """Hold the folder's flock(2), which the kernel frees when we die; in a thread.
+
+    Waits for others, but not for ever, since everybody who may list the folder can lock it: raises
+    StorageError after LOCK_SECONDS.
+    """
     with translated("lock", path):
-        fd = lock_folder(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        until = time.monotonic() + LOCK_SECONDS
+        while not _locked(fd, path):
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"other processes have had {path} locked for {LOCK_SECONDS:.0f} seconds; try again when "
+                    "they are done"
+                )
+            time.sleep(_LOOK_EVERY)
         yield
     finally:
         os.close(fd)
 
 
-def lock_folder(path: Path) -> int:
-    """A descriptor of the folder that holds its flock(2), after whoever had it. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+def _locked(fd: int, path: Path) -> bool:
+    with translated("lock", path):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 async def in_thread(work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:

@@ -156,6 +156,54 @@ def test_verify_drops_what_is_damaged_and_exits_with_6(cache: Path) -> None:
     assert json.loads(blobflow("cache", "verify", "--json", code=6).stdout) == {"blobs": 1, "damaged": [good]}
 
 
+def test_verify_leaves_what_is_damaged_where_it_can_not_write(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, bad = keep(cache, b"good", b"bad bad")
+    flip(cache / "blobs" / bad.replace(":", "/"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    done = blobflow("cache", "verify", code=6)
+    assert f"damaged: {bad}, 7 B" in done.stdout
+    assert f"1 of 2 blobs were damaged and are left, since {cache} can't be written" in done.stderr
+    assert len(listed()) == 2
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def test_a_store_is_shared_with_a_group_and_taken_back(cache: Path) -> None:
+    (blob,) = keep(cache, b"one")
+    file = cache / "blobs" / blob.replace(":", "/")
+    done = blobflow("cache", "share", "on")
+    assert done.stdout == f"the store {cache} is shared by the group {cache.group()}\n"
+    assert (mode_of(cache), mode_of(file)) == (0o2770, 0o660)
+    done = blobflow("cache", "share", "off")
+    assert done.stdout == f"the store {cache} is its owner's alone\n"
+    assert (mode_of(cache), mode_of(file)) == (0o700, 0o600)
+
+
+def test_a_store_can_be_shared_before_there_is_anything_in_it(home: Path) -> None:
+    root = home / "a" / "b"
+    blobflow("cache", "share", "on", "--group", str(os.getgid()), "--cache-dir", root)
+    (blob,) = keep(root, b"one")
+    assert mode_of(root / "blobs" / blob.replace(":", "/")) == 0o660
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can choose any group")
+def test_a_group_without_a_name_is_told_by_its_number(cache: Path) -> None:
+    done = blobflow("cache", "share", "on", "--group", "54321")
+    assert done.stdout == f"the store {cache} is shared by the group 54321\n"
+
+
+def test_a_group_that_is_not_there_and_one_for_off_are_refused(cache: Path) -> None:
+    assert (
+        "there is no group 'no-such'" in blobflow("cache", "share", "on", "--group", "no-such", code=2).stderr
+    )
+    assert "--group goes with on" in blobflow("cache", "share", "off", "--group", "0", code=2).stderr
+    assert not cache.exists()
+
+
 def test_gc_removes_the_least_recently_used_down_to_a_size(cache: Path) -> None:
     old, new = keep(cache, b"a" * 1000, b"b" * 1000)
     with closing(Store.open(cache)) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from blobflow.errors import (
     UsageError,
 )
 from blobflow.events import HostMeter
+from blobflow.transports import files
 from blobflow.transports.files import Arriving, sweep
 from blobflow.transports.layout import Layout
 from tests.contract.places import blob_of, image_of
@@ -147,3 +149,21 @@ def test_what_a_killed_run_was_writing_is_swept_and_what_a_living_one_writes_is_
         living.write(b"content")
         living.land(tmp_path / "landed")
     assert (tmp_path / "landed").read_bytes() == b"content"
+
+
+def test_a_folder_that_somebody_keeps_locked_is_one_sentence_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.0)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with (
+            pytest.raises(StorageError, match=f"have had {tmp_path} locked for 0 seconds; try again"),
+            files.locked_folder(tmp_path),
+        ):
+            raise AssertionError("somebody has it")
+    finally:
+        os.close(fd)
+    with files.locked_folder(tmp_path):
+        pass

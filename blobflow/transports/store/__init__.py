@@ -4,12 +4,16 @@ Layout
 ------
 
     ROOT/
-      store.json                     {"format": 1}: checked on open, unknown versions are refused
+      store.json                     {"format": 1}: checked on open, unknown versions are refused; with
+                                     "shared": true in a store that a group shares
+      .lock                          its flock(2) is held while the store is opened for writing
       blobs/<algorithm>/<encoded>    whole, verified content; named by digest; immutable
       partials/<encoded>.<token>     bytes of one writer on their way in; the name is no promise of anything;
                                      upload.<token> where the digest is not known yet, or nobody else may go
                                      on with it; condemned.<token>: a blob that waits to be removed
       state.sqlite (+ -wal, -shm)    everything that is not content
+
+Folders have mode 0700 and files 0600; in a shared store 2770 and 0660 (see `access`).
 
 A file under `blobs/` came there by rename(2) after its bytes had been hashed to its name and fsynced: a crash
 at any instant leaves either the whole blob or none. So the file is the truth about what is held. Manifests
@@ -79,13 +83,15 @@ cut may lose the last transactions, never tear one)
         what compressed archives hold, so that they need not be read again; the newest only.
 
 Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs
-are found by their names again. A corrupt state file is moved aside, said so, and started anew. Its
-user_version is the schema's: 2; 1 and (before that was kept) 0 are brought up to it, a newer one is refused
-and left as it is.
+are found by their names again. A corrupt state file is moved aside, said so, and started anew. One that is
+removed or replaced while it is in use is missed: nothing more is written (see `identity`). Its user_version
+is the schema's: 2; 1 and (before that was kept) 0 are brought up to it, a newer one is refused and left as it
+is.
 
 Several processes share a store: sqlite's locks order their writes, the partials' locks keep writers apart,
 leases keep each other's content alive. Two may write a partial each of one digest: the first to commit wins,
-the other's rename(2) puts the same bytes there again.
+the other's rename(2) puts the same bytes there again. Who opens a store read-only writes nothing at all into
+its folder, and sees what the others commit (see `snapshot`).
 """
 
 from blobflow.transports.store.imports import Imports

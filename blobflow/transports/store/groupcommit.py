@@ -95,8 +95,9 @@ class GroupCommit:
     """The thread, and the queue before it.
 
     `connect` opens its connection, in the thread. `sync_folders` is called inside the transaction, before it
-    is committed: what was renamed is made durable then. `check` is called before each transaction, and raises
-    where nothing may be written any more. `translated` turns sqlite's errors into ours.
+    is committed: what was renamed is made durable then. `check` is called before and after each transaction,
+    and raises where nothing may be written any more, or what was written is lost. `translated` turns sqlite's
+    errors into ours.
     """
 
     def __init__(
@@ -231,6 +232,7 @@ class GroupCommit:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+        self._check()
 
 
 def begin(connection: sqlite3.Connection) -> None:

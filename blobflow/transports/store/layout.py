@@ -1,7 +1,7 @@
 """Where things lie on disk, and what the operating system's answers mean here.
 
-Paths, the format file, fsync and locks; no content and no state. Every OSError of the store leaves through
-`translated`, as one sentence that names the path and what to do about it.
+Paths, modes, the format file, fsync and locks; no content and no state. Every OSError of the store leaves
+through `translated`, as one sentence that names the path and what to do about it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from blobflow.errors import InvalidDigest, StorageError, StorageFull
 from blobflow.oci import Digest
 from blobflow.oci.digest import algorithm_of, encoded_of, parse_digest
-from blobflow.transports.files import lock_folder, sync_folder
+from blobflow.transports.files import sync_folder
+from blobflow.transports.store.access import Access, access_of, tighten, widen_or_narrow
 
 FORMAT = 1
 # What partials are called that are not named by the digest that they will have: uploads, and blobs that were
@@ -65,7 +66,7 @@ def translated(doing: str, path: Path) -> Iterator[None]:
 class Layout:
     """The paths of one store."""
 
-    __slots__ = ("blobs", "format_file", "partials", "root", "state")
+    __slots__ = ("access", "blobs", "format_file", "lock_file", "partials", "root", "state")
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -73,6 +74,10 @@ class Layout:
         self.partials = root / "partials"
         self.state = root / "state.sqlite"
         self.format_file = root / "store.json"
+        # Versions that know no lock file pass over names with a dot.
+        self.lock_file = root / ".lock"
+        # Of a private store, until `prepare` has looked.
+        self.access = Access()
 
     def blob(self, digest: Digest) -> Path:
         return self.blobs / algorithm_of(digest) / encoded_of(digest)
@@ -94,31 +99,69 @@ class Layout:
                     with contextlib.suppress(InvalidDigest):
                         yield parse_digest(f"{algorithm}:{entry.name}")
 
-    def prepare(self) -> None:
-        """Check the format file, or make a new store. Raises StorageError."""
-        with translated("read", self.root):
-            strangers = [] if self.format_file.exists() else self._strangers()
-        if strangers:
-            raise StorageError(
-                f"{self.root} is not a blobflow store, and not empty (it holds {strangers[0]!r}); "
-                "name an empty directory"
-            )
-        if self.format_file.exists():
-            self.check_format()
-        else:
+    def make_root(self) -> None:
+        """Make the root, which is private until it is known to be shared. Raises StorageError.
+
+        Also where something other than a store is at its place: nothing of that is touched.
+        """
+        with translated("create", self.root):
+            self.root.mkdir(0o700, parents=True, exist_ok=True)
+        if not os.access(self.root, os.W_OK):  # says no on a read-only file system to root, too
+            raise StorageError(f"can't write to the store {self.root}: it is {self._why_not()} elsewhere")
+        self._refuse_strangers()
+        self._set_access(shared=self._marked_shared())
+
+    def _why_not(self) -> str:
+        """Why the root can't be written, and what to do, but for the last word."""
+        with translated("look at", self.root):
+            disk = os.statvfs(self.root).f_flag & os.ST_RDONLY
+            if disk or self.root.stat().st_uid == os.geteuid():
+                return "read-only; put the store"
+        return "another user's; its owner can share it (blobflow cache share on), or put the store"
+
+    def prepare(self) -> bool:
+        """Check the format file, or make a new store; narrow the modes of an old one. The lock is held.
+
+        Returns whether everybody could read the store until now. Raises StorageError.
+        """
+        self._refuse_strangers()
+        if not self.is_store():
             self._write_format()
-        for algorithm in ALGORITHMS:
-            with translated("create", self.blobs / algorithm):
-                (self.blobs / algorithm).mkdir(parents=True, exist_ok=True)
-        with translated("create", self.partials):
-            self.partials.mkdir(exist_ok=True)
+        self._set_access(shared=self._marked_shared())
+        for folder in self._folders()[1:]:
+            with translated("create", folder):
+                self.access.make_folder(folder)
+        with translated("list", self.root):
+            return tighten(self.root, self._folders(), self._files(), self.access)
+
+    def share(self, *, shared: bool, group: int | None = None) -> int:
+        """Let a group use the store, or nobody else any more. The lock is held.
+
+        `group` is its number; None: the group that the root has. Processes that have the store open go on to
+        make files as before. Returns how many files keep their modes, as they are somebody else's. Raises
+        StorageError.
+        """
+        self._set_access(shared=shared)
+        with translated("change the mode of", self.root):
+            left = widen_or_narrow(self.root, self.access, group)
+        self._write_format()
+        return left
+
+    def is_store(self) -> bool:
+        """Whether there is a store here, of whatever format. Raises StorageError."""
+        with translated("read", self.format_file):
+            return self.format_file.exists()
 
     def check_format(self) -> None:
         """Refuse a store of another format. Raises StorageError."""
+        self._marks()
+
+    def _marks(self) -> dict[str, object]:
         with translated("read", self.format_file):
             text = self.format_file.read_bytes()
         try:
-            version = json.loads(text)["format"]
+            marks = json.loads(text)
+            version = marks["format"]
         except (ValueError, KeyError, TypeError):
             raise StorageError(
                 f"{self.format_file} can't be understood, so {self.root} is taken for no blobflow store"
@@ -127,6 +170,36 @@ class Layout:
             raise StorageError(
                 f"the store {self.root} has format {version!r}, this blobflow knows format {FORMAT}; "
                 "use a newer blobflow, or another directory"
+            )
+        return dict(marks)
+
+    def _marked_shared(self) -> bool:
+        return self.is_store() and self._marks().get("shared") is True
+
+    def _set_access(self, *, shared: bool) -> None:
+        with translated("look at", self.root):
+            self.access = access_of(self.root, shared=shared)
+
+    def _folders(self) -> list[Path]:
+        return [self.blobs, *(self.blobs / algorithm for algorithm in ALGORITHMS), self.partials]
+
+    def _files(self) -> list[Path]:
+        """The files beside the folders, also what was moved aside."""
+        return [
+            path
+            for path in self.root.iterdir()
+            if (path in (self.format_file, self.lock_file) or path.name.startswith(self.state.name))
+            and path.is_file()
+            and not path.is_symlink()
+        ]
+
+    def _refuse_strangers(self) -> None:
+        with translated("read", self.root):
+            strangers = [] if self.is_store() else self._strangers()
+        if strangers:
+            raise StorageError(
+                f"{self.root} is not a blobflow store, and not empty (it holds {strangers[0]!r}); "
+                "name an empty directory"
             )
 
     def _strangers(self) -> list[str]:
@@ -137,10 +210,12 @@ class Layout:
 
     def _write_format(self) -> None:
         temporary = self.root / f".store.json.{secrets.token_hex(4)}"
+        marks = {"format": FORMAT, **({"shared": True} if self.access.shared else {})}
         with translated("write", self.format_file):
             try:
+                self.access.create(temporary)
                 with temporary.open("wb") as file:
-                    file.write(json.dumps({"format": FORMAT}).encode() + b"\n")
+                    file.write(json.dumps(marks).encode() + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(self.format_file)
@@ -148,17 +223,6 @@ class Layout:
                 temporary.unlink(missing_ok=True)
                 raise
             sync_folder(self.root)
-
-
-@contextlib.contextmanager
-def locked_directory(path: Path) -> Iterator[None]:
-    """Hold the directory's flock(2), waiting for whoever has it; the kernel frees it when we die."""
-    with translated("open", path):
-        fd = lock_folder(path)
-    try:
-        yield
-    finally:
-        os.close(fd)
 
 
 def supports_locks(fd: int) -> bool:

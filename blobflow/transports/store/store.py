@@ -20,15 +20,17 @@ from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.store.groupcommit import Call
+from blobflow.transports.store.identity import identity_of_folder, is_still_there
 from blobflow.transports.store.layout import (
     Layout,
-    locked_directory,
     storage_error,
     translated,
 )
 from blobflow.transports.store.leases import Leases
+from blobflow.transports.store.locking import locked
+from blobflow.transports.store.opening import open_state, open_state_read_only
 from blobflow.transports.store.reading import check_file, open_for_reading, read_checked
-from blobflow.transports.store.state import State, open_state, open_state_read_only
+from blobflow.transports.store.state import State
 from blobflow.transports.store.writer import (
     KEPT_FROM,
     BlockSums,
@@ -74,33 +76,50 @@ class Store:
         self._holds = 0
         self._reading: ThreadPoolExecutor | None = None
         self._failure_told = False
+        self._place = identity_of_folder(layout.root)
 
     @classmethod
     def open(cls, root: Path, *, read_only: bool = False, observer: Observer = ignore) -> Store:
         """Open the store at `root`; make it if there is none and the place is empty or absent.
 
-        A corrupt state file is moved aside and started anew, told to `observer` as one Warned. Raises
-        StorageError: not a store, another format, not writable.
+        A corrupt state file is moved aside and started anew, told to `observer` as one Warned. Opened
+        read-only, nothing is ever written to it, and what other processes write is seen. Raises StorageError:
+        not a store, another format, not writable, locked by another process for LOCK_SECONDS.
         """
         layout = Layout(root)
         if read_only:
-            if not layout.format_file.exists():
+            if not layout.is_store():
                 raise StorageError(f"there is no store at {root}")
             layout.check_format()
-            return cls(layout, open_state_read_only(layout.state), observer)
-        with translated("create", root):
-            root.mkdir(parents=True, exist_ok=True)
-        if not os.access(root, os.W_OK):  # says no on a read-only file system to root, too
-            raise StorageError(f"can't write to the store {root}: it is read-only; put the store elsewhere")
-        with locked_directory(root):
-            layout.prepare()
+            return cls(layout, open_state_read_only(layout.state, observer), observer)
+        layout.make_root()
+        with locked(layout.lock_file, layout.access):
+            if layout.prepare():
+                observer(Warned(f"the store {root} could be read by everybody, and is its owner's alone now"))
             with translated("list", layout.blobs):
                 in_use = next(layout.held(), None) is not None
-            return cls(layout, open_state(layout.state, observer, in_use=in_use), observer)
+            return cls(layout, open_state(layout.state, observer, layout.access, in_use=in_use), observer)
+
+    @classmethod
+    def share(cls, root: Path, *, shared: bool, group: int | None = None) -> int:
+        """Let a group use the store at `root`, or nobody else: see `Layout.share`. Raises StorageError."""
+        layout = Layout(root)
+        layout.make_root()
+        with locked(layout.lock_file, layout.access):
+            return layout.share(shared=shared, group=group)
 
     @property
     def read_only(self) -> bool:
         return self.state.read_only
+
+    def check_there(self) -> None:
+        """Raises StorageError if the root is no longer the folder that was opened: it was moved, replaced or
+        unmounted, and what is not found there may well be held."""
+        if not is_still_there(self._place):
+            raise StorageError(
+                f"the store {self.root} is gone, or was replaced, while it was in use; put it back, or end "
+                "this process and start again"
+            )
 
     def tell_failed(self, error: StorageError) -> None:
         """Tell the observer that the store failed where its user can do without; only the first time, since
@@ -157,7 +176,7 @@ class Store:
         while True:
             path = self.layout.partial(digest, secrets.token_hex(8))
             with translated("create", path):
-                fd = open_partial(path, create=True)
+                fd = open_partial(path, create=True, access=self.layout.access)
             if fd is not None:
                 return Writer(self.layout, self.state, self._living, digest, path, fd)
 

@@ -25,6 +25,7 @@ from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, digest_of, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
 from blobflow.transports.files import in_thread, to_its_end, write_all
+from blobflow.transports.store.access import PRIVATE, Access
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
@@ -49,7 +50,6 @@ KEPT_FROM = 1024 * 1024
 # Files up to this many bytes are synced by the job that commits them, together with others'; a larger one
 # would keep these waiting.
 _SYNCED_TOGETHER = 1024 * 1024
-FILE_MODE = 0o600
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
 
 
@@ -174,7 +174,7 @@ class Writer:
             raise storage_error("write", self.path, error) from error
 
     def _opened(self) -> int:
-        fd = open_partial(self.path, create=not self.flushed, ours=True)
+        fd = open_partial(self.path, create=not self.flushed, ours=True, access=self._layout.access)
         if fd is not None and os.fstat(fd).st_size == self.flushed:
             return fd
         if fd is not None:
@@ -354,7 +354,8 @@ class Landing:
         with translated("write", self._path):
             if self._fd < 0:
                 flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
-                self._fd = os.open(self._path, flags, FILE_MODE)
+                self._fd = os.open(self._path, flags, self._layout.access.file_mode)
+                self._layout.access.apply(self._fd)
             if self.content:
                 write_all(self._fd, [self.content])
             if _CAN_ADVISE and not self._synced:
@@ -387,19 +388,21 @@ class Landing:
             self._fd = -1
 
 
-def open_partial(path: Path, *, create: bool, ours: bool = False) -> int | None:
+def open_partial(path: Path, *, create: bool, ours: bool = False, access: Access = PRIVATE) -> int | None:
     """Open a partial and take its lock; None if somebody has it, or it is gone by now.
 
-    That can happen to one that is created, too: who sweeps may find it before it is locked. `ours`: this
-    process wrote it, so that it may be opened also where there are no locks.
+    One that is created is made as `access` says. That can happen to it, too: who sweeps may find it before it
+    is locked. `ours`: this process wrote it, so that it may be opened also where there are no locks.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
     try:
-        fd = os.open(path, flags, FILE_MODE)
+        fd = os.open(path, flags, access.file_mode)
     except FileNotFoundError:
         if not create:
             return None
         raise
+    if create:
+        access.apply(fd)
     # Between open and lock it may have been committed or removed; then the path names another file, or none.
     # Where locks are not supported nobody can sweep or adopt it either, which is all they are for.
     if (try_lock(fd) or ((create or ours) and not supports_locks(fd))) and _is_still(fd, path):

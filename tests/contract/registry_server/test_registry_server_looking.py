@@ -186,7 +186,7 @@ async def test_a_store_that_fails_gives_no_sign_of_life(
         raise StorageError("the disk is gone")
 
     monkeypatch.setattr(type(registry_store.state), "row", lambda self, sql, *values: fails(sql))
-    assert await status_of(registry, "/healthz", "GET") == 500
+    assert await status_of(registry, "/healthz", "GET") == 503
 
 
 # The page

@@ -1,0 +1,121 @@
+"""Opening the state file: for writing, where it is made, checked and if need be moved aside; or to read."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from blobflow.errors import StorageError
+from blobflow.events import Observer, Warned
+from blobflow.transports.store.access import Access
+from blobflow.transports.store.groupcommit import BUSY_SECONDS
+from blobflow.transports.store.identity import identity_of
+from blobflow.transports.store.layout import storage_error, translated
+from blobflow.transports.store.snapshot import Snapshot
+from blobflow.transports.store.state import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    State,
+    code_of,
+    translated_sqlite,
+)
+
+# SQLITE_ERROR too is the file's fault (an unknown file format, say): our statements are the same.
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_ANEW = "it starts anew: blobs are kept, the tags of a registry served from it are lost"
+
+
+def open_state(path: Path, observer: Observer, access: Access, *, in_use: bool = False) -> State:
+    """Open or make the state file; a corrupt one is moved aside, said so, and started anew.
+
+    sqlite gives the files beside it the same mode and owner. `in_use`: the store holds blobs, so that a state
+    file that is not there, or empty, is told as lost. The caller holds the store's lock. Raises StorageError.
+    """
+    with translated_sqlite(path):
+        lost = in_use and not (path.exists() and (path.is_dir() or path.stat().st_size))
+        try:
+            state = _opened(path, access)
+        except sqlite3.DatabaseError as error:
+            if code_of(error) & 0xFF not in _CORRUPT and not path.is_dir():
+                raise
+        else:
+            if lost:
+                observer(Warned(f"the store's state file {path} was gone; {_ANEW}"))
+            return state
+        aside = _move_aside(path)
+        observer(Warned(f"the store's state file {path} was corrupt and is now {aside.name}; {_ANEW}"))
+        return _opened(path, access)
+
+
+def open_state_read_only(path: Path, observer: Observer) -> State:
+    """Open the state file without ever writing, beside it either; a store that has none looks empty.
+
+    What others write meanwhile is seen. Raises StorageError.
+    """
+    with translated_sqlite(path):
+        snapshot = Snapshot(
+            path,
+            connect=_connect,
+            is_older=lambda connection: _check_version(connection, path) < SCHEMA_VERSION,
+            empty=_empty,
+            told=lambda sentence: observer(Warned(sentence)),
+            busy_seconds=BUSY_SECONDS,
+        )
+    return State(snapshot, path, None)
+
+
+def _opened(path: Path, access: Access) -> State:
+    with translated("create", path):
+        access.create(path)
+    connection = _connect(path)
+    return State(connection, path, connection, identity_of(path))
+
+
+def _empty() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(SCHEMA)
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        version = _check_version(connection, path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            error = sqlite3.DatabaseError(found)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        connection.executescript(SCHEMA)
+        if version != SCHEMA_VERSION:
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version. Raises StorageError for one that is newer than ours."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"the store's state file {path} has schema {version}, this blobflow knows schema "
+            f"{SCHEMA_VERSION}; use a newer blobflow, or another directory"
+        )
+    return version
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    try:
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error("move aside the corrupt", path, error) from error
+    return aside
