@@ -478,7 +478,7 @@ def file_in_place(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (newer_schema, "has schema 7, this blobflow knows schema 1; use a newer blobflow"),
+        (newer_schema, "has schema 7, this blobflow knows schema 2; use a newer blobflow"),
         (newer_format, "has format 7, this blobflow knows format 1; use a newer blobflow"),
         (file_in_place("blobs"), "a part of the path is not a directory; move it away"),
         (file_in_place("partials"), "something else is in its place; move it away"),
