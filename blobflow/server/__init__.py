@@ -7,14 +7,16 @@
         print(server.url)
 
 Rooms, in the order of a request: `run` (where it comes in), `logins` (who asks), `places` (where it goes),
-`app` (the table of endpoints), `pull`, `push`, `manifests`, `listing`, `referrers` (what is done), `wire`
-(how bodies cross), `refusal` (how no is said). What is held between requests is in `state`; what is fetched
-from other registries in `through`; what those see who look after it in `looking`.
+`access` (who may do what), `app` (the table of endpoints), `pull`, `push`, `manifests`, `listing`,
+`referrers` (what is done), `wire` (how bodies cross), `refusal` (how no is said). What is held between
+requests is in `state`; what is fetched from other registries in `through`; what those see who look after it
+in `looking`.
 
 What a crash leaves: every blob and manifest whose push was answered with 201, and of an unfinished upload
 nothing but a partial, which the store sweeps.
 """
 
+from blobflow.server.access import AccessRules, parse_access
 from blobflow.server.accesslog import CommonLog
 from blobflow.server.app import REGISTRY, make_app
 from blobflow.server.exchange import Access
@@ -30,6 +32,8 @@ __all__ = [
     "tls_context",
     "Logins",
     "parse_htpasswd",
+    "AccessRules",
+    "parse_access",
     "PullThrough",
     "Upstream",
     "Upstreams",
