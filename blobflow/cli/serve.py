@@ -15,8 +15,8 @@ import msgspec
 
 from blobflow.cli.figures import one_line, seconds_text
 from blobflow.cli.options import Link, host_options, size, xdg_folder
+from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.selection import read_text
 from blobflow.cli.writing import Lines
 from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
@@ -25,6 +25,7 @@ from blobflow.oci.reference import is_loopback
 if TYPE_CHECKING:
     from blobflow.content import SourceAt
     from blobflow.server import Access
+    from blobflow.server.rereading import ReadAgain
     from blobflow.server.state import Sparse
 
 _LISTEN = "127.0.0.1:5000"
@@ -40,6 +41,7 @@ class _Wish(msgspec.Struct, frozen=True):
     """What was asked for, beyond where to listen."""
 
     htpasswd: Path | None
+    access: Path | None
     tls_cert: Path | None
     tls_key: Path | None
     anonymous: bool
@@ -65,6 +67,12 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--htpasswd", type=_FILE, metavar="FILE", help="Only these logins come in (bcrypt: `htpasswd -B`)."
+)
+@click.option(
+    "--access",
+    type=_FILE,
+    metavar="FILE",
+    help="Who may pull, push and delete what (TOML; see `blobflow help access`).",
 )
 @click.option("--tls-cert", type=_FILE, metavar="FILE", help="Serve https: the certificate with its chain.")
 @click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key, if it is not beside it.")
@@ -133,6 +141,7 @@ def verb(
     listen: str,
     root: Path | None,
     htpasswd: Path | None,
+    access: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     anonymous: bool,
@@ -152,8 +161,9 @@ def verb(
     On loopback anybody comes in, over plain HTTP. Beyond it, it wants logins (--htpasswd, and --tls-cert so
     that nobody reads them on the way), or to be told that it needs none (--anonymous).
 
-    / is a page for people, /metrics is for Prometheus, and /healthz answers 200 without a login. The options
-    on how hosts are reached (--ca, --plain-http and so on) are about upstreams.
+    / is a page for people, /metrics is for Prometheus, and /healthz answers 200 without a login. Changes
+    of the --htpasswd and --access files take effect within seconds; SIGHUP also reads the certificate again.
+    The options on how hosts are reached (--ca, --plain-http and so on) are about upstreams.
 
     \b
       blobflow serve --upstream docker.io --upstream quay.io=quay
@@ -161,6 +171,7 @@ def verb(
     host, port = parse_listen(listen)
     wish = _Wish(
         htpasswd=htpasswd,
+        access=access,
         tls_cert=tls_cert,
         tls_key=tls_key,
         anonymous=anonymous,
@@ -175,8 +186,9 @@ def verb(
         access_log_file=access_log_file,
         link=link,
     )
-    _check(listen, wish)
-    run_loop(_served(host, port, root or _default_root(), wish))
+    with Hangups().caught() as hangups:
+        _check(listen, wish)
+        run_loop(_served(host, port, root or _default_root(), wish, hangups))
 
 
 def _check(listen: str, wish: _Wish) -> None:
@@ -196,24 +208,31 @@ def _check(listen: str, wish: _Wish) -> None:
         click.echo("warning: without --tls-cert logins cross the network in the clear", err=True)
 
 
-async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
+async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangups) -> None:
     """Serve until cancelled, which is how serving ends well."""
     from blobflow.server import (
-        Logins,
+        Certificate,
         PullThrough,
         Server,
         Upstreams,
         make_app,
-        parse_htpasswd,
         parse_upstream,
-        tls_context,
     )
     from blobflow.server.tidying import keep_tidy
     from blobflow.transports.store import Store
 
     upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
-    users = parse_htpasswd(read_text(wish.htpasswd), str(wish.htpasswd)) if wish.htpasswd else None
-    tls = tls_context(wish.tls_cert, wish.tls_key) if wish.tls_cert else None
+    logins, access, certificate = None, None, None
+    files: list[ReadAgain] = []
+    if wish.htpasswd:
+        logins, file = make_logins(wish.htpasswd)
+        files.append(file)
+    if wish.access:
+        access, file = make_access(wish.access, lambda: logins.names if logins else frozenset())
+        files.append(file)
+    if wish.tls_cert:
+        certificate = Certificate(wish.tls_cert, wish.tls_key)
+        files.append(reread_certificate(certificate))
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(_access_log(wish))
         sources = await stack.enter_async_context(_upstreams(wish)) if wish.upstream else None
@@ -225,13 +244,15 @@ async def _served(host: str, port: int, root: Path, wish: _Wish) -> None:
             read_only=wish.read_only,
             max_blob_size=wish.max_blob_size,
             sparse=wish.sparse,
-            logins=Logins(users) if users else None,
+            logins=logins,
+            access=access,
             through=PullThrough(store, upstreams, sources, ttl=wish.upstream_ttl) if sources else None,
             observe=observe,
         )
-        allowed = wish.anonymous or users is not None
+        allowed = wish.anonymous or logins is not None
+        tls = certificate.context if certificate else None
         server = Server(app, host=host, port=port, allow_remote=allowed, tls=tls, grace=wish.grace)
-        async with server:
+        async with kept_current(files, hangups), server:
             click.echo(f"blobflow registry at {server.url}, store {root}")
             try:
                 if wish.max_size is not None:
@@ -264,7 +285,7 @@ async def _upstreams(wish: _Wish) -> AsyncIterator[SourceAt]:
 def _warn(event: Event) -> None:
     """Say on stderr what the operator should know of the store and of upstreams."""
     if isinstance(event, Warned):
-        click.echo(one_line(f"blobflow: {event.message}"), err=True)
+        tell(event.message)
 
 
 @contextmanager

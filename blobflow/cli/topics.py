@@ -73,9 +73,39 @@ Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or re
 YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
 """
 
+_ACCESS = """\
+`blobflow serve --access FILE` allows what the rules of a TOML file allow, and nothing else:
+
+  [[allow]]
+  who = ["ci-*", "ann"]                 logins of --htpasswd; * is any characters
+  repositories = ["team/**", "tools/*"] * within one component of a name, ** across
+  do = ["pull", "push"]                 pull, push, delete: none comes with another
+
+  [[allow]]
+  who = "anonymous"                     whoever comes without a login; every login may do it, too
+  repositories = "public/**"
+  do = "pull"
+
+Each key takes one text or a list, and all three are needed. The order of rules means nothing. `who = "*"` is
+every login. Who pushes images needs pull as well, and pull at the repository from which blobs are mounted.
+The catalog and the page at / show what one may pull. /metrics shows every login how many requests, blobs and
+bytes there are, and the hosts of upstreams, but no names of repositories. Without --htpasswd all are
+anonymous.
+
+What is denied is answered the same whether it exists or not: 401 without a login, 403 DENIED with one.
+
+docker and podman send a login only to registries whose /v2/ asks for one, and come without one only where it
+does not. /v2/ asks if `anonymous` may do nothing, or if the file begins with
+
+  ask_for_login = true
+
+Changes take effect within seconds. A file that makes no sense changes nothing; stderr says why.
+"""
+
 TOPICS = {
     "references": Topic("How images and places are named.", _REFERENCES),
     "specs": Topic("What a spec file says.", _SPECS),
+    "access": Topic("Who may do what at a registry of `serve`.", _ACCESS),
     "exit-codes": Topic(
         "What the exit code of a verb means.",
         "".join(f"  {code:<4}{meaning}\n" for code, meaning in EXIT_CODES.items())

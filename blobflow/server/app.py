@@ -14,9 +14,10 @@ from aiohttp import ClientPayloadError, web
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Warned
+from blobflow.server.access import AccessRules, Action, Rights, grant
 from blobflow.server.exchange import Access, Exchange, sent
 from blobflow.server.listing import list_repositories, list_tags
-from blobflow.server.logins import Logins
+from blobflow.server.logins import Logins, network_of
 from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import HEALTH, Place, locate
@@ -68,6 +69,18 @@ READS = ("GET", "HEAD")
 # What can be done to a repository that is pulled through: all but to push.
 _PUSHES = ("PUT", "POST", "PATCH")
 
+# What has to be allowed, in the repository, for each endpoint of one.
+NEEDS: Mapping[str, Mapping[str, Action]] = MappingProxyType(
+    {
+        "tags": {"GET": "pull"},
+        "blob": {"GET": "pull", "HEAD": "pull", "DELETE": "delete"},
+        "manifest": {"GET": "pull", "HEAD": "pull", "PUT": "push", "DELETE": "delete"},
+        "referrers": {"GET": "pull"},
+        "uploads": {"POST": "push"},
+        "upload": {"GET": "push", "PATCH": "push", "PUT": "push", "DELETE": "push"},
+    }
+)
+
 REGISTRY = web.AppKey("registry", Registry)
 
 
@@ -79,6 +92,7 @@ def make_app(
     max_blob_size: int | None = None,
     upload_ttl: float = UPLOAD_TTL,
     logins: Logins | None = None,
+    access: AccessRules | None = None,
     through: PullThrough | None = None,
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
@@ -89,15 +103,17 @@ def make_app(
     `sparse`: whether an index whose manifests are not all here is accepted or refused. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
     413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
-    (None: anybody), and `through` what is pulled through; both are closed with the application. `observe` is
-    called once a request, on the loop's thread, and must return at once. `wire` moves the bodies.
+    (None: anybody), and `through` what is pulled through; both are closed with the application. `access`:
+    what each may do (None: everything). `observe` is called once a request, on the loop's thread, and must
+    return at once. `wire` moves the bodies.
     """
     rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
     registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins, through=through)
+    granted = access or AccessRules()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         exchange = Exchange(request)
-        response = await _answer(registry, exchange)
+        response = await _answer(registry, granted, exchange)
         counts = registry.counts
         counts.requests[request.method, exchange.room, response.status] += 1
         counts.received += request.content_length or 0
@@ -129,12 +145,12 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
         registry.logins.close()
 
 
-async def _answer(registry: Registry, exchange: Exchange) -> web.StreamResponse:
+async def _answer(registry: Registry, access: AccessRules, exchange: Exchange) -> web.StreamResponse:
     """Find the endpoint and let it answer; turn whatever it raises into the spec's error body."""
     request = exchange.request
     try:
         try:
-            return await _dispatch(registry, exchange)
+            return await _dispatch(registry, access, exchange)
         except Refusal as refusal:
             if refusal.status == 404:  # nobody is told that it is not here because the disk is not here
                 registry.store.check_there()
@@ -165,30 +181,68 @@ async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
 
 
-async def _dispatch(registry: Registry, exchange: Exchange) -> web.StreamResponse:
+async def _dispatch(registry: Registry, access: AccessRules, exchange: Exchange) -> web.StreamResponse:
+    """Who asks, for what, whether that is allowed; only then what there is."""
     request = exchange.request
-    if registry.logins is not None and request.path != HEALTH:
-        exchange.user = await registry.logins.check(request.headers.get("Authorization"))
+    rights = await _let_in(registry, access, exchange)
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
     place = locate(request.path)
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
     exchange.room = place.room
-    place = place._replace(owner=exchange.user or request.remote or "")
+    place = place._replace(owner=exchange.user or network_of(request.remote or ""))
     if registry.through is not None:
         place = registry.through.upstreams.place(place, request.query.get("ns", ""))
-        if place.origin is not None and request.method in _PUSHES:
-            raise Refusal(
-                "UNSUPPORTED", f"{place.repository} is pulled through from {place.origin}; push it there"
-            )
     methods = ENDPOINTS[place.room]
     endpoint = methods.get(request.method)
     if endpoint is None:
         raise Refusal(
             "UNSUPPORTED", f"{request.method} can't be done here", headers={"Allow": ", ".join(methods)}
         )
+    if not _is_allowed(access, rights, request.method, place):
+        raise rights.denial()
+    if place.origin is not None and request.method in _PUSHES:
+        raise Refusal(
+            "UNSUPPORTED", f"{place.repository} is pulled through from {place.origin}; push it there"
+        )
     return await endpoint(registry, request, place)
+
+
+async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -> Rights:
+    """What the sender of the request may do. Raises Refusal, for a login that is wrong, and for none where
+    those without one may do nothing."""
+    request, logins = exchange.request, registry.logins
+    authorization = request.headers.get("Authorization")
+    if logins is not None and authorization is not None and request.path != HEALTH:
+        exchange.user = await logins.check(authorization, request.remote or "", _connection(request))
+    rights = access.rights(exchange.user, with_logins=logins is not None)
+    if not exchange.user and not rights.may_somewhere() and request.path != HEALTH:
+        raise rights.denial()
+    grant(request, exchange.user, rights)
+    return rights
+
+
+def _connection(request: web.BaseRequest) -> object:
+    """What lives as long as the request's connection and can be referred to weakly: its transport; under TLS
+    the state of that, since transports of uvloop's can't be."""
+    transport = request.transport
+    return transport and (transport.get_extra_info("ssl_object") or transport)
+
+
+def _is_allowed(access: AccessRules, rights: Rights, method: str, place: Place) -> bool:
+    """Whether an endpoint may be asked at all; it never depends on what is in the registry."""
+    if place.room in NEEDS:
+        return rights.may(NEEDS[place.room][method], place.repository)
+    if not rights.asks or place.room == "health":
+        return True
+    match place.room:  # those without a login, where there are some
+        case "catalog" | "page":
+            return rights.may_somewhere("pull")
+        case "root":
+            return not access.asks_for_login
+        case _:  # metrics
+            return False
 
 
 def _refused(refusal: Refusal) -> web.Response:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
+from blobflow.server.access import Rights, rights_of
 from blobflow.server.places import Place
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry
+from blobflow.transports.store import Store
 
 # Names in one page at most, whatever `n` says, so that no answer grows without bound; clients follow Link.
 MAX_PAGE = 1000
+# Names that are looked at in one go.
+_BATCH = 500
 
 
 async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -32,7 +37,37 @@ async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) 
 async def list_repositories(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """`GET /v2/_catalog`: not in the OCI spec, kept as distribution has it."""
     asked, last = _page(request)
-    return _answer(request, asked, registry.store.repositories(asked + 1, last), "repositories", {})
+    rights = rights_of(request)
+    if rights.unlimited:
+        names = registry.store.repositories(asked + 1, last)
+    else:
+        async with rights.listing:
+            names = await pulled_by(rights, registry.store, asked + 1, last)
+    return _answer(request, asked, names, "repositories", {})
+
+
+async def pulled_by(rights: Rights, store: Store, n: int, last: str) -> list[str]:
+    """The first `n` repositories after `last` that may be pulled, in byte order.
+
+    Looks only at names that begin as those do, in batches with pauses for others between them.
+    """
+    found: list[str] = []
+    for prefix in rights.prefixes("pull"):
+        after = max(last, _before(prefix))
+        while len(found) < n:
+            names = store.repositories(_BATCH, after)
+            ours = [name for name in names if name.startswith(prefix)]
+            found += filter(rights.may_pull, ours)
+            if len(ours) < _BATCH:
+                break
+            after = ours[-1]
+            await asyncio.sleep(0)
+    return found[:n]
+
+
+def _before(prefix: str) -> str:
+    """A text that sorts before all that begins with `prefix`, and after all else that sorts before that."""
+    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}\uffff" if prefix else ""
 
 
 def _page(request: web.BaseRequest) -> tuple[int, str]:

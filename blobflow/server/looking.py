@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from aiohttp import web
 
 from blobflow.errors import StorageError
 from blobflow.events import Warned
+from blobflow.server.access import Rights, rights_of
 from blobflow.server.metrics import CONTENT_TYPE, Figures
+from blobflow.server.overview import REPOSITORIES, RepositoryShown, Shown
 from blobflow.server.page import render
 from blobflow.server.places import Place
 from blobflow.server.state import Registry
@@ -36,11 +39,35 @@ async def metrics(registry: Registry, request: web.BaseRequest, place: Place) ->
 
 
 async def page(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """HTML that works without scripts; `last` begins after a repository."""
-    view = registry.overview.gather(request.query.get("last", ""))
-    shown = await asyncio.to_thread(view)
+    """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
+    counts that alone."""
+    last, rights = request.query.get("last", ""), rights_of(request)
+    if rights.unlimited:
+        shown = await asyncio.to_thread(registry.overview.gather(last))
+    else:
+        shown = await _shown_to(registry, last, rights)
     return web.Response(
         text=render(shown),
         content_type="text/html",
         headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
     )
+
+
+async def _shown_to(registry: Registry, last: str, rights: Rights) -> Shown:
+    """The page of somebody who may not pull everything. Sums are those of what is on it, and nothing is told
+    of what is shared with other repositories, nor of upstreams, which others use, too."""
+    seen: list[RepositoryShown] = []
+    async with rights.listing:
+        while len(seen) <= REPOSITORIES:
+            part = await asyncio.to_thread(registry.overview.gather(last))
+            seen += [each for each in part.repositories if rights.may_pull(each.share.repository)]
+            last = part.following
+            if not last:
+                break
+    shown = [
+        msgspec.structs.replace(each, share=msgspec.structs.replace(each.share, shared=0))
+        for each in seen[:REPOSITORIES]
+    ]
+    size = sum(each.share.size for each in shown)
+    following = shown[-1].share.repository if len(seen) > REPOSITORIES else ""
+    return Shown(sum(each.share.items for each in shown), size, size, tuple(shown), following, ())

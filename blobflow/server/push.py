@@ -13,6 +13,7 @@ from aiohttp import web
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest
+from blobflow.server.access import rights_of
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
@@ -25,7 +26,9 @@ async def start_upload(registry: Registry, request: web.BaseRequest, place: Plac
     """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a])."""
     query = request.query
     if "mount" in query:
-        mounted = await _mount(registry, place.repository, query["mount"], query.get("from", ""))
+        origin = query.get("from", "")
+        allowed = rights_of(request).may_pull(origin)
+        mounted = await _mount(registry, place.repository, query["mount"], origin) if allowed else None
         if mounted is not None:
             return _created(place.repository, mounted)
     elif "digest" in query:

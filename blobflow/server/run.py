@@ -145,6 +145,31 @@ class Server:
         await self.stop()
 
 
+class Certificate:
+    """The certificate of a server, which can be read again while it serves.
+
+    `context` is for `Server`. Handshakes after a `reread` get the new chain; connections go on as they are.
+    """
+
+    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+        """Raises InvalidConfig as `tls_context` does."""
+        self._files = (certificate, key)
+        self.path = certificate
+        self.context = self._newest = tls_context(certificate, key)
+        # OpenSSL calls it in every handshake, also of clients that name no server.
+        self.context.sni_callback = self._take_newest
+
+    def reread(self) -> None:
+        """Raises InvalidConfig; then the old certificate stays. Reads files: not for the loop's thread."""
+        self._newest = tls_context(*self._files)
+
+    def _take_newest(
+        self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        if self._newest is not context:
+            connection.context = self._newest
+
+
 def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     """TLS as the server of `certificate` (PEM, with its chain); its key is in the same file unless named.
 

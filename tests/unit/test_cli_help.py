@@ -51,7 +51,9 @@ def test_a_verb_is_explained_as_by_its_own_help() -> None:
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2
-    assert "no topic or verb 'everything'; the topics are references, specs, exit-codes" in done.output
+    assert (
+        "no topic or verb 'everything'; the topics are references, specs, access, exit-codes" in done.output
+    )
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +74,17 @@ def test_the_options_reach_the_registry(htpasswd: Path, tmp_path: Path) -> None:
         assert status(f"{url}/v2/app/blobs/uploads/", "POST") == 405
 
 
+def test_logins_and_rules_may_come_through_pipes_which_are_read_once(htpasswd: Path, tmp_path: Path) -> None:
+    """As from a program that knows the logins; SIGHUP does not wait for more of them."""
+    root, pipe = tmp_path / "r", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(pipe.write_bytes, htpasswd.read_bytes())
+        with served(root, "--htpasswd", str(pipe)) as url:
+            assert status(f"{url}/v2/", headers=ANN) == 200
+    assert root.with_suffix(".log").read_text() == "stopping\n"
+
+
 def refused(*arguments: str) -> str:
     done = CliRunner().invoke(door, ["serve", *arguments])
     assert done.exit_code == 2, done.output
@@ -93,6 +106,8 @@ def test_it_stays_on_loopback_unless_logins_or_the_lack_of_them_are_chosen(
 def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, tmp_path: Path) -> None:
     root = tmp_path / "r"
     md5 = tmp_path / "md5"
+    rules = tmp_path / "rules"
+    rules.write_text('[[allow]]\nwho = "ann"\n')
     md5.write_text("ann:$apr1$abcdefgh$0123456789012345678901\n")
     for options, said in (
         (("--tls-key", str(htpasswd)), "--tls-key goes with --tls-cert"),
@@ -100,6 +115,9 @@ def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, t
         (("--tls-cert", str(tmp_path / "none")), f"can't read {tmp_path}/none: No such file"),
         (("--htpasswd", str(tmp_path / "none")), f"can't read {tmp_path}/none: No such file"),
         (("--htpasswd", str(md5)), f"{md5} line 1 has no bcrypt hash"),
+        (("--access", str(tmp_path / "none")), f"can't read {tmp_path}/none: No such file"),
+        (("--access", str(md5)), f"{md5} is not TOML: "),
+        (("--access", str(rules)), f"{rules} rule 1 has no `repositories`"),
     ):
         line = refused("--root", str(root), "--listen", "127.0.0.1:0", *options)
         assert said in line

@@ -20,7 +20,7 @@ from aiohttp import ClientSession
 
 from blobflow.errors import InvalidConfig
 from blobflow.oci import digest_of
-from blobflow.server import Access, Logins, PlainWire, Server, make_app, tls_context
+from blobflow.server import Access, Certificate, Logins, PlainWire, Server, make_app, tls_context
 from blobflow.server.run import MAX_HEADER
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
@@ -33,6 +33,7 @@ from tests.contract.registry_server.asking import (
     start,
     status_of,
 )
+from tools.certificate import self_signed
 
 Serving = Callable[..., AbstractAsyncContextManager[ClientSession]]
 
@@ -272,6 +273,38 @@ async def test_blobs_go_both_ways_over_tls(registry_store: Store, certificate: P
         await push(client, BLOB)
         async with client.get(f"{REPO}/blobs/{DIGEST}", headers={"Range": "bytes=5-"}) as answer:
             assert await answer.read() == BLOB[5:]
+
+
+async def test_a_certificate_that_is_read_again_is_shown_from_then_on(
+    registry_store: Store, certificate: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "both.pem"
+    files.write_bytes(certificate.read_bytes())
+    new = self_signed(tmp_path / "new")
+    kept = Certificate(files)
+
+    async def trusted(client: ClientSession, by: Path) -> bool:
+        context = ssl.create_default_context(cafile=by)
+        try:
+            async with client.get("/v2/", ssl=context, headers={"Connection": "close"}) as answer:
+                return answer.status == 200
+        except aiohttp.ClientConnectorCertificateError:
+            return False
+
+    async with (
+        Server(make_app(registry_store), tls=kept.context) as server,
+        ClientSession(server.url) as client,
+    ):
+        assert await trusted(client, certificate)
+        for text in (b"no certificate", certificate.read_bytes() + new.cert.read_bytes()[:100]):
+            files.write_bytes(text)
+            with pytest.raises(InvalidConfig):
+                kept.reread()
+            assert await trusted(client, certificate)
+        files.write_bytes(new.key.read_bytes() + new.cert.read_bytes())
+        kept.reread()
+        assert await trusted(client, new.cert)
+        assert not await trusted(client, certificate)
 
 
 async def test_plain_http_to_a_tls_port_is_no_answer(registry_store: Store, certificate: Path) -> None:
