@@ -18,6 +18,7 @@ import msgspec
 from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import cache_dir_option, cache_folder, size
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _warn(event: Event) -> None:
 
     line = remark(event, Look())
     if line:
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 @verb.command("ls", short_help="List the blobs, the least recently used first.")
@@ -76,7 +77,7 @@ def ls(cache_dir: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
     elif blobs:
-        click.echo("\n".join(table([_blob_row(blob) for blob in blobs])))
+        say(*table([_blob_row(blob) for blob in blobs]))
 
 
 def _blob_row(blob: Held) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ def du(cache_dir: Path | None, as_json: bool) -> None:
     ]
     if store:
         rows.append(("free", size_text(usage.free_bytes)))
-    click.echo("\n".join(table(rows)))
+    say(*table(rows))
 
 
 @verb.command("verify", short_help="Hash every blob; drop what is damaged.")
@@ -128,7 +129,7 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     elif not damaged:
         amount = size_text(sum(blob.size for blob in checked))
-        click.echo(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
+        say(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
     if damaged:
         raise IntegrityError(
             f"{len(damaged)} of {count_text(len(checked), 'blob')} were damaged and are dropped; "
@@ -144,7 +145,7 @@ async def _verify(store: Store, checked: list[Held], damaged: list[Held], *, tol
         if error is not None:
             damaged.append(blob)
             if told:
-                click.echo(f"dropped: {blob.digest}, {size_text(blob.size)}: {one_line(str(error))}")
+                say(f"dropped: {blob.digest}, {size_text(blob.size)}: {error}")
 
 
 @verb.command("gc", short_help="Remove what nobody needs.")
@@ -164,7 +165,7 @@ def gc(cache_dir: Path | None, max_size: int | None) -> None:
 
     with _store(cache_dir) as store:
         swept = run_loop(keeping.gc(store, max_size)) if store else keeping.Swept(0, 0, 0, 0, 0)
-    click.echo(
+    say(
         f"{count_text(swept.blobs, 'blob')} removed, {size_text(swept.blob_bytes)}; "
         f"{count_text(swept.partials, 'download')} given up, {size_text(swept.partial_bytes)}; "
         f"{size_text(swept.left_bytes)} of blobs left"
@@ -184,4 +185,4 @@ def rm(cache_dir: Path | None, digests: tuple[str, ...]) -> None:
         if store is None:
             raise StorageError(f"there is no store at {cache_folder(cache_dir)}, so no blob {wanted[0]}")
         gone = keeping.rm(store, wanted)
-    click.echo(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")
+    say(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")

@@ -15,7 +15,7 @@ What a crash leaves: every blob and manifest whose push was answered with 201, a
 nothing but a partial, which the store sweeps.
 """
 
-from blobflow.server.accesslog import CommonLog
+from blobflow.server.accesslog import CommonLog, json_line
 from blobflow.server.app import REGISTRY, make_app
 from blobflow.server.exchange import Access
 from blobflow.server.logins import Logins, parse_htpasswd
@@ -36,6 +36,7 @@ __all__ = [
     "parse_upstream",
     "Access",
     "CommonLog",
+    "json_line",
     "Wire",
     "PlainWire",
     "REGISTRY",
