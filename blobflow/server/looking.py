@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 
 from blobflow.server.metrics import CONTENT_TYPE, Figures
-from blobflow.server.page import render
+from blobflow.server.page import dated, render
 from blobflow.server.places import Place
 from blobflow.server.state import Registry
 
@@ -19,16 +19,28 @@ async def health(registry: Registry, request: web.BaseRequest, place: Place) -> 
 
 
 async def metrics(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """Prometheus's text format."""
-    return web.Response(body=Figures(registry).text(), headers={"Content-Type": CONTENT_TYPE})
+    """Prometheus's text format; what the store holds was counted some seconds ago."""
+    census = await registry.overview.census(_gone(request))
+    body = Figures(registry, census.value).text()
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def page(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """HTML that works without scripts; `last` begins after a repository."""
-    view = registry.overview.gather(request.query.get("last", ""))
-    shown = await asyncio.to_thread(view)
+    found, age = await registry.overview.page(render, request.query.get("last", ""), gone=_gone(request))
     return web.Response(
-        text=render(shown),
+        body=dated(found, age),
         content_type="text/html",
+        charset="utf-8",
         headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
     )
+
+
+def _gone(request: web.BaseRequest) -> Callable[[], bool]:
+    """Whether the client is: then nothing has to be found out for it."""
+
+    def gone() -> bool:
+        transport = request.transport
+        return transport is None or transport.is_closing()
+
+    return gone

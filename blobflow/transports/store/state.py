@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from blobflow.transports.store.layout import storage_error
 
 # Seconds that a statement waits for another process's transaction; all of ours take milliseconds.
 _BUSY_SECONDS = 10.0
+# Instructions of sqlite's machine between two looks at whether to stop: some milliseconds.
+_STEPS = 100_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blobs(
     digest TEXT PRIMARY KEY, size INTEGER NOT NULL, blocks BLOB NOT NULL,
@@ -142,6 +144,13 @@ class State:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
+
+    def stop_when(self, asked: Callable[[], bool]) -> None:
+        """End statements that are under way, with StorageError, soon after `asked` has become true.
+
+        It is called in the connection's thread, every few milliseconds of a long statement.
+        """
+        self._connection.set_progress_handler(asked, _STEPS)
 
     def check_writable(self) -> None:
         if self.read_only:
