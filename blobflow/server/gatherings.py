@@ -50,12 +50,14 @@ class GivenUp(Exception):
 
 
 class _UnderWay:
-    """`askers`: for each who waits, whether it is gone by now. Read by the thread, too."""
+    """`askers`: for each who waits, whether it is gone by now; `stopped`: the thread was told that all are.
+    Both are read by the thread, too."""
 
-    __slots__ = ("askers", "future")
+    __slots__ = ("askers", "future", "stopped")
 
     def __init__(self, first: Callable[[], bool]) -> None:
         self.askers = [first]
+        self.stopped = False
         self.future: asyncio.Future[Gathered[Any]]
 
 
@@ -162,7 +164,9 @@ class Gatherings:
         """In the thread."""
 
         def stopped() -> bool:
-            return self._closing or all(gone() for gone in tuple(under_way.askers))
+            if not under_way.stopped:  # who comes later can't take back what has ended for it
+                under_way.stopped = self._closing or all(gone() for gone in tuple(under_way.askers))
+            return under_way.stopped
 
         begun = self._clock()
         try:
@@ -170,7 +174,7 @@ class Gatherings:
                 raise GivenUp
             value = gather(stopped)
         except Exception as error:
-            if stopped() and not isinstance(error, GivenUp):
+            if stopped():
                 raise GivenUp from error
             raise
         took = self._clock() - begun
