@@ -112,14 +112,18 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Overview:
-    """Gathers pages and figures. Used on one loop; `close` it with the registry."""
+    """Gathers pages and figures. Used on one loop; `close` it with the registry.
+
+    Figures have a thread to themselves: who scrapes metrics does not stand in line behind pages.
+    """
 
     def __init__(
         self, store: Store, through: PullThrough | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._through = through
-        self._gatherings = Gatherings(clock=clock)
+        self._figures = Gatherings(clock=clock)
+        self._pages = Gatherings(clock=clock)
 
     async def census(self, gone: Callable[[], bool]) -> Gathered[Census]:
         """What there is in all. `gone`: see `Gatherings.get`. Raises StorageError, Refusal."""
@@ -128,7 +132,7 @@ class Overview:
             with reading(self._store, stopped) as state:
                 return counted(state)
 
-        return await self._gatherings.get("census", count, gone=gone, weigh=_weight)
+        return await self._figures.get("census", count, gone=gone, weigh=_weight)
 
     async def page(
         self,
@@ -154,25 +158,28 @@ class Overview:
                 look = _Look(state, self._store.path_of, census.value, may_pull, stopped)
                 return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
 
-        key = "page", viewer, may_pull is None, last
-        found = await self._gatherings.get(key, gather, gone=gone, weigh=lambda page: page.size)
-        return found.value, max(self._gatherings.age(found), self._gatherings.age(census))
+        key = viewer, may_pull is None, last
+        found = await self._pages.get(key, gather, gone=gone, weigh=lambda page: page.size)
+        return found.value, max(self._pages.age(found), self._figures.age(census))
 
     @property
     def gathered(self) -> int:
         """How many times something was gathered."""
-        return self._gatherings.done
+        return self._figures.done + self._pages.done
 
     def forget(self) -> None:
         """Whatever was gathered is gathered anew for the next who asks."""
-        self._gatherings.forget()
+        self._figures.forget()
+        self._pages.forget()
 
     def stop(self) -> None:
         """Give up what is under way; who waits for it is refused."""
-        self._gatherings.stop()
+        self._figures.stop()
+        self._pages.stop()
 
     async def close(self) -> None:
-        await self._gatherings.close()
+        await self._figures.close()
+        await self._pages.close()
 
     def _upstreams(self) -> list[UpstreamShown]:
         if self._through is None:

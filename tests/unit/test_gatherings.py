@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from blobflow.errors import StorageError
-from blobflow.server.gatherings import _WAITING, Gathered, Gatherings, GivenUp, Stopped
+from blobflow.server.gatherings import _WAITING, Gathered, Gatherings, GivenUp, Stopped, _UnderWay
 from blobflow.server.refusal import Refusal
 
 BOUND = 20.0  # seconds that a thread of a test waits for what comes at once, before the test has failed
@@ -177,26 +177,22 @@ async def test_who_was_cancelled_counts_no_more_and_takes_nothing_from_others(ga
 
 
 async def test_who_comes_just_as_it_was_given_up_gets_it_all_the_same(gatherings: Gatherings) -> None:
-    """Whoever comes between the end of a gathering and what follows from it must not spin on the loop."""
-    work, again = Work(at_once=False), Work("again")
-    gone = threading.Event()
-    first = asyncio.create_task(gatherings.get("a", work, gone=gone.is_set, weigh=len))
-    await happened(work.under_way)
-    late: asyncio.Future[asyncio.Task[Gathered[str]]] = asyncio.get_running_loop().create_future()
-    future = gatherings._under_way["a"].future
+    """Between the end of a gathering and what follows from it, who asks must let the loop go on."""
+    times = 0
+
+    def still_here() -> bool:
+        nonlocal times
+        times += 1
+        assert times < 1000, "it asks and asks"
+        return False
+
     loop = asyncio.get_running_loop()
-
-    def when_done() -> None:
-        if not future.done():
-            loop.call_soon(when_done)
-        else:
-            late.set_result(asked(gatherings, "a", again))
-
-    when_done()
-    gone.set()
-    async with asyncio.timeout(BOUND):
-        await asyncio.wait([first])
-        assert (await (await late)).value == "again"
+    ended = _UnderWay(still_here)
+    ended.future = loop.create_future()
+    ended.future.set_exception(GivenUp())
+    gatherings._under_way["a"] = ended
+    loop.call_soon(gatherings._under_way.pop, "a")
+    assert (await gatherings.get("a", Work(), gone=still_here, weigh=len)).value == "found"
 
 
 async def test_too_many_questions_at_once_are_refused_for_the_moment(gatherings: Gatherings) -> None:

@@ -21,6 +21,7 @@ from blobflow.oci import Digest, digest_of, media
 from blobflow.server import REGISTRY, Server, make_app, overview
 from blobflow.server.overview import Overview, Page, Shown
 from blobflow.server.page import dated, render
+from blobflow.server.refusal import Refusal
 from blobflow.transports.store import Store
 from blobflow.transports.store.census import counted, named, reading
 from tests.contract.registry_server.asking import (
@@ -60,6 +61,11 @@ def opened(registry_store: Store, monkeypatch: pytest.MonkeyPatch) -> Counter[st
 
     monkeypatch.setattr(Store, "path_of", path_of)
     return counts
+
+
+def nobody() -> bool:
+    """Is gone."""
+    return False
 
 
 async def text_of(client: ClientSession, path: str = "/") -> str:
@@ -248,6 +254,26 @@ async def test_a_registry_that_ends_waits_for_no_page(
         assert await asked == 503
 
 
+async def test_metrics_do_not_stand_in_line_behind_pages(client: ClientSession, app: web.Application) -> None:
+    let_go, seen = threading.Event(), app[REGISTRY].overview
+
+    def stays(shown: Shown) -> Page:
+        let_go.wait(20)
+        return Page(b"", b"")
+
+    pages = [asyncio.create_task(seen.page(stays, f"{number}", gone=nobody)) for number in range(20)]
+    try:
+        while len(seen._pages._under_way) < 16:
+            await status_of(client, "/healthz", "GET")
+        seen._figures.forget()
+        assert await status_of(client, "/metrics", "GET") == 200
+        assert await status_of(client, "/", "GET") == 503
+    finally:
+        let_go.set()
+        ends = await asyncio.gather(*pages, return_exceptions=True)
+    assert sum(isinstance(end, Refusal) for end in ends) == 4
+
+
 async def test_a_store_that_cannot_be_read_gives_no_page(
     client: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,10 +286,6 @@ async def test_a_store_that_cannot_be_read_gives_no_page(
 
 
 # What a viewer may not pull
-
-
-def nobody() -> bool:
-    return False
 
 
 async def pages_of(store: Store, *viewers: tuple[str, Callable[[str], bool] | None]) -> list[str]:
