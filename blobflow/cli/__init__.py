@@ -102,17 +102,17 @@ def _told(
 
     Returns what to raise.
     """
-    from blobflow.cli.figures import one_line
+    from blobflow.cli.writing import say
 
     if os.environ.get("BLOBFLOW_DEBUG"):
-        traceback.print_exception(error)
+        say(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if context.meta.get(LOG_FORMAT) == "json":
         import json
 
-        line = json.dumps({"event": "error", "message": sentence, "exit_code": exit_code})
+        told = {"event": "error", "message": sentence, "exit_code": exit_code}
+        click.echo(json.dumps(told), err=True)
     else:
-        line = f"blobflow: {one_line(sentence)}"
-    click.echo(line, err=True)
+        say(f"blobflow: {sentence}", err=True)
     return click.exceptions.Exit(exit_code)
 
 

@@ -13,6 +13,7 @@ from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import Ends, Link, link_options, settings_of, size
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import InvalidReference
 from blobflow.events import Meter
 from blobflow.oci.location import transport_of
@@ -112,7 +113,7 @@ def verb(
         click.echo(json.dumps(document(found), indent=2))
         return
     for line in lines(found):
-        click.echo(line)
+        say(line)
 
 
 async def _benched(target: Site, course: Course, source: Site | None, link: Link) -> Findings:
@@ -123,7 +124,7 @@ async def _benched(target: Site, course: Course, source: Site | None, link: Link
     amount = size_text(course.bytes_to_move(copies=source is not None))
     async with display(link.look, Meter()) as show:
         if not link.look.quiet:
-            click.echo(f"moving {amount} in all, in {count_text(len(course.lots()), 'round')}", err=True)
+            say(f"moving {amount} in all, in {count_text(len(course.lots()), 'round')}", err=True)
         tell = tell_nobody if link.look.quiet else _say
         return await bench(target, course, settings, source=source, observer=show, tell=tell)
 
@@ -131,8 +132,8 @@ async def _benched(target: Site, course: Course, source: Site | None, link: Link
 def _say(leg: Leg) -> None:
     """A line a leg, while it goes on."""
     form = f" {leg.form}" if leg.form else ""
-    came = one_line(leg.failed) if leg.failed else f"{leg.rate / 1e9:.3f} GB/s"
-    click.echo(f"{leg.way}{form}, {size_text(leg.size)}, {leg.at_once} at once: {came}", err=True)
+    came = leg.failed if leg.failed else f"{leg.rate / 1e9:.3f} GB/s"
+    say(f"{leg.way}{form}, {size_text(leg.size)}, {leg.at_once} at once: {came}", err=True)
 
 
 def _site(text: str) -> Site:

@@ -19,6 +19,7 @@ import msgspec
 from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import cache_dir_option, cache_folder, size
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _warn(event: Event) -> None:
 
     line = remark(event, Look())
     if line:
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 @verb.command("ls", short_help="List the blobs, the least recently used first.")
@@ -84,7 +85,7 @@ def ls(cache_dir: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
     elif blobs:
-        click.echo("\n".join(table([_blob_row(blob) for blob in blobs])))
+        say(*table([_blob_row(blob) for blob in blobs]))
 
 
 def _blob_row(blob: Held) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ def du(cache_dir: Path | None, as_json: bool) -> None:
     ]
     if store:
         rows.append(("free", size_text(usage.free_bytes)))
-    click.echo("\n".join(table(rows)))
+    say(*table(rows))
 
 
 @verb.command("verify", short_help="Hash every blob; drop what is damaged.")
@@ -141,7 +142,7 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     elif not damaged:
         amount = size_text(sum(blob.size for blob in checked))
-        click.echo(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
+        say(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")
     if damaged:
         fate = (
             f"are left, since {_root(cache_dir)} can't be written; verify it where it can"
@@ -160,7 +161,7 @@ async def _verify(store: Store, checked: list[Held], damaged: list[Held], *, tol
             damaged.append(blob)
             if told:
                 fate = "damaged" if store.read_only else "dropped"
-                click.echo(f"{fate}: {blob.digest}, {size_text(blob.size)}: {one_line(str(error))}")
+                say(f"{fate}: {blob.digest}, {size_text(blob.size)}: {error}")
 
 
 @verb.command("gc", short_help="Remove what nobody needs.")
@@ -180,7 +181,7 @@ def gc(cache_dir: Path | None, max_size: int | None) -> None:
 
     with _store(cache_dir) as store:
         swept = run_loop(keeping.gc(store, max_size)) if store else keeping.Swept(0, 0, 0, 0, 0)
-    click.echo(
+    say(
         f"{count_text(swept.blobs, 'blob')} removed, {size_text(swept.blob_bytes)}; "
         f"{count_text(swept.partials, 'download')} given up, {size_text(swept.partial_bytes)}; "
         f"{size_text(swept.left_bytes)} of blobs left"
@@ -200,7 +201,7 @@ def rm(cache_dir: Path | None, digests: tuple[str, ...]) -> None:
         if store is None:
             raise StorageError(f"there is no store at {cache_folder(cache_dir)}, so no blob {wanted[0]}")
         gone = keeping.rm(store, wanted)
-    click.echo(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")
+    say(f"{count_text(len(gone), 'blob')} removed, {size_text(sum(blob.size for blob in gone))}")
 
 
 @verb.command("share", short_help="Let a group of users share the store, or nobody else.")
@@ -226,11 +227,9 @@ def share(cache_dir: Path | None, group: str | None, state: Literal["on", "off"]
     with closing(Store.open(root, observer=_warn)):
         left = Store.share(root, shared=state == "on", group=number)
     whose = f"shared by the group {_group_of(root)}" if state == "on" else "its owner's alone"
-    click.echo(f"the store {one_line(str(root))} is {whose}")
+    say(f"the store {root} is {whose}")
     if left:
-        click.echo(
-            f"{count_text(left, 'file')} of others could not be changed; as root, they can be", err=True
-        )
+        say(f"{count_text(left, 'file')} of others could not be changed; as root, they can be", err=True)
 
 
 def _group_of(path: Path) -> str:

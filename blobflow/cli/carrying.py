@@ -19,6 +19,7 @@ from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
 from blobflow.cli.timeline import Timeline
+from blobflow.cli.writing import say
 from blobflow.engine.flow import Run as Flow
 from blobflow.engine.report import Report, TagRecord, encode, with_lost
 from blobflow.errors import BlobflowError, RunIncomplete, UsageError
@@ -190,11 +191,11 @@ def _leave(report: Report, look: Look, list_failures: bool, *, aside: bool) -> N
         return
     if not look.quiet and report.images:
         try:
-            click.echo("\n".join([*digest_lines(report), *summary_lines(report)]), err=aside)
+            say(*digest_lines(report), *summary_lines(report), err=aside)
         except BrokenPipeError:  # how the run ended is still to be said, by the exit code
             abandon_stdout()
     for line in failure_lines(report) if list_failures else ():
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def make_planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
@@ -214,14 +215,12 @@ async def _planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
 def show_plan(planned: Planned, look: Look) -> None:
     """Print a plan for people; `-v` adds a row an image."""
     for line in plan_lines(planned, rows=look.verbose):
-        click.echo(line)
+        say(line)
 
 
 def check_planned(planned: Planned) -> None:
     """Say which pairs could not be planned, and raise RunIncomplete if there are any."""
-    from blobflow.cli.figures import one_line
-
     for pair, error in planned.failures.items():
-        click.echo(one_line(f"failed: {pair.source} -> {pair.target}: {error}"), err=True)
+        say(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
     if planned.failures:
         raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")

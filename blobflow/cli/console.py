@@ -68,7 +68,7 @@ def _live(look: Look, meter: Meter, stream: TextIO) -> Live | None:
         return None
     from rich.console import Console
 
-    console = Console(file=stream, highlight=False, markup=False)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
     return None if console.is_dumb_terminal else Live(look, meter, console)
 
 

@@ -16,6 +16,7 @@ from blobflow.cli.figures import size_text
 from blobflow.cli.options import Look
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
+from blobflow.cli.writing import say
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ async def _demo() -> None:
 
             _title("The plan, made before a byte moves")
             for line in plan_lines(await plan_run(pairs, settings), rows=True):
-                click.echo(line)
+                say(line)
             _title("The mirror: each shared layer is read once, uploaded once, then mounted")
             first = await _mirrored(pairs, settings)
             _title("The same sync again: one question a tag at each side, nothing moves")
@@ -110,28 +111,29 @@ async def _mirrored(pairs: list[Pair], settings: Settings) -> Report:
     async with display(Look(), meter) as show:
         report = await mirror(pairs, settings, observer=show, meter=meter)
     for line in [*summary_lines(report), *failure_lines(report)]:
-        click.echo(line)
+        say(line)
     return report
 
 
 def _say_set(sample: SampleSet, source: str, target: str) -> None:
     mentioned = sum(len(stored.raw) for stored in sample.manifests.values()) + sample.unique_bytes
-    click.echo(f"Source registry http://{source}, target registry http://{target}/{_PREFIX}")
-    click.echo(
+    say(f"Source registry http://{source}, target registry http://{target}/{_PREFIX}")
+    say(
         f"{len(sample.images)} multi-arch images: {len(sample.manifests)} manifests, "
         f"{len(sample.blobs)} unique blobs, {size_text(mentioned)} in all"
     )
 
 
 def _title(text: str) -> None:
-    click.echo(f"\n== {text}")
+    say("", f"== {text}")
 
 
 def _conclude(first: Report, second: Report) -> None:
     for report in (first, second):
         Outcome(report, {}).check_set()
     moved = second.totals.blobs_copied + second.totals.blobs_mounted + second.totals.manifests_put
-    click.echo(
-        f"\nThe first run read {size_text(first.totals.bytes_read)} in {first.totals.requests} requests; "
-        f"the second moved {moved or 'nothing'}, in {second.totals.requests} requests."
+    say(
+        "",
+        f"The first run read {size_text(first.totals.bytes_read)} in {first.totals.requests} requests; "
+        f"the second moved {moved or 'nothing'}, in {second.totals.requests} requests.",
     )

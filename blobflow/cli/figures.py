@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from blobflow.visible import visible
+
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 _FACTORS = {"": 1, "b": 1} | {
     spelt: base ** (power + 1)
@@ -17,17 +19,8 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
 
 
 def one_line(text: str) -> str:
-    """`text` with everything a terminal could obey made visible.
-
-    Names, tags and error texts come from registries: control characters, escapes, line breaks and marks that
-    change the direction of writing are shown as `\\x1b`, never sent.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in text
-    )
+    """`text` with everything a terminal could obey made visible, and bounded: see `blobflow.visible`."""
+    return visible(text)
 
 
 def size_text(count: int) -> str:

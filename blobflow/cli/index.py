@@ -15,6 +15,7 @@ from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import Ends, Link, Run, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.staging import Staging, open_staging
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
@@ -111,7 +112,7 @@ def create(
         _put(draft, link)
         staging.drop(wanted.target)
     elif not link.look.quiet:
-        click.echo(one_line(f"Staged {wanted.target}: {count_text(len(draft.members), 'image')}"))
+        say(f"Staged {wanted.target}: {count_text(len(draft.members), 'image')}")
 
 
 def _words(values: Iterable[str]) -> tuple[str, ...]:
@@ -246,7 +247,7 @@ def push(target: str, purge: bool, form: IndexFormat | None, link: Link) -> None
 
 
 def _put(draft: Draft, link: Link) -> None:
-    click.echo(run_loop(_carried_out(draft, link)).descriptor.digest)
+    say(run_loop(_carried_out(draft, link)).descriptor.digest)
 
 
 async def _carried_out(draft: Draft, link: Link) -> Manifest:
@@ -276,7 +277,7 @@ def inspect(target: str, raw: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps(msgspec.to_builtins(draft), indent=2))
     else:
-        click.echo("\n".join(_draft_lines(draft)))
+        say(*_draft_lines(draft))
 
 
 def _draft_lines(draft: Draft) -> list[str]:

@@ -11,6 +11,7 @@ from blobflow.cli.console import display
 from blobflow.cli.options import Ends, Link, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import image_document, image_lines
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
@@ -35,7 +36,7 @@ def verb(reference: str, raw: bool, as_json: bool, link: Link) -> None:
         click.echo(json.dumps(image_document(found), indent=2))
     else:
         for line in image_lines(found):
-            click.echo(line)
+            say(line)
 
 
 async def _inspected(reference: Reference, link: Link) -> Inspection:

@@ -11,6 +11,7 @@ import click
 from blobflow.cli.console import display
 from blobflow.cli.options import Ends, Link, host_options
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host
@@ -47,7 +48,7 @@ def verb(host: str, username: str | None, password_stdin: bool, link: Link) -> N
         password = password_from_stdin()
     else:
         password = ask("Password", hidden=True, instead="--password-stdin")
-    click.echo(run_loop(_logged_in(host, Credentials(name, password), link, file)))
+    say(run_loop(_logged_in(host, Credentials(name, password), link, file)))
 
 
 async def _logged_in(host: str, login: Credentials, link: Link, file: Path) -> str:

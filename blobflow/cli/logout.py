@@ -7,6 +7,7 @@ import os
 
 import click
 
+from blobflow.cli.writing import say
 from blobflow.oci.reference import check_host
 
 
@@ -19,4 +20,4 @@ def verb(host: str) -> None:
 
     host, file = check_host(host), login_file(os.environ)
     known = asyncio.run(forget(file, host))
-    click.echo(f"logged out of {host}" if known else f"{file} has no login for {host}")
+    say(f"logged out of {host}" if known else f"{file} has no login for {host}")

@@ -9,10 +9,10 @@ import click
 
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
-from blobflow.cli.figures import one_line
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 from blobflow.cli.telling import plan_document
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 
 _NOT_CURRENT = 1  # as diff and git have it: there is a difference
@@ -61,7 +61,7 @@ def verb(
     else:
         show_plan(planned, link.look)
         for note in drawn.notes:
-            click.echo(one_line(f"note: {note}"))
+            say(f"note: {note}")
     check_planned(planned)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -13,6 +13,7 @@ from blobflow.cli.console import display
 from blobflow.cli.figures import parse_size
 from blobflow.cli.options import Ends, Link, link_options
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host, check_repository
@@ -55,7 +56,7 @@ def verb(place: str, up_to: str, link: Link) -> None:
     found = run_loop(_found(host, repository, largest, link))
     click.echo(as_toml(host, found), nl=False)
     for left in found.left:
-        click.echo(f"blobflow: {host} would not delete {left}", err=True)
+        say(f"blobflow: {host} would not delete {left}", err=True)
 
 
 async def _found(host: str, repository: str, largest: int, link: Link) -> Findings:

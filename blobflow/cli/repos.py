@@ -6,6 +6,7 @@ import click
 
 from blobflow.cli.asking import ask
 from blobflow.cli.options import Ends, Link, link_options
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.oci.reference import check_host
 
@@ -25,4 +26,4 @@ def verb(host: str, link: Link) -> None:
     named = check_host(text)
     ends = Ends(sources=frozenset({named}))
     for name in ask(link, ends, lambda settings, show: list_repositories(named, settings, observer=show)):
-        click.echo(f"{named}/{name}")
+        say(f"{named}/{name}")

@@ -6,6 +6,7 @@ import click
 
 from blobflow.cli.asking import ask
 from blobflow.cli.options import Ends, Link, link_options
+from blobflow.cli.writing import say
 from blobflow.oci import parse_reference
 
 
@@ -37,6 +38,6 @@ def verb(reference: str, by_digest: bool, all_tags: bool, dry_run: bool, link: L
         return
     word, place = "would remove" if dry_run else "removed", f"{found.host}/{found.repository}"
     for tag in gone.tags:
-        click.echo(f"{word} {place}:{tag}")
+        say(f"{word} {place}:{tag}")
     if gone.digest:
-        click.echo(f"{word} {place}@{gone.digest}")
+        say(f"{word} {place}@{gone.digest}")

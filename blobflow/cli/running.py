@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from blobflow.cli import INTERRUPTED
+from blobflow.cli.writing import make_logs_visible
 
 _T = TypeVar("_T")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +29,7 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
+    make_logs_visible()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_interruptible(work))

@@ -28,7 +28,8 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em}
 body{color:#1c2330;background:#fff}
 h1{font-size:1.4em}h2{font-size:1.15em;margin:2em 0 .4em}h3{font-size:1em;margin:1.2em 0 .2em}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.2em .8em .2em 0;
+table{border-collapse:collapse;width:100%}td,h3,li{unicode-bidi:isolate}
+td,th{text-align:left;padding:.2em .8em .2em 0;
 border-bottom:1px solid #dde2ea;vertical-align:top;overflow-wrap:anywhere}
 td.n,th.n{text-align:right;white-space:nowrap}code{font-size:.9em}.quiet{color:#56627a}
 #failures{border-left:4px solid #b3261e;padding-left:1em}.failed{color:#b3261e}

@@ -17,7 +17,7 @@ from blobflow.cli.figures import one_line, seconds_text
 from blobflow.cli.options import Link, host_options, size, xdg_folder
 from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import Lines
+from blobflow.cli.writing import Lines, say
 from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
@@ -205,7 +205,7 @@ def _check(listen: str, wish: _Wish) -> None:
             f"registry; listen on {_LISTEN}, ask for logins with --htpasswd FILE, or say --anonymous"
         )
     if wish.htpasswd and not wish.tls_cert:
-        click.echo("warning: without --tls-cert logins cross the network in the clear", err=True)
+        say("warning: without --tls-cert logins cross the network in the clear", err=True)
 
 
 async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangups) -> None:
@@ -253,13 +253,13 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
         tls = certificate.context if certificate else None
         server = Server(app, host=host, port=port, allow_remote=allowed, tls=tls, grace=wish.grace)
         async with kept_current(files, hangups), server:
-            click.echo(f"blobflow registry at {server.url}, store {root}")
+            say(f"blobflow registry at {server.url}, store {root}")
             try:
                 if wish.max_size is not None:
                     await keep_tidy(store, upstreams, wish.max_size)
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                click.echo("stopping", err=True)
+                say("stopping", err=True)
 
 
 @asynccontextmanager
@@ -310,13 +310,13 @@ def _access_log(wish: _Wish) -> Iterator[Callable[[Access], None] | None]:
 
 
 def _line_maker(form: _Log) -> Callable[[Access], str]:
-    from blobflow.server import CommonLog
+    from blobflow.server import CommonLog, json_line
 
     match form:
         case "common" | "combined":
             return CommonLog(combined=form == "combined").line
         case "json":
-            return lambda access: msgspec.json.encode(access).decode()
+            return json_line
         case "brief":
             return _brief
 

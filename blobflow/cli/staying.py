@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.figures import one_line
 from blobflow.cli.files import check_place
 from blobflow.cli.options import Look, gathered
+from blobflow.cli.writing import say
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -136,8 +136,10 @@ def _stay(timetable: Timetable, look: Look, run: Callable[[], None], reread: Cal
 
 
 def _say(look: Look, event: str, sentence: str) -> None:
-    line = json.dumps({"event": event, "message": sentence}) if look.log_format == "json" else None
-    click.echo(line or f"blobflow: {one_line(sentence)}", err=True)
+    if look.log_format == "json":
+        click.echo(json.dumps({"event": event, "message": sentence}), err=True)
+    else:
+        say(f"blobflow: {sentence}", err=True)
 
 
 def _run_entered(ledger: Ledger | None, look: Look, run: RunOnce) -> None:

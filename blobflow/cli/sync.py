@@ -13,6 +13,7 @@ from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
 from blobflow.cli.staying import Staying, check_staying, run_kept, staying_options
 from blobflow.cli.telling import tag_lines
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def verb(
         drawn = draw(asked, choosing, link, run, clearing=clearing)
         show_plan(drawn.planned, link.look)
         for line in (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes)):
-            click.echo(line)
+            say(line)
         check_planned(drawn.planned)
         return
 

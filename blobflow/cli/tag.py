@@ -6,6 +6,7 @@ import click
 
 from blobflow.cli.asking import ask
 from blobflow.cli.options import Ends, Link, link_options
+from blobflow.cli.writing import say
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.reference import check_tag
@@ -32,7 +33,7 @@ def verb(reference: str, names: tuple[str, ...], link: Link) -> None:
     root = ask(link, ends, lambda settings, show: retag(found, names, settings, observer=show))
     if not link.look.quiet:
         for name in names:
-            click.echo(f"{found.host}/{found.repository}:{name} {root.digest}")
+            say(f"{found.host}/{found.repository}:{name} {root.digest}")
 
 
 def _check(name: str, reference: Reference) -> None:

@@ -6,6 +6,7 @@ import click
 
 from blobflow.cli.asking import ask
 from blobflow.cli.options import Ends, Link, link_options
+from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.reference import split_name
@@ -21,7 +22,7 @@ def verb(repository: str, link: Link) -> None:
     named = _repository(repository)
     ends = Ends(sources=frozenset({named.host}))
     for tag in ask(link, ends, lambda settings, show: list_tags(named, settings, observer=show)):
-        click.echo(tag)
+        say(tag)
 
 
 def _repository(text: str) -> Reference:

@@ -10,7 +10,7 @@ import click
 
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.console import display
-from blobflow.cli.figures import count_text, one_line
+from blobflow.cli.figures import count_text
 from blobflow.cli.options import (
     Link,
     Run,
@@ -23,6 +23,7 @@ from blobflow.cli.options import (
     verify_option,
 )
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import BlobflowError, RunIncomplete
 from blobflow.events import Meter
 
@@ -58,7 +59,7 @@ def verb(
     for pair, error in found.items():
         wrong += error is not None
         if error is not None or not link.look.quiet:
-            click.echo(one_line(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}"))
+            say(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
     if wrong:
         raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
 

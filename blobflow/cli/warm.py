@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 
 from blobflow.cli.choosing import Choosing
 from blobflow.cli.console import display
-from blobflow.cli.figures import count_text, one_line, size_text
+from blobflow.cli.figures import count_text, size_text
 from blobflow.cli.options import (
     Link,
     Run,
@@ -25,6 +26,7 @@ from blobflow.cli.options import (
     size,
 )
 from blobflow.cli.running import run as run_loop
+from blobflow.cli.writing import say
 from blobflow.errors import RunIncomplete, UsageError
 from blobflow.events import Meter
 
@@ -207,13 +209,13 @@ def _show(told: Sequence[Warmth], lost: dict[str, str], link: Link, *, as_json: 
     """Tell what became of each image; raise RunIncomplete unless all are warm."""
     if as_json:
         document = {"images": msgspec.to_builtins(told), "lost": lost}
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        click.echo(json.dumps(document, indent=2))
     else:
         for each in told:
             if each.status != "warm" or not link.look.quiet:
-                click.echo(one_line(_line(each)))
+                say(_line(each))
         for image, error in lost.items():
-            click.echo(one_line(f"failed: {image}: {error}"))
+            say(f"failed: {image}: {error}")
     missing = sum(each.status != "warm" for each in told) + len(lost)
     if missing:
         raise RunIncomplete(f"{missing} of {count_text(len(told) + len(lost), 'image')} are not warm")

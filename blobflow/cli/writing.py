@@ -1,14 +1,40 @@
-"""Lines that are written together: a registry may answer thousands of requests a second, a line each."""
+"""What is written for people: `say`, through which every line of text leaves; and lines that are written
+together, since a registry may answer thousands of requests a second, a line each."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+
+import click
+
+from blobflow.visible import visible
 
 # Seconds after which a line is written, and characters that are written at once before that. A write a line
 # would cost as much as a small answer does.
 _SECONDS = 0.2
 _CHARACTERS = 64 * 1024
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Write lines to stdout, or to stderr; each stays one line and is harmless, whoever chose its words: see
+    `visible`. All at once, so that nobody else's come between. Raises BrokenPipeError.
+    """
+    click.echo("\n".join(map(visible, lines)), err=err)
+
+
+class _VisibleLog(logging.Formatter):
+    """Python's own form of a log record, harmless line by line: what libraries log may quote a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(visible(line) for line in super().format(record).split("\n"))
+
+
+def make_logs_visible() -> None:
+    """Whatever libraries log, and nobody has asked for in another form, reaches stderr harmless."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_VisibleLog())
 
 
 class Lines:

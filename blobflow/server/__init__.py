@@ -17,7 +17,7 @@ nothing but a partial, which the store sweeps.
 """
 
 from blobflow.server.access import AccessRules, parse_access
-from blobflow.server.accesslog import CommonLog
+from blobflow.server.accesslog import CommonLog, json_line
 from blobflow.server.app import REGISTRY, make_app
 from blobflow.server.exchange import Access
 from blobflow.server.logins import Logins, parse_htpasswd
@@ -41,6 +41,7 @@ __all__ = [
     "parse_upstream",
     "Access",
     "CommonLog",
+    "json_line",
     "Wire",
     "PlainWire",
     "REGISTRY",

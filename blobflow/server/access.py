@@ -35,6 +35,7 @@ Without such a file every login may do everything, and whoever has none nothing,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -56,6 +57,7 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 # Answers that are remembered of one login, each with a name that somebody asked for; and logins of which some
 # are.
 _REMEMBERED = 1024
+_NUMBERS = itertools.count(1)
 
 
 class Glob:
@@ -126,13 +128,15 @@ class Rule(msgspec.Struct, frozen=True):
 class Rights:
     """What one login, or those without one, may do. `rules` None: everything."""
 
-    __slots__ = ("_known", "_rules", "asks", "listing")
+    __slots__ = ("_known", "_rules", "asks", "listing", "viewer")
 
     def __init__(self, rules: Sequence[Rule] | None, *, asks: bool = False) -> None:
         """`asks`: what is denied is answered with the wish for a login."""
         self._rules = rules
         self._known: dict[tuple[Action, str], bool] = {}
         self.asks = asks
+        # What distinguishes these rights from all others that there were, "" for those to everything.
+        self.viewer = "" if rules is None else str(next(_NUMBERS))
         # Held while all repositories are looked through: one at a time for each login.
         self.listing = asyncio.Lock()
 

@@ -1,13 +1,25 @@
-"""The access log in the forms that programs read which read httpd's. Pure."""
+"""The access log in the forms that other programs read: httpd's, and JSON. Pure.
+
+A log is read on terminals, too: what a client chose never reaches it as anything that a terminal obeys.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 
+import msgspec
+
 from blobflow.server.exchange import Access
+from blobflow.visible import visible
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_ESCAPED = {'"': '\\"', "\\": "\\\\"}
+_ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\"})
+# Characters of a request's target, and of another field, that are told. The target is told whole: what may be
+# longer than the server reads is only the escapes in it.
+_TARGET = 16 * 1024
+_FIELD = 1024
+_DEL = "\x7f"
 
 
 class CommonLog:
@@ -22,8 +34,8 @@ class CommonLog:
         """One access, without an end of line; times are UTC."""
         target = f"{access.path}?{access.query}" if access.query else access.path
         text = (
-            f"{access.remote or '-'} - {_safe(access.user) or '-'} [{self._stamp(access.at)}] "
-            f'"{access.method} {_safe(target)} HTTP/1.1" {access.status} {access.sent or "-"}'
+            f"{_safe(access.remote) or '-'} - {_safe(access.user) or '-'} [{self._stamp(access.at)}] "
+            f'"{_safe(access.method)} {_safe(target, _TARGET)} HTTP/1.1" {access.status} {access.sent or "-"}'
         )
         if self._combined:
             text += f' "{_safe(access.referer) or "-"}" "{_safe(access.user_agent) or "-"}"'
@@ -39,12 +51,19 @@ class CommonLog:
         return self._stamped[1]
 
 
-def _safe(text: str) -> str:
-    """Without quotes, and without what a terminal would obey."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+def json_line(access: Access) -> str:
+    """One access as a JSON object in ASCII, without an end of line. Every character of it can be had back."""
+    try:
+        text = msgspec.json.encode(access).decode()
+    except UnicodeEncodeError:  # bytes of a header that are no UTF-8, as halves of surrogate pairs
+        text = ""
+    if text and text.isascii() and _DEL not in text:
         return text
-    return "".join(_ESCAPED.get(each) or _visible(each) for each in text)
+    return json.dumps(msgspec.structs.asdict(access), separators=(",", ":"))
 
 
-def _visible(char: str) -> str:
-    return char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+def _safe(text: str, most: int = _FIELD) -> str:
+    """Between quotes: without quotes, and without what a terminal would obey."""
+    if '"' in text or "\\" in text:
+        text = text[:most].translate(_ESCAPED)
+    return visible(text, most)

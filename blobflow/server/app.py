@@ -126,8 +126,14 @@ def make_app(
     app[REGISTRY] = registry
     app.router.add_route("*", r"/{path:[\s\S]*}", answer)
     app.on_response_prepare.append(_sign)
+    app.on_shutdown.append(_gathering_ends)
     app.cleanup_ctx.append(_sessions_end)
     return app
+
+
+async def _gathering_ends(app: web.Application) -> None:
+    """Before requests under way get their time to end: who waits for a page need not."""
+    app[REGISTRY].overview.stop()
 
 
 async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
@@ -138,6 +144,7 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
     if tending is not None:
         tending.cancel()
         await asyncio.wait((tending,))
+    await registry.overview.close()
     registry.sessions.close()
     if registry.through is not None:
         await registry.through.close()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 
-import msgspec
 from aiohttp import web
 
 from blobflow.errors import StorageError
 from blobflow.events import Warned
-from blobflow.server.access import Rights, rights_of
+from blobflow.server.access import rights_of
 from blobflow.server.metrics import CONTENT_TYPE, Figures
-from blobflow.server.overview import REPOSITORIES, RepositoryShown, Shown
-from blobflow.server.page import render
+from blobflow.server.page import dated, render
 from blobflow.server.places import Place
 from blobflow.server.state import Registry
 
@@ -34,40 +32,33 @@ async def health(registry: Registry, request: web.BaseRequest, place: Place) -> 
 
 
 async def metrics(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """Prometheus's text format."""
-    return web.Response(body=Figures(registry).text(), headers={"Content-Type": CONTENT_TYPE})
+    """Prometheus's text format; what the store holds was counted some seconds ago."""
+    census = await registry.overview.census(_gone(request))
+    body = Figures(registry, census.value).text()
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def page(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
     counts that alone."""
     last, rights = request.query.get("last", ""), rights_of(request)
-    if rights.unlimited:
-        shown = await asyncio.to_thread(registry.overview.gather(last))
-    else:
-        shown = await _shown_to(registry, last, rights)
+    may_pull = None if rights.unlimited else rights.may_pull
+    found, age = await registry.overview.page(
+        render, last, viewer=rights.viewer, may_pull=may_pull, gone=_gone(request)
+    )
     return web.Response(
-        text=render(shown),
+        body=dated(found, age),
         content_type="text/html",
+        charset="utf-8",
         headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
     )
 
 
-async def _shown_to(registry: Registry, last: str, rights: Rights) -> Shown:
-    """The page of somebody who may not pull everything. Sums are those of what is on it, and nothing is told
-    of what is shared with other repositories, nor of upstreams, which others use, too."""
-    seen: list[RepositoryShown] = []
-    async with rights.listing:
-        while len(seen) <= REPOSITORIES:
-            part = await asyncio.to_thread(registry.overview.gather(last))
-            seen += [each for each in part.repositories if rights.may_pull(each.share.repository)]
-            last = part.following
-            if not last:
-                break
-    shown = [
-        msgspec.structs.replace(each, share=msgspec.structs.replace(each.share, shared=0))
-        for each in seen[:REPOSITORIES]
-    ]
-    size = sum(each.share.size for each in shown)
-    following = shown[-1].share.repository if len(seen) > REPOSITORIES else ""
-    return Shown(sum(each.share.items for each in shown), size, size, tuple(shown), following, ())
+def _gone(request: web.BaseRequest) -> Callable[[], bool]:
+    """Whether the client is: then nothing has to be found out for it."""
+
+    def gone() -> bool:
+        transport = request.transport
+        return transport is None or transport.is_closing()
+
+    return gone

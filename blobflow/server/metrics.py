@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from blobflow.server.state import Registry
-from blobflow.transports.store.census import holdings
+from blobflow.transports.store.census import Census
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -17,16 +17,17 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
 
 
 class Figures:
-    """The metrics of one registry."""
+    """The metrics of one registry; `census`: what its store holds, as it was counted last."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, census: Census) -> None:
         self._registry = registry
+        self._census = census
         self._collectors = CollectorRegistry()
         self._collectors.register(self)
         ProcessCollector(registry=self._collectors)
 
     def text(self) -> bytes:
-        """In Prometheus's text format. Raises StorageError."""
+        """In Prometheus's text format."""
         return generate_latest(self._collectors)
 
     def describe(self) -> list[Metric]:
@@ -34,7 +35,7 @@ class Figures:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        counts, store = self._registry.counts, self._registry.store
+        counts = self._registry.counts
         requests = CounterMetricFamily(
             "blobflow_requests", "Requests answered.", labels=("method", "route", "status")
         )
@@ -50,9 +51,12 @@ class Figures:
         yield GaugeMetricFamily(
             "blobflow_upload_sessions", "Upload sessions that are open.", value=len(self._registry.sessions)
         )
-        blobs, size = holdings(store)
-        yield GaugeMetricFamily("blobflow_store_blobs", "Blobs and manifests in the store.", value=blobs)
-        yield GaugeMetricFamily("blobflow_store_bytes", "Bytes of blobs and manifests.", value=size)
+        yield GaugeMetricFamily(
+            "blobflow_store_blobs", "Blobs and manifests in the store.", value=self._census.blobs
+        )
+        yield GaugeMetricFamily(
+            "blobflow_store_bytes", "Bytes of blobs and manifests.", value=self._census.size
+        )
         yield from self._upstream()
 
     def _upstream(self) -> Iterator[Metric]:

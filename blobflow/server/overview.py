@@ -1,44 +1,84 @@
-"""What the registry holds, gathered for the page that a person looks at."""
+"""What the registry holds, gathered for the page that a person looks at, and for the figures of the metrics.
+
+Work and memory are bounded whatever is pushed: see the constants. A manifest that is named a thousand times
+is looked into once; what is beyond the bounds is counted, and shown as "and so many more".
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import Digest, Manifest, Platform, parse_manifest
+from blobflow.oci import Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci.manifest import MAX_MANIFEST_BYTES
+from blobflow.server.gatherings import Gathered, Gatherings, GivenUp, Stopped
 from blobflow.server.through import PullThrough
 from blobflow.transports.store import Store
-from blobflow.transports.store.census import Share, holdings, served_bytes, shares, tagged
+from blobflow.transports.store.census import Census, Share, counted, named, reading, tagged
+from blobflow.transports.store.state import State
 
 # Repositories on a page, and tags of one that are shown.
 REPOSITORIES = 100
 TAGS = 50
+# Images of one tag, and of all tags of a page. Those of well-known indexes are about 20, attestations
+# included.
+IMAGES = 40
+IMAGES_IN_ALL = 2000
+# Manifests and configs that are read for a page, and their bytes: a second's work for a slow disk. An index
+# may have 4 MiB, decoding which holds up other threads for some milliseconds.
+FILES = 2000
+BYTES = 32 * 1024 * 1024
+# Children of one manifest that are taken out of it; docker takes no image with more than 127 layers.
+_CHILDREN = 256
+# Names of repositories that are looked at to find some that a viewer may pull.
+_NAMES = 20_000
 # Bytes of a config that is looked into; those of images have some kilobytes.
 _MAX_CONFIG = 1024 * 1024
+# What a share takes in memory, as a part of a census.
+_SHARE_BYTES = 400
+# A name of a repository in a request that is longer can't be one.
+_LONGEST_NAME = 256
+
+MayPull = Callable[[str], bool]
 
 
 class ImageShown(msgspec.Struct, frozen=True):
-    """One image under a tag. `size` in bytes, of its config and layers; None: it is not here."""
+    """One image under a tag. `size` in bytes, of its config and layers; None: it is not here. `at_least`: it
+    has more layers than are counted."""
 
     platform: str
     size: int | None
+    at_least: bool = False
 
 
 class TagShown(msgspec.Struct, frozen=True):
-    """A tag with its images; `size` of what they need together, each blob once."""
+    """A tag with its images; `size` of what they need together, each blob once, at least: `more` images were
+    not looked into. `unread`: nor was the tag's own manifest."""
 
     tag: str
     digest: Digest
     images: tuple[ImageShown, ...]
     size: int
+    more: int = 0
+    unread: bool = False
+
+    @property
+    def at_least(self) -> bool:
+        return self.more > 0 or any(image.at_least for image in self.images)
 
 
 class RepositoryShown(msgspec.Struct, frozen=True):
-    share: Share
+    """`share`: what it holds, if that was counted. `shared`: whether what others hold of it is shown."""
+
+    name: str
+    share: Share | None
     tags: tuple[TagShown, ...]
     more_tags: bool
+    shared: bool = True
 
 
 class UpstreamShown(msgspec.Struct, frozen=True):
@@ -51,45 +91,95 @@ class UpstreamShown(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """The page. `served` is what the repositories would take if they shared nothing; `following` is where the
-    next page begins, "" on the last."""
+    """The page. `census` counts all that is held (None: that is not for this viewer). `following` is where
+    the next page begins, "" on the last."""
 
-    blobs: int
-    size: int
-    served: int
+    census: Census | None
     repositories: tuple[RepositoryShown, ...]
-    following: str
-    upstreams: tuple[UpstreamShown, ...]
+    following: str = ""
+    upstreams: tuple[UpstreamShown, ...] = ()
 
 
-class _Repository(msgspec.Struct, frozen=True):
-    share: Share
-    tags: list[tuple[str, Digest, str]]
+class Page(msgspec.Struct, frozen=True):
+    """A page as HTML, in two parts, between which stands how old it is."""
+
+    head: bytes
+    tail: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.tail)
 
 
 class Overview:
-    """Used on one loop; what `gather` returns runs in a thread, as it reads files."""
+    """Gathers pages and figures. Used on one loop; `close` it with the registry.
 
-    def __init__(self, store: Store, through: PullThrough | None) -> None:
+    Figures have a thread to themselves: who scrapes metrics does not stand in line behind pages.
+    """
+
+    def __init__(
+        self, store: Store, through: PullThrough | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._through = through
+        self._figures = Gatherings(clock=clock)
+        self._pages = Gatherings(clock=clock)
 
-    def gather(self, last: str = "") -> Callable[[], Shown]:
-        """Ask the state file now; read the manifests later."""
-        found = shares(self._store, REPOSITORIES + 1, last)
-        listed = [
-            _Repository(each, tagged(self._store, each.repository, TAGS + 1)) for each in found[:REPOSITORIES]
-        ]
-        blobs, size = holdings(self._store)
-        served = served_bytes(self._store)
-        following = listed[-1].share.repository if len(found) > REPOSITORIES else ""
-        upstreams = tuple(self._upstreams())
+    async def census(self, gone: Callable[[], bool]) -> Gathered[Census]:
+        """What there is in all. `gone`: see `Gatherings.get`. Raises StorageError, Refusal."""
 
-        def read() -> Shown:
-            repositories = tuple(self._repository(each) for each in listed)
-            return Shown(blobs, size, served, repositories, following, upstreams)
+        def count(stopped: Stopped) -> Census:
+            with reading(self._store, stopped) as state:
+                return counted(state)
 
-        return read
+        return await self._figures.get("census", count, gone=gone, weigh=_weight)
+
+    async def page(
+        self,
+        render: Callable[[Shown], Page],
+        last: str = "",
+        *,
+        viewer: str = "",
+        may_pull: MayPull | None = None,
+        gone: Callable[[], bool],
+    ) -> tuple[Page, float]:
+        """The page after the repository `last`, and its age in seconds.
+
+        `render` runs in the thread as well. `may_pull`: which repositories are shown; then figures about
+        others are left out. `viewer` names what it lets through: equal viewers are shown the same page. Both
+        are about the moment: call `forget` when rules change. Raises StorageError, Refusal.
+        """
+        last = last[:_LONGEST_NAME].encode("utf-8", "replace").decode()
+        census = await self.census(gone)
+        upstreams = () if may_pull else tuple(self._upstreams())
+
+        def gather(stopped: Stopped) -> Page:
+            with reading(self._store, stopped) as state:
+                look = _Look(state, self._store.path_of, census.value, may_pull, stopped)
+                return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
+
+        key = viewer, may_pull is None, last
+        found = await self._pages.get(key, gather, gone=gone, weigh=lambda page: page.size)
+        return found.value, max(self._pages.age(found), self._figures.age(census))
+
+    @property
+    def gathered(self) -> int:
+        """How many times something was gathered."""
+        return self._figures.done + self._pages.done
+
+    def forget(self) -> None:
+        """Whatever was gathered is gathered anew for the next who asks."""
+        self._figures.forget()
+        self._pages.forget()
+
+    def stop(self) -> None:
+        """Give up what is under way; who waits for it is refused."""
+        self._figures.stop()
+        self._pages.stop()
+
+    async def close(self) -> None:
+        await self._figures.close()
+        await self._pages.close()
 
     def _upstreams(self) -> list[UpstreamShown]:
         if self._through is None:
@@ -101,42 +191,166 @@ class Overview:
             found.append(UpstreamShown(host, sum(told.values()), hits, self._through.bytes_read[host]))
         return found
 
-    def _repository(self, listed: _Repository) -> RepositoryShown:
-        tags = tuple(self._tag(*each) for each in listed.tags[:TAGS])
-        return RepositoryShown(listed.share, tags, len(listed.tags) > TAGS)
+
+def _weight(census: Census) -> int:
+    return _SHARE_BYTES * (len(census.shares) + 1)
+
+
+class _Image(msgspec.Struct, frozen=True):
+    """What one image needs: its blobs with their sizes. `at_least`: it has more layers than these."""
+
+    blobs: dict[Digest, int]
+    at_least: bool = False
+
+
+class _Look:
+    """One gathering of a page, in its thread: what it has read and shown so far."""
+
+    def __init__(
+        self,
+        state: State,
+        path_of: Callable[[Digest], Path],
+        census: Census,
+        may_pull: MayPull | None,
+        stopped: Stopped,
+    ) -> None:
+        self._state = state
+        self._path_of = path_of
+        self._census = census
+        self._may_pull = may_pull
+        self._stopped = stopped
+        self._files = FILES
+        self._bytes = BYTES
+        self._shown = IMAGES_IN_ALL
+        self._roots: dict[tuple[Digest, str], TagShown] = {}
+        self._images: dict[Digest, _Image | None] = {}
+
+    def shown(self, last: str) -> Shown:
+        names, following = self._names(last)
+        every = self._may_pull is None
+        repositories = tuple(self._repository(name, shared=every) for name in names)
+        return Shown(self._census if every else None, repositories, following)
+
+    def _names(self, last: str) -> tuple[list[str], str]:
+        """The repositories of the page, and where the next one begins.
+
+        Of very many that a viewer may not pull, those after _NAMES are not looked for.
+        """
+        may_pull = self._may_pull
+        if may_pull is None:
+            found = named(self._state, REPOSITORIES + 1, last)
+        else:
+            found = []
+            at = last
+            for _ in range(_NAMES // 1000):
+                names = named(self._state, 1000, at)
+                found += [name for name in names if may_pull(name)]
+                if len(names) < 1000 or len(found) > REPOSITORIES:
+                    break
+                at = names[-1]
+                self._go_on()
+        page = found[:REPOSITORIES]
+        return page, page[-1] if len(found) > REPOSITORIES else ""
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise GivenUp
+
+    def _repository(self, name: str, *, shared: bool) -> RepositoryShown:
+        self._go_on()
+        found = tagged(self._state, name, TAGS + 1)
+        tags = tuple(self._tag(*each) for each in found[:TAGS])
+        return RepositoryShown(name, self._census.shares.get(name), tags, len(found) > TAGS, shared)
 
     def _tag(self, tag: str, digest: Digest, kind: str) -> TagShown:
-        root = self._manifest(digest, kind)
+        known = self._roots.get((digest, kind))
+        if known is None:
+            known = self._root(digest, kind)
+            self._roots[digest, kind] = known
+        if len(known.images) > self._shown:
+            known = TagShown(tag, digest, (), 0, more=known.more + len(known.images))
+        self._shown -= len(known.images)
+        return msgspec.structs.replace(known, tag=tag)
+
+    def _root(self, digest: Digest, kind: str) -> TagShown:
+        """What a tag names; the tag's name is filled in by who asks."""
+        raw = self._read(digest, MAX_MANIFEST_BYTES)
+        if raw is None:
+            return TagShown("", digest, (), 0, unread=self._spent)
+        root = _parsed(raw, kind, digest)
         if root is None:
-            return TagShown(tag, digest, (), 0)
+            return TagShown("", digest, (), 0)
+        if not root.is_index:
+            image = _image_of(root)
+            size = sum(image.blobs.values())
+            return TagShown("", digest, (ImageShown(self._platform(root), size, image.at_least),), size)
+        return self._index(root)
+
+    def _index(self, root: Manifest) -> TagShown:
         images: list[ImageShown] = []
         sizes: dict[Digest, int] = {}
-        if not root.is_index:
-            sizes = {blob.digest: blob.size for blob in root.blobs}
-            size = sum(sizes.values())
-            return TagShown(tag, digest, (ImageShown(self._platform(root), size),), size)
-        for child in root.manifests:
-            image = self._manifest(child.digest, child.media_type)
-            blobs = {blob.digest: blob.size for blob in image.blobs} if image else {}
-            sizes |= blobs
-            name = str(child.platform) if child.platform else ""
-            images.append(ImageShown(name, sum(blobs.values()) if image else None))
-        return TagShown(tag, digest, tuple(images), sum(sizes.values()))
+        for child in root.manifests[:IMAGES]:
+            if child.digest not in self._images:
+                image = self._image(child.digest, child.media_type)
+                if image is None and self._spent:
+                    break
+                self._images[child.digest] = image
+            image = self._images[child.digest]
+            platform = str(child.platform) if child.platform else ""
+            if image is None:
+                images.append(ImageShown(platform, None))
+            else:
+                sizes |= image.blobs
+                images.append(ImageShown(platform, sum(image.blobs.values()), image.at_least))
+        more = len(root.manifests) + root.more - len(images)
+        return TagShown("", root.descriptor.digest, tuple(images), sum(sizes.values()), more=more)
+
+    def _image(self, digest: Digest, kind: str) -> _Image | None:
+        """What the image needs; None if it is not here, or damaged."""
+        raw = self._read(digest, MAX_MANIFEST_BYTES)
+        manifest = _parsed(raw, kind, digest) if raw is not None else None
+        return _image_of(manifest) if manifest is not None else None
 
     def _platform(self, image: Manifest) -> str:
         """What the image's config says that it runs on; "" if that can't be read, or is no image's."""
         if image.config is None or image.config.size > _MAX_CONFIG:
             return ""
+        raw = self._read(image.config.digest, _MAX_CONFIG)
         try:
-            raw = self._store.path_of(image.config.digest).read_bytes()
-            platform = msgspec.json.decode(raw, type=Platform)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            platform = msgspec.json.decode(raw or b"", type=Platform)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return ""
         return str(platform) if platform.os else ""
 
-    def _manifest(self, digest: Digest, kind: str) -> Manifest | None:
-        """The manifest; None if it is not here, or damaged."""
-        try:
-            return parse_manifest(self._store.path_of(digest).read_bytes(), kind, digest=digest)
-        except (OSError, UnsupportedContent):
+    @property
+    def _spent(self) -> bool:
+        """Whether all has been read that may be read."""
+        return self._files <= 0 or self._bytes <= 0
+
+    def _read(self, digest: Digest, most: int) -> bytes | None:
+        """A small blob; None if it is not here, is larger than it may be, or nothing more may be read."""
+        self._go_on()
+        if self._spent:
             return None
+        self._files -= 1
+        try:
+            with self._path_of(digest).open("rb") as file:
+                raw = file.read(most + 1)
+        except OSError:
+            return None
+        self._bytes -= len(raw)
+        return raw if len(raw) <= most else None
+
+
+def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest | None:
+    try:
+        return parse_manifest(raw, kind, digest=digest, most=_CHILDREN)
+    except UnsupportedContent:
+        return None
+
+
+def _image_of(manifest: Manifest) -> _Image:
+    """What a manifest needs; of an index inside an index, nothing is counted."""
+    if manifest.descriptor.media_type in media.INDEXES:
+        return _Image({})
+    return _Image({blob.digest: blob.size for blob in manifest.blobs}, manifest.more > 0)

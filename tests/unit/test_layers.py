@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "oci")
+WORDS = ("errors", "events", "oci", "visible")
 SEAM = (*WORDS, "content")
 STORE = "transports.store"
 
@@ -37,6 +37,7 @@ ROOMS = {
     "errors": Room(WORDS),
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec",)),
+    "visible": Room(()),
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import blobflow.cli
 from blobflow.cli import door
 from blobflow.cli.console import JsonLines, Lines
 from blobflow.cli.options import Look
@@ -141,3 +143,21 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
     record = ImageRecord(text, text, text, text, (), "failed", text)
     for line in failure_lines(Report(Totals(images=1), (record,))):
         assert line.isprintable()
+
+
+# What may be printed as it is: JSON in ASCII, bytes that were asked for raw, and our own help.
+AS_IT_IS = ("json.dumps(", "found.root.raw", "draft.index().raw", "as_toml(")
+OUR_OWN = ("completion", "help", "writing")
+
+
+def test_every_line_for_people_is_written_by_one_function() -> None:
+    folder = Path(blobflow.cli.__file__).parent
+    printed = [
+        (file.stem, ast.unparse(node.args[0]))
+        for file in sorted(folder.glob("*.py"))
+        if file.stem not in OUR_OWN
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho")
+    ]
+    assert len(printed) > 10
+    assert [found for found in printed if not found[1].startswith(AS_IT_IS)] == []

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Throttled, Unauthorized, Unavailable
+from blobflow.visible import is_visible
 
 # Of the registry's own words, this many characters get into a message.
 MAX_WORDS = 300
@@ -62,7 +63,7 @@ def clean(text: str, limit: int = MAX_WORDS) -> str:
 
     Control characters, marks that reorder or hide text and halves of characters become a blank.
     """
-    shown = "".join(char if char.isprintable() else "\n" for char in text[: 4 * limit])
+    shown = "".join(char if is_visible(char) else "\n" for char in text[: 4 * limit])
     flat = _GAPS.sub(" ", shown).strip()
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 

@@ -1,14 +1,25 @@
-"""What a store holds for the repositories served from it, counted: for those who look after it."""
+"""What a store holds for the repositories served from it, counted: for those who look after it.
+
+What counts takes a `State` of its own (`reading`), in the thread that counts: some of these statements go
+over all that is held, which takes seconds where that is millions of rows, so they are nothing for a loop.
+"""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from blobflow.oci import Digest
+from blobflow.transports.store.state import State
 from blobflow.transports.store.store import Store
 
+# Repositories of which is told what they hold. Some hundred bytes each in memory.
+_REPOSITORIES = 20_000
 
-class Share(msgspec.Struct, frozen=True):
+
+class Share(msgspec.Struct, frozen=True, gc=False):
     """A repository: how many blobs and manifests it holds, their bytes, and how many of these bytes are in
     other repositories, too."""
 
@@ -18,37 +29,63 @@ class Share(msgspec.Struct, frozen=True):
     shared: int
 
 
-def holdings(store: Store) -> tuple[int, int]:
-    """How many blobs and manifests there are, and their bytes, as the state file has it."""
-    row = store.state.row("SELECT count(*), coalesce(sum(size), 0) FROM blobs")
-    return (0, 0) if row is None else (row[0], row[1])
+class Census(msgspec.Struct, frozen=True):
+    """All that a store holds: how many blobs and manifests, their bytes, the bytes of all repositories, each
+    as if it were alone (`served`), and what each repository holds (of many thousand, the first)."""
+
+    blobs: int = 0
+    size: int = 0
+    served: int = 0
+    shares: dict[str, Share] = {}
 
 
-def shares(store: Store, n: int, last: str = "") -> list[Share]:
-    """The first `n` repositories after `last`, in lexical order."""
-    rows = store.state.rows(
+@contextlib.contextmanager
+def reading(store: Store, stop: Callable[[], bool]) -> Iterator[State]:
+    """The store's state, to be read in this thread, until `stop` says so; what is under way then ends with
+    StorageError. Nobody waits for who reads here, nor the other way round. Raises StorageError."""
+    state = store.reading(stop)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def counted(state: State) -> Census:
+    """Count everything, once: some seconds for a million rows, in which no lock of Python is held."""
+    blobs, size = state.row("SELECT count(*), coalesce(sum(size), 0) FROM blobs") or (0, 0)
+    served = state.row(
+        "SELECT coalesce(sum(size), 0) FROM members JOIN blobs USING (digest) WHERE registry = ''"
+    ) or (0,)
+    rows = state.rows(
         "WITH places AS (SELECT digest, count(*) AS n FROM members WHERE registry = '' GROUP BY digest) "
         "SELECT repository, count(*), coalesce(sum(size), 0), "
         "coalesce(sum(CASE WHEN n > 1 THEN size END), 0) "
         "FROM members JOIN places USING (digest) LEFT JOIN blobs USING (digest) "
-        "WHERE registry = '' AND repository > ? GROUP BY repository ORDER BY repository LIMIT ?",
+        "WHERE registry = '' GROUP BY repository ORDER BY repository LIMIT ?",
+        _REPOSITORIES,
+    )
+    return Census(blobs, size, served[0], {row[0]: Share(*row) for row in rows})
+
+
+def named(state: State, n: int, last: str = "") -> list[str]:
+    """The first `n` repositories after `last` that hold something, in lexical order.
+
+    One look into the index for each, however much they hold.
+    """
+    rows = state.rows(
+        "WITH RECURSIVE names(name) AS ("
+        "SELECT min(repository) FROM members WHERE registry = '' AND repository > ? UNION ALL "
+        "SELECT (SELECT min(repository) FROM members WHERE registry = '' AND repository > name) "
+        "FROM names WHERE name IS NOT NULL LIMIT ?) SELECT name FROM names WHERE name IS NOT NULL",
         last,
         n,
     )
-    return [Share(*row) for row in rows]
+    return [name for (name,) in rows]
 
 
-def served_bytes(store: Store) -> int:
-    """Bytes of all repositories, each as if it were alone."""
-    row = store.state.row(
-        "SELECT coalesce(sum(size), 0) FROM members JOIN blobs USING (digest) WHERE registry = ''"
-    )
-    return 0 if row is None else int(row[0])
-
-
-def tagged(store: Store, repository: str, n: int) -> list[tuple[str, Digest, str]]:
+def tagged(state: State, repository: str, n: int) -> list[tuple[str, Digest, str]]:
     """The first `n` tags of a repository, with digest and media type ("": the manifest is not here)."""
-    rows = store.state.rows(
+    rows = state.rows(
         "SELECT tag, roots.digest, coalesce(media_type, '') FROM roots "
         "LEFT JOIN members USING (registry, repository, digest) "
         "WHERE registry = '' AND repository = ? ORDER BY tag LIMIT ?",

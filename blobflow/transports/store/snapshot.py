@@ -106,6 +106,7 @@ class Snapshot:
         self._how: _How = "absent"
         self._was_there = False
         self._copy_told = False
+        self._progress: tuple[Callable[[], bool], int] | None = None
         self.execute("SELECT 1")
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Rows:
@@ -114,6 +115,8 @@ class Snapshot:
             try:
                 if self._connection is None:
                     self._connection = self._open()
+                    if self._progress is not None:
+                        self._connection.set_progress_handler(*self._progress)
                 rows = self._connection.execute(sql, values).fetchall()
             except sqlite3.Error:
                 if attempt == _TRIES - 1 or self._is_current():
@@ -125,6 +128,12 @@ class Snapshot:
         raise StorageError(
             f"can't read the store's state file {self._path}: it is replaced again and again; try again"
         )
+
+    def set_progress_handler(self, handler: Callable[[], bool], n: int, /) -> None:
+        """As a connection's."""
+        self._progress = handler, n
+        if self._connection is not None:
+            self._connection.set_progress_handler(handler, n)
 
     def close(self) -> None:
         if self._connection is not None:

@@ -112,6 +112,14 @@ class Store:
     def read_only(self) -> bool:
         return self.state.read_only
 
+    def reading(self, stop: Callable[[], bool]) -> State:
+        """The state once more, to be read in the thread that asks, and closed by it: nobody waits for who
+        reads there, nor the other way round. Statements end with StorageError soon after `stop` says so.
+        Raises StorageError."""
+        state = open_state_read_only(self.layout.state, ignore) if self.read_only else self.state.again()
+        state.stop_when(stop)
+        return state
+
     def check_there(self) -> None:
         """Raises StorageError if the root is no longer the folder that was opened: it was moved, replaced or
         unmounted, and what is not found there may well be held."""

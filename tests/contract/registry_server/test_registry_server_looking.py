@@ -20,10 +20,10 @@ from blobflow.oci import Digest, digest_of, media
 from blobflow.server import Access, CommonLog, Logins, Server, make_app
 from blobflow.server.accepting import accepts
 from blobflow.server.overview import RepositoryShown, Shown, TagShown, UpstreamShown
-from blobflow.server.page import render
+from blobflow.server.page import dated, render
 from blobflow.server.recent import Recent
 from blobflow.transports.store import Store
-from blobflow.transports.store.census import Share
+from blobflow.transports.store.census import Census, Share
 from tests.contract.registry_server.asking import (
     BLOB,
     DIGEST,
@@ -262,23 +262,19 @@ async def test_the_page_has_pages(registry: ClientSession, monkeypatch: pytest.M
 
 def test_what_others_chose_is_escaped_on_the_page() -> None:
     evil = '<script>alert("1")</script>&'
+    tag = TagShown(evil, Digest("sha256:" + "a" * 64), (), 1)
     shown = Shown(
-        blobs=1,
-        size=1_500_000,
-        served=3_000_000,
-        repositories=(
-            RepositoryShown(
-                Share(evil, 1, 5, 0), (TagShown(evil, Digest("sha256:" + "a" * 64), (), 1),), False
-            ),
-        ),
+        census=Census(blobs=1, size=1_500_000, served=3_000_000),
+        repositories=(RepositoryShown(evil, Share(evil, 1, 5, 0), (tag,), False),),
         following='"><script>',
         upstreams=(UpstreamShown(evil, 4, 3, 1000),),
     )
-    seen = Seen(render(shown))
+    seen = Seen(dated(render(shown), 2.9).decode())
     assert "script" not in seen.tags
     assert seen.texts.count(evil) == 3
     assert "75 %" in seen.texts
     assert seen.texts[0].endswith("hold 3.0 MB, of which sharing spares 1.5 MB.")
+    assert seen.texts[1] == "As of 2 s ago."
 
 
 # The access log
