@@ -96,7 +96,7 @@ def make_app(
         exchange = Exchange(request)
         response = await _answer(registry, exchange)
         counts = registry.counts
-        counts.requests[request.method, exchange.room, response.status] += 1
+        counts.answered(request.method, exchange.room, response.status)
         counts.received += request.content_length or 0
         counts.sent += sent(request, response)
         if observe is not None:
@@ -115,6 +115,7 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
     yield
     registry = app[REGISTRY]
     registry.sessions.close()
+    await registry.subjects.close()
     if registry.through is not None:
         await registry.through.close()
     if registry.logins is not None:

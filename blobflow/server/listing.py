@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
@@ -35,6 +35,14 @@ async def list_repositories(registry: Registry, request: web.BaseRequest, place:
     return _answer(request, asked, registry.store.repositories(asked + 1, last), "repositories", {})
 
 
+def next_link(request: web.BaseRequest, **where: str) -> str:
+    """A Link to the next page, which begins `where` these parameters say. All others that the client sent
+    are kept, as they say what the list is of (`ns`, a registry that we stand for, say)."""
+    kept = [(name, value) for name, value in request.query.items() if name not in where]
+    query = urlencode([*kept, *where.items()], quote_via=quote, safe="")
+    return f'<{request.path}?{query}>; rel="next"'
+
+
 def _page(request: web.BaseRequest) -> tuple[int, str]:
     text = request.query.get("n", "")
     if text and not (text.isascii() and text.isdigit()):
@@ -50,7 +58,7 @@ def _answer(
     page = list(names[:asked])
     headers = {}
     if page and len(names) > asked:
-        headers["Link"] = f'<{request.path}?n={asked}&last={quote(page[-1], safe="")}>; rel="next"'
+        headers["Link"] = next_link(request, n=str(asked), last=page[-1])
     return web.Response(
         headers=headers, body=msgspec.json.encode({**head, key: page}), content_type="application/json"
     )
