@@ -19,9 +19,10 @@ MAX_PAGE = 1000
 async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-8a], [end-8b]: the repository's tags in byte order, after `last`, `n` at most."""
     asked, last = _page(request)
-    theirs = await registry.through.tags(place) if registry.through and place.origin else None
+    through = registry.through if place.origin else None
+    theirs = await through.tags(place, last, asked + 1) if through else None
     if theirs is not None:
-        names = [name for name in theirs if name > last][: asked + 1]
+        names = theirs
     elif registry.store.has_repository(place.repository):
         names = registry.store.tags(place.repository, asked + 1, last)
     else:

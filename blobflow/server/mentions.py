@@ -59,13 +59,12 @@ class Mentioned:
 
 
 class Mentions:
-    """Used on one loop only; files are read in threads. `close` it."""
+    """Used on one loop only; files are read by `readers`. `close` it."""
 
-    def __init__(self, store: Store) -> None:
-        self._readers = Readers(store)
+    def __init__(self, store: Store, readers: Readers) -> None:
         self._searches = 0
         self._indexes: Indexes[Sizes, Mentioned] = Indexes(
-            store, self._readers, make=Mentioned, look=_blobs_in, kinds=media.IMAGES
+            store, readers, make=Mentioned, look=_blobs_in, kinds=media.IMAGES
         )
 
     async def find(self, repository: str, digest: Digest) -> Descriptor | None:
@@ -86,7 +85,6 @@ class Mentions:
 
     async def close(self) -> None:
         await self._indexes.close()
-        self._readers.close()
 
     async def _search(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob of a repository that has too many to remember. Raises Refusal where too many
