@@ -30,7 +30,7 @@ async def answer_of(edge: Edge, path: str, method: str = "GET") -> tuple[int, st
 async def test_a_repository_that_fails_takes_no_other_away(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.through.LIMIT", 0.3)
+    monkeypatch.setattr("blobflow.server.through.LIMIT", 1.0)
     async with edge_of(tmp_path, Fault("*", f"/{REPO}/", times=0, act=act)) as edge:
         raw = await give(edge.upstream, repo=OTHER)
         async with edge.client.get(f"/v2/{REPO}/manifests/1.0") as answer:
@@ -48,7 +48,7 @@ async def test_a_repository_that_fails_takes_no_other_away(
 async def test_a_repository_that_is_slow_with_a_tag_is_left_alone_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.through.PATIENCE", 0.2)
+    monkeypatch.setattr("blobflow.server.through.PATIENCE", 0.6)
     async with edge_of(tmp_path, Fault("HEAD", f"/{REPO}/", nth=2, times=0, act=Mute())) as edge:
         slow = await give(edge.upstream)
         fast = await give(edge.upstream, repo=OTHER)
@@ -142,7 +142,7 @@ async def test_a_registry_that_says_when_it_will_be_back_is_believed_of_that_rep
 async def test_a_manifest_that_never_ends_fails_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.through.LIMIT", 0.3)
+    monkeypatch.setattr("blobflow.server.through.LIMIT", 1.0)
     async with edge_of(tmp_path, Fault("GET", "/manifests/", times=0, act=Stall(after=10))) as edge:
         await give(edge.upstream)
         assert (await answer_of(edge, f"/v2/{REPO}/manifests/1.0"))[:2] == (504, "UNKNOWN")
