@@ -94,7 +94,12 @@ class NetworkError(BlobflowError):
 
 
 class ConnectFailed(NetworkError):
-    """No connection: refused, unreachable, unknown host, failed TLS handshake."""
+    """No connection: refused, unreachable, unknown host, failed TLS handshake.
+
+    `elsewhere`: not with the registry itself, but with a host that it sent us to.
+    """
+
+    elsewhere = False
 
 
 class UntrustedPeer(ConnectFailed):

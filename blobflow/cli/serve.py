@@ -32,6 +32,9 @@ _LISTEN = "127.0.0.1:5000"
 # Seconds that requests under way have after SIGTERM; container platforms kill after 30.
 _GRACE = 10.0
 _TTL = 60.0
+# Seconds that an upstream's wish for fewer requests is waited for; one that wants more is left alone, and
+# clients are told.
+_UPSTREAM_WAIT = 2.0
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _Log = Literal["brief", "common", "combined", "json"]
@@ -274,7 +277,10 @@ async def _upstreams(wish: _Wish) -> AsyncIterator[SourceAt]:
     settings = reach(wish.link, os.environ, Ends())
     logins = logins_of(settings)
     registries = Registries(
-        lambda host: access_to(host, settings, logins), observer=_warn, user_agent=f"blobflow/{__version__}"
+        lambda host: access_to(host, settings, logins),
+        observer=_warn,
+        user_agent=f"blobflow/{__version__}",
+        longest_wait=_UPSTREAM_WAIT,
     )
     try:
         yield registries.source

@@ -46,7 +46,12 @@ class _Document(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
+class _Referring(msgspec.Struct):
+    subject: _Child | None = None
+
+
 _decoder = msgspec.json.Decoder(_Document)
+_referring_decoder = msgspec.json.Decoder(_Referring)
 
 
 class Manifest(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +150,18 @@ def parse_manifest(
         annotations=document.annotations or {},
         more=len(listed or ()) - len(taken),
     )
+
+
+def subject_of(raw: bytes) -> Digest | None:
+    """The digest of the subject that manifest bytes name; None if they name none, or can't be read.
+
+    Nothing else of them is decoded: for walking through many.
+    """
+    try:
+        subject = _referring_decoder.decode(raw).subject
+        return None if subject is None else parse_digest(subject.digest)
+    except (msgspec.DecodeError, ValueError, RecursionError, InvalidDigest):
+        return None
 
 
 def _media_type(document: _Document, said: str, what: str) -> str:

@@ -115,7 +115,7 @@ def make_app(
         exchange = Exchange(request)
         response = await _answer(registry, granted, exchange)
         counts = registry.counts
-        counts.requests[request.method, exchange.room, response.status] += 1
+        counts.answered(request.method, exchange.room, response.status)
         counts.received += request.content_length or 0
         counts.sent += sent(request, response)
         if observe is not None:
@@ -146,6 +146,7 @@ async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
         await asyncio.wait((tending,))
     await registry.overview.close()
     registry.sessions.close()
+    await registry.subjects.close()
     if registry.through is not None:
         await registry.through.close()
     if registry.logins is not None:

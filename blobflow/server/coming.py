@@ -42,7 +42,7 @@ async def send_coming(
         raise
     if span.end == blob.size:
         assert registry.through is not None
-        registry.through.keep(place, blob.digest)
+        await registry.through.keep(place, blob.digest)
     await response.write_eof()
     return response
 

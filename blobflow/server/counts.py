@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+# What clients can send as a method has no bound, and what is counted once is held for good.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
+
 
 class Counts:
-    """`requests` by method, room and status; bytes of bodies as they were announced, in and out."""
+    """`requests` by method ("other": one that nobody knows), room and status; bytes of bodies as they were
+    announced, in and out."""
 
     __slots__ = ("received", "requests", "sent")
 
@@ -14,3 +18,7 @@ class Counts:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.received = 0
         self.sent = 0
+
+    def answered(self, method: str, room: str, status: int) -> None:
+        """Count a request."""
+        self.requests[method if method in _METHODS else "other", room, status] += 1

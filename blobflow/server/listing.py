@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
@@ -24,9 +24,10 @@ _BATCH = 500
 async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-8a], [end-8b]: the repository's tags in byte order, after `last`, `n` at most."""
     asked, last = _page(request)
-    theirs = await registry.through.tags(place) if registry.through and place.origin else None
+    through = registry.through if place.origin else None
+    theirs = await through.tags(place, last, asked + 1) if through else None
     if theirs is not None:
-        names = [name for name in theirs if name > last][: asked + 1]
+        names = theirs
     elif registry.store.has_repository(place.repository):
         names = registry.store.tags(place.repository, asked + 1, last)
     else:
@@ -70,6 +71,14 @@ def _before(prefix: str) -> str:
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}\uffff" if prefix else ""
 
 
+def next_link(request: web.BaseRequest, **where: str) -> str:
+    """A Link to the next page, which begins `where` these parameters say. All others that the client sent
+    are kept, as they say what the list is of (`ns`, a registry that we stand for, say)."""
+    kept = [(name, value) for name, value in request.query.items() if name not in where]
+    query = urlencode([*kept, *where.items()], quote_via=quote, safe="")
+    return f'<{request.path}?{query}>; rel="next"'
+
+
 def _page(request: web.BaseRequest) -> tuple[int, str]:
     text = request.query.get("n", "")
     if text and not (text.isascii() and text.isdigit()):
@@ -85,7 +94,7 @@ def _answer(
     page = list(names[:asked])
     headers = {}
     if page and len(names) > asked:
-        headers["Link"] = f'<{request.path}?n={asked}&last={quote(page[-1], safe="")}>; rel="next"'
+        headers["Link"] = next_link(request, n=str(asked), last=page[-1])
     return web.Response(
         headers=headers, body=msgspec.json.encode({**head, key: page}), content_type="application/json"
     )

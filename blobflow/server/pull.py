@@ -75,7 +75,7 @@ async def _coming(registry: Registry, place: Place, digest: Digest, *, counted: 
         return None
     store = registry.store
     if store.member(place.repository, digest) is None or store.size_of(digest) is None:
-        blob = await registry.through.blob(place, digest)
+        blob = await registry.through.blob(place, digest, sure=not counted)
         if blob is None or store.size_of(digest) is None:
             return blob
     if counted:

@@ -6,31 +6,34 @@ Whether a repository has it, is asked of the store each time: what was deleted i
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from blobflow.bounded import Bounded
 from blobflow.oci import Digest
 
 # Bytes in all. A manifest has some kilobytes, so this is thousands of images.
 ROOM = 32 * 1024 * 1024
+# Bytes of one: a manifest of megabytes would displace hundreds that are asked for more often.
+LARGEST = 512 * 1024
+# Contents at once: a small one takes some hundred bytes beyond its own.
+ENTRIES = 20_000
+# Seconds after which it is read again.
+KEPT = 3600.0
 
 
 class Recent:
     """The least recently used goes first. Used on one loop only."""
 
     def __init__(self, room: int = ROOM) -> None:
-        self._left = room
-        self._held: OrderedDict[Digest, bytes] = OrderedDict()
+        self._held: Bounded[Digest, bytes] = Bounded(
+            entries=ENTRIES,
+            room=room,
+            largest=LARGEST,
+            seconds=KEPT,
+            weigh=lambda digest, content: len(content),
+        )
 
     def get(self, digest: Digest) -> bytes | None:
-        content = self._held.get(digest)
-        if content is not None:
-            self._held.move_to_end(digest)
-        return content
+        return self._held.get(digest)
 
     def put(self, digest: Digest, content: bytes) -> None:
-        """Hold verified content."""
-        earlier = self._held.pop(digest, None)
-        self._left += len(earlier or b"") - len(content)
-        self._held[digest] = content
-        while self._left < 0:
-            self._left += len(self._held.popitem(last=False)[1])
+        """Hold verified content; what is too large for here is not held."""
+        self._held.put(digest, content)

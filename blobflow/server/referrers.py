@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from urllib.parse import quote
-
 import msgspec
 from aiohttp import web
 
-from blobflow.oci import Descriptor, media
+from blobflow.oci import media
+from blobflow.server.listing import next_link
 from blobflow.server.places import Place, digest_in
 from blobflow.server.state import Registry
 
@@ -27,23 +25,21 @@ async def list_referrers(registry: Registry, request: web.BaseRequest, place: Pl
     subject = digest_in(place.item)
     # Media types have no spaces; clients that put their `+` into a query as it is mean a `+`.
     wanted = request.query.get(_FILTER, "").replace(" ", "+")
-    last = request.query.get("last", "")
-    found = await registry.subjects.referrers(place.repository, subject)
-    listed = [each for each in found if each.digest > last and (not wanted or each.artifact_type == wanted)]
-    page = _page(listed)
+    page = await registry.subjects.page(
+        place.repository,
+        subject,
+        last=request.query.get("last", ""),
+        wanted=wanted,
+        entries=PAGE,
+        room=PAGE_BYTES,
+    )
     headers = {"OCI-Filters-Applied": _FILTER} if wanted else {}
-    if len(page) < len(listed):
-        asked = f"{_FILTER}={quote(wanted, safe='')}&" if wanted else ""
-        headers["Link"] = f'<{request.path}?{asked}last={quote(page[-1].digest, safe="")}>; rel="next"'
-    index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": page}
+    if page.following:
+        filtered = {_FILTER: wanted} if wanted else {}
+        headers["Link"] = next_link(request, **filtered, last=page.following)
+    index = {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_INDEX,
+        "manifests": [msgspec.Raw(each.encoded) for each in page.mentions],
+    }
     return web.Response(headers=headers, body=msgspec.json.encode(index), content_type=media.OCI_INDEX)
-
-
-def _page(listed: Sequence[Descriptor]) -> Sequence[Descriptor]:
-    """As many as fit, one at least."""
-    room = PAGE_BYTES
-    for number, each in enumerate(listed[:PAGE]):
-        room -= len(msgspec.json.encode(each))
-        if number and room < 0:
-            return listed[:number]
-    return listed[:PAGE]

@@ -1,53 +1,218 @@
-"""What the manifests of a store refer to. A list of referrers is made of what a repository holds just then,
-so nothing has to be kept in step; and which subject a manifest has never changes, as its digest names its
-bytes: so each is read once.
+"""What the manifests of a repository refer to, and lists of referrers, made a page at a time.
+
+A list is made of what a repository holds just then. Which manifests have which subject is kept in an index.
+How a list has a manifest, with all its annotations, is read from the manifest again when a page is made,
+unless it is small and was asked for lately: annotations may have megabytes. So what one answer costs has a
+bound: the bytes of a page, and how many manifests are looked at for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
+import msgspec
+
+from blobflow.bounded import Bounded
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import Descriptor, Digest, media, parse_manifest
+from blobflow.oci import Digest, parse_manifest
+from blobflow.oci.manifest import subject_of
 from blobflow.oci.referrers import mention_of
+from blobflow.server.indexes import Head, Indexes, Readers, head_of
 from blobflow.transports.store import Store
 
-# Manifests of which it is remembered what they refer to; some hundred bytes each.
-_MOST = 100_000
+# Mentions that are remembered: bytes of all, and of one.
+MENTIONS = 16 * 1024 * 1024
+LARGEST = 8 * 1024
+# Manifests that are looked at for one page, whether they are of the wanted type or not, and bytes that are
+# read for it. A client follows the link to the rest.
+LOOKS = 4000
+READ_BYTES = 64 * 1024 * 1024
+# Manifests that are read between two looks at what there is room for.
+_BATCH = 64
+# Pages that are made at once: each holds its bytes, and a manifest.
+AT_ONCE = 4
 
-# A manifest's subject, and the manifest as a list of referrers has it; None: it has no subject.
-Referral = tuple[Digest, Descriptor] | None
+# Manifests that are gone and left in an index, beside a quarter of those that are there.
+GONE = 1000
+# Bytes, roughly, of a manifest that is known, of a subject, and of one that refers to it.
+_KNOWN, _SUBJECT, _REFERRER = 80, 250, 140
+
+
+class Mention(msgspec.Struct, frozen=True):
+    """A manifest as a list of referrers has it: `encoded`, a descriptor in JSON."""
+
+    subject: Digest
+    artifact_type: str
+    encoded: bytes
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a list. The next one is after the digest `following`; "": there is none."""
+
+    mentions: Sequence[Mention]
+    following: str
+
+
+class Referring:
+    """Which manifests of one repository have which subject: an `Index`.
+
+    Those that are gone are left in it for a while: whoever lists them asks whether they are there.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[Head] = set()
+        self._by_subject: dict[int, list[Digest]] = {}
+        self._referrers = 0
+        self._gone: set[Head] = set()
+
+    def add(self, digest: Digest, found: int | None) -> None:
+        if found is None:
+            return
+        self._gone.discard(head_of(digest))
+        referrers = self._by_subject.setdefault(found, [])
+        at = bisect_left(referrers, digest)
+        if referrers[at : at + 1] != [digest]:
+            referrers.insert(at, digest)
+            self._referrers += 1
+
+    def forget(self, gone: set[Head]) -> bool:
+        self._gone |= gone
+        if len(self._gone) > GONE + self._referrers // 4:
+            self._drop_gone()
+        return True
+
+    def _drop_gone(self) -> None:
+        before, self._by_subject, self._referrers = self._by_subject, {}, 0
+        for subject, referrers in before.items():
+            left = [each for each in referrers if head_of(each) not in self._gone]
+            if left:
+                self._by_subject[subject] = left
+                self._referrers += len(left)
+        self._gone = set()
+
+    def after(self, subject: Digest, last: str, n: int) -> list[Digest]:
+        """The first `n` after the digest `last` that refer to the subject, by digest."""
+        referrers = self._by_subject.get(_key(subject), [])
+        first = bisect_right(referrers, last)
+        return referrers[first : first + n]
+
+    @property
+    def weight(self) -> int:
+        known = len(self.known) + len(self._gone)
+        return known * _KNOWN + len(self._by_subject) * _SUBJECT + self._referrers * _REFERRER
 
 
 class Subjects:
-    """Used on one loop only; files are read in a thread."""
+    """Used on one loop only; files are read in threads. `close` it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[Digest, Referral] = {}
+        self._readers = Readers(store)
+        self._indexes: Indexes[int | None, Referring] = Indexes(
+            store, self._readers, make=Referring, look=_subject_in
+        )
+        self._mentions: Bounded[Digest, Mention] = Bounded(
+            entries=100_000,
+            room=MENTIONS,
+            largest=LARGEST,
+            weigh=lambda digest, mention: len(mention.encoded) + 500,
+        )
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def referrers(self, repository: str, subject: Digest) -> list[Descriptor]:
-        """The repository's manifests that refer to `subject`, by digest."""
-        held = self._store.members(repository, media.MANIFESTS)
-        unknown = [(digest, kind) for digest, kind in held if digest not in self._known]
-        found = {digest: self._known.get(digest) for digest, _ in held}
-        if unknown:
-            read = await asyncio.to_thread(self._read, unknown)
-            found |= read
-            self._known = read if len(self._known) + len(read) > _MOST else self._known | read
-        return [each[1] for each in found.values() if each is not None and each[0] == subject]
+    async def page(
+        self, repository: str, subject: Digest, *, last: str = "", wanted: str = "", entries: int, room: int
+    ) -> Page:
+        """The repository's manifests after the digest `last` that refer to `subject`, by digest: at most
+        `entries`, with at most `room` bytes (but one at least), of the artifact type `wanted` if that is not
+        "". A page may be empty and not the last. Raises StorageError."""
+        index = await self._indexes.current(repository)
+        async with self._slots:
+            return await self._page(index, repository, subject, last, wanted, entries, room)
 
-    def _read(self, manifests: Iterable[tuple[Digest, str]]) -> dict[Digest, Referral]:
-        """In a thread. A manifest whose file is gone refers to nothing, for now."""
-        found: dict[Digest, Referral] = {}
-        for digest, kind in manifests:
-            try:
-                manifest = parse_manifest(self._store.path_of(digest).read_bytes(), kind, digest=digest)
-            except OSError:
-                continue
-            except UnsupportedContent:  # the file is damaged: who reads the manifest is told
-                continue
-            subject = manifest.subject
-            found[digest] = (subject.digest, mention_of(manifest)) if subject is not None else None
-        return found
+    async def close(self) -> None:
+        await self._indexes.close()
+        self._readers.close()
+
+    async def _page(
+        self,
+        index: Referring,
+        repository: str,
+        subject: Digest,
+        last: str,
+        wanted: str,
+        entries: int,
+        room: int,
+    ) -> Page:
+        found: list[Mention] = []
+        looks, to_read = LOOKS, READ_BYTES
+        while looks > 0 and to_read > 0:
+            batch = index.after(subject, last, _BATCH)
+            if not batch:
+                return Page(found, "")
+            mentions, read = await self._look_at(repository, batch, max(1, min(room, to_read)))
+            looks -= len(mentions)
+            to_read -= read
+            for digest, mention in mentions:
+                if mention and mention.subject == subject and wanted in ("", mention.artifact_type):
+                    room -= len(mention.encoded) + 1
+                    if found and (room < 0 or len(found) >= entries):
+                        return Page(found, last)
+                    found.append(mention)
+                last = digest
+        return Page(found, last if index.after(subject, last, 1) else "")
+
+    async def _look_at(
+        self, repository: str, batch: Sequence[Digest], room: int
+    ) -> tuple[list[tuple[Digest, Mention | None]], int]:
+        """The first of these with how a list has them, until they have `room` bytes (one at least), and the
+        bytes that were read for it. None: the repository does not hold it, or it can't be read."""
+        held: list[tuple[Digest, str | None, Mention | None]] = []
+        for digest in batch:
+            kind = self._store.member(repository, digest)
+            held.append((digest, kind, self._mentions.get(digest) if kind else None))
+
+        def work() -> tuple[list[tuple[Digest, Mention | None]], int]:
+            done: list[tuple[Digest, Mention | None]] = []
+            size = read = 0
+            for digest, kind, mention in held:
+                if kind and mention is None:
+                    raw = self._readers.read(digest)
+                    read += len(raw or b"")
+                    mention = None if raw is None else _mention_in(raw, kind, digest)
+                done.append((digest, mention))
+                size += len(mention.encoded) if mention else 0
+                if size > room or read > READ_BYTES:
+                    break
+            return done, read
+
+        if all(mention or not kind for _, kind, mention in held):
+            return [(digest, mention) for digest, _, mention in held], 0
+        mentions, read = await self._readers.run(work)
+        for digest, mention in mentions:
+            if mention is not None:
+                self._mentions.put(digest, mention)
+        return mentions, read
+
+
+def _key(subject: Digest) -> int:
+    """The first 128 bits of a digest: whose subject it really is, its mention tells."""
+    return int(subject[7:39], 16)
+
+
+def _subject_in(raw: bytes, kind: str, digest: Digest) -> int | None:
+    subject = subject_of(raw)
+    return None if subject is None else _key(subject)
+
+
+def _mention_in(raw: bytes, kind: str, digest: Digest) -> Mention | None:
+    """None: it has no subject, or is damaged: who reads the manifest is told."""
+    try:
+        manifest = parse_manifest(raw, kind, digest=digest)
+    except UnsupportedContent:
+        return None
+    if manifest.subject is None:
+        return None
+    mention = mention_of(manifest)
+    return Mention(manifest.subject.digest, mention.artifact_type or "", msgspec.json.encode(mention))

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from blobflow.content import Site
 from blobflow.errors import ProtocolViolation, Unauthorized
-from blobflow.transports.registry import Credentials
+from blobflow.transports.registry import Credentials, auth
 from tests.unit.registry_fakes import Bytes, Fake, answers, blob_of, fake, world
 
 JOE = Credentials("joe", "secret")
@@ -97,6 +97,15 @@ async def test_another_repository_costs_one_token_and_no_401() -> None:
         "GET /token?service=svc&scope=repository%3Aother%2Fapp%3Apull",
         f"HEAD {head('other/app')}",
     ]
+
+
+async def test_tokens_of_no_end_of_repositories_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_ENTRIES", 3)
+    async with guarded() as (_, server), world() as w:
+        for n in (*range(6), 5, 0):
+            await w.source(server.host, f"team/r{n}").has(BLOB)
+        asked = [each for each in server.asked() if "/token" in each]
+    assert len(asked) == 6 + 1, "the newest is kept, the oldest is asked for again"
 
 
 async def test_many_requests_at_once_share_one_fetch() -> None:

@@ -38,10 +38,11 @@ ROOMS = {
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec",)),
     "visible": Room(()),
+    "bounded": Room(()),
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
-    "transports.registry": Room(SEAM, ("msgspec", "aiohttp", "yarl", "multidict")),
+    "transports.registry": Room((*SEAM, "bounded"), ("msgspec", "aiohttp", "yarl", "multidict")),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
@@ -50,7 +51,7 @@ ROOMS = {
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room(
-        (*SEAM, STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
+        (*SEAM, "bounded", STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
     ),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),

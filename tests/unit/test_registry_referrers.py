@@ -15,6 +15,7 @@ from blobflow.errors import NotFound, ProtocolViolation, Rejected, Unavailable, 
 from blobflow.oci import Descriptor, Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
 from blobflow.transports.registry import referrers
+from blobflow.transports.registry.referring import Referring
 from tests.contract.places import image_of
 from tests.unit.registry_fakes import Fake, blob_of, fake, world
 
@@ -204,6 +205,24 @@ async def test_pages_in_a_circle_or_without_end_are_refused(monkeypatch: pytest.
         with pytest.raises(ProtocolViolation, match="without end"):
             await find(server)
         assert sum("/referrers/" in each for each in server.asked()) == 5
+    monkeypatch.setattr(referrers, "MAX_PAGES", 100)
+    monkeypatch.setattr(referrers, "MAX_BYTES", 1000)
+    async with fake(
+        Repository(lambda request: listed(OTHER, link=f"{request.path}?{next(numbers)}"))
+    ) as server:
+        with pytest.raises(ProtocolViolation, match="without end"):
+            await find(server)
+        assert sum("/referrers/" in each for each in server.asked()) < 10
+
+
+async def test_what_is_remembered_of_repositories_is_bounded_and_locks_go_with_who_holds_them() -> None:
+    known = Referring()
+    for n in range(12_000):
+        known.tags.put(f"team/r{n}", (0.0, frozenset({"a" * 5000, "b" * 5000})))
+        async with known.lock(f"team/r{n}", "tags"):
+            assert known.lock(f"team/r{n}", "tags").locked(), "it is one lock for all"
+    assert known.tags.weight <= 32 * 1024 * 1024
+    assert len(known._locks) <= 1
 
 
 async def test_a_later_page_that_fails_is_no_end_of_the_list() -> None:

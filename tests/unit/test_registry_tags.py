@@ -161,6 +161,36 @@ async def test_a_page_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPa
             await w.sink(server.host).tags()
 
 
+async def test_names_that_are_no_tags_are_never_held_however_many_pages_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tags, "MAX_BYTES", 5000)
+    more = "</v2/app/tags/list?last={0}>; rel=next"
+    evil = ["\x1b[31m", "a\nb", "\u202e", "x" * 900, "", "../.."]
+    names, _ = await listed(pages(lambda number: page([*evil, "good"])))
+    assert names == ["good"]
+    async with (
+        fake(pages(lambda number: page([f"{number}{each}" for each in evil], more.format(number)))) as server,
+        world() as w,
+    ):
+        with pytest.raises(ProtocolViolation, match="more than"):
+            await w.sink(server.host).tags()
+    assert len(server.seen) == 6, "5000 bytes of pages are enough"
+
+
+async def test_a_page_of_millions_of_tiny_names_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "MAX_NAMES", 1000)
+
+    class Decoder:
+        def decode(self, body: bytes) -> None:
+            raise AssertionError("each name would take fifty bytes")
+
+    monkeypatch.setattr(tags, "_decoder", Decoder())
+    async with fake(pages(lambda number: page(["a"] * 5000))) as server, world() as w:
+        with pytest.raises(ProtocolViolation, match="more than 1000 tags"):
+            await w.sink(server.host).tags()
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}', b"[" * 100_000])
 async def test_what_is_no_list_of_tags_is_said(body: bytes) -> None:
     async with fake(pages(lambda number: web.Response(body=body))) as server, world() as w:

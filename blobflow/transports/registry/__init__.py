@@ -45,6 +45,7 @@ from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
 from blobflow.transports.registry.proxies import DIRECT, Proxies
 from blobflow.transports.registry.removing import drop_blob
 from blobflow.transports.registry.repository import Repository
+from blobflow.transports.registry.retry import MAX_RETRY_AFTER
 from blobflow.transports.registry.session import Session
 from blobflow.transports.registry.tags import list_repositories
 from blobflow.transports.registry.trust import KeyPair, Trust
@@ -73,7 +74,9 @@ class Registries:
 
     `access` says how a host (`host[:port]`, as in references) is reached, and is asked once a host. `trace`
     makes every HTTP exchange a `Traced` event. Over all hosts `bytes_per_second` are read, and as many
-    written, at most; 0 is no limit. `sleep`, `clock` (seconds) and `jitter` (0 ≤ j < 1) are there for tests.
+    written, at most; 0 is no limit. `longest_wait`: seconds that are waited at most where a host wants fewer
+    requests; one that wants more time than that raises Throttled, or Unavailable. `sleep`, `clock` (seconds)
+    and `jitter` (0 ≤ j < 1) are there for tests.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Registries:
         trace: bool = False,
         user_agent: str = "blobflow",
         bytes_per_second: float = 0,
+        longest_wait: float = MAX_RETRY_AFTER,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -96,6 +100,7 @@ class Registries:
         self._journal = journal or NullJournal()
         self._trace = trace
         self._user_agent = user_agent
+        self._longest_wait = longest_wait
         self._reading, self._writing = pace_of(bytes_per_second, clock), pace_of(bytes_per_second, clock)
         self._sleep = sleep
         self._clock = clock
@@ -193,6 +198,7 @@ class Registries:
                 user_agent=self._user_agent,
                 reading=self._reading,
                 writing=self._writing,
+                longest_wait=self._longest_wait,
             )
             learnt = Learnt(self._journal, host)
             uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)

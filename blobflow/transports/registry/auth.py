@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from yarl import URL
 
+from blobflow.bounded import Bounded
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
@@ -31,6 +33,9 @@ DEFAULT_LIFETIME = 60.0
 MAX_LIFETIME = 24 * 3600.0
 # A token is renewed when less than this is left, or a fifth of its life if that is less.
 MARGIN = 10.0
+# Repositories for which something is remembered, and bytes of it: who serves others is asked for any number.
+_ENTRIES = 10_000
+_ROOM = 16 * 1024 * 1024
 _MAX_HEADER = 8192
 _MAX_CHALLENGES = 8
 
@@ -41,6 +46,8 @@ _PARAM = re.compile(
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
 _BLANKS = re.compile(r"[ \t]*")
 _SEPARATORS = re.compile(r"[ \t,]*")
+
+Value = TypeVar("Value")
 
 # Finds the login for a repository ("": for the registry as a whole) when the registry asks for one.
 CredentialsGiver = Callable[[str], Awaitable[Credentials | None]]
@@ -163,9 +170,9 @@ class Auth:
         self._fetch = fetch
         self._clock = clock
         self._way: Challenge | None = None
-        self._basic: dict[str, str] = {}
-        self._extra: dict[tuple[str, ...], str] = {}
-        self._tokens: dict[tuple[str, ...], Token] = {}
+        self._basic: Bounded[str, str] = _kept(lambda text: len(text), clock)
+        self._extra: Bounded[tuple[str, ...], str] = _kept(lambda text: len(text), clock)
+        self._tokens: Bounded[tuple[str, ...], Token] = _kept(lambda token: len(token.header), clock)
         self._fetching: dict[tuple[str, ...], asyncio.Task[Token]] = {}
 
     async def header(self, scopes: Sequence[str]) -> str:
@@ -190,9 +197,9 @@ class Auth:
         if bearer is not None and "realm" in bearer.params:
             key = tuple(sorted(scopes))
             self._way = bearer
-            self._extra[key] = bearer.params.get("scope", "")
+            self._extra.put(key, bearer.params.get("scope", ""))
             if (token := self._tokens.get(key)) is not None and token.header == sent:
-                del self._tokens[key]
+                self._tokens.pop(key)
         elif basic is not None:
             repository = repository_of(scopes)
             credentials = await self._credentials(repository)
@@ -205,7 +212,8 @@ class Auth:
                 raise Unauthorized(
                     f"{self._host} does not accept the login of {credentials.username!r}", status=401
                 )
-            self._way, self._basic[repository] = basic, credentials.basic
+            self._way = basic
+            self._basic.put(repository, credentials.basic)
         else:
             raise Unauthorized(
                 f"{self._host} wants a login of a kind that blobflow does not know"
@@ -226,11 +234,13 @@ class Auth:
 
     async def _login_header(self, repository: str) -> str:
         """Basic, for a repository whose login may be its own."""
-        if repository not in self._basic:
+        basic = self._basic.get(repository)
+        if basic is None:
             credentials = await self._credentials(repository)
             named = credentials is not None and credentials.username
-            self._basic[repository] = credentials.basic if credentials and named else ""
-        return self._basic[repository]
+            basic = credentials.basic if credentials and named else ""
+            self._basic.put(repository, basic)
+        return basic
 
     async def _fetch_once(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
         task = self._fetching.get(key)
@@ -244,14 +254,14 @@ class Auth:
         """Forget a fetch that ended; its failure was raised where it was waited for, if anyone still was."""
         self._fetching.pop(key, None)
         if not done.cancelled() and done.exception() is None:
-            self._tokens[key] = done.result()
+            self._tokens.put(key, done.result())
 
     async def _fetch_token(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
         """Ask the realm: by GET, or for an identity token by OAuth2's form, which not every realm knows."""
         assert self._way is not None
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
-        asked = scopes_with(scopes, self._extra.get(key, ""))
+        asked = scopes_with(scopes, self._extra.get(key) or "")
         login = await self._credentials(repository_of(scopes))
         now = self._clock()
         body = None
@@ -275,6 +285,11 @@ class Auth:
             raise Unauthorized(
                 f"{self._host} sends us to {name_of(url)} for a token, which has none there", status=404
             ) from None
+
+
+def _kept(length: Callable[[Value], int], clock: Callable[[], float]) -> Bounded[Any, Value]:
+    """What is remembered for each repository that anybody asks for: a token may have 64 KiB."""
+    return Bounded(entries=_ENTRIES, room=_ROOM, weigh=lambda key, value: 500 + length(value), clock=clock)
 
 
 def _query(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:

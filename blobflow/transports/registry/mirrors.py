@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from blobflow.bounded import Bounded
 from blobflow.content import Chunks, Referrer, Refers, Site, Source
 from blobflow.errors import (
     BlobflowError,
@@ -36,6 +37,8 @@ from blobflow.oci.reference import check_host, check_repository
 
 # Seconds for which a mirror that could not be reached is left alone.
 REST_SECONDS = 60.0
+# Blobs that mirrors gave badly which are remembered: a mirror may have no end of them.
+_BAD = 10_000
 
 # What sends us on to the next; anything else (our own configuration, a full disk) would be as wrong there.
 _ITS_FAULT = (NetworkError, RegistryError, IntegrityError, UnsupportedContent)
@@ -58,11 +61,13 @@ class Standing:
         self._observer = observer
         self._resting: dict[str, float] = {}
         self._told: set[str] = set()
-        self._bad: set[tuple[str, Digest]] = set()
+        self._bad: Bounded[tuple[str, Digest], bool] = Bounded(entries=_BAD, clock=clock)
 
     def in_order(self, host: str, content: Digest | None) -> bool:
         """Whether a mirror is worth asking for `content` (None: a tag)."""
-        return self._clock() >= self._resting.get(host, 0.0) and (host, content) not in self._bad
+        if self._clock() < self._resting.get(host, 0.0):
+            return False
+        return content is None or not self._bad.get((host, content))
 
     def failed(self, host: str, error: BlobflowError) -> None:
         """Take in what a mirror answered; the user is told once a host of anything but absence."""
@@ -74,7 +79,7 @@ class Standing:
 
     def gave_badly(self, host: str, content: Digest) -> None:
         """The bytes of a blob broke off, or were wrong."""
-        self._bad.add((host, content))
+        self._bad.put((host, content), True)
 
 
 class Mirror(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ TAGS_SECONDS = 60.0
 # What may hang on one manifest. A signature or SBOM is one; images signed again every night have hundreds.
 MAX_PAGES = 100
 MAX_REFERRERS = 10_000
+MAX_BYTES = 64 * 1024 * 1024
 
 # With these codes a 404 is about the name that was asked for, not about the endpoint.
 _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
@@ -88,7 +89,7 @@ class Referrals:
         unnoted = [each for each in referrers if not self._host.noted(name, each.digest)]
         if not unnoted or await self._by_api(subject) is not None:
             return
-        async with self._host.locks[name, subject]:
+        async with self._host.lock(name, subject):
             await self._merge(subject, unnoted)
 
     async def _merge(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
@@ -146,11 +147,11 @@ class Referrals:
         """The repository's tags; None if they are too many, or not told."""
         name = self._site.repository
         now = asyncio.get_running_loop().time
-        async with self._host.locks[name, "tags"]:
-            told, tags = self._host.tags.get(name, (-math.inf, None))
+        async with self._host.lock(name, "tags"):
+            told, tags = self._host.tags.get(name) or (-math.inf, None)
             if now() - told >= TAGS_SECONDS:
                 tags = await self._list_tags()
-                self._host.tags[name] = now(), tags
+                self._host.tags.put(name, (now(), tags))
             return tags
 
     async def _list_tags(self) -> frozenset[str] | None:
@@ -177,25 +178,27 @@ class Referrals:
         found: dict[Digest, Descriptor] = {}
         url: URL | None = URL(f"/v2/{self._site.repository}/referrers/{subject}", encoded=True)
         asked, seen = f"referrers of {self._site.repository}@{subject}", set[str]()
+        size = 0
         for _ in range(MAX_PAGES):
             assert url is not None
             page = await self._page(url, asked, first=not seen)
             if page is None:
                 return None
-            entries, here, link = page
+            entries, here, link, length = page
+            size += length
             seen |= {str(url), str(here)}
             found.update((each.digest, each) for each in entries)
             if link is None:
                 return [Referrer(each, subject, "api") for each in found.values()]
             url = follow(self._session.home, here, link, asked)
-            if str(url) in seen or len(found) > MAX_REFERRERS:
+            if str(url) in seen or len(found) > MAX_REFERRERS or size > MAX_BYTES:
                 break
         raise ProtocolViolation(f"{self._session.host} lists {asked} without end")
 
     async def _page(
         self, url: URL, asked: str, *, first: bool
-    ) -> tuple[tuple[Descriptor, ...], URL, str | None] | None:
-        """One page: its entries, where it came from, and the link to the next one."""
+    ) -> tuple[tuple[Descriptor, ...], URL, str | None, int] | None:
+        """One page: its entries, where it came from, the link to the next one, and its bytes."""
         request = Request(
             "GET",
             url,
@@ -216,7 +219,8 @@ class Referrals:
             self._no_list(error)
             return None
         self._host.lists = True
-        return index.manifests, answer.url, next_link(answer.headers.getall("Link", []))
+        link = next_link(answer.headers.getall("Link", []))
+        return index.manifests, answer.url, link, len(answer.body)
 
     def _no_list(self, error: RegistryError | UnsupportedContent) -> None:
         """Take in that there was no list. Whether that holds for the whole host, the answer tells."""

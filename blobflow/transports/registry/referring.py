@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from weakref import WeakValueDictionary
 
+from blobflow.bounded import Bounded
 from blobflow.oci import Digest
+
+# Repositories whose tags are remembered, bytes of all, and seconds: a serving process is asked for any number
+# of them, and what was told counts no longer.
+_REPOSITORIES = 10_000
+_TAGS_BYTES = 32 * 1024 * 1024
+_TAGS_SECONDS = 60.0
 
 
 class Referring:
@@ -15,16 +22,33 @@ class Referring:
     def __init__(self) -> None:
         self.lists: bool | None = None
         self.first = asyncio.Lock()
-        self.locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.tags: dict[str, tuple[float, frozenset[str] | None]] = {}
+        self.tags: Bounded[str, tuple[float, frozenset[str] | None]] = Bounded(
+            entries=_REPOSITORIES,
+            room=_TAGS_BYTES,
+            seconds=_TAGS_SECONDS,
+            weigh=lambda name, told: 300 + _weight(told[1]),
+        )
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._noted: set[tuple[str, Digest]] = set()
 
     def put(self, repository: str, manifest: Digest, *, noted: bool) -> None:
         """Take in that a manifest was put; `noted`: the registry says that it took note of its subject."""
-        self.tags.pop(repository, None)
+        self.tags.pop(repository)
         if noted:
             self.lists = True
             self._noted.add((repository, manifest))
 
+    def lock(self, repository: str, what: str) -> asyncio.Lock:
+        """The same lock for all who hold it, or wait for it, at the same time."""
+        lock = self._locks.get((repository, what))
+        if lock is None:
+            lock = self._locks[repository, what] = asyncio.Lock()
+        return lock
+
     def noted(self, repository: str, manifest: Digest) -> bool:
         return (repository, manifest) in self._noted
+
+
+def _weight(tags: frozenset[str] | None) -> int:
+    """Bytes, roughly."""
+    return sum(len(tag) + 120 for tag in tags or ())

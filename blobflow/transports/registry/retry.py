@@ -50,7 +50,8 @@ RULES: tuple[tuple[type[BlobflowError], Rule], ...] = (
     (NetworkError, Rule(attempts=3, first=0.5, most=5.0)),
 )
 
-# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user.
+# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user. A
+# caller with clients of its own waits less.
 MAX_RETRY_AFTER = 300.0
 
 
@@ -60,11 +61,17 @@ def retry_after_of(error: BlobflowError) -> float | None:
 
 
 def delay_before_next(
-    error: BlobflowError, attempt: int, jitter: float, *, hasty: bool = False
+    error: BlobflowError,
+    attempt: int,
+    jitter: float,
+    *,
+    hasty: bool = False,
+    longest: float = MAX_RETRY_AFTER,
 ) -> float | None:
     """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1.
 
     `hasty`: the same can be had elsewhere, so one more attempt has to do, and none where the host wants time.
+    `longest`: seconds that are waited at most where the host wants time.
     """
     if not error.retryable or (hasty and (attempt > 1 or is_shared(error))):
         return None
@@ -73,8 +80,9 @@ def delay_before_next(
         return None
     asked = retry_after_of(error)
     if asked is not None:
-        return asked if asked <= MAX_RETRY_AFTER else None
-    return min(rule.most, rule.first * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+        return asked if asked <= longest else None
+    delay = min(rule.most, rule.first * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+    return None if is_shared(error) and delay > longest else delay
 
 
 def is_shared(error: BlobflowError) -> bool:

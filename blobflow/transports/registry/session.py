@@ -23,7 +23,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from blobflow.content import Allowance, Sleep
-from blobflow.errors import NetworkError, ProtocolViolation, RegistryError, TimedOut
+from blobflow.errors import ConnectFailed, NetworkError, ProtocolViolation, RegistryError, TimedOut
 from blobflow.events import HostMeter, Observer, Retrying, Traced, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
@@ -107,8 +107,10 @@ class Session:
         user_agent: str,
         reading: Pace | None = None,
         writing: Pace | None = None,
+        longest_wait: float = retry.MAX_RETRY_AFTER,
     ) -> None:
-        """`reading` and `writing`: paces of bytes that are shared with other hosts.
+        """`reading` and `writing`: paces of bytes that are shared with other hosts. `longest_wait`: see
+        `Registries`.
 
         `allowance` is what the host said last of how many manifests it lets be read.
         """
@@ -128,6 +130,7 @@ class Session:
         self._sleep = sleep
         self._clock = clock
         self._random = random
+        self._longest_wait = longest_wait
         self._trace = trace
         self._user_agent = user_agent
         self._backoff = retry.Backoff(clock, sleep)
@@ -387,7 +390,10 @@ class Session:
                 timeout=timeout or self._client.timeout,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translated(error, self._name(url), request.asked) from None
+            failure = translated(error, self._name(url), request.asked)
+            if isinstance(failure, ConnectFailed):
+                failure.elsewhere = not self._is_home(url)
+            raise failure from None
         if self._trace:
             shown = str(url.with_query(None))
             self._observer(Traced(request.method, shown, response.status, self._clock() - began))
@@ -408,7 +414,9 @@ class Session:
                 return await once(request)
             except (NetworkError, RegistryError) as error:
                 error.attempts = attempt
-                delay = retry.delay_before_next(error, attempt, self._random(), hasty=request.hasty)
+                delay = retry.delay_before_next(
+                    error, attempt, self._random(), hasty=request.hasty, longest=self._longest_wait
+                )
                 if delay is None or not (blindly or isinstance(error, RegistryError)):
                     raise
                 self._observer(Retrying(request.asked, error.message, attempt, delay))

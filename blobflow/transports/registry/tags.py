@@ -30,6 +30,8 @@ MAX_PAGE_BYTES = 32 * 1024 * 1024
 # Registries with small pages (Quay: 50) need many of them; this many make up the most names that are taken.
 MAX_PAGES = 5000
 MAX_NAMES = 250_000
+# Bytes of all pages: the longest tags, as many as are taken, have half of that.
+MAX_BYTES = 64 * 1024 * 1024
 # What a token for the catalog is asked for (distribution's token scopes: resource type `registry`).
 _CATALOG = ("registry:catalog:*",)
 
@@ -47,8 +49,7 @@ async def list_tags(
 ) -> list[str]:
     """See `Lists.tags`. `pages`: more than so many are a ProtocolViolation, too."""
     path, asked = f"/v2/{site.repository}/tags/list", f"tags of {site.repository}"
-    names = await _names(session, path, asked, scopes, pages or MAX_PAGES)
-    return [name for name in names if _is_in_order(check_tag, name)]
+    return await _names(session, path, asked, scopes, pages or MAX_PAGES, check_tag)
 
 
 async def list_repositories(session: Session) -> list[str]:
@@ -57,32 +58,41 @@ async def list_repositories(session: Session) -> list[str]:
     Raises NotFound or Rejected where there is no catalog, Denied or Unauthorized where it is not for us, and
     ProtocolViolation for lists without end or sense.
     """
-    names = await _names(session, "/v2/_catalog", "catalog of repositories", _CATALOG, MAX_PAGES)
-    return [name for name in names if _is_in_order(check_repository, name)]
+    path, asked = "/v2/_catalog", "catalog of repositories"
+    return await _names(session, path, asked, _CATALOG, MAX_PAGES, check_repository)
 
 
 async def _names(
-    session: Session, where: str, asked: str, scopes: tuple[str, ...], most: int
-) -> dict[str, None]:
-    """All names of a list, each once, in order."""
+    session: Session,
+    where: str,
+    asked: str,
+    scopes: tuple[str, ...],
+    most: int,
+    check: Callable[[str], str],
+) -> list[str]:
+    """All names of a list that `check` lets pass, each once, in order. Others are never held."""
     path = f"{where}?n={PAGE}"
     found: dict[str, None] = {}
-    url, seen = URL(path, encoded=True), set[str]()
+    url, seen, size, last = URL(path, encoded=True), set[str](), 0, ""
     for _ in range(most):
         request = Request("GET", url, asked, scopes=scopes, limit=MAX_PAGE_BYTES)
         answer = await session.ask(request)
         seen |= {str(url), str(answer.url)}
         page = read_page(answer.body, session.host, asked)
-        before = len(found)
-        found.update(dict.fromkeys(page))
+        before, size = len(found), size + len(answer.body)
+        found.update((name, None) for name in page if _is_in_order(check, name))
         if len(found) > MAX_NAMES:
             raise ProtocolViolation(f"{session.host} lists more than {MAX_NAMES} {asked}; name those wanted")
+        if size > MAX_BYTES:
+            raise ProtocolViolation(f"{session.host} lists {asked} in more than {MAX_BYTES} bytes")
         following = _following(session, answer, asked)
-        if following is None and len(page) >= PAGE and len(found) > before:
+        is_news = len(found) > before or (page and page[-1] != last)
+        last = page[-1] if page else ""
+        if following is None and len(page) >= PAGE and is_news:
             # A full page and no word of another: some registries want to be asked without saying so.
             following = URL(f"{path}&last={quote(page[-1], safe='')}", encoded=True)
         if following is None:
-            return found
+            return list(found)
         if str(following) in seen:
             raise ProtocolViolation(f"{session.host} lists {asked} in a circle: a page leads back to itself")
         url = following
@@ -93,6 +103,8 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
     """The names of one page; `null` is none. Raises ProtocolViolation."""
     if len(body) > MAX_PAGE_BYTES:
         raise ProtocolViolation(f"{host} answered {asked} with a page of more than {MAX_PAGE_BYTES} bytes")
+    if body.count(b'"') > 2 * MAX_NAMES + 100:  # so many objects would take many times the page's bytes
+        raise ProtocolViolation(f"{host} lists more than {MAX_NAMES} {asked}; name those wanted")
     try:
         page = _decoder.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):

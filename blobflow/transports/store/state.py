@@ -151,7 +151,8 @@ class State:
                 )
 
     def again(self) -> State:
-        """The same file once more, to be read in the thread that asks, and closed by it. Raises StorageError."""
+        """The same file once more, to be read in the thread that asks, and closed there. Raises
+        StorageError."""
         with translated_sqlite(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
             connection.execute("PRAGMA query_only=1")

@@ -311,7 +311,7 @@ def test_the_least_recently_used_goes_first_from_memory() -> None:
     recent.put(c, b"123")
     assert (recent.get(a), recent.get(b), recent.get(c)) == (b"12345", None, b"123")
     recent.put(b, b"x" * 11)
-    assert (recent.get(a), recent.get(b), recent.get(c)) == (None, None, None)
+    assert (recent.get(a), recent.get(b), recent.get(c)) == (b"12345", None, b"123")
     recent.put(a, b"1234567890")
     assert recent.get(a) == b"1234567890"
 

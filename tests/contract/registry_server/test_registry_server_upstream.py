@@ -7,21 +7,17 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientError, ClientSession, TCPConnector
+from aiohttp import ClientError, ClientSession
 
-from blobflow.content import Chunks, Site
-from blobflow.errors import ConnectFailed, StorageError
+from blobflow.errors import StorageError
 from blobflow.events import Event
-from blobflow.oci import Descriptor, digest_of, media
-from blobflow.server import PullThrough, Server, Upstream, Upstreams, make_app
+from blobflow.oci import digest_of, media
+from blobflow.server import Upstream, Upstreams
 from blobflow.server.tidying import keep_tidy, tidy
-from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from blobflow.transports.store.keeping import gc
 from tests.contract.registry_server.asking import (
@@ -35,115 +31,20 @@ from tests.contract.registry_server.asking import (
     refusal,
     status_of,
 )
-from tests.unit.registry_fakes import Clock
+from tests.contract.registry_server.edges import REPO, Edge, edge_of, give, settled
 from tools.faultyregistry import (
     Corrupt,
     Fault,
     Hangup,
-    JournallingRegistry,
     Mute,
     Reset,
     Stall,
     Status,
-    journalling,
 )
 
 LAYER = random.Random(8).randbytes(3_000_000)
 LAYER_DIGEST = digest_of(LAYER)
-REPO = "team/app"
 BLOB_PATH = f"/v2/{REPO}/blobs/{LAYER_DIGEST}"
-
-
-class Edge:
-    """A registry that pulls through, its upstream, and a raw client of each."""
-
-    def __init__(
-        self, upstream: JournallingRegistry, store: Store, through: PullThrough, client: ClientSession
-    ) -> None:
-        self.upstream = upstream
-        self.store = store
-        self.through = through
-        self.client = client
-        self.now = 0.0
-
-    def outcomes(self) -> dict[tuple[str, str], int]:
-        """What was counted, by kind and outcome."""
-        return {(kind, outcome): n for (_, kind, outcome), n in self.through.outcomes.items()}
-
-    async def get(self, path: str, **headers: str) -> tuple[int, bytes]:
-        async with self.client.get(path, headers=headers) as answer:
-            return answer.status, await answer.read()
-
-    def upstream_asked(self, method: str = "") -> int:
-        return self.upstream.journal.count(method)
-
-
-@asynccontextmanager
-async def edge_of(
-    folder: Path,
-    *faults: Fault,
-    prefix: str = "",
-    broken: Callable[[], bool] = lambda: False,
-) -> AsyncIterator[Edge]:
-    """An edge in front of an upstream. While `broken` says so, the upstream can't be reached."""
-    async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(journalling(folder / "upstream", faults))
-        clock = Clock()
-        registries = Registries(
-            lambda host: HostAccess(scheme="http"), sleep=clock.sleep, clock=clock, jitter=lambda: 0.5
-        )
-        stack.push_async_callback(registries.close)
-        store = stack.enter_context(contextlib.closing(Store.open(folder / "edge")))
-
-        def source_at(site: Site) -> Any:
-            return Unreachable() if broken() else registries.source(site)
-
-        through = PullThrough(
-            store,
-            Upstreams([Upstream(upstream.host, prefix)]),
-            source_at,
-            clock=lambda: edge.now,
-            sleep=clock.sleep,
-        )
-        server = await stack.enter_async_context(Server(make_app(store, through=through), grace=0.5))
-        client = await stack.enter_async_context(
-            ClientSession(server.url, connector=TCPConnector(limit=0), read_bufsize=4096)
-        )
-        edge = Edge(upstream, store, through, client)
-        yield edge
-
-
-class Unreachable:
-    """A Source that can't be reached."""
-
-    async def resolve(self, name: str) -> Descriptor:
-        raise ConnectFailed("nobody is there")
-
-    async def read(self, manifest: Descriptor) -> bytes:
-        raise ConnectFailed("nobody is there")
-
-    @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
-        raise ConnectFailed("nobody is there")
-        yield
-
-
-async def settled() -> None:
-    """Wait until what was read is in the store: who read it had the last byte a moment before."""
-    shares = [task for task in asyncio.all_tasks() if task.get_name().startswith("share ")]
-    if shares:
-        await asyncio.wait(shares)
-
-
-async def give(upstream: JournallingRegistry, *layers: bytes, tag: str = "1.0", repo: str = REPO) -> bytes:
-    """An image of SMALL and `layers` at the upstream; its manifest. What that took is not in the journal."""
-    async with ClientSession(upstream.url) as client:
-        for content in (SMALL, *layers):
-            await push(client, content, f"/v2/{repo}")
-        raw = image(*map(descriptor, layers))
-        assert (await put(client, raw, tag, repo=f"/v2/{repo}")).status == 201
-    upstream.journal.clear()
-    return raw
 
 
 async def test_an_image_is_fetched_once_and_then_served_from_here(tmp_path: Path) -> None:
