@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -27,6 +28,23 @@ async def root(registry: Registry, request: web.BaseRequest, place: Place) -> we
 
 async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
+    return await _unless_evicted(place, lambda: _read_blob(registry, request, place))
+
+
+async def _unless_evicted(
+    place: Place, answer: Callable[[], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """What is pulled through can be evicted between two looks: then it is fetched again. That an upstream
+    does not have it is another thing, and has its error as a cause."""
+    try:
+        return await answer()
+    except Refusal as refusal:
+        if place.origin is None or refusal.status != 404 or refusal.__cause__ is not None:
+            raise
+    return await answer()
+
+
+async def _read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     digest = digest_in(place.item)
     coming = await _coming(registry, place, digest, counted=request.method == "GET")
     size = coming.size if coming else held_blob(registry, place.repository, digest)
@@ -118,6 +136,10 @@ async def read_manifest(registry: Registry, request: web.BaseRequest, place: Pla
 
     Who asks for a tag and accepts no index gets the linux/amd64 image of one.
     """
+    return await _unless_evicted(place, lambda: _read_manifest(registry, request, place))
+
+
+async def _read_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     digest, media_type = await _brought(registry, place)
     if media_type in media.INDEXES and ":" not in place.item:
         asked = request.headers.getall("Accept", ())

@@ -35,7 +35,7 @@ from blobflow.server.resting import Kind, Resting, refusal_for
 from blobflow.server.taglists import TagList
 from blobflow.server.underway import UnderWay
 from blobflow.server.upstreams import Upstreams
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, promises
 
 # Seconds for which a tag is what the upstream said last.
 TTL = 60.0
@@ -177,7 +177,7 @@ class PullThrough:
             raise
 
         def retag() -> bool:
-            here = store.member(repository, told.digest) is not None
+            here = self._holds(repository, told.digest)
             if here:
                 store.set_tag(repository, tag, told.digest)
             return here
@@ -201,15 +201,10 @@ class PullThrough:
 
     async def _hold(self, repository: str, origin: Site, manifest: Manifest, tag: str = "") -> None:
         """Hold the manifest, and let the tag name it, if one is given: all of it or nothing."""
-        digest, store = manifest.descriptor.digest, self._store
-
-        def work() -> None:
-            store.write_small(manifest.raw, digest)
-            store.add_member(repository, digest, manifest.descriptor.media_type)
-            if tag:
-                store.set_tag(repository, tag, digest)
-
-        await store.commit(work)
+        descriptor = manifest.descriptor
+        await promises.put(
+            self._store, repository, manifest.raw, descriptor.digest, descriptor.media_type, tag=tag or None
+        )
         self._mentions.note(repository, manifest)
         self._tell(origin, "manifest", "miss")
 
@@ -332,9 +327,8 @@ class PullThrough:
 
     async def keep(self, place: Place, digest: Digest) -> None:
         """The blob is here: make it visible in the repository."""
-        repository, store = place.repository, self._store
-        if store.member(repository, digest) is None:
-            await store.commit(lambda: store.add_member(repository, digest))
+        if self._store.member(place.repository, digest) is None:
+            await promises.shown(self._store, place.repository, digest)
 
     def follow(self, place: Place, blob: Descriptor) -> AbstractAsyncContextManager[Body]:
         """A Body over the blob while it comes in: see `Arriving.follow`."""

@@ -19,9 +19,7 @@ def members_after(store: Store, repository: str, after: str, n: int) -> list[tup
     return [(Digest(digest), kind) for digest, kind in rows]
 
 
-def revision(store: Store) -> tuple[int, int]:
+def revision(store: Store) -> tuple[int, int, int]:
     """Another value after every change of the state file, whoever made it: while it is the same, nothing that
     the state file says has changed. Raises StorageError."""
-    others = store.state.row("PRAGMA data_version")
-    own = store.state.row("SELECT total_changes()")
-    return (others[0] if others else 0, own[0] if own else 0)
+    return store.state.revision()

@@ -78,7 +78,7 @@ class _Older(Exception):
 class Snapshot:
     """A connection that only reads, and is opened anew whenever the files are no longer what they were.
 
-    It belongs to one thread. `connect` makes a connection for writing (to the copy: it recovers it, and
+    It belongs to one thread; `opened` counts how often. `connect` makes a connection for writing (to the copy: it recovers it, and
     brings it to our schema); `is_older` says whether a connection's schema is one before ours, and raises
     StorageError for one that we can't read; `empty` makes one to a database without rows. `told` gets a
     sentence when a copy has to be read.
@@ -106,6 +106,7 @@ class Snapshot:
         self._how: _How = "absent"
         self._was_there = False
         self._copy_told = False
+        self.opened = 0
         self._progress: tuple[Callable[[], bool], int] | None = None
         self.execute("SELECT 1")
 
@@ -115,6 +116,7 @@ class Snapshot:
             try:
                 if self._connection is None:
                     self._connection = self._open()
+                    self.opened += 1
                     if self._progress is not None:
                         self._connection.set_progress_handler(*self._progress)
                 rows = self._connection.execute(sql, values).fetchall()

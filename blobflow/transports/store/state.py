@@ -181,6 +181,12 @@ class State:
         with translated_sqlite(self._path):
             return self._reading().execute(sql, values).fetchone()
 
+    def revision(self) -> tuple[int, int, int]:
+        """Another value after every change of the file, whoever made it. On the thread that opened it."""
+        others, own = self.row("PRAGMA data_version"), self.row("SELECT total_changes()")
+        reopened = getattr(self._reads, "opened", 0)  # where it only reads, its connection may be a new one
+        return (others[0] if others else 0, own[0] if own else 0, reopened)
+
     def write(self, sql: str, *values: Any) -> None:
         """One writing statement: a transaction of its own, unless inside `transaction`."""
         with self._noticed() as connection, translated_sqlite(self._path):
