@@ -28,7 +28,8 @@ import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
+# HTTP/1.0 ends a connection with the answer unless that says otherwise: aiohttp's parser refuses so.
+_CLOSE = re.compile(rb"^HTTP/1\.0 |\r\nconnection: *close\r\n", re.IGNORECASE)
 _LOCATION = re.compile(rb"\r\nlocation: *([^\r\n]+)\r\n", re.IGNORECASE)
 _LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = (204, 304)

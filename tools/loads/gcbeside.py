@@ -224,48 +224,37 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 def told(report: Report) -> str:
     """A few lines: medians over the rounds (of `max` the largest), in milliseconds, ratios, and counts."""
-    rounds = report.rounds
-    lines = [f"{'ms':15}{'pulls: p50':>12}{'p99':>9}{'max':>9}{'pushes: p50':>13}{'p99':>9}{'max':>9}"]
-    for title, found in (
-        ("without gc", [each.alone for each in rounds]),
-        ("while gc runs", [each.beside for each in rounds]),
-    ):
-        pulls = "".join(
-            f"{1e3 * value:{width}.2f}" for value, width in zip(_row(found, "pulls"), (12, 9, 9), strict=True)
-        )
-        pushes = "".join(
-            f"{1e3 * value:{width}.2f}"
-            for value, width in zip(_row(found, "pushes"), (13, 9, 9), strict=True)
-        )
-        lines.append(f"{title:15}{pulls}{pushes}")
-    pulls_by, pushes_by = _ratios(rounds, "pulls"), _ratios(rounds, "pushes")
-    goal = "met" if statistics.median(pulls_by) <= GOAL else "missed"
-    lines.append(
-        f"p99 beside gc by p99 without: pulls {statistics.median(pulls_by):.2f} x (rounds: {min(pulls_by):.2f} "
-        f"to {max(pulls_by):.2f}; goal <= {GOAL:g}: {goal}), pushes {statistics.median(pushes_by):.2f} x"
-    )
+    alone = [each.alone for each in report.rounds]
+    beside = [each.beside for each in report.rounds]
+    pulls, pushes = _ratios(report.rounds, "pulls"), _ratios(report.rounds, "pushes")
+    ratio = statistics.median(pulls)
     counts = ", ".join(
         f"{what} {status or 'without an answer'}: {count:,}"
         for (what, status), count in sorted(report.statuses.items())
     )
     failed = sum(count for (_, status), count in report.statuses.items() if status >= 500 or not status)
-    lines.append(f"{counts}; 5xx or no answer: {failed}; answered 201 and lost: {len(report.lost)}")
-    sweeps = [each for one in rounds for each in one.sweeps]
-    lines.append(
+    sweeps = [each for one in report.rounds for each in one.sweeps]
+    lines = [
+        f"{'ms':15}{'pulls: p50':>13}{'p99':>9}{'max':>9}{'pushes: p50':>13}{'p99':>9}{'max':>9}",
+        f"{'without gc':15}{_row(alone, 'pulls')}{_row(alone, 'pushes')}",
+        f"{'while gc runs':15}{_row(beside, 'pulls')}{_row(beside, 'pushes')}",
+        f"p99 of pulls beside gc by p99 without: {ratio:.2f} x (goal <= {GOAL:g}: "
+        f"{'met' if ratio <= GOAL else 'missed'}; rounds: {min(pulls):.2f} to {max(pulls):.2f})",
+        f"p99 of pushes beside gc by p99 without: {statistics.median(pushes):.2f} x",
+        f"{counts}; 5xx or no answer: {failed}; answered 201 and lost: {len(report.lost)}",
         f"gc: runs {len(sweeps)}, blobs removed {sum(each.removed for each in sweeps):,}, "
-        f"seconds a run {statistics.median(each.seconds for each in sweeps):.2f} (median)"
-    )
+        f"seconds a run {statistics.median(each.seconds for each in sweeps):.2f} (median)",
+    ]
     return "\n".join(lines + report.failures)
 
 
-def _row(found: Sequence[Times], kind: str) -> tuple[float, float, float]:
+def _row(found: Sequence[Times], kind: str) -> str:
     """p50, p99 and the largest, of pulls or pushes."""
     values: list[list[float]] = [getattr(times, kind) for times in found]
-    return (
-        statistics.median(quantile(each, 0.5) for each in values),
-        statistics.median(quantile(each, 0.99) for each in values),
-        max(max(each, default=math.nan) for each in values),
-    )
+    middle = statistics.median(quantile(each, 0.5) for each in values)
+    high = statistics.median(quantile(each, 0.99) for each in values)
+    largest = max(max(each, default=math.nan) for each in values)
+    return f"{1e3 * middle:13.2f}{1e3 * high:9.2f}{1e3 * largest:9.2f}"
 
 
 def _ratios(rounds: Sequence[Round], kind: str) -> list[float]:

@@ -51,15 +51,17 @@ def add_old_blobs(root: Path, count: int, size: int) -> None:
         )
 
 
-def age_orphans(root: Path) -> None:
-    """Make blobs that no repository holds look as old, so that a sweep removes them now and not in an
-    hour."""
+def age_orphans(root: Path, settled: float) -> None:
+    """Make blobs that no repository holds look old, so that a sweep removes them now and not in an hour.
+
+    `settled`: seconds for which a blob has to have been there; it may be on its way into a repository.
+    """
     then = int(time.time()) - OLD_SECONDS
     with closing(_connect(root)) as state, state:
         state.execute(
-            "UPDATE blobs SET added = ?, used = ? WHERE added > ? AND digest NOT IN "
+            "UPDATE blobs SET added = ?, used = ? WHERE added > ? AND added <= ? AND digest NOT IN "
             "(SELECT digest FROM members WHERE registry = '')",
-            (then, then, then),
+            (then, then, then, int(time.time() - settled)),
         )
 
 
