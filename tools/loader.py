@@ -10,9 +10,9 @@ Scenarios:
 
 In all and small, `blobflow serve`, Debian's docker-registry and (--against) the `blobflow serve` of another
 checkout get the same content on the same disk, and are asked in turns, so that whatever else the machine
-does meets all of them. What is printed are medians over the rounds, and the ratios of ours to each other
-one; read ratios, and read CPU seconds where the machine is busy. docker-registry takes no blob in one POST:
-it gets a PUT after it.
+does meets all of them. What is printed are medians over the rounds, and medians of the rounds' ratios of
+ours to each other one; read ratios, and read CPU where the machine is busy. docker-registry takes no blob
+in one POST: it gets a PUT after it.
 
 In gc, 8 of the clients pull (a manifest by tag, small blobs) and 8 push blobs of 4 KiB, each at moments
 that are set beforehand: a request that waits because the one before it was slow counts from when it was

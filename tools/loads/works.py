@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -143,17 +142,25 @@ def in_turns(running: Mapping[str, Registry], work: Work, rounds: int) -> dict[s
 
 
 def told(title: str, figures: Mapping[str, list[Figure]]) -> str:
-    """One line: medians of each registry's rate and CPU milliseconds for one, and the ratios of the first
-    registry's to the others'."""
-    rates = {name: statistics.median(each.rate for each in found) for name, found in figures.items()}
-    cpu = {
-        name: statistics.median(1e3 * each.cpu / each.amount for each in found if each.amount)
-        for name, found in figures.items()
-    }
-    words = [f"{name} {rates[name]:9,.2f} ({cpu[name]:6,.3f} ms CPU each)" for name in figures]
-    ours, *others = figures
-    for other in others:
-        with suppress(ZeroDivisionError):  # so little that the clock of CPU time did not tick
-            ratio, cost = rates[ours] / rates[other], cpu[ours] / cpu[other]
-            words.append(f"{ratio:.2f} x {other}'s rate, {cost:.2f} x its CPU")
-    return f"{title:30} " + "; ".join(words)
+    """A line for each registry: the medians of its rate, and of the CPU milliseconds that one cost it.
+    Behind the first's those of the others, and how many times theirs the first's are: medians of the
+    rounds' ratios, since what else the machine does changes from round to round."""
+    ours, *_ = figures
+    lines = [title]
+    for name, found in figures.items():
+        rate, cpu = statistics.median(each.rate for each in found), statistics.median(map(_cost, found))
+        line = f"    {name:10}{rate:12,.2f}{cpu:10.3f} ms CPU each"
+        if name != ours:
+            pairs = list(zip(figures[ours], found, strict=True))
+            rates = statistics.median(first.rate / other.rate for first, other in pairs)
+            line += f"   {ours}: {rates:5.2f} x its rate"
+            if all(map(_cost, found)):  # else so little that the clock of CPU time did not tick
+                costs = statistics.median(_cost(first) / _cost(other) for first, other in pairs)
+                line += f", {costs:5.2f} x its CPU"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _cost(figure: Figure) -> float:
+    """CPU milliseconds for one."""
+    return 1e3 * figure.cpu / figure.amount
