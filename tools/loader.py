@@ -39,6 +39,7 @@ from pathlib import Path
 from tests.e2e.processes import TOP, Registry, blobflow_of, blobflow_serve, docker_registry
 from tools.loads import gcbeside
 from tools.loads.requests import fresh
+from tools.loads.served import ServeEnded
 from tools.loads.works import LARGE, SMALL, fill, in_turns, large_works, small_works, told
 
 
@@ -81,6 +82,12 @@ def main() -> int:
         "-e inject=unlink:delay_enter=4000` for a disk on which removing takes 4 ms",
     )
     wish = parser.parse_args()
+    if wish.only == "against" and not wish.against:
+        parser.error("--only against goes with --against DIR; say which checkout")
+    if wish.only == "docker" and wish.scenario == "gc":
+        parser.error("docker-registry has no gc that runs beside it; leave out --only docker")
+    if min(wish.rounds, wish.blobs) < 1 or wish.seconds <= 0 or min(wish.pulls, wish.pushes) < 0:
+        parser.error("at least one round and one blob, more than no seconds, and rates of 0 or more")
     builds = {"blobflow": TOP} | ({"against": wish.against} if wish.against else {})
     builds = {name: checkout for name, checkout in builds.items() if wish.only in (None, name)}
     try:
@@ -103,7 +110,11 @@ def main() -> int:
         )
         reports = []
         for build, checkout in builds.items():
-            reports.append(gcbeside.measure(checkout, folder / build, asked))
+            try:
+                reports.append(gcbeside.measure(checkout, folder / build, asked))
+            except ServeEnded as error:
+                print(f"loader: {build}: {error}", file=sys.stderr)
+                return 1
             print(f"{build}\n{gcbeside.told(reports[-1])}", flush=True)
         return int(any(report.wrong for report in reports))
 

@@ -1,4 +1,4 @@
-"""The loads' client: what it makes of answers of every form, and of servers that hang up; their arithmetic."""
+"""The loads' client: answers of every form, and servers that hang up. And the loads' arithmetic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.loads.mix.client import MixedClient, Tally
 from tools.loads.mix.ways import living
 from tools.loads.oldblobs import add_old_blobs, age_orphans
 from tools.loads.requests import completing, expect, path_of
-from tools.loads.sweeping import Sweep
+from tools.loads.sweeping import Sweep, sweep
 from tools.loads.works import Figure
 from tools.loads.works import told as works_told
 from tools.soak_serve import Report as SoakReport
@@ -217,6 +217,14 @@ def test_growth_is_from_a_tenth_to_the_end() -> None:
     assert SoakReport(samples, {}, 1, 0, [], []).right is False
 
 
+async def test_a_gc_that_fails_says_so(tmp_path: Path) -> None:
+    (tmp_path / "stranger").write_text("this is no store")
+    async with asyncio.timeout(60):
+        swept = await sweep(tmp_path, tmp_path / "home", under=("nice",))
+    assert swept.removed == 0
+    assert "gc ended with" in swept.failure
+
+
 async def test_old_blobs_are_blobs_of_the_store_and_a_sweep_takes_them_all(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
         add_old_blobs(store.root, 30, 100)
@@ -226,8 +234,9 @@ async def test_old_blobs_are_blobs_of_the_store_and_a_sweep_takes_them_all(tmp_p
             for blob in held:
                 await store.check(blob.digest)  # against the checksums that were written
             assert [error async for _, error in keeping.verify(store)] == [None] * 30
-            swept = await keeping.gc(store, 0)
-        assert (swept.blobs, swept.left_bytes) == (30, 0)
+    async with asyncio.timeout(60):
+        swept = await sweep(tmp_path / "store", tmp_path)
+    assert (swept.removed, swept.failure) == (30, "")
 
 
 def test_only_what_no_repository_holds_is_made_old(tmp_path: Path) -> None:
@@ -240,9 +249,7 @@ def test_only_what_no_repository_holds_is_made_old(tmp_path: Path) -> None:
                 "INSERT INTO blobs(digest, size, blocks, added, used) VALUES (?, 1, x'', ?, ?)",
                 (digest, now, now),
             )
-        state.execute(
-            "INSERT INTO members(registry, repository, digest, media_type) VALUES ('', 'a', 'sha256:held', '')"
-        )
+        state.execute("INSERT INTO members VALUES ('', 'a', 'sha256:held', '')")
         state.commit()
         age_orphans(root, 3600)
         new = "SELECT digest FROM blobs WHERE added = ?"

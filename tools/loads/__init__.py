@@ -7,6 +7,6 @@ works          what tools/loader measures of several registries side by side, an
 gcbeside       the times of pulls and pushes while `cache gc` sweeps the store that is served
 oldblobs       blobs in a store that nothing needs any more
 sweeping       `cache gc` in a process of its own
-memory         what a process holds
+served         `blobflow serve` as it is watched meanwhile
 mix            what a registry meets in its life, with the answer that each request deserves
 """

@@ -21,10 +21,11 @@ from typing import TypeVar
 import msgspec
 import uvloop
 
-from tests.e2e.processes import Registry, blobflow_serve
+from tests.e2e.processes import Registry
 from tools.loads.conversation import Answer, Script, Step, Timed, converse_each
 from tools.loads.oldblobs import add_old_blobs
 from tools.loads.requests import MANIFEST, expect, fresh, image_of, request, upload
+from tools.loads.served import served
 from tools.loads.sweeping import Sweep, sweep
 
 CLIENTS = 16  # half of them pull, the others push
@@ -89,10 +90,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def measure(checkout: Path, folder: Path, asked: Asked) -> Report:
-    """Start serve of a checkout with its store under `folder`, and measure. Raises RuntimeError when even
-    filling it fails."""
+    """Start serve of a checkout with its store under `folder`, and measure. Raises ServeEnded, and
+    RuntimeError when even filling it fails."""
     with (
-        blobflow_serve(folder, *asked.serve, checkout=checkout) as registry,
+        served(folder, asked.serve, checkout) as registry,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return runner.run(_measure(registry, checkout, folder, asked))
