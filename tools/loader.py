@@ -16,10 +16,11 @@ in one POST: it gets a PUT after it.
 
 In gc, 8 of the clients pull (a manifest by tag, small blobs) and 8 push blobs of 4 KiB, each at moments
 that are set beforehand: a request that waits because the one before it was slow counts from when it was
-due. Each round measures for --seconds without gc, and then until gc has run for as long; if it ends sooner,
-the store is filled again. With --against it does the same with the other checkout's serve and gc. Exit
-status 1: an answer was not 200 or 201, or an upload that was answered 201 was gone afterwards. The goal of
-p99 is only told, since it is the machine's, too.
+due. Each round measures for --seconds without gc, for as long beside a process that only computes (a core
+is what gc costs at least), and until gc has run for as long; if it ends sooner, the store is filled again.
+With --against it does the same with the other checkout's serve and gc. Exit status 1: an answer was not 200
+or 201, or an upload that was answered 201 was gone afterwards. The goal of p99 is only told, since it is
+the machine's, too.
 
 Small requests come from one uvloop with raw protocols; large bodies from threads with blocking sockets and
 large buffers. That is several times cheaper than what is asked, so that the server is what is measured.

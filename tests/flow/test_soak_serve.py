@@ -78,9 +78,10 @@ def test_pulls_and_pushes_are_timed_while_gc_removes_what_is_old(tmp_path: Path)
     (one,) = report.rounds
     assert one.sweeps
     assert all(each.removed >= asked.blobs and not each.failure for each in one.sweeps)
-    assert all(one.alone.pulls + one.alone.pushes) and all(one.beside.pulls + one.beside.pushes)
-    pulled = len(one.alone.pulls) + len(one.beside.pulls)
-    pushed = len(one.alone.pushes) + len(one.beside.pushes)
+    stretches = (one.alone, one.core, one.beside)
+    assert all(times.pulls and times.pushes for times in stretches)
+    pulled = sum(len(times.pulls) for times in stretches)
+    pushed = sum(len(times.pushes) for times in stretches)
     assert report.statuses == {("pull", 200): pulled, ("push", 201): pushed, ("look again", 200): pushed}
     assert report.lost == []
     assert not report.wrong

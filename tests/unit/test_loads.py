@@ -188,7 +188,7 @@ def test_rates_are_told_beside_each_other_with_the_medians_of_the_rounds_ratios(
 
 def _report(beside: list[float], statuses: dict[tuple[str, int], int], lost: list[str]) -> Report:
     alone = Times([0.001] * 100, [0.002] * 100)
-    return Report([Round(alone, Times(beside, [0.004] * 100), [Sweep(20, 1.5)])], statuses, lost)
+    return Report([Round(alone, alone, Times(beside, [0.004] * 100), [Sweep(20, 1.5)])], statuses, lost)
 
 
 def test_a_sweep_that_slows_pulls_is_told_by_the_ratio_of_p99s() -> None:
@@ -196,6 +196,7 @@ def test_a_sweep_that_slows_pulls_is_told_by_the_ratio_of_p99s() -> None:
     assert not right.wrong
     text = gc_told(right)
     assert "p99 of pulls beside gc by p99 without: 3.00 x (goal <= 5: met" in text
+    assert "p99 of pulls beside a process that only computes by p99 without: 1.00 x" in text
     assert "p99 of pushes beside gc by p99 without: 2.00 x" in text
     assert "5xx or no answer: 0; answered 201 and lost: 0" in text
     assert "missed" in gc_told(_report([0.006] * 100, {}, []))

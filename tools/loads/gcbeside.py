@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
@@ -61,9 +62,11 @@ class Times(msgspec.Struct, frozen=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """`sweeps`: the runs of gc that `beside` was measured beside."""
+    """`alone`; while a process computed (`core`); `beside` gc. `sweeps`: the runs of gc that were
+    measured."""
 
     alone: Times
+    core: Times
     beside: Times
     sweeps: list[Sweep]
 
@@ -118,6 +121,7 @@ async def _measure(registry: Registry, checkout: Path, folder: Path, asked: Aske
     for _ in range(asked.rounds):
         add_old_blobs(registry.root, asked.blobs, _BLOB)
         alone, _nothing = await clients.busy(asyncio.sleep(asked.seconds))
+        core, _nothing = await clients.busy(_computing(asked.seconds))
         beside, sweeps = Times([], []), list[Sweep]()
         while sum(each.seconds for each in sweeps) < asked.seconds:
             if sweeps:
@@ -130,9 +134,19 @@ async def _measure(registry: Registry, checkout: Path, folder: Path, asked: Aske
             sweeps.append(swept)
             if swept.failure:
                 break
-        rounds.append(Round(alone, beside, sweeps))
+        rounds.append(Round(alone, core, beside, sweeps))
         await clients.look_again()
     return Report(rounds, dict(clients.statuses), clients.lost)
+
+
+async def _computing(seconds: float) -> None:
+    """A process that does nothing but compute, for so long."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        process.kill()
+        await process.wait()
 
 
 class _Clients:
@@ -226,9 +240,10 @@ def quantile(values: Sequence[float], part: float) -> float:
 def told(report: Report) -> str:
     """A few lines: medians over the rounds (of `max` the largest), in milliseconds, ratios, and counts."""
     alone = [each.alone for each in report.rounds]
+    core = [each.core for each in report.rounds]
     beside = [each.beside for each in report.rounds]
-    pulls, pushes = _ratios(report.rounds, "pulls"), _ratios(report.rounds, "pushes")
-    ratio = statistics.median(pulls)
+    pulls, pushes = _ratios(beside, alone, "pulls"), _ratios(beside, alone, "pushes")
+    ratio, computing = statistics.median(pulls), statistics.median(_ratios(core, alone, "pulls"))
     counts = ", ".join(
         f"{what} {status or 'without an answer'}: {count:,}"
         for (what, status), count in sorted(report.statuses.items())
@@ -238,9 +253,11 @@ def told(report: Report) -> str:
     lines = [
         f"{'ms':15}{'pulls: p50':>13}{'p99':>9}{'max':>9}{'pushes: p50':>13}{'p99':>9}{'max':>9}",
         f"{'without gc':15}{_row(alone, 'pulls')}{_row(alone, 'pushes')}",
+        f"{'one core busy':15}{_row(core, 'pulls')}{_row(core, 'pushes')}",
         f"{'while gc runs':15}{_row(beside, 'pulls')}{_row(beside, 'pushes')}",
         f"p99 of pulls beside gc by p99 without: {ratio:.2f} x (goal <= {GOAL:g}: "
         f"{'met' if ratio <= GOAL else 'missed'}; rounds: {min(pulls):.2f} to {max(pulls):.2f})",
+        f"p99 of pulls beside a process that only computes by p99 without: {computing:.2f} x",
         f"p99 of pushes beside gc by p99 without: {statistics.median(pushes):.2f} x",
         f"{counts}; 5xx or no answer: {failed}; answered 201 and lost: {len(report.lost)}",
         f"gc: runs {len(sweeps)}, blobs removed {sum(each.removed for each in sweeps):,}, "
@@ -258,9 +275,9 @@ def _row(found: Sequence[Times], kind: str) -> str:
     return f"{1e3 * middle:13.2f}{1e3 * high:9.2f}{1e3 * largest:9.2f}"
 
 
-def _ratios(rounds: Sequence[Round], kind: str) -> list[float]:
-    """p99 beside gc by p99 without, of each round."""
+def _ratios(found: Sequence[Times], alone: Sequence[Times], kind: str) -> list[float]:
+    """p99 by p99 without gc, of each round."""
     return [
-        quantile(getattr(each.beside, kind), 0.99) / quantile(getattr(each.alone, kind), 0.99)
-        for each in rounds
+        quantile(getattr(one, kind), 0.99) / quantile(getattr(other, kind), 0.99)
+        for one, other in zip(found, alone, strict=True)
     ]
