@@ -25,7 +25,7 @@ import msgspec
 from tests.e2e.access_log import Requests, parse_access_log
 
 TOP = Path(__file__).resolve().parents[2]
-BLOBFLOW = (sys.executable, "-m", "blobflow")
+BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
 
 READY_SECONDS = 20.0  # a registry answers within some 50 ms, but the machine may be busy
 PORT_TRIES = 5  # another process can take the port between our look and the server's bind
@@ -153,14 +153,26 @@ def docker_registry(folder: Path, upstream: str = "", *, leave: Leave = remove) 
         yield registry
 
 
+def blobflow_of(checkout: Path) -> tuple[str, ...]:
+    """The command that runs the blobflow of a checkout, in its folder: with ours its environment is this
+    one's, with another its own. Raises FileNotFoundError if that was not made."""
+    if checkout.resolve() == TOP:
+        return BLOBFLOW
+    python = checkout.resolve() / ".venv/bin/python"
+    if not python.exists():
+        raise FileNotFoundError(f"{checkout} has no .venv; make one there, as tools/test does")
+    return (str(python), "-m", "blobflow")
+
+
 @contextmanager
-def blobflow_serve(folder: Path, *arguments: str) -> Iterator[Registry]:
-    """`blobflow serve` with its store under `folder`, which goes when the context ends."""
+def blobflow_serve(folder: Path, *arguments: str, checkout: Path = TOP) -> Iterator[Registry]:
+    """`blobflow serve` with its store under `folder`, which goes when the context ends. `checkout`: whose."""
+    program = blobflow_of(checkout)
 
     def command(host: str) -> list[str]:
-        return [*BLOBFLOW, "serve", "--listen", host, "--root", str(folder / "storage"), *arguments]
+        return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *arguments]
 
-    with _serving(command, folder) as registry:
+    with _serving(command, folder, top=checkout) as registry:
         yield registry
 
 
@@ -180,7 +192,7 @@ def faulty_registry(folder: Path, journal: Path, *faults: str, leave: Leave = re
 
 @contextmanager
 def _serving(
-    command: Callable[[str], Sequence[str]], folder: Path, leave: Leave = remove
+    command: Callable[[str], Sequence[str]], folder: Path, leave: Leave = remove, *, top: Path = TOP
 ) -> Iterator[Registry]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -193,7 +205,7 @@ def _serving(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,
-                cwd=TOP,
+                cwd=top,
                 env=environment(folder),
             )
             if _answers(host, process):
