@@ -106,18 +106,22 @@ BY_DIGEST = {each.digest: each for each in (*BLOBS, *MANIFESTS)}
 BY_NAME = {each.name: each for each in BY_DIGEST.values()}
 
 
-def reached(roots: Iterable[Digest], held: Iterable[Digest]) -> set[Digest]:
-    """What of `held` hangs on the roots: what manifests name, their subjects, and what refers to them."""
+def reached(roots: Iterable[Digest], held: Iterable[Digest], *, widely: bool = False) -> set[Digest]:
+    """What of `held` hangs on the roots: what manifests name, their subjects, and what refers to them.
+
+    `widely`: also what refers to something that is named and not held.
+    """
     here = {digest: BY_DIGEST[digest] for digest in held}
     found: set[Digest] = set()
     waiting = list(roots)
     while waiting:
         digest = waiting.pop()
-        if digest in found or digest not in here:
+        if digest in found or not (widely or digest in here):
             continue
         found.add(digest)
-        content = here[digest]
-        waiting += (*content.blobs, *content.children)
-        waiting += [content.subject] if content.subject else []
         waiting += [each.digest for each in here.values() if each.subject == digest]
-    return found
+        if digest in here:
+            content = here[digest]
+            waiting += (*content.blobs, *content.children)
+            waiting += [content.subject] if content.subject else []
+    return found & here.keys()

@@ -15,17 +15,20 @@ file, listing a folder, and a statement of sqlite outside of a writing transacti
 Audit hooks and sqlite's trace callback tell of these before they happen, however the code comes to them: so
 nothing here depends on how the store is written. Each command connects to SOCKET and sends its pid; then
 
-    it sends     {"stop": THREAD, "kind": …, "what": …}    this thread waits before that step
-    it takes     {"go": THREAD, "steps": N}                take this step, and N - 1 more before the next stop
-                 {"arm": N, "kinds": […]}                  stop before the step after N more of these kinds;
-                                                           answered by {"armed": N}
-                 {"free": true}                            never stop again
+    it sends     {"stop": THREAD, "kind": …, "what": …, "locked": …}   this thread waits before that step;
+                                            locked: the process is in a writing transaction
+    it takes     {"go": THREAD, "steps": N} take this step, and N - 1 more before the next stop
+                 {"arm": N, "kinds": […]}   stop before the step after N more of these kinds; answered by
+                                            {"armed": N}
+                 {"free": true}             never stop again
 
 `budget` in the order is the N that it starts with; null: it is free. Other threads go on while one is stopped.
+A command that starts with a budget makes no pauses: a polite one would pause for as long as we had it stopped.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -63,7 +66,10 @@ _VERBS = {
 
 
 class Gate:
-    """Where the threads of a command wait before a step. `budget`: steps until the next stop; None: none."""
+    """Where the threads of a command wait before a step. `budget`: steps until the next stop; None: none.
+
+    `locked`: how many of its connections are in a writing transaction.
+    """
 
     def __init__(self, line: socket.socket, budget: int | None) -> None:
         self._line = line
@@ -71,7 +77,7 @@ class Gate:
         self._kinds = frozenset(KINDS)
         self._changed = threading.Condition()
         self._let: set[int] = set()
-        self._waiting: set[int] = set()
+        self.locked = 0
 
     def step(self, kind: str, what: str) -> None:
         """Wait here if the budget is spent."""
@@ -84,11 +90,9 @@ class Gate:
                 self._budget -= 1
                 return
             me = threading.get_ident()
-            self._waiting.add(me)
-            self._send({"stop": me, "kind": kind, "what": what})
+            self._send({"stop": me, "kind": kind, "what": what, "locked": self.locked > 0})
             while self._budget is not None and me not in self._let:
                 self._changed.wait()
-            self._waiting.discard(me)
             self._let.discard(me)
 
     def follow(self) -> None:
@@ -129,14 +133,18 @@ class Statements:
         kind = _VERBS.get(statement.lstrip()[:8].partition(" ")[0].rstrip(";").upper())
         if kind == "begin":
             self._gate.step(kind, statement)
-            self._inside = True
+            self._enter(inside=True)
         elif kind == "commit":
             self._gate.step(kind, statement)
-            self._inside = False
+            self._enter(inside=False)
         elif statement[:8].upper() == "ROLLBACK":
-            self._inside = False
+            self._enter(inside=False)
         elif kind is not None and not self._inside:
             self._gate.step(kind, " ".join(statement.split())[:100])
+
+    def _enter(self, *, inside: bool) -> None:
+        self._gate.locked += inside - self._inside
+        self._inside = inside
 
 
 def watch(gate: Gate) -> None:
@@ -188,6 +196,8 @@ def _run(words: list[str], out: str, budget: int | None, meeting: str) -> int:
 
     sys.argv = ["blobflow", *words]
     watch(gate)
+    if budget is not None:
+        vars(asyncio)["sleep"] = _no_pause
     try:
         main()
     except SystemExit as end:
@@ -196,6 +206,14 @@ def _run(words: list[str], out: str, budget: int | None, meeting: str) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+async def _no_pause(seconds: float, result: Any = None) -> Any:
+    await _sleep(0)
+    return result
+
+
+_sleep = asyncio.sleep
 
 
 def _fork(order: dict[str, Any], meeting: str) -> int:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,23 @@ from tests.e2e.promises.forker import KINDS
 
 # Seconds after which something hangs: nothing that is waited for without another's leave takes a tenth.
 BOUND = 60.0
-# Seconds to wait for what another, who is stopped, may be in the way of. Whether it is long enough decides
-# only which interleaving is played, never what is right.
-LEAVE = 0.15
+# Seconds to wait for what another, who is stopped, may be in the way of: if we know that it is, as it has the
+# state file locked; and if we know of nothing. What is waited for in vain is waited for again, so that these
+# decide at most which interleaving is played, never what is right.
+BLOCKED = 0.03
+LEAVE = 2.0
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """A thread that waits before a step: its kind (see forker.KINDS), and the file's name or the statement."""
+    """A thread that waits before a step: its kind (see forker.KINDS), and the file's name or the statement.
+
+    `locked`: its process is in a writing transaction meanwhile.
+    """
 
     thread: int
     kind: str
     what: str
+    locked: bool
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}"
@@ -201,13 +207,15 @@ class Command:
     def _note(self, message: dict[str, Any]) -> None:
         with self._stage.changed:
             match message:
-                case {"stop": thread, "kind": kind, "what": what}:
-                    self.stops.append(Stop(thread, kind, what))
+                case {"stop": thread, "kind": kind, "what": what, "locked": locked}:
+                    self.stops.append(Stop(thread, kind, what, locked))
                 case {"armed": _}:
                     self._armed = True
             self._stage.changed.notify_all()
 
 
-def running(stage: Stage, commands: Sequence[Command]) -> Iterator[Command]:
-    """Those that have not ended."""
-    yield from (command for command in commands if not command.ended)
+def leave(other: Command | None) -> float:
+    """Seconds to wait for something that `other` may be in the way of."""
+    if other is None or other.ended:
+        return BOUND
+    return BLOCKED if other.stop is not None and other.stop.locked else LEAVE

@@ -157,11 +157,7 @@ def all_of(deeds: Sequence[Deed]) -> Callable[[World], None]:
     def act(world: World) -> None:
         for deed in deeds:
             world.do(deed)
-            while world.pending is not None:
-                if world.gc is not None:
-                    world.step_gc()
-                else:
-                    world.release(1)
+            world.answer_what_is_pending()
 
     return act
 

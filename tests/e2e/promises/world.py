@@ -25,7 +25,7 @@ from tests.e2e.promises.contents import BLOBS, BY_DIGEST, MANIFESTS, Content, re
 from tests.e2e.promises.deeds import Answer, Client, Deed
 from tests.e2e.promises.forker import KINDS
 from tests.e2e.promises.promised import Expected, Promises
-from tests.e2e.promises.stepping import BOUND, LEAVE, Command, Stage
+from tests.e2e.promises.stepping import BOUND, Command, Stage, leave
 
 # Seconds by which rows are made older: an hour is promised, and the store may take up to ten minutes more.
 AGE = 3600 + 900
@@ -64,7 +64,8 @@ class Pending:
 
 
 class World:
-    """A store at `root`, a copy of `template` if given. `log`: what was done, in words, to be shown."""
+    """A store at `root`, a copy of `template` if given. `log`: what was done, in words, to be shown. `answered`
+    counts the deeds that had an answer."""
 
     def __init__(self, stage: Stage, template: Path | None = None, *arguments: str) -> None:
         self.stage = stage
@@ -75,7 +76,7 @@ class World:
         self.gc: Command | None = None
         self.pending: Pending | None = None
         self.sessions: dict[Deed, str] = {}
-        self.acknowledged = 0
+        self.answered = 0
         self._arguments = arguments
         if template is not None:
             shutil.copytree(template, self.root)
@@ -109,7 +110,7 @@ class World:
             time.sleep(0.002)
             turns += 1
             if turns % 200 == 0 and self.gc is not None and self.gc.stop is not None:
-                self.gc.go(seconds=LEAVE)
+                self.gc.go(seconds=1)
         assert found, f"serve did not start: {self.serve.output}"
         return found[0]
 
@@ -178,7 +179,7 @@ class World:
 
     def _patience(self) -> float:
         """Seconds to wait for gc: it may have to wait for the deed that is under way."""
-        return BOUND if self.pending is None else LEAVE
+        return leave(self.serve if self.pending is not None else None)
 
     # Deeds
 
@@ -196,8 +197,7 @@ class World:
             self.serve.arm(hold)
         self.pending = Pending(self.stage, self.host, deed, expected, session)
         self.pending.before = before
-        gc_stops = self.gc is not None
-        self._look(LEAVE if gc_stops else BOUND)
+        self._look()
 
     def release(self, steps: int) -> None:
         """Let the deed that is pending go on for so many steps of serve."""
@@ -205,13 +205,23 @@ class World:
         if self.serve.stop is not None:
             self.log.append(f"serve takes {steps} from {self.serve.stop}")
             self.serve.go(steps, seconds=0)
-        self._look(LEAVE if self.gc is not None else BOUND)
+        self._look()
 
-    def _look(self, seconds: float = LEAVE) -> None:
-        """See what has ended meanwhile; wait so long for the deed under way to stop or be answered."""
+    def answer_what_is_pending(self) -> None:
+        """Let the deed that is under way be answered; where gc is in its way, that goes on, too."""
+        deadline = time.monotonic() + BOUND
+        while self.pending is not None and time.monotonic() < deadline:
+            self.serve.free()
+            self._look()
+            if self.pending is not None and self.gc is not None:
+                self.step_gc()
+        assert self.pending is None, self.story("something hangs")
+
+    def _look(self) -> None:
+        """See what has ended; give the deed under way the time to stop or to be answered."""
         pending = self.pending
         if pending is not None:
-            self.stage.wait(lambda: pending.done or bool(self.serve.stops), seconds)
+            self.stage.wait(lambda: pending.done or bool(self.serve.stops), leave(self.gc))
             if pending.done:
                 self._settle()
         if self.gc is not None and self.gc.ended:
@@ -241,7 +251,7 @@ class World:
             finish = Deed("finish upload", deed.repository, deed.name)
             self.sessions[finish] = answer.headers["location"]
         self.promises.answered(deed, answer, pending.before)
-        self.acknowledged += answer.status < 300
+        self.answered += 1
         if deed.kind == "put" and answer.status == 201:
             self._see_what_hangs_on(deed)
 
@@ -309,7 +319,7 @@ class World:
 
     def _check_files(self) -> None:
         held = {Digest(f"sha256:{path.name}") for path in (self.root / "blobs" / "sha256").iterdir()}
-        needed = reached(self._tagged(), held)
+        needed = reached(self._tagged(), held, widely=True)
         stays = [BY_DIGEST[digest].name for digest in held - needed]
         assert not stays, self.story(f"gc leaves what nobody needs: {', '.join(sorted(stays))}")
         names = {digest.partition(":")[2] for digest in BY_DIGEST}
@@ -344,7 +354,7 @@ class World:
 
     def story(self, end: str) -> str:
         """What was done, and how it ended."""
-        return "\n".join([end, "what was done:", *(f"  {line}" for line in self.log)])
+        return "\n".join([end, "what was done:", *(f"  {line}" for line in self.log), f"and so: {end}"])
 
 
 def make_older(root: Path, seconds: int = AGE) -> None:
