@@ -74,9 +74,7 @@ def index(name: str, *manifests: Content) -> Content:
 
 
 def _config(architecture: str) -> Content:
-    return blob(
-        f"config-{architecture}", json.dumps({"os": "linux", "architecture": architecture}).encode()
-    )
+    return blob(f"config-{architecture}", json.dumps({"os": "linux", "architecture": architecture}).encode())
 
 
 _SHARED = blob("shared", b"what two images share " * 40)

@@ -114,9 +114,7 @@ class Command:
     `taken` counts the steps that it was let take one by one.
     """
 
-    def __init__(
-        self, stage: Stage, pid: int, line: socket.socket, out: Path, words: Sequence[str]
-    ) -> None:
+    def __init__(self, stage: Stage, pid: int, line: socket.socket, out: Path, words: Sequence[str]) -> None:
         self.pid = pid
         self.words = words
         self.stops: list[Stop] = []

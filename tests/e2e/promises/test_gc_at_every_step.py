@@ -24,7 +24,6 @@ from tests.e2e.promises.contents import (
     SIGNED,
     SPARSE,
     Content,
-    reached,
 )
 from tests.e2e.promises.deeds import Deed, Kind
 from tests.e2e.promises.stepping import Stage
@@ -42,7 +41,9 @@ def below(*roots: Content) -> tuple[Content, ...]:
     return tuple(found.values())
 
 
-def old(kind: Kind, content: Content | str, tag: str = "", *, repository: str = OLD, origin: str = "") -> Deed:
+def old(
+    kind: Kind, content: Content | str, tag: str = "", *, repository: str = OLD, origin: str = ""
+) -> Deed:
     return Deed(kind, repository, content if isinstance(content, str) else content.name, tag, origin)
 
 
@@ -72,9 +73,7 @@ SCENARIOS = {
         (old("finish upload", "shared", repository="two"),),
         before=(old("begin upload", "shared", repository="two"),),
     ),
-    "an old blob is mounted": Scenario(
-        below(AMD64), (old("mount", "shared", repository="two", origin=OLD),)
-    ),
+    "an old blob is mounted": Scenario(below(AMD64), (old("mount", "shared", repository="two", origin=OLD),)),
     "an old blob is found by HEAD": Scenario(below(AMD64), (old("head", "layer-a"),)),
     "an old manifest is found by HEAD": Scenario(below(AMD64), (old("head", AMD64),)),
     "what a tag named is found by HEAD, and the tag goes": Scenario(

@@ -11,8 +11,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.e2e.promises.machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
-SHORT = 100  # runs; each has some interleavings
-LONG = 1200
+SHORT = 70  # runs; each has some interleavings
+LONG = 700
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_nothing_promised_is_lost_in_any_interleaving(
     Machine.stage, Machine.template, Machine.tally = stage, template, tally
     long = runs == LONG
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             Machine,
             settings=settings(
                 max_examples=runs,
-                stateful_step_count=30,
+                stateful_step_count=40,
                 derandomize=not long,
                 database=None,
                 deadline=None,

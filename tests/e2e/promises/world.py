@@ -93,7 +93,7 @@ class World:
     # serve
 
     def _serve(self) -> Command:
-        words = ("serve", "--listen", "127.0.0.1:0", "--root", self.root, *self._arguments)
+        words = ("serve", "--listen", "127.0.0.1:0", "--root", str(self.root), *self._arguments)
         return self.stage.start(*words)
 
     def _address(self) -> str:
@@ -333,9 +333,11 @@ class World:
         assert not elsewhere, self.story(f"gc leaves files: {', '.join(elsewhere)}")
         listed = self.stage.start("cache", "ls", "--json", "--cache-dir", self.root)
         assert listed.wait() == 0, self.story(listed.output)
-        assert {each["digest"] for each in json.loads(listed.output)} == held, self.story("`cache ls` differs")
+        assert {each["digest"] for each in json.loads(listed.output)} == held, self.story(
+            "`cache ls` differs"
+        )
         for table in ("blobs", "members"):
-            known = {digest for (digest,) in rows(self.root, f"SELECT digest FROM {table}")}
+            known = {Digest(digest) for (digest,) in rows(self.root, f"SELECT digest FROM {table}")}
             ghosts = [BY_DIGEST[digest].name for digest in known - held]
             assert not ghosts, self.story(f"{table} keeps rows of what is gone: {', '.join(ghosts)}")
         assert not rows(self.root, "SELECT token FROM partials"), self.story("rows of partials stay")
@@ -361,7 +363,9 @@ def make_older(root: Path, seconds: int = AGE) -> None:
     """Let the store's blobs have been promised and used so many seconds earlier."""
     _with_state(
         root,
-        lambda state: state.execute("UPDATE blobs SET added = added - ?, used = used - ?", (seconds, seconds)),
+        lambda state: state.execute(
+            "UPDATE blobs SET added = added - ?, used = used - ?", (seconds, seconds)
+        ),
     )
 
 
@@ -388,8 +392,7 @@ def make_template(stage: Stage, root: Path, contents: Sequence[Content] = (*BLOB
     world = World(stage)
     try:
         for content in contents:
-            kind = "put" if content.media_type else "upload"
-            world.do(Deed(kind, OLD, content.name))
+            world.do(Deed("put" if content.media_type else "upload", OLD, content.name))
         world.age()
         world.serve.kill()
         shutil.copytree(world.root, root)
