@@ -2,11 +2,13 @@
 
     python -m tests.e2e.promises.forker SOCKET < orders
 
-A command is a real process: it is forked after everything was imported, so that it starts in milliseconds, and
-runs `blobflow.cli.main`. An order is a JSON object a line on standard input, its answer one on standard output:
+A command is a real process: it is forked after everything was imported, so that it starts in milliseconds,
+and runs `blobflow.cli.main`. An order is a JSON object a line on standard input, its answer one on standard
+output:
 
-    {"run": [WORDS], "out": FILE, "budget": N or null}   starts a command; {"pid": PID}
-    {"wait": PID}                                        waits for its end; {"code": exit code, -N for signal N}
+    {"run": [WORDS], "out": FILE, "budget": N or null, "kinds": [...], "alone": ...}
+                                           starts a command; {"pid": PID}
+    {"wait": PID}                          waits for its end; {"code": exit code, -N for signal N}
 
 With the end of standard input the forker kills what still runs.
 
@@ -15,15 +17,18 @@ file, listing a folder, and a statement of sqlite outside of a writing transacti
 Audit hooks and sqlite's trace callback tell of these before they happen, however the code comes to them: so
 nothing here depends on how the store is written. Each command connects to SOCKET and sends its pid; then
 
-    it sends     {"stop": THREAD, "kind": …, "what": …, "locked": …}   this thread waits before that step;
-                                            locked: the process is in a writing transaction
-    it takes     {"go": THREAD, "steps": N} take this step, and N - 1 more before the next stop
-                 {"arm": N, "kinds": […]}   stop before the step after N more of these kinds; answered by
-                                            {"armed": N}
-                 {"free": true}             never stop again
+    it sends     {"stop": THREAD, "kind": ..., "what": ..., "locked": ...}
+                                           this thread waits before that step; locked: the process is in a
+                                           writing transaction
+    it takes     {"go": THREAD, "steps": N}
+                                           take this step, and N - 1 more before the next stop
+                 {"arm": N, "kinds": [...]}
+                                           stop before the step after N more of these kinds; {"armed": N}
+                 {"free": true}            never stop again
 
-`budget` in the order is the N that it starts with; null: it is free. Other threads go on while one is stopped.
-A command that starts with a budget makes no pauses: a polite one would pause for as long as we had it stopped.
+`budget` and `kinds` in the order are the N and the kinds that it starts with; null: it is free. Other threads
+go on while one is stopped; `alone`: the first that stops is the only one that ever does. A command that
+starts with a budget makes no pauses: a polite one would pause for as long as we had it stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ import sqlite3
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -71,10 +76,14 @@ class Gate:
     `locked`: how many of its connections are in a writing transaction.
     """
 
-    def __init__(self, line: socket.socket, budget: int | None) -> None:
+    def __init__(
+        self, line: socket.socket, budget: int | None, kinds: Sequence[str] = KINDS, *, alone: bool = False
+    ) -> None:
         self._line = line
         self._budget = budget
-        self._kinds = frozenset(KINDS)
+        self._kinds = frozenset(kinds)
+        self._alone = alone
+        self._only: int | None = None
         self._changed = threading.Condition()
         self._let: set[int] = set()
         self.locked = 0
@@ -90,6 +99,9 @@ class Gate:
                 self._budget -= 1
                 return
             me = threading.get_ident()
+            if self._alone and self._only not in (None, me):
+                return
+            self._only = me
             self._send({"stop": me, "kind": kind, "what": what, "locked": self.locked > 0})
             while self._budget is not None and me not in self._let:
                 self._changed.wait()
@@ -182,19 +194,20 @@ _connect = sqlite3.connect
 _connecting: list[Callable[..., sqlite3.Connection]] = [_connect]
 
 
-def _run(words: list[str], out: str, budget: int | None, meeting: str) -> int:
+def _run(order: dict[str, Any], meeting: str) -> int:
     """Be the command, in the child. Returns its exit code."""
+    out, budget = order["out"], order["budget"]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
     os.dup2(1, 2)
     line = socket.socket(socket.AF_UNIX)
     line.connect(meeting)
     line.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
-    gate = Gate(line, budget)
+    gate = Gate(line, budget, order["kinds"], alone=order["alone"])
     threading.Thread(target=gate.follow, daemon=True).start()
     from blobflow.cli import main
 
-    sys.argv = ["blobflow", *words]
+    sys.argv = ["blobflow", *order["run"]]
     watch(gate)
     if budget is not None:
         vars(asyncio)["sleep"] = _no_pause
@@ -222,7 +235,7 @@ def _fork(order: dict[str, Any], meeting: str) -> int:
         return pid
     code = 1
     try:
-        code = _run(order["run"], order["out"], order["budget"], meeting)
+        code = _run(order, meeting)
         sys.stdout.flush()
     finally:
         os._exit(code)

@@ -1,11 +1,11 @@
 """The rule machine: any interleaving of clients, gc, kills and hours that go by, one step at a time.
 
-Serve and gc are processes of their own over real files. gc stops before each of its steps, a client's deed may be
-stopped at any step that serve takes for it, and either may be killed wherever it stands. What must hold is
-said in promised.py, and is checked after every answer and at the end of each run.
+Serve and gc are processes of their own over real files. gc stops before each of its steps, a client's deed
+may be stopped at any step that serve takes for it, and either may be killed wherever it stands. What must
+hold is said in promised.py, and is checked after every answer and at the end of each run.
 
-What can't be done just then is done another way. So what Hypothesis draws does not depend on how fast processes
-are, and a run can be played again.
+What can't be done just then is done another way. So what Hypothesis draws does not depend on how fast
+processes are, and a run can be played again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ REPOSITORIES = (OLD, "two")
 TAGS = ("t", "u")
 BLOB_NAMES = [blob.name for blob in BLOBS]
 MANIFEST_NAMES = [manifest.name for manifest in MANIFESTS]
-# A turn's seed says all that happens in it. Uniform, so that no kind of turn is left out of a run, as rules of
-# their own would be; what Hypothesis can still do is to leave turns out of a run that failed.
+# A turn's seed says all that happens in it. Uniform, so that no kind of turn is left out of a run, as rules
+# of their own would be; what Hypothesis can still do is to leave turns out of a run that failed.
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -146,7 +146,7 @@ class PromisesMachine(RuleBasedStateMachine):
                 self.do(draw)
 
     def gc_moves(self, draw: Random) -> None:
-        """gc starts, if there is none, and takes some steps; runs to a kind of step, or to its end; or dies."""
+        """gc starts if there is none, and takes some steps, runs to a kind of step or to its end, or dies."""
         self._begin_gc()
         with self._playing() as world:
             if world.gc is None:

@@ -1,8 +1,9 @@
 """What a registry has promised to its clients, by its own answers: the rule under test, as a small model.
 
-Whatever a client was told is there (201 of an upload, a mount, a manifest; 200 of a HEAD) is owed for an hour,
-and so is, for as long as there is one, what a tag names. What is owed holds what it reaches in its repository:
-its blobs and children, its subject, and what refers to it. Only what a client itself deletes is owed no more.
+Whatever a client was told is there (201 of an upload, a mount, a manifest; 200 of a HEAD) is owed for an
+hour, and so is, for as long as there is one, what a tag names. What is owed holds what it reaches in its
+repository: its blobs and children, its subject, and what refers to it. Only what a client itself deletes is
+owed no more.
 
 The model speaks of what is `sure` to be there. What is not owed while a gc runs may go, so it is not sure any
 more until the registry says again that it is there.

@@ -72,6 +72,7 @@ class Stage:
         )
         self._ends.callback(self._end)
         self._orders = threading.Lock()
+        self._starting = threading.Lock()
         self._started = 0
 
     def __enter__(self) -> Stage:
@@ -91,12 +92,21 @@ class Stage:
         with self.changed:
             return self.changed.wait_for(condition, seconds)
 
-    def start(self, *words: str | Path, budget: int | None = None) -> Command:
-        """Start a `blobflow` command. It stops before the step after `budget` more; None: nowhere."""
-        self._started += 1
-        out = self.folder / f"out-{self._started}"
-        pid = self.order({"run": [*map(str, words)], "out": str(out), "budget": budget})["pid"]
-        line, _ = self._meeting.accept()
+    def start(
+        self,
+        *words: str | Path,
+        budget: int | None = None,
+        kinds: Sequence[str] = KINDS,
+        alone: bool = False,
+    ) -> Command:
+        """Start a `blobflow` command. It stops before the step after `budget` more of these kinds; None:
+        nowhere. `alone`: the thread that stops first is the only one that ever does."""
+        with self._starting:
+            self._started += 1
+            out = self.folder / f"out-{self._started}"
+            order = {"run": [*map(str, words)], "out": str(out), "budget": budget, "kinds": [*kinds]}
+            pid = self.order({**order, "alone": alone})["pid"]
+            line, _ = self._meeting.accept()
         return Command(self, pid, line, out, tuple(map(str, words)))
 
     def order(self, order: dict[str, Any]) -> Any:

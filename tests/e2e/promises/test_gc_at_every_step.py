@@ -1,7 +1,7 @@
-"""gc is stopped before each of its steps in turn; there a client does one thing, or serve dies, or gc does.
+"""gc is stopped before each of its steps in turn, and there clients do something; and the other way round.
 
-Every interleaving of one deed with the steps of one gc is played, so nothing here is left to chance: a fault at
-any step fails, and the failure names the step.
+Every interleaving of some deeds with the steps of one gc is played, so nothing here is left to chance: a
+fault at any step fails, and the failure names the step.
 """
 
 from __future__ import annotations

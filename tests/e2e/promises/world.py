@@ -1,8 +1,8 @@
 """One registry over one store, a gc beside it, its clients, and the account of what they were promised.
 
 All of it are real processes and files. The gc is stopped before each of its steps; serve runs freely, or is
-stopped at a step of a deed; so the interleaving of both is what the caller says. A deed that waits for what is
-stopped is `pending`, and the caller goes on with whatever may be in its way.
+stopped at a step of a deed; so the interleaving of both is what the caller says. A deed that waits for what
+is stopped is `pending`, and the caller goes on with whatever may be in its way.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Pending:
         self._thread.start()
 
     def _do(self, host: str, session: str) -> None:
-        with contextlib.closing(Client(host)) as client:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                self.answer = client.do(self.deed, session)
+        broken = contextlib.suppress(OSError, http.client.HTTPException)
+        with contextlib.closing(Client(host)) as client, broken:
+            self.answer = client.do(self.deed, session)
         with self._stage.changed:
             self.done = True
             self._stage.changed.notify_all()
@@ -64,8 +64,10 @@ class Pending:
 
 
 class World:
-    """A store at `root`, a copy of `template` if given. `log`: what was done, in words, to be shown. `answered`
-    counts the deeds that had an answer."""
+    """A store at `root`, a copy of `template` if given.
+
+    `log`: what was done, in words, to be shown. `answered` counts the deeds that had an answer.
+    """
 
     def __init__(self, stage: Stage, template: Path | None = None, *arguments: str) -> None:
         self.stage = stage
@@ -115,7 +117,7 @@ class World:
         return found[0]
 
     def kill_serve(self) -> None:
-        """kill -9, and a new one on the same store. Uploads that were begun are lost, as promised to nobody."""
+        """kill -9, and a new one on the same store. Uploads that were begun were promised to nobody."""
         self.log.append("kill -9 serve")
         self.serve.kill()
         if self.pending is not None:
@@ -256,8 +258,8 @@ class World:
             self._see_what_hangs_on(deed)
 
     def _see_what_hangs_on(self, deed: Deed) -> None:
-        """What a manifest reaches and is there after it was put, is owed from then on; a gc that runs may have
-        taken it before, so look. Reads only: nothing is promised anew."""
+        """What a manifest reaches and is there after it was put is owed from then on. A gc that runs may have
+        taken it before, so look; that only reads, so nothing is promised anew."""
         hanging = reached([deed.digest], BY_DIGEST)
         unsure = [digest for digest in hanging if (deed.repository, digest) not in self.promises.sure]
         with contextlib.closing(Client(self.host)) as client:
