@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 from tests.e2e.promises.contents import BLOBS, BY_DIGEST, NESTED, reached
 from tests.e2e.promises.deeds import Client, Deed
-from tests.e2e.promises.stepping import BOUND, Command, Stage
+from tests.e2e.promises.stepping import BLOCKED, BOUND, Command, Stage, leave
 from tests.e2e.promises.world import OLD, World, make_older
 
 PLACE = f"far/{OLD}"
@@ -45,6 +46,19 @@ def wrong_pulls(host: str) -> list[str]:
     return found
 
 
+def wrong_pulls_beside(edge: Command, host: str) -> list[str]:
+    """As `wrong_pulls`; the eviction stands meanwhile. While it has the state file locked it goes on for what
+    has to be written, one step after another."""
+    found: list[str] = []
+    pulling = threading.Thread(target=lambda: found.extend(wrong_pulls(host)), daemon=True)
+    pulling.start()
+    while pulling.is_alive():
+        pulling.join(leave(edge))
+        if pulling.is_alive() and edge.stop is not None:
+            edge.go(seconds=BLOCKED)
+    return found
+
+
 def test_pulls_are_whole_while_a_pull_through_registry_stands_before_any_removal(
     stage: Stage, template: Path
 ) -> None:
@@ -68,7 +82,7 @@ def test_pulls_are_whole_while_a_pull_through_registry_stands_before_any_removal
             if stop is None:
                 edge.kill()
                 break
-            wrong += [f"at {stop}: {each}" for each in wrong_pulls(host)]
+            wrong += [f"at {stop}: {each}" for each in wrong_pulls_beside(edge, host)]
             edge.free()
             wrong += [f"after {stop}: {each}" for each in wrong_pulls(host)]
             edge.kill()
