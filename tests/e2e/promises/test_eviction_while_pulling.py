@@ -47,8 +47,7 @@ def wrong_pulls(host: str) -> list[str]:
 
 
 def wrong_pulls_beside(edge: Command, host: str) -> list[str]:
-    """As `wrong_pulls`; the eviction stands meanwhile. While it has the state file locked it goes on for what
-    has to be written, one step after another."""
+    """As `wrong_pulls`; the eviction stands meanwhile, and goes on by a step whenever a pull waits for it."""
     found: list[str] = []
     pulling = threading.Thread(target=lambda: found.extend(wrong_pulls(host)), daemon=True)
     pulling.start()
@@ -87,6 +86,8 @@ def test_pulls_are_whole_while_a_pull_through_registry_stands_before_any_removal
             wrong += [f"after {stop}: {each}" for each in wrong_pulls(host)]
             edge.kill()
             played += 1
+            if wrong:
+                break
     print(f"a pull-through registry stood before each of {played} removals, {len(wrong)} pulls were wrong")
-    assert played > 5, "it evicts hardly anything"
+    assert wrong or played > 5, "it evicts hardly anything"
     assert not wrong, "\n".join(wrong)

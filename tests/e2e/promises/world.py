@@ -217,6 +217,8 @@ class World:
             self._look()
             if self.pending is not None and self.gc is not None:
                 self.step_gc()
+                while self.gc is not None and self.gc.stop is not None and self.gc.stop.locked:
+                    self.gc.go(seconds=self._patience())
         assert self.pending is None, self.story("something hangs")
 
     def _look(self) -> None:
