@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tests.e2e.promises.contents import BLOBS, BY_DIGEST, NESTED, reached
 from tests.e2e.promises.deeds import Client, Deed
+from tests.e2e.promises.statefile import make_older
 from tests.e2e.promises.stepping import BLOCKED, BOUND, Command, Stage, leave
-from tests.e2e.promises.world import OLD, World, make_older
+from tests.e2e.promises.world import OLD, World
 
 PLACE = f"far/{OLD}"
 # Seconds without another removal after which the eviction is taken to be over: it ends the loop, and no test

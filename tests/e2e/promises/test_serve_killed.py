@@ -17,8 +17,9 @@ import pytest
 from blobflow.oci import digest_of
 from tests.e2e.promises.contents import Content, blob, image
 from tests.e2e.promises.deeds import Answer, Client
+from tests.e2e.promises.statefile import make_older
 from tests.e2e.promises.stepping import BOUND, Command, Stage
-from tests.e2e.promises.world import World, make_older
+from tests.e2e.promises.world import World
 
 CLIENTS = 4
 REPOSITORIES = ("app", "app/other")

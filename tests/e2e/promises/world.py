@@ -17,18 +17,16 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from blobflow.oci import Digest
 from tests.e2e.promises.contents import BLOBS, BY_DIGEST, MANIFESTS, Content, reached
 from tests.e2e.promises.deeds import Answer, Client, Deed
-from tests.e2e.promises.forker import KINDS
 from tests.e2e.promises.promised import Expected, Promises
+from tests.e2e.promises.statefile import make_older, rows
 from tests.e2e.promises.stepping import BOUND, Command, Stage, leave
 
-# Seconds by which rows are made older: an hour is promised, and the store may take up to ten minutes more.
-AGE = 3600 + 900
 # Seconds after which a registry may say that its store was locked: we have held it so long ourselves.
 PATIENCE = 5.0
 OLD = "one"  # the repository to which everything was pushed long ago
@@ -272,11 +270,11 @@ class World:
 
     # What must hold
 
-    def age(self, seconds: int = AGE) -> None:
-        """Let all that was promised be so much older."""
+    def age(self) -> None:
+        """Let more than an hour go by."""
         assert self.gc is None and self.pending is None
         self.log.append("an hour goes by")
-        make_older(self.root, seconds)
+        make_older(self.root)
         self.promises.grow_old()
 
     def calm(self) -> None:
@@ -363,34 +361,6 @@ class World:
         return "\n".join([end, "what was done:", *(f"  {line}" for line in self.log), f"and so: {end}"])
 
 
-def make_older(root: Path, seconds: int = AGE) -> None:
-    """Let the store's blobs have been promised and used so many seconds earlier."""
-    _with_state(
-        root,
-        lambda state: state.execute(
-            "UPDATE blobs SET added = added - ?, used = used - ?", (seconds, seconds)
-        ),
-    )
-
-
-def rows(root: Path, query: str) -> list[tuple[str, ...]]:
-    """What a query finds in the state file; nothing if there is no such table."""
-    found: list[tuple[str, ...]] = []
-
-    def ask(state: sqlite3.Connection) -> object:
-        with contextlib.suppress(sqlite3.OperationalError):
-            found.extend(state.execute(query).fetchall())
-        return None
-
-    _with_state(root, ask)
-    return found
-
-
-def _with_state(root: Path, work: Callable[[sqlite3.Connection], object]) -> None:
-    with contextlib.closing(sqlite3.connect(root / "state.sqlite", timeout=BOUND)) as state, state:
-        work(state)
-
-
 def make_template(stage: Stage, root: Path, contents: Sequence[Content] = (*BLOBS, *MANIFESTS)) -> None:
     """A store to which all contents were pushed hours ago, with no tag."""
     world = World(stage)
@@ -404,6 +374,3 @@ def make_template(stage: Stage, root: Path, contents: Sequence[Content] = (*BLOB
             state.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         world.close()
-
-
-__all__ = ["KINDS", "OLD", "World", "make_older", "make_template", "rows"]
