@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.e2e.promises.machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
-SHORT = 50  # runs; each has some interleavings
+SHORT = 60  # runs; each has some interleavings
 LONG = 700
 
 
