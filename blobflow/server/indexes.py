@@ -114,7 +114,7 @@ class Indexes(Generic[T, Kept]):
         self._make = make
         self._look = look
         self._kinds = kinds
-        self._indexes: Bounded[str, tuple[Kept, tuple[int, int] | None]] = Bounded(
+        self._indexes: Bounded[str, tuple[Kept, tuple[int, int, int] | None]] = Bounded(
             entries=10_000, room=room, seconds=KEPT, weigh=lambda name, held: 500 + held[0].weight
         )
         self._slots = asyncio.Semaphore(AT_ONCE)

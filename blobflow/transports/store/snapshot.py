@@ -78,10 +78,10 @@ class _Older(Exception):
 class Snapshot:
     """A connection that only reads, and is opened anew whenever the files are no longer what they were.
 
-    It belongs to one thread; `opened` counts how often. `connect` makes a connection for writing (to the copy: it recovers it, and
-    brings it to our schema); `is_older` says whether a connection's schema is one before ours, and raises
-    StorageError for one that we can't read; `empty` makes one to a database without rows. `told` gets a
-    sentence when a copy has to be read.
+    It belongs to one thread; `opened` counts how often. `connect` makes a connection for writing (to the
+    copy: it recovers it, and brings it to our schema); `is_older` says whether a connection's schema is one
+    before ours, and raises StorageError for one that we can't read; `empty` makes one to a database without
+    rows. `told` gets a sentence when a copy has to be read.
     """
 
     def __init__(
