@@ -10,10 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import click
-
-from blobflow.cli.figures import one_line
 from blobflow.cli.selection import read_text
+from blobflow.cli.writing import say
 
 if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
@@ -134,4 +132,4 @@ async def kept_current(files: Sequence[ReadAgain], hangups: Hangups) -> AsyncIte
 
 def tell(sentence: str) -> None:
     """Say on stderr what the operator should know."""
-    click.echo(one_line(f"blobflow: {sentence}"), err=True)
+    say(f"blobflow: {sentence}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from blobflow.errors import StorageError
@@ -15,6 +16,7 @@ from blobflow.transports.store.snapshot import Snapshot
 from blobflow.transports.store.state import (
     SCHEMA,
     SCHEMA_VERSION,
+    STEPS,
     State,
     code_of,
     translated_sqlite,
@@ -47,10 +49,10 @@ def open_state(path: Path, observer: Observer, access: Access, *, in_use: bool =
         return _opened(path, access)
 
 
-def open_state_read_only(path: Path, observer: Observer) -> State:
+def open_state_read_only(path: Path, observer: Observer, stop: Callable[[], bool] | None = None) -> State:
     """Open the state file without ever writing, beside it either; a store that has none looks empty.
 
-    What others write meanwhile is seen. Raises StorageError.
+    What others write meanwhile is seen. `stop`: see `State.again`. Raises StorageError.
     """
     with translated_sqlite(path):
         snapshot = Snapshot(
@@ -60,6 +62,8 @@ def open_state_read_only(path: Path, observer: Observer) -> State:
             empty=_empty,
             told=lambda sentence: observer(Warned(sentence)),
             busy_seconds=BUSY_SECONDS,
+            stop=stop,
+            steps=STEPS,
         )
     return State(snapshot, path, None)
 

@@ -81,7 +81,8 @@ class Snapshot:
     It belongs to one thread; `opened` counts how often. `connect` makes a connection for writing (to the
     copy: it recovers it, and brings it to our schema); `is_older` says whether a connection's schema is one
     before ours, and raises StorageError for one that we can't read; `empty` makes one to a database without
-    rows. `told` gets a sentence when a copy has to be read.
+    rows. `told` gets a sentence when a copy has to be read. `stop` is asked every so many `steps` of a
+    statement's work, and ends it.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Snapshot:
         empty: Callable[[], sqlite3.Connection],
         told: Callable[[str], None],
         busy_seconds: float,
+        stop: Callable[[], bool] | None = None,
+        steps: int = 1,
     ) -> None:
         self._path = path
         self._connect = connect
@@ -100,6 +103,8 @@ class Snapshot:
         self._empty = empty
         self._told = told
         self._busy_seconds = busy_seconds
+        self._stop = stop
+        self._steps = steps
         self._connection: sqlite3.Connection | None = None
         self._files = tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-journal", "-shm"))
         self._seen, self._identity = self._look(), identity_of(path)
@@ -107,7 +112,6 @@ class Snapshot:
         self._was_there = False
         self._copy_told = False
         self.opened = 0
-        self._progress: tuple[Callable[[], bool], int] | None = None
         self.execute("SELECT 1")
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Rows:
@@ -117,8 +121,8 @@ class Snapshot:
                 if self._connection is None:
                     self._connection = self._open()
                     self.opened += 1
-                    if self._progress is not None:
-                        self._connection.set_progress_handler(*self._progress)
+                    if self._stop is not None:
+                        self._connection.set_progress_handler(self._stop, self._steps)
                 rows = self._connection.execute(sql, values).fetchall()
             except sqlite3.Error:
                 if attempt == _TRIES - 1 or self._is_current():
@@ -130,12 +134,6 @@ class Snapshot:
         raise StorageError(
             f"can't read the store's state file {self._path}: it is replaced again and again; try again"
         )
-
-    def set_progress_handler(self, handler: Callable[[], bool], n: int, /) -> None:
-        """As a connection's."""
-        self._progress = handler, n
-        if self._connection is not None:
-            self._connection.set_progress_handler(handler, n)
 
     def close(self) -> None:
         if self._connection is not None:

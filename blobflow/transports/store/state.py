@@ -25,7 +25,7 @@ from blobflow.transports.store.layout import storage_error
 # Seconds that sqlite itself waits for a lock in the writing thread, which then waits in steps of its own.
 _SHORT_WAIT = 0.002
 # Instructions of sqlite's machine between two looks at whether to stop: some milliseconds.
-_STEPS = 100_000
+STEPS = 100_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS blobs(
     digest TEXT PRIMARY KEY, size INTEGER NOT NULL, blocks BLOB NOT NULL,
@@ -111,8 +111,6 @@ class Reads(Protocol):
 
     def execute(self, sql: str, values: Sequence[Any], /) -> _Rows: ...
 
-    def set_progress_handler(self, handler: Callable[[], bool], n: int, /) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -150,20 +148,17 @@ class State:
                     check=self.check_there,
                 )
 
-    def again(self) -> State:
-        """The same file once more, to be read in the thread that asks, and closed there. Raises
-        StorageError."""
+    def again(self, stop: Callable[[], bool]) -> State:
+        """The same file once more, to be read in the thread that asks, and closed there.
+
+        Statements that are under way end with StorageError soon after `stop` has become true: it is called
+        there every few milliseconds of a long one. Raises StorageError.
+        """
         with translated_sqlite(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
             connection.execute("PRAGMA query_only=1")
+            connection.set_progress_handler(stop, STEPS)
         return State(connection, self._path, None)
-
-    def stop_when(self, asked: Callable[[], bool]) -> None:
-        """End statements that read and are under way, with StorageError, soon after `asked` has become true.
-
-        It is called in the connection's thread, every few milliseconds of a long statement.
-        """
-        self._reads.set_progress_handler(asked, _STEPS)
 
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return translated_sqlite(self._path)

@@ -116,9 +116,11 @@ class Store:
         """The state once more, to be read in the thread that asks, and closed by it: nobody waits for who
         reads there, nor the other way round. Statements end with StorageError soon after `stop` says so.
         Raises StorageError."""
-        state = open_state_read_only(self.layout.state, ignore) if self.read_only else self.state.again()
-        state.stop_when(stop)
-        return state
+        return (
+            open_state_read_only(self.layout.state, ignore, stop)
+            if self.read_only
+            else self.state.again(stop)
+        )
 
     def check_there(self) -> None:
         """Raises StorageError if the root is no longer the folder that was opened: it was moved, replaced or
