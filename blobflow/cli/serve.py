@@ -32,6 +32,7 @@ _LISTEN = "127.0.0.1:5000"
 # Seconds that requests under way have after SIGTERM; container platforms kill after 30.
 _GRACE = 10.0
 _TTL = 60.0
+_UPLOAD_TTL = 3600.0
 # Seconds that an upstream's wish for fewer requests is waited for; one that wants more is left alone, and
 # clients are told.
 _UPSTREAM_WAIT = 2.0
@@ -50,6 +51,7 @@ class _Wish(msgspec.Struct, frozen=True):
     anonymous: bool
     read_only: bool
     max_blob_size: int | None
+    upload_ttl: float
     sparse: Sparse
     upstream: tuple[str, ...]
     upstream_ttl: float
@@ -93,6 +95,14 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--max-blob-size", type=size, metavar="BYTES", help="Refuse larger blobs, as 20GB. [default: none is]"
+)
+@click.option(
+    "--upload-ttl",
+    type=click.FloatRange(min=1),
+    default=_UPLOAD_TTL,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an unfinished upload is kept without a byte, also of a process that died.",
 )
 @click.option(
     "--sparse",
@@ -150,6 +160,7 @@ def verb(
     anonymous: bool,
     read_only: bool,
     max_blob_size: int | None,
+    upload_ttl: float,
     sparse: Sparse,
     upstream: tuple[str, ...],
     upstream_ttl: float,
@@ -180,6 +191,7 @@ def verb(
         anonymous=anonymous,
         read_only=read_only,
         max_blob_size=max_blob_size,
+        upload_ttl=upload_ttl,
         sparse=sparse,
         upstream=upstream,
         upstream_ttl=upstream_ttl,
@@ -246,6 +258,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
             store,
             read_only=wish.read_only,
             max_blob_size=wish.max_blob_size,
+            upload_ttl=wish.upload_ttl,
             sparse=wish.sparse,
             logins=logins,
             access=access,

@@ -17,7 +17,7 @@ from blobflow.events import Warned
 from blobflow.server.access import AccessRules, Action, Rights, grant
 from blobflow.server.exchange import Access, Exchange, sent
 from blobflow.server.listing import list_repositories, list_tags
-from blobflow.server.logins import Logins, network_of
+from blobflow.server.logins import Logins
 from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import HEALTH, Place, locate
@@ -199,7 +199,6 @@ async def _dispatch(registry: Registry, access: AccessRules, exchange: Exchange)
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
     exchange.room = place.room
-    place = place._replace(owner=exchange.user or network_of(request.remote or ""))
     if registry.through is not None:
         place = registry.through.upstreams.place(place, request.query.get("ns", ""))
     methods = ENDPOINTS[place.room]

@@ -45,7 +45,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakSet
 
@@ -284,6 +284,7 @@ class _Known:
         self.until = until
 
 
+@lru_cache(1024)
 def network_of(address: str) -> str:
     """What counts as one address: of IPv6 the /64 network, which is what one subscriber has."""
     try:

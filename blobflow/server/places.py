@@ -23,15 +23,13 @@ HEALTH = "/healthz"
 class Place(NamedTuple):
     """What a path points at. `room` is one of the registry's rooms; `item` a digest, reference or session.
 
-    `origin`: where the repository is pulled through from; None: it is our own. `owner`: who what is begun
-    there counts for: the login that asks, or the address where there is none.
+    `origin`: where the repository is pulled through from; None: it is our own.
     """
 
     room: str
     repository: str = ""
     item: str = ""
     origin: Site | None = None
-    owner: str = ""
 
 
 _FIXED = {

@@ -28,18 +28,18 @@ async def root(registry: Registry, request: web.BaseRequest, place: Place) -> we
 
 async def read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
-    return await _unless_evicted(place, lambda: _read_blob(registry, request, place))
+    if place.origin is None:
+        return await _read_blob(registry, request, place)
+    return await _unless_evicted(lambda: _read_blob(registry, request, place))
 
 
-async def _unless_evicted(
-    place: Place, answer: Callable[[], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _unless_evicted(answer: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """What is pulled through can be evicted between two looks: then it is fetched again. That an upstream
     does not have it is another thing, and has its error as a cause."""
     try:
         return await answer()
     except Refusal as refusal:
-        if place.origin is None or refusal.status != 404 or refusal.__cause__ is not None:
+        if refusal.status != 404 or refusal.__cause__ is not None:
             raise
     return await answer()
 
@@ -47,7 +47,13 @@ async def _unless_evicted(
 async def _read_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     digest = digest_in(place.item)
     coming = await _coming(registry, place, digest, counted=request.method == "GET")
-    size = coming.size if coming else held_blob(registry, place.repository, digest)
+    small = None if coming else registry.recent.get(digest)
+    if coming:
+        size = coming.size
+    elif small is not None and registry.store.member(place.repository, digest) is not None:
+        size = len(small)
+    else:
+        size = held_blob(registry, place.repository, digest)
     etag = f'"{digest}"'
     asked = request.headers
     headers = {
@@ -83,7 +89,12 @@ async def _read_blob(registry: Registry, request: web.BaseRequest, place: Place)
     response.content_length = (span or Span(0, size)).length
     if coming:
         return await send_coming(registry, request, place, coming, span or Span(0, size), response)
-    return await _send(registry, request, digest, span or Span(0, size), response)
+    span = span or Span(0, size)
+    if small is not None:
+        registry.store.touch(digest)
+        body = small if span.length == len(small) else small[span.start : span.end]
+        return web.Response(status=status, headers=headers, body=body)
+    return await _send(registry, request, digest, span, response)
 
 
 async def _coming(registry: Registry, place: Place, digest: Digest, *, counted: bool) -> Descriptor | None:
@@ -108,12 +119,6 @@ async def _send(
     span: Span,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
-    small = registry.recent.get(digest)
-    if small is not None:
-        registry.store.touch(digest)
-        return web.Response(
-            status=response.status, headers=response.headers, body=small[span.start : span.end]
-        )
     try:
         await registry.store.check(digest)
         registry.store.touch(digest)
@@ -136,7 +141,9 @@ async def read_manifest(registry: Registry, request: web.BaseRequest, place: Pla
 
     Who asks for a tag and accepts no index gets the linux/amd64 image of one.
     """
-    return await _unless_evicted(place, lambda: _read_manifest(registry, request, place))
+    if place.origin is None:
+        return await _read_manifest(registry, request, place)
+    return await _unless_evicted(lambda: _read_manifest(registry, request, place))
 
 
 async def _read_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -208,17 +215,15 @@ def held_manifest(registry: Registry, place: Place) -> tuple[Digest, str]:
 
     Raises Refusal: MANIFEST_UNKNOWN; DIGEST_INVALID for a reference with a colon that is no digest.
     """
-    digest: Digest | None
+    found: tuple[Digest, str | None] | None = None
     if ":" in place.item:
         digest = digest_in(place.item)
+        found = digest, registry.store.member(place.repository, digest)
     elif is_tag(place.item):
-        digest = registry.store.tag_of(place.repository, place.item)
-    else:
-        digest = None
-    media_type = registry.store.member(place.repository, digest) if digest else None
-    if digest is None or not media_type:
+        found = registry.store.tagged(place.repository, place.item)
+    if found is None or not found[1]:
         raise _manifest_unknown(place.item)
-    return digest, media_type
+    return found[0], found[1]
 
 
 def _names(header: str | None, etag: str) -> bool:

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest
-from blobflow.server.access import rights_of
+from blobflow.server.access import rights_of, user_of
+from blobflow.server.logins import network_of
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
@@ -33,13 +34,18 @@ async def start_upload(registry: Registry, request: web.BaseRequest, place: Plac
             return _created(place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
-        session = registry.sessions.start(place.repository, place.owner)
+        session = registry.sessions.start(place.repository, _owner(request))
         try:
             await _take(registry, request, session, digest)
             return await _commit(registry, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    return _accepted(registry.sessions.start(place.repository, place.owner))
+    return _accepted(registry.sessions.start(place.repository, _owner(request)))
+
+
+def _owner(request: web.BaseRequest) -> str:
+    """Who an upload counts for: the login that asks, or the address where there is none."""
+    return user_of(request) or network_of(request.remote or "")
 
 
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -155,7 +161,7 @@ def _check_turn(session: Session, turn: int) -> None:
 async def _commit(registry: Registry, session: Session, digest: Digest) -> web.StreamResponse:
     registry.sessions.end(session)
     try:
-        await promises.uploaded(registry.store, session.repository, session.writer(digest), digest)
+        await promises.uploaded(session.repository, session.writer(digest), digest)
     except IntegrityError as error:
         raise Refusal("DIGEST_INVALID", str(error), detail={"digest": digest}) from None
     return _created(session.repository, digest)

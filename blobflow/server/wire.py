@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import BinaryIO, Protocol
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from blobflow.server.ranges import Span
 from blobflow.server.sendfile import Sending
@@ -54,12 +54,11 @@ class PlainWire:
             yield chunk
 
     async def _next(self, request: web.BaseRequest) -> bytes:
+        if request.content.is_eof():  # all has come, and nothing is waited for
+            return await _chunk(request.content)
         try:
             async with asyncio.timeout(self._stall):
-                while True:  # not `readany`, which joins what has come: a copy of every byte
-                    chunk, _ = await request.content.readchunk()
-                    if chunk or request.content.at_eof():  # an HTTP chunk may end with no byte
-                        return chunk
+                return await _chunk(request.content)
         except TimeoutError:
             raise ConnectionAbortedError("the client sent nothing for too long") from None
 
@@ -72,6 +71,14 @@ class PlainWire:
             return
         async for chunk in read_span(file, span):
             await response.write(chunk)
+
+
+async def _chunk(content: StreamReader) -> bytes:
+    """The next bytes, none at the end; not by `readany`, which joins what has come: a copy of every byte."""
+    while True:
+        chunk, _ = await content.readchunk()
+        if chunk or content.at_eof():  # an HTTP chunk may end with no byte
+            return chunk
 
 
 async def read_span(file: BinaryIO, span: Span) -> AsyncIterator[bytes]:

@@ -188,10 +188,7 @@ async def test_a_commit_that_the_disk_refuses_leaves_nothing(
     writer = store.begin(DIGEST)
     writer.write(BIG)
     with monkeypatch.context() as patched:
-        if failing == "fsync":
-            patched.setattr(os, "fsync", broken)
-        else:
-            patched.setattr(Path, "replace", broken)
+        patched.setattr(os, failing, broken)
         with pytest.raises(StorageError, match="input/output error"):
             await writer.commit(DIGEST)
     assert partials(store) == []

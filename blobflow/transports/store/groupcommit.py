@@ -1,41 +1,55 @@
-"""The one thread that writes to the state file of a store that is served: group commit.
+"""The threads that write for a store that is served: group commit.
 
 A registry promises with every 201, so what it promises has to be on the disk before it says so. A sync
-costs about a millisecond, whatever it syncs. So whoever wants something written leaves a `Job` here, and the
-thread takes all that have come meanwhile together: it syncs their files, applies their rows in one
-transaction, syncs the folders that files were renamed into, and commits with one sync of the log. The event
-loop waits for none of it.
+costs about a millisecond, whatever it syncs. So whoever wants something written leaves a `Job` here, and two
+threads take all that have come meanwhile together, one after the other: the first writes and syncs their
+files; the second applies their rows in one transaction, syncs the folders that files were renamed into, and
+commits with one sync of the log. While the one waits for the disk, the other does, too; the event loop never.
 
 Each job runs inside a savepoint: one that fails takes nothing from the others. While another process has the
-state file locked (`blobflow cache gc` takes it for some milliseconds at a time) only this thread waits.
+state file locked (`blobflow cache gc` takes it for some milliseconds at a time) only the second thread waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 # Jobs in one transaction. More would keep other processes waiting for longer, and save hardly a sync.
 _BATCH = 256
+# Rows in one statement.
+_ROWS = 100
 # Seconds between two tries for a lock that another process has, and after which it is given up.
 _RETRY = 0.0005
 BUSY_SECONDS = 10.0
+
+
+class Row(NamedTuple):
+    """A row to be inserted: the statement up to its VALUES, and these."""
+
+    insert: str
+    values: tuple[Any, ...]
 
 
 class Job(Protocol):
     """Something to be written.
 
     `durable`: it must be on the disk when it is acknowledged; else a power cut may take it back, and only
-    that. All methods run in the writing thread.
+    that. All methods run in one of the threads.
     """
 
     durable: bool
+    # Whether there is anything to prepare and to sync.
+    has_file: bool
+    # Whether `apply` does without the state file: then the rows of several are inserted at once.
+    plain: bool
 
     def prepare(self) -> None:
         """Before the transaction: what takes time and needs no lock, such as writing a file."""
@@ -49,6 +63,10 @@ class Job(Protocol):
         """Inside the transaction; returns what the job's owner gets."""
         ...
 
+    def rows(self) -> Sequence[Row]:
+        """What is to be inserted besides, after `apply`."""
+        ...
+
     def discard(self) -> None:
         """It failed, in any step: leave nothing behind."""
         ...
@@ -58,6 +76,8 @@ class Call:
     """A job that is a function to be called inside the transaction."""
 
     __slots__ = ("_work", "durable")
+    has_file = False
+    plain = False
 
     def __init__(self, work: Callable[[], Any], *, durable: bool) -> None:
         self._work = work
@@ -69,6 +89,9 @@ class Call:
 
     def apply(self) -> Any:
         return self._work()
+
+    def rows(self) -> Sequence[Row]:
+        return ()
 
     def discard(self) -> None: ...
 
@@ -92,12 +115,12 @@ class _Asked:
 
 
 class GroupCommit:
-    """The thread, and the queue before it.
+    """The threads, and the queues before them.
 
-    `connect` opens its connection, in the thread. `sync_folders` is called inside the transaction, before it
-    is committed: what was renamed is made durable then. `check` is called before and after each transaction,
-    and raises where nothing may be written any more, or what was written is lost. `translated` turns sqlite's
-    errors into ours.
+    `connect` opens the connection, in the thread that has the transactions. `sync_folders` is called inside
+    one, before it is committed: what was renamed is made durable then. `check` is called before and after
+    each, and raises where nothing may be written any more, or what was written is lost. `translated` turns
+    sqlite's errors into ours.
     """
 
     def __init__(
@@ -112,25 +135,26 @@ class GroupCommit:
         self._sync_folders = sync_folders
         self._translated = translated
         self._check = check
-        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._unwritten = _Queue()
+        self._uncommitted = _Queue()
         self._connection: sqlite3.Connection | None = None
         self._failed: BaseException | None = None
         self._ready = threading.Event()
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name="blobflow-commit", daemon=True)
-        self._thread.start()
+        self._mode = ""
+        self._writing = threading.Thread(target=self._write, name="blobflow-write", daemon=True)
+        self._committing = threading.Thread(target=self._run, name="blobflow-commit", daemon=True)
+        self._committing.start()
         self._ready.wait()
         if self._failed is not None:
             raise self._failed
-
-    @property
-    def here(self) -> bool:
-        """Whether this is the writing thread."""
-        return threading.get_ident() == self._thread.ident
+        self._writing.start()
+        # The committing thread's, as `threading.get_ident` has it there.
+        self.ident = self._committing.ident
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The writing thread's connection; nobody else may use it."""
+        """The committing thread's connection; nobody else may use it."""
         assert self._connection is not None
         return self._connection
 
@@ -149,18 +173,29 @@ class GroupCommit:
         self._put(_Asked(job, None, None))
 
     def close(self) -> None:
-        """Do what has been asked for until now, and end the thread."""
+        """Do what has been asked for until now, and end the threads."""
         if not self._ended:
             self._ended = True
-            self._queue.put(None)
-        self._thread.join()
+            self._unwritten.put(None)
+            self._writing.join()
+            self._uncommitted.put(None)
+        self._committing.join()
 
     def _put(self, asked: _Asked) -> None:
         if self._ended:
             raise RuntimeError("the store is closed")
-        self._queue.put(asked)
+        (self._unwritten if asked.job.has_file else self._uncommitted).put(asked)
 
-    # In the thread
+    # In the threads
+
+    def _write(self) -> None:
+        while batch := self._unwritten.take():
+            for step in ("prepare", "sync"):
+                for asked in _sound(batch):
+                    with _kept(asked):
+                        getattr(asked.job, step)()
+            for asked in batch:
+                self._uncommitted.put(asked)
 
     def _run(self) -> None:
         try:
@@ -171,13 +206,71 @@ class GroupCommit:
         finally:
             self._ready.set()
         try:
-            while (batch := self._next()) is not None:
-                self._do(batch)
+            while batch := self._uncommitted.take():
+                self._commit(batch)
         finally:
             self._connection.close()
 
-    def _next(self) -> list[_Asked] | None:
-        """What has been asked for since the last time, at least one thing; None: it is over."""
+    def _commit(self, batch: Sequence[_Asked]) -> None:
+        wanted = list(_sound(batch))
+        try:
+            if wanted:
+                with self._translated():
+                    self._transact(wanted)
+        except BaseException as error:  # noqa: BLE001  every one of them is told
+            for asked in wanted:
+                asked.error = asked.error or error
+        for asked in batch:
+            if asked.error is not None:
+                with contextlib.suppress(OSError):
+                    asked.job.discard()
+        _tell(batch)
+
+    def _transact(self, wanted: Sequence[_Asked]) -> None:
+        connection = self.connection
+        self._check()
+        # NORMAL leaves the log unsynced: enough for what only a power cut may take back.
+        mode = "FULL" if any(asked.job.durable for asked in wanted) else "NORMAL"
+        if mode != self._mode:
+            connection.execute(f"PRAGMA synchronous={mode}")
+            self._mode = mode
+        begin(connection)
+        try:
+            rows = Rows(connection)
+            for asked in wanted:
+                if asked.job.plain:
+                    _apply(asked, rows)
+                    continue
+                rows.insert()  # it may look for them
+                connection.execute("SAVEPOINT job")
+                _apply(asked, rows)
+                with _kept(asked):
+                    rows.insert()
+                if asked.error is not None:
+                    connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+            rows.insert()
+            self._sync_folders()
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        self._check()
+
+
+class _Queue:
+    """What waits for a thread."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+
+    def put(self, asked: _Asked | None) -> None:
+        """None: it is over."""
+        self._queue.put(asked)
+
+    def take(self) -> list[_Asked]:
+        """What has come since the last time, at least one thing; nothing when it is over."""
         asked = self._queue.get()
         batch: list[_Asked] = []
         while asked is not None:
@@ -190,49 +283,36 @@ class GroupCommit:
                 return batch
         if batch:
             self._queue.put(None)
-        return batch or None
+        return batch
 
-    def _do(self, batch: Sequence[_Asked]) -> None:
-        try:
-            for step in ("prepare", "sync"):
-                for asked in _sound(batch):
-                    with _kept(asked):
-                        getattr(asked.job, step)()
-            wanted = list(_sound(batch))
-            if wanted:
-                with self._translated():
-                    self._transact(wanted)
-        except BaseException as error:  # noqa: BLE001  every one of them is told
-            for asked in _sound(batch):
-                asked.error = error
-        for asked in batch:
-            if asked.error is not None:
-                with contextlib.suppress(OSError):
-                    asked.job.discard()
-        _tell(batch)
 
-    def _transact(self, wanted: Sequence[_Asked]) -> None:
-        connection = self.connection
-        self._check()
-        # NORMAL leaves the log unsynced: enough for what only a power cut may take back.
-        durable = any(asked.job.durable for asked in wanted)
-        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        begin(connection)
-        try:
-            for asked in wanted:
-                connection.execute("SAVEPOINT job")
-                with _kept(asked):
-                    asked.result = asked.job.apply()
-                if asked.error is not None:
-                    connection.execute("ROLLBACK TO job")
-                connection.execute("RELEASE job")
-            self._sync_folders()
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
-        self._check()
+class Rows:
+    """Rows that wait to be inserted: those of one table together, since each statement costs a thread its
+    turn."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._waiting: dict[str, list[tuple[Any, ...]]] = {}
+
+    def add(self, row: Row) -> None:
+        self._waiting.setdefault(row.insert, []).append(row.values)
+
+    def insert(self) -> None:
+        """Raises sqlite3.Error."""
+        waiting, self._waiting = self._waiting, {}
+        for insert, rows in waiting.items():
+            for first in range(0, len(rows), _ROWS):
+                part = rows[first : first + _ROWS]
+                marks = f"({', '.join('?' * len(part[0]))})"
+                values = list(itertools.chain.from_iterable(part))
+                self._connection.execute(f"{insert} VALUES {', '.join([marks] * len(part))}", values)
+
+
+def _apply(asked: _Asked, rows: Rows) -> None:
+    with _kept(asked):
+        asked.result = asked.job.apply()
+        for row in asked.job.rows():
+            rows.add(row)
 
 
 def begin(connection: sqlite3.Connection) -> None:

@@ -66,11 +66,12 @@ def translated(doing: str, path: Path) -> Iterator[None]:
 class Layout:
     """The paths of one store."""
 
-    __slots__ = ("access", "blobs", "format_file", "lock_file", "partials", "root", "state")
+    __slots__ = ("_blobs_name", "access", "blobs", "format_file", "lock_file", "partials", "root", "state")
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "blobs"
+        self._blobs_name = str(self.blobs)
         self.partials = root / "partials"
         self.state = root / "state.sqlite"
         self.format_file = root / "store.json"
@@ -81,6 +82,10 @@ class Layout:
 
     def blob(self, digest: Digest) -> Path:
         return self.blobs / algorithm_of(digest) / encoded_of(digest)
+
+    def blob_name(self, digest: Digest) -> str:
+        """As `blob`, for where a Path costs more than what is done with it."""
+        return f"{self._blobs_name}/{algorithm_of(digest)}/{encoded_of(digest)}"
 
     def partial(self, digest: Digest | None, token: str) -> Path:
         return self.partials / f"{encoded_of(digest) if digest else UPLOAD}.{token}"

@@ -30,12 +30,12 @@ KEPT_SECONDS = PROMISE_SECONDS + NOTED_SECONDS
 _VALUES = 900
 
 
-async def uploaded(store: Store, repository: str, writer: Writer, digest: Digest) -> None:
+async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
     """Commit an upload, and make the blob visible in the repository. Returns when it is durable.
 
     Raises what `Writer.commit` raises.
     """
-    await writer.commit(digest, also=lambda: _show(store, repository, digest))
+    await writer.commit(digest, repository=repository)
 
 
 async def mounted(store: Store, repository: str, digest: Digest, origin: str) -> bool:
@@ -84,7 +84,7 @@ async def put(
         if tag is not None:
             store.set_tag(repository, tag, digest)
 
-    landing.also = put
+    landing.do_also(put)
     try:
         await landing.go()
     except _Missing as error:

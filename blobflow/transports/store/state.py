@@ -14,11 +14,12 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Protocol
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.transports.files import in_thread, sync_folder
-from blobflow.transports.store.groupcommit import BUSY_SECONDS, Call, GroupCommit, Job, begin
+from blobflow.transports.store.groupcommit import BUSY_SECONDS, Call, GroupCommit, Job, Row, begin
 from blobflow.transports.store.identity import Identity, is_still_there
 from blobflow.transports.store.layout import storage_error
 
@@ -94,10 +95,15 @@ def translated_sqlite(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = code_of(error)
-        reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or str(error)
-        kind = StorageFull if reason is _FULL else StorageError
-        raise kind(f"can't use the store's state file {path}: {reason}") from error
+        raise in_words(error, path) from error
+
+
+def in_words(error: sqlite3.Error, path: Path) -> StorageError:
+    """The one sentence for what went wrong with the state file."""
+    code = code_of(error)
+    reason = _REASONS.get(code) or _REASONS.get(code & 0xFF) or str(error)
+    kind = StorageFull if reason is _FULL else StorageError
+    return kind(f"can't use the store's state file {path}: {reason}")
 
 
 class _Rows(Protocol):
@@ -160,21 +166,32 @@ class State:
             connection.set_progress_handler(stop, STEPS)
         return State(connection, self._path, None)
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether `commit` is done in threads, to its end also if its caller is cancelled."""
+        return self._group is not None
+
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return translated_sqlite(self._path)
 
     def _reading(self) -> Reads:
         """What the thread that asks reads."""
         group = self._group
-        return self._reads if group is None or not group.here else group.connection
+        return self._reads if group is None or get_ident() != group.ident else group.connection
+
+    # Without `translated_sqlite`: a context manager costs as much as finding a row.
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with translated_sqlite(self._path):
+        try:
             return self._reading().execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise in_words(error, self._path) from error
 
     def row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        with translated_sqlite(self._path):
+        try:
             return self._reading().execute(sql, values).fetchone()
+        except sqlite3.Error as error:
+            raise in_words(error, self._path) from error
 
     def revision(self) -> tuple[int, int, int]:
         """Another value after every change of the file, whoever made it. On the thread that opened it."""
@@ -184,12 +201,23 @@ class State:
 
     def write(self, sql: str, *values: Any) -> None:
         """One writing statement: a transaction of its own, unless inside `transaction`."""
+        group = self._group
+        if group is not None and get_ident() == group.ident:  # which is inside of one
+            try:
+                group.connection.execute(sql, values)
+            except sqlite3.Error as error:
+                raise in_words(error, self._path) from error
+            return
         with self._noticed() as connection, translated_sqlite(self._path):
             connection.execute(sql, values)
 
     def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._noticed() as connection, translated_sqlite(self._path):
             connection.executemany(sql, rows)
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.write(f"{row.insert} VALUES ({', '.join('?' * len(row.values))})", *row.values)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -230,23 +258,23 @@ class State:
         self.check_writable()
         if self._group is not None:
             return await self._group.commit(job)
-        slow = not isinstance(job, Call)
         try:
-            if slow:
+            if job.has_file:
                 await in_thread(_prepare, job)
             with self.transaction():
                 done = job.apply()
+                self.insert(job.rows())
         except BaseException:
             job.discard()
             raise
-        if slow:
+        if job.has_file:
             await in_thread(self.sync_folders)
         return done
 
     def later(self, work: Callable[[], Any]) -> None:
         """Do `work` in a transaction: at once, or when the thread comes to it. What goes wrong is dropped:
         for what may be lost."""
-        if self._group is not None and not self._group.here:
+        if self._group is not None and get_ident() != self._group.ident:
             self._group.later(Call(work, durable=False))
             return
         with contextlib.suppress(StorageError), self.transaction():
@@ -310,7 +338,7 @@ class State:
         if self._connection is None:
             raise StorageError(f"can't change the store {self._path.parent}: it was opened read-only")
         group = self._group
-        return self._connection if group is None or not group.here else group.connection
+        return self._connection if group is None or get_ident() != group.ident else group.connection
 
 
 def _connect_again(path: Path) -> sqlite3.Connection:

@@ -170,7 +170,7 @@ class Store:
     def size_of(self, digest: Digest) -> int | None:
         """The blob's size in bytes if it is held whole, else None."""
         try:
-            return self.layout.blob(digest).stat().st_size
+            return os.stat(self.layout.blob_name(digest)).st_size  # noqa: PTH116  asked for each request
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -544,6 +544,18 @@ class Store:
             "SELECT digest FROM roots WHERE registry = '' AND repository = ? AND tag = ?", repository, tag
         )
         return None if row is None else Digest(row[0])
+
+    def tagged(self, repository: str, tag: str) -> tuple[Digest, str] | None:
+        """What the tag names, and the media type under which the repository holds that; None: there is no
+        such tag, or nothing behind it."""
+        row = self.state.row(
+            "SELECT roots.digest, media_type FROM roots JOIN members ON members.registry = '' AND "
+            "members.repository = roots.repository AND members.digest = roots.digest "
+            "WHERE roots.registry = '' AND roots.repository = ? AND tag = ?",
+            repository,
+            tag,
+        )
+        return None if row is None else (Digest(row[0]), str(row[1]))
 
     def drop_tag(self, repository: str, tag: str) -> None:
         self.state.write(

@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from blobflow.oci import Digest, digest_of, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
 from blobflow.transports.files import in_thread, to_its_end, write_all
 from blobflow.transports.store.access import PRIVATE, Access
+from blobflow.transports.store.groupcommit import Row
 from blobflow.transports.store.layout import (
     Layout,
     storage_error,
@@ -50,7 +51,9 @@ KEPT_FROM = 1024 * 1024
 # Files up to this many bytes are synced by the job that commits them, together with others'; a larger one
 # would keep these waiting.
 _SYNCED_TOGETHER = 1024 * 1024
-_CAN_ADVISE = hasattr(os, "posix_fadvise")
+_INTO_BLOBS = "INSERT OR REPLACE INTO blobs(digest, size, blocks, added, used)"
+# What is visible already stays what it is there: a manifest keeps its media type.
+_INTO_MEMBERS = "INSERT OR IGNORE INTO members(registry, repository, digest, media_type)"
 
 
 class BlockSums:
@@ -213,13 +216,13 @@ class Writer:
         size: int | None = None,
         *,
         verified: bool = False,
-        also: Callable[[], None] = lambda: None,
+        repository: str = "",
     ) -> None:
         """Make the bytes the blob `digest`: fsync, rename into place, fsync the directory, note it.
 
         `size` in bytes is checked if given. `verified`: the caller has hashed every byte itself; it only
-        spares the second pass that a sha512 digest costs when nobody named it at `begin`. `also` is called in
-        the transaction that notes the blob: what may only be true together with it.
+        spares the second pass that a sha512 digest costs when nobody named it at `begin`. `repository`: one
+        that is served from here, in which the blob becomes visible at the same moment.
 
         Raises DigestMismatch, SizeMismatch or StorageError, and then nothing is left of the partial. When
         cancelled, the blob is either there whole or not at all.
@@ -241,7 +244,7 @@ class Writer:
         path = self.path if self.fd >= 0 else self._layout.partial(None, self.token)
         fd, self.fd = self.fd, -1
         landing = Landing(self._layout, self._state, digest, self._sums.result(), path, fd)
-        landing.size, landing.content, landing.also = self.offset, content, also
+        landing.size, landing.content, landing.repository = self.offset, content, repository
         self._end()  # from here on the job owns the file, also when we are cancelled
         await landing.go(None if hashed or verified else digest)
 
@@ -301,16 +304,20 @@ class Landing:
     written in one transaction, so that whoever removes blobs sees both or none.
 
     `content` is what is not in the file yet; `fd` is the file, to be closed, and -1 if there is none so far.
+    `repository`: where the blob becomes visible; "": nowhere.
     """
 
     durable = True
+    has_file = True
+    plain = True
 
     def __init__(
         self, layout: Layout, state: State, digest: Digest, blocks: bytes, path: Path, fd: int = -1
     ) -> None:
         self.size = 0
         self.content = b""
-        self.also: Callable[[], Any] = lambda: None
+        self.repository = ""
+        self._also: Callable[[], Any] = lambda: None
         self._layout = layout
         self._state = state
         self._digest = digest
@@ -320,10 +327,17 @@ class Landing:
         self._synced = False
         self._handed_over = False
 
+    def do_also(self, work: Callable[[], Any]) -> None:
+        """Call `work` in the transaction, before anything else is done: what it raises undoes all."""
+        self._also, self.plain = work, False
+
     async def go(self, wanted: Digest | None = None) -> Any:
-        """Commit it; returns what `also` returned. What takes long is done in a thread of its own first: to
-        sync a large file, and to read it all for the digest `wanted`. If cancelled it is committed all the
-        same."""
+        """Commit it; returns what the work of `do_also` returned. What takes long is done in a thread of its
+        own first: to sync a large file, and to read it all for the digest `wanted`. If cancelled it is
+        committed all the same."""
+        if self._state.in_threads and wanted is None and self.size <= _SYNCED_TOGETHER:
+            self._handed_over = True
+            return await self._state.commit(self)
         try:
             return await to_its_end(self._commit(wanted))
         finally:
@@ -358,10 +372,6 @@ class Landing:
                 self._layout.access.apply(self._fd)
             if self.content:
                 write_all(self._fd, [self.content])
-            if _CAN_ADVISE and not self._synced:
-                # Begins to write it out (and drops nothing, as it is not clean): with 16 files that go
-                # together, a third less time than when each fsync begins with its own.
-                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         if self._synced:
@@ -370,15 +380,22 @@ class Landing:
             os.fsync(self._fd)
 
     def apply(self) -> Any:
-        done = self.also()
-        record_blob(self._state, self._digest, self.size, self._blocks)
-        target = self._layout.blob(self._digest)
-        with translated("write", target):
-            self._path.replace(target)
+        done = self._also()
+        try:
+            os.replace(self._path, self._layout.blob_name(self._digest))  # noqa: PTH105  as it is cheaper
+        except OSError as error:
+            raise storage_error("write", self._layout.blob(self._digest), error) from error
         fd, self._fd = self._fd, -1  # and with it the lock, which kept others from sweeping it
         os.close(fd)
-        self._state.renamed_into(target.parent)
+        self._state.renamed_into(self._layout.blobs / algorithm_of(self._digest))
         return done
+
+    def rows(self) -> Sequence[Row]:
+        at = now()
+        blob = Row(_INTO_BLOBS, (self._digest, self.size, self._blocks, at, at))
+        if not self.repository:
+            return (blob,)
+        return (blob, Row(_INTO_MEMBERS, ("", self.repository, self._digest, "")))
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):
@@ -438,6 +455,7 @@ def land_now(landing: Landing, state: State) -> None:
         landing.sync()
         with state.transaction():
             landing.apply()
+            state.insert(landing.rows())
     except BaseException:
         landing.discard()
         raise
@@ -456,15 +474,8 @@ def _check_file(fd: int, wanted: Digest) -> None:
 
 
 def record_blob(state: State, digest: Digest, size: int, blocks: bytes) -> None:
-    """Note a blob that has just come in."""
-    state.write(
-        "INSERT OR REPLACE INTO blobs(digest, size, blocks, added, used) VALUES (?, ?, ?, ?, ?)",
-        digest,
-        size,
-        blocks,
-        now(),
-        now(),
-    )
+    """Note a blob that is there."""
+    state.write(f"{_INTO_BLOBS} VALUES (?, ?, ?, ?, ?)", digest, size, blocks, now(), now())
 
 
 def now() -> int:
