@@ -28,7 +28,7 @@ with imports():  # as the command line does
 
 async def bring(store: Store, registries: Registries, site: Site, blob: Descriptor) -> None:
     """One blob into the store."""
-    writer = store.begin(blob.digest, blob.size)
+    writer = store.begin(blob.digest)
     try:
         async with registries.source(site).open(blob) as chunks:
             async for chunk in chunks:

@@ -23,29 +23,40 @@ async def health(registry: Registry, request: web.BaseRequest, place: Place) -> 
         registry.store.check_there()
         registry.store.state.check_there()
     except StorageError as error:
-        if not registry.ill:
-            registry.ill = True
-            registry.store.observer(Warned(f"the registry is not healthy: {error}"))
-        return web.Response(status=503, text="the store failed\n")
+        return _failed(registry, error)
     registry.ill = False
     return web.Response(text="ok\n")
 
 
+def _failed(registry: Registry, error: StorageError) -> web.Response:
+    if not registry.ill:
+        registry.ill = True
+        registry.store.observer(Warned(f"the registry is not healthy: {error}"))
+    return web.Response(status=503, text="the store failed\n")
+
+
 async def metrics(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """Prometheus's text format; what the store holds was counted some seconds ago."""
-    census = await registry.overview.census(_gone(request))
+    """Prometheus's text format; what the store holds was counted some seconds ago. 503 while that can't be
+    read."""
+    try:
+        census = await registry.overview.census(_gone(request))
+    except StorageError as error:
+        return _failed(registry, error)
     body = Figures(registry, census.value).text()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def page(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
-    counts that alone."""
+    counts that alone. 503 while the store can't be read."""
     last, rights = request.query.get("last", ""), rights_of(request)
     may_pull = None if rights.unlimited else rights.may_pull
-    found, age = await registry.overview.page(
-        render, last, viewer=rights.viewer, may_pull=may_pull, gone=_gone(request)
-    )
+    try:
+        found, age = await registry.overview.page(
+            render, last, viewer=rights.viewer, may_pull=may_pull, gone=_gone(request)
+        )
+    except StorageError as error:
+        return _failed(registry, error)
     return web.Response(
         body=dated(found, age),
         content_type="text/html",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from blobflow.errors import StorageError
 from blobflow.oci import Digest
 from blobflow.oci.media import MANIFESTS
 from blobflow.transports.store.groupcommit import Call
@@ -95,7 +96,8 @@ async def put(
 async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
     """Promise a client that asked whether it is there; False: it is not. `media_type`: of a manifest.
 
-    A store that is open read-only promises nothing, and says only what is there. Raises StorageError.
+    A store that is open read-only promises nothing, and says only what is there; as does one that can't be
+    written just now (the disk is full, say), which its observer is told once: pulls go on.
     """
     row = store.state.row("SELECT added FROM blobs WHERE digest = ?", digest)
     if store.read_only or (row is not None and now() - row[0] < NOTED_SECONDS):
@@ -106,7 +108,11 @@ async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
             store.hold(digest)
         return _promise(store, digest)
 
-    kept: bool = await store.state.commit(Call(promise, durable=False))
+    try:
+        kept: bool = await store.state.commit(Call(promise, durable=False))
+    except StorageError as error:
+        store.tell_failed(error)
+        return store.size_of(digest) is not None
     return kept
 
 

@@ -148,7 +148,7 @@ class State:
         if self._group is None and not self.read_only:
             with self._translated():
                 self._group = GroupCommit(
-                    lambda: _connect_again(self._path),
+                    lambda: _connect_again(self._path, _SHORT_WAIT),
                     sync_folders=self.sync_folders,
                     translated=self._translated,
                     check=self.check_there,
@@ -160,8 +160,9 @@ class State:
         Statements that are under way end with StorageError soon after `stop` has become true: it is called
         there every few milliseconds of a long one. Raises StorageError.
         """
+        self.check_there()
         with translated_sqlite(self._path):
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
+            connection = _connect_again(self._path, BUSY_SECONDS)
             connection.execute("PRAGMA query_only=1")
             connection.set_progress_handler(stop, STEPS)
         return State(connection, self._path, None)
@@ -341,9 +342,12 @@ class State:
         return self._connection if group is None or get_ident() != group.ident else group.connection
 
 
-def _connect_again(path: Path) -> sqlite3.Connection:
-    """One more connection to a state file that is open already. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=_SHORT_WAIT)
+def _connect_again(path: Path, timeout: float) -> sqlite3.Connection:
+    """One more connection to a state file that is open already, and is not made anew if it is gone. `timeout`
+    in seconds. Raises sqlite3.Error."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=timeout
+    )
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 

@@ -281,7 +281,7 @@ async def test_a_store_that_cannot_be_read_gives_no_page(
         raise StorageError("the disk is gone")
 
     monkeypatch.setattr(overview, "counted", fails)
-    assert await status_of(client, "/", "GET") == 500
+    assert await status_of(client, "/", "GET") == 503
     assert await status_of(client, "/metrics", "GET") == 500
 
 
