@@ -282,7 +282,7 @@ async def test_a_store_that_cannot_be_read_gives_no_page(
 
     monkeypatch.setattr(overview, "counted", fails)
     assert await status_of(client, "/", "GET") == 503
-    assert await status_of(client, "/metrics", "GET") == 500
+    assert await status_of(client, "/metrics", "GET") == 503
 
 
 # What a viewer may not pull
