@@ -26,7 +26,7 @@ KEPT = 5.0
 # As many times the seconds that it took.
 _TIMES = 10
 # Bytes that are kept in all, as their makers weigh them.
-ROOM = 16 * 1024 * 1024
+ROOM = 4 * 1024 * 1024
 # Different things that are gathered or waited for at once.
 _WAITING = 16
 

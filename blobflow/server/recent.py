@@ -10,7 +10,7 @@ from blobflow.bounded import Bounded
 from blobflow.oci import Digest
 
 # Bytes in all. A manifest has some kilobytes, so this is thousands of images.
-ROOM = 32 * 1024 * 1024
+ROOM = 16 * 1024 * 1024
 # Bytes of one: a manifest of megabytes would displace hundreds that are asked for more often.
 LARGEST = 512 * 1024
 # Contents at once: a small one takes some hundred bytes beyond its own.

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
+from blobflow.server.memory import give_back
 from blobflow.server.refusal import Refusal
 from blobflow.transports.store import Store, Writer
 from blobflow.transports.store.keeping import reap
@@ -32,7 +33,7 @@ EMPTY_SECONDS = 300.0
 MAX_SESSIONS = 10_000
 MAX_OWNED = 1_000
 # Seconds between two looks for what nobody goes on with.
-_LOOK_SECONDS = 60.0
+_LOOK_SECONDS = 30.0
 
 
 class Session:
@@ -197,13 +198,14 @@ class Sessions:
             self.forget(token)
 
     async def tend(self) -> None:
-        """Until cancelled, forget sessions that are idle, and reap what the uploads of dead processes left.
-        Where that fails the store's observer is told, once."""
+        """Until cancelled, forget sessions that are idle, reap what the uploads of dead processes left, and give
+        back memory that nobody uses. Where that fails the store's observer is told, once."""
         while True:
             self.forget_idle()
             ours = {session.partial for session in self._open.values()}
             try:
                 await asyncio.to_thread(reap, self._store.layout, self._ttl, ours)
+                await asyncio.to_thread(give_back)
             except StorageError as error:
                 self._store.tell_failed(error)
             await asyncio.sleep(max(1.0, min(_LOOK_SECONDS, self._ttl / 2)))

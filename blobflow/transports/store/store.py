@@ -43,8 +43,9 @@ from blobflow.transports.store.writer import (
     remove_partial,
 )
 
-# Blobs of which it is remembered that they were checked; beyond, all are checked again: some 10 MB.
-_CHECKED_AT_MOST = 100_000
+# Blobs of which it is remembered that they were checked, some 200 bytes each; those that were checked longest
+# ago are checked again.
+_CHECKED_AT_MOST = 20_000
 # Threads that read whole files to check them: one can wait for the disk while another compares.
 _READERS = 2
 # Seconds that sweeps are told of a manifest, which is longer than they take (one that takes longer looks at
@@ -70,7 +71,7 @@ class Store:
         self.observer = observer
         self.leases = Leases(state)
         self._living: set[Writer] = set()
-        self._checked: set[Digest] = set()
+        self._checked: dict[Digest, None] = {}  # in order
         self._touched: set[Digest] = set()
         self._checking: dict[Digest, asyncio.Future[bytes]] = {}
         self._holds = 0
@@ -396,9 +397,9 @@ class Store:
             raise
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             self.state.later(lambda: self._adopt(digest, size, found, told))
-        if len(self._checked) >= _CHECKED_AT_MOST:
-            self._checked.clear()
-        self._checked.add(digest)
+        self._checked[digest] = None
+        if len(self._checked) > _CHECKED_AT_MOST:
+            del self._checked[next(iter(self._checked))]
         return found
 
     def _adopt(self, digest: Digest, size: int, blocks: bytes, told: os.stat_result) -> None:
@@ -430,7 +431,7 @@ class Store:
     def remove_file(self, digest: Digest) -> None:
         """Remove the blob's file, and leave its row to the caller: this alone makes room, and needs none."""
         self.state.check_writable()
-        self._checked.discard(digest)
+        self._checked.pop(digest, None)
         path = self.layout.blob(digest)
         with translated("remove", path):
             path.unlink(missing_ok=True)
@@ -439,7 +440,7 @@ class Store:
         """Move the blob's file to where it is no blob any more, inside the transaction that deletes its rows;
         returns where to, and None if there was none. Raises StorageError."""
         self.state.check_writable()
-        self._checked.discard(digest)
+        self._checked.pop(digest, None)
         moved = self.layout.condemned(secrets.token_hex(8))
         with translated("remove", self.layout.blob(digest)):
             try:
@@ -459,7 +460,7 @@ class Store:
                     self.drop(digest)
 
         if not self.read_only:
-            self._checked.discard(digest)
+            self._checked.pop(digest, None)
             self.state.later(drop)
 
     def _absent(self, digest: Digest) -> NotFound:
