@@ -198,8 +198,8 @@ class Sessions:
             self.forget(token)
 
     async def tend(self) -> None:
-        """Until cancelled, forget sessions that are idle, reap what the uploads of dead processes left, and give
-        back memory that nobody uses. Where that fails the store's observer is told, once."""
+        """Until cancelled, forget sessions that are idle, reap what the uploads of dead processes left, and
+        give back memory that nobody uses. Where that fails the store's observer is told, once."""
         while True:
             self.forget_idle()
             ours = {session.partial for session in self._open.values()}
