@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, Protocol
 
 # Jobs in one transaction. More would keep other processes waiting for longer, and save hardly a sync.
 _BATCH = 256
-# Rows in one statement.
-_ROWS = 100
+# Rows in one statement. Parts are powers of two, so that there are few statements to be kept ready.
+_ROWS = 64
 # Seconds between two tries for a lock that another process has, and after which it is given up.
 _RETRY = 0.0005
 BUSY_SECONDS = 10.0
@@ -301,11 +301,13 @@ class Rows:
         """Raises sqlite3.Error."""
         waiting, self._waiting = self._waiting, {}
         for insert, rows in waiting.items():
-            for first in range(0, len(rows), _ROWS):
-                part = rows[first : first + _ROWS]
-                marks = f"({', '.join('?' * len(part[0]))})"
-                values = list(itertools.chain.from_iterable(part))
-                self._connection.execute(f"{insert} VALUES {', '.join([marks] * len(part))}", values)
+            marks = f"({', '.join('?' * len(rows[0]))})"
+            first = 0
+            while first < len(rows):
+                count = min(_ROWS, 1 << (len(rows) - first).bit_length() - 1)
+                values = list(itertools.chain.from_iterable(rows[first : first + count]))
+                self._connection.execute(f"{insert} VALUES {', '.join([marks] * count)}", values)
+                first += count
 
 
 def _apply(asked: _Asked, rows: Rows) -> None:
