@@ -7,6 +7,7 @@ signature says what it takes. Nothing else in the program reads the environment.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -100,6 +101,16 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+class Seconds(click.FloatRange):
+    """The type of an option that takes seconds. click's own takes "nan", which is neither too few nor enough."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 def rate(text: str) -> int:
@@ -342,7 +353,7 @@ run_options = gathered(
     ),
     click.option(
         "--grace",
-        type=click.FloatRange(min=0),
+        type=Seconds(min=0),
         default=_GRACE,
         metavar="SECONDS",
         show_default=True,

@@ -109,7 +109,8 @@ def _file(path: Path) -> Path:
 
 @asynccontextmanager
 async def kept_current(files: Sequence[ReadAgain], hangups: Hangups) -> AsyncIterator[None]:
-    """While inside, changed files take effect, and SIGHUP has all read again."""
+    """While inside, changed files take effect, and SIGHUP has all read again. What fails inside is raised as
+    it is, not in a group."""
     from blobflow.server.rereading import Rereading
 
     rereading = Rereading(files, tell)
@@ -120,14 +121,20 @@ async def kept_current(files: Sequence[ReadAgain], hangups: Hangups) -> AsyncIte
                 tell("there is nothing to read again")
             await rereading.reread()
 
+    failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(reread()), group.create_task(rereading.watch())]
-            yield
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001  it is raised below
+                failed = error
             for task in tasks:
                 task.cancel()
     finally:
         rereading.close()
+    if failed is not None:
+        raise failed
 
 
 def tell(sentence: str) -> None:

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from blobflow.cli.figures import one_line, seconds_text
-from blobflow.cli.options import Link, host_options, size, xdg_folder
+from blobflow.cli.options import Link, Seconds, host_options, size, xdg_folder
 from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.writing import Lines, say
@@ -98,7 +98,7 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--upload-ttl",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=_UPLOAD_TTL,
     show_default=True,
     metavar="SECONDS",
@@ -120,7 +120,7 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--upstream-ttl",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=_TTL,
     show_default=True,
     metavar="SECONDS",
@@ -130,8 +130,8 @@ class _Wish(msgspec.Struct, frozen=True):
     "--max-size",
     type=size,
     metavar="BYTES",
-    help="What the store may hold, as 20GB: beyond that, what was pulled through and "
-    "not asked for longest goes.",
+    help="What the store may hold, as 20GB: beyond that, what was pulled through and not asked for longest "
+    "goes. It is looked at every ten minutes, and what came in the last hour stays.",
 )
 @click.option(
     "--access-log",
@@ -143,11 +143,11 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=_GRACE,
     show_default=True,
     metavar="SECONDS",
-    help="How long requests under way may still take after SIGTERM or Ctrl-C.",
+    help="How long requests under way may still take after SIGTERM or Ctrl-C; a second one ends them at once.",
 )
 @host_options
 def verb(

@@ -94,10 +94,13 @@ anonymous.
 
 What is denied is answered the same whether it exists or not: 401 without a login, 403 DENIED with one.
 
-docker and podman send a login only to registries whose /v2/ asks for one, and come without one only where it
-does not. /v2/ asks if `anonymous` may do nothing, or if the file begins with
+Clients send a login only to registries whose /v2/ asks for one. It asks if `anonymous` may do nothing, or if
+the file begins with
 
   ask_for_login = true
+
+Where anonymous may pull and logins may push, you want that: without it pushes are answered 401, and `login`
+takes any password. podman and skopeo then still pull without a login; docker wants one wherever it is asked.
 
 Changes take effect within seconds. A file that makes no sense changes nothing; stderr says why.
 """

@@ -17,6 +17,7 @@ from blobflow.cli.figures import count_text, size_text
 from blobflow.cli.options import (
     Link,
     Run,
+    Seconds,
     Selection,
     cache_dir_option,
     concurrency_option,
@@ -76,7 +77,7 @@ class Order(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--settle",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=_SETTLE,
     metavar="SECONDS",
     show_default=True,

@@ -27,7 +27,8 @@ list of them, and all three are needed.
   there.
 
 A top-level `ask_for_login = true` has `GET /v2/` ask for a login even where those without may do something:
-docker and podman send theirs only to registries that ask there, and come without one only where nobody asks.
+clients send theirs only to registries that ask there. podman and skopeo come without one all the same where
+they know none; docker then does not come at all.
 
 Without such a file every login may do everything, and whoever has none nothing, unless there are no logins.
 """

@@ -17,7 +17,7 @@ from blobflow.events import Warned
 from blobflow.server.access import AccessRules, Action, Rights, grant
 from blobflow.server.exchange import Access, Exchange, sent
 from blobflow.server.listing import list_repositories, list_tags
-from blobflow.server.logins import Logins
+from blobflow.server.logins import Logins, is_nobody
 from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import HEALTH, Place, locate
@@ -221,7 +221,7 @@ async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -
     those without one may do nothing."""
     request, logins = exchange.request, registry.logins
     authorization = request.headers.get("Authorization")
-    if logins is not None and authorization is not None and request.path != HEALTH:
+    if logins is not None and not is_nobody(authorization) and request.path != HEALTH:
         exchange.user = await logins.check(authorization, request.remote or "", _connection(request))
     rights = access.rights(exchange.user, with_logins=logins is not None)
     if not exchange.user and not rights.may_somewhere() and request.path != HEALTH:

@@ -124,6 +124,12 @@ def read_basic(authorization: str | None) -> tuple[str, bytes] | None:
         return None
 
 
+def is_nobody(authorization: str | None) -> bool:
+    """Whether an Authorization header names no login: there is none, or its name and password are empty, as
+    podman and skopeo send it where they know none and are asked for one."""
+    return authorization is None or (authorization[6:] == "Og==" and authorization[:6].lower() == "basic ")
+
+
 class Logins:
     """The users of one registry. Used on its loop only; `close` it with the registry."""
 

@@ -123,7 +123,10 @@ async def _send(
         await registry.store.check(digest)
         registry.store.touch(digest)
         file = registry.store.path_of(digest).open("rb", buffering=0)
-    except (FileNotFoundError, NotFound, IntegrityError):
+    except (FileNotFoundError, NotFound):
+        raise _blob_unknown(digest) from None
+    except IntegrityError as error:
+        registry.tell_damaged(digest, error)
         raise _blob_unknown(digest) from None
     with file:
         if span.length <= SMALL:
@@ -180,7 +183,10 @@ async def _raw(registry: Registry, digest: Digest) -> bytes:
         return raw
     try:
         raw = await registry.store.read_whole(digest)
-    except (NotFound, IntegrityError):
+    except NotFound:
+        raise _manifest_unknown(digest) from None
+    except IntegrityError as error:
+        registry.tell_damaged(digest, error)
         raise _manifest_unknown(digest) from None
     registry.recent.put(digest, raw)
     return raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -110,7 +111,7 @@ class Server:
         except OSError as error:
             await runner.cleanup()
             raise InvalidConfig(
-                f"can't listen on {self._host} port {self._asked_port}: {error.strerror or error}"
+                f"can't listen on {self._host} port {self._asked_port}: {_reason(error)}"
             ) from error
         self._runner = runner
         self.port = int(self._listening.sockets[0].getsockname()[1])
@@ -197,6 +198,13 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
 def _no_password() -> str:
     """For an encrypted key: nobody is asked, at no terminal."""
     return ""
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words; asyncio's repeat the address."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from blobflow.errors import IntegrityError
+from blobflow.events import Warned
+from blobflow.oci import Digest
 from blobflow.server.counts import Counts
 from blobflow.server.logins import Logins
 from blobflow.server.overview import Overview
@@ -18,6 +21,8 @@ from blobflow.server.wire import Wire
 from blobflow.transports.store import Store
 
 Sparse = Literal["accept", "refuse"]
+# Digests of damaged content that are remembered, so that each is told once.
+_DAMAGED_AT_MOST = 1000
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -39,6 +44,7 @@ class Registry:
     through."""
 
     __slots__ = (
+        "_damaged",
         "counts",
         "ill",
         "logins",
@@ -68,7 +74,20 @@ class Registry:
         self.through = through
         self.counts = Counts()
         self.ill = False  # what /healthz said last
+        self._damaged: set[Digest] = set()  # of which the operator has been told
         self.recent = Recent()
         self.overview = Overview(store, through)
         self.sessions = Sessions(store, ttl=rules.upload_ttl)
         self.subjects = Subjects(store)
+
+    def tell_damaged(self, digest: Digest, error: IntegrityError) -> None:
+        """Tell the store's observer of content that turned out damaged when a client wanted it; once, however
+        many want it."""
+        if digest in self._damaged:
+            return
+        if len(self._damaged) >= _DAMAGED_AT_MOST:
+            self._damaged.clear()
+        self._damaged.add(digest)
+        dropped = "" if self.store.read_only else ", and was dropped"
+        again = "if its upstream no longer has it, push it again" if self.through else "push it again"
+        self.store.observer(Warned(f"a blob or manifest was damaged{dropped}; {again}: {error}"))

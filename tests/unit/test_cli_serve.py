@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -123,6 +124,27 @@ def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, t
         assert said in line
         assert "$apr1$" not in line
     assert not root.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--upstream", "docker.io", "--max-size", "1GB")])
+def test_an_address_that_can_not_be_had_is_said_in_one_sentence(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = str(tmp_path / "r")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused("--listen", f"127.0.0.1:{port}", "--root", root, *options)
+    assert line == f"blobflow: can't listen on 127.0.0.1 port {port}: Address already in use"
+    line = refused("--listen", "no.such.host.invalid:0", "--anonymous", "--root", root, *options)
+    assert line.startswith("blobflow: can't listen on no.such.host.invalid port 0: ")
+
+
+@pytest.mark.parametrize("option", ["--upload-ttl", "--upstream-ttl", "--grace"])
+def test_seconds_that_are_no_number_are_refused(option: str, tmp_path: Path) -> None:
+    nowhere = ["--root", str(tmp_path / "r"), "--read-only"]  # so that it never serves
+    done = CliRunner().invoke(door, ["serve", *nowhere, option, "nan"])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.stderr
 
 
 def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> None:

@@ -238,6 +238,27 @@ async def test_what_is_no_repository_is_open_as_far_as_the_rules_go(
         assert await status_of(client, "/nowhere", "GET") == nowhere
 
 
+async def test_a_login_without_name_and_password_is_none(serving: Serving) -> None:
+    """podman and skopeo send that where they have no login and /v2/ asks for one."""
+    nobody = {"Authorization": "Basic " + base64.b64encode(b":").decode()}
+    half = {"Authorization": "Basic " + base64.b64encode(b":s3cret").decode()}
+    async with serving("ask_for_login = true\n" + RULES) as url, as_(url, "ann") as ann, as_(url) as client:
+        await pushed_image(ann, repo="/v2/public/app")
+        for path, expected in (
+            ("/v2/", 401),
+            ("/v2/public/app/manifests/1.0", 200),
+            ("/v2/team/app/manifests/1.0", 401),
+        ):
+            async with client.get(path, headers=nobody) as answer:
+                assert answer.status == expected, path
+        for wrong in (half, {"Authorization": "Basic"}):
+            async with client.get("/v2/public/app/manifests/1.0", headers=wrong) as answer:
+                assert answer.status == 401
+    async with serving(ONLY_LOGINS) as url, as_(url) as client:
+        async with client.get("/v2/team/app/manifests/1.0", headers=nobody) as answer:
+            assert await refusal(answer) == (401, "UNAUTHORIZED")
+
+
 async def test_without_logins_all_are_anonymous_and_no_login_is_asked_for(serving: Serving) -> None:
     async with serving(users=()) as url, as_(url) as anybody:
         assert await status_of(anybody, "/v2/") == 200

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import ClientSession
 
+from blobflow.events import Event, Warned
 from blobflow.oci import digest_of, media
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
@@ -156,6 +159,26 @@ async def test_a_damaged_blob_is_not_served(registry: ClientSession, registry_st
     path.write_bytes(b"\0" + BLOB[1:-1] + b"\0")
     async with registry.get(f"{REPO}/blobs/{DIGEST}") as answer:
         assert await refusal(answer) == (404, "BLOB_UNKNOWN")
+
+
+@pytest.mark.parametrize("room", ["blobs", "manifests"])
+async def test_the_operator_is_told_of_what_is_damaged(
+    registry: ClientSession, registry_store: Store, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr(registry_store, "observer", told.append)
+    manifest = await pushed_image(registry)
+    digest = DIGEST if room == "blobs" else digest_of(manifest)
+    path = registry_store.path_of(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    where = f"{REPO}/{room}/{digest}"
+    answers = await asyncio.gather(*(status_of(registry, where, "GET") for _ in range(3)))
+    assert answers == [404, 404, 404]
+    [event] = told
+    assert isinstance(event, Warned)
+    assert str(path) in event.message
+    assert "push it again" in event.message
 
 
 @pytest.mark.parametrize(
