@@ -76,6 +76,7 @@ class Store:
         self._holds = 0
         self._reading: ThreadPoolExecutor | None = None
         self._failure_told = False
+        self._closing = False
         self._place = identity_of_folder(layout.root)
 
     @classmethod
@@ -154,7 +155,9 @@ class Store:
         self.state.write_in_thread()
 
     def close(self) -> None:
-        """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
+        """Leave the store. Writers still living are suspended: their bytes stay for a later resume. Files
+        that are being checked are read no further."""
+        self._closing = True
         for writer in list(self._living):
             writer.suspend()
         for checking in self._checking.values():
@@ -380,26 +383,37 @@ class Store:
 
     async def _check(self, digest: Digest, blocks: bytes | None) -> bytes:
         """Check against `blocks`, or the digest itself if None; return the checksums."""
-        path = self.layout.blob(digest)
-        try:
-            fd = open_for_reading(path)
-        except FileNotFoundError:
-            raise self._absent(digest) from None
-        # The thread's own to close: it reads on also when we are cancelled.
-        told = os.fstat(fd)
-        try:
-            size, found = await asyncio.get_running_loop().run_in_executor(
-                self._readers(), check_file, fd, path, digest, blocks
-            )
-        except IntegrityError:
+        told, checked = await asyncio.get_running_loop().run_in_executor(
+            self._readers(), self._read_again, digest, blocks
+        )
+        if isinstance(checked, IntegrityError):
             self._drop_damaged(digest, told)
-            raise
+            raise checked
+        size, found = checked
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             self.state.later(lambda: self._adopt(digest, size, found, told))
         if len(self._checked) >= _CHECKED_AT_MOST:
             self._checked.clear()
         self._checked.add(digest)
         return found
+
+    def _read_again(
+        self, digest: Digest, blocks: bytes | None
+    ) -> tuple[os.stat_result, tuple[int, bytes] | IntegrityError]:
+        """In a thread: which file was read, and its size and checksums, or what is wrong with it. It is only
+        opened here, so that those who wait for their turn, or give it up, hold no descriptor."""
+        path = self.layout.blob(digest)
+        try:
+            fd = open_for_reading(path)
+        except FileNotFoundError:
+            raise self._absent(digest) from None
+        try:
+            told = os.fstat(fd)
+            return told, check_file(fd, path, digest, blocks, lambda: self._closing)
+        except IntegrityError as error:
+            return told, error
+        finally:
+            os.close(fd)
 
     def _adopt(self, digest: Digest, size: int, blocks: bytes, told: os.stat_result) -> None:
         """Note a file that was hashed, if it is still there."""
