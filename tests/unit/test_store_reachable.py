@@ -16,6 +16,7 @@ from blobflow.transports.store import Store, promises
 from blobflow.transports.store.keeping import gc
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.reachable import Reachable
+from blobflow.transports.store.store import HOLD_SECONDS
 from blobflow.transports.store.writer import now
 
 REPOSITORY = "r"
@@ -151,3 +152,57 @@ async def test_nothing_goes_while_a_manifest_can_t_be_read_that_may_name_it(
     monkeypatch.undo()
     await gc(store, 0)
     assert store.size_of(digest_of(b"layer")) is not None
+
+
+def holds(store: Store) -> list[int]:
+    return [number for (number,) in store.state.rows("SELECT number FROM holds ORDER BY number")]
+
+
+@pytest.mark.parametrize(
+    ("ages", "left"),
+    [
+        ([], []),
+        ([0, 0], [1, 2]),
+        ([HOLD_SECONDS - 100, 0], [1, 2]),
+        ([HOLD_SECONDS + 100, HOLD_SECONDS + 100, 50, 0], [3, 4]),
+        ([HOLD_SECONDS + 100], []),
+        ([-10_000, -10_000, 0], [3]),  # the clock was ahead
+        ([50, -5, 0], [1, 2, 3]),
+    ],
+)
+def test_what_is_old_or_from_the_future_is_forgotten(store: Store, ages: list[int], left: list[int]) -> None:
+    for age in ages:
+        store.state.write("INSERT INTO holds(digest, at) VALUES ('sha256:x', ?)", now() - age)
+    store.forget_holds()
+    assert holds(store) == left
+
+
+async def test_what_was_forgotten_during_a_sweep_is_found_all_the_same(store: Store) -> None:
+    hold_long_ago(store, b"{}", b"layer")
+    reachable = Reachable(store)
+    await put(store, image_of(b"layer"), media.OCI_MANIFEST, "image")
+    store.state.write("UPDATE holds SET at = at + 10000")
+    store.forget_holds()
+    assert holds(store) == []
+    reachable.catch_up()
+    assert digest_of(b"layer") in reachable
+
+
+def test_forgetting_looks_at_no_more_than_goes(store: Store) -> None:
+    with store.state.transaction():
+        for _ in range(20_000):
+            store.state.write("INSERT INTO holds(digest, at) VALUES ('sha256:x', ?)", now())
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection = store.state._connection
+    assert connection is not None
+    connection.set_progress_handler(count, 100)
+    store.forget_holds()
+    connection.set_progress_handler(None, 0)
+    assert steps < 10
+    assert len(holds(store)) == 20_000

@@ -514,8 +514,20 @@ class Store:
             self.forget_holds()
 
     def forget_holds(self) -> None:
-        """Forget what no sweep that is under way can still want to know."""
-        self.state.write("DELETE FROM holds WHERE at < ?", now() - HOLD_SECONDS)
+        """Forget what no sweep that is under way can still want to know: all before the first that is young,
+        so that no more is looked at, under the lock that everybody waits for, than goes.
+
+        What is from the future (the clock went back) is not young: a sweep that misses it looks at
+        everything anew.
+        """
+        at = now()
+        young = self.state.row(
+            "SELECT number FROM holds WHERE at BETWEEN ? AND ? ORDER BY number LIMIT 1", at - HOLD_SECONDS, at
+        )
+        if young is None:
+            self.state.write("DELETE FROM holds")
+        else:
+            self.state.write("DELETE FROM holds WHERE number < ?", young[0])
 
     def member(self, repository: str, digest: Digest) -> str | None:
         """The media type under which the repository holds it ("" for a blob); None: it does not."""
