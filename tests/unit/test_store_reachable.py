@@ -206,3 +206,35 @@ def test_forgetting_looks_at_no_more_than_goes(store: Store) -> None:
     connection.set_progress_handler(None, 0)
     assert steps < 10
     assert len(holds(store)) == 20_000
+
+
+@pytest.mark.parametrize("how", ["found", "mounted", "shown"])
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_file_without_a_row_is_known_before_it_is_promised(
+    store: Store, how: str, in_threads: bool
+) -> None:
+    """As it is left where a process dies between the rename and the end of its transaction."""
+    blob = digest_of(b"blob")
+    hold_long_ago(store, b"blob")
+    store.state.write("DELETE FROM blobs")
+    if in_threads:
+        store.serve()
+    match how:
+        case "found":
+            assert await promises.found(store, blob)
+        case "mounted":
+            assert await promises.mounted(store, "other", blob, REPOSITORY)
+        case _:
+            assert await promises.shown(store, "other", blob)
+    await gc(store, 0)
+    assert store.size_of(blob) is not None
+
+
+async def test_a_damaged_file_without_a_row_is_not_promised(store: Store) -> None:
+    blob = digest_of(b"blob")
+    hold_long_ago(store, b"blob")
+    store.state.write("DELETE FROM blobs")
+    store.path_of(blob).write_bytes(b"blub")
+    assert not await promises.found(store, blob)
+    assert not await promises.mounted(store, "other", blob, REPOSITORY)
+    assert store.size_of(blob) is None

@@ -9,10 +9,11 @@ are noted as roots besides (`holds`): a sweep that is under way then follows wha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from blobflow.errors import StorageError
+from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.oci import Digest
 from blobflow.oci.media import MANIFESTS
 from blobflow.transports.store.groupcommit import Call
@@ -49,6 +50,7 @@ async def mounted(store: Store, repository: str, digest: Digest, origin: str) ->
         _show(store, repository, digest)
         return True
 
+    await _know(store, digest)
     return await store.commit(mount)
 
 
@@ -61,6 +63,7 @@ async def shown(store: Store, repository: str, digest: Digest) -> bool:
         _show(store, repository, digest)
         return True
 
+    await _know(store, digest)
     return await store.commit(show)
 
 
@@ -109,6 +112,7 @@ async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
         return _promise(store, digest)
 
     try:
+        await _know(store, digest)
         kept: bool = await store.state.commit(Call(promise, durable=False))
     except StorageError as error:
         store.tell_failed(error)
@@ -122,9 +126,22 @@ class _Missing(Exception):
         self.digests = digests
 
 
+async def _know(store: Store, digest: Digest) -> None:
+    """A file without a row (its transaction died after the rename) is read and adopted before it is promised,
+    since nothing could be noted of it, and gc would take it for what nobody needs. Raises StorageError."""
+    if _is_known(store, digest):
+        return
+    with contextlib.suppress(NotFound, IntegrityError):
+        await store.check(digest)
+
+
+def _is_known(store: Store, digest: Digest) -> bool:
+    return store.state.row("SELECT 1 FROM blobs WHERE digest = ?", digest) is not None
+
+
 def _promise(store: Store, digest: Digest) -> bool:
-    """In a transaction: note the moment. Whether the blob is there at all."""
-    if store.size_of(digest) is None:
+    """In a transaction: note the moment. Whether the blob is there at all, and it could be noted."""
+    if store.size_of(digest) is None or not _is_known(store, digest):
         return False
     store.state.write("UPDATE blobs SET added = ? WHERE digest = ?", now(), digest)
     return True
