@@ -170,7 +170,7 @@ async def _read_manifest(registry: Registry, request: web.BaseRequest, place: Pl
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
         size = registry.store.size_of(digest)
-        if size is None or not await promises.found(registry.store, digest, media_type):
+        if size is None or not await promises.found(registry.store, digest):
             raise _manifest_unknown(place.item)
         return web.Response(headers={**headers, "Content-Length": str(size)})
     return web.Response(headers=headers, body=await _raw(registry, digest))

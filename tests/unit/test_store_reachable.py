@@ -154,6 +154,22 @@ async def test_nothing_goes_while_a_manifest_can_t_be_read_that_may_name_it(
     assert store.size_of(digest_of(b"layer")) is not None
 
 
+@pytest.mark.parametrize("how", ["found", "mounted"])
+async def test_a_manifest_that_is_promised_as_a_blob_keeps_what_it_names(store: Store, how: str) -> None:
+    """A HEAD of it as a manifest, within ten minutes, notes nothing more."""
+    hold_long_ago(store, b"{}", b"layer")
+    image = await put(store, image_of(b"layer"), media.OCI_MANIFEST)
+    forget_promises(store)
+    reachable = Reachable(store)
+    if how == "found":
+        assert await promises.found(store, image)
+    else:
+        assert await promises.mounted(store, "other", image, REPOSITORY)
+    assert await promises.found(store, image)
+    reachable.catch_up()
+    assert digest_of(b"layer") in reachable
+
+
 def holds(store: Store) -> list[int]:
     return [number for (number,) in store.state.rows("SELECT number FROM holds ORDER BY number")]
 

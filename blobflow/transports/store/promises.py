@@ -15,7 +15,6 @@ from typing import Any
 
 from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.oci import Digest
-from blobflow.oci.media import MANIFESTS
 from blobflow.transports.store.groupcommit import Call
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer, now
@@ -30,6 +29,7 @@ NOTED_SECONDS = 600
 KEPT_SECONDS = PROMISE_SECONDS + NOTED_SECONDS
 # Values in one SQL statement; sqlite takes 32,766, and before 3.32 took 999.
 _VALUES = 900
+_IS_MANIFEST = "SELECT 1 FROM members WHERE digest = ? AND registry = '' AND media_type != '' LIMIT 1"
 
 
 async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
@@ -96,8 +96,8 @@ async def put(
     return []
 
 
-async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
-    """Promise a client that asked whether it is there; False: it is not. `media_type`: of a manifest.
+async def found(store: Store, digest: Digest) -> bool:
+    """Promise a client that asked whether it is there; False: it is not.
 
     A store that is open read-only promises nothing, and says only what is there; as does one that can't be
     written just now (the disk is full, say), which its observer is told once: pulls go on.
@@ -107,8 +107,6 @@ async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
         return True
 
     def promise() -> bool:
-        if media_type in MANIFESTS:
-            store.hold(digest)
         return _promise(store, digest)
 
     try:
@@ -140,9 +138,14 @@ def _is_known(store: Store, digest: Digest) -> bool:
 
 
 def _promise(store: Store, digest: Digest) -> bool:
-    """In a transaction: note the moment. Whether the blob is there at all, and it could be noted."""
+    """In a transaction: note the moment. Whether the blob is there at all, and it could be noted.
+
+    What is a manifest in any repository here is a root from now on, also where it is spoken of as a blob.
+    """
     if store.size_of(digest) is None or not _is_known(store, digest):
         return False
+    if store.state.row(_IS_MANIFEST, digest) is not None:
+        store.hold(digest)
     store.state.write("UPDATE blobs SET added = ? WHERE digest = ?", now(), digest)
     return True
 
