@@ -254,3 +254,17 @@ async def test_a_damaged_file_without_a_row_is_not_promised(store: Store) -> Non
     assert not await promises.found(store, blob)
     assert not await promises.mounted(store, "other", blob, REPOSITORY)
     assert store.size_of(blob) is None
+
+
+async def test_a_manifest_is_not_put_over_what_a_sweep_that_died_had_moved_away(store: Store) -> None:
+    """Between the server's own look at its children and the transaction that puts it."""
+    hold_long_ago(store, b"{}", b"layer")
+    needed = [digest_of(b"{}"), digest_of(b"layer")]
+    assert store.take_away(digest_of(b"layer")) is not None  # and no row is deleted
+    raw = image_of(b"layer")
+    missing = await promises.put(
+        store, REPOSITORY, raw, digest_of(raw), media.OCI_MANIFEST, tag="1", needed=needed
+    )
+    assert missing == [digest_of(b"layer")]
+    assert store.tag_of(REPOSITORY, "1") is None
+    assert store.size_of(digest_of(raw)) is None

@@ -156,8 +156,8 @@ def _show(store: Store, repository: str, digest: Digest) -> None:
 
 
 def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Digest]:
-    """In a transaction: what the repository does not hold. Whether the files are there was looked at before:
-    what is removed loses its rows first."""
+    """In a transaction: what the repository does not hold. Files are looked for, too: a sweep that dies, or
+    fails, after it has moved one away leaves its rows."""
     here: set[Any] = set()
     for part in _parts(dict.fromkeys(needed), _VALUES):
         marks = ", ".join("?" * len(part))
@@ -171,8 +171,8 @@ def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Di
     return [
         digest
         for digest in dict.fromkeys(needed)
-        # A file without a row is one that is not known (the state was lost, say): nobody removes it unseen.
-        if digest not in here and (store.member(repository, digest) is None or store.size_of(digest) is None)
+        # A file without a row is one that is not known yet; what is put now reaches it.
+        if (digest not in here and store.member(repository, digest) is None) or store.size_of(digest) is None
     ]
 
 
