@@ -7,6 +7,7 @@ was so made: then its manifests may lack.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -29,6 +30,10 @@ from blobflow.transports.store import promises
 
 # How many missing children an answer lists: enough to go on with, and no body of megabytes.
 _LISTED = 100
+# Bytes of a manifest that is parsed on the loop's thread, and how many children are looked for in one turn of
+# the loop: a few milliseconds each. Others do not wait for the 20,000 children that there may be.
+_AT_ONCE = 128 * 1024
+_IN_A_TURN = 250
 
 
 async def put_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -41,12 +46,9 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     digest = digest_of(raw, algorithm_of(named) if named else "sha256")
     if named not in (None, digest):
         raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
-    try:
-        manifest = parse_manifest(raw, request.headers.get("Content-Type", ""), digest=digest)
-    except UnsupportedContent as error:
-        raise Refusal("MANIFEST_INVALID", str(error)) from None
+    manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
     needed = _needed(registry, manifest)
-    _check_children(registry, place.repository, needed)
+    await _check_children(registry, place.repository, needed)
     missing = await promises.put(
         registry.store,
         place.repository,
@@ -101,6 +103,16 @@ async def _body(registry: Registry, request: web.BaseRequest) -> bytes:
     return bytes(raw)
 
 
+async def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest:
+    """Raises Refusal (MANIFEST_INVALID)."""
+    try:
+        if len(raw) <= _AT_ONCE:
+            return parse_manifest(raw, kind, digest=digest)
+        return await asyncio.to_thread(parse_manifest, raw, kind, digest=digest)
+    except UnsupportedContent as error:
+        raise Refusal("MANIFEST_INVALID", str(error)) from None
+
+
 def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
     """What has to be here before the manifest may be."""
     if manifest.is_index:
@@ -108,13 +120,15 @@ def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
     return manifest.blobs
 
 
-def _check_children(registry: Registry, repository: str, needed: Sequence[Descriptor]) -> None:
+async def _check_children(registry: Registry, repository: str, needed: Sequence[Descriptor]) -> None:
     """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size.
 
     Whether all of it is still here is looked at again when the manifest is put.
     """
     missing: list[Digest] = []
-    for child in needed:
+    for number, child in enumerate(needed, 1):
+        if not number % _IN_A_TURN:
+            await asyncio.sleep(0)
         size = _size_here(registry, repository, child)
         if size is None:
             missing.append(child.digest)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
+from blobflow.events import Warned
 from blobflow.oci import Descriptor, Digest, media, parse_manifest
 from blobflow.server.accepting import accepts, image_for_all
 from blobflow.server.coming import send_coming
@@ -16,6 +17,8 @@ from blobflow.server.ranges import Span, Unsatisfiable, span_of
 from blobflow.server.refusal import Refusal
 from blobflow.server.state import Registry
 from blobflow.transports.store import promises
+from blobflow.transports.store.layout import translated
+from blobflow.transports.store.reading import open_for_reading
 
 # A body up to this many bytes goes out in one write with its headers; a larger one takes the wire's way.
 SMALL = 64 * 1024
@@ -119,10 +122,11 @@ async def _send(
     span: Span,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
+    path = registry.store.path_of(digest)
     try:
         await registry.store.check(digest)
         registry.store.touch(digest)
-        file = registry.store.path_of(digest).open("rb", buffering=0)
+        file = os.fdopen(open_for_reading(path), "rb", buffering=0)
     except (FileNotFoundError, NotFound):
         raise _blob_unknown(digest) from None
     except IntegrityError as error:
@@ -130,11 +134,18 @@ async def _send(
         raise _blob_unknown(digest) from None
     with file:
         if span.length <= SMALL:
-            body = os.pread(file.fileno(), span.length, span.start)
+            with translated("read", path):
+                body = os.pread(file.fileno(), span.length, span.start)
             if response.status == 200:
                 registry.recent.put(digest, body)
             return web.Response(status=response.status, headers=response.headers, body=body)
-        await registry.wire.send(request, response, file, span)
+        try:
+            await registry.wire.send(request, response, file, span)
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:  # the client's way, or the disk: nothing more can be said to the client
+            registry.store.observer(Warned(f"sending {path} broke off: {error.strerror or error}"))
+            raise ConnectionAbortedError(str(error)) from error
         await response.write_eof()
     return response
 
@@ -162,7 +173,7 @@ async def _read_manifest(registry: Registry, request: web.BaseRequest, place: Pl
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
         size = registry.store.size_of(digest)
-        if size is None or not await promises.found(registry.store, digest, media_type):
+        if size is None or not await promises.found(registry.store, digest):
             raise _manifest_unknown(place.item)
         return web.Response(headers={**headers, "Content-Length": str(size)})
     return web.Response(headers=headers, body=await _raw(registry, digest))

@@ -8,10 +8,10 @@ another process would (`blobflow cache gc`), so that answers don't wait for it.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+import contextlib
+from concurrent.futures import Future
 
 from blobflow.errors import StorageError
-from blobflow.events import Observer
 from blobflow.server.places import Place
 from blobflow.server.upstreams import Upstreams
 from blobflow.transports.store import Store
@@ -28,21 +28,39 @@ PART = 10
 async def keep_tidy(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
     """Look after `store` until cancelled. Where that fails its observer is told, once."""
     while True:
+        stopped: Future[None] = Future()
         try:
-            store.state.check_there()  # a new state file would know of no tag, and everything would go
+            store.state.check_there()
             store.flush_uses()
-            await asyncio.to_thread(_tidied, store.root, upstreams, max_bytes, store.observer)
+            await asyncio.to_thread(_tidied, store, upstreams, max_bytes, stopped)
         except StorageError as error:
             store.tell_failed(error)
+        finally:
+            stopped.set_result(None)  # who ends this process does not wait until all is tidy
         await asyncio.sleep(EVERY)
 
 
-def _tidied(root: Path, upstreams: Upstreams, max_bytes: int, observer: Observer) -> None:
-    store = Store.open(root, observer=observer)
+def _tidied(served: Store, upstreams: Upstreams, max_bytes: int, stopped: Future[None]) -> None:
+    """In a thread: `tidy`, until `stopped` is done. Only what belongs to no thread is asked of `served`."""
+    store = Store.open(served.root, observer=served.observer)
     try:
-        asyncio.run(tidy(store, upstreams, max_bytes))
+        # One that was made just now would know of no tag, and everything would go.
+        served.state.check_there()
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(_tidy_until(stopped, store, upstreams, max_bytes))
     finally:
         store.close()
+
+
+async def _tidy_until(stopped: Future[None], store: Store, upstreams: Upstreams, max_bytes: int) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(tidy(store, upstreams, max_bytes))
+
+    def stop(_: Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is over, and its loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+
+    stopped.add_done_callback(stop)
+    await task
 
 
 async def tidy(store: Store, upstreams: Upstreams, max_bytes: int) -> Swept:

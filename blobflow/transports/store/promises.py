@@ -9,12 +9,12 @@ are noted as roots besides (`holds`): a sweep that is under way then follows wha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from blobflow.errors import StorageError
+from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.oci import Digest
-from blobflow.oci.media import MANIFESTS
 from blobflow.transports.store.groupcommit import Call
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer, now
@@ -29,6 +29,7 @@ NOTED_SECONDS = 600
 KEPT_SECONDS = PROMISE_SECONDS + NOTED_SECONDS
 # Values in one SQL statement; sqlite takes 32,766, and before 3.32 took 999.
 _VALUES = 900
+_IS_MANIFEST = "SELECT 1 FROM members WHERE digest = ? AND registry = '' AND media_type != '' LIMIT 1"
 
 
 async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
@@ -49,6 +50,7 @@ async def mounted(store: Store, repository: str, digest: Digest, origin: str) ->
         _show(store, repository, digest)
         return True
 
+    await _know(store, digest)
     return await store.commit(mount)
 
 
@@ -61,6 +63,7 @@ async def shown(store: Store, repository: str, digest: Digest) -> bool:
         _show(store, repository, digest)
         return True
 
+    await _know(store, digest)
     return await store.commit(show)
 
 
@@ -93,8 +96,8 @@ async def put(
     return []
 
 
-async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
-    """Promise a client that asked whether it is there; False: it is not. `media_type`: of a manifest.
+async def found(store: Store, digest: Digest) -> bool:
+    """Promise a client that asked whether it is there; False: it is not.
 
     A store that is open read-only promises nothing, and says only what is there; as does one that can't be
     written just now (the disk is full, say), which its observer is told once: pulls go on.
@@ -104,11 +107,10 @@ async def found(store: Store, digest: Digest, media_type: str = "") -> bool:
         return True
 
     def promise() -> bool:
-        if media_type in MANIFESTS:
-            store.hold(digest)
         return _promise(store, digest)
 
     try:
+        await _know(store, digest)
         kept: bool = await store.state.commit(Call(promise, durable=False))
     except StorageError as error:
         store.tell_failed(error)
@@ -122,10 +124,28 @@ class _Missing(Exception):
         self.digests = digests
 
 
+async def _know(store: Store, digest: Digest) -> None:
+    """A file without a row (its transaction died after the rename) is read and adopted before it is promised,
+    since nothing could be noted of it, and gc would take it for what nobody needs. Raises StorageError."""
+    if _is_known(store, digest):
+        return
+    with contextlib.suppress(NotFound, IntegrityError):
+        await store.check(digest)
+
+
+def _is_known(store: Store, digest: Digest) -> bool:
+    return store.state.row("SELECT 1 FROM blobs WHERE digest = ?", digest) is not None
+
+
 def _promise(store: Store, digest: Digest) -> bool:
-    """In a transaction: note the moment. Whether the blob is there at all."""
-    if store.size_of(digest) is None:
+    """In a transaction: note the moment. Whether the blob is there at all, and it could be noted.
+
+    What is a manifest in any repository here is a root from now on, also where it is spoken of as a blob.
+    """
+    if store.size_of(digest) is None or not _is_known(store, digest):
         return False
+    if store.state.row(_IS_MANIFEST, digest) is not None:
+        store.hold(digest)
     store.state.write("UPDATE blobs SET added = ? WHERE digest = ?", now(), digest)
     return True
 
@@ -136,8 +156,8 @@ def _show(store: Store, repository: str, digest: Digest) -> None:
 
 
 def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Digest]:
-    """In a transaction: what the repository does not hold. Whether the files are there was looked at before:
-    what is removed loses its rows first."""
+    """In a transaction: what the repository does not hold. Files are looked for, too: a sweep that dies, or
+    fails, after it has moved one away leaves its rows."""
     here: set[Any] = set()
     for part in _parts(dict.fromkeys(needed), _VALUES):
         marks = ", ".join("?" * len(part))
@@ -151,8 +171,8 @@ def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Di
     return [
         digest
         for digest in dict.fromkeys(needed)
-        # A file without a row is one that is not known (the state was lost, say): nobody removes it unseen.
-        if digest not in here and (store.member(repository, digest) is None or store.size_of(digest) is None)
+        # A file without a row is one that is not known yet; what is put now reaches it.
+        if (digest not in here and store.member(repository, digest) is None) or store.size_of(digest) is None
     ]
 
 

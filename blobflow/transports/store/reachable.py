@@ -4,20 +4,28 @@ Roots are what served tags name, and the manifests of repositories here that wer
 needs what it mentions (config, layers, manifests, its subject), and the manifests that refer to it need to
 stay, too. A sweep looks at all of it once, and goes on for as long as it takes; manifests that are put,
 tagged or found meanwhile stand in the table `holds`, and are taken in before each decision (`catch_up`).
+
+A digest can be reached before its manifest is here: an index may be sparse, and a signature may come before
+the image that it refers to. So to be reached and to be read are two things: what comes later is read then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterable
 
-from blobflow.errors import StorageError, UnsupportedContent
+from blobflow.errors import UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
 from blobflow.oci.media import MANIFESTS
-from blobflow.transports.store.layout import Layout, translated
+from blobflow.transports.store.layout import Layout, storage_error
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import now
+
+# What the system says of a file that is gone, or that its disk has lost. With any other error (too many open
+# files, no permission) it may be read by the next who tries, and what it names is needed then.
+_LOST = frozenset({errno.ENOENT, errno.EIO, errno.EISDIR})
 
 
 class Reachable:
@@ -25,13 +33,15 @@ class Reachable:
     sweep's."""
 
     def __init__(self, store: Store) -> None:
-        """Reads every manifest that is served from here. Raises StorageError."""
+        """Reads every manifest that is served from here. Raises StorageError, also where one can't be read
+        that is not lost."""
         self._state = store.state
         self._layout = store.layout
         self._number = 0
         self._kinds: dict[Digest, str] = {}
         self._referrers: dict[Digest, list[Digest]] = {}
         self._reached: set[Digest] = set()
+        self._read: set[Digest] = set()
         self._look()
 
     def _look(self) -> None:
@@ -89,35 +99,39 @@ class Reachable:
 
     def _reach(self, roots: Iterable[str]) -> None:
         """Add all that is reached from roots."""
-        # Digests with the media type under which they were met: only what is called a manifest is opened.
+        # Digests with the media type under which they were met: only what is called a manifest is opened, by
+        # its parent or by a repository here.
         waiting = [(Digest(digest), self._kinds.get(Digest(digest), "")) for digest in roots]
         manifests = {digest for digest, _ in waiting}
         while waiting:
             digest, kind = waiting.pop()
-            if digest in self._reached:
-                continue
-            self._reached.add(digest)
-            waiting += [(referrer, self._kinds[referrer]) for referrer in self._referrers.get(digest, ())]
-            if digest not in manifests and kind not in MANIFESTS:
+            if digest not in self._reached:
+                self._reached.add(digest)
+                waiting += [(referrer, self._kinds[referrer]) for referrer in self._referrers.get(digest, ())]
+            if kind not in MANIFESTS:
+                kind = self._kinds.get(digest, kind)
+            if digest in self._read or (digest not in manifests and kind not in MANIFESTS):
                 continue
             manifest = _manifest(self._layout, digest, kind)
             if manifest is None:
                 continue
+            self._read.add(digest)
             mentioned = (*manifest.layers, *manifest.manifests, manifest.config, manifest.subject)
             waiting += [(child.digest, child.media_type) for child in mentioned if child is not None]
 
 
 def _manifest(layout: Layout, digest: Digest, kind: str) -> Manifest | None:
-    """The manifest, if it is here and can be read; what can't be read reaches nothing.
+    """The manifest, if it is here and is one; what is lost or damaged reaches nothing.
 
-    A parent may have called it wrongly: then it is what it calls itself.
+    A parent may have called it wrongly: then it is what it calls itself. Raises StorageError.
     """
     path = layout.blob(digest)
     try:
-        with translated("read", path):
-            raw = path.read_bytes() if path.stat().st_size <= MAX_MANIFEST_BYTES else b""
-    except StorageError:
-        return None
+        raw = path.read_bytes() if path.stat().st_size <= MAX_MANIFEST_BYTES else b""
+    except OSError as error:
+        if error.errno in _LOST:
+            return None
+        raise storage_error("read", path, error) from error
     for called in (kind, ""):
         with contextlib.suppress(UnsupportedContent):
             return parse_manifest(raw, called, digest=digest)

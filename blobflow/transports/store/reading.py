@@ -8,12 +8,12 @@ cheaper than a thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import xxhash
 
-from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch
+from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StorageError
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.store.layout import storage_error, translated
@@ -81,30 +81,37 @@ def open_for_reading(path: Path) -> int:
         raise storage_error("read", path, error) from error
 
 
-def check_file(fd: int, path: Path, digest: Digest, blocks: bytes | None) -> tuple[int, bytes]:
-    """Read the whole file, and close it; in a thread. Return its size and its checksums.
+def check_file(
+    fd: int, path: Path, digest: Digest, blocks: bytes | None, stop: Callable[[], bool]
+) -> tuple[int, bytes]:
+    """Read the whole file; in a thread. Return its size and its checksums.
 
-    Against `blocks` if they are known, else against the digest itself. Raises IntegrityError, StorageError.
+    Against `blocks` if they are known, else against the digest itself. `stop` is asked at every piece, and
+    ends it with StorageError. Raises IntegrityError, StorageError.
     """
-    try:
-        if blocks is not None:
-            size = 0
-            for piece in read_checked(fd, path, blocks, 0, None):
-                size += len(piece)
-            return size, blocks
-        return _hash_file(fd, path, digest)
-    finally:
-        os.close(fd)
+    if blocks is None:
+        return _hash_file(fd, path, digest, stop)
+    size = 0
+    for piece in read_checked(fd, path, blocks, 0, None):
+        _go_on(path, stop)
+        size += len(piece)
+    return size, blocks
 
 
-def _hash_file(fd: int, path: Path, digest: Digest) -> tuple[int, bytes]:
+def _hash_file(fd: int, path: Path, digest: Digest, stop: Callable[[], bool]) -> tuple[int, bytes]:
     hasher, sums = hasher_for(digest), BlockSums()
     with translated("read", path):
         size = os.fstat(fd).st_size
     for piece in _pieces(fd, path, 0, size):
+        _go_on(path, stop)
         hasher.update(piece)
         sums.feed(piece)
     actual = f"{algorithm_of(digest)}:{hasher.hexdigest()}"
     if actual != digest:
         raise DigestMismatch(f"{path} in the store", expected=digest, actual=actual)
     return size, sums.result()
+
+
+def _go_on(path: Path, stop: Callable[[], bool]) -> None:
+    if stop():
+        raise StorageError(f"{path} was not read to its end: the store is being closed")

@@ -77,6 +77,7 @@ class Store:
         self._holds = 0
         self._reading: ThreadPoolExecutor | None = None
         self._failure_told = False
+        self._closing = False
         self._place = identity_of_folder(layout.root)
 
     @classmethod
@@ -155,7 +156,9 @@ class Store:
         self.state.write_in_thread()
 
     def close(self) -> None:
-        """Leave the store. Writers still living are suspended: their bytes stay for a later resume."""
+        """Leave the store. Writers still living are suspended: their bytes stay for a later resume. Files
+        that are being checked are read no further."""
+        self._closing = True
         for writer in list(self._living):
             writer.suspend()
         for checking in self._checking.values():
@@ -381,26 +384,37 @@ class Store:
 
     async def _check(self, digest: Digest, blocks: bytes | None) -> bytes:
         """Check against `blocks`, or the digest itself if None; return the checksums."""
-        path = self.layout.blob(digest)
-        try:
-            fd = open_for_reading(path)
-        except FileNotFoundError:
-            raise self._absent(digest) from None
-        # The thread's own to close: it reads on also when we are cancelled.
-        told = os.fstat(fd)
-        try:
-            size, found = await asyncio.get_running_loop().run_in_executor(
-                self._readers(), check_file, fd, path, digest, blocks
-            )
-        except IntegrityError:
+        told, checked = await asyncio.get_running_loop().run_in_executor(
+            self._readers(), self._read_again, digest, blocks
+        )
+        if isinstance(checked, IntegrityError):
             self._drop_damaged(digest, told)
-            raise
+            raise checked
+        size, found = checked
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             self.state.later(lambda: self._adopt(digest, size, found, told))
         self._checked[_head(digest)] = None
         if len(self._checked) > _CHECKED_AT_MOST:
             del self._checked[next(iter(self._checked))]
         return found
+
+    def _read_again(
+        self, digest: Digest, blocks: bytes | None
+    ) -> tuple[os.stat_result, tuple[int, bytes] | IntegrityError]:
+        """In a thread: which file was read, and its size and checksums, or what is wrong with it. It is only
+        opened here, so that those who wait for their turn, or give it up, hold no descriptor."""
+        path = self.layout.blob(digest)
+        try:
+            fd = open_for_reading(path)
+        except FileNotFoundError:
+            raise self._absent(digest) from None
+        try:
+            told = os.fstat(fd)
+            return told, check_file(fd, path, digest, blocks, lambda: self._closing)
+        except IntegrityError as error:
+            return told, error
+        finally:
+            os.close(fd)
 
     def _adopt(self, digest: Digest, size: int, blocks: bytes, told: os.stat_result) -> None:
         """Note a file that was hashed, if it is still there."""
@@ -501,8 +515,20 @@ class Store:
             self.forget_holds()
 
     def forget_holds(self) -> None:
-        """Forget what no sweep that is under way can still want to know."""
-        self.state.write("DELETE FROM holds WHERE at < ?", now() - HOLD_SECONDS)
+        """Forget what no sweep that is under way can still want to know: all before the first that is young,
+        so that no more is looked at, under the lock that everybody waits for, than goes.
+
+        What is from the future (the clock went back) is not young: a sweep that misses it looks at
+        everything anew.
+        """
+        at = now()
+        young = self.state.row(
+            "SELECT number FROM holds WHERE at BETWEEN ? AND ? ORDER BY number LIMIT 1", at - HOLD_SECONDS, at
+        )
+        if young is None:
+            self.state.write("DELETE FROM holds")
+        else:
+            self.state.write("DELETE FROM holds WHERE number < ?", young[0])
 
     def member(self, repository: str, digest: Digest) -> str | None:
         """The media type under which the repository holds it ("" for a blob); None: it does not."""

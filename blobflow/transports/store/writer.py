@@ -10,7 +10,6 @@ knows that the writer is dead: no pid is trusted, and it works between container
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import time
@@ -171,18 +170,23 @@ class Writer:
         if self.fd >= 0:
             return
         try:
-            self.fd = self._opened()
+            fd = self._opened()
         except OSError as error:
             self.abort()
             raise storage_error("write", self.path, error) from error
+        if fd is None:
+            self.abort()
+            raise StorageError(f"the partial {self.path} is gone, or no longer what was written")
+        self.fd = fd
 
-    def _opened(self) -> int:
+    def _opened(self) -> int | None:
+        """None: somebody has swept the partial, or has written to it."""
         fd = open_partial(self.path, create=not self.flushed, ours=True, access=self._layout.access)
         if fd is not None and os.fstat(fd).st_size == self.flushed:
             return fd
         if fd is not None:
             os.close(fd)
-        raise FileNotFoundError(errno.ENOENT, "the partial is gone, or no longer what was written")
+        return None
 
     def rest(self) -> None:
         """Write what was gathered, and give the descriptor back until there is more. Raises StorageError, as

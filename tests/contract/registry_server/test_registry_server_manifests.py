@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
-from blobflow.oci import MAX_MANIFEST_BYTES, digest_of, media
+from blobflow.oci import MAX_MANIFEST_BYTES, Digest, digest_of, media, parse_manifest
+from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     ABSENT,
     BLOB,
@@ -248,3 +253,39 @@ async def test_a_manifest_pushed_as_a_blob_too_stays_a_manifest(registry: Client
     assert await status_of(registry, f"{REPO}/blobs/{digest_of(raw)}", "GET") == 200
     assert await status_of(registry, f"{REPO}/blobs/{digest_of(raw)}", "DELETE") == 405
     assert await status_of(registry, f"{REPO}/manifests/1.0", "GET") == 200
+
+
+async def test_a_manifest_of_20000_layers_leaves_the_loop_to_others(
+    registry: ClientSession, registry_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is parsed elsewhere, and its layers are looked for in many turns."""
+    turns, looks, parsed = 0, Counter[int](), list[int]()
+    size_of, loops = registry_store.size_of, threading.get_ident()
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def looked(digest: Digest) -> int | None:
+        if threading.get_ident() == loops:
+            looks[turns] += 1
+        return size_of(digest)
+
+    def parsing(*arguments: Any, **options: Any) -> Any:
+        parsed.append(threading.get_ident())
+        return parse_manifest(*arguments, **options)
+
+    monkeypatch.setattr(registry_store, "size_of", looked)
+    monkeypatch.setattr("blobflow.server.manifests.parse_manifest", parsing)
+    await push(registry, SMALL)
+    turning = asyncio.create_task(turn())
+    raw, kind = image(*[descriptor(SMALL)] * 19_999), {"Content-Type": media.OCI_MANIFEST}
+    async with registry.put(f"{REPO}/manifests/1.0", data=io.BytesIO(raw), headers=kind) as answer:
+        assert answer.status == 201
+    turning.cancel()
+    assert sum(looks.values()) >= 20_000
+    assert max(looks.values()) < 1000
+    assert parsed != []
+    assert loops not in parsed

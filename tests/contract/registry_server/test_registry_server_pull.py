@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import aiohttp
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of, media
+from blobflow.server import PlainWire, Server, make_app
+from blobflow.server.ranges import Span
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     ABSENT,
@@ -179,6 +186,48 @@ async def test_the_operator_is_told_of_what_is_damaged(
     assert isinstance(event, Warned)
     assert str(path) in event.message
     assert "push it again" in event.message
+
+
+@pytest.mark.parametrize(
+    ("call", "code"), [("open", errno.EMFILE), ("open", errno.EACCES), ("pread", errno.EIO)]
+)
+async def test_a_blob_that_the_disk_does_not_give_is_an_error_and_not_absent(
+    registry: ClientSession, registry_store: Store, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    await push(registry, SMALL)
+    await registry_store.check(digest_of(SMALL))
+    path, real = registry_store.path_of(digest_of(SMALL)), getattr(os, call)
+
+    def failing(which: Any, *arguments: Any) -> Any:
+        if call == "pread" or which == path:
+            raise OSError(code, os.strerror(code))
+        return real(which, *arguments)
+
+    monkeypatch.setattr(os, call, failing)
+    async with registry.get(f"{REPO}/blobs/{digest_of(SMALL)}") as answer:
+        assert await refusal(answer) == (500, "UNKNOWN")
+    monkeypatch.undo()
+    async with registry.get(f"{REPO}/blobs/{digest_of(SMALL)}") as answer:
+        assert await answer.read() == SMALL
+
+
+async def test_an_answer_that_the_disk_breaks_off_is_cut_and_told(tmp_path: Path) -> None:
+    class Broken(PlainWire):
+        async def send(
+            self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: Span
+        ) -> None:
+            await super().send(request, response, file, Span(0, 10))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    told: list[Event] = []
+    store = Store.open(tmp_path / "broken", observer=told.append)
+    async with Server(make_app(store, wire=Broken())) as server, ClientSession(server.url) as client:
+        await push(client, BLOB)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with client.get(f"{REPO}/blobs/{DIGEST}") as answer:
+                await answer.read()
+    store.close()
+    assert [os.strerror(errno.EIO) in str(event) for event in told if isinstance(event, Warned)] == [True]
 
 
 @pytest.mark.parametrize(
