@@ -290,10 +290,10 @@ async def test_a_blob_is_checked_once_however_many_ask(store: Store, monkeypatch
     gate = threading.Event()
     real = reading.check_file
 
-    def check(fd: int, path: Path, digest: Digest, blocks: bytes | None) -> tuple[int, bytes]:
+    def check(fd: int, path: Path, *arguments: Any) -> tuple[int, bytes]:
         checks.append(path)
         assert gate.wait(30)
-        return real(fd, path, digest, blocks)
+        return real(fd, path, *arguments)
 
     monkeypatch.setattr("blobflow.transports.store.store.check_file", check)
     asked = [asyncio.create_task(store.check(DIGEST)) for _ in range(24)]
