@@ -147,7 +147,7 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
         fate = (
             f"are left, since {_root(cache_dir)} can't be written; verify it where it can"
             if left
-            else "are dropped; whoever needs them fetches them again"
+            else "are dropped; runs fetch them again, what was pushed to a registry has to be pushed again"
         )
         raise IntegrityError(f"{len(damaged)} of {count_text(len(checked), 'blob')} were damaged and {fate}")
 

@@ -104,9 +104,9 @@ def size(text: str) -> int:
 
 
 class Seconds(click.FloatRange):
-    """The type of an option that takes seconds. click's own takes "nan", which is neither too few nor enough."""
+    """The type of an option that takes seconds. Not "nan", which click's own takes for any range."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = float(super().convert(value, param, ctx))
         if math.isnan(seconds):
             self.fail(f"{value!r} is no number of seconds", param, ctx)

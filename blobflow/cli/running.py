@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from blobflow.cli import INTERRUPTED
 from blobflow.cli.writing import make_logs_visible
 
 _T = TypeVar("_T")
+# What a registry may have open: many times the connections that a machine of this kind can answer.
+MOST_FILES = 65_536
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 
@@ -35,6 +38,17 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
             return runner.run(_interruptible(work))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
+
+
+def allow_many_files() -> None:
+    """Raise this process's limit of open files (sockets are such) to what the system lets it have, up to
+    MOST_FILES. Where the system refuses (macOS, above a limit that it does not tell) it stays as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Ending:

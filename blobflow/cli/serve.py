@@ -16,6 +16,7 @@ import msgspec
 from blobflow.cli.figures import one_line, seconds_text
 from blobflow.cli.options import Link, Seconds, host_options, size, xdg_folder
 from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
+from blobflow.cli.running import allow_many_files
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.writing import Lines, say
 from blobflow.errors import StorageError, UsageError
@@ -147,7 +148,8 @@ class _Wish(msgspec.Struct, frozen=True):
     default=_GRACE,
     show_default=True,
     metavar="SECONDS",
-    help="How long requests under way may still take after SIGTERM or Ctrl-C; a second one ends them at once.",
+    help="How long requests under way may still take after SIGTERM or Ctrl-C. A second one ends them "
+    "at once.",
 )
 @host_options
 def verb(
@@ -203,6 +205,7 @@ def verb(
     )
     with Hangups().caught() as hangups:
         _check(listen, wish)
+        allow_many_files()
         run_loop(_served(host, port, root or _default_root(), wish, hangups))
 
 

@@ -110,7 +110,7 @@ class Resting:
             if self._clock() < self._quiet.get(site.registry, 0.0):
                 return  # whoever asks for many that fail fills no log
             self._quiet[site.registry] = self._clock() + REST
-            self._warn(f"{site} at its upstream", seconds, error)
+            self._warn(f"repository {site} of an upstream", seconds, error)
             return
         self._warn(f"upstream {site.registry}", seconds, error)
 

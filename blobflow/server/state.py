@@ -88,6 +88,5 @@ class Registry:
         if len(self._damaged) >= _DAMAGED_AT_MOST:
             self._damaged.clear()
         self._damaged.add(digest)
-        dropped = "" if self.store.read_only else ", and was dropped"
-        again = "if its upstream no longer has it, push it again" if self.through else "push it again"
-        self.store.observer(Warned(f"a blob or manifest was damaged{dropped}; {again}: {error}"))
+        again = "pushed or fetched again" if self.through else "pushed again"
+        self.store.observer(Warned(f"damaged content can't be pulled until it is {again}: {error}"))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -117,3 +118,27 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
         check=True,
     )
     assert sorted(done.stdout.split()) == fitting
+
+
+def readme_commands() -> list[str]:
+    """The examples of the README, a command each; lines that end in a backslash go on."""
+    text = README.replace("\\\n", " ")
+    return [
+        line.strip().partition("  #")[0] for line in text.splitlines() if line.startswith("    blobflow ")
+    ]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_options_in_the_readme_are_those_of_the_verbs(line: str) -> None:
+    words = line.partition("|")[0].split()[1:]
+    command: click.Command = door
+    context = click.Context(door)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, line
+        command = found
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+    assert used <= known

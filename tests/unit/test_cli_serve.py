@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import door
+from blobflow.cli.running import MOST_FILES, allow_many_files
 from blobflow.cli.writing import Lines
 
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret").decode()}
@@ -84,6 +86,29 @@ def test_logins_and_rules_may_come_through_pipes_which_are_read_once(htpasswd: P
         with served(root, "--htpasswd", str(pipe)) as url:
             assert status(f"{url}/v2/", headers=ANN) == 200
     assert root.with_suffix(".log").read_text() == "stopping\n"
+
+
+def test_a_registry_may_have_as_many_connections_as_the_system_lets_it() -> None:
+    """Shells and services usually allow 1024 open files, and many more to a program that asks."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        allow_many_files()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert hard == before[1]
+    assert soft == (MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES))
+
+
+def test_a_limit_that_is_high_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*limits: object) -> None:
+        pytest.fail("it was changed")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    for soft in (MOST_FILES, MOST_FILES + 1, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, resource.RLIM_INFINITY))
+        allow_many_files()
 
 
 def refused(*arguments: str) -> str:

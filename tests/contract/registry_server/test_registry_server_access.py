@@ -254,9 +254,12 @@ async def test_a_login_without_name_and_password_is_none(serving: Serving) -> No
         for wrong in (half, {"Authorization": "Basic"}):
             async with client.get("/v2/public/app/manifests/1.0", headers=wrong) as answer:
                 assert answer.status == 401
-    async with serving(ONLY_LOGINS) as url, as_(url) as client:
-        async with client.get("/v2/team/app/manifests/1.0", headers=nobody) as answer:
-            assert await refusal(answer) == (401, "UNAUTHORIZED")
+    async with (
+        serving(ONLY_LOGINS) as url,
+        as_(url) as client,
+        client.get("/v2/team/app/manifests/1.0", headers=nobody) as answer,
+    ):
+        assert await refusal(answer) == (401, "UNAUTHORIZED")
 
 
 async def test_without_logins_all_are_anonymous_and_no_login_is_asked_for(serving: Serving) -> None:

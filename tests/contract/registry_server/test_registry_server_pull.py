@@ -185,7 +185,7 @@ async def test_the_operator_is_told_of_what_is_damaged(
     [event] = told
     assert isinstance(event, Warned)
     assert str(path) in event.message
-    assert "push it again" in event.message
+    assert "until it is pushed again" in event.message
 
 
 @pytest.mark.parametrize(
