@@ -270,7 +270,9 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
         )
         allowed = wish.anonymous or logins is not None
         tls = certificate.context if certificate else None
-        server = Server(app, host=host, port=port, allow_remote=allowed, tls=tls, grace=wish.grace)
+        server = Server(
+            app, host=host, port=port, allow_remote=allowed, tls=tls, grace=wish.grace, observer=_warn
+        )
         async with kept_current(files, hangups), server:
             say(f"blobflow registry at {server.url}, store {root}")
             try:

@@ -16,6 +16,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from blobflow.errors import InvalidConfig
+from blobflow.events import Observer, ignore
+from blobflow.server.crowd import Crowd, most_connections
 from blobflow.server.wire import READ, STALL
 
 # Seconds that requests under way have, after a stop, to end by themselves.
@@ -57,8 +59,12 @@ class Server:
         grace: float = GRACE,
         stall: float = STALL,
         tls: ssl.SSLContext | None = None,
+        most: int | None = None,
+        observer: Observer = ignore,
     ) -> None:
-        """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP.
+        """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP. `most` connections at once
+        (None: what the limit of open files leaves room for): see `crowd`; `observer` is told when there are
+        too many.
 
         Raises InvalidConfig for an address beyond loopback.
         """
@@ -73,6 +79,8 @@ class Server:
         self._grace = grace
         self._stall = stall
         self._tls = tls
+        self._most = most
+        self._observer = observer
         self._listening: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -106,7 +114,11 @@ class Server:
         assert runner.server is not None
         try:
             self._listening = await asyncio.get_running_loop().create_server(
-                runner.server, self._host, self._asked_port, backlog=1024, ssl=self._tls
+                Crowd(runner.server, most=self._most or most_connections(), observer=self._observer),
+                self._host,
+                self._asked_port,
+                backlog=1024,
+                ssl=self._tls,
             )
         except OSError as error:
             await runner.cleanup()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import resource
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +20,10 @@ import uvloop
 from aiohttp import ClientSession
 
 from blobflow.errors import InvalidConfig
+from blobflow.events import Event
 from blobflow.oci import digest_of
 from blobflow.server import Access, Certificate, Logins, PlainWire, Server, make_app, tls_context
+from blobflow.server.crowd import most_connections
 from blobflow.server.run import MAX_HEADER
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
@@ -396,3 +399,34 @@ async def test_uploads_under_way_are_never_taken_for_new_ones(
 async def _arrived(client: ClientSession, location: str) -> bool:
     async with client.get(location) as answer:
         return answer.headers["Range"] == "0-9"
+
+
+async def test_who_holds_most_connections_makes_room_for_others(registry_store: Store) -> None:
+    told: list[Event] = []
+    async with Server(make_app(registry_store), most=24, observer=told.append) as server:
+        held = [
+            await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+            for _ in range(8)
+        ]
+        async with ClientSession(server.url) as client:
+            assert await status_of(client, "/v2/", "GET") == 200
+            for _ in range(60):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", server.port, local_addr=("127.0.0.2", 0)
+                )
+                writer.write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")
+                held.append((reader, writer))
+                assert await status_of(client, "/v2/", "GET") == 200
+            assert (await pushed_image(client)) is not None
+        for _ in range(16):  # connections of others' are made, too, however many that one has
+            async with ClientSession(server.url) as client:
+                assert await status_of(client, "/v2/", "GET") == 200
+        for _, writer in held:
+            writer.transport.abort()
+    assert [str(event).count("from 127.0.0.2 are closed") for event in told] == [1]
+
+
+def test_there_is_room_for_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, room in ((256, 192), (1024, 768), (65_536, 49_152), (resource.RLIM_INFINITY, 60_000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert most_connections() == room
