@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from blobflow.server import Access
     from blobflow.server.rereading import ReadAgain
     from blobflow.server.state import Sparse
+    from blobflow.transports.store import Store
 
 _LISTEN = "127.0.0.1:5000"
 # Seconds that requests under way have after SIGTERM; container platforms kill after 30.
@@ -237,7 +238,6 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
         parse_upstream,
     )
     from blobflow.server.tidying import keep_tidy
-    from blobflow.transports.store import Store
 
     upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
     logins, access, certificate = None, None, None
@@ -256,7 +256,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
         sources = await stack.enter_async_context(_upstreams(wish)) if wish.upstream else None
         # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
         untouched = wish.read_only and not wish.upstream
-        store = stack.enter_context(closing(Store.open(root, read_only=untouched, observer=_warn)))
+        store = stack.enter_context(closing(_opened(root, untouched)))
         app = make_app(
             store,
             read_only=wish.read_only,
@@ -281,6 +281,18 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 say("stopping", err=True)
+
+
+def _opened(root: Path, read_only: bool) -> Store:
+    """Raises StorageError."""
+    from blobflow.transports.store import Store
+
+    try:
+        return Store.open(root, read_only=read_only, observer=_warn)
+    except StorageError as error:
+        if read_only or "read-only" not in error.message:
+            raise
+        raise StorageError(f"{error.message}, or serve it as it is with --read-only") from None
 
 
 @asynccontextmanager

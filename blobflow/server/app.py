@@ -176,9 +176,11 @@ async def _answer(registry: Registry, access: AccessRules, exchange: Exchange) -
 def _store_failed(registry: Registry, request: web.Request, error: StorageError) -> Refusal:
     """What a client is told when the store fails: 507 (RFC 4918, section 11.5) where it is full, else 500.
 
-    Where the store lies is nobody's business but the operator's, who is told the whole.
+    Where the store lies is nobody's business but the operator's, who is told the whole; that the disk is
+    full, once a minute at most, since it is the same for every push.
     """
-    registry.store.observer(Warned(f"{request.method} {request.path} failed: {error}"))
+    if not isinstance(error, StorageFull) or registry.full_is_news():
+        registry.store.observer(Warned(f"{request.method} {request.path} failed: {error}"))
     if isinstance(error, StorageFull):
         return Refusal("UNKNOWN", "the registry's storage is full", status=507)
     return Refusal("UNKNOWN", "the registry's storage failed")

@@ -3,6 +3,7 @@ has counted and remembered."""
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import msgspec
@@ -19,6 +20,9 @@ from blobflow.server.subjects import Subjects
 from blobflow.server.through import PullThrough
 from blobflow.server.wire import Wire
 from blobflow.transports.store import Store
+
+# Seconds between two words to the operator that the disk is full.
+_FULL_TOLD = 60.0
 
 Sparse = Literal["accept", "refuse"]
 # Digests of damaged content that are remembered, so that each is told once.
@@ -45,6 +49,7 @@ class Registry:
 
     __slots__ = (
         "_damaged",
+        "_full_told",
         "counts",
         "ill",
         "logins",
@@ -74,11 +79,20 @@ class Registry:
         self.through = through
         self.counts = Counts()
         self.ill = False  # what /healthz said last
+        self._full_told = float("-inf")
         self._damaged: set[Digest] = set()  # of which the operator has been told
         self.recent = Recent()
         self.overview = Overview(store, through)
         self.sessions = Sessions(store, ttl=rules.upload_ttl)
         self.subjects = Subjects(store)
+
+    def full_is_news(self) -> bool:
+        """Whether the operator has not been told in the last minute that the disk is full; is told now."""
+        now = time.monotonic()
+        if now - self._full_told < _FULL_TOLD:
+            return False
+        self._full_told = now
+        return True
 
     def tell_damaged(self, digest: Digest, error: IntegrityError) -> None:
         """Tell the store's observer of content that turned out damaged when a client wanted it; once, however

@@ -269,6 +269,11 @@ def test_a_store_on_a_read_only_disk_can_be_looked_at_and_verified_and_not_swept
     verified = cli("cache", "verify", *place)
     assert (verified.code, verified.err) == (0, "")
     assert verified.out.startswith(f"{count} blobs, ")
+    served = cli("serve", "--listen", "127.0.0.1:0", "--root", root)
+    assert (served.code, served.out) == (8, "")
+    assert served.err.endswith(
+        "it is read-only; put the store elsewhere, or serve it as it is with --read-only\n"
+    )
     swept = cli("cache", "gc", *place)
     assert (swept.code, swept.out) == (8, "")
     assert swept.err == (

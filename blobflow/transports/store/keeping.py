@@ -212,6 +212,7 @@ class _Sweep:
                 self._condemned.append(moved)
             gone.append(held)
 
+        self._reachable.catch_up()  # what it has to look at anew for long, it does while others write
         try:
             with state.transaction():
                 self._reachable.catch_up()
