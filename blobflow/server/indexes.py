@@ -19,8 +19,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from blobflow.bounded import Bounded
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, media
+from blobflow.oci.digest import head_of
 from blobflow.transports.store import Store
-from blobflow.transports.store.members import members_after, revision
+from blobflow.transports.store.members import members_after
 
 # Bytes of all indexes of one kind: those of some hundred thousand manifests.
 ROOM = 64 * 1024 * 1024
@@ -39,10 +40,6 @@ Head = int
 
 T = TypeVar("T")
 Said = TypeVar("Said", contravariant=True)
-
-
-def head_of(digest: Digest) -> Head:
-    return int(digest[7:23], 16)
 
 
 class Index(Protocol[Said]):
@@ -182,7 +179,7 @@ class Indexes(Generic[T, Kept]):
                 del self._coming[repository]
 
     async def _update(self, repository: str) -> Kept:
-        now = revision(self._store)
+        now = self._store.state.revision()
         index, seen = self._indexes.get(repository) or (self._make(), None)
         if seen == now:
             return index

@@ -12,9 +12,6 @@ from blobflow.transports.store.census import Census
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-# What clients can send as a method has no bound, and each label is kept for good.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
-
 
 class Figures:
     """The metrics of one registry; `census`: what its store holds, as it was counted last."""
@@ -39,7 +36,7 @@ class Figures:
         requests = CounterMetricFamily(
             "blobflow_requests", "Requests answered.", labels=("method", "route", "status")
         )
-        for (method, room, status), number in _bounded(dict(counts.requests)).items():
+        for (method, room, status), number in dict(counts.requests).items():
             requests.add_metric((method, room, str(status)), number)
         yield requests
         yield CounterMetricFamily(
@@ -78,12 +75,3 @@ class Figures:
         for host, number in through.bytes_read.items():
             read.add_metric((host,), number)
         yield read
-
-
-def _bounded(requests: dict[tuple[str, str, int], int]) -> dict[tuple[str, str, int], int]:
-    """The counts, methods that nobody knows as one."""
-    found: dict[tuple[str, str, int], int] = {}
-    for (method, room, status), number in requests.items():
-        key = (method if method in _METHODS else "other", room, status)
-        found[key] = found.get(key, 0) + number
-    return found

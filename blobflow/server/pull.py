@@ -89,10 +89,10 @@ async def _read_blob(registry: Registry, request: web.BaseRequest, place: Place)
         status = 206
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
     response = web.StreamResponse(status=status, headers=headers)
-    response.content_length = (span or Span(0, size)).length
-    if coming:
-        return await send_coming(registry, request, place, coming, span or Span(0, size), response)
     span = span or Span(0, size)
+    response.content_length = span.length
+    if coming:
+        return await send_coming(registry, request, place, coming, span, response)
     if small is not None:
         registry.store.touch(digest)
         body = small if span.length == len(small) else small[span.start : span.end]

@@ -29,7 +29,7 @@ from blobflow.transports.store.keeping import reap
 UPLOAD_TTL = 3600.0
 # The same for a session that has no byte yet: clients send the first within seconds.
 EMPTY_SECONDS = 300.0
-# Sessions at once, in all and of one owner. Each costs about a kilobyte of memory.
+# Sessions at once, in all and of one owner. Each costs about two kilobytes of memory.
 MAX_SESSIONS = 10_000
 MAX_OWNED = 1_000
 # Seconds between two looks for what nobody goes on with.

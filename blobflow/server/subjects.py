@@ -17,9 +17,10 @@ import msgspec
 from blobflow.bounded import Bounded
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Digest, parse_manifest
+from blobflow.oci.digest import head_of
 from blobflow.oci.manifest import subject_of
 from blobflow.oci.referrers import mention_of
-from blobflow.server.indexes import Head, Indexes, Readers, head_of
+from blobflow.server.indexes import Head, Indexes, Readers
 from blobflow.transports.store import Store
 
 # Mentions that are remembered: bytes of all, and of one.

@@ -205,7 +205,10 @@ def locked_folder(path: Path) -> Iterator[None]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + LOCK_SECONDS
-        while not _locked(fd, path):
+        while True:
+            with translated("lock", path):
+                if takes_lock(fd):
+                    break
             if time.monotonic() > until:
                 raise StorageError(
                     f"other processes have had {path} locked for {LOCK_SECONDS:.0f} seconds; try again when "
@@ -217,12 +220,12 @@ def locked_folder(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _locked(fd: int, path: Path) -> bool:
-    with translated("lock", path):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+def takes_lock(fd: int) -> bool:
+    """Take the file's flock(2) unless somebody has it; says whether it did. Raises OSError."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 

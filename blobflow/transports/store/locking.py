@@ -9,13 +9,13 @@ file in the same instant could each move one aside.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from blobflow.errors import StorageError
+from blobflow.transports.files import takes_lock
 from blobflow.transports.store.access import Access
 from blobflow.transports.store.layout import translated
 
@@ -62,11 +62,7 @@ def _wait(fd: int, path: Path) -> None:
 
 def _taken(fd: int, path: Path) -> bool:
     with translated("lock", path):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        return takes_lock(fd)
 
 
 def _shown(fd: int) -> str:

@@ -17,9 +17,3 @@ def members_after(store: Store, repository: str, after: str, n: int) -> list[tup
         n,
     )
     return [(Digest(digest), kind) for digest, kind in rows]
-
-
-def revision(store: Store) -> tuple[int, int, int]:
-    """Another value after every change of the state file, whoever made it: while it is the same, nothing that
-    the state file says has changed. Raises StorageError."""
-    return store.state.revision()

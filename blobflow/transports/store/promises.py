@@ -10,8 +10,7 @@ are noted as roots besides (`holds`): a sweep that is under way then follows wha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.oci import Digest
@@ -43,21 +42,16 @@ async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
 async def mounted(store: Store, repository: str, digest: Digest, origin: str) -> bool:
     """Make a blob of the repository `origin` visible in another; False if it is not there. Returns when it is
     durable. Raises StorageError."""
-
-    def mount() -> bool:
-        if store.member(origin, digest) is None or not _promise(store, digest):
-            return False
-        _show(store, repository, digest)
-        return True
-
-    await _know(store, digest)
-    return await store.commit(mount)
+    return await shown(store, repository, digest, origin=origin)
 
 
-async def shown(store: Store, repository: str, digest: Digest) -> bool:
-    """Make a blob that is held visible in the repository; False if it is not held. Raises StorageError."""
+async def shown(store: Store, repository: str, digest: Digest, *, origin: str | None = None) -> bool:
+    """Make a blob that is held, and if one is named that the repository `origin` has, visible in the
+    repository; False if it is not. Raises StorageError."""
 
     def show() -> bool:
+        if origin is not None and store.member(origin, digest) is None:
+            return False
         if not _promise(store, digest):
             return False
         _show(store, repository, digest)
@@ -158,8 +152,10 @@ def _show(store: Store, repository: str, digest: Digest) -> None:
 def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Digest]:
     """In a transaction: what the repository does not hold. Files are looked for, too: a sweep that dies, or
     fails, after it has moved one away leaves its rows."""
-    here: set[Any] = set()
-    for part in _parts(dict.fromkeys(needed), _VALUES):
+    wanted = list(dict.fromkeys(needed))
+    here: set[str] = set()
+    for first in range(0, len(wanted), _VALUES):
+        part = wanted[first : first + _VALUES]
         marks = ", ".join("?" * len(part))
         rows = store.state.rows(
             "SELECT members.digest FROM members JOIN blobs USING (digest) "
@@ -170,12 +166,7 @@ def _missing(store: Store, repository: str, needed: Sequence[Digest]) -> list[Di
         here.update(digest for (digest,) in rows)
     return [
         digest
-        for digest in dict.fromkeys(needed)
+        for digest in wanted
         # A file without a row is one that is not known yet; what is put now reaches it.
         if (digest not in here and store.member(repository, digest) is None) or store.size_of(digest) is None
     ]
-
-
-def _parts(digests: Iterable[Digest], size: int) -> Iterable[list[Digest]]:
-    listed = list(digests)
-    return (listed[first : first + size] for first in range(0, len(listed), size))

@@ -66,9 +66,8 @@ class Reachable:
         """Take in what was put, tagged or found since the last time. Inside the transaction that decides."""
         last = self._last_hold()
         rows = self._state.rows("SELECT number, digest FROM holds WHERE number > ? ORDER BY 1", self._number)
-        if (
-            len(rows) != last - self._number
-        ):  # some were forgotten: we are at it for hours, or the clock leapt
+        if len(rows) != last - self._number:
+            # Some were forgotten: we are at it for hours, or the clock leapt.
             self._look()
             return
         for number, digest in rows:

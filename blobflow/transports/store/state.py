@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.transports.files import in_thread, sync_folder
-from blobflow.transports.store.groupcommit import BUSY_SECONDS, Call, GroupCommit, Job, Row, begin
+from blobflow.transports.store.groupcommit import BUSY_SECONDS, Call, GroupCommit, Job, begin
 from blobflow.transports.store.identity import Identity, is_still_there
 from blobflow.transports.store.layout import storage_error
 
@@ -195,7 +195,8 @@ class State:
             raise in_words(error, self._path) from error
 
     def revision(self) -> tuple[int, int, int]:
-        """Another value after every change of the file, whoever made it. On the thread that opened it."""
+        """Another value after every change of the file, whoever made it: while it is the same, nothing that
+        the file says has changed. On the thread that opened it. Raises StorageError."""
         others, own = self.row("PRAGMA data_version"), self.row("SELECT total_changes()")
         reopened = getattr(self._reads, "opened", 0)  # where it only reads, its connection may be a new one
         return (others[0] if others else 0, own[0] if own else 0, reopened)
@@ -215,10 +216,6 @@ class State:
     def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._noticed() as connection, translated_sqlite(self._path):
             connection.executemany(sql, rows)
-
-    def insert(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self.write(f"{row.insert} VALUES ({', '.join('?' * len(row.values))})", *row.values)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -262,14 +259,30 @@ class State:
         try:
             if job.has_file:
                 await in_thread(_prepare, job)
-            with self.transaction():
-                done = job.apply()
-                self.insert(job.rows())
+            done = self._applied(job)
         except BaseException:
             job.discard()
             raise
         if job.has_file:
             await in_thread(self.sync_folders)
+        return done
+
+    def commit_now(self, job: Job) -> Any:
+        """As `commit`, on a thread that may wait. Raises what the job raises, and StorageError."""
+        try:
+            _prepare(job)
+            done = self._applied(job)
+        except BaseException:
+            job.discard()
+            raise
+        self.sync_folders()
+        return done
+
+    def _applied(self, job: Job) -> Any:
+        with self.transaction():
+            done = job.apply()
+            for row in job.rows():
+                self.write(f"{row.insert} VALUES ({', '.join('?' * len(row.values))})", *row.values)
         return done
 
     def later(self, work: Callable[[], Any]) -> None:

@@ -18,7 +18,7 @@ from blobflow.content import Chunk, Chunks
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
-from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.oci.digest import algorithm_of, encoded_of, head_of
 from blobflow.transports.store.groupcommit import Call
 from blobflow.transports.store.identity import identity_of_folder, is_still_there
 from blobflow.transports.store.layout import (
@@ -36,7 +36,6 @@ from blobflow.transports.store.writer import (
     BlockSums,
     Landing,
     Writer,
-    land_now,
     now,
     open_partial,
     record_blob,
@@ -255,7 +254,7 @@ class Store:
 
         Raises DigestMismatch, StorageError.
         """
-        land_now(self.landing(content, digest), self.state)
+        self.state.commit_now(self.landing(content, digest))
 
     def landing(self, content: bytes, digest: Digest) -> Landing:
         """What holds `content` as the blob `digest`, once it is committed. Raises DigestMismatch,
@@ -347,7 +346,7 @@ class Store:
         hashed against its name, and adopted. The reading is done in a thread. Raises NotFound; IntegrityError
         if the file is damaged, and then it is dropped.
         """
-        if _head(digest) in self._checked and self.size_of(digest) is not None:
+        if head_of(digest) in self._checked and self.size_of(digest) is not None:
             return
         checking = self._checking.get(digest)
         if checking is None:
@@ -393,7 +392,7 @@ class Store:
         size, found = checked
         if blocks is None and not self.read_only and self._blocks_of(digest) != found:
             self.state.later(lambda: self._adopt(digest, size, found, told))
-        self._checked[_head(digest)] = None
+        self._checked[head_of(digest)] = None
         if len(self._checked) > _CHECKED_AT_MOST:
             del self._checked[next(iter(self._checked))]
         return found
@@ -445,7 +444,7 @@ class Store:
     def remove_file(self, digest: Digest) -> None:
         """Remove the blob's file, and leave its row to the caller: this alone makes room, and needs none."""
         self.state.check_writable()
-        self._checked.pop(_head(digest), None)
+        self._checked.pop(head_of(digest), None)
         path = self.layout.blob(digest)
         with translated("remove", path):
             path.unlink(missing_ok=True)
@@ -454,7 +453,7 @@ class Store:
         """Move the blob's file to where it is no blob any more, inside the transaction that deletes its rows;
         returns where to, and None if there was none. Raises StorageError."""
         self.state.check_writable()
-        self._checked.pop(_head(digest), None)
+        self._checked.pop(head_of(digest), None)
         moved = self.layout.condemned(secrets.token_hex(8))
         with translated("remove", self.layout.blob(digest)):
             try:
@@ -474,7 +473,7 @@ class Store:
                     self.drop(digest)
 
         if not self.read_only:
-            self._checked.pop(_head(digest), None)
+            self._checked.pop(head_of(digest), None)
             self.state.later(drop)
 
     def _absent(self, digest: Digest) -> NotFound:
@@ -626,11 +625,6 @@ class Store:
             repository,
         )
         return bool(row and row[0])
-
-
-def _head(digest: Digest) -> int:
-    """The first 64 bits, which take a third of the memory. Where two are alike, one is not checked again."""
-    return int(digest[7:23], 16)
 
 
 async def _rehashed(writer: Writer) -> None:

@@ -452,20 +452,6 @@ def _is_still(fd: int, path: Path) -> bool:
         return False
 
 
-def land_now(landing: Landing, state: State) -> None:
-    """Commit a landing and wait for it, on a thread that may wait. Raises StorageError."""
-    try:
-        landing.prepare()
-        landing.sync()
-        with state.transaction():
-            landing.apply()
-            state.insert(landing.rows())
-    except BaseException:
-        landing.discard()
-        raise
-    state.sync_folders()
-
-
 def _check_file(fd: int, wanted: Digest) -> None:
     hasher = hasher_for(wanted)
     offset = 0
