@@ -1,7 +1,7 @@
 """Questions that are asked once, and what came of them, errors too.
 
-Once also while the first answer is under way: who asks meanwhile waits for that one. Whoever asked first may be
-cancelled; then the next of those who wait asks anew, so that nobody's end is another's.
+Once also while the first answer is under way: who asks meanwhile waits for that one. Whoever asked first may
+be cancelled; then the next of those who wait asks anew, so that nobody's end is another's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from blobflow.errors import BlobflowError, own
+from blobflow.errors import BlobflowError, own_copy
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -34,7 +34,7 @@ class Asked(Generic[Key, Value]):
                 await self._ask_now(key)
         found = self._found[key]
         if isinstance(found, BlobflowError):
-            raise own(found)
+            raise own_copy(found)
         return found
 
     async def ahead(self, key: Key) -> None:

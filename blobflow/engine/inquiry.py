@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import NullJournal, Site
+from blobflow.content import NullJournal
 from blobflow.engine.lane import Lane, beside
-from blobflow.engine.plan import Graph, Inventory, Lookup, Pair, Shape, site_of
+from blobflow.engine.plan import Graph, Inventory, Lookup, Pair, Shape, merged, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.quota import Quota
 from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
@@ -23,7 +23,7 @@ from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_ta
 from blobflow.engine.transfer import World, refuses_sparse
 from blobflow.errors import BlobflowError
 from blobflow.events import Observer, PhaseStarted
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
 LANE = 32
@@ -49,25 +49,15 @@ class Answers(msgspec.Struct, frozen=True):
 
 def joined(answers: Sequence[Answers]) -> Answers:
     """What is known of several groups of pairs, each with a target host of its own."""
-    present: dict[Site, frozenset[Digest]] = {}
-    absent: dict[Site, frozenset[Digest]] = {}
-    tags: dict[tuple[Site, str], Digest | None] = {}
-    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
     shapes: dict[Pair, Shape] = {}
     failures: dict[Pair, BlobflowError] = {}
     for each in answers:
-        there = each.inventory
-        present |= there.present
-        absent |= there.absent
-        tags |= there.tags
-        listed |= there.listed
         shapes |= each.shapes
         failures |= each.failures
-    settled = frozenset[Pair]().union(*(each.inventory.settled for each in answers))
     return Answers(
         pairs=tuple(pair for each in answers for pair in each.pairs),
         shapes=shapes,
-        inventory=Inventory(present, absent, tags, settled, listed),
+        inventory=merged(each.inventory for each in answers),
         failures=failures,
         current=frozenset[Pair]().union(*(each.current for each in answers)),
     )
@@ -117,9 +107,7 @@ class Inquiry:
         self._tell("resolve")
         targets = Targets(pairs, world.sink_at)
         sources = (pair.source for pair in pairs)
-        resolved = await resolve_roots(
-            sources, world.source_at, lane, targets.look_ahead, named=self._named
-        )
+        resolved = await resolve_roots(sources, world.source_at, lane, targets.look_ahead, named=self._named)
         self.roots.update(resolved.roots)
         drop(resolved.failures)
         failures.update(clashes(good(), resolved.roots))

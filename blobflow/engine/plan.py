@@ -38,6 +38,7 @@ Invariants (tests/unit/test_plan.py, by hypothesis)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -225,6 +226,22 @@ class Inventory(msgspec.Struct, frozen=True):
 _NOTHING: frozenset[Digest] = frozenset()
 
 
+def merged(inventories: Iterable[Inventory]) -> Inventory:
+    """What several targets say, each of which speaks for its own sites."""
+    present: dict[Site, frozenset[Digest]] = {}
+    absent: dict[Site, frozenset[Digest]] = {}
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    settled: frozenset[Pair] = frozenset()
+    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+    for each in inventories:
+        present |= each.present
+        absent |= each.absent
+        tags |= each.tags
+        settled |= each.settled
+        listed |= each.listed
+    return Inventory(present, absent, tags, settled, listed)
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Steps in an order that respects their needs; `needs[i]` belongs to `steps[i]`.
 
@@ -236,6 +253,31 @@ class Plan(msgspec.Struct, frozen=True):
     reads: dict[Digest, tuple[int, ...]]
     goals: tuple[Goal, ...]
     made: dict[Digest, Manifest] = {}
+
+
+def renumbered(plan: Plan, first: int) -> Plan:
+    """The same plan, its steps counted from `first` on: a part that is to be appended to so many others."""
+    return Plan(
+        steps=plan.steps,
+        needs=tuple(tuple(Need(n.step + first, n.kind) for n in needs) for needs in plan.needs),
+        reads={digest: tuple(number + first for number in steps) for digest, steps in plan.reads.items()},
+        goals=tuple(Goal(g.pair, g.root, tuple(number + first for number in g.steps)) for g in plan.goals),
+        made=plan.made,
+    )
+
+
+def appended(plan: Plan, part: Plan) -> Plan:
+    """A plan with a part after it that was made later, of other targets, and is renumbered to fit."""
+    reads = dict(plan.reads)
+    for digest, steps in part.reads.items():
+        reads[digest] = (*reads.get(digest, ()), *steps)
+    return Plan(
+        steps=(*plan.steps, *part.steps),
+        needs=(*plan.needs, *part.needs),
+        reads=reads,
+        goals=(*plan.goals, *part.goals),
+        made=plan.made | part.made,
+    )
 
 
 def site_of(reference: Reference) -> Site:

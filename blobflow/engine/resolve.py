@@ -200,7 +200,7 @@ class _Walk:
 
 
 class Reader:
-    """Reads manifests, each digest once however many sites have it, and however many read at the same time."""
+    """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
     def __init__(self, source_at: SourceAt, permit: Permit = unlimited) -> None:
         self._source_at = source_at
