@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, assert_never
 
 import msgspec
@@ -32,7 +33,7 @@ MOUNTS = "mounts"
 # And for what it did with an index that lacked children.
 SPARSE, REFUSED = "sparse", "refused"
 
-# Seconds. Targets that are well differ by less, or have so much to be asked that the others would wait in vain.
+# Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
 PATIENCE = 2.0
 
 
@@ -88,13 +89,13 @@ class _Slots:
         self._reads = reads and self._streams
         self._writes = self._streams
         self._freed = freed
-        flight.reading[self._source] += self._reads
+        flight.read(self._source, self._target, int(self._reads))
         flight.writing[self._target] += self._writes
         flight.largest[self._target] += largest
         flight.small[self._target] += not self._streams
 
     def reading_over(self) -> None:
-        self._flight.reading[self._source] -= self._reads
+        self._flight.read(self._source, self._target, -int(self._reads))
         self._reads = False
         self._freed.set()
 
@@ -103,14 +104,14 @@ class _Slots:
             self._writing_over()
 
     def again(self, *, read: bool) -> None:
-        """The bytes are to pass once more: until then the target's slot is taken; the source's too, if they are
-        to be `read` there once more."""
+        """The bytes are to pass once more: until then the target's slot is taken; the source's too, if they
+        are to be `read` there once more."""
         if self._streams and not self._writes:
             self._writes = True
             self._flight.writing[self._target] += 1
         if self._streams and read and not self._reads:
             self._reads = True
-            self._flight.reading[self._source] += 1
+            self._flight.read(self._source, self._target, 1)
 
     def _writing_over(self) -> None:
         self._flight.writing[self._target] -= self._writes
@@ -234,10 +235,15 @@ class Transfer:
 
     def _start_what_fits(self) -> None:
         for ready in self._ready.values():
-            for start in schedule(*ready.candidates(), self._flight, self._world.limits):
+            rivals = partial(self._rivals, ready)
+            for start in schedule(*ready.candidates(), self._flight, self._world.limits, rivals):
                 ready.remove(start.number)
                 if self.agenda.states[start.number] is State.READY:
                     self._start(start.number, start.largest)
+
+    def _rivals(self, of: Ready, source: str) -> int:
+        """How many other targets have copies that wait for a slot of that source."""
+        return sum(ready is not of and ready.wants(source) for ready in self._ready.values())
 
     def _start(self, number: int, largest: bool) -> None:
         step = self.agenda.step(number)
