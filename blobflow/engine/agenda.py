@@ -34,7 +34,10 @@ _ENDED = (State.DONE, State.FAILED, State.SKIPPED)
 
 
 class Agenda:
-    """The state of every step of one plan. Steps are known by their number in the plan."""
+    """The state of every step of one plan. Steps are known by their number in the plan.
+
+    `winding_down`: nothing is begun any more, or begun again.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._steps: list[Step] = []
@@ -47,7 +50,7 @@ class Agenda:
         self._open = 0
         self._fresh: list[int] = []
         self._ended: list[int] = []
-        self._winding_down = False
+        self.winding_down = False
         self.add(plan)
 
     def add(self, part: Plan) -> None:
@@ -64,7 +67,7 @@ class Agenda:
                 self._dependents[need.step].append((number, need.kind))
             if not needs:
                 self._make_ready(number)
-        if self._winding_down:
+        if self.winding_down:
             self.skip_rest()
 
     @property
@@ -83,7 +86,7 @@ class Agenda:
     def newly_ready(self) -> Sequence[int]:
         """Steps that became ready since the last call, each told once."""
         fresh, self._fresh = self._fresh, []
-        return fresh
+        return [number for number in fresh if self.states[number] is State.READY]
 
     def newly_ended(self) -> Sequence[int]:
         """Steps that were done, failed or skipped since the last call, each told once."""
@@ -112,7 +115,7 @@ class Agenda:
         """The registry would not mount: the same step, now a copy, is ready again; or skipped, if nothing
         new is to be started."""
         self._become_copy(number)
-        if self._winding_down:
+        if self.winding_down:
             self._end(number, State.SKIPPED)
         else:
             self._make_ready(number)
@@ -134,7 +137,7 @@ class Agenda:
 
     def skip_rest(self) -> None:
         """Nothing more is started, now or later (a run that ends at its first failure, or is to end)."""
-        self._winding_down = True
+        self.winding_down = True
         for number, state in enumerate(self.states):
             if state in (State.WAITING, State.READY):
                 self._end(number, State.SKIPPED)

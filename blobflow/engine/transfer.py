@@ -336,7 +336,7 @@ class Transfer:
                 tries = tries.after(error, at=began[-1])
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
-                if delay is None:
+                if delay is None or self.agenda.winding_down:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))

@@ -14,7 +14,8 @@ import pytest
 from blobflow.content import Site
 from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Copy, Pair
-from blobflow.errors import ConnectFailed, Denied, TimedOut
+from blobflow.engine.schedule import Limits
+from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
 from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
 from blobflow.transports.store import Store
@@ -271,3 +272,59 @@ async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench:
     assert len(arrived) == 100
     assert msgspec.to_builtins(report.totals)["failed"] == 0
     assert healthy.count("push") == hanging.count("push")
+
+
+async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: Bench) -> None:
+    target = hang(bench, "mount", name="well")
+    target.mounts = False
+    run = Run(bench.pairs)
+    world = msgspec.structs.replace(bench.world(), limits=lambda host: Limits(blobs=100, small=1000))
+    going = asyncio.create_task(run.go(world))
+    await until(lambda: target.count("push") == len(bench.blobs()))
+    for _ in range(100):  # let the last of them end, and what waited for it begin
+        await asyncio.sleep(0.001)
+    assert run.wind_down()
+    target.let.set()
+    report = await going
+    assert target.count("mount") > 0
+    assert target.count("push") == len(bench.blobs())
+    assert {image.status for image in report.images} <= {"done", "skipped"}
+
+
+async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: Bench) -> None:
+    target = bench.target("well")
+    target.push_from.clear()
+    run = Run(bench.pairs)
+    going = asyncio.create_task(go(bench, run))
+    await until(lambda: target.count("push") > 0)
+    begun = target.count("push")
+    assert run.wind_down()
+    bench.source.fault = lambda call, *_: ConnectionLost("cut") if call == "open" else None
+    target.push_from.set()
+    report = await going
+    assert target.count("push") == begun
+    assert bench.delays == []
+    assert "done" not in {image.status for image in report.images}
+
+
+async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(bench: Bench) -> None:
+    """One slot at the source: while a broken copy waits for its next attempt, nothing else is read."""
+    target = bench.target("well")
+    blob = max(bench.sample.blobs, key=lambda digest: len(bench.sample.blobs[digest]))
+    opened: list[str] = []
+    broken = iter([True])
+
+    def source(call: str, site: Site, name: str) -> BlobflowError | None:
+        if call == "open":
+            opened.append(name)
+            if name == blob and next(broken, False):
+                return ConnectionLost("cut")
+        return None
+
+    bench.source.fault = source
+    limits = {"source": Limits(blobs=1)}
+    world = msgspec.structs.replace(bench.world(), limits=lambda host: limits.get(host, Limits(blobs=8)))
+    assert (await Run(bench.pairs).go(world)).ok
+    bench.assert_whole(target)
+    first = opened.index(blob)
+    assert opened[first + 1] == blob
