@@ -144,7 +144,7 @@ def shape_pairs(
 
     In mode `auto` the pruned form is taken where the target's tag names it already, or the target's registry
     is known to refuse sparse indexes. Where a target is known to have it all (`current`), its shape is what
-    its tag names.
+    its tag names, and nothing below that: the graph need not have it.
     """
     made: dict[tuple[Digest, Choice, bool], Shape] = {}
     shapes: dict[Pair, Shape] = {}
@@ -159,8 +159,9 @@ def shape_pairs(
     for pair in pairs:
         root, choice = graph.roots[pair.source], pair.choice
         named = tags.get((site_of(pair.target), pair.target.tag))
-        if pair in current and named is not None and named != root.digest:
-            shapes[pair] = Shape(Descriptor(root.media_type, named, 0))
+        if pair in current:
+            found = named or root.digest
+            shapes[pair] = Shape(root if found == root.digest else Descriptor(root.media_type, found, 0))
             continue
         try:
             prune = choice.index == "auto" and bool(choice.platforms) and root.digest in graph.manifests

@@ -328,3 +328,18 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(benc
     bench.assert_whole(target)
     first = opened.index(blob)
     assert opened[first + 1] == blob
+
+
+async def test_one_target_that_lost_all_beside_one_that_has_all(bench: Bench) -> None:
+    """What is read for the one is not what the other was found to have."""
+    lost, whole = bench.target("lost"), bench.target("whole")
+    assert (await bench.mirror()).ok
+    lost.tags.clear()
+    lost.manifests.clear()
+    lost.blobs.clear()
+    bench.forget_calls()
+    report = await bench.mirror()
+    assert report.ok
+    bench.assert_whole(lost)
+    assert {call for call, _ in whole.calls} == {"resolve"}
+    assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
