@@ -2,9 +2,10 @@
 
     python -m bench.beside --against DIR [--rounds 9] [--images 24] [--layer 2000000]
 
-DIR is a checkout with an environment of its own, as ours has one (tools/test makes it). Whole processes against Debian's
-docker-registry, each turn into repositories of its own and with a store of its own; who begins changes with
-every round. Told are the medians of this build's seconds divided by the other's of the same round.
+DIR is a checkout with an environment of its own, as ours has one (tools/test makes it). Whole processes
+against Debian's docker-registry, each turn into repositories of its own and with a store of its own; who
+begins changes with every round. Told are the medians of this build's seconds divided by the other's of the
+same round.
 """
 
 from __future__ import annotations
