@@ -77,13 +77,13 @@ class Source(Protocol):
     async def resolve(self, name: str) -> Descriptor:
         """The manifest that a tag or digest names, at the cost of one small request ([end-3], HEAD).
 
-        Promises digest, media type and size; where the place does not tell the digest, the manifest is read
-        and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
+        Promises digest and media type, and the size where the place tells it (see UNKNOWN_SIZE); where it
+        does not tell the digest, the manifest is read and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
         """
         ...
 
     async def read(self, manifest: Descriptor) -> bytes:
-        """The manifest's raw bytes, verified against its digest and, unless it is 0, its size ([end-3], GET).
+        """The manifest's raw bytes, verified against its digest and its size, if it has one ([end-3], GET).
 
         Never more than MAX_MANIFEST_BYTES. Raises NotFound, IntegrityError, UnsupportedContent (too large).
         """

@@ -14,7 +14,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, attests, chosen, pruned
 from blobflow.oci.convert import converted
 
@@ -160,7 +160,7 @@ def shape_pairs(
         root, choice = graph.roots[pair.source], pair.choice
         named = tags.get((site_of(pair.target), pair.target.tag))
         if pair in current and named is not None and named != root.digest:
-            shapes[pair] = Shape(Descriptor(root.media_type, named, 0))
+            shapes[pair] = Shape(Descriptor(root.media_type, named, UNKNOWN_SIZE))
             continue
         try:
             prune = choice.index == "auto" and bool(choice.platforms) and root.digest in graph.manifests
