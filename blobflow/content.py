@@ -78,7 +78,8 @@ class Source(Protocol):
         """The manifest that a tag or digest names, at the cost of one small request ([end-3], HEAD).
 
         Promises digest and media type, and the size where the place tells it (see UNKNOWN_SIZE); where it
-        does not tell the digest, the manifest is read and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
+        does not tell the digest, the manifest is read and hashed.
+        Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
         """
         ...
 
@@ -245,6 +246,18 @@ class Cache(Protocol):
         offset, at its own pace. A failure of the writer reaches every reader as the writer's error. While
         anyone is inside, the blob is leased; when the last leaves it is dropped, unless `keep`, or unless
         that is by an exception: then it is left for `begun`.
+        """
+        ...
+
+
+class Aside(Protocol):
+    """Where a run puts documents aside that would take too much memory. What is there is gone after the run,
+    and at once if the process ends."""
+
+    def keep(self, content: bytes) -> Callable[[], bytes]:
+        """Put `content` aside; what is returned reads it back, as often as it is called, and in any thread.
+
+        Both raise StorageError.
         """
         ...
 

@@ -168,7 +168,9 @@ class Run:
             return
         self._observe(PhaseStarted("verify", len(roots)))
         at_once = min(world.limits(pair.target.host).blobs for pair in roots)
-        verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
+        verification = Verification(
+            world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once, documents=world.documents
+        )
         moved: dict[Reference, Digest | None] = {}
         named = {pair.source: root for pair, root in put.items()}
         looking = moved_tags(named, world.source_at, Lane(LANE), moved)
@@ -211,7 +213,13 @@ class Run:
         )
         foreign = self._policy.foreign_layers
         reading = read_graph(
-            wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
+            wanted,
+            world.source_at,
+            lane,
+            quota.permit,
+            choices=choices_of(good()),
+            foreign=foreign,
+            documents=world.documents,
         )
         referrals = Referrals(world.source_at)
         asking = self._look_ahead(world, stale, resolved.roots, targets, referrals, lane)

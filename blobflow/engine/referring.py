@@ -15,6 +15,7 @@ import msgspec
 from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
 from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
+from blobflow.engine.documents import documents_of, joined
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Attached, Graph, Inventory, Left, Pair, Shape, site_of
 from blobflow.engine.quota import Permit, unlimited
@@ -179,7 +180,8 @@ class _Search:
         other error is a failure."""
         if not roots:
             return
-        read = await read_graph(roots, self._source_at, self._lane, self._permit)
+        documents = documents_of(self.graph.manifests)
+        read = await read_graph(roots, self._source_at, self._lane, self._permit, documents=documents)
         self.graph = _joined(self.graph, read.graph)
         for reference, error in read.failures.items():
             place = (site_of(reference), roots[reference].digest)
@@ -196,7 +198,8 @@ def _joined(graph: Graph, more: Graph) -> Graph:
     origins = dict(graph.origins)
     for digest, sites in more.origins.items():
         origins[digest] = tuple(sorted({*origins.get(digest, ()), *sites}))
-    return Graph(more.manifests | graph.manifests, graph.roots, origins, more.platforms | graph.platforms)
+    manifests = joined(graph.manifests, more.manifests)
+    return Graph(manifests, graph.roots, origins, more.platforms | graph.platforms)
 
 
 def _hung(shape: Shape, site: Site, found: Found) -> Shape:

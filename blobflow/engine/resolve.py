@@ -7,6 +7,7 @@ never read. Closures are read level by level, so that before each level it is kn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ import msgspec
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
+from blobflow.engine.documents import Documents, Manifests
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media, parse_manifest
+from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
@@ -94,6 +96,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    documents: Documents | None = None,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
@@ -101,8 +104,10 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `documents`: what bounds the memory that the manifests of this and other graphs take together.
     """
-    reader = _Reader(source_at, lane, permit)
+    manifests = (documents or Documents()).mapping(Counter(map(site_of, roots)))
+    reader = _Reader(source_at, lane, permit, manifests)
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
@@ -178,13 +183,13 @@ class _Walk:
 class _Reader:
     """Reads manifests, each digest once however many sites have it."""
 
-    def __init__(self, source_at: SourceAt, lane: Lane, permit: Permit) -> None:
+    def __init__(self, source_at: SourceAt, lane: Lane, permit: Permit, manifests: Manifests) -> None:
         self._source_at = source_at
         self._lane = lane
         self._permit = permit
         self._walked: set[tuple[Site, Digest]] = set()
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
-        self.manifests: dict[Digest, Manifest] = {}
+        self.manifests = manifests
         self.platforms: dict[Digest, Platform] = {}
         self.origins: dict[Digest, set[Site]] = {}
 
@@ -209,8 +214,8 @@ class _Reader:
         try:
             if digest not in self.manifests:
                 with blame("source"):
-                    raw = await self._source_at(site).read(descriptor)
-                    self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
+                    read = await self.manifests.documents.read(site, self._source_at(site), descriptor)
+                    self.manifests.take(read, site)
         except BlobflowError as error:
             self.errors[site, digest] = error
             return

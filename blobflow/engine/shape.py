@@ -98,10 +98,14 @@ class _Shaper:
             replaced = {old: form.descriptor for old, form in forms.items() if form.descriptor.digest != old}
             whole = len(kept) == len(manifest.manifests) and not replaced
             if self._choice.format:
-                fitting = manifest if whole else pruned(manifest, kept, {})
-                self._pruned[digest] = converted(fitting, self._choice.format, replaced)
+                read = self._graph.whole(digest)
+                fitting = read if whole else pruned(read, kept, {})
+                made = converted(fitting, self._choice.format, replaced)
+                self._pruned[digest] = manifest if made is read else made
+            elif whole:
+                self._pruned[digest] = manifest
             else:
-                self._pruned[digest] = manifest if whole else pruned(manifest, kept, replaced)
+                self._pruned[digest] = pruned(self._graph.whole(digest), kept, replaced)
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:

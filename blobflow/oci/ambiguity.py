@@ -16,12 +16,14 @@ import re
 
 # The words of each object in which a reader looks for some: image-spec manifest.md, image-index.md and
 # descriptor.md, with those of Docker's schema 1.
-_DOCUMENT = frozenset(
-    "schemaVersion mediaType config layers manifests subject artifactType annotations fsLayers history".split()
-)
-_DESCRIPTOR = frozenset("mediaType digest size urls annotations data platform artifactType".split())
-_PLATFORM = frozenset("architecture os os.version os.features variant".split())
-_WORDS = {"document": _DOCUMENT, "descriptor": _DESCRIPTOR, "platform": _PLATFORM}
+_WORDS = {
+    "document": (
+        "schemaVersion mediaType config layers manifests subject artifactType annotations",
+        "fsLayers history",
+    ),
+    "descriptor": ("mediaType digest size urls annotations data platform artifactType",),
+    "platform": ("architecture os os.version os.features variant",),
+}
 # Which object is found under which key of which other.
 _UNDER = {
     ("document", "config"): "descriptor",
@@ -31,7 +33,9 @@ _UNDER = {
     ("descriptor", "platform"): "platform",
 }
 # Folded as Go does it, and a little more: the Kelvin sign (U+212A) is a k, and the long s (U+017F) an s.
-_SPELLED = {kind: {word.casefold(): word for word in words} for kind, words in _WORDS.items()}
+_SPELLED = {
+    kind: {word.casefold(): word for line in lines for word in line.split()} for kind, lines in _WORDS.items()
+}
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],]', re.DOTALL)
 
@@ -47,8 +51,8 @@ def is_plain(raw: bytes, members: int) -> bool:
 def ambiguous_key(raw: bytes) -> str:
     """What is ambiguous about a key of a JSON document, as the end of a sentence; "" if nothing is.
 
-    `raw` is valid JSON in UTF-8, and its root an object. Linear in the bytes; holds nothing but the words that
-    were met in the objects around the place that is looked at.
+    `raw` is valid JSON in UTF-8, and its root an object. Linear in the bytes; holds nothing but the words
+    that were met in the objects around the place that is looked at.
     """
     open_: list[_Open] = []
     key, expects_key = "", False

@@ -7,7 +7,6 @@ import msgspec
 from blobflow.oci.digest import Digest
 from blobflow.oci.platform import Platform
 
-
 # The size of content of which nobody has told it. What a document lists always has one, and 0 is a size as
 # any other: of an empty layer, or a lie.
 UNKNOWN_SIZE = -1

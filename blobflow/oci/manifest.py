@@ -24,8 +24,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 # Descriptors in one manifest. 4 MiB of them is about 20,000; a bound of ours, so that one index can't make a
 # run of hundreds of thousands of requests.
 MAX_CHILDREN = 20_000
-# Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each costs a
-# hundred bytes when it is decoded, so that 4 MiB of small ones would cost a hundred MiB.
+# Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each takes
+# a hundred bytes when it is decoded, so 4 MiB of small ones would take a hundred MiB.
 MAX_STRINGS = 300_000
 _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
@@ -131,8 +131,8 @@ def parse_manifest(
     19,000 takes milliseconds, making values of them a tenth of a second). `let_in`: the bytes were let into
     our store before, perhaps by a version that knew less; it is read what they name, and nothing is judged.
 
-    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`), an
-    unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
+    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
+    an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
     """
     named = digest or digest_of(raw)
     what = f"manifest {named}"
