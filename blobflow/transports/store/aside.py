@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 from blobflow.errors import StorageError
@@ -38,7 +39,7 @@ class StoreAside:
                 self._end += len(content)
         except OSError as error:
             raise storage_error("put manifests aside in", self._folder, error) from error
-        return lambda: self._read(start, len(content))
+        return partial(self._read, start, len(content))
 
     def _read(self, start: int, size: int) -> bytes:
         assert self._file is not None
