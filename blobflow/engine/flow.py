@@ -232,7 +232,9 @@ class Run:
             return
         self._observe(PhaseStarted("verify", len(roots)))
         at_once = min(world.limits(pair.target.host).blobs for pair in roots)
-        verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
+        verification = Verification(
+            world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once, documents=world.documents
+        )
         moved: dict[Reference, Digest | None] = {}
         named = {pair.source: root for pair, root in put.items()}
         looking = moved_tags(named, world.source_at, Lane(LANE), moved)

@@ -38,12 +38,13 @@ Invariants (tests/unit/test_plan.py, by hypothesis)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
 from blobflow.content import Referrer, Site
+from blobflow.engine.documents import Manifests
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
 
@@ -125,13 +126,24 @@ class Graph(msgspec.Struct, frozen=True):
     """What the sources say: manifests by digest, the root of each source, and where content can be read.
 
     A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it, nor
-    has a child that nobody wants. `platforms`: what configs say, of images whose parents did not.
+    has a child that nobody wants. Where there are many manifests they are lean, see `engine.documents`: ask
+    `raw` and `whole` for the rest. `platforms`: what configs say, of images whose parents did not.
     """
 
-    manifests: dict[Digest, Manifest]
+    manifests: Mapping[Digest, Manifest]
     roots: dict[Reference, Descriptor]
     origins: dict[Digest, tuple[Site, ...]]
     platforms: dict[Digest, Platform] = {}
+
+    def raw(self, digest: Digest) -> bytes:
+        """The bytes of a manifest, wherever they are held. Raises StorageError, DigestMismatch."""
+        held = self.manifests
+        return held.raw(digest) if isinstance(held, Manifests) else held[digest].raw
+
+    def whole(self, digest: Digest) -> Manifest:
+        """A manifest with its bytes and annotations, wherever they are held. Raises as `raw`."""
+        held = self.manifests
+        return held.whole(digest) if isinstance(held, Manifests) else held[digest]
 
     def closure(self, root: Digest) -> list[Manifest]:
         """The manifests reachable from `root`, each once, children before parents, in order of mention."""

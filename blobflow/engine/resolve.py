@@ -19,11 +19,12 @@ from blobflow.content import Site, SourceAt
 from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
+from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media, parse_manifest
+from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
@@ -116,6 +117,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    documents: Documents | None = None,
     reader: Reader | None = None,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
@@ -124,10 +126,13 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
     """
-    reader = reader or Reader(source_at, permit)
+    reader = reader or Reader(source_at, permit, documents)
+    for reference, root in roots.items():
+        reader.manifests.expect(site_of(reference), root.digest)
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
@@ -202,7 +207,9 @@ class _Walk:
 class Reader:
     """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
-    def __init__(self, source_at: SourceAt, permit: Permit = unlimited) -> None:
+    def __init__(
+        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+    ) -> None:
         self._source_at = source_at
         self._permit = permit
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -211,7 +218,7 @@ class Reader:
         self._foreign = Asked(self._holds_foreign)
         self._sorted: dict[Digest, tuple[Site, ...]] = {}
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
-        self.manifests: dict[Digest, Manifest] = {}
+        self.manifests = (documents or Documents()).mapping()
         self.platforms: dict[Digest, Platform] = {}
         self._origins: dict[Digest, set[Site]] = {}
 
@@ -250,8 +257,8 @@ class Reader:
         try:
             if digest not in self.manifests:
                 with blame("source"):
-                    raw = await self._source_at(site).read(descriptor)
-                    self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
+                    read = await self.manifests.documents.read(site, self._source_at(site), descriptor)
+                    self.manifests.take(read, site)
         except BlobflowError as error:
             self.errors[site, digest] = error
             return

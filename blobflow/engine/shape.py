@@ -14,7 +14,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, attests, chosen, pruned
 from blobflow.oci.convert import converted
 
@@ -98,10 +98,14 @@ class _Shaper:
             replaced = {old: form.descriptor for old, form in forms.items() if form.descriptor.digest != old}
             whole = len(kept) == len(manifest.manifests) and not replaced
             if self._choice.format:
-                fitting = manifest if whole else pruned(manifest, kept, {})
-                self._pruned[digest] = converted(fitting, self._choice.format, replaced)
+                read = self._graph.whole(digest)
+                fitting = read if whole else pruned(read, kept, {})
+                made = converted(fitting, self._choice.format, replaced)
+                self._pruned[digest] = manifest if made is read else made
+            elif whole:
+                self._pruned[digest] = manifest
             else:
-                self._pruned[digest] = manifest if whole else pruned(manifest, kept, replaced)
+                self._pruned[digest] = pruned(self._graph.whole(digest), kept, replaced)
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:
@@ -161,7 +165,8 @@ def shape_pairs(
         named = tags.get((site_of(pair.target), pair.target.tag))
         if pair in current:
             found = named or root.digest
-            shapes[pair] = Shape(root if found == root.digest else Descriptor(root.media_type, found, 0))
+            other = Descriptor(root.media_type, found, UNKNOWN_SIZE)
+            shapes[pair] = Shape(root if found == root.digest else other)
             continue
         try:
             prune = choice.index == "auto" and bool(choice.platforms) and root.digest in graph.manifests

@@ -18,6 +18,7 @@ import msgspec
 from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import Count, counted, from_start, source_body
+from blobflow.engine.documents import Documents
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
@@ -64,6 +65,7 @@ class World(msgspec.Struct, frozen=True):
     patience: float = PATIENCE
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
+    documents: Documents = msgspec.field(default_factory=Documents)
 
 
 class _Slots:
@@ -394,10 +396,10 @@ class Transfer:
 
     async def _put(self, step: Put) -> Outcome:
         """Put a manifest, or what it falls back on where the registry takes no sparse index."""
-        sink, registry = self._world.sink_at(step.target), step.target.registry
+        registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._world.journal, registry):
             try:
-                await sink.put(step.manifest, self._raw(step.manifest), step.tags)
+                await self._put_bytes(step.manifest, step)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -405,11 +407,14 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._world.journal.record_note(registry, SPARSE, REFUSED)
-        await sink.put(step.fallback, self._raw(step.fallback), step.tags)
+        await self._put_bytes(step.fallback, step)
         return "fell back"
 
-    def _raw(self, manifest: Descriptor) -> bytes:
-        return (self._made.get(manifest.digest) or self._graph.manifests[manifest.digest]).raw
+    async def _put_bytes(self, manifest: Descriptor, step: Put) -> None:
+        made = self._made.get(manifest.digest)
+        async with self._world.documents.moving(step.target.registry, manifest):
+            raw = self._graph.raw(manifest.digest) if made is None else made.raw
+            await self._world.sink_at(step.target).put(manifest, raw, step.tags)
 
 
 Outcome = Literal["done", "refused", "fell back"]

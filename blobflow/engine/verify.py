@@ -16,6 +16,7 @@ from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.bodies import blame
+from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import read_graph
@@ -29,10 +30,19 @@ Level = Literal["roots", "blobs", "content"]
 class Verification:
     """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
 
-    def __init__(self, source_at: SourceAt, sink_at: SinkAt, lane: Lane, *, read_at_once: int) -> None:
+    def __init__(
+        self,
+        source_at: SourceAt,
+        sink_at: SinkAt,
+        lane: Lane,
+        *,
+        read_at_once: int,
+        documents: Documents | None = None,
+    ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at
         self._lane = lane
+        self._documents = documents or Documents()
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
@@ -59,7 +69,13 @@ class Verification:
             return
         pinned = Reference(target.host, target.repository, digest=root.digest)
         # What is there of a sparse index is what was chosen; of one that was pruned, all that it lists.
-        read = await read_graph({pinned: root}, self._source_at, self._lane, choices={pinned: [pair.choice]})
+        read = await read_graph(
+            {pinned: root},
+            self._source_at,
+            self._lane,
+            choices={pinned: [pair.choice]},
+            documents=self._documents,
+        )
         for error in read.failures.values():
             error.side = "target"
             raise error

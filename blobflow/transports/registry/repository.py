@@ -34,6 +34,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
+    UNKNOWN_SIZE,
     Descriptor,
     Digest,
     Manifest,
@@ -110,7 +111,9 @@ class Repository:
             raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
         if media_type not in media.MANIFESTS:
             return (await self.fetch(name)).descriptor
-        return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
+        # A length of 0, which no manifest has, is what servers say of an answer without a body.
+        length = number_of(answer.headers.get("Content-Length")) or UNKNOWN_SIZE
+        return Descriptor(media_type, digest, length)
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`. Asked twice, since a bit that flips on its way does so once."""
@@ -118,7 +121,7 @@ class Repository:
             raw, _ = await self._read(manifest.digest, manifest.digest)
         except DigestMismatch:
             raw, _ = await self._read(manifest.digest, manifest.digest)
-        if manifest.size and len(raw) != manifest.size:
+        if manifest.sized and len(raw) != manifest.size:
             raise SizeMismatch(
                 f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
             )
@@ -182,7 +185,7 @@ class Repository:
                 raise
             return False  # as in `resolve`; who may not look may not write either, and is told so then
         length = number_of(answer.headers.get("Content-Length"))
-        return not content.size or length is None or length == content.size
+        return not content.sized or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""

@@ -94,6 +94,7 @@ the other's rename(2) puts the same bytes there again. Who opens a store read-on
 its folder, and sees what the others commit (see `snapshot`).
 """
 
+from blobflow.transports.store.aside import StoreAside
 from blobflow.transports.store.imports import Imports
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
@@ -101,4 +102,14 @@ from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Imports", "KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]
+__all__ = [
+    "Imports",
+    "KeepsAll",
+    "MayDoWithout",
+    "Store",
+    "StoreAside",
+    "StoreCache",
+    "StoreJournal",
+    "Writer",
+    "room_in",
+]
