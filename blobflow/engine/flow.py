@@ -170,8 +170,8 @@ class Run:
         at_once = min(world.limits(pair.target.host).blobs for pair in roots)
         verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
         moved: dict[Reference, Digest | None] = {}
-        named = {pair.source: root for pair, root in put.items()}
-        looking = moved_tags(named, world.source_at, Lane(LANE), moved)
+        resolved = {pair.source: self._tally.source_root(pair) for pair in put}
+        looking = moved_tags(resolved, world.source_at, Lane(LANE), moved)
         wrong = await beside(looking, verification.check(roots, level))
         for pair, error in wrong.items():
             world.journal.forget_put(site_of(pair.target), roots[pair].digest)
