@@ -9,6 +9,8 @@ import msgspec
 
 from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
+from blobflow.engine.audit import Audit, AuditMode
+from blobflow.engine.descent import root_at
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Plan, Shape, site_of
 from blobflow.engine.planner import make_plan
@@ -42,7 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
     `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
     source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
     signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
-    fails.
+    fails. `audit`: below which of the images that an earlier run put it is looked before they are taken as
+    whole, see `engine.audit`; with another `verify` than "roots" all of them are looked below anyway.
     """
 
     keep_going: bool = True
@@ -52,6 +55,7 @@ class Policy(msgspec.Struct, frozen=True):
     wait: bool = False
     foreign_layers: bool = False
     referrers: Lookup | None = None
+    audit: AuditMode = "rolling"
 
 
 KEEP_GOING = Policy()
@@ -101,16 +105,18 @@ class Run:
         self._transfer: Transfer | None = None
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
+        self._audit: Audit | None = None
         self._started = time.monotonic()
 
     def report(self) -> Report:
         """What has become of every image so far."""
-        return self._tally.report(
+        report = self._tally.report(
             bytes_read=self._meter.bytes_read,
             written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
             requests=self._meter.requests,
             seconds=time.monotonic() - self._started,
         )
+        return report if self._audit is None else self._audit.entered(report)
 
     @property
     def errors(self) -> Mapping[Pair, BlobflowError]:
@@ -173,8 +179,13 @@ class Run:
         resolved = {pair.source: self._tally.source_root(pair) for pair in put}
         looking = moved_tags(resolved, world.source_at, Lane(LANE), moved)
         wrong = await beside(looking, verification.check(roots, level))
+        if self._audit is not None:
+            sources = {pair: self._tally.source_root(pair) for pair in roots}
+            wrong |= await self._audit.look_again(roots, sources)
         for pair, error in wrong.items():
-            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+            source = self._tally.source_root(pair).digest
+            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+            world.journal.doubt_put(*root.key)
             self._tally.not_verified(pair, error)
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
         self._tally.moved(moved)
@@ -204,6 +215,7 @@ class Run:
         self._observe(PhaseStarted("survey", len(self._pairs)))
         tags = await self._survey_tags(world, good(), resolved.roots, targets, lane)
         failures.update(tags.failures)
+        tags = await self._audited(world, good(), tags, resolved.roots)
         stale = [pair for pair in good() if pair not in tags.current]
         wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
         quota = Quota(
@@ -227,7 +239,7 @@ class Run:
             moved, shapes.of, graph, world.source_at, world.sink_at, lane, referrals, quota.permit
         )
         failures.update(hung.failures)
-        deep = self._policy.verify != "roots"
+        deep = self._policy.verify != "roots" or self._policy.audit == "all"
         content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
         final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
@@ -268,7 +280,7 @@ class Run:
         targets: Targets,
         lane: Lane,
     ) -> TagSurvey:
-        tags = await survey_tags(
+        return await survey_tags(
             pairs,
             roots,
             targets,
@@ -279,6 +291,14 @@ class Run:
             foreign=self._policy.foreign_layers,
             referrers=self._lookup,
         )
+
+    async def _audited(
+        self, world: World, pairs: Collection[Pair], tags: TagSurvey, roots: Mapping[Reference, Descriptor]
+    ) -> TagSurvey:
+        if self._policy.verify == "roots":  # else everything is asked for
+            policy = self._policy
+            self._audit = Audit(world, self._pairs, policy.audit, trust_root=policy.trust_root)
+            tags = await self._audit.look(pairs, tags, roots)
         self._current = tags.current
         return tags
 
@@ -326,6 +346,8 @@ class Run:
                 referrers=self._lookup(pair) != "off" and pair not in self._current,
             )
             world.journal.record_put(site_of(pair.target), put, chosen)
+            if self._audit is not None:
+                self._audit.repaired(pair)
 
 
 def _announce(plan: Plan, world: World) -> None:

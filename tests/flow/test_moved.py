@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blobflow.cli.telling import summary_lines
 from blobflow.content import Site
 from blobflow.engine.flow import Run
 from blobflow.engine.plan import Pair
@@ -27,6 +28,7 @@ from tests.memory import MemoryRegistry
 from tests.unit.archive_fakes import layer_of, podman_entries, write
 
 SOURCE = Site("source", "app")
+TAGGED = Reference("source", "app", "1")
 ROADS = {
     "whole": Choice(),
     "sparse": Choice((AMD64,), "keep"),
@@ -47,15 +49,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-async def carried(
-    bench: Bench, choice: Choice, *, source: Reference = Reference("source", "app", "1")
-) -> tuple[ImageRecord, list[str]]:
+async def carried(bench: Bench, choice: Choice, source: Reference = TAGGED) -> tuple[ImageRecord, list[str]]:
     """What the report says of a copy by this road, and what was told on the way."""
     told: list[Event] = []
     pair = Pair(source, Reference("target", "app", "1"), choice)
     report = await Run([pair], observe=told.append).go(bench.world())
     assert report.ok, report.images
     [record] = report.images
+    assert any("moved at the source" in line for line in summary_lines(report)) == bool(record.moved)
     return record, [event.message for event in told if isinstance(event, Warned)]
 
 
@@ -123,16 +124,15 @@ async def test_a_digest_never_moves(bench: Bench, road: str, tag: str) -> None:
 
     target.fault = remove
     source = Reference("source", "app", tag, root.descriptor.digest)
-    record, told = await carried(bench, ROADS[road], source=source)
+    record, told = await carried(bench, ROADS[road], source)
     assert (record.moved, told) == ("", [])
 
 
 async def test_two_forms_of_one_source_ask_for_its_tag_once_and_say_the_same(bench: Bench) -> None:
     built(bench.source)
     bench.targets["target"] = MemoryRegistry("target", refers="api")
-    source = Reference("source", "app", "1")
     pairs = [
-        Pair(source, Reference("target", "app", f"t{number}"), choice)
+        Pair(TAGGED, Reference("target", "app", f"t{number}"), choice)
         for number, choice in enumerate((ROADS["whole"], ROADS["pruned"], ROADS["docker's format"]))
     ]
     report = await bench.mirror(pairs=pairs)
