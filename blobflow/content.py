@@ -146,6 +146,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A Sink that gives back the manifests that were put there."""
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """See `Source.read`."""
+        ...
+
+
 class Lists(Protocol):
     """What a place can do that knows its own tags; not every Source does."""
 
@@ -269,6 +278,14 @@ class Upload(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Audited(msgspec.Struct, frozen=True):
+    """When what is below a root was last looked at. `order`: roots with a lower one were looked at, or put,
+    longer ago. `stopped`: where looking stopped before its end, in the words of who looked; else empty."""
+
+    order: tuple[int, int]
+    stopped: bytes = b""
+
+
 class Journal(Protocol):
     """What must outlive the process. Every call is short and synchronous; losing all of it is never wrong,
     only slower."""
@@ -279,7 +296,21 @@ class Journal(Protocol):
 
     def record_put(self, site: Site, root: Digest, chosen: str) -> None: ...
 
-    def forget_put(self, site: Site, root: Digest) -> None: ...
+    def audited(self, site: Site, root: Digest, chosen: str) -> Audited:
+        """When what was `chosen` below a root was last looked at there; if never, when the root was put."""
+        ...
+
+    def record_audit(self, site: Site, root: Digest, chosen: str, stopped: bytes = b"") -> None:
+        """All of it is there, which ends any doubt; or was as far as it was looked at, if that `stopped`."""
+        ...
+
+    def doubt_put(self, site: Site, root: Digest, chosen: str) -> None:
+        """Something of it is missing or wrong there: until `record_audit` nobody takes it as whole."""
+        ...
+
+    def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
+        """All roots in doubt."""
+        ...
 
     def note(self, origin: str, key: str) -> str | None:
         """What was learnt of a host (which upload form worked, whether it takes sparse indexes)."""
@@ -312,8 +343,17 @@ class NullJournal:
     def record_put(self, site: Site, root: Digest, chosen: str) -> None:
         return None
 
-    def forget_put(self, site: Site, root: Digest) -> None:
+    def audited(self, site: Site, root: Digest, chosen: str) -> Audited:
+        return Audited((0, 0))
+
+    def record_audit(self, site: Site, root: Digest, chosen: str, stopped: bytes = b"") -> None:
         return None
+
+    def doubt_put(self, site: Site, root: Digest, chosen: str) -> None:
+        return None
+
+    def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
+        return frozenset()
 
     def note(self, origin: str, key: str) -> str | None:
         return None

@@ -19,6 +19,7 @@ import msgspec
 from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal, Site
 from blobflow.engine.bodies import blame
+from blobflow.engine.descent import root_at
 from blobflow.engine.documents import Documents
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
@@ -171,7 +172,9 @@ async def verify_run(
         )
         wrong = await verification.check(roots, level)
         for pair in wrong:
-            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+            source = resolved.roots[pair.source].digest
+            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+            world.journal.doubt_put(*root.key)
     wrong = {**shapes.failures, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 

@@ -12,6 +12,8 @@ import msgspec
 
 from blobflow.content import Allowance, Expects, Site
 from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.audit import Audit
+from blobflow.engine.descent import root_at
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
@@ -88,16 +90,18 @@ class Run:
         self._asking: set[asyncio.Task[Answers]] = set()
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
+        self._audit: Audit | None = None
         self._started = time.monotonic()
 
     def report(self) -> Report:
         """What has become of every image so far."""
-        return self._tally.report(
+        report = self._tally.report(
             bytes_read=self._meter.bytes_read,
             written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
             requests=self._meter.requests,
             seconds=time.monotonic() - self._started,
         )
+        return report if self._audit is None else self._audit.entered(report)
 
     @property
     def errors(self) -> Mapping[Pair, BlobflowError]:
@@ -128,6 +132,7 @@ class Run:
 
     def _inquiry(self, world: World) -> Inquiry:
         inquiry = Inquiry(self._pairs, self._policy, world, self._observe)
+        self._audit = inquiry.audit
         self._tally.roots(inquiry.roots)
         return inquiry
 
@@ -236,11 +241,16 @@ class Run:
             world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once, documents=world.documents
         )
         moved: dict[Reference, Digest | None] = {}
-        named = {pair.source: root for pair, root in put.items()}
-        looking = moved_tags(named, world.source_at, Lane(LANE), moved)
+        resolved = {pair.source: self._tally.source_root(pair) for pair in put}
+        looking = moved_tags(resolved, world.source_at, Lane(LANE), moved)
         wrong = await beside(looking, verification.check(roots, level))
+        if self._audit is not None:
+            sources = {pair: self._tally.source_root(pair) for pair in roots}
+            wrong |= await self._audit.look_again(roots, sources)
         for pair, error in wrong.items():
-            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+            source = self._tally.source_root(pair).digest
+            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+            world.journal.doubt_put(*root.key)
             self._tally.not_verified(pair, error)
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
         self._tally.moved(moved)
@@ -303,6 +313,8 @@ class Run:
                 referrers=self._lookup(pair) != "off" and pair not in self._current,
             )
             world.journal.record_put(site_of(pair.target), put, chosen)
+            if self._audit is not None:
+                self._audit.repaired(pair)
 
 
 def _with(

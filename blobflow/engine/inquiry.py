@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from blobflow.content import NullJournal
+from blobflow.engine.audit import Audit
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Graph, Inventory, Lookup, Pair, Shape, merged, site_of
 from blobflow.engine.policy import Policy
@@ -64,7 +65,8 @@ def joined(answers: Sequence[Answers]) -> Answers:
 
 
 class Inquiry:
-    """One run's questions. `roots` gets what the sources name, as it comes to be known."""
+    """One run's questions. `roots` gets what the sources name, as it comes to be known; `audit` is None where
+    everything is looked at anyway."""
 
     def __init__(self, pairs: Sequence[Pair], policy: Policy, world: World, observe: Observer) -> None:
         self._images = len(pairs)
@@ -72,6 +74,9 @@ class Inquiry:
         self._world = world
         self._observe = observe
         self._told: set[str] = set()
+        self.audit: Audit | None = None
+        if policy.verify == "roots":  # else everything is asked for
+            self.audit = Audit(world, pairs, policy.audit, trust_root=policy.trust_root)
         self._named = Roots(world.source_at)
         self._referrals = Referrals(world.source_at)
         self.quota = Quota(world.allowance_of, world.source_at, observe, world.sleep, waits=policy.wait)
@@ -115,6 +120,8 @@ class Inquiry:
         self._tell("survey")
         tags = await self._survey_tags(good(), resolved.roots, targets, lane)
         failures.update(tags.failures)
+        if self.audit is not None:
+            tags = await self.audit.look(good(), tags, resolved.roots)
         stale = [pair for pair in good() if pair not in tags.current]
         wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
         reading = read_graph(
@@ -137,7 +144,7 @@ class Inquiry:
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
         )
         failures.update(hung.failures)
-        deep = self._policy.verify != "roots"
+        deep = self._policy.verify != "roots" or self._policy.audit == "all"
         content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
         final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from blobflow.engine.audit import AuditMode
 from blobflow.engine.plan import Lookup
 from blobflow.engine.verify import Level
 
@@ -20,7 +21,8 @@ class Policy(msgspec.Struct, frozen=True):
     `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
     source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
     signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
-    fails.
+    fails. `audit`: below which of the images that an earlier run put it is looked before they are taken as
+    whole, see `engine.audit`; with another `verify` than "roots" all of them are looked below anyway.
     """
 
     keep_going: bool = True
@@ -30,6 +32,7 @@ class Policy(msgspec.Struct, frozen=True):
     wait: bool = False
     foreign_layers: bool = False
     referrers: Lookup | None = None
+    audit: AuditMode = "rolling"
 
 
 KEEP_GOING = Policy()

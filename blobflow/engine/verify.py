@@ -107,15 +107,16 @@ class Verification:
 
 
 async def moved_tags(
-    roots: Mapping[Reference, Descriptor],
+    resolved: Mapping[Reference, Descriptor],
     source_at: SourceAt,
     lane: Lane,
     moved: dict[Reference, Digest | None],
 ) -> None:
-    """Ask sources again what their tags name; `moved` gets those that name something else by now (None:
-    nothing).
+    """Ask sources again what their tags name; `moved` gets those that no longer name what they were
+    `resolved` to, with what they name now (None: nothing).
 
-    A source that can't be asked any more is not known to have moved.
+    What was put may be another manifest, made of the one that was resolved: that is no move. A source that
+    can't be asked any more is not known to have moved.
     """
 
     async def ask(reference: Reference) -> None:
@@ -126,12 +127,12 @@ async def moved_tags(
         except BlobflowError:
             return
         else:
-            if found != roots[reference].digest:
+            if found != resolved[reference].digest:
                 moved[reference] = found
 
-    await lane.each(ask, sorted(_by_tag(roots)))
+    await lane.each(ask, sorted(_by_tag(resolved)))
 
 
-def _by_tag(roots: Iterable[Reference]) -> list[Reference]:
+def _by_tag(references: Iterable[Reference]) -> list[Reference]:
     """References that a tag alone names: a digest can't move."""
-    return [reference for reference in roots if reference.tag and not reference.digest]
+    return [reference for reference in references if reference.tag and not reference.digest]

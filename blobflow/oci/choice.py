@@ -101,6 +101,14 @@ def candidates(index: Manifest, choice: Choice) -> tuple[Descriptor, ...]:
     )
 
 
+def certain(index: Manifest, choice: Choice) -> frozenset[Digest]:
+    """Those of the `candidates` that are chosen by what the index itself tells of them."""
+    if choice.index == "only":
+        return frozenset()
+    told = _with_attestations(index, lambda child: choice.wants(_platform_of(child)))
+    return frozenset(child.digest for child in told)
+
+
 def chosen(
     index: Manifest,
     choice: Choice,
