@@ -59,8 +59,9 @@ def mention_of(manifest: Manifest) -> Descriptor:
 def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collection[str] = ()) -> bytes | None:
     """The bytes of a fallback index that lists these too; None if `raw` (None: there is none) does already.
 
-    Raises UnsupportedContent if `raw` is no manifest. What it says beside that stays as it is, without the entries for `absent` digests. Entries are in the
-    order of their digests: whoever merges the same ones, in whatever order, makes the same bytes.
+    What it says beside that stays as it is, without the entries for `absent` digests. Entries are in the
+    order of their digests: whoever merges the same ones, in whatever order, makes the same bytes. Raises
+    UnsupportedContent if `raw` is no manifest.
     """
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
     if raw is not None:

@@ -301,9 +301,9 @@ class Repository:
                 " the most that a manifest may have"
             )
         if size not in (UNKNOWN_SIZE, len(raw)):
-            told = number_of(answer.headers.get("Content-Length"))
-            actual = max(told or 0, len(raw)) if len(raw) > size else len(raw)
-            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=actual)
+            told = number_of(answer.headers.get("Content-Length")) or 0
+            came = max(told, len(raw)) if len(raw) > size else len(raw)
+            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         return raw, answer
