@@ -21,6 +21,7 @@ from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
 from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
+from blobflow.engine.mentions import check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
@@ -144,6 +145,7 @@ async def read_graph(
     await reader.ask_configs([mention for walk in walks.values() for mention in walk.in_doubt], lane)
     if foreign:
         await reader.carry_foreign(lane)
+    await reader.settle_sizes(lane)
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
@@ -190,7 +192,10 @@ class _Walk:
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         while todo:
-            digest = todo.pop().digest
+            mention = todo.pop()
+            digest = mention.digest
+            if (error := reader.contradicted(site, mention)) is not None:
+                return error
             if digest in seen:
                 continue
             seen.add(digest)
@@ -308,6 +313,17 @@ class Reader:
             if error.retryable:
                 raise
             return False
+
+    def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
+        """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
+        held = self.manifests.get(mention.digest)
+        return None if held is None else check_mention(mention, held.descriptor, str(site))
+
+    async def settle_sizes(self, lane: Lane) -> None:
+        """Where manifests differ in how large a blob is, fail those that a site proves wrong."""
+        lies = await disputed(self.manifests, self._origins, self._source_at, lane)
+        for key, error in lies.items():
+            self.errors.setdefault(key, error)
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""

@@ -27,6 +27,8 @@ MAX_CHILDREN = 20_000
 # Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each takes
 # a hundred bytes when it is decoded, so 4 MiB of small ones would take a hundred MiB.
 MAX_STRINGS = 300_000
+# Characters of a media type (RFC 6838 allows 255), or of one word of a platform.
+_MAX_WORD = 1024
 _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 
@@ -259,6 +261,16 @@ def _check_fields(document: _Document, kind: str, what: str) -> None:
         )
 
 
+def _words_of(child: _Child) -> tuple[str, ...]:
+    """What a descriptor says in words, which is held for as long as there is something to do with it."""
+    words = (child.media_type or "", child.artifact_type or "")
+    if child.platform is None:
+        return words
+    own = child.platform
+    features = "".join(own.os_features)
+    return (*words, own.os, own.architecture, own.variant, own.os_version, features)
+
+
 def _descriptor(child: _Child, what: str) -> Descriptor:
     try:
         digest = parse_digest(child.digest)
@@ -266,6 +278,11 @@ def _descriptor(child: _Child, what: str) -> Descriptor:
         raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
     if not 0 <= child.size <= _MAX_SIZE:
         raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
+    for word in _words_of(child):
+        if len(word) > _MAX_WORD:
+            raise UnsupportedContent(
+                f"{what} calls {digest} something of {len(word)} characters; {_MAX_WORD} are allowed"
+            )
     return Descriptor(
         media_type=sys.intern(child.media_type or ""),
         digest=Digest(sys.intern(digest)),

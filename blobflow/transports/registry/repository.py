@@ -118,13 +118,9 @@ class Repository:
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`. Asked twice, since a bit that flips on its way does so once."""
         try:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
+            raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
         except DigestMismatch:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
-        if manifest.sized and len(raw) != manifest.size:
-            raise SizeMismatch(
-                f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
-            )
+            raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
         return raw
 
     @asynccontextmanager
@@ -277,20 +273,26 @@ class Repository:
     def _called(self, name: str) -> str:
         return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
 
-    def _manifest(self, method: str, name: str) -> Request:
+    def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
         return Request(
             method,
             URL(f"{self._root}/manifests/{name}", encoded=True),
             self._called(name),
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
-            limit=MAX_MANIFEST_BYTES,
+            limit=limit,
             hasty=self._hasty,
         )
 
-    async def _read(self, name: str, expected: Digest | None) -> tuple[bytes, Answer]:
-        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by."""
-        answer = await self._session.ask(self._manifest("GET", name))
+    async def _read(
+        self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
+    ) -> tuple[bytes, Answer]:
+        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by.
+
+        No more is read of them than `size`, if that is known: room was made for so many.
+        """
+        limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+        answer = await self._session.ask(self._manifest("GET", name, limit))
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -298,6 +300,10 @@ class Repository:
                 f"{self._called(name)} at {self._site.registry} has more than {MAX_MANIFEST_BYTES} bytes,"
                 " the most that a manifest may have"
             )
+        if size not in (UNKNOWN_SIZE, len(raw)):
+            told = number_of(answer.headers.get("Content-Length")) or 0
+            came = max(told, len(raw)) if len(raw) > size else len(raw)
+            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         return raw, answer
