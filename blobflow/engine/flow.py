@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -38,6 +36,7 @@ from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import Verification, moved_tags
+from blobflow.engine.waves import Waves, asked
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Reference
@@ -87,7 +86,7 @@ class Run:
         self._tally = Tally(self._pairs)
         self._told = 0
         self._transfer: Transfer | None = None
-        self._asking: set[asyncio.Task[Answers]] = set()
+        self._waves: Waves[Answers] | None = None
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
         self._audit: Audit | None = None
@@ -115,17 +114,15 @@ class Run:
         than `world.patience`: then those begin, and what it wants is planned and added when it is known.
         """
         inquiry = self._inquiry(world)
-        async with self._asked(inquiry):
-            answers = await self._first_answers(world.patience)
-            plan = self._take(answers, inquiry, world)
-            if self.planned is not None and self.planned.failures and not self._policy.keep_going:
+        async with asked(map(inquiry.of, inquiry.groups)) as self._waves:
+            plan = self._take(await self._waves.first(_of_use, world.patience), inquiry, world)
+            if self._tally.errors and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._pairs)))
             ended = partial(self._step_ended, world)
-            graph, keep_going = inquiry.graph(), self._policy.keep_going
-            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=bool(self._asking))
-            late = self._take_late(self._transfer, inquiry, world)
-            await beside(late, self._transfer.run())
+            graph, keep_going, more = inquiry.graph(), self._policy.keep_going, not self._waves.over
+            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=more)
+            await beside(self._take_late(self._transfer, inquiry, world), self._transfer.run())
         await self._verify(world)
         await self._complete(world)
         return self.report()
@@ -136,64 +133,33 @@ class Run:
         self._tally.roots(inquiry.roots)
         return inquiry
 
-    @asynccontextmanager
-    async def _asked(self, inquiry: Inquiry) -> AsyncIterator[None]:
-        """While inside, the targets are asked; what is not known by the end is not asked any more."""
-        asking = [asyncio.create_task(inquiry.of(group)) for group in inquiry.groups]
-        self._asking = set(asking)
-        try:
-            yield
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-    async def _first_answers(self, patience: float | None) -> list[Answers]:
-        """The answers that are waited for before anything moves: all of them, or those that are there so
-        many seconds after the first of some use; None: all."""
-        loop, until = asyncio.get_running_loop(), None
-        answers: list[Answers] = []
-        while self._asking:
-            left = None if until is None else max(0.0, until - loop.time())
-            done, self._asking = await asyncio.wait(
-                self._asking, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                break
-            answers += [task.result() for task in done]
-            if patience is not None and until is None and any(each.good for each in answers):
-                until = loop.time() + patience
-        return answers
-
     async def _take_late(self, transfer: Transfer, inquiry: Inquiry, world: World) -> None:
         """Plan what is known only now, and add it to what runs."""
+        assert self._waves is not None
         try:
-            while self._asking:
-                done, self._asking = await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
-                answers = [task.result() for task in done if not task.cancelled()]
-                if answers:
-                    part = self._take(answers, inquiry, world)
-                    if any(each.failures for each in answers) and not self._policy.keep_going:
-                        self.wind_down()
-                    await transfer.add(part)
+            async for answers in self._waves.late():
+                part = self._take(answers, inquiry, world)
+                if any(each.failures for each in answers) and not self._policy.keep_going:
+                    self.wind_down()
+                await transfer.add(part)
         finally:
             transfer.no_more()
 
     def _take(self, answers: Sequence[Answers], inquiry: Inquiry, world: World) -> Plan:
         """Plan what the answers allow, add it to what is planned already, and tell it. Returns what is new,
         its steps numbered after those that were there before."""
-        ordered = joined(sorted(answers, key=lambda each: inquiry.groups.index(each.pairs)))
-        part = make_plan(ordered.good, inquiry.graph(), ordered.inventory, ordered.shapes)
+        found = joined(answers)
+        part = make_plan(found.good, inquiry.graph(), found.inventory, found.shapes)
         if self.planned is not None:
             part = renumbered(part, len(self.planned.plan.steps))
-        self.planned = _with(self.planned, self._pairs, part, ordered, inquiry)
+        self.planned = _with(self.planned, self._pairs, part, found, inquiry)
         self._tell_price(self.planned.price)
-        for pair, error in ordered.failures.items():
+        for pair, error in found.failures.items():
             self._tell(self._tally.failed(pair, error))
-        for record in self._tally.planned(self.planned.plan, part.goals, ordered.shapes, ordered.inventory):
+        for record in self._tally.planned(self.planned.plan, part.goals, found.shapes, found.inventory):
             self._tell(record)
-        found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, ordered)]
-        self._current |= ordered.current
+        found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
+        self._current |= found.current
         self._remember(world, found_whole)
         _announce(part, world)
         return part
@@ -218,8 +184,8 @@ class Run:
         return True
 
     def _ask_no_more(self) -> None:
-        for task in self._asking:
-            task.cancel()
+        if self._waves is not None:
+            self._waves.stop()
 
     async def _complete(self, world: World) -> None:
         """Let archives take their places; the images of one that can't are failed."""
@@ -261,11 +227,10 @@ class Run:
     async def plan(self, world: World) -> Planned:
         """Resolve, survey and plan; nothing is changed anywhere."""
         inquiry = self._inquiry(world)
-        async with self._asked(inquiry):
-            answers = await self._first_answers(None)
-        ordered = joined(sorted(answers, key=lambda each: inquiry.groups.index(each.pairs)))
-        plan = make_plan(ordered.good, inquiry.graph(), ordered.inventory, ordered.shapes)
-        self.planned = _with(None, self._pairs, plan, ordered, inquiry)
+        async with asked(map(inquiry.of, inquiry.groups)) as waves:
+            found = joined(await waves.first(_of_use))
+        plan = make_plan(found.good, inquiry.graph(), found.inventory, found.shapes)
+        self.planned = _with(None, self._pairs, plan, found, inquiry)
         self._tell_price(self.planned.price)
         return self.planned
 
@@ -315,6 +280,11 @@ class Run:
             world.journal.record_put(site_of(pair.target), put, chosen)
             if self._audit is not None:
                 self._audit.repaired(pair)
+
+
+def _of_use(answers: Answers) -> bool:
+    """Whether something can be done by them."""
+    return bool(answers.good)
 
 
 def _with(
