@@ -16,7 +16,7 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice, candidates, chosen, pruned
+from blobflow.oci.choice import Choice, candidates, certain, chosen, pruned
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 
@@ -114,3 +114,24 @@ def test_the_key_says_what_is_there() -> None:
         Choice((AMD64,), "only").key: "index only",
     }
     assert all(key == said for key, said in keys.items())
+
+
+@pytest.mark.parametrize(
+    ("choice", "sure"),
+    [
+        (Choice(), {"one", "att-one", "bare", "nested"}),
+        (Choice((AMD64,)), {"one", "att-one"}),
+        (Choice((ARM64,)), set()),
+        (Choice(index="only"), set()),
+    ],
+)
+def test_what_the_index_tells_by_itself_is_certain(choice: Choice, sure: set[str]) -> None:
+    index = index_of(
+        child("one", AMD64),
+        child("att-one", UNKNOWN, attests="one"),
+        child("bare", None),
+        child("nested", None, kind=media.OCI_INDEX),
+    )
+    found = certain(index, choice)
+    assert found == {digest_of(name.encode()) for name in sure}
+    assert found <= {each.digest for each in candidates(index, choice)}

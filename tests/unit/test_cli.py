@@ -22,6 +22,7 @@ from blobflow.cli.options import (
     Selection,
     link_options,
     places_of,
+    policy_of,
     run_options,
     select,
     selection_options,
@@ -224,9 +225,17 @@ def test_options_become_values() -> None:
     assert (link.look.quiet, link.look.verbose, link.look.log_format) == (True, True, "json")
 
 
+@pytest.mark.parametrize("mode", ["rolling", "all", "none"])
+def test_what_is_audited_is_part_of_the_policy(mode: str) -> None:
+    _, run_, _ = parsed("--audit", mode)
+    assert policy_of(run_).audit == mode
+    assert policy_of(Run()).audit == "rolling"
+
+
 @pytest.mark.parametrize(
     "argv",
     [("--concurrency", "0"), ("--log-format", "xml"), ("--tls-verify", "perhaps"), ("--report", "/")]
+    + [("--audit", "some"), ("--audit", "5%")]
     + [("--limit-rate", text) for text in ("0", "0MB/s", "fast", "1MB/h", "-1")],
 )
 def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site, Upload
+from blobflow.content import Audited, Site, Upload
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
@@ -273,6 +273,67 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     assert journal.take_upload("https://host", "a/b", DIGEST) is None
     assert journal.locations("host:5000", DIGEST) == [elsewhere]
     store.close()
+
+
+def test_audits_have_an_order_and_what_stopped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100]
+    monkeypatch.setattr("blobflow.transports.store.journal.now", lambda: clock[0])
+    site = Site("host:5000", "a/b")
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        assert journal.audited(site, DIGEST, "all") == Audited((0, 0))
+        journal.record_put(site, DIGEST, "all")
+        journal.record_put(site, OTHER, "all, referrers too")
+        never = journal.audited(site, OTHER, "all")
+        journal.record_audit(site, DIGEST, "all")
+        assert journal.audited(site, DIGEST, "all").order > never.order
+        assert journal.audited(site, DIGEST, "linux/amd64").order == never.order
+        journal.record_audit(site, OTHER, "all", b"where it stopped")
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        stopped = journal.audited(site, OTHER, "all")
+        assert stopped.stopped == b"where it stopped"
+        journal.record_audit(site, OTHER, "all")
+        assert journal.audited(site, OTHER, "all").order > journal.audited(site, DIGEST, "all").order
+        clock[0] = 50
+        assert journal.audited(site, OTHER, "all").order[0] == 50, "a clock that was ahead counts as now"
+
+
+def test_a_doubt_stays_until_the_root_was_audited_and_leaves_the_put(tmp_path: Path) -> None:
+    site = Site("host:5000", "a/b")
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        journal.record_put(site, DIGEST, "all")
+        journal.doubt_put(site, DIGEST, "all")
+        journal.doubt_put(site, DIGEST, "linux/amd64")
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        assert journal.doubted_puts() == {(site, DIGEST, "all"), (site, DIGEST, "linux/amd64")}
+        journal.record_put(site, DIGEST, "all")
+        journal.record_audit(site, DIGEST, "all")
+        assert journal.doubted_puts() == {(site, DIGEST, "linux/amd64")}
+        assert journal.put_recorded(site, DIGEST, "all")
+
+
+def test_a_state_file_without_audits_gets_them_while_others_use_it(tmp_path: Path) -> None:
+    """Of a schema that says the same number: one that was written before there were any."""
+    site = Site("host:5000", "a/b")
+    with closing(Store.open(tmp_path)) as store:
+        StoreJournal(store).record_put(site, DIGEST, "all")
+        version = store.state.row("PRAGMA user_version")
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as connection:
+        connection.execute("DROP TABLE audits")
+    with closing(sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)) as before:
+        assert before.execute("SELECT count(*) FROM puts").fetchone() == (1,)
+        with closing(Store.open(tmp_path)) as store:
+            journal = StoreJournal(store)
+            journal.doubt_put(site, DIGEST, "all")
+            assert journal.audited(site, DIGEST, "all").order[1] == 1
+            assert store.state.row("PRAGMA user_version") == version
+            before.execute("DELETE FROM notes")
+            assert before.execute("SELECT chosen FROM puts").fetchone() == ("all",)
 
 
 def test_an_upload_session_is_one_process_s_until_that_is_gone_or_leaves_it(tmp_path: Path) -> None:
