@@ -21,7 +21,7 @@ from blobflow.errors import SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.answers import content_range
 from blobflow.transports.registry.digests import check_told
-from blobflow.transports.registry.flowing import chunks_of
+from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.session import Request, Session
 
 _FORWARDED = re.compile(r";\s*fwd\s*=", re.ASCII)
@@ -45,7 +45,8 @@ async def glance(
             if size is not None and size != blob.size:
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
-                yield chunks_of(session, response, request.asked, blob.size, turn.leave)
+                with flowing(session, response, request.asked, blob.size, turn.leave) as chunks:
+                    yield chunks
                 return
             if not says_missed(response.headers):  # 416 is how a stored blob without bytes answers
                 yield None

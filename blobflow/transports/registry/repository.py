@@ -46,7 +46,7 @@ from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
 from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
-from blobflow.transports.registry.flowing import chunks_of
+from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -133,10 +133,9 @@ class Repository:
                 if begins is None:
                     continue  # no ranges here: all of it, and what comes before is passed over
                 skip = offset - begins
-                chunks = chunks_of(self._session, response, request.asked, skip + stop - offset, turn.leave)
-                yield (
-                    chunks if stop - begins == blob.size and not skip else _part(chunks, skip, stop - offset)
-                )
+                length, whole = stop - offset, stop - begins == blob.size and not skip
+                with flowing(self._session, response, request.asked, skip + length, turn.leave) as chunks:
+                    yield chunks if whole else _part(chunks, skip, length)
                 return
 
     async def vacant(self) -> bool:
