@@ -2,10 +2,10 @@
 
     python -m tools.soak_sync [--runs 300] [--change-every 0] [--registry docker] [--against CHECKOUT] …
 
-A real `blobflow sync --every 1s` mirrors a small set from a `blobflow serve` into a docker-registry (or another
-serve: `--registry blobflow`) and is looked at from outside after each run, by what Linux tells of the process.
-With `--change-every N` one image of the source is another one after each N runs, so that there is something to
-move. `--against` takes another checkout's blobflow, to compare with; `--cold` a new store for every run.
+A real `blobflow sync --every 1s` mirrors a small set from a `blobflow serve` into a docker-registry (or into
+another serve: `--registry blobflow`). It is looked at from outside after each run, by what Linux tells of the
+process. With `--change-every N` the source has another image after each N runs, so that there is something to
+move. `--against` takes another checkout's blobflow, to compare with.
 
 Exit status 1: RSS at the end is more than --bound times what it was at run 30; or there are more open files,
 threads or temporary folders than then; or sync ended. A run takes as long as the span, so 300 are some five
@@ -15,7 +15,6 @@ minutes.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import re
 import subprocess
@@ -56,7 +55,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The process after so many runs: bytes of resident memory, open files, threads, entries of its TMPDIR."""
+    """The process after a run: bytes of resident memory, open files, threads, entries of its TMPDIR."""
 
     run: int
     resident: int
@@ -80,11 +79,14 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def left(self) -> list[str]:
         """What there is more of at the end than at run 30, but for memory."""
+        first, last = (
+            {"files": each.files, "threads": each.threads, "temporary": each.folders}
+            for each in (self.start, self.samples[-1])
+        )
         return [
-            f"{name}: {getattr(self.start, name)} at run {self.start.run}, {getattr(self.samples[-1], name)} at "
-            "the end"
-            for name in ("files", "threads", "folders")
-            if getattr(self.samples[-1], name) > getattr(self.start, name)
+            f"{name}: {first[name]} at run {self.start.run}, {last[name]} at the end"
+            for name in first
+            if last[name] > first[name]
         ]
 
 
@@ -143,10 +145,14 @@ class _Stayer:
         return Sample(
             run,
             resident_bytes(self._process.pid),
-            len(os.listdir(process / "fd")),
-            len(os.listdir(process / "task")),
-            len(os.listdir(self._temporary)),
+            _entries(process / "fd"),
+            _entries(process / "task"),
+            _entries(self._temporary),
         )
+
+
+def _entries(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir())
 
 
 @contextmanager
@@ -189,8 +195,8 @@ def told(report: Report, bound: float) -> str:
 
 def _line(sample: Sample) -> str:
     return (
-        f"{sample.run:5} runs: {sample.resident / _MIB:6.1f} MiB, {sample.files} files, {sample.threads} threads, "
-        f"{sample.folders} temporary"
+        f"{sample.run:5} runs: {sample.resident / _MIB:6.1f} MiB, {sample.files} files, "
+        f"{sample.threads} threads, {sample.folders} temporary"
     )
 
 

@@ -42,7 +42,7 @@ _tuned = False
 def tune_collector() -> None:
     """Let the collector look less often, and never again at what is there now.
 
-    Once in a process: what is frozen while a run is under way would stay for ever after it, event loop and all.
+    Once in a process: what is frozen while a run is under way stays for ever after it, event loop and all.
     """
     global _tuned
     if not _tuned:
@@ -54,7 +54,7 @@ def tune_collector() -> None:
 def collect() -> None:
     """Between two runs of a process that stays: what the last one left behind in cycles goes now.
 
-    With LOOK_AFTER it would go after a hundred runs or more; each holds an event loop, with buffers of 256 KiB
-    that the collector does not count. Takes some milliseconds: what was frozen is not looked at.
+    With LOOK_AFTER it would go after a hundred runs or more, and each holds an event loop, with a buffer of
+    256 KiB that the collector does not count. Takes some milliseconds: what was frozen is not looked at.
     """
     gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blobflow.engine.plan import site_of
-from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Unauthorized, UsageError
+from blobflow.errors import Denied, NotFound, Rejected, Unauthorized, UsageError, own_copy
 from blobflow.events import Observer, ignore
 from blobflow.mirror import ANY_HOST, Settings, open_registries
 from blobflow.oci import Descriptor, Reference
@@ -44,10 +44,9 @@ async def catalog(registries: Registries, host: str) -> list[str]:
     try:
         return await registries.repositories(host)
     except (NotFound, Rejected, Denied, Unauthorized) as error:
-        kind: type[RegistryError] = type(error)
-        raise kind(
-            f"{error.message}; not every registry lists its repositories, so name them", status=error.status
-        ) from None
+        told = own_copy(error)
+        told.message = f"{error.message}; not every registry lists its repositories, so name them"
+        raise told from None
 
 
 async def retag(

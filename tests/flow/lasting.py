@@ -2,9 +2,9 @@
 
     python -m tests.flow.lasting ARGUMENT…
 
-Runs the command line as it stands, but for the time between two runs. After each it prints as JSON what there is:
-event loops, tasks, objects that the collector looks at or has frozen, open files, threads, entries of the folder
-for temporary files. It goes on when it is given a line, and ends with its input.
+Runs the command line as it stands, but for the time between two runs. After each it prints as JSON what there
+is: event loops, tasks, objects that the collector looks at or has frozen, open files, threads, entries of the
+folder for temporary files. It goes on when it is given a line, and ends with its input.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import yarl
 
@@ -32,9 +32,9 @@ def counted() -> dict[str, int]:
         "loops": sum(isinstance(each, asyncio.AbstractEventLoop) for each in alive),
         "tasks": sum(isinstance(each, asyncio.Task) for each in alive),
         "objects": len(alive) + gc.get_freeze_count(),
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": len([*Path("/proc/self/fd").iterdir()]),
         "threads": threading.active_count(),
-        "folders": len(os.listdir(tempfile.gettempdir())),
+        "folders": len([*Path(tempfile.gettempdir()).iterdir()]),
     }
 
 
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     door(arguments, prog_name="blobflow", standalone_mode=False)
 
 
-def _go_round(real: Callable[..., None], ours: dict[str, object], *words: object, **given: object) -> None:
+def _go_round(real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object) -> None:
     real(*words, **{**given, **ours})
 
 

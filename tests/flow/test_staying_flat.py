@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,8 @@ async def counts_of(
     between: Callable[[JournallingRegistry, int], None] = lambda source, run: None,
     also: tuple[str, ...] = (),
 ) -> tuple[list[Counts], list[int]]:
-    """Counts after each of RUNS runs, and the requests that the target had got by then. `also`: images besides
-    those of the source."""
+    """Counts after each of RUNS runs, and the requests that the target had got by then. `also`: images that
+    the source has not."""
     images = images_of(1)
     async with registries(tmp_path, ["source", "target"]) as (source, target):
         fill(source.store, images)
@@ -131,7 +132,7 @@ async def test_a_run_that_finds_nothing_new_leaves_nothing(
 
 async def test_runs_that_move_something_leave_nothing_either(tmp_path: Path) -> None:
     counts, requests = await counts_of(tmp_path, "--every", "1s", between=changed)
-    moved = [after - before for before, after in zip(requests, requests[1:], strict=False)]
+    moved = [after - before for before, after in pairwise(requests)]
     assert min(moved) > 2 * IMAGES, "or nothing was moved"
     first, last = counts[WARM], counts[-1]
     assert last["objects"] - first["objects"] <= FEW

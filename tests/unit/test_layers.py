@@ -19,7 +19,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 
 WORDS = ("errors", "events", "oci", "visible")
-SEAM = (*WORDS, "content")
+SEAM = (*WORDS, "content", "shared")
 STORE = "transports.store"
 
 
@@ -39,6 +39,7 @@ ROOMS = {
     "oci": Room(WORDS, ("msgspec",)),
     "visible": Room(()),
     "bounded": Room(()),
+    "shared": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
