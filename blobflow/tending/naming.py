@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from blobflow.engine.plan import site_of
 from blobflow.errors import Denied, NotFound, Rejected, Unauthorized, UsageError, own_copy
 from blobflow.events import Observer, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.mirror import Settings, open_registries
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.reference import check_tag
 from blobflow.transports.registry import Registries
@@ -23,7 +23,7 @@ def check_place(reference: Reference) -> None:
 
 
 async def list_tags(
-    repository: Reference, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    repository: Reference, settings: Settings | None = None, *, observer: Observer = ignore
 ) -> list[str]:
     """All tags of a repository, in the registry's order. Raises what the registry answers."""
     check_place(repository)
@@ -32,7 +32,7 @@ async def list_tags(
 
 
 async def list_repositories(
-    host: str, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    host: str, settings: Settings | None = None, *, observer: Observer = ignore
 ) -> list[str]:
     """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
     async with open_registries(settings, observer) as registries:
@@ -50,7 +50,11 @@ async def catalog(registries: Registries, host: str) -> list[str]:
 
 
 async def retag(
-    reference: Reference, names: Sequence[str], settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    reference: Reference,
+    names: Sequence[str],
+    settings: Settings | None = None,
+    *,
+    observer: Observer = ignore,
 ) -> Descriptor:
     """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
 
