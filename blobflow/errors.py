@@ -274,7 +274,7 @@ def own_copy(error: AnyError) -> AnyError:
     """
     try:
         own = copy.copy(error)
-    except Exception:
+    except Exception:  # noqa: BLE001  any class may refuse in its own way, and the error itself counts more
         return error
     if type(own) is not type(error):
         return error
