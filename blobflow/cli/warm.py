@@ -14,16 +14,15 @@ import msgspec
 from blobflow.cli.choosing import Choosing
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, size_text
+from blobflow.cli.images import Selection, select
 from blobflow.cli.options import (
     Link,
     Run,
     Seconds,
-    Selection,
     cache_dir_option,
     concurrency_option,
     link_options,
     rate,
-    select,
     size,
 )
 from blobflow.cli.running import run as run_loop

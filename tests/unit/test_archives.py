@@ -24,7 +24,7 @@ from blobflow.errors import (
 )
 from blobflow.events import HostMeter
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import CODECS, Archive, CompressMode, Importer, streams
+from blobflow.transports.archive import Archive, CompressMode, Importer, codec, streams
 from blobflow.transports.archive.codecs import Compressor
 from blobflow.transports.store import Store
 from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, podman_entries, tar_of, write
@@ -44,13 +44,13 @@ class Reading:
         self._open: list[tuple[Archive, Importer]] = []
 
     def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
-        real = CODECS[mode].begin
+        real = codec(mode)
 
         def begin() -> Compressor:
             self.begun += 1
-            return real()
+            return real.begin()
 
-        importer = Importer(self.store, msgspec.structs.replace(CODECS[mode], begin=begin))
+        importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
         self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
         return self._open[-1][0]
 
