@@ -13,10 +13,16 @@ from blobflow.cli.options import gathered
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from blobflow.cli.selection import Asked
+    from blobflow.cli.selection import Asked, Place, Wanted
     from blobflow.cli.specs import SpecFormat
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+any_host_option = click.option(
+    "--any-host",
+    is_flag=True,
+    help="Drop the hosts of a list's names; without it, one that is not the source's is an error.",
+)
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -28,6 +34,7 @@ class Selection(msgspec.Struct, frozen=True):
     images: Path | None = None
     spec_format: SpecFormat = "auto"
     scoped: bool = False
+    any_host: bool = False
 
 
 selection_options = gathered(
@@ -44,6 +51,7 @@ selection_options = gathered(
         metavar="LIST",
         help="One repository:tag or repository@digest a line; # comments; - is stdin.",
     ),
+    any_host_option,
     click.option(
         "--spec-format",
         type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
@@ -58,7 +66,7 @@ selection_options = gathered(
 
 def select(selection: Selection) -> Asked:
     """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
-    from blobflow.cli.selection import Asked, parse_list, parse_place, read_text
+    from blobflow.cli.selection import Asked, parse_place, read_text
 
     targets = tuple(parse_place(target) for target in selection.targets)
     if selection.spec:
@@ -66,6 +74,10 @@ def select(selection: Selection) -> Asked:
 
         if selection.source or selection.images:
             raise UsageError("give either a spec file or --from, --to and --images, not both")
+        if selection.any_host:
+            raise UsageError(
+                "--any-host is about the lines of --images; in a spec an image's host is its source"
+            )
         text, name = read_text(selection.spec), _name(selection.spec)
         return read_spec(
             text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
@@ -75,8 +87,14 @@ def select(selection: Selection) -> Asked:
     if missing or not (selection.source and selection.images):
         raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
     source = parse_place(selection.source)
-    text = read_text(selection.images)
-    return Asked(tuple(parse_list(text, _name(selection.images), source)), targets)
+    return Asked(tuple(read_list(selection.images, source, any_host=selection.any_host)), targets)
+
+
+def read_list(path: Path, source: Place, *, any_host: bool) -> list[Wanted]:
+    """The images of a list, or of stdin for `-`. Raises InvalidConfig; and as `parse_list`."""
+    from blobflow.cli.selection import parse_list, read_text
+
+    return parse_list(read_text(path), _name(path), source, any_host=any_host)
 
 
 def _name(path: Path) -> str:
