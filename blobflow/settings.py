@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
     docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
     as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how bare
-    layers of docker archives are compressed.
+    layers of docker archives are compressed; with "gzip" their digests depend on this machine's processor.
     """
 
     plain_http: frozenset[str] = frozenset()

@@ -10,7 +10,8 @@ import click
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.files import check_place, write_whole
-from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.images import Selection, select, selection_options
+from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.cli.telling import plan_document
 from blobflow.cli.writing import say
 from blobflow.errors import UsageError

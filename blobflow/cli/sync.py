@@ -10,7 +10,8 @@ import click
 
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
-from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.images import Selection, select, selection_options
+from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.cli.staying import Staying, check_staying, run_kept, staying_options
 from blobflow.cli.telling import tag_lines
 from blobflow.cli.writing import say

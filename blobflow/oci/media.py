@@ -20,7 +20,7 @@ DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 # What becomes of bare layers where they are compressed.
-CompressMode = Literal["gzip", "zstd", "none"]
+CompressMode = Literal["gzip", "gzip-portable", "zstd", "none"]
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})

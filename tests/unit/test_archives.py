@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from blobflow.errors import (
 )
 from blobflow.events import HostMeter
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import CODECS, Archive, CompressMode, Importer, streams
+from blobflow.transports.archive import Archive, CompressMode, Importer, codec, streams
 from blobflow.transports.archive.codecs import Compressor
 from blobflow.transports.store import Store
 from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, podman_entries, tar_of, write
@@ -44,13 +45,13 @@ class Reading:
         self._open: list[tuple[Archive, Importer]] = []
 
     def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
-        real = CODECS[mode].begin
+        real = codec(mode)
 
         def begin() -> Compressor:
             self.begun += 1
-            return real()
+            return real.begin()
 
-        importer = Importer(self.store, msgspec.structs.replace(CODECS[mode], begin=begin))
+        importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
         self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
         return self._open[-1][0]
 
@@ -190,6 +191,20 @@ async def test_what_is_compressed_does_not_depend_on_how_it_was_read(
 async def test_an_image_has_docker_s_short_names_too(reading: Reading, tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "a", podman_entries({NAME: LAYERS[1:], "quay.io/app:1": LAYERS[:1]}))
     assert await bare_layers(reading.archive(f"docker-archive:{path}"), name) == list(LAYERS[1:])
+
+
+@pytest.mark.parametrize("name", ["quay.io/app:1", "localhost/app:1", "[::1]:5000/library/app:1"])
+async def test_a_name_with_a_host_is_never_another_host_s_image(
+    reading: Reading, tmp_path: Path, name: str
+) -> None:
+    path = write(tmp_path / "a", podman_entries({NAME: LAYERS}))
+    with pytest.raises(NotFound, match=re.escape(f"has no image {name}; it has {NAME}")):
+        await reading.archive(f"docker-archive:{path}").resolve(name)
+
+
+async def test_a_name_without_a_host_is_an_image_of_any(reading: Reading, tmp_path: Path) -> None:
+    path = write(tmp_path / "a", podman_entries({"localhost/app:1": LAYERS, "localhost/b:1": LAYERS[1:]}))
+    assert await bare_layers(reading.archive(f"docker-archive:{path}"), "app:1") == list(LAYERS)
 
 
 async def test_a_digest_finds_the_image_that_a_plan_pinned(reading: Reading, tmp_path: Path) -> None:

@@ -16,15 +16,13 @@ from click.testing import CliRunner
 import blobflow
 from blobflow import cli
 from blobflow.cli.files import check_place, write_whole
+from blobflow.cli.images import Selection, select, selection_options
 from blobflow.cli.options import (
     Link,
     Run,
-    Selection,
     link_options,
     policy_of,
     run_options,
-    select,
-    selection_options,
 )
 from blobflow.cli.running import run
 from blobflow.cli.selection import settle

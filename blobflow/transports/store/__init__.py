@@ -83,7 +83,8 @@ cut may lose the last transactions, never tear one)
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
         journal: what was learnt of a host (upload form, sparse indexes, ...).
     layers(diff_id, codec, digest, size, PRIMARY KEY (diff_id, codec))
-        which blob a bare layer of an archive became; `codec` names the compressor and its version.
+        which blob a bare layer of an archive became; `codec` is the compressor, its version, and what else
+        its output depends on: machines of different processors may share a store.
     archives(key PRIMARY KEY, content, at)
         what compressed archives hold, so that they need not be read again; the newest only.
 
