@@ -54,6 +54,7 @@ ROOMS = {
         (*SEAM, "bounded", STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
     ),
     "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
+    "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
     "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
