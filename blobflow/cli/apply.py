@@ -92,7 +92,8 @@ def _policy(saved: SavedPlan, run: Run) -> Policy:
     """The plan's policy, with what is the run's to say. Raises UsageError for what is not."""
     for field, option in _OF_THE_PLAN.items():
         if was_given(field) and getattr(run, field) != getattr(saved.policy, field):
-            raise _decided(option)
+            value = getattr(run, field)
+            raise _decided(option if value is True else f"{option} {value}")
     if was_given("compress") and run.compress != saved.compress:
         raise _decided(f"--compress {run.compress}")
     said = {field: getattr(run, field) for field in _OF_THE_RUN if was_given(field)}
@@ -101,5 +102,5 @@ def _policy(saved: SavedPlan, run: Run) -> Policy:
 
 def _decided(option: str) -> UsageError:
     return UsageError(
-        f"{option}: the plan was made otherwise, and is carried out as it is; make it anew for that"
+        f"{option}: the plan was made otherwise, and what it says is what is done; make it anew with that option"
     )

@@ -33,8 +33,7 @@ def _what(outlook: Outlook) -> str:
         (outlook.attached, f"attach {count_text(outlook.attached, 'referrer')}"),
     )
     steps = ", ".join(text for count, text in counts if count)
-    shared = "nothing that an image above does not bring"
-    return f"{steps or shared}, {size_text(outlook.bytes_to_write)}{form}"
+    return f"{steps or 'brought with an image above'}, {size_text(outlook.bytes_to_write)}{form}"
 
 
 def _form(outlook: Outlook) -> str:
@@ -47,4 +46,4 @@ def _form(outlook: Outlook) -> str:
         return f", as {choice.format}" + (f" of {platforms}" if choice.platforms else "")
     if outlook.made:
         return f", pruned to {platforms}"
-    return f", of it {platforms}" if outlook.sparse else ""
+    return f", {platforms} only" if outlook.sparse else ""
