@@ -101,6 +101,4 @@ def _policy(saved: SavedPlan, run: Run) -> Policy:
 
 
 def _decided(option: str) -> UsageError:
-    return UsageError(
-        f"{option}: the plan was made otherwise, and what it says is what is done; make it anew with that option"
-    )
+    return UsageError(f"{option}: the plan was made otherwise, and is done as it says; make it anew for that")

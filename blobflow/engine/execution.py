@@ -110,8 +110,8 @@ class Execution:
         )
         lane = Lane(LANE)
         await self._find_images(world, lane)
-        graph = await self._read(world, quota, lane)
-        self.planned = self._planned(graph, quota)
+        graph, plan = await self._read(world, quota, lane)
+        self.planned = self._planned(plan, graph, quota)
         self._tell_price(self.planned.price)
         return self.planned
 
@@ -150,6 +150,8 @@ class Execution:
 
     async def _find_images(self, world: World, lane: Lane) -> None:
         """Have layouts and archives look for the images of theirs that something is left to do for."""
+        if not any(pair.source.transport for pair in self._saved.pairs):
+            return
         good, plan = self._rest()
         failed: dict[int, BlobflowError] = {}
 
@@ -162,8 +164,9 @@ class Execution:
         await lane.each(look, [n for n in busy if self._saved.images[n].pair.source.transport])
         self._found.failures.update(failed)
 
-    async def _read(self, world: World, quota: Quota, lane: Lane) -> Graph:
-        """Read the manifests that are to be put, each from wherever it is. Images that lack one fail."""
+    async def _read(self, world: World, quota: Quota, lane: Lane) -> tuple[Graph, Plan]:
+        """Read the manifests that are to be put, each from wherever it is. Images that lack one fail, and
+        the plan is of the others."""
         good, plan = self._rest()
         roots: dict[Reference, Descriptor] = {}
         places: dict[Digest, list[Reference]] = {}
@@ -183,7 +186,8 @@ class Execution:
         }
         if missing:
             self._fail_without(missing, good, plan)
-        return msgspec.structs.replace(read.graph, roots=self._saved.roots)
+            _, plan = self._rest()
+        return msgspec.structs.replace(read.graph, roots=self._saved.roots), plan
 
     def _fail_without(
         self, missing: Mapping[Digest, BlobflowError], images: Sequence[int], plan: Plan
@@ -203,9 +207,8 @@ class Execution:
 
     # What it comes to
 
-    def _planned(self, graph: Graph, quota: Quota) -> Planned:
+    def _planned(self, plan: Plan, graph: Graph, quota: Quota) -> Planned:
         saved, found = self._saved, self._found
-        _, plan = self._rest()
         roots = {goal.pair: goal.root for goal in plan.goals}
         shapes = {
             image.pair: Shape(roots.get(image.pair, image.root), platforms=image.platforms)

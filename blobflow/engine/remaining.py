@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from blobflow.content import Site
-from blobflow.engine.plan import Attach, Copy, Goal, Need, Plan, Put, Step
+from blobflow.engine.plan import Attach, Copy, Goal, Mount, Need, Plan, Put, Step
 from blobflow.engine.saved import SavedImage, SavedPlan
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest
@@ -67,9 +67,14 @@ def _frontier(saved: SavedPlan, found: Found, image: int) -> Iterator[int]:
         yield from _under(saved, found, number)
 
 
-def _under(saved: SavedPlan, found: Found, number: int) -> Iterator[int]:
+def _under(saved: SavedPlan, found: Found, number: int) -> Sequence[int]:
     """The step itself if it is to be done; if not, what is to be done below it: an index that is there stands
     for nothing but itself."""
+    if number not in found.over:
+        return (number,)
+    if isinstance(saved.steps[number], Copy | Mount):
+        return ()
+    below: list[int] = []
     met, todo = set[int](), [number]
     while todo:
         number = todo.pop()
@@ -77,14 +82,18 @@ def _under(saved: SavedPlan, found: Found, number: int) -> Iterator[int]:
             continue
         met.add(number)
         if number not in found.over:
-            yield number
+            below.append(number)
         elif number not in found.left and isinstance(saved.steps[number], Put | Attach):
             todo += [need.step for need in saved.needs[number] if need.kind == "hard"]
+    return below
 
 
 def _needs_now(saved: SavedPlan, found: Found, number: int, new: dict[int, int]) -> tuple[Need, ...]:
+    before = saved.needs[number]
+    if all(need.step not in found.over for need in before):
+        return tuple(Need(new[need.step], need.kind) for need in before)
     needs: dict[Need, None] = {}
-    for need in saved.needs[number]:
+    for need in before:
         for each in _under(saved, found, need.step):
             needs[Need(new[each], need.kind if each == need.step else "hard")] = None
     return tuple(sorted(needs))

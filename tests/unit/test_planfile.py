@@ -105,6 +105,14 @@ def test_a_plan_is_saved_as_the_same_bytes_every_time() -> None:
     assert save_plan(planned()) == CONTENT
 
 
+def test_a_file_has_a_line_for_each_image_and_step_and_is_small() -> None:
+    lines = CONTENT.decode().splitlines()
+    assert sum(line.startswith('{"step":') for line in lines) == len(SAVED.steps)
+    assert sum(line.startswith('{"pair":') for line in lines) == len(SAVED.images)
+    everything = save_plan(planned(Choice()))
+    assert len(everything) < 500 * len(load_plan(everything, "a").steps) + 3000
+
+
 def test_what_the_sources_hold_is_not_in_the_file() -> None:
     everything = save_plan(planned(Choice()))
     assert load_plan(everything, "a").made == {}
