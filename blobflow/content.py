@@ -77,13 +77,14 @@ class Source(Protocol):
     async def resolve(self, name: str) -> Descriptor:
         """The manifest that a tag or digest names, at the cost of one small request ([end-3], HEAD).
 
-        Promises digest, media type and size; where the place does not tell the digest, the manifest is read
-        and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
+        Promises digest and media type, and the size where the place tells it (see UNKNOWN_SIZE); where it
+        does not tell the digest, the manifest is read and hashed.
+        Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
         """
         ...
 
     async def read(self, manifest: Descriptor) -> bytes:
-        """The manifest's raw bytes, verified against its digest and, unless it is 0, its size ([end-3], GET).
+        """The manifest's raw bytes, verified against its digest and its size, if it has one ([end-3], GET).
 
         Never more than MAX_MANIFEST_BYTES. Raises NotFound, IntegrityError, UnsupportedContent (too large).
         """
@@ -142,6 +143,15 @@ class Sink(Protocol):
 
         Raises Rejected with `missing` where the place says which children it lacks.
         """
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A Sink that gives back the manifests that were put there."""
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """See `Source.read`."""
         ...
 
 
@@ -249,11 +259,31 @@ class Cache(Protocol):
         ...
 
 
+class Aside(Protocol):
+    """Where a run puts documents aside that would take too much memory. What is there is gone after the run,
+    and at once if the process ends."""
+
+    def keep(self, content: bytes) -> Callable[[], bytes]:
+        """Put `content` aside; what is returned reads it back, as often as it is called, and in any thread.
+
+        Both raise StorageError.
+        """
+        ...
+
+
 class Upload(msgspec.Struct, frozen=True):
     """An upload session that may be gone on with; `offset` in bytes is what the registry confirmed."""
 
     url: str
     offset: int
+
+
+class Audited(msgspec.Struct, frozen=True):
+    """When what is below a root was last looked at. `order`: roots with a lower one were looked at, or put,
+    longer ago. `stopped`: where looking stopped before its end, in the words of who looked; else empty."""
+
+    order: tuple[int, int]
+    stopped: bytes = b""
 
 
 class Journal(Protocol):
@@ -266,7 +296,21 @@ class Journal(Protocol):
 
     def record_put(self, site: Site, root: Digest, chosen: str) -> None: ...
 
-    def forget_put(self, site: Site, root: Digest) -> None: ...
+    def audited(self, site: Site, root: Digest, chosen: str) -> Audited:
+        """When what was `chosen` below a root was last looked at there; if never, when the root was put."""
+        ...
+
+    def record_audit(self, site: Site, root: Digest, chosen: str, stopped: bytes = b"") -> None:
+        """All of it is there, which ends any doubt; or was as far as it was looked at, if that `stopped`."""
+        ...
+
+    def doubt_put(self, site: Site, root: Digest, chosen: str) -> None:
+        """Something of it is missing or wrong there: until `record_audit` nobody takes it as whole."""
+        ...
+
+    def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
+        """All roots in doubt."""
+        ...
 
     def note(self, origin: str, key: str) -> str | None:
         """What was learnt of a host (which upload form worked, whether it takes sparse indexes)."""
@@ -299,8 +343,17 @@ class NullJournal:
     def record_put(self, site: Site, root: Digest, chosen: str) -> None:
         return None
 
-    def forget_put(self, site: Site, root: Digest) -> None:
+    def audited(self, site: Site, root: Digest, chosen: str) -> Audited:
+        return Audited((0, 0))
+
+    def record_audit(self, site: Site, root: Digest, chosen: str, stopped: bytes = b"") -> None:
         return None
+
+    def doubt_put(self, site: Site, root: Digest, chosen: str) -> None:
+        return None
+
+    def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
+        return frozenset()
 
     def note(self, origin: str, key: str) -> str | None:
         return None

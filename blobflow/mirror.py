@@ -19,6 +19,8 @@ import msgspec
 from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal, Site
 from blobflow.engine.bodies import blame
+from blobflow.engine.descent import root_at
+from blobflow.engine.documents import Documents
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
@@ -50,7 +52,15 @@ from blobflow.transports.registry import (
 )
 from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
 from blobflow.transports.registry.trust import context_of, trust_in
-from blobflow.transports.store import KeepsAll, MayDoWithout, Store, StoreCache, StoreJournal, room_in
+from blobflow.transports.store import (
+    KeepsAll,
+    MayDoWithout,
+    Store,
+    StoreAside,
+    StoreCache,
+    StoreJournal,
+    room_in,
+)
 from blobflow.transports.store.keeping import gc
 
 if TYPE_CHECKING:
@@ -98,7 +108,11 @@ ANY_HOST = Settings()
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """A reference's manifest and, if it is an index, the manifests under it that could be read."""
+    """A reference's manifest and, if it is an index, the manifests under it that could be read.
+
+    The root is whole. Of the others those are lean (without `raw` and annotations) that would make the whole
+    too much for memory, see `engine.documents`.
+    """
 
     reference: Reference
     root: Manifest
@@ -149,11 +163,17 @@ async def verify_run(
         shapes = await _shapes_there(world, good, resolved.roots)
         roots = {pair: shape.root for pair, shape in shapes.of.items()}
         verification = Verification(
-            world.source_at, world.sink_at, Lane(LANE), read_at_once=settings.concurrency
+            world.source_at,
+            world.sink_at,
+            Lane(LANE),
+            read_at_once=settings.concurrency,
+            documents=world.documents,
         )
         wrong = await verification.check(roots, level)
         for pair in wrong:
-            world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+            source = resolved.roots[pair.source].digest
+            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+            world.journal.doubt_put(*root.key)
     wrong = {**shapes.failures, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 
@@ -164,7 +184,9 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
     lane = Lane(LANE)
     partial = [pair for pair in pairs if not pair.choice.whole]
     wanted = {pair.source: roots[pair.source] for pair in partial}
-    read = await read_graph(wanted, world.source_at, lane, choices=choices_of(partial))
+    read = await read_graph(
+        wanted, world.source_at, lane, choices=choices_of(partial), documents=world.documents
+    )
     tags = await survey_tags(partial, roots, Targets(partial, world.sink_at), NullJournal(), lane)
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
@@ -248,11 +270,11 @@ async def inspect(
     async with open_world(settings, observer, meter or Meter()) as world:
         with blame("source"):
             root = await world.source_at(site_of(reference)).resolve(reference.name)
-        read = await read_graph({reference: root}, world.source_at, Lane(LANE))
+        read = await read_graph({reference: root}, world.source_at, Lane(LANE), documents=world.documents)
         for error in read.failures.values():
             raise error
-        closure = read.graph.closure(root.digest)
-        return Inspection(reference, closure[-1], tuple(closure[:-1]))
+        below = read.graph.closure(root.digest)[:-1]
+        return Inspection(reference, read.graph.whole(root.digest), tuple(below))
 
 
 async def try_login(
@@ -347,6 +369,7 @@ async def opened(
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)
         cache: Cache = KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(store, kept)
+        aside = StoreAside(store)
         local = _LocalWhenWanted(
             lambda places: places(store, meter, compress=settings.compress, looking=looking)
         )
@@ -362,11 +385,13 @@ async def opened(
             cache_mode=settings.cache,
             shelf_bytes=room,
             complete=local.complete,
+            documents=Documents(aside),
         )
         try:
             yield world, store
         finally:
             local.close()
+            aside.close()
             await registries.close()
 
 

@@ -100,7 +100,7 @@ class Course:
     def report(self) -> Report:
         """All of it, as of now."""
         report = with_lost(self.flow.report(), self.lost)
-        return msgspec.structs.replace(report, notes=self._notes, tags=tuple(self.tags))
+        return msgspec.structs.replace(report, notes=(*self._notes, *report.notes), tags=tuple(self.tags))
 
 
 # What is to be carried out: it begins a run, with notes for the report, brings it to its end, and returns

@@ -25,6 +25,7 @@ from blobflow.errors import UsageError
 if TYPE_CHECKING:
     from blobflow.cli.selection import Asked
     from blobflow.cli.specs import SpecFormat
+    from blobflow.engine.audit import AuditMode
     from blobflow.engine.flow import Policy
     from blobflow.engine.plan import Lookup, Pair
     from blobflow.engine.road import CacheMode
@@ -77,6 +78,7 @@ class Run(msgspec.Struct, frozen=True):
     report: tuple[Path, ...] = ()
     grace: float = _GRACE
     verify: Level = "roots"
+    audit: AuditMode = "rolling"
     cache: CacheMode = "auto"
     cache_dir: Path | None = None
     cache_size: int | None = None
@@ -313,6 +315,13 @@ run_options = gathered(
         "all of it back."
     ),
     click.option(
+        "--audit",
+        type=click.Choice(["rolling", "all", "none"]),
+        default="rolling",
+        help="Look below images that an earlier run put, and repair what is gone: below those looked at "
+        "longest ago, for at most 5 % of the requests (the default), below all, or none.",
+    ),
+    click.option(
         "--cache",
         type=click.Choice(["auto", "all", "off"]),
         default="auto",
@@ -471,6 +480,7 @@ def policy_of(run: Run) -> Policy:
         foreign_layers=run.foreign_layers,
         referrers=run.referrers,
         verify=run.verify,
+        audit=run.audit,
         wait=run.wait,
     )
 

@@ -125,6 +125,9 @@ def _totals(report: Report) -> str:
         "Requests": str(totals.requests),
         "Took": seconds_text(totals.seconds),
     }
+    if totals.audited or totals.incomplete:
+        incomplete = count_text(totals.incomplete, "image")
+        figures["Audited"] = f"{count_text(totals.audited, 'root')}, {incomplete} incomplete"
     rows = [(name, escape(value)) for name, value in figures.items()]
     targets = [
         (

@@ -32,6 +32,11 @@ def summary_lines(report: Report) -> list[str]:
         f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
+    if totals.audited or totals.incomplete:
+        lines.append(
+            f"{count_text(totals.audited, 'root')} of earlier runs audited, "
+            f"{count_text(totals.incomplete, 'image')} incomplete"
+        )
     lines += _referrer_lines(report)
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])

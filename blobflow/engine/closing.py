@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blobflow.content import Expects, Site
+from blobflow.engine.descent import root_at
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
 from blobflow.engine.tally import Tally
@@ -30,9 +31,13 @@ async def verify_targets(tally: Tally, level: Level, world: World, observe: Obse
         return
     observe(PhaseStarted("verify", len(roots)))
     at_once = min(world.limits(pair.target.host).blobs for pair in roots)
-    verification = Verification(world.source_at, world.sink_at, lane, read_at_once=at_once)
+    verification = Verification(
+        world.source_at, world.sink_at, lane, read_at_once=at_once, documents=world.documents
+    )
     for pair, error in (await verification.check(roots, level)).items():
-        world.journal.forget_put(site_of(pair.target), roots[pair].digest)
+        source = tally.source_root(pair).digest
+        root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+        world.journal.doubt_put(*root.key)
         tally.not_verified(pair, error)
         observe(Warned(f"{pair.target} is not what it should be: {error}"))
 

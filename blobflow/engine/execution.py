@@ -9,35 +9,50 @@ What is at the targets by now is skipped; an image of which a source has lost so
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
-from blobflow.content import Site, Source
+from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import blame
+from blobflow.engine.asking import Asking
 from blobflow.engine.closing import announce, complete_places, verify_targets
-from blobflow.engine.flow import LANE, Planned, Policy
-from blobflow.engine.lane import Lane, together
-from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, Shape, Step, site_of
+from blobflow.engine.flow import Planned
+from blobflow.engine.inquiry import LANE
+from blobflow.engine.lane import Lane, beside
+from blobflow.engine.plan import (
+    Copy,
+    Goal,
+    Graph,
+    Inventory,
+    Mount,
+    Pair,
+    Plan,
+    Put,
+    Shape,
+    Step,
+    appended,
+    renumbered,
+    site_of,
+)
+from blobflow.engine.policy import Policy
 from blobflow.engine.price import Price, price_of
-from blobflow.engine.quota import Mention, Permit, Quota
+from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.remaining import Found, rest_of
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report
-from blobflow.engine.resolve import read_graph
+from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
+from blobflow.engine.resolve import Reader
 from blobflow.engine.saved import SavedImage, SavedPlan
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
-from blobflow.errors import BlobflowError, NotFound, Rejected
+from blobflow.errors import BlobflowError, Rejected
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
-from blobflow.oci import Descriptor, Digest, Reference, media
-from blobflow.oci.choice import Choice
+from blobflow.oci import Digest
 
-# A manifest that is read by its digest, and nothing below it.
-_ALONE = Choice(index="only")
 _ANEW = "; the target had it when the plan was made: make the plan anew"
 
 
@@ -63,6 +78,9 @@ class Execution:
         self._told = 0
         self._found = Found()
         self._transfer: Transfer | None = None
+        self._asking: Asking[str, list[int]] | None = None
+        self._quota: Quota
+        self._reader: Reader
         self.planned: Planned | None = None
         self._started = time.monotonic()
 
@@ -89,8 +107,9 @@ class Execution:
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None:
+        if self._transfer is None or self._asking is None:
             return False
+        self._asking.stop()
         self._transfer.wind_down()
         return True
 
@@ -99,133 +118,125 @@ class Execution:
 
         Asks the targets for what the plan has steps for, and reads the manifests that are to be put.
         """
-        self._observe(PhaseStarted("survey", len(self._saved.images)))
-        self._tally.roots(self._saved.roots)
-        hosts = sorted({pair.target.host for pair in self._saved.pairs})
-        await together(
-            Look(self._saved, host, self._policy, world, Lane(LANE), self._found).go() for host in hosts
-        )
-        quota = Quota(
-            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
-        )
-        lane = Lane(LANE)
-        await self._find_images(world, lane)
-        graph, plan = await self._read(world, quota, lane)
-        self.planned = self._planned(plan, graph, quota)
-        self._tell_price(self.planned.price)
+        asking = self._asking_of(world)
+        async with asking.begun():
+            self._plan(await asking.first(None, self._any_good))
+        assert self.planned is not None
         return self.planned
 
     async def go(self, world: World) -> Report:
-        """Do it. Failures of images are in the report; what is raised concerns the whole run."""
-        planned = await self.plan(world)
-        for pair, error in planned.failures.items():
-            self._tell(self._tally.failed(pair, error))
-        for record in self._tally.planned(planned.plan, planned.shapes, planned.inventory):
-            self._tell(record)
-        if planned.failures and not self._policy.keep_going:
-            return self.report()
+        """Do it. Failures of images are in the report; what is raised concerns the whole run.
 
-        def ended(agenda: Agenda, number: int) -> None:
-            if agenda.states[number] is State.FAILED:
-                _explain(agenda.errors[number], agenda.step(number))
-            for goal, record in self._tally.ended(agenda, number):
-                self._tell(record)
-                if record.status == "done":
-                    self._remember(world, planned.plan, goal)
-
-        announce(planned.plan, world)
-        self._observe(PhaseStarted("transfer", len(self._saved.images)))
-        self._transfer = Transfer(planned.plan, planned.graph, world, self._policy.keep_going, ended)
-        await self._transfer.run()
+        A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
+        when it has given them.
+        """
+        self._asking = asking = self._asking_of(world)
+        async with asking.begun():
+            part = self._take(await asking.first(world.patience, self._any_good), world)
+            if self._found.failures and not self._policy.keep_going:
+                return self.report()
+            self._observe(PhaseStarted("transfer", len(self._saved.images)))
+            ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
+            self._transfer = Transfer(part, graph, world, self._policy.keep_going, ended, more=asking.more)
+            await beside(self._take_late(asking, self._transfer, world), self._transfer.run())
         await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
         await complete_places(self._tally, world, self._observe)
         return self.report()
 
-    def _rest(self) -> tuple[list[int], Plan]:
-        """The images that can be completed as far as is known, and the plan of what is left for them."""
-        good = [n for n in range(len(self._saved.images)) if n not in self._found.failures]
-        return good, rest_of(self._saved, self._found, good)
+    def _asking_of(self, world: World) -> Asking[str, list[int]]:
+        """What is to be asked of each target's host, and of the sources for it. The answer is the images
+        there that can be completed."""
+        self._observe(PhaseStarted("survey", len(self._saved.images)))
+        self._tally.roots(self._saved.roots)
+        self._quota = Quota(
+            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
+        )
+        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents)
+        hosts = list(dict.fromkeys(pair.target.host for pair in self._saved.pairs))
+        return Asking(partial(self._ask, world), hosts)
 
-    # What the sources are asked
+    async def _ask(self, world: World, host: str) -> list[int]:
+        lane = Lane(LANE)
+        await Look(self._saved, host, self._policy, world, lane, self._found).go()
+        images = [n for n, pair in enumerate(self._saved.pairs) if pair.target.host == host]
+        await find_images(self._saved, self._found, self._good(images), world, lane)
+        await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        return images
 
-    async def _find_images(self, world: World, lane: Lane) -> None:
-        """Have layouts and archives look for the images of theirs that something is left to do for."""
-        if not any(pair.source.transport for pair in self._saved.pairs):
-            return
-        good, plan = self._rest()
-        failed: dict[int, BlobflowError] = {}
+    def _good(self, images: Iterable[int]) -> list[int]:
+        """Those of the images that can be completed, as far as is known."""
+        return [number for number in images if number not in self._found.failures]
 
-        async def look(number: int) -> None:
-            error = await _look_for(self._saved.images[number], world)
-            if error is not None:
-                failed[number] = error
+    def _any_good(self, images: Iterable[int]) -> bool:
+        return bool(self._good(images))
 
-        busy = [number for number, goal in zip(good, plan.goals, strict=True) if goal.steps]
-        await lane.each(look, [n for n in busy if self._saved.images[n].pair.source.transport])
-        self._found.failures.update(failed)
+    async def _take_late(self, asking: Asking[str, list[int]], transfer: Transfer, world: World) -> None:
+        """Add what is known only now to what runs."""
+        try:
+            async for answers in asking.late():
+                part = self._take(answers, world)
+                if self._found.failures and not self._policy.keep_going:
+                    self.wind_down()
+                await transfer.add(part)
+        finally:
+            transfer.no_more()
 
-    async def _read(self, world: World, quota: Quota, lane: Lane) -> tuple[Graph, Plan]:
-        """Read the manifests that are to be put, each from wherever it is. Images that lack one fail, and
-        the plan is of the others."""
-        good, plan = self._rest()
-        roots: dict[Reference, Descriptor] = {}
-        places: dict[Digest, list[Reference]] = {}
-        for step in plan.steps:
-            if not isinstance(step, Put) or step.manifest.digest in places:
-                continue
-            for site in self._saved.sources.get(step.manifest.digest, ()):
-                place = Reference(site.registry, site.repository, digest=step.manifest.digest)
-                roots[place] = step.manifest
-                places.setdefault(step.manifest.digest, []).append(place)
-        choices = dict.fromkeys(roots, (_ALONE,))
-        read = await read_graph(roots, world.source_at, lane, _one_at_a_time(quota), choices=choices)
-        missing = {
-            digest: read.failures[found[0]]
-            for digest, found in places.items()
-            if digest not in read.graph.manifests
-        }
-        if missing:
-            self._fail_without(missing, good, plan)
-            _, plan = self._rest()
-        return msgspec.structs.replace(read.graph, roots=self._saved.roots), plan
+    def _take(self, answers: Sequence[list[int]], world: World) -> Plan:
+        """Plan what is left for the images of these targets, and tell it. Returns what is new, numbered after
+        what was planned before."""
+        part = self._plan(answers)
+        assert self.planned is not None
+        for number in sorted(number for images in answers for number in images):
+            if error := self._found.failures.get(number):
+                self._tell(self._tally.failed(self._saved.images[number].pair, error))
+        now = self.planned
+        for record in self._tally.planned(now.plan, part.goals, now.shapes, now.inventory):
+            self._tell(record)
+        announce(part, world)
+        return part
 
-    def _fail_without(
-        self, missing: Mapping[Digest, BlobflowError], images: Sequence[int], plan: Plan
-    ) -> None:
-        """Fail the images of a plan that want to put what can't be read, or what needs that."""
-        errors: dict[int, BlobflowError] = {}
-        for position, step in enumerate(plan.steps):
-            if isinstance(step, Put) and step.manifest.digest in missing:
-                errors[position] = missing[step.manifest.digest]
-            for need in plan.needs[position]:
-                if need.kind != "settled" and need.step in errors:
-                    errors.setdefault(position, errors[need.step])
-        for number, goal in zip(images, plan.goals, strict=True):
-            for position in goal.steps:
-                if position in errors:
-                    self._found.failures.setdefault(number, errors[position])
+    def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
+        assert self.planned is not None
+        failed = agenda.states[number] is State.FAILED
+        if failed:
+            _explain(agenda.errors[number], agenda.step(number))
+        for goal, record in self._tally.ended(agenda, number):
+            self._tell(record)
+            if record.status == "done":
+                self._remember(world, self.planned.plan, goal)
+        if failed and not self._policy.keep_going and self._asking is not None:
+            self._asking.stop()
 
     # What it comes to
 
-    def _planned(self, plan: Plan, graph: Graph, quota: Quota) -> Planned:
+    def _plan(self, answers: Sequence[list[int]]) -> Plan:
+        """Plan what is left for the images of these targets, beside what is planned already. Returns what is
+        new, numbered after that."""
         saved, found = self._saved, self._found
-        roots = {goal.pair: goal.root for goal in plan.goals}
+        part = rest_of(saved, found, self._good(sorted(n for images in answers for n in images)))
+        whole = part
+        if self.planned is not None:
+            part = renumbered(part, len(self.planned.plan.steps))
+            whole = appended(self.planned.plan, part)
+        roots = {goal.pair: goal.root for goal in whole.goals}
         shapes = {
             image.pair: Shape(roots.get(image.pair, image.root), platforms=image.platforms)
             for image in saved.images
         }
-        return Planned(
+        self.planned = Planned(
             saved.pairs,
-            plan,
-            graph,
+            whole,
+            self._reader.graph(saved.roots),
             shapes,
-            Inventory({}, {}, found.tags),
+            Inventory({}, {}, dict(found.tags)),
             {saved.images[number].pair: error for number, error in sorted(found.failures.items())},
-            dict(sorted(quota.reads.items())),
-            quota.allowances,
+            dict(sorted(self._quota.reads.items())),
+            self._quota.allowances,
             self._policy,
-            self._price(plan),
+            self._price(whole),
         )
+        self._tell_price(self.planned.price)
+        return part
 
     def _price(self, plan: Plan) -> Price:
         """The price of what is left. Blobs are counted that the saved plan has steps for."""
@@ -312,43 +323,6 @@ def _referrers(
         else:
             records.append(each)
     return tuple(records)
-
-
-async def _look_for(image: SavedImage, world: World) -> BlobflowError | None:
-    """Have a layout or archive look for an image: what a docker archive holds is made when it is asked for.
-    Returns why it can't be had.
-
-    By its name first, since to find a digest all images of such an archive may have to be made.
-    """
-    source, wanted = world.source_at(site_of(image.pair.source)), image.source_root.digest
-    try:
-        with blame("source"):
-            if not await _names(source, image.pair.source.name, wanted):
-                await source.resolve(wanted)
-    except NotFound as error:
-        error.message += f"; {image.pair.source} is not what it was when the plan was made"
-        return error
-    except BlobflowError as error:
-        return error
-    return None
-
-
-async def _names(source: Source, name: str, wanted: Digest) -> bool:
-    try:
-        return (await source.resolve(name)).digest == wanted
-    except NotFound:
-        return False  # it may have another name by now
-
-
-def _one_at_a_time(quota: Quota) -> Permit:
-    """The quota's permit for manifests that are read without what is below them: an index counts as one."""
-
-    async def permit(wanted: Sequence[Mention]) -> Sequence[Mention]:
-        plain = [(site, Descriptor(media.OCI_MANIFEST, each.digest, each.size)) for site, each in wanted]
-        now = {(site, each.digest) for site, each in await quota.permit(plain)}
-        return [(site, each) for site, each in wanted if (site, each.digest) in now]
-
-    return permit
 
 
 def _explain(error: BlobflowError, step: Step) -> None:

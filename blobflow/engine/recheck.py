@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from blobflow.content import Refers, Site
 from blobflow.engine.bodies import blame
-from blobflow.engine.flow import Policy
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Attach, Copy, Mount, Put, Step, site_of
+from blobflow.engine.policy import Policy
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.remaining import Aim, Found
 from blobflow.engine.saved import SavedImage, SavedPlan

@@ -55,6 +55,8 @@ class Totals(msgspec.Struct, frozen=True):
 
     `blobs_copied` and `blobs_mounted` count steps that ended well; `blobs_present` blobs that the survey
     found at their target (those of a root that was known to be whole are not looked at, so not counted).
+    `audited`: roots put by earlier runs that were looked below to the end; `incomplete`: images that were
+    found to lack something there, or were known to.
     """
 
     images: int = 0
@@ -67,6 +69,8 @@ class Totals(msgspec.Struct, frozen=True):
     bytes_written: int = 0
     requests: int = 0
     seconds: float = 0.0
+    audited: int = 0
+    incomplete: int = 0
 
 
 class TargetRecord(msgspec.Struct, frozen=True):

@@ -96,11 +96,18 @@ class Targets:
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
-    """What the target tags name now (None: nothing), which pairs are whole already, and what failed."""
+    """What the target tags name now (None: nothing), which pairs are whole already, and what failed.
+
+    `recorded`: pairs of which the journal says that they were put there whole. `doubted`: pairs of which it
+    is known that their targets lack something, and `missing`: what, as far as that is known (see `audit`).
+    """
 
     tags: dict[tuple[Site, str], Digest | None]
     current: frozenset[Pair]
     failures: dict[Pair, BlobflowError]
+    recorded: frozenset[Pair] = frozenset()
+    doubted: frozenset[Pair] = frozenset()
+    missing: dict[Site, frozenset[Digest]] = {}
 
 
 async def survey_tags(
@@ -124,6 +131,7 @@ async def survey_tags(
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
+    recorded: set[Pair] = set()
     failures: dict[Pair, BlobflowError] = {}
 
     async def ask(pair: Pair) -> None:
@@ -138,7 +146,9 @@ async def survey_tags(
             return
         lookup = referrers(pair)
         records = _records(pair.choice, root, found, foreign=foreign, referrers=lookup)
-        ours = (trust_root and found == root) or any(journal.put_recorded(site, found, r) for r in records)
+        if any(journal.put_recorded(site, found, record) for record in records):
+            recorded.add(pair)
+        ours = pair in recorded or (trust_root and found == root)
         if ours and lookup != "always":
             current.add(pair)
         elif not ours and found != root and no_overwrite:
@@ -148,7 +158,7 @@ async def survey_tags(
             failures[pair].side = "target"
 
     await lane.each(ask, sorted(set(pairs)))
-    return TagSurvey(tags, frozenset(current), failures)
+    return TagSurvey(tags, frozenset(current), failures, frozenset(recorded))
 
 
 class ContentSurvey(msgspec.Struct, frozen=True):
@@ -168,9 +178,9 @@ async def survey_content(
 ) -> ContentSurvey:
     """Find out what of the pairs' shapes is at their targets.
 
-    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. `deep`: a
-    manifest that is there does not stand for its blobs; they are asked for too, and it counts as missing if
-    one of them is.
+    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. Of
+    `known.doubted` pairs, or with `deep` of all, a manifest that is there does not stand for its blobs; they
+    are asked for too, and it counts as missing if one of them is. `known.missing` is not asked for again.
     """
     survey = _Survey(shapes, known, targets, sink_at, deep)
     settled = frozenset(pair for pair in known.current if pair in shapes)
@@ -200,6 +210,11 @@ class _Survey:
         deep: bool,
     ) -> None:
         self._deep = deep
+        self._doubted = {
+            (site_of(pair.target), manifest.descriptor.digest)
+            for pair in known.doubted & shapes.keys()
+            for manifest in shapes[pair].everything
+        }
         self._shapes = shapes
         self._known = known
         self._targets = targets
@@ -211,7 +226,7 @@ class _Survey:
         self.tags = dict(known.tags)
         self.listed: dict[Site, set[tuple[Digest, Digest]]] = {}
         self.present: dict[Site, set[Digest]] = {}
-        self.absent: dict[Site, set[Digest]] = {}
+        self.absent: dict[Site, set[Digest]] = {site: set(gone) for site, gone in known.missing.items()}
 
     def failures_of(self, pairs: Iterable[Pair]) -> dict[Pair, BlobflowError]:
         return {p: self._errors[site_of(p.target)] for p in pairs if site_of(p.target) in self._errors}
@@ -253,7 +268,7 @@ class _Survey:
         if site in self._errors:
             return
         named = self._known.tags.get((site, pair.target.tag or shape.root.digest))
-        if named is not None:
+        if named is not None and named not in self.absent.get(site, ()):
             self.present.setdefault(site, set()).add(named)
         try:
             with blame("target"):
@@ -263,7 +278,8 @@ class _Survey:
             self._errors[site] = error
 
     async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
-        if not await self._holds(site, manifest.descriptor) or self._deep:
+        deep = self._deep or (site, manifest.descriptor.digest) in self._doubted
+        if not await self._holds(site, manifest.descriptor) or deep:
             for blob in manifest.blobs:
                 self._wanted[site, blob.digest] = blob
         elif not manifest.is_index:

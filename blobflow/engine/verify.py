@@ -16,6 +16,7 @@ from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.bodies import blame
+from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import read_graph
@@ -29,10 +30,19 @@ Level = Literal["roots", "blobs", "content"]
 class Verification:
     """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
 
-    def __init__(self, source_at: SourceAt, sink_at: SinkAt, lane: Lane, *, read_at_once: int) -> None:
+    def __init__(
+        self,
+        source_at: SourceAt,
+        sink_at: SinkAt,
+        lane: Lane,
+        *,
+        read_at_once: int,
+        documents: Documents | None = None,
+    ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at
         self._lane = lane
+        self._documents = documents or Documents()
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
@@ -59,7 +69,13 @@ class Verification:
             return
         pinned = Reference(target.host, target.repository, digest=root.digest)
         # What is there of a sparse index is what was chosen; of one that was pruned, all that it lists.
-        read = await read_graph({pinned: root}, self._source_at, self._lane, choices={pinned: [pair.choice]})
+        read = await read_graph(
+            {pinned: root},
+            self._source_at,
+            self._lane,
+            choices={pinned: [pair.choice]},
+            documents=self._documents,
+        )
         for error in read.failures.values():
             error.side = "target"
             raise error
@@ -91,15 +107,16 @@ class Verification:
 
 
 async def moved_tags(
-    roots: Mapping[Reference, Descriptor],
+    resolved: Mapping[Reference, Descriptor],
     source_at: SourceAt,
     lane: Lane,
     moved: dict[Reference, Digest | None],
 ) -> None:
-    """Ask sources again what their tags name; `moved` gets those that name something else by now (None:
-    nothing).
+    """Ask sources again what their tags name; `moved` gets those that no longer name what they were
+    `resolved` to, with what they name now (None: nothing).
 
-    A source that can't be asked any more is not known to have moved.
+    What was put may be another manifest, made of the one that was resolved: that is no move. A source that
+    can't be asked any more is not known to have moved.
     """
 
     async def ask(reference: Reference) -> None:
@@ -110,12 +127,12 @@ async def moved_tags(
         except BlobflowError:
             return
         else:
-            if found != roots[reference].digest:
+            if found != resolved[reference].digest:
                 moved[reference] = found
 
-    await lane.each(ask, sorted(_by_tag(roots)))
+    await lane.each(ask, sorted(_by_tag(resolved)))
 
 
-def _by_tag(roots: Iterable[Reference]) -> list[Reference]:
+def _by_tag(references: Iterable[Reference]) -> list[Reference]:
     """References that a tag alone names: a digest can't move."""
-    return [reference for reference in roots if reference.tag and not reference.digest]
+    return [reference for reference in references if reference.tag and not reference.digest]

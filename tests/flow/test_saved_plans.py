@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from blobflow.engine.flow import KEEP_GOING, Policy, Run
 from blobflow.engine.plan import Copy, Mount, Pair, Put
 from blobflow.engine.report import Report
 from blobflow.engine.saved import SavedPlan
-from blobflow.errors import ConnectionLost
+from blobflow.errors import ConnectFailed, ConnectionLost
 from blobflow.oci import Digest, Reference, digest_of, media, parse_platform
 from blobflow.oci.choice import Choice
 from blobflow.oci.referrers import cosign_tags
@@ -24,6 +25,7 @@ from blobflow.planfile import load_plan, save_plan
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.flow.test_referrers import SOURCE, TARGET, Stand
+from tests.flow.test_targets_apart import hang, when_done
 from tests.memory import MemoryRegistry
 
 ARM64 = Choice((parse_platform("linux/arm64"),))
@@ -399,3 +401,40 @@ def put_something(registry: MemoryRegistry, place: Reference) -> Digest:
 
 def save_plan_text(saved: SavedPlan) -> str:
     return msgspec.json.encode(saved).decode()
+
+
+@pytest.mark.parametrize("call", ["resolve", "vacant", "has", "push", "put"])
+async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) -> None:
+    hanging, refusing, healthy = hang(bench, call), bench.target("refusing"), bench.target("well")
+    for pair in bench.pairs if call == "has" else ():  # something is there, so that more is asked
+        hanging.blobs[hanging.site(pair.target.repository)] = {digest_of(b"other"): b"other"}
+    hanging.let.set()
+    saved = await saved_by(bench)
+    hanging.let.clear()
+    refusing.fault = lambda *_: ConnectFailed("connection refused")
+    observe, arrived = when_done("well", 4, hanging.let.set)
+    async with asyncio.timeout(60):  # what would hang for ever is to fail
+        report = await Execution(saved, observe=observe).go(bench.world(patience=0))
+    assert len(arrived) == 4
+    bench.assert_whole(healthy)
+    assert {i.target.partition("/")[0] for i in report.images if i.status == "failed"} == {"refusing"}
+    assert [image.status for image in report.images].count("done") == 8
+    assert bench.opened() == dict.fromkeys(bench.blobs(), 1), "what the late one wants was kept for it"
+
+
+async def test_after_winding_down_no_late_target_is_begun(bench: Bench) -> None:
+    hanging = hang(bench, "resolve")
+    bench.target("well")
+    hanging.let.set()
+    saved = await saved_by(bench)
+    hanging.let.clear()
+
+    def stop() -> None:
+        assert execution.wind_down()
+
+    observe, _ = when_done("well", 1, stop)
+    execution = Execution(saved, observe=observe)
+    async with asyncio.timeout(60):
+        report = await execution.go(bench.world(patience=0))
+    assert moved(hanging) == 0
+    assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, digest_of
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
 from blobflow.transports.archive.codecs import LAYER
 from blobflow.transports.archive.contents import Stored, one_ahead
 from blobflow.transports.archive.docker import (
@@ -79,7 +79,7 @@ class OciImages:
 
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
-            return manifest_at(self._read(Descriptor("", digest, 0)), digest)
+            return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(self._images, name, self._place, self._read)
 
     def _read(self, manifest: Descriptor) -> bytes:

@@ -34,6 +34,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
+    UNKNOWN_SIZE,
     Descriptor,
     Digest,
     Manifest,
@@ -110,18 +111,16 @@ class Repository:
             raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
         if media_type not in media.MANIFESTS:
             return (await self.fetch(name)).descriptor
-        return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
+        # A length of 0, which no manifest has, is what servers say of an answer without a body.
+        length = number_of(answer.headers.get("Content-Length")) or UNKNOWN_SIZE
+        return Descriptor(media_type, digest, length)
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`. Asked twice, since a bit that flips on its way does so once."""
         try:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
+            raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
         except DigestMismatch:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
-        if manifest.size and len(raw) != manifest.size:
-            raise SizeMismatch(
-                f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
-            )
+            raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
         return raw
 
     @asynccontextmanager
@@ -182,7 +181,7 @@ class Repository:
                 raise
             return False  # as in `resolve`; who may not look may not write either, and is told so then
         length = number_of(answer.headers.get("Content-Length"))
-        return not content.size or length is None or length == content.size
+        return not content.sized or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
@@ -274,20 +273,26 @@ class Repository:
     def _called(self, name: str) -> str:
         return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
 
-    def _manifest(self, method: str, name: str) -> Request:
+    def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
         return Request(
             method,
             URL(f"{self._root}/manifests/{name}", encoded=True),
             self._called(name),
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
-            limit=MAX_MANIFEST_BYTES,
+            limit=limit,
             hasty=self._hasty,
         )
 
-    async def _read(self, name: str, expected: Digest | None) -> tuple[bytes, Answer]:
-        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by."""
-        answer = await self._session.ask(self._manifest("GET", name))
+    async def _read(
+        self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
+    ) -> tuple[bytes, Answer]:
+        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by.
+
+        No more is read of them than `size`, if that is known: room was made for so many.
+        """
+        limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+        answer = await self._session.ask(self._manifest("GET", name, limit))
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -295,6 +300,10 @@ class Repository:
                 f"{self._called(name)} at {self._site.registry} has more than {MAX_MANIFEST_BYTES} bytes,"
                 " the most that a manifest may have"
             )
+        if size not in (UNKNOWN_SIZE, len(raw)):
+            told = number_of(answer.headers.get("Content-Length")) or 0
+            came = max(told, len(raw)) if len(raw) > size else len(raw)
+            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         return raw, answer

@@ -73,6 +73,11 @@ cut may lose the last transactions, never tear one)
         `pid` is the process that is sending to it, 0: none. One of a living process is left to it.
     puts(registry, repository, digest, chosen, at, PRIMARY KEY (registry, repository, digest, chosen))
         journal: roots that this machine put somewhere, with the choice of platforms.
+    audits(number PRIMARY KEY, registry, repository, digest, chosen, doubted, at, stopped,
+           UNIQUE (registry, repository, digest, chosen))
+        journal: when it was last looked whether what was put is whole (`at`, 0: not to the end yet); where
+        looking stopped; and roots known to lack something (`doubted`). A file without this table gets it when
+        it is next opened.
     locations(registry, repository, digest, seen, PRIMARY KEY (registry, repository, digest))
         journal: blobs seen or put at a registry; only ever a hint of where to mount from.
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
@@ -94,6 +99,7 @@ the other's rename(2) puts the same bytes there again. Who opens a store read-on
 its folder, and sees what the others commit (see `snapshot`).
 """
 
+from blobflow.transports.store.aside import StoreAside
 from blobflow.transports.store.imports import Imports
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
@@ -101,4 +107,14 @@ from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Imports", "KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]
+__all__ = [
+    "Imports",
+    "KeepsAll",
+    "MayDoWithout",
+    "Store",
+    "StoreAside",
+    "StoreCache",
+    "StoreJournal",
+    "Writer",
+    "room_in",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from blobflow.content import Site, Upload
+from blobflow.content import Audited, Site, Upload
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
 from blobflow.transports.store.leases import is_alive
@@ -71,13 +71,55 @@ class StoreJournal:
             now(),
         )
 
-    def forget_put(self, site: Site, root: Digest) -> None:
-        """The root was found incomplete there, whatever its platforms."""
-        self._record(
-            "DELETE FROM puts WHERE registry = ? AND repository = ? AND digest = ?",
+    def audited(self, site: Site, root: Digest, chosen: str) -> Audited:
+        """See `Journal.audited`. In order of the clock's seconds, at most now; within a second by number."""
+        row = self._first(
+            "SELECT (SELECT MAX(at) FROM puts WHERE registry = ?1 AND repository = ?2 AND digest = ?3),"
+            " audits.at, audits.number, audits.stopped FROM (SELECT 1) LEFT JOIN audits"
+            " ON registry = ?1 AND repository = ?2 AND digest = ?3 AND chosen = ?4",
             site.registry,
             site.repository,
             root,
+            chosen,
+        )
+        put, at, number, stopped = row or (0, 0, 0, b"")
+        return Audited((min(max(put or 0, at or 0), now()), number or 0), stopped or b"")
+
+    def record_audit(self, site: Site, root: Digest, chosen: str, stopped: bytes = b"") -> None:
+        """See `Journal.record_audit`. What stopped keeps its place in the order."""
+        self._enter_audit(site, root, chosen, at=0 if stopped else now(), stopped=stopped)
+
+    def doubt_put(self, site: Site, root: Digest, chosen: str) -> None:
+        """See `Journal.doubt_put`."""
+        self._enter_audit(site, root, chosen, doubted=True)
+
+    def _enter_audit(
+        self,
+        site: Site,
+        root: Digest,
+        chosen: str,
+        *,
+        at: int = 0,
+        stopped: bytes = b"",
+        doubted: bool = False,
+    ) -> None:
+        self._record(
+            "INSERT OR REPLACE INTO audits(registry, repository, digest, chosen, doubted, at, stopped)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            site.registry,
+            site.repository,
+            root,
+            chosen,
+            doubted,
+            at,
+            stopped,
+        )
+
+    def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
+        """See `Journal.doubted_puts`."""
+        rows = self._recall("SELECT registry, repository, digest, chosen FROM audits WHERE doubted = 1")
+        return frozenset(
+            (Site(registry, repository), digest, chosen) for registry, repository, digest, chosen in rows
         )
 
     def note(self, origin: str, key: str) -> str | None:

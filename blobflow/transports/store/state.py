@@ -50,6 +50,10 @@ CREATE TABLE IF NOT EXISTS sessions(
 CREATE TABLE IF NOT EXISTS puts(
     registry TEXT, repository TEXT, digest TEXT, chosen TEXT, at INTEGER NOT NULL,
     PRIMARY KEY (registry, repository, digest, chosen)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audits(
+    number INTEGER PRIMARY KEY AUTOINCREMENT, registry TEXT NOT NULL, repository TEXT NOT NULL,
+    digest TEXT NOT NULL, chosen TEXT NOT NULL, doubted INTEGER NOT NULL, at INTEGER NOT NULL,
+    stopped BLOB NOT NULL, UNIQUE (registry, repository, digest, chosen));
 CREATE TABLE IF NOT EXISTS locations(
     registry TEXT, repository TEXT, digest TEXT, seen INTEGER NOT NULL,
     PRIMARY KEY (registry, repository, digest)) WITHOUT ROWID;
@@ -64,10 +68,12 @@ CREATE TABLE IF NOT EXISTS archives(
 CREATE TABLE IF NOT EXISTS holds(
     number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, at INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS members_by_digest ON members(digest, registry, media_type);
+CREATE INDEX IF NOT EXISTS audits_in_doubt ON audits(doubted) WHERE doubted = 1;
 """
 # Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema
 # as 1. 2 has `holds` and the index: a blobflow that does not write the one must not remove blobs beside one
-# that relies on it.
+# that relies on it. A table that others may leave alone (`audits`) is added without a new version, so that
+# they go on opening the file.
 SCHEMA_VERSION = 2
 _FULL = "the disk is full; free some space, or put the store elsewhere"
 # Extended result codes come before their primary ones. sqlite makes room for its shared memory file before it
