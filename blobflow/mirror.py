@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
@@ -20,12 +20,13 @@ from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
 from blobflow.engine.bodies import blame
 from blobflow.engine.descent import root_at
 from blobflow.engine.documents import Documents
+from blobflow.engine.execution import Execution
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Pair, Plan, site_of
-from blobflow.engine.price import Price
+from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.report import Report
 from blobflow.engine.resolve import read_graph, resolve_roots
+from blobflow.engine.saved import SavedPlan
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shape import Shapes, choices_of, shape_pairs
 from blobflow.engine.survey import Targets, survey_tags
@@ -35,7 +36,8 @@ from blobflow.environment import from_environment, settings_for
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Manifest, Reference
-from blobflow.oci.location import transport_of
+from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
+from blobflow.oci.media import CompressMode
 from blobflow.places import MadeOnce, Places
 from blobflow.settings import ANY_HOST as ANY_HOST
 from blobflow.settings import Settings as Settings
@@ -57,7 +59,6 @@ from blobflow.transports.store.keeping import gc
 if TYPE_CHECKING:
     from blobflow.transports.local import LocalPlaces
 
-PLAN_VERSION = 1
 NO_PLACES = Places()
 
 
@@ -168,62 +169,59 @@ async def plan_run(
     """Resolve, survey and plan; nothing is changed anywhere."""
     meter = meter or Meter()
     async with open_world(settings_for(settings, pairs), observer, meter, places=places) as world:
-        return await Run(pairs, policy, observe=observer, meter=meter).plan(world)
-
-
-class _SavedPlan(msgspec.Struct, frozen=True):
-    """A plan file: the pairs with their digests pinned, and for a person the steps as they were planned."""
-
-    version: int
-    pairs: tuple[Pair, ...]
-    price: Price
-    plan: Plan
-
-
-def save_plan(planned: Planned) -> bytes:
-    """The plan as a file's content: a lock file for mirrors. Pairs that failed to plan are not in it.
-
-    What is chosen of an image stays as it was chosen, and is chosen from the digest that the source had.
-    """
-    pinned = []
-    for goal in planned.plan.goals:
-        source, digest = goal.pair.source, planned.graph.roots[goal.pair.source].digest
-        pinned.append(
-            msgspec.structs.replace(goal.pair, source=msgspec.structs.replace(source, digest=digest))
-        )
-    saved = _SavedPlan(PLAN_VERSION, tuple(pinned), planned.price, planned.plan)
-    return msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n"
-
-
-def load_plan(content: bytes, name: str) -> tuple[Pair, ...]:
-    """The pairs of a saved plan, each source pinned to its digest; `mirror` runs them as saved.
-
-    What is already at a target is skipped; content that vanished from its source fails its image.
-    `name` is the file's, for messages. Raises InvalidConfig.
-    """
-    try:
-        saved = msgspec.json.decode(content, type=_SavedPlan)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
-    if saved.version != PLAN_VERSION:
-        raise InvalidConfig(
-            f"{name} is a plan of version {saved.version}; this blobflow reads version {PLAN_VERSION}"
-        )
-    return saved.pairs
+        planned = await Run(pairs, policy, observe=observer, meter=meter).plan(world)
+        return msgspec.structs.replace(planned, policy=policy)
 
 
 async def apply(
-    pairs: Sequence[Pair],
+    saved: SavedPlan,
     settings: Settings | None = None,
-    policy: Policy = KEEP_GOING,
+    policy: Policy | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
-    run: Run | None = None,
+    run: Execution | None = None,
     places: Places = NO_PLACES,
 ) -> Report:
-    """Run a saved plan's pinned pairs. As `mirror`; the sources are asked by digest, so no tag can move."""
-    return await mirror(pairs, settings, policy, observer=observer, meter=meter, run=run, places=places)
+    """Carry out a saved plan: exactly its steps, but for those that the targets have by now.
+
+    The sources are read by digest and asked for no tag, so nothing that moved there matters; what is gone
+    from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
+    plan's, whatever `settings` say. The rest, errors and cancellation are as with `mirror`.
+    """
+    meter = meter or Meter()
+    run = run or Execution(saved, policy, observe=observer, meter=meter)
+    settings = _as_planned(settings_for(settings, saved.pairs), saved)
+    async with opened(settings, observer, meter, places=places) as (world, store):
+        report = await run.go(world)
+        await tidy(store, settings)
+        return report
+
+
+async def plan_rest(
+    saved: SavedPlan,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    places: Places = NO_PLACES,
+) -> Planned:
+    """What `apply` would do now; nothing is changed anywhere."""
+    meter = meter or Meter()
+    settings = _as_planned(settings_for(settings, saved.pairs), saved)
+    async with open_world(settings, observer, meter, places=places) as world:
+        return await Execution(saved, policy, observe=observer, meter=meter).plan(world)
+
+
+def _as_planned(settings: Settings, saved: SavedPlan) -> Settings:
+    """The settings, with the plan's way to compress. Raises InvalidConfig for one that is not known."""
+    if all(transport_of(pair.source.host) != DOCKER_ARCHIVE for pair in saved.pairs):
+        return settings
+    for mode in get_args(CompressMode):
+        if mode == saved.compress:
+            return msgspec.structs.replace(settings, compress=mode)
+    raise InvalidConfig(f"the plan was made with --compress {saved.compress[:40]}, which is not known here")
 
 
 async def inspect(

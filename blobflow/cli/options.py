@@ -275,7 +275,7 @@ def verify_option(text: str) -> _Option:
 run_options = gathered(
     "run",
     Run,
-    click.option("--dry-run", is_flag=True, help="Show the plan and move nothing."),
+    click.option("--dry-run", is_flag=True, help="Show the plan, a line an image, and move nothing."),
     click.option(
         "--keep-going/--fail-fast",
         default=True,
@@ -391,7 +391,7 @@ def settings_of(
     return msgspec.structs.replace(
         settings,
         concurrency=run.concurrency,
-        hosts=_without_connections(settings.hosts) if _was_given("concurrency") else settings.hosts,
+        hosts=_without_connections(settings.hosts) if was_given("concurrency") else settings.hosts,
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
@@ -400,7 +400,7 @@ def settings_of(
     )
 
 
-def _was_given(option: str) -> bool:
+def was_given(option: str) -> bool:
     """Whether the command under way was given an option, and did not take its default."""
     context = click.get_current_context(silent=True)
     source = context.get_parameter_source(option) if context else None

@@ -49,6 +49,7 @@ class Planned(msgspec.Struct, frozen=True):
 
     `failures`: pairs that could not be planned, and why. `reads`: the manifests that planning read, by host;
     a run of the plan reads as many. `allowances`: what their hosts said last of how many they let be read.
+    `policy`: what it was made under. `counted`: its price, where the graph is not all of it.
     """
 
     pairs: tuple[Pair, ...]
@@ -59,10 +60,12 @@ class Planned(msgspec.Struct, frozen=True):
     failures: dict[Pair, BlobflowError]
     reads: dict[str, int] = {}
     allowances: dict[str, Allowance] = {}
+    policy: Policy = KEEP_GOING
+    counted: Price | None = None
 
     @property
     def price(self) -> Price:
-        return price_of(self.plan, self.graph)
+        return self.counted or price_of(self.plan, self.graph)
 
 
 class Run:

@@ -62,6 +62,7 @@ ROOMS = {
     "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
     "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
     "mirror": Room((*SEAM, "engine", "transports", "environment", "places", "settings"), ("msgspec",)),
+    "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     **dict.fromkeys(
         ("airgap", "benching", "indexes", "tending", "warming"),
         Room((*SEAM, "engine", "transports", "environment", "mirror"), ("msgspec",)),

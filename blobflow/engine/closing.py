@@ -1,0 +1,51 @@
+"""What stands around every transfer: telling places what will come, and seeing to it that it is there."""
+
+from __future__ import annotations
+
+from blobflow.content import Expects, Site
+from blobflow.engine.descent import root_at
+from blobflow.engine.lane import Lane
+from blobflow.engine.plan import Copy, Plan, site_of
+from blobflow.engine.tally import Tally
+from blobflow.engine.transfer import World
+from blobflow.engine.verify import Level, Verification
+from blobflow.events import Observer, PhaseStarted, Warned
+from blobflow.oci import Descriptor
+
+
+def announce(plan: Plan, world: World) -> None:
+    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
+    coming: dict[Site, list[Descriptor]] = {}
+    for step in plan.steps:
+        if isinstance(step, Copy):
+            coming.setdefault(step.target, []).append(step.blob)
+    for site, blobs in coming.items():
+        if isinstance(sink := world.sink_at(site), Expects):
+            sink.expect(blobs)
+
+
+async def verify_targets(tally: Tally, level: Level, world: World, observe: Observer, lane: Lane) -> None:
+    """Ask the targets for what was put, or, closer than "roots", for every image that should be there."""
+    roots = tally.verifiable(("done",) if level == "roots" else ("done", "present"))
+    if not roots:
+        return
+    observe(PhaseStarted("verify", len(roots)))
+    at_once = min(world.limits(pair.target.host).blobs for pair in roots)
+    verification = Verification(
+        world.source_at, world.sink_at, lane, read_at_once=at_once, documents=world.documents
+    )
+    for pair, error in (await verification.check(roots, level)).items():
+        source = tally.source_root(pair).digest
+        root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
+        world.journal.doubt_put(*root.key)
+        tally.not_verified(pair, error)
+        observe(Warned(f"{pair.target} is not what it should be: {error}"))
+
+
+async def complete_places(tally: Tally, world: World, observe: Observer) -> None:
+    """Let archives take their places; the images of one that can't are failed."""
+    failures = await world.complete()
+    for pair in tally.verifiable(("done",)) if failures else ():
+        if error := failures.get(site_of(pair.target)):
+            tally.not_verified(pair, error)
+            observe(Warned(f"{pair.target} is not there: {error}"))
