@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blobflow.content import Expects, Site
+from blobflow.engine.audit import Audit
 from blobflow.engine.descent import root_at
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
@@ -24,8 +25,13 @@ def announce(plan: Plan, world: World) -> None:
             sink.expect(blobs)
 
 
-async def verify_targets(tally: Tally, level: Level, world: World, observe: Observer, lane: Lane) -> None:
-    """Ask the targets for what was put, or, closer than "roots", for every image that should be there."""
+async def verify_targets(
+    tally: Tally, level: Level, world: World, observe: Observer, lane: Lane, *, audit: Audit | None = None
+) -> None:
+    """Ask the targets for what was put, or, closer than "roots", for every image that should be there.
+
+    What the `audit` of this run found incomplete is looked at again.
+    """
     roots = tally.verifiable(("done",) if level == "roots" else ("done", "present"))
     if not roots:
         return
@@ -34,7 +40,10 @@ async def verify_targets(tally: Tally, level: Level, world: World, observe: Obse
     verification = Verification(
         world.source_at, world.sink_at, lane, read_at_once=at_once, documents=world.documents
     )
-    for pair, error in (await verification.check(roots, level)).items():
+    wrong = await verification.check(roots, level)
+    if audit is not None:
+        wrong |= await audit.look_again(roots, {pair: tally.source_root(pair) for pair in roots})
+    for pair, error in wrong.items():
         source = tally.source_root(pair).digest
         root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
         world.journal.doubt_put(*root.key)

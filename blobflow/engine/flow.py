@@ -8,14 +8,13 @@ from functools import partial
 
 import msgspec
 
-from blobflow.content import Allowance, Expects, Site
+from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.audit import Audit
-from blobflow.engine.descent import root_at
+from blobflow.engine.closing import announce, complete_places, verify_targets
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
-    Copy,
     Goal,
     Graph,
     Inventory,
@@ -35,11 +34,11 @@ from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
-from blobflow.engine.verify import Verification, moved_tags
+from blobflow.engine.verify import moved_tags
 from blobflow.engine.waves import Waves, asked
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Digest, Reference
 
 __all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
 
@@ -127,7 +126,7 @@ class Run:
             self._transfer = Transfer(plan, graph, world, keep_going, ended, more=more)
             await beside(self._take_late(self._transfer, inquiry, world), self._transfer.run())
         await self._verify(world)
-        await self._complete(world)
+        await complete_places(self._tally, world, self._observe)
         return self.report()
 
     def _inquiry(self, world: World) -> Inquiry:
@@ -164,7 +163,7 @@ class Run:
         found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
         self._current |= found.current
         self._remember(world, found_whole)
-        _announce(part, world)
+        announce(part, world)
         return part
 
     def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
@@ -190,38 +189,15 @@ class Run:
         if self._waves is not None:
             self._waves.stop()
 
-    async def _complete(self, world: World) -> None:
-        """Let archives take their places; the images of one that can't are failed."""
-        failures = await world.complete()
-        for pair in self._tally.verifiable(("done",)) if failures else ():
-            if error := failures.get(site_of(pair.target)):
-                self._tally.not_verified(pair, error)
-                self._observe(Warned(f"{pair.target} is not there: {error}"))
-
     async def _verify(self, world: World) -> None:
-        level = self._policy.verify
         put = self._tally.verifiable(("done",))
-        roots = put if level == "roots" else self._tally.verifiable(("done", "present"))
-        if not roots:
-            return
-        self._observe(PhaseStarted("verify", len(roots)))
-        at_once = min(world.limits(pair.target.host).blobs for pair in roots)
-        verification = Verification(
-            world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once, documents=world.documents
-        )
-        moved: dict[Reference, Digest | None] = {}
         resolved = {pair.source: self._tally.source_root(pair) for pair in put}
+        moved: dict[Reference, Digest | None] = {}
         looking = moved_tags(resolved, world.source_at, Lane(LANE), moved)
-        wrong = await beside(looking, verification.check(roots, level))
-        if self._audit is not None:
-            sources = {pair: self._tally.source_root(pair) for pair in roots}
-            wrong |= await self._audit.look_again(roots, sources)
-        for pair, error in wrong.items():
-            source = self._tally.source_root(pair).digest
-            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
-            world.journal.doubt_put(*root.key)
-            self._tally.not_verified(pair, error)
-            self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
+        level = self._policy.verify
+        await beside(
+            looking, verify_targets(self._tally, level, world, self._observe, Lane(LANE), audit=self._audit)
+        )
         self._tally.moved(moved)
         for reference, digest in sorted(moved.items()):
             now = f"names {digest}" if digest else "is gone"
@@ -310,14 +286,3 @@ def _with(
         reads,
         quota.allowances,
     )
-
-
-def _announce(plan: Plan, world: World) -> None:
-    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
-    coming: dict[Site, list[Descriptor]] = {}
-    for step in plan.steps:
-        if isinstance(step, Copy):
-            coming.setdefault(step.target, []).append(step.blob)
-    for site, blobs in coming.items():
-        if isinstance(sink := world.sink_at(site), Expects):
-            sink.expect(blobs)
