@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from blobflow import Pair, Places, Reference, mirror, parse_reference
+from blobflow import Pair, Places, Reference, Run, parse_reference
 from blobflow.content import Chunks, Site
 from blobflow.engine.report import Report
 from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
-from blobflow.mirror import Settings, inspect, plan_run, verify_run
+from blobflow.mirror import Settings, inspect, mirror, plan_run, verify_run
 from blobflow.oci import Descriptor, digest_of
 from blobflow.oci.sample import SampleSet, sample_set
 from tests.flow.faultrows import tag_at
@@ -58,16 +58,16 @@ async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> N
         planned = await plan_run(there, settings, places=places)
         assert planned.price.bytes_to_write > 0
         assert not (tmp_path / "shelf").exists(), "a plan changes nothing"
-        report = await mirror.mirror(there, settings, places=places)
+        report = await mirror(there, settings, places=places)
         assert statuses(report) == ["done"] * 3
-        assert statuses(await mirror.mirror(there, settings, places=places)) == ["present"] * 3
+        assert statuses(await mirror(there, settings, places=places)) == ["present"] * 3
         assert set((await verify_run(there, "content", settings, places=places)).values()) == {None}
 
         first = there[0].target
         assert (await inspect(first, settings, places=places)).root.is_index
 
         back = [Pair(p.target, Reference(target.host, p.target.repository, p.target.tag)) for p in there]
-        assert statuses(await mirror.mirror(back, settings, places=places)) == ["done"] * 3
+        assert statuses(await mirror(back, settings, places=places)) == ["done"] * 3
         assert tags_at(target) == WANTED
 
 
@@ -85,7 +85,7 @@ async def test_readme_s_lines_run_as_they_stand(tmp_path: Path) -> None:
 
 async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: Path) -> None:
     """Resumed where it broke; wrong bytes reach no target; what is missing fails its image alone."""
-    mine = shelf(tmp_path / "shelf")
+    mine: Any = shelf(tmp_path / "shelf")
     settings = Settings(cache_dir=tmp_path / "cache")
     opened: list[int] = []
     blobs = sorted(IMAGES.blobs, key=lambda digest: len(IMAGES.blobs[digest]))
@@ -113,10 +113,10 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
         own = Places(sources={"shelf": mine}, sinks={"shelf": mine})
-        assert statuses(await mirror.mirror(there, settings, places=own)) == ["done"] * 3
+        assert statuses(await mirror(there, settings, places=own)) == ["done"] * 3
         back = [Pair(p.target, Reference(target.host, p.target.repository, p.target.tag)) for p in there]
-        run = mirror.Run(back)
-        report = await mirror.mirror(back, settings, run=run, places=Places(sources={"shelf": Weak}))
+        run = Run(back)
+        report = await mirror(back, settings, run=run, places=Places(sources={"shelf": Weak}))
         failed = [image for image in report.images if image.status == "failed"]
         assert opened
         assert failed and all(wrong[7:19] in image.error or "digest" in image.error for image in failed)
@@ -125,7 +125,8 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
 
 
 async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path: Path) -> None:
-    mine, meter, made = shelf(tmp_path / "shelf"), Meter(), list[Site]()
+    mine: Any = shelf(tmp_path / "shelf")
+    meter, made = Meter(), list[Site]()
 
     class Counted(mine):  # type: ignore[misc]
         def __init__(self, site: Site) -> None:
@@ -139,7 +140,7 @@ async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path
     async with two(tmp_path) as (source, _):
         pairs = pairs_of(source.host, "shelf")
         places = Places(sinks={"shelf": Counted})
-        report = await mirror.mirror(pairs, Settings(), meter=meter, places=places)
+        report = await mirror(pairs, Settings(), meter=meter, places=places)
     assert report.totals.bytes_written >= IMAGES.unique_bytes
     assert sorted(made) == sorted(set(made))
 
@@ -147,8 +148,8 @@ async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path
 async def test_a_host_that_nobody_knows_is_a_registry_still(tmp_path: Path) -> None:
     places = Places(sources={"shelf": shelf(tmp_path / "shelf")})
     pair = Pair(Reference("shelf", "no/such", "1"), parse_reference("127.0.0.1:1/app:1"))
-    run = mirror.Run([pair])
-    report = await mirror.mirror([pair], Settings(), run=run, places=places)
+    run = Run([pair])
+    report = await mirror([pair], Settings(), run=run, places=places)
     assert statuses(report) == ["failed"]
     assert isinstance(run.errors[pair], NotFound)
     assert run.errors[pair].side == "source"

@@ -153,7 +153,10 @@ def test_values_can_be_pickled_and_copied(value: object) -> None:
     assert copy.deepcopy(value) == value
 
 
-def returned(value: object) -> object:
+Sent = typing.TypeVar("Sent")
+
+
+def returned(value: Sent) -> Sent:
     return value
 
 
