@@ -24,14 +24,8 @@ from tests.memory import MemoryRegistry
 from tests.readme import shelf
 from tools.faultyregistry import journalling
 
-BOTH = [
-    "memory",
-    "shelf",
-    "embedded",
-    "oci",
-    "oci-archive",
-    pytest.param("docker-registry", marks=pytest.mark.e2e),
-]
+OURS = ["memory", "shelf", "embedded", "oci", "oci-archive"]
+BOTH = [*OURS, pytest.param("docker-registry", marks=pytest.mark.e2e)]
 SOURCES = [*BOTH, "oci-archive.gz", "oci-archive.zst"]
 SINKS = [*BOTH, "docker-archive"]
 
