@@ -185,6 +185,7 @@ async def test_a_login_that_is_kept_opens_without_settings(
         for name, value in said.items():
             monkeypatch.setenv(name, value.format(home))
         assert (await blobflow.inspect(reference)).root.raw == RAW
+        assert not (home / ".cache").exists(), "looking leaves nothing"
         with pytest.raises(Unauthorized):
             await blobflow.inspect(reference, Settings())
 
