@@ -9,6 +9,9 @@ imported when it is first asked for (PEP 562), so that `import blobflow` costs n
 
     pair = Pair(parse_reference("alpine:3"), parse_reference("127.0.0.1:5000/alpine:3"))
     report = await mirror([pair])
+
+Logins, certificates, proxies and the store are then those of the command line on this machine; for others
+pass `Settings`, and for places of your own `Places`.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ if TYPE_CHECKING:
     from blobflow.engine.report import ImageRecord as ImageRecord
     from blobflow.engine.report import Report as Report
     from blobflow.engine.report import Totals as Totals
+    from blobflow.environment import from_environment as from_environment
     from blobflow.errors import BlobflowError as BlobflowError
     from blobflow.events import Event as Event
     from blobflow.events import Meter as Meter
     from blobflow.events import Observer as Observer
     from blobflow.mirror import Inspection as Inspection
-    from blobflow.mirror import Settings as Settings
     from blobflow.mirror import apply as apply
     from blobflow.mirror import inspect as inspect
     from blobflow.mirror import load_plan as load_plan
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from blobflow.oci import Reference as Reference
     from blobflow.oci import parse_digest as parse_digest
     from blobflow.oci import parse_reference as parse_reference
+    from blobflow.places import Places as Places
+    from blobflow.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
@@ -52,7 +57,9 @@ _ROOMS = (
     ("blobflow.oci", ("Digest", "parse_digest", "Platform", "Descriptor", "Manifest")),
     ("blobflow.oci", ("Reference", "parse_reference")),
     ("blobflow.engine.plan", ("Pair",)),
-    ("blobflow.mirror", ("Settings",)),
+    ("blobflow.settings", ("Settings",)),
+    ("blobflow.environment", ("from_environment",)),
+    ("blobflow.places", ("Places",)),
     ("blobflow.engine.flow", ("Policy",)),
     ("blobflow.events", ("Event", "Observer", "Meter")),
     ("blobflow.mirror", ("inspect", "Inspection", "plan_run")),

@@ -18,9 +18,9 @@ import msgspec
 from click.core import ParameterSource
 
 from blobflow.cli import LOG_FORMAT
-from blobflow.cli.figures import parse_size
 from blobflow.cli.starting import imports
 from blobflow.errors import UsageError
+from blobflow.units import parse_size
 
 if TYPE_CHECKING:
     from blobflow.cli.selection import Asked
@@ -176,14 +176,16 @@ def _link(
     target_creds: Credentials | None = None,
 ) -> Link:
     from blobflow.oci.reference import check_host
+    from blobflow.variables import read_variables
 
+    said = read_variables(os.environ)
     return Link(
-        plain_http=frozenset(check_host(host) for host in plain_http),
-        tls_verify=tls_verify,
-        config=config,
-        ca=ca,
-        cert=cert,
-        key=key,
+        plain_http=frozenset(check_host(host) for host in plain_http) or said.plain_http,
+        tls_verify=said.tls_verify if tls_verify is None else tls_verify,
+        config=config or said.config,
+        ca=ca or said.ca,
+        cert=cert or said.cert,
+        key=key or said.key,
         source_creds=source_creds,
         target_creds=target_creds,
         look=Look(quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"),
@@ -211,7 +213,6 @@ _HOST = (
         "--config",
         type=_FILE,
         metavar="FILE",
-        envvar="BLOBFLOW_CONFIG",
         help="What is different at some registries. [default: blobflow/config.toml in XDG's configuration]",
     ),
     click.option(
@@ -219,29 +220,25 @@ _HOST = (
         type=_FILE,
         multiple=True,
         metavar="FILE",
-        envvar="BLOBFLOW_CA",
         help="Trust these certificates as well, in PEM form. Repeatable.",
     ),
     click.option(
         "--cert",
         type=_FILE,
         metavar="FILE",
-        envvar="BLOBFLOW_CERT",
         help="The client certificate for registries that ask for one.",
     ),
-    click.option("--key", type=_FILE, metavar="FILE", envvar="BLOBFLOW_KEY", help="The key of --cert."),
+    click.option("--key", type=_FILE, metavar="FILE", help="The key of --cert."),
     click.option(
         "--plain-http",
         metavar="HOST",
         multiple=True,
-        envvar="BLOBFLOW_PLAIN_HTTP",
         help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
     ),
     click.option(
         "--tls-verify",
         type=click.BOOL,
         metavar="BOOL",
-        envvar="BLOBFLOW_TLS_VERIFY",
         help="`--tls-verify=false` accepts any certificate.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
@@ -477,20 +474,6 @@ def policy_of(run: Run) -> Policy:
 
 def cache_folder(named: Path | None) -> Path | None:
     """The store's root: the one named, else the environment's; None where there is no home."""
+    from blobflow.variables import places_of
+
     return named or places_of(os.environ)[1]
-
-
-def places_of(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:
-    """The folders of docker's configuration and of our cache; None where there is no home."""
-    home = Path(environ["HOME"]) if environ.get("HOME") else None
-    docker = Path(environ["DOCKER_CONFIG"]) if environ.get("DOCKER_CONFIG") else home and home / ".docker"
-    cache = xdg_folder(environ, "XDG_CACHE_HOME", ".cache")
-    return docker, cache and cache / "blobflow"
-
-
-def xdg_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
-    """A folder of the XDG Base Directory specification; a relative value is ignored, as it says."""
-    named = Path(environ.get(variable, ""))
-    if named.is_absolute():
-        return named
-    return Path(environ["HOME"]) / below_home if environ.get("HOME") else None

@@ -20,7 +20,7 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import read_graph
 from blobflow.engine.shape import shape_of
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 
 Level = Literal["roots", "blobs", "content"]
@@ -72,13 +72,20 @@ class Verification:
         key = (site.registry, blob.digest)
         if level == "content" and key not in self._read_back:
             self._read_back[key] = asyncio.create_task(self._read(pair, blob))
-            await self._read_back[key]
+            await self._was_read(key)
         elif not await self._sink_at(site).has(blob):
             raise NotFound(
                 f"{site} has no blob {blob.digest}, which manifest {manifest.descriptor.digest} names"
             )
         elif key in self._read_back:
+            await self._was_read(key)
+
+    async def _was_read(self, key: tuple[str, Digest]) -> None:
+        """Wait for the one reading of a blob. Who is cancelled ends it: so is everybody."""
+        try:
             await self._read_back[key]
+        except BlobflowError as error:
+            raise own_copy(error) from error.__cause__
 
     async def _read(self, pair: Pair, blob: Descriptor) -> None:
         """Read a blob back. A second of the same bytes at a registry waits for this one's answer."""

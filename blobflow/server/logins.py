@@ -56,6 +56,7 @@ from blobflow.oci.address import spelled, subscriber
 from blobflow.server.lanes import Lane, LaneFull
 from blobflow.server.paces import Paces
 from blobflow.server.refusal import Refusal
+from blobflow.shared import result_of
 
 # Seconds after its last request for which a right login is known.
 KNOWN_SECONDS = 24 * 3600.0
@@ -224,7 +225,7 @@ class Logins:
             checking = asyncio.ensure_future(self._checked(user, password, digest, where, connection))
             self._checking[key] = checking
             checking.add_done_callback(lambda done: self._checking.pop(key))
-        return await asyncio.shield(checking)
+        return await result_of(checking)
 
     async def _checked(
         self, user: str, password: bytes, digest: bytes, where: str, connection: object

@@ -21,11 +21,9 @@ from blobflow.cli.options import (
     Run,
     Selection,
     link_options,
-    places_of,
     run_options,
     select,
     selection_options,
-    xdg_folder,
 )
 from blobflow.cli.running import run
 from blobflow.cli.selection import settle
@@ -40,6 +38,7 @@ from blobflow.errors import (
     UnsupportedContent,
     UsageError,
 )
+from blobflow.variables import places_of, xdg_folder
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),

@@ -8,7 +8,8 @@ opened, source        an archive as a Source
 sink                  an archive as a Sink: OCI layout and docker's manifest.json in one
 """
 
-from blobflow.transports.archive.codecs import CODECS, CompressMode
+from blobflow.oci.media import CompressMode
+from blobflow.transports.archive.codecs import CODECS
 from blobflow.transports.archive.importing import Importer
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.parts import numbered_parts

@@ -11,14 +11,14 @@ On one core of the development machine, 64 MiB of a Debian layer: isal level 2 3
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import isal
 import msgspec
 import zstandard
 from isal import isal_zlib
 
-CompressMode = Literal["gzip", "zstd", "none"]
+from blobflow.oci.media import CompressMode
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 GZIP_LAYER = f"{LAYER}+gzip"
