@@ -34,9 +34,11 @@ ERROR_SECONDS = 5.0
 
 
 class _Connection(ResponseHandler):
-    """One on which something came unasked is not used again. aiohttp (3.14) looks at that when it takes a
-    connection back, but not when it gives one out: what came in between was the next request's answer. A 408
-    is allowed there (RFC 9110, 15.5.9)."""
+    """One on which something came while nothing was asked is not used again (RFC 9112, 9.2).
+
+    aiohttp (3.14) looks at that when it takes a connection back, but not when it gives one out: what came in
+    between, such as a 408, was the answer to the next request, and each later answer was one late.
+    """
 
     def is_connected(self) -> bool:
         return super().is_connected() and not self.should_close
