@@ -233,7 +233,8 @@ async def inspect(
     places: Places = NO_PLACES,
 ) -> Inspection:
     """Read a reference's manifest and those under it. Raises what the source answers."""
-    settings = settings or from_environment(sources={reference.host})
+    if settings is None:  # who only looks needs no store that can be written
+        settings = msgspec.structs.replace(from_environment(sources={reference.host}), cache_dir=None)
     async with open_world(settings, observer, meter or Meter(), places=places) as world:
         with blame("source"):
             root = await world.source_at(site_of(reference)).resolve(reference.name)

@@ -58,6 +58,7 @@ ROOMS = {
     "units": Room(("visible",)),
     "variables": Room(("errors", "oci", "visible"), ("msgspec",)),
     "places": Room(("content",), ("msgspec",)),
+    "contract": Room(SEAM),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
     "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
