@@ -21,7 +21,14 @@ from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Usag
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.location import ARCHIVES, split_location, transport_of
-from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, check_tag, split_name
+from blobflow.oci.reference import (
+    DOCKER_HUB,
+    check_host,
+    check_more_than_host,
+    check_repository,
+    check_tag,
+    split_name,
+)
 from blobflow.oci.selecting import TagRules
 from blobflow.tending.search import Chosen, Search
 
@@ -214,8 +221,10 @@ class _Stray(Exception):
 
 
 def _wanted(image: str, source: Place, where: str, *, any_host: bool) -> Wanted:
+    name = image.removeprefix("docker://")
     try:
-        host, path, tag, digest = split_name(image.removeprefix("docker://"))
+        check_more_than_host(name, dotted=source == Place(DOCKER_HUB))
+        host, path, tag, digest = split_name(name)
     except InvalidReference as error:
         raise InvalidReference(f"{where}: {error}") from None
     if host and not any_host:
@@ -253,21 +262,29 @@ def hub_path(source: Place, path: str) -> str:
 
 
 def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]:
-    """Every image at every target. Raises UsageError naming both places that ask for the same pair."""
+    """Every image at every target.
+
+    Raises UsageError naming both places that ask for the same pair, or for two images under one name.
+    """
     wanted = list(wanted)
     if not targets and not all(image.targets for image in wanted):
         raise UsageError("no target: say where to with --to HOST[/prefix], or `targets` in the spec")
     if len(set(targets)) < len(targets):
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
-    asked: dict[tuple[Reference, Reference], Wanted] = {}
+    asked: dict[Reference, tuple[Wanted, Reference]] = {}
     pairs: list[Pair] = []
     for image in wanted:
         for target in image.targets or targets:
             pair = _pair(image, target)
-            before = asked.setdefault((pair.source, pair.target), image)
+            before, source = asked.setdefault(pair.target, (image, pair.source))
             if before is image:
                 pairs.append(pair)
+            elif source != pair.source:
+                raise UsageError(
+                    f"{image.where}: {pair.source} and {source} (at {before.where}) would both become "
+                    f"{pair.target}; give one of them another name there"
+                )
             elif not (before.chosen or image.chosen):
                 raise UsageError(f"{image.where}: {image} is listed already, at {before.where}")
     return pairs
