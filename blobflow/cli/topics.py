@@ -36,9 +36,9 @@ An image in a registry:
   quay.io/org/app@sha256:0123...      by digest: it never names anything else
 
 The first part is a host if it has a dot or a colon, is `localhost`, or is an IPv6 address in brackets; else
-the image is at docker.io. `localhost:5000` or `quay.io` alone names no image, which is an error; a word without
-a dot, as `registry:2`, is an image of docker.io. With tag and digest, the digest says what is read, the tag
-what is written.
+the image is at docker.io. `localhost:5000` or `quay.io` alone names no image, which is an error; a word
+without a dot, as `registry:2`, is an image of docker.io. With tag and digest, the digest says what is read,
+the tag what is written.
 
 An image in a file or folder:
 
