@@ -112,12 +112,14 @@ class Asked(msgspec.Struct, frozen=True):
     """All that is wanted, and where to.
 
     `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
+    `apart`: no two images may have one name at a target; else that says nothing, as where none is written.
     """
 
     wanted: tuple[Wanted, ...]
     targets: tuple[Place, ...]
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
+    apart: bool = True
 
     @property
     def searches(self) -> list[Search]:
@@ -164,7 +166,8 @@ def settle(asked: Asked, found: Mapping[Search, Sequence[Chosen]]) -> Settled:
                 )
         if search is None:
             images.append(image)
-    return Settled(tuple(make_pairs(images, asked.targets)), lost, tuple(dict.fromkeys(notes)))
+    pairs = make_pairs(images, asked.targets, apart=asked.apart)
+    return Settled(tuple(pairs), lost, tuple(dict.fromkeys(notes)))
 
 
 def _of_repositories(image: Wanted, target: Place) -> Pair:
@@ -261,10 +264,11 @@ def hub_path(source: Place, path: str) -> str:
     return f"library/{path}" if official else path
 
 
-def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]:
+def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place], *, apart: bool = True) -> list[Pair]:
     """Every image at every target.
 
-    Raises UsageError naming both places that ask for the same pair, or for two images under one name.
+    Raises UsageError naming both places that ask for the same pair, or, if they are to be `apart`, for two
+    images under one name.
     """
     wanted = list(wanted)
     if not targets and not all(image.targets for image in wanted):
@@ -272,19 +276,21 @@ def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]
     if len(set(targets)) < len(targets):
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
-    asked: dict[Reference, tuple[Wanted, Reference]] = {}
+    asked: dict[tuple[Reference, Reference], Wanted] = {}
+    named: dict[Reference, tuple[Reference, Wanted]] = {}
     pairs: list[Pair] = []
     for image in wanted:
         for target in image.targets or targets:
             pair = _pair(image, target)
-            before, source = asked.setdefault(pair.target, (image, pair.source))
-            if before is image:
-                pairs.append(pair)
-            elif source != pair.source:
+            other, by = named.setdefault(pair.target, (pair.source, image))
+            if apart and other != pair.source:
                 raise UsageError(
-                    f"{image.where}: {pair.source} and {source} (at {before.where}) would both become "
+                    f"{image.where}: {pair.source} and {other} (at {by.where}) would both become "
                     f"{pair.target}; give one of them another name there"
                 )
+            before = asked.setdefault((pair.source, pair.target), image)
+            if before is image:
+                pairs.append(pair)
             elif not (before.chosen or image.chosen):
                 raise UsageError(f"{image.where}: {image} is listed already, at {before.where}")
     return pairs
