@@ -328,6 +328,10 @@ async def opened(
     places: Places = NO_PLACES,
 ) -> AsyncIterator[tuple[World, Store]]:
     """As `open_world`, with the store that is behind it."""
+    if settings.compress == "gzip-portable":
+        from blobflow.transports.archive import codec
+
+        codec(settings.compress)  # raises where it can't be had, before anything is moved
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         logins = logins_of(settings)
