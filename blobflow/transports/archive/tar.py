@@ -37,9 +37,10 @@ _MAX_EXTRA = 1024 * 1024
 _MAX_RECORDS = 4096
 _MAX_BEFORE = 16
 # Headers that are read whatever comes out of how little: 65,536 plain ones. Beyond that no more than so many
-# times the bytes of the file: half a million empty files whose names count up, under zstd -19, come to 60.
+# times the bytes of the file: half a million empty files whose names count up come to 82 under gzip -9 and
+# to 347 under zstd -19, with pax headers of three times to 132 and 733.
 HEADERS_FROM = 32 * 1024 * 1024
-HEADERS_RATIO = 200
+HEADERS_RATIO = 1000
 _MAX_SIZE = 2**53
 _MAX_DIGITS = 16  # of a number in a pax record, and so of _MAX_SIZE
 FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
