@@ -458,7 +458,7 @@ def test_a_layer_that_is_not_what_its_config_says_is_not_unpacked(tmp_path: Path
 def test_all_of_a_layer_is_looked_at_and_what_is_behind_its_tar_too(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
-    """A layer may lack the end of a tar, even the last padding, or have more behind it: its digest decides."""
+    """A layer may lack the end of a tar, even its padding, or have more behind it: its digest decides."""
     info, content = member("a", content=b"some bytes")
     entry = info.tobuf() + content
     for bare in (

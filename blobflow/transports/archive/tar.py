@@ -7,7 +7,8 @@ decided here. Nothing in an archive can name a path outside of it.
 An archive of images has to have its end, since one that was cut behind an entry looks whole but for that. All
 who write them put it there: GNU tar and Python, as POSIX has it, two blocks of zeros and more; Go, and so
 docker, podman and skopeo, exactly two. One is taken as well, as by GNU tar and Go: all entries are before it.
-A layer may lack it: umoci's do, everybody unpacks them, and its digest tells whether it is whole.
+A layer may lack it, as umoci's do: what reads Go's way unpacks them, and their digest tells whether they are
+whole.
 
 What a header can cost is bounded, and all work is linear in the bytes of headers. Since those compress well,
 past some MiB of them they are measured by the file that they came out of.
@@ -121,7 +122,7 @@ def entries(tape: Tape, *, whole: bool = False) -> Iterator[tuple[tarfile.TarInf
         if whole:
             tape.skip(-header.size % BLOCK)
         else:
-            tape.read(-header.size % BLOCK)  # Go takes a last file without it
+            tape.read(-header.size % BLOCK)  # which umoci leaves out behind the last file
     if extras.begun:
         raise cut_off(tape)
 
