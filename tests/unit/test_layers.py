@@ -65,7 +65,7 @@ ROOMS = {
     "mirror": Room((*SEAM, "engine", "transports", "environment", "places", "settings"), ("msgspec",)),
     **dict.fromkeys(
         ("airgap", "benching", "indexes", "tending", "warming"),
-        Room((*SEAM, "engine", "transports", "environment", "mirror"), ("msgspec",)),
+        Room((*SEAM, "engine", "transports", "environment", "mirror", "settings"), ("msgspec",)),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }
