@@ -39,10 +39,8 @@ from blobflow.oci import Descriptor, Manifest, Reference
 from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
 from blobflow.places import MadeOnce, Places
-from blobflow.settings import ANY_HOST as ANY_HOST
 from blobflow.settings import Settings as Settings
-from blobflow.settings import access_to as access_to
-from blobflow.settings import logins_of as logins_of
+from blobflow.settings import access_to, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
 from blobflow.transports.store import (

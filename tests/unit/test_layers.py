@@ -66,7 +66,7 @@ ROOMS = {
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     **dict.fromkeys(
         ("airgap", "benching", "indexes", "tending", "warming"),
-        Room((*SEAM, "engine", "transports", "environment", "mirror"), ("msgspec",)),
+        Room((*SEAM, "engine", "transports", "environment", "mirror", "settings"), ("msgspec",)),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }
