@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
-from blobflow.content import Allowance, Expects, Site
+from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.asking import Asking
 from blobflow.engine.audit import Audit
+from blobflow.engine.closing import announce, complete_places
 from blobflow.engine.descent import root_at
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
-    Copy,
     Goal,
     Graph,
     Inventory,
@@ -40,7 +39,7 @@ from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import Verification, moved_tags
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Digest, Reference
 
 __all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
 
@@ -90,7 +89,7 @@ class Run:
         self._tally = Tally(self._pairs)
         self._told = 0
         self._transfer: Transfer | None = None
-        self._asking: set[asyncio.Task[Answers]] = set()
+        self._asking: Asking[tuple[Pair, ...], Answers] | None = None
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
         self._audit: Audit | None = None
@@ -118,19 +117,20 @@ class Run:
         than `world.patience`: then those begin, and what it wants is planned and added when it is known.
         """
         inquiry = self._inquiry(world)
-        async with self._asked(inquiry):
-            answers = await self._first_answers(world.patience)
+        self._asking = asking = Asking(inquiry.of, inquiry.groups)
+        async with asking.begun():
+            answers = await asking.first(world.patience, lambda each: bool(each.good))
             plan = self._take(answers, inquiry, world)
             if self.planned is not None and self.planned.failures and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._pairs)))
             ended = partial(self._step_ended, world)
             graph, keep_going = inquiry.graph(), self._policy.keep_going
-            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=bool(self._asking))
-            late = self._take_late(self._transfer, inquiry, world)
+            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=asking.more)
+            late = self._take_late(asking, self._transfer, inquiry, world)
             await beside(late, self._transfer.run())
         await self._verify(world)
-        await self._complete(world)
+        await complete_places(self._tally, world, self._observe)
         return self.report()
 
     def _inquiry(self, world: World) -> Inquiry:
@@ -139,46 +139,16 @@ class Run:
         self._tally.roots(inquiry.roots)
         return inquiry
 
-    @asynccontextmanager
-    async def _asked(self, inquiry: Inquiry) -> AsyncIterator[None]:
-        """While inside, the targets are asked; what is not known by the end is not asked any more."""
-        asking = [asyncio.create_task(inquiry.of(group)) for group in inquiry.groups]
-        self._asking = set(asking)
-        try:
-            yield
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-    async def _first_answers(self, patience: float | None) -> list[Answers]:
-        """The answers that are waited for before anything moves: all of them, or those that are there so
-        many seconds after the first of some use; None: all."""
-        loop, until = asyncio.get_running_loop(), None
-        answers: list[Answers] = []
-        while self._asking:
-            left = None if until is None else max(0.0, until - loop.time())
-            done, self._asking = await asyncio.wait(
-                self._asking, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                break
-            answers += [task.result() for task in done]
-            if patience is not None and until is None and any(each.good for each in answers):
-                until = loop.time() + patience
-        return answers
-
-    async def _take_late(self, transfer: Transfer, inquiry: Inquiry, world: World) -> None:
+    async def _take_late(
+        self, asking: Asking[tuple[Pair, ...], Answers], transfer: Transfer, inquiry: Inquiry, world: World
+    ) -> None:
         """Plan what is known only now, and add it to what runs."""
         try:
-            while self._asking:
-                done, self._asking = await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
-                answers = [task.result() for task in done if not task.cancelled()]
-                if answers:
-                    part = self._take(answers, inquiry, world)
-                    if any(each.failures for each in answers) and not self._policy.keep_going:
-                        self.wind_down()
-                    await transfer.add(part)
+            async for answers in asking.late():
+                part = self._take(answers, inquiry, world)
+                if any(each.failures for each in answers) and not self._policy.keep_going:
+                    self.wind_down()
+                await transfer.add(part)
         finally:
             transfer.no_more()
 
@@ -198,7 +168,7 @@ class Run:
         found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, ordered)]
         self._current |= ordered.current
         self._remember(world, found_whole)
-        _announce(part, world)
+        announce(part, world)
         return part
 
     def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
@@ -206,31 +176,19 @@ class Run:
             self._tell(record)
             if record.status == "done":
                 self._remember(world, (goal,))
-        if agenda.states[number] is State.FAILED and not self._policy.keep_going:
-            self._ask_no_more()
+        if agenda.states[number] is State.FAILED and not self._policy.keep_going and self._asking:
+            self._asking.stop()
 
     def _lookup(self, pair: Pair) -> Lookup:
         return self._policy.referrers or pair.referrers
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None:
+        if self._transfer is None or self._asking is None:
             return False
-        self._ask_no_more()
+        self._asking.stop()
         self._transfer.wind_down()
         return True
-
-    def _ask_no_more(self) -> None:
-        for task in self._asking:
-            task.cancel()
-
-    async def _complete(self, world: World) -> None:
-        """Let archives take their places; the images of one that can't are failed."""
-        failures = await world.complete()
-        for pair in self._tally.verifiable(("done",)) if failures else ():
-            if error := failures.get(site_of(pair.target)):
-                self._tally.not_verified(pair, error)
-                self._observe(Warned(f"{pair.target} is not there: {error}"))
 
     async def _verify(self, world: World) -> None:
         level = self._policy.verify
@@ -264,8 +222,9 @@ class Run:
     async def plan(self, world: World) -> Planned:
         """Resolve, survey and plan; nothing is changed anywhere."""
         inquiry = self._inquiry(world)
-        async with self._asked(inquiry):
-            answers = await self._first_answers(None)
+        asking = Asking(inquiry.of, inquiry.groups)
+        async with asking.begun():
+            answers = await asking.first(None, lambda each: True)
         ordered = joined(sorted(answers, key=lambda each: inquiry.groups.index(each.pairs)))
         plan = make_plan(ordered.good, inquiry.graph(), ordered.inventory, ordered.shapes)
         self.planned = _with(None, self._pairs, plan, ordered, inquiry)
@@ -340,14 +299,3 @@ def _with(
         reads,
         quota.allowances,
     )
-
-
-def _announce(plan: Plan, world: World) -> None:
-    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
-    coming: dict[Site, list[Descriptor]] = {}
-    for step in plan.steps:
-        if isinstance(step, Copy):
-            coming.setdefault(step.target, []).append(step.blob)
-    for site, blobs in coming.items():
-        if isinstance(sink := world.sink_at(site), Expects):
-            sink.expect(blobs)
