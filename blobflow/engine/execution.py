@@ -17,7 +17,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.asking import Asking
-from blobflow.engine.closing import announce, complete_places, verify_targets
+from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
 from blobflow.engine.flow import Planned
 from blobflow.engine.inquiry import LANE
 from blobflow.engine.lane import Lane, beside
@@ -50,7 +50,7 @@ from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.errors import BlobflowError, Rejected
-from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
@@ -235,7 +235,7 @@ class Execution:
             self._policy,
             self._price(whole),
         )
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._saved.images)))
         return part
 
     def _price(self, plan: Plan) -> Price:
@@ -250,31 +250,9 @@ class Execution:
             blobs_present=len(blobs - read),
         )
 
-    def _tell_price(self, price: Price) -> None:
-        self._observe(
-            PlanMade(
-                images=len(self._saved.images),
-                copies=sum(target.copies for target in price.targets.values()),
-                mounts=price.mounts,
-                puts=price.manifests,
-                bytes_to_read=price.bytes_to_read,
-                bytes_to_write=price.bytes_to_write,
-            )
-        )
-
     def _tell(self, record: ImageRecord) -> None:
         self._told += 1
-        self._observe(
-            ImageDone(
-                source=record.source,
-                target=record.target,
-                digest=record.digest,
-                status=record.status,
-                error=record.error,
-                done=self._told,
-                images=self._tally.images,
-            )
-        )
+        self._observe(image_done(record, self._told, self._tally.images))
 
     def _remember(self, world: World, plan: Plan, goal: Goal) -> None:
         """Have later runs know an image whose root was put now; one that was there was not looked into."""

@@ -12,7 +12,7 @@ from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.asking import Asking
 from blobflow.engine.audit import Audit
-from blobflow.engine.closing import announce, complete_places
+from blobflow.engine.closing import announce, complete_places, image_done, plan_made
 from blobflow.engine.descent import root_at
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
@@ -38,7 +38,7 @@ from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import Verification, moved_tags
 from blobflow.errors import BlobflowError
-from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
+from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Digest, Reference
 
 __all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
@@ -160,7 +160,7 @@ class Run:
         if self.planned is not None:
             part = renumbered(part, len(self.planned.plan.steps))
         self.planned = _with(self.planned, self._pairs, part, ordered, inquiry)
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._pairs)))
         for pair, error in ordered.failures.items():
             self._tell(self._tally.failed(pair, error))
         for record in self._tally.planned(self.planned.plan, part.goals, ordered.shapes, ordered.inventory):
@@ -228,34 +228,12 @@ class Run:
         ordered = joined(sorted(answers, key=lambda each: inquiry.groups.index(each.pairs)))
         plan = make_plan(ordered.good, inquiry.graph(), ordered.inventory, ordered.shapes)
         self.planned = _with(None, self._pairs, plan, ordered, inquiry)
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._pairs)))
         return self.planned
-
-    def _tell_price(self, price: Price) -> None:
-        self._observe(
-            PlanMade(
-                images=len(self._pairs),
-                copies=sum(target.copies for target in price.targets.values()),
-                mounts=price.mounts,
-                puts=price.manifests,
-                bytes_to_read=price.bytes_to_read,
-                bytes_to_write=price.bytes_to_write,
-            )
-        )
 
     def _tell(self, record: ImageRecord) -> None:
         self._told += 1
-        self._observe(
-            ImageDone(
-                source=record.source,
-                target=record.target,
-                digest=record.digest,
-                status=record.status,
-                error=record.error,
-                done=self._told,
-                images=self._tally.images,
-            )
-        )
+        self._observe(image_done(record, self._told, self._tally.images))
 
     def _is_news(self, goal: Goal, answers: Answers) -> bool:
         """Whether an image that needs nothing is news: the journal has most that do already."""
