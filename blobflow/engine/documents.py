@@ -219,11 +219,9 @@ class _Bytes:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():  # its turn had come
                 self._give_back(wanted)
-            else:
-                self._waiting.remove((wanted, turn))
-                self._next()
+            self._next()
             raise
 
     def _give_back(self, taken: int) -> None:
@@ -231,7 +229,8 @@ class _Bytes:
         self._next()
 
     def _next(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._free):
             wanted, turn = self._waiting.popleft()
-            self._free -= wanted
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._free -= wanted
+                turn.set_result(None)

@@ -167,11 +167,14 @@ class _Walk:
         """Why what is wanted of a root was not read whole; None if it was."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
+        mentions: set[tuple[Digest, int, str]] = set()
         while todo:
             mention = todo.pop()
             digest = mention.digest
-            if (error := reader.contradicted(site, mention)) is not None:
-                return error
+            if (said := (digest, mention.size, mention.media_type)) not in mentions:
+                mentions.add(said)
+                if (error := reader.contradicted(site, mention)) is not None:
+                    return error
             if digest in seen:
                 continue
             seen.add(digest)
@@ -260,7 +263,9 @@ class _Reader:
     def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
-        return None if held is None else check_mention(mention, held.descriptor, str(site))
+        if held is None:
+            return None
+        return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))
 
     async def settle_sizes(self) -> None:
         """Where manifests differ in how large a blob is, fail those that a site proves wrong."""
