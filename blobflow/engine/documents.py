@@ -26,8 +26,8 @@ from blobflow.oci.digest import algorithm_of
 # write and a read of some kilobytes.
 HELD_BYTES = 8 * 1024 * 1024
 # Bytes of manifests on their way from or to one host at once. Ordinary ones (some kilobytes) never wait for
-# it; of the largest there are two, each of which takes up to five times its bytes while it is read.
-MOVING_BYTES = 8 * 1024 * 1024
+# it; of the largest there is one, which takes up to five times its bytes while it is read.
+MOVING_BYTES = 6 * 1024 * 1024
 # What is charged for a string or a small object besides its bytes, about what it takes in memory.
 _OBJECT = 100
 # What the manifests of one source repository may name, for one root and for each further one. It takes about
@@ -61,13 +61,6 @@ class Documents:
         async with self._hosts[host].taken(manifest.size if manifest.sized else MAX_MANIFEST_BYTES):
             yield
 
-    async def read(self, site: Site, source: Source, manifest: Descriptor) -> Manifest:
-        """Read and decode a manifest as soon as there is room. Raises what the source does, and
-        UnsupportedContent."""
-        async with self.moving(site.registry, manifest):
-            raw = await source.read(manifest)
-            return parse_manifest(raw, manifest.media_type, digest=manifest.digest)
-
     def mapping(self, roots: Mapping[Site, int] | None = None) -> Manifests:
         """A new collection of manifests; `roots`: how many images of each repository are read into it."""
         return Manifests(self, roots or {})
@@ -88,7 +81,17 @@ class Manifests(MutableMapping[Digest, Manifest]):
         self._here: dict[Digest, Manifest] = {}
         self._aside: dict[Digest, Callable[[], bytes]] = {}
         self._named: Counter[Site] = Counter()
+        self._refused: dict[Site, str] = {}
         self._load = _Load(documents)
+
+    async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
+        """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
+        and UnsupportedContent, also once the site has named too much: nothing more is read from there then."""
+        async with self.documents.moving(site.registry, manifest):
+            if site in self._refused:
+                raise UnsupportedContent(self._refused[site])
+            raw = await source.read(manifest)
+            self.take(parse_manifest(raw, manifest.media_type, digest=manifest.digest), site)
 
     def take(self, manifest: Manifest, site: Site) -> None:
         """Hold a manifest that was read at `site`. Raises UnsupportedContent where that names too much, and
@@ -96,10 +99,11 @@ class Manifests(MutableMapping[Digest, Manifest]):
         count = 1 + len(manifest.layers) + len(manifest.manifests)
         most = NAMED + NAMED_MORE * max(0, self._roots.get(site, 1) - 1)
         if self._named[site] + count > most:
-            raise UnsupportedContent(
+            self._refused[site] = (
                 f"manifest {manifest.descriptor.digest} names {count} contents, and with what others of"
                 f" {site} name that is more than the {most} that a run takes from there"
             )
+            raise UnsupportedContent(self._refused[site])
         self._named[site] += count
         self[manifest.descriptor.digest] = manifest
 

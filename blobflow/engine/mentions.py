@@ -8,6 +8,7 @@ a right one too, and the right one does not fail for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import cast
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
@@ -18,6 +19,31 @@ from blobflow.oci.digest import algorithm_of
 
 # A manifest at one source.
 Place = tuple[Site, Digest]
+
+
+class Origins(dict[Digest, Collection[Site]]):
+    """The sites that have each content. Most content is at one site: that costs no object of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone: dict[Site, tuple[Site]] = {}
+
+    def note(self, digest: Digest, site: Site) -> None:
+        """Take in that a site has it."""
+        sites = self.get(digest)
+        if sites is None:
+            self[digest] = self._alone.setdefault(site, (site,))
+        elif isinstance(sites, set):
+            sites.add(site)
+        elif site not in sites:
+            self[digest] = {*sites, site}
+
+    def settled(self) -> dict[Digest, tuple[Site, ...]]:
+        """The sites in order, for a graph. The same object: nothing is noted after that."""
+        for digest, sites in self.items():
+            if isinstance(sites, set):
+                self[digest] = tuple(sorted(sites))
+        return cast(dict[Digest, tuple[Site, ...]], self)
 
 
 def check_mention(

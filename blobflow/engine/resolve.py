@@ -18,7 +18,7 @@ from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
 from blobflow.engine.documents import Documents, Manifests
 from blobflow.engine.lane import Lane, beside
-from blobflow.engine.mentions import check_mention, disputed
+from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
@@ -128,8 +128,7 @@ async def read_graph(
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
-    origins = {digest: tuple(sorted(sites)) for digest, sites in reader.origins.items()}
-    return GraphRead(Graph(reader.manifests, kept, origins, reader.platforms), failures)
+    return GraphRead(Graph(reader.manifests, kept, reader.origins.settled(), reader.platforms), failures)
 
 
 def _reading(choice: Choice) -> Choice:
@@ -199,7 +198,7 @@ class _Reader:
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
         self.manifests = manifests
         self.platforms: dict[Digest, Platform] = {}
-        self.origins: dict[Digest, set[Site]] = {}
+        self.origins = Origins()
 
     async def read(self, level: Sequence[Mention]) -> None:
         """Read one level: each digest at the first site that mentions it, then where that failed."""
@@ -222,14 +221,13 @@ class _Reader:
         try:
             if digest not in self.manifests:
                 with blame("source"):
-                    read = await self.manifests.documents.read(site, self._source_at(site), descriptor)
-                    self.manifests.take(read, site)
+                    await self.manifests.read(site, self._source_at(site), descriptor)
         except BlobflowError as error:
             self.errors[site, digest] = error
             return
-        self.origins.setdefault(digest, set()).add(site)
+        self.origins.note(digest, site)
         for blob in self.manifests[digest].blobs:
-            self.origins.setdefault(blob.digest, set()).add(site)
+            self.origins.note(blob.digest, site)
 
     async def carry_foreign(self) -> None:
         """Let manifests carry those of their foreign layers that a site which has the manifest holds, too."""
@@ -258,7 +256,7 @@ class _Reader:
                         self.errors.setdefault((site, digest), error)
             return
         if held:
-            self.origins.setdefault(layer.digest, set()).add(site)
+            self.origins.note(layer.digest, site)
 
     def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
