@@ -31,7 +31,7 @@ MOVING_BYTES = 6 * 1024 * 1024
 # What is charged for a string or a small object besides its bytes, about what it takes in memory.
 _OBJECT = 100
 # What the manifests of one source repository may name, for one root and for each further one. It takes about
-# 1.3 kB of memory to plan and move a blob, so one image can make a run hold 65 MB, and no more. Models of
+# 1 kB of memory to plan and move a blob, so one image can make a run hold some 50 MB, and no more. Models of
 # thousands of files, the largest artifacts known, are far below it, and so are the largest indexes.
 NAMED = 50_000
 NAMED_MORE = 500
@@ -86,7 +86,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
 
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
         """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
-        and UnsupportedContent, also once the site has named too much: nothing more is read from there then."""
+        and UnsupportedContent, also once the site has named too much: then nothing more is read there."""
         async with self.documents.moving(site.registry, manifest):
             if site in self._refused:
                 raise UnsupportedContent(self._refused[site])
