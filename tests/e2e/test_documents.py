@@ -1,5 +1,4 @@
-"""What Debian's docker-registry and skopeo refuse as a manifest we refuse on every road, and what they take we
-take."""
+"""What Debian's docker-registry and skopeo refuse as a manifest we refuse too, and what they take we take."""
 
 from __future__ import annotations
 
