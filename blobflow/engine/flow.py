@@ -171,23 +171,19 @@ class Run:
             self._tell(record)
             if record.status == "done":
                 self._remember(world, (goal,))
-        if agenda.states[number] is State.FAILED and not self._policy.keep_going and self._asking:
-            self._asking.stop()
+        if agenda.states[number] is State.FAILED and not self._policy.keep_going and self._waves:
+            self._waves.stop()
 
     def _lookup(self, pair: Pair) -> Lookup:
         return self._policy.referrers or pair.referrers
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None or self._asking is None:
+        if self._transfer is None or self._waves is None:
             return False
-        self._asking.stop()
+        self._waves.stop()
         self._transfer.wind_down()
         return True
-
-    def _ask_no_more(self) -> None:
-        if self._waves is not None:
-            self._waves.stop()
 
     async def _verify(self, world: World) -> None:
         put = self._tally.verifiable(("done",))

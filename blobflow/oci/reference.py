@@ -7,6 +7,7 @@ is an IPv6 literal in brackets.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import msgspec

@@ -16,7 +16,7 @@ import zstandard
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, StorageError, UnsupportedContent
 from blobflow.oci import media, parse_manifest
-from blobflow.transports.archive import CODECS, Archive, inflating
+from blobflow.transports.archive import Archive, codec, inflating
 from blobflow.transports.store import Imports
 from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, tar_of, write
 from tests.unit.test_archives import FORMS, LAYERS, NAME, Reading, bare_layers
@@ -175,7 +175,7 @@ async def test_what_was_recorded_before_layers_were_checked_is_read_again(
     path = write(tmp_path / "a", archive_of(gzip.compress(OTHER)), "tar.gz")
     about = path.stat()
     old = f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} "
-    for version in ("oci", CODECS["gzip"].version):
+    for version in ("oci", codec("gzip").version):
         Imports(reading.store).record_archive(old + version, b"\x93\x80\x80")
     with pytest.raises(DigestMismatch):
         await reading.archive(f"docker-archive:{path}").resolve("")
