@@ -177,6 +177,30 @@ LIES = [
         more="GET-1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2",
     ),
     Row(
+        "a tag with the digest of something else where HEAD is not allowed",
+        (
+            Fault("HEAD", "", times=0, act=Status(405)),
+            Fault("GET", TAG, times=0, act=SetHeader("Docker-Content-Digest", OWN)),
+        ),
+        fails=Failure("DigestMismatch", "source", 6, 1),
+        heals=False,
+        more=None,
+    ),
+    Row(
+        "a manifest by digest with the digest of something else",
+        (Fault("GET", f"/manifests/{CHILD}", times=0, act=SetHeader("Docker-Content-Digest", OWN)),),
+        fails=Failure("DigestMismatch", "source", 6, 1),
+        heals=False,
+        more=None,
+    ),
+    Row(
+        "a blob with the digest of something else",
+        (Fault("GET", BLOB, times=0, act=SetHeader("Docker-Content-Digest", CHILD)),),
+        fails=Failure("DigestMismatch", "source", 6, 1),
+        heals=False,
+        more=None,
+    ),
+    Row(
         "a Content-Type that says nothing",
         (Fault("*", "/manifests/", times=0, act=SetHeader("Content-Type", "text/plain")),),
         more="GET+4 |",
