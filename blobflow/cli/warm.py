@@ -163,8 +163,7 @@ def asked_of(selection: Selection, edges: Sequence[Place]) -> Asked:
         asked = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
     else:
         asked = select(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
-    wanted = tuple(_merged(asked.wanted))
-    return msgspec.structs.replace(asked, wanted=wanted, targets=places, apart=False)
+    return msgspec.structs.replace(asked, wanted=tuple(_merged(asked.wanted)), targets=places)
 
 
 def _merged(wanted: Iterable[Wanted]) -> Iterable[Wanted]:

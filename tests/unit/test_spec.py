@@ -162,10 +162,6 @@ REFUSED = {
         spec("- quay.io"),
         "s.yaml line 4: 'quay.io' names a registry and no repository; add",
     ),
-    "two images of one name": (
-        spec("- quay.io/a/b:1\n- r:1/a/b:1"),
-        "s.yaml line 5: r:1/a/b:1 and quay.io/a/b:1 (at s.yaml line 4) would both become ",
-    ),
     "a bad target path": (spec("- {image: a/b, target: X}"), "s.yaml line 4: 'X' is not a reference"),
     "a bad target": (spec("- a", "{targets: ['bad host']}"), "s.yaml: defaults.targets: 'bad host' is not a"),
     "a tag and tags": (spec("- {image: 'a/b:1', tags: [x]}"), "line 4: a/b:1 has `tags` as well as a tag"),
