@@ -47,7 +47,7 @@ class Documents:
     def __init__(
         self, aside: Aside | None = None, *, room: int = HELD_BYTES, moving: int = MOVING_BYTES
     ) -> None:
-        self._aside = aside
+        self.aside = aside
         self._room = room
         self._moving = moving
         self._hosts: dict[str, _Bytes] = {}
@@ -67,9 +67,9 @@ class Documents:
 
     def put_aside(self, manifest: Manifest, weight: int) -> Callable[[], bytes] | None:
         """Put the manifest's bytes aside if they are too many; None: there is room for them."""
-        if self._aside is None or self.held + weight <= self._room:
+        if self.aside is None or self.held + weight <= self._room:
             return None
-        return self._aside.keep(manifest.raw)
+        return self.aside.keep(manifest.raw)
 
 
 class Manifests(MutableMapping[Digest, Manifest]):

@@ -13,7 +13,7 @@ from blobflow.oci.location import LAYOUT, path_of, transport_of
 from blobflow.transports.archive import CODECS, Archive, ArchiveSink, CompressMode, Importer
 from blobflow.transports.archive.looking import LookedAt
 from blobflow.transports.layout import Layout
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, StoreAside
 
 
 def this_machine() -> Platform:
@@ -43,6 +43,7 @@ class LocalPlaces:
         self._platform = platform or this_machine()
         self._looking = looking
         self._importer = Importer(store, CODECS[compress])
+        self._aside = StoreAside(store)
         self._layouts: dict[Site, Layout] = {}
         self._archives: dict[Site, Archive] = {}
         self._written: dict[Site, ArchiveSink] = {}
@@ -69,7 +70,9 @@ class LocalPlaces:
             if site in self._archives:
                 raise UsageError(f"{site} is both read and written; write another file")
             meter = self._meter.hosts[site.registry]
-            self._written[site] = ArchiveSink(site, self._store.root, meter, self._platform)
+            self._written[site] = ArchiveSink(
+                site, self._store.root, meter, self._platform, aside=self._aside
+            )
         return self._written[site]
 
     def _layout(self, site: Site) -> Layout:
@@ -92,6 +95,7 @@ class LocalPlaces:
         """Leave all places; archives that are not complete are abandoned."""
         for sink in self._written.values():
             sink.abandon()
+        self._aside.close()
         for archive in self._archives.values():
             archive.close()
         self._importer.close()
