@@ -22,6 +22,7 @@ from blobflow.engine.quota import Permit, unlimited
 from blobflow.engine.resolve import read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.choice import bare
 
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
 MAX_DEPTH = 4
@@ -59,7 +60,9 @@ class Referrals:
         except BlobflowError as error:
             error.message += f" (looking for what refers to {subject}; --referrers off does without)"
             raise
-        return sorted(found, key=lambda each: (each.manifest.digest, each.tag))
+        # What a list says of them besides is as long as the list's keeper likes, and they are read themselves.
+        lean = [msgspec.structs.replace(each, manifest=bare(each.manifest)) for each in found]
+        return sorted(lean, key=lambda each: (each.manifest.digest, each.tag))
 
 
 class Found(msgspec.Struct, frozen=True):
