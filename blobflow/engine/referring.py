@@ -60,7 +60,7 @@ class Referrals:
         except BlobflowError as error:
             error.message += f" (looking for what refers to {subject}; --referrers off does without)"
             raise
-        # What a list says of them besides is as long as the list's keeper likes, and they are read themselves.
+        # What a list says of them besides is as long as its keeper likes, and they are read themselves.
         lean = [msgspec.structs.replace(each, manifest=bare(each.manifest)) for each in found]
         return sorted(lean, key=lambda each: (each.manifest.digest, each.tag))
 
