@@ -60,6 +60,7 @@ async def save(
             this_machine(),
             limit=bundle.part_bytes,
             elsewhere=elsewhere,
+            aside=world.documents.aside,
         )
 
         def sink_at(place: Site) -> Sink:

@@ -47,7 +47,7 @@ class Documents:
     def __init__(
         self, aside: Aside | None = None, *, room: int = HELD_BYTES, moving: int = MOVING_BYTES
     ) -> None:
-        self._aside = aside
+        self.aside = aside
         self._room = room
         self._moving = moving
         self._hosts: dict[str, _Bytes] = {}
@@ -56,10 +56,18 @@ class Documents:
     @asynccontextmanager
     async def moving(self, host: str, manifest: Descriptor) -> AsyncIterator[None]:
         """Wait until there is room for one more manifest that is read from, or put at, a host."""
+        way, size = self.way(host), _size(manifest)
+        await way.take(size)
+        try:
+            yield
+        finally:
+            way.give_back(size)
+
+    def way(self, host: str) -> _Bytes:
+        """The room for what is on its way from or to a host."""
         if host not in self._hosts:
             self._hosts[host] = _Bytes(self._moving)
-        async with self._hosts[host].taken(manifest.size if manifest.sized else MAX_MANIFEST_BYTES):
-            yield
+        return self._hosts[host]
 
     def mapping(self) -> Manifests:
         """A new collection of manifests."""
@@ -67,9 +75,9 @@ class Documents:
 
     def put_aside(self, manifest: Manifest, weight: int) -> Callable[[], bytes] | None:
         """Put the manifest's bytes aside if they are too many; None: there is room for them."""
-        if self._aside is None or self.held + weight <= self._room:
+        if self.aside is None or self.held + weight <= self._room:
             return None
-        return self._aside.keep(manifest.raw)
+        return self.aside.keep(manifest.raw)
 
 
 class Manifests(MutableMapping[Digest, Manifest]):
@@ -91,11 +99,15 @@ class Manifests(MutableMapping[Digest, Manifest]):
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
         """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
         and UnsupportedContent, also once the site has named too much: then nothing more is read there."""
-        async with self.documents.moving(site.registry, manifest):
+        way, size = self.documents.way(site.registry), _size(manifest)
+        await way.take(size)
+        try:
             if site in self._refused:
                 raise UnsupportedContent(self._refused[site])
             raw = await source.read(manifest)
             self.take(parse_manifest(raw, manifest.media_type, digest=manifest.digest), site)
+        finally:
+            way.give_back(size)
 
     def take(self, manifest: Manifest, site: Site) -> None:
         """Hold a manifest that was read at `site`. Raises UnsupportedContent where that names too much, and
@@ -174,10 +186,17 @@ class _Load:
 
 def _weight(manifest: Manifest) -> int:
     """About what a manifest takes in memory besides the names of its children, in bytes."""
-    notes = [manifest.annotations]
-    notes += [child.annotations for child in (*manifest.layers, *manifest.manifests) if child.annotations]
-    urls = sum(len(layer.urls) for layer in manifest.layers if layer.urls)
-    return 2 * len(manifest.raw) + _OBJECT * (urls + 2 * sum(map(len, notes)))
+    objects = 2 * len(manifest.annotations)
+    for child in manifest.layers or manifest.manifests:
+        if child.annotations is not None:
+            objects += 2 * len(child.annotations)
+        if child.urls is not None:
+            objects += len(child.urls)
+    return 2 * len(manifest.raw) + _OBJECT * objects
+
+
+def _size(manifest: Descriptor) -> int:
+    return manifest.size if manifest.sized else MAX_MANIFEST_BYTES
 
 
 class _Bytes:
@@ -187,16 +206,9 @@ class _Bytes:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def taken(self, wanted: int) -> AsyncIterator[None]:
+    async def take(self, wanted: int) -> None:
+        """Wait for so many; to be given back with the same number."""
         wanted = min(wanted, self._size)
-        await self._take(wanted)
-        try:
-            yield
-        finally:
-            self._give_back(wanted)
-
-    async def _take(self, wanted: int) -> None:
         if not self._waiting and wanted <= self._free:
             self._free -= wanted
             return
@@ -206,12 +218,12 @@ class _Bytes:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # its turn had come
-                self._give_back(wanted)
+                self.give_back(wanted)
             self._next()
             raise
 
-    def _give_back(self, taken: int) -> None:
-        self._free += taken
+    def give_back(self, taken: int) -> None:
+        self._free += min(taken, self._size)
         self._next()
 
     def _next(self) -> None:

@@ -77,7 +77,7 @@ async def disputed(
     said: dict[Digest, int] = {}
     doubtful: set[Digest] = set()
     for manifest in manifests.values():
-        for blob in manifest.blobs:
+        for blob in (manifest.config, *manifest.layers) if manifest.config is not None else ():
             if said.setdefault(blob.digest, blob.size) != blob.size:
                 doubtful.add(blob.digest)
     wrong: dict[Place, BlobflowError] = {}

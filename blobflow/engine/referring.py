@@ -21,6 +21,7 @@ from blobflow.engine.plan import Attached, Graph, Inventory, Left, Pair, Shape, 
 from blobflow.engine.resolve import Reader, read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.choice import bare
 
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
 MAX_DEPTH = 4
@@ -58,7 +59,9 @@ class Referrals:
         except BlobflowError as error:
             error.message += f" (looking for what refers to {subject}; --referrers off does without)"
             raise
-        return sorted(found, key=lambda each: (each.manifest.digest, each.tag))
+        # What a list says of them besides is as long as its keeper likes, and they are read themselves.
+        lean = [msgspec.structs.replace(each, manifest=bare(each.manifest)) for each in found]
+        return sorted(lean, key=lambda each: (each.manifest.digest, each.tag))
 
 
 class Found(msgspec.Struct, frozen=True):

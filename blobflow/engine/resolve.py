@@ -312,7 +312,8 @@ class Reader:
     def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
-        if held is None:
+        own = held.descriptor if held is not None else mention
+        if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))
 

@@ -73,14 +73,15 @@ def lean(manifest: Manifest) -> Manifest:
         manifest,
         raw=b"",
         annotations={},
-        config=_bare(manifest.config) if manifest.config is not None else None,
-        layers=tuple(map(_bare, manifest.layers)),
-        manifests=tuple(map(_bare, manifest.manifests)),
-        subject=_bare(manifest.subject) if manifest.subject is not None else None,
+        config=bare(manifest.config) if manifest.config is not None else None,
+        layers=tuple(map(bare, manifest.layers)),
+        manifests=tuple(map(bare, manifest.manifests)),
+        subject=bare(manifest.subject) if manifest.subject is not None else None,
     )
 
 
-def _bare(child: Descriptor) -> Descriptor:
+def bare(child: Descriptor) -> Descriptor:
+    """A mention without annotations, but for the mark of attestations, and without the places of `urls`."""
     if child.annotations is None and child.urls is None:
         return child
     image = attests(child)

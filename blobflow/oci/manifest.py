@@ -167,7 +167,7 @@ def parse_manifest(
 def _decoded(raw: bytes, what: str) -> _Document:
     if len(raw) > MAX_MANIFEST_BYTES:
         raise UnsupportedContent(f"{what} has {len(raw)} bytes, more than the {MAX_MANIFEST_BYTES} allowed")
-    if raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
+    if len(raw) > 2 * MAX_STRINGS and raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
         raise UnsupportedContent(f"{what} has more than the {MAX_STRINGS} strings allowed")
     try:
         if not raw.isascii():
@@ -261,14 +261,16 @@ def _check_fields(document: _Document, kind: str, what: str) -> None:
         )
 
 
-def _words_of(child: _Child) -> tuple[str, ...]:
-    """What a descriptor says in words, which is held for as long as there is something to do with it."""
-    words = (child.media_type or "", child.artifact_type or "")
-    if child.platform is None:
-        return words
-    own = child.platform
-    features = "".join(own.os_features)
-    return (*words, own.os, own.architecture, own.variant, own.os_version, features)
+def _refuse_long_words(child: _Child, what: str) -> None:
+    """What descriptors say in words is held for as long as there is something to do with them."""
+    words = [child.media_type or "", child.artifact_type or ""]
+    if (own := child.platform) is not None:
+        words += [own.os, own.architecture, own.variant, own.os_version, "".join(own.os_features)]
+    longest = max(map(len, words))
+    if longest > _MAX_WORD:
+        raise UnsupportedContent(
+            f"{what} calls {child.digest} something of {longest} characters; {_MAX_WORD} are allowed"
+        )
 
 
 def _descriptor(child: _Child, what: str) -> Descriptor:
@@ -278,13 +280,11 @@ def _descriptor(child: _Child, what: str) -> Descriptor:
         raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
     if not 0 <= child.size <= _MAX_SIZE:
         raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
-    for word in _words_of(child):
-        if len(word) > _MAX_WORD:
-            raise UnsupportedContent(
-                f"{what} calls {digest} something of {len(word)} characters; {_MAX_WORD} are allowed"
-            )
+    kind = child.media_type or ""
+    if len(kind) > _MAX_WORD or child.artifact_type or child.platform is not None:
+        _refuse_long_words(child, what)
     return Descriptor(
-        media_type=sys.intern(child.media_type or ""),
+        media_type=sys.intern(kind),
         digest=digest,
         size=child.size,
         platform=child.platform,

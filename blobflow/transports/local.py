@@ -13,7 +13,7 @@ from blobflow.oci.location import LAYOUT, path_of, transport_of
 from blobflow.transports.archive import Archive, ArchiveSink, CompressMode, Importer, codec
 from blobflow.transports.archive.looking import LookedAt
 from blobflow.transports.layout import Layout
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, StoreAside
 
 
 def this_machine() -> Platform:
@@ -44,6 +44,7 @@ class LocalPlaces:
         self._looking = looking
         self._compress: CompressMode = compress
         self._importer: Importer | None = None
+        self._aside = StoreAside(store)
         self._layouts: dict[Site, Layout] = {}
         self._archives: dict[Site, Archive] = {}
         self._written: dict[Site, ArchiveSink] = {}
@@ -72,7 +73,9 @@ class LocalPlaces:
             if site in self._archives:
                 raise UsageError(f"{site} is both read and written; write another file")
             meter = self._meter.hosts[site.registry]
-            self._written[site] = ArchiveSink(site, self._store.root, meter, self._platform)
+            self._written[site] = ArchiveSink(
+                site, self._store.root, meter, self._platform, aside=self._aside
+            )
         return self._written[site]
 
     def _layout(self, site: Site) -> Layout:
@@ -95,6 +98,7 @@ class LocalPlaces:
         """Leave all places; archives that are not complete are abandoned."""
         for sink in self._written.values():
             sink.abandon()
+        self._aside.close()
         for archive in self._archives.values():
             archive.close()
         if self._importer is not None:

@@ -171,3 +171,23 @@ async def test_a_layer_without_bytes_is_a_layer(bench: Tight) -> None:
     target = bench.target()
     assert statuses(await bench.run(wanted())) == {"1": "done"}
     assert target.blobs[SITE][digest_of(b"")] == b""
+
+
+async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
+    bench.source = MemoryRegistry("source", refers="tag")
+    image = Image(bench.source)
+    root = image.index(image.item(image.child("linux/amd64"), "linux/amd64"), tag="1")
+    config = image.blob(b"{}", media.OCI_EMPTY)
+    signature = image.put(
+        {"config": config, "layers": [config], "subject": image.item(root), "annotations": {"n": "x" * 9000}},
+        media.OCI_MANIFEST,
+    )
+    await bench.source.at(SOURCE).attach(root.descriptor.digest, [mention_of(signature)])  # type: ignore[attr-defined]
+    bench.targets["target"] = MemoryRegistry("target", refers="tag")
+    run = Run(wanted(), KEEP_GOING)
+    await run.go(bench.world(documents=Documents(bench.aside, room=0)))
+    assert run.planned is not None
+    [shape] = run.planned.shapes.values()
+    [attached] = shape.attached
+    assert attached.referrer.manifest.digest == signature.descriptor.digest
+    assert "xxx" not in repr((attached, run.planned.graph))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import tarfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from blobflow.errors import ConnectionLost, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, digest_of, media, parse_platform
 from blobflow.transports.archive import ArchiveSink
+from blobflow.transports.archive import sink as sink_module
 from blobflow.transports.archive.tar import header_of
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Bytes, body_that
@@ -224,3 +225,28 @@ def test_a_file_over_eight_gigabytes_has_headers_for_it() -> None:
     size = 9 * 1024**3
     entry = tarfile.TarInfo.frombuf(header_of("blobs/x", size), "utf-8", "strict")
     assert (entry.name, entry.size, entry.mtime) == ("blobs/x", size, 0)
+
+
+async def test_manifests_that_are_too_many_for_memory_wait_beside_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "HELD_BYTES", 0)
+    put_aside: list[bytes] = []
+
+    class Kept:
+        def keep(self, content: bytes) -> Callable[[], bytes]:
+            put_aside.append(content)
+            return lambda: content
+
+    path = tmp_path / "a.tar"
+    site, platform = Site(f"oci-archive:{path}", ""), parse_platform("linux/amd64")
+    sink = ArchiveSink(site, tmp_path, HostMeter(), platform, aside=Kept())
+    described, raw = image(*BLOBS)
+    await push(sink, BLOBS)
+    await sink.put(described, raw, [NAME])
+    await sink.put(described, raw, [NAME])
+    assert put_aside == [raw]
+    assert await sink.read(described) == raw and await sink.has(described)
+    await sink.complete()
+    assert files_in(path)[f"blobs/sha256/{described.digest[7:]}"] == raw
+    assert "manifest.json" in files_in(path)

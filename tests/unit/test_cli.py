@@ -470,3 +470,20 @@ def test_a_reader_of_stdout_that_went_away_is_no_error() -> None:
             timeout=BOUND,
         )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_a_run_returns_is_not_turned_into_text_on_the_way_out() -> None:
+    """asyncio would, twice: a large plan would cost its own size many times over."""
+
+    asked: list[str] = []
+
+    class Plan:
+        def __repr__(self) -> str:
+            asked.append("its text")
+            return "a plan"
+
+    async def made() -> Plan:
+        return Plan()
+
+    assert isinstance(run(made()), Plan)
+    assert not asked

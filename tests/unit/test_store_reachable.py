@@ -268,3 +268,12 @@ async def test_a_manifest_is_not_put_over_what_a_sweep_that_died_had_moved_away(
     assert missing == [digest_of(b"layer")]
     assert store.tag_of(REPOSITORY, "1") is None
     assert store.size_of(digest_of(raw)) is None
+
+
+async def test_what_an_earlier_version_let_in_keeps_what_it_names(store: Store) -> None:
+    """A document that is refused today is no reason to drop what its clients were promised."""
+    hold_long_ago(store, b"{}", b"layer")
+    document = json.loads(image_of(b"layer")) | {"manifests": [], "schemaVersion": 7}
+    root = await put(store, json.dumps(document).encode(), media.OCI_MANIFEST, "old")
+    await gc(store, 0)
+    assert all(store.size_of(digest) is not None for digest in (root, digest_of(b"{}"), digest_of(b"layer")))

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import Body, Chunks, Site, Verifier
+from blobflow.content import Aside, Body, Chunks, Site, Verifier
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci.choice import lean
 from blobflow.oci.location import STREAM, path_of
 from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
 from blobflow.transports.archive.parts import Parts, check_fits
@@ -36,6 +37,9 @@ from blobflow.transports.imageindex import (
     path_in_layout,
 )
 from blobflow.transports.names import as_digest
+
+# Bytes of manifests that are held until the archive is complete. What is more waits in a file.
+HELD_BYTES = 8 * 1024 * 1024
 
 
 class ArchiveSink:
@@ -54,9 +58,11 @@ class ArchiveSink:
         *,
         limit: int | None = None,
         elsewhere: Collection[Digest] = (),
+        aside: Aside | None = None,
     ) -> None:
         """`scratch`: the folder for a file that standard output is prepared in. `limit`: bytes of each of the
         parts that it is cut into; None: it is one file. `elsewhere`: what counts as here without being in it.
+        `aside`: where manifests wait for the end that are too many for memory.
         """
         self.site = site
         path = path_of(site.registry)
@@ -71,6 +77,9 @@ class ArchiveSink:
         self._expected: list[Descriptor] = []
         self._pushing: dict[Digest, asyncio.Lock] = {}
         self._manifests: dict[Digest, Manifest] = {}
+        self._aside = aside
+        self._put_aside: dict[Digest, Callable[[], bytes]] = {}
+        self._held = 0
         self._tags: dict[str, Descriptor] = {}
 
     # What is here
@@ -83,7 +92,7 @@ class ArchiveSink:
     async def read(self, manifest: Descriptor) -> bytes:
         if manifest.digest not in self._manifests:
             raise NotFound(f"{self.site} has no manifest {manifest.digest} yet")
-        raw = self._manifests[manifest.digest].raw
+        raw = self._raw(manifest.digest)
         check_size(raw, manifest, f"manifest {manifest.digest} of {self.site}")
         return raw
 
@@ -163,8 +172,28 @@ class ArchiveSink:
                 raise UsageError(f"{self.site}:{tag} numbers an image; give the one that is written a name")
             self._tags[tag] = parsed.descriptor
         self._begin()
-        self._manifests[manifest.digest] = parsed
+        self._hold(parsed)
         self._meter.bytes_written += len(raw)
+
+    def _hold(self, manifest: Manifest) -> None:
+        digest = manifest.descriptor.digest
+        if digest in self._manifests:
+            return
+        if self._aside is not None and self._held + len(manifest.raw) > HELD_BYTES:
+            self._put_aside[digest] = self._aside.keep(manifest.raw)
+            self._manifests[digest] = lean(manifest)
+        else:
+            self._held += len(manifest.raw)
+            self._manifests[digest] = manifest
+
+    def _raw(self, digest: Digest) -> bytes:
+        """A manifest's bytes. Raises StorageError, IntegrityError."""
+        held = self._manifests[digest]
+        if digest not in self._put_aside:
+            return held.raw
+        raw = self._put_aside[digest]()
+        check_manifest(raw, held.descriptor, f"manifest {digest}, put aside for {self.site},")
+        return raw
 
     def _begin(self) -> Parts:
         """The files, begun when the first thing comes."""
@@ -196,7 +225,8 @@ class ArchiveSink:
         kept = self._reached()
         parts.keep(blob.digest for manifest in kept for blob in manifest.blobs)
         for manifest in kept:
-            parts.add(path_in_layout(manifest.descriptor.digest), manifest.raw)
+            digest = manifest.descriptor.digest
+            parts.add(path_in_layout(digest), self._raw(digest))
         if self._limit is None and not self._elsewhere:
             parts.add(CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
         parts.finish(self._index())
