@@ -9,9 +9,10 @@ would take as whole because the journal says so:
     none     below none
 
 *Rolling.* An unchanged run makes a request for each source and one for each target. For every 20 of these at
-a host one is spent on looking there; what is left over counts in the next run, so that a set of one image is
+a host the next run spends one on looking there; what is left over is kept, so that a set of one image is
 looked at too, a request every ten runs. A look that stops on its way goes on there in the next run. So each
-root gets its turn, and over all runs looking never takes more than its share.
+root gets its turn, and over all runs looking never takes more than its share. The first run that finds all
+unchanged looks at nothing yet: it was put just before.
 
 A look reads the manifests below a root at the target, verified, and asks for the blobs: those that the pair's
 choice wants, since a sparse index lacks the others. The first thing that is missing or wrong ends it: from
@@ -29,6 +30,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
+from math import ceil
 from typing import Literal
 
 import msgspec
@@ -182,15 +184,16 @@ class Audit:
             await self._roll(look, believed, asked)
 
     async def _roll(self, look: _HostAudit, believed: Iterable[TargetRoot], asked: Iterable[Pair]) -> None:
+        """Spend what earlier runs left, as far as this one is large enough for it, and leave what it makes."""
         journal = self._world.journal
-        credit = _number(journal.note(look.host, _CREDIT)) + self._requests(look.host, asked)
-        most = max(0, int((credit + 1e-6) / SHARE))
+        credit, earned = _number(journal.note(look.host, _CREDIT)), self._requests(look.host, asked)
+        most = max(0, min(int((credit + 1e-6) / SHARE), ceil(earned / SHARE)))
         spent = 0
         try:
             if most:
                 spent = await look.run(self._oldest_first(believed), most)
         finally:
-            left = min(credit - spent * SHARE, float(SHARE))
+            left = min(credit - spent * SHARE + earned, earned + SHARE)
             journal.record_note(look.host, _CREDIT, f"{left:.6f}")
 
     def _requests(self, host: str, pairs: Iterable[Pair]) -> float:
@@ -219,9 +222,9 @@ class Audit:
 
 
 def _number(note: str | None) -> float:
-    """A credit as it was noted: at most one request, and no debt without end."""
+    """A credit as it was noted, within bounds that make sense."""
     try:
-        return max(-1e6, min(float(note or 0), float(SHARE)))
+        return max(-1e6, min(float(note or 0), 1e9))
     except ValueError:
         return 0.0
 
