@@ -184,7 +184,7 @@ class Audit:
             await self._roll(look, believed, asked)
 
     async def _roll(self, look: _HostAudit, believed: Iterable[TargetRoot], asked: Iterable[Pair]) -> None:
-        """Spend what earlier runs left, as far as this one is large enough for it, and leave what it makes."""
+        """Spend what earlier runs left, as far as this one is large enough, and leave what it makes."""
         journal = self._world.journal
         credit, earned = _number(journal.note(look.host, _CREDIT)), self._requests(look.host, asked)
         most = max(0, min(int((credit + 1e-6) / SHARE), ceil(earned / SHARE)))
