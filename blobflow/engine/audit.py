@@ -138,7 +138,10 @@ class Audit:
             await look.run([root for root in below if root.site.registry == host], doubted=True)
             for root, part in look.missing.items():
                 for pair in below[root]:
-                    wrong[pair] = NotFound(f"{root.site} does not give {part}, which was just put there")
+                    wrong[pair] = NotFound(
+                        f"{root.site} took {part} and does not give it: it may keep damaged content under "
+                        "that digest; have it removed there, and run again"
+                    )
                     wrong[pair].side = "target"
         return wrong
 
