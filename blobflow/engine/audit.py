@@ -35,7 +35,7 @@ from typing import Literal
 
 import msgspec
 
-from blobflow.content import Reads, Site
+from blobflow.content import Journal, Reads, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.descent import Descent, Part, TargetRoot, root_at
 from blobflow.engine.lane import together
@@ -51,10 +51,11 @@ AuditMode = Literal["rolling", "all", "none"]
 
 # An unchanged run makes so many requests for each one that looks below a root.
 SHARE = 20
-# Seconds that one answer may take, with all that is tried again for it.
-PATIENCE: dict[AuditMode, float] = {"rolling": 15.0, "all": 300.0, "none": 15.0}
+# Seconds that one answer may take, with all that is tried again for it: enough for _AT_ONCE of them at a host
+# that is to get one request in three seconds.
+PATIENCE: dict[AuditMode, float] = {"rolling": 30.0, "all": 300.0, "none": 30.0}
 # Requests in flight at one host; its session bounds them as well.
-_AT_ONCE = 16
+_AT_ONCE = 8
 # What one look is taken to have cost at most: other requests of the run to that host are counted with it.
 _DEAREST = 4
 # The journal's key for requests that were made, and that no audit made use of yet.
@@ -230,6 +231,12 @@ def _number(note: str | None) -> float:
         return max(-1e6, min(float(note or 0), 1e9))
     except ValueError:
         return 0.0
+
+
+def doubt(journal: Journal, pair: Pair, source: Digest, put: Digest) -> None:
+    """Take down that what was put for a pair is not whole there; files are asked every time anyway."""
+    if not pair.target.transport:
+        journal.doubt_put(*root_at(site_of(pair.target), pair.choice, source, put).key)
 
 
 class _Ended(Exception):

@@ -9,8 +9,7 @@ import msgspec
 
 from blobflow.content import Allowance, Expects, NullJournal, Site
 from blobflow.engine.agenda import Agenda
-from blobflow.engine.audit import Audit, AuditMode
-from blobflow.engine.descent import root_at
+from blobflow.engine.audit import Audit, AuditMode, doubt
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Plan, Shape, site_of
 from blobflow.engine.planner import make_plan
@@ -183,9 +182,7 @@ class Run:
             sources = {pair: self._tally.source_root(pair) for pair in roots}
             wrong |= await self._audit.look_again(roots, sources)
         for pair, error in wrong.items():
-            source = self._tally.source_root(pair).digest
-            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
-            world.journal.doubt_put(*root.key)
+            doubt(world.journal, pair, self._tally.source_root(pair).digest, roots[pair].digest)
             self._tally.not_verified(pair, error)
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
         self._tally.moved(moved)
