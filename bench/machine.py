@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 TOP = Path(__file__).resolve().parents[1]
-PACKAGES = ("aiohttp", "uvloop", "msgspec", "yarl", "xxhash", "isal", "zstandard")
+PACKAGES = ("aiohttp", "uvloop", "msgspec", "yarl", "xxhash", "isal", "zlib-ng", "zstandard")
 
 
 class Machine(msgspec.Struct, frozen=True):

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from blobflow.engine.report import ImageRecord as ImageRecord
     from blobflow.engine.report import Report as Report
     from blobflow.engine.report import Totals as Totals
+    from blobflow.engine.saved import SavedPlan as SavedPlan
+    from blobflow.environment import from_environment as from_environment
     from blobflow.errors import BlobflowError as BlobflowError
     from blobflow.events import Event as Event
     from blobflow.events import Meter as Meter
     from blobflow.events import Observer as Observer
     from blobflow.mirror import Inspection as Inspection
-    from blobflow.mirror import Settings as Settings
     from blobflow.mirror import apply as apply
     from blobflow.mirror import inspect as inspect
-    from blobflow.mirror import load_plan as load_plan
+    from blobflow.mirror import plan_rest as plan_rest
     from blobflow.mirror import plan_run as plan_run
-    from blobflow.mirror import save_plan as save_plan
     from blobflow.oci import Descriptor as Descriptor
     from blobflow.oci import Digest as Digest
     from blobflow.oci import Manifest as Manifest
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from blobflow.oci import Reference as Reference
     from blobflow.oci import parse_digest as parse_digest
     from blobflow.oci import parse_reference as parse_reference
+    from blobflow.places import Places as Places
+    from blobflow.planfile import load_plan as load_plan
+    from blobflow.planfile import save_plan as save_plan
+    from blobflow.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
@@ -52,14 +56,18 @@ _ROOMS = (
     ("blobflow.oci", ("Digest", "parse_digest", "Platform", "Descriptor", "Manifest")),
     ("blobflow.oci", ("Reference", "parse_reference")),
     ("blobflow.engine.plan", ("Pair",)),
-    ("blobflow.mirror", ("Settings",)),
+    ("blobflow.settings", ("Settings",)),
+    ("blobflow.environment", ("from_environment",)),
+    ("blobflow.places", ("Places",)),
     ("blobflow.engine.flow", ("Policy",)),
     ("blobflow.events", ("Event", "Observer", "Meter")),
     ("blobflow.mirror", ("inspect", "Inspection", "plan_run")),
     ("blobflow.engine.flow", ("Planned",)),
     ("blobflow.engine.plan", ("Plan",)),
     ("blobflow.engine.price", ("Price",)),
-    ("blobflow.mirror", ("save_plan", "load_plan", "apply")),
+    ("blobflow.planfile", ("save_plan", "load_plan")),
+    ("blobflow.engine.saved", ("SavedPlan",)),
+    ("blobflow.mirror", ("apply", "plan_rest")),
     ("blobflow.engine.flow", ("Run",)),
     ("blobflow.engine.report", ("Report", "Totals", "ImageRecord")),
     ("blobflow.errors", ("BlobflowError",)),

@@ -77,13 +77,14 @@ class Source(Protocol):
     async def resolve(self, name: str) -> Descriptor:
         """The manifest that a tag or digest names, at the cost of one small request ([end-3], HEAD).
 
-        Promises digest, media type and size; where the place does not tell the digest, the manifest is read
-        and hashed. Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
+        Promises digest and media type, and the size where the place tells it (see UNKNOWN_SIZE); where it
+        does not tell the digest, the manifest is read and hashed.
+        Raises NotFound, and UnsupportedContent for a manifest media type that we can't read.
         """
         ...
 
     async def read(self, manifest: Descriptor) -> bytes:
-        """The manifest's raw bytes, verified against its digest and, unless it is 0, its size ([end-3], GET).
+        """The manifest's raw bytes, verified against its digest and its size, if it has one ([end-3], GET).
 
         Never more than MAX_MANIFEST_BYTES. Raises NotFound, IntegrityError, UnsupportedContent (too large).
         """
@@ -254,6 +255,18 @@ class Cache(Protocol):
         offset, at its own pace. A failure of the writer reaches every reader as the writer's error. While
         anyone is inside, the blob is leased; when the last leaves it is dropped, unless `keep`, or unless
         that is by an exception: then it is left for `begun`.
+        """
+        ...
+
+
+class Aside(Protocol):
+    """Where a run puts documents aside that would take too much memory. What is there is gone after the run,
+    and at once if the process ends."""
+
+    def keep(self, content: bytes) -> Callable[[], bytes]:
+        """Put `content` aside; what is returned reads it back, as often as it is called, and in any thread.
+
+        Both raise StorageError.
         """
         ...
 

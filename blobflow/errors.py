@@ -38,10 +38,12 @@ Secrets and query strings never get into a message.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 Side = Literal["source", "target"]
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 class BlobflowError(Exception):
@@ -49,6 +51,9 @@ class BlobflowError(Exception):
 
     `side` is filled in by the engine, which alone knows which end it was talking to; a transport leaves it
     None. `attempts` counts how often the thing was tried in all.
+
+    Errors can be pickled and copied, and keep their type, message and attributes; the cause and the traceback
+    stay behind, as with every exception of Python.
     """
 
     exit_code: ClassVar[int] = 1
@@ -64,6 +69,10 @@ class BlobflowError(Exception):
         head = f"{self.side}: " if self.side else ""
         tail = f" (after {self.attempts} attempts)" if self.attempts > 1 else ""
         return f"{head}{self.message}{tail}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own calls the class with `args`, and not every class here takes a message alone.
+        return _blank, (type(self), self.args), self.__dict__.copy()
 
 
 class UsageError(BlobflowError):
@@ -252,3 +261,30 @@ class StalePartial(StorageError):
     """
 
     retryable = True
+
+
+def own_copy(error: AnyError) -> AnyError:
+    """A copy of an error that is kept (in a memo, a shared task), to be raised to one of its readers.
+
+    Raising one object to many readers lengthens its traceback with each of them, keeps their frames alive,
+    and shows each what another wrote on it (`side`, `attempts`). A copy has the type, message, attributes,
+    notes, cause and context of the original, and its traceback up to here: the reader's frames come before
+    those of where it happened, and go with the copy. An exception of another library that can't be copied
+    is returned itself.
+    """
+    try:
+        own = copy.copy(error)
+    except Exception:  # noqa: BLE001  any class may refuse in its own way, and the error itself counts more
+        return error
+    if type(own) is not type(error):
+        return error
+    if hasattr(error, "__notes__"):
+        own.__notes__ = [*error.__notes__]
+    own.__cause__, own.__context__ = error.__cause__, error.__context__
+    own.__suppress_context__ = error.__suppress_context__
+    return own.with_traceback(error.__traceback__)
+
+
+def _blank(kind: type[BlobflowError], args: tuple[Any, ...]) -> BlobflowError:
+    """An error of a class whose `__init__` has not run; what it would set comes with the state."""
+    return kind.__new__(kind, *args)

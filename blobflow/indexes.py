@@ -19,9 +19,10 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import MAX_NESTING
 from blobflow.engine.transfer import World
+from blobflow.environment import settings_for
 from blobflow.errors import NotFound, UnsupportedContent, UsageError
 from blobflow.events import Meter, Observer, Warned, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_world, opened, tidy
+from blobflow.mirror import Settings, open_world, opened, tidy
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.choice import attests
 from blobflow.oci.drafts import NO_PLATFORM, Draft, Member, check_count, check_label, label_in_tag
@@ -36,7 +37,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 async def gather(
     wishes: Sequence[Wish],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     force: bool = False,
     ignore_missing: bool = False,
@@ -195,7 +196,7 @@ def _as_read(child: Descriptor, manifest: Manifest) -> Descriptor:
 
 async def put(
     draft: Draft,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
@@ -207,6 +208,7 @@ async def put(
     arrive: then there is no index.
     """
     draft.index()
+    settings = settings_for(settings)
     async with opened(settings, observer, meter or Meter()) as (world, store):
         index = await put_in(world, draft)
         await tidy(store, settings)

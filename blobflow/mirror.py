@@ -9,98 +9,65 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
 from blobflow import __version__
-from blobflow.content import Cache, Journal, NullJournal, Site
+from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
 from blobflow.engine.audit import doubt
 from blobflow.engine.bodies import blame
+from blobflow.engine.documents import Documents
+from blobflow.engine.execution import Execution
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Pair, Plan, site_of
-from blobflow.engine.price import Price
+from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.report import Report
 from blobflow.engine.resolve import read_graph, resolve_roots
-from blobflow.engine.road import CacheMode
+from blobflow.engine.saved import SavedPlan
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shape import Shapes, choices_of, shape_pairs
 from blobflow.engine.survey import Targets, survey_tags
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
+from blobflow.environment import from_environment, settings_for
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Manifest, Reference
-from blobflow.oci.location import transport_of
-from blobflow.oci.reference import is_loopback
-from blobflow.transports.registry import (
-    DIRECT,
-    Credentials,
-    HostAccess,
-    HostSettings,
-    KeyPair,
-    Logins,
-    Proxies,
-    Registries,
-    Trust,
-)
+from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
+from blobflow.oci.media import CompressMode
+from blobflow.places import MadeOnce, Places
+from blobflow.settings import ANY_HOST as ANY_HOST
+from blobflow.settings import Settings as Settings
+from blobflow.settings import access_to as access_to
+from blobflow.settings import logins_of as logins_of
+from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
-from blobflow.transports.registry.trust import context_of, trust_in
-from blobflow.transports.store import KeepsAll, MayDoWithout, Store, StoreCache, StoreJournal, room_in
+from blobflow.transports.store import (
+    KeepsAll,
+    MayDoWithout,
+    Store,
+    StoreAside,
+    StoreCache,
+    StoreJournal,
+    room_in,
+)
 from blobflow.transports.store.keeping import gc
 
 if TYPE_CHECKING:
-    from blobflow.transports.archive import CompressMode
     from blobflow.transports.local import LocalPlaces
 
-PLAN_VERSION = 1
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """How the world is reached, and what a run may use.
-
-    `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
-    `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
-    whose bytes move at once at a host. `cache`: see `engine.road`. `cache_dir`: the store's root; None: a
-    temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold; None: what
-    it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while it has
-    room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not begun
-    (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
-    folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after it.
-    `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
-    docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
-    as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how bare
-    layers of docker archives are compressed.
-    """
-
-    plain_http: frozenset[str] = frozenset()
-    https: frozenset[str] = frozenset()
-    tls_verify: bool = True
-    concurrency: int = 8
-    cache: CacheMode = "auto"
-    cache_dir: Path | None = None
-    cache_size: int | None = None
-    docker_config: Path | None = None
-    auth_files: tuple[Path, ...] = ()
-    ca: tuple[Path, ...] = ()
-    pairs: tuple[KeyPair, ...] = ()
-    certs: tuple[Path, ...] = ()
-    proxies: Proxies = DIRECT
-    hosts: dict[str, HostSettings] = {}
-    bytes_per_second: float = 0
-    trace: bool = False
-    compress: CompressMode = "gzip"
-
-
-ANY_HOST = Settings()
+NO_PLACES = Places()
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """A reference's manifest and, if it is an index, the manifests under it that could be read."""
+    """A reference's manifest and, if it is an index, the manifests under it that could be read.
+
+    The root is whole. Of the others those are lean (without `raw` and annotations) that would make the whole
+    too much for memory, see `engine.documents`.
+    """
 
     reference: Reference
     root: Manifest
@@ -109,14 +76,19 @@ class Inspection(msgspec.Struct, frozen=True):
 
 async def mirror(
     pairs: Sequence[Pair],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     policy: Policy = KEEP_GOING,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
     run: Run | None = None,
+    places: Places = NO_PLACES,
 ) -> Report:
     """Bring every pair's image to its target and say what became of each.
+
+    Without `settings` those of this machine hold, as on the command line: see `blobflow.from_environment`.
+    `places`: hosts with a Source or a Sink of the caller's own. May run in any thread, on any event loop, and
+    several times at once.
 
     Failures of images are in the report, not raised; what is raised concerns the whole run (StorageError: no
     store). On cancel, what is under way is taken back or journaled before CancelledError goes on; a `Run` of
@@ -124,7 +96,8 @@ async def mirror(
     """
     meter = meter or Meter()
     run = run or Run(pairs, policy, observe=observer, meter=meter)
-    async with opened(settings, observer, meter) as (world, store):
+    settings = settings_for(settings, pairs)
+    async with opened(settings, observer, meter, places=places) as (world, store):
         report = await run.go(world)
         await tidy(store, settings)
         return report
@@ -133,17 +106,19 @@ async def mirror(
 async def verify_run(
     pairs: Sequence[Pair],
     level: Level,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
+    places: Places = NO_PLACES,
 ) -> dict[Pair, BlobflowError | None]:
     """Ask every pair's target whether it is what the source names now, as closely as `level` says.
 
     Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing); a
     later run does not take what was found wrong for whole because an earlier one put it there.
     """
-    async with open_world(settings, observer, meter or Meter(), looking=True) as world:
+    settings = settings_for(settings, pairs)
+    async with open_world(settings, observer, meter or Meter(), looking=True, places=places) as world:
         observer(PhaseStarted("resolve", len(pairs)))
         resolved = await resolve_roots((pair.source for pair in pairs), world.source_at, Lane(LANE))
         good = [pair for pair in pairs if pair.source in resolved.roots]
@@ -151,7 +126,11 @@ async def verify_run(
         shapes = await _shapes_there(world, good, resolved.roots)
         roots = {pair: shape.root for pair, shape in shapes.of.items()}
         verification = Verification(
-            world.source_at, world.sink_at, Lane(LANE), read_at_once=settings.concurrency
+            world.source_at,
+            world.sink_at,
+            Lane(LANE),
+            read_at_once=settings.concurrency,
+            documents=world.documents,
         )
         wrong = await verification.check(roots, level)
         for pair in wrong:
@@ -166,7 +145,9 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
     lane = Lane(LANE)
     partial = [pair for pair in pairs if not pair.choice.whole]
     wanted = {pair.source: roots[pair.source] for pair in partial}
-    read = await read_graph(wanted, world.source_at, lane, choices=choices_of(partial))
+    read = await read_graph(
+        wanted, world.source_at, lane, choices=choices_of(partial), documents=world.documents
+    )
     tags = await survey_tags(partial, roots, Targets(partial, world.sink_at), NullJournal(), lane)
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
@@ -176,94 +157,96 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
 
 async def plan_run(
     pairs: Sequence[Pair],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     policy: Policy = KEEP_GOING,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
+    places: Places = NO_PLACES,
 ) -> Planned:
     """Resolve, survey and plan; nothing is changed anywhere."""
     meter = meter or Meter()
-    async with open_world(settings, observer, meter) as world:
-        return await Run(pairs, policy, observe=observer, meter=meter).plan(world)
-
-
-class _SavedPlan(msgspec.Struct, frozen=True):
-    """A plan file: the pairs with their digests pinned, and for a person the steps as they were planned."""
-
-    version: int
-    pairs: tuple[Pair, ...]
-    price: Price
-    plan: Plan
-
-
-def save_plan(planned: Planned) -> bytes:
-    """The plan as a file's content: a lock file for mirrors. Pairs that failed to plan are not in it.
-
-    What is chosen of an image stays as it was chosen, and is chosen from the digest that the source had.
-    """
-    pinned = []
-    for goal in planned.plan.goals:
-        source, digest = goal.pair.source, planned.graph.roots[goal.pair.source].digest
-        pinned.append(
-            msgspec.structs.replace(goal.pair, source=msgspec.structs.replace(source, digest=digest))
-        )
-    saved = _SavedPlan(PLAN_VERSION, tuple(pinned), planned.price, planned.plan)
-    return msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n"
-
-
-def load_plan(content: bytes, name: str) -> tuple[Pair, ...]:
-    """The pairs of a saved plan, each source pinned to its digest; `mirror` runs them as saved.
-
-    What is already at a target is skipped; content that vanished from its source fails its image.
-    `name` is the file's, for messages. Raises InvalidConfig.
-    """
-    try:
-        saved = msgspec.json.decode(content, type=_SavedPlan)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
-    if saved.version != PLAN_VERSION:
-        raise InvalidConfig(
-            f"{name} is a plan of version {saved.version}; this blobflow reads version {PLAN_VERSION}"
-        )
-    return saved.pairs
+    async with open_world(settings_for(settings, pairs), observer, meter, places=places) as world:
+        planned = await Run(pairs, policy, observe=observer, meter=meter).plan(world)
+        return msgspec.structs.replace(planned, policy=policy)
 
 
 async def apply(
-    pairs: Sequence[Pair],
-    settings: Settings = ANY_HOST,
-    policy: Policy = KEEP_GOING,
+    saved: SavedPlan,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
-    run: Run | None = None,
+    run: Execution | None = None,
+    places: Places = NO_PLACES,
 ) -> Report:
-    """Run a saved plan's pinned pairs. As `mirror`; the sources are asked by digest, so no tag can move."""
-    return await mirror(pairs, settings, policy, observer=observer, meter=meter, run=run)
+    """Carry out a saved plan: exactly its steps, but for those that the targets have by now.
+
+    The sources are read by digest and asked for no tag, so nothing that moved there matters; what is gone
+    from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
+    plan's, whatever `settings` say. The rest, errors and cancellation are as with `mirror`.
+    """
+    meter = meter or Meter()
+    run = run or Execution(saved, policy, observe=observer, meter=meter)
+    settings = _as_planned(settings_for(settings, saved.pairs), saved)
+    async with opened(settings, observer, meter, places=places) as (world, store):
+        report = await run.go(world)
+        await tidy(store, settings)
+        return report
+
+
+async def plan_rest(
+    saved: SavedPlan,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    places: Places = NO_PLACES,
+) -> Planned:
+    """What `apply` would do now; nothing is changed anywhere."""
+    meter = meter or Meter()
+    settings = _as_planned(settings_for(settings, saved.pairs), saved)
+    async with open_world(settings, observer, meter, places=places) as world:
+        return await Execution(saved, policy, observe=observer, meter=meter).plan(world)
+
+
+def _as_planned(settings: Settings, saved: SavedPlan) -> Settings:
+    """The settings, with the plan's way to compress. Raises InvalidConfig for one that is not known."""
+    if all(transport_of(pair.source.host) != DOCKER_ARCHIVE for pair in saved.pairs):
+        return settings
+    for mode in get_args(CompressMode):
+        if mode == saved.compress:
+            return msgspec.structs.replace(settings, compress=mode)
+    raise InvalidConfig(f"the plan was made with --compress {saved.compress[:40]}, which is not known here")
 
 
 async def inspect(
     reference: Reference,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
+    places: Places = NO_PLACES,
 ) -> Inspection:
     """Read a reference's manifest and those under it. Raises what the source answers."""
-    async with open_world(settings, observer, meter or Meter()) as world:
+    settings = settings or from_environment(sources={reference.host})
+    async with open_world(settings, observer, meter or Meter(), places=places) as world:
         with blame("source"):
             root = await world.source_at(site_of(reference)).resolve(reference.name)
-        read = await read_graph({reference: root}, world.source_at, Lane(LANE))
+        read = await read_graph({reference: root}, world.source_at, Lane(LANE), documents=world.documents)
         for error in read.failures.values():
             raise error
-        closure = read.graph.closure(root.digest)
-        return Inspection(reference, closure[-1], tuple(closure[:-1]))
+        below = read.graph.closure(root.digest)[:-1]
+        return Inspection(reference, read.graph.whole(root.digest), tuple(below))
 
 
 async def try_login(
-    host: str, login: Credentials, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    host: str, login: Credentials, settings: Settings | None = None, *, observer: Observer = ignore
 ) -> bool:
     """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
+    settings = settings_for(settings)
     own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), credentials=login)
     settings = msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
     async with open_registries(settings, observer) as registries:
@@ -272,15 +255,16 @@ async def try_login(
 
 @asynccontextmanager
 async def open_registries(
-    settings: Settings, observer: Observer = ignore, meter: Meter | None = None
+    settings: Settings | None = None, observer: Observer = ignore, meter: Meter | None = None
 ) -> AsyncIterator[Registries]:
     """The registries alone, without a store and its memory of earlier runs, closed at the end."""
-    logins = logins_of(settings)
+    used = settings_for(settings)
+    logins = logins_of(used)
     registries = Registries(
-        lambda host: access_to(host, settings, logins),
+        lambda host: access_to(host, used, logins),
         observer=observer,
         meter=meter,
-        trace=settings.trace,
+        trace=used.trace,
         user_agent=f"blobflow/{__version__}",
     )
     try:
@@ -292,7 +276,7 @@ async def open_registries(
 async def probe(
     host: str,
     repository: str,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     largest: int = LARGEST,
     observer: Observer = ignore,
@@ -301,6 +285,7 @@ async def probe(
 
     `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
     """
+    settings = settings_for(settings)
     access = access_to(host, settings, logins_of(settings))
     return await probe_host(
         host,
@@ -315,19 +300,29 @@ async def probe(
 
 @asynccontextmanager
 async def open_world(
-    settings: Settings, observer: Observer, meter: Meter, *, looking: bool = False
+    settings: Settings | None,
+    observer: Observer,
+    meter: Meter,
+    *,
+    looking: bool = False,
+    places: Places = NO_PLACES,
 ) -> AsyncIterator[World]:
     """Everything outside the plan: registries, store and journal, closed at the end.
 
     `looking`: archives that are targets are read, not written.
     """
-    async with opened(settings, observer, meter, looking=looking) as (world, _):
+    async with opened(settings_for(settings), observer, meter, looking=looking, places=places) as (world, _):
         yield world
 
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, observer: Observer, meter: Meter, *, looking: bool = False
+    settings: Settings,
+    observer: Observer,
+    meter: Meter,
+    *,
+    looking: bool = False,
+    places: Places = NO_PLACES,
 ) -> AsyncIterator[tuple[World, Store]]:
     """As `open_world`, with the store that is behind it."""
     with _open_store(settings, observer) as store:
@@ -352,12 +347,24 @@ async def opened(
         room = room_in(store, settings.cache_size)
         kept = StoreCache(store)
         cache: Cache = KeepsAll(store, kept, room) if settings.cache == "all" else MayDoWithout(store, kept)
-        local = _LocalWhenWanted(
-            lambda places: places(store, meter, compress=settings.compress, looking=looking)
-        )
+        aside = StoreAside(store)
+        local = _LocalWhenWanted(lambda make: make(store, meter, compress=settings.compress, looking=looking))
+        own_sources, own_sinks = MadeOnce(places.sources), MadeOnce(places.sinks)
+
+        def ours(site: Site) -> LocalPlaces | Registries:
+            return local() if transport_of(site.registry) else registries
+
+        def source_at(site: Site) -> Source:
+            own = own_sources.at(site)
+            return ours(site).source(site) if own is None else own
+
+        def sink_at(site: Site) -> Sink:
+            own = own_sinks.at(site)
+            return ours(site).sink(site) if own is None else own
+
         world = World(
-            source_at=lambda site: (local() if transport_of(site.registry) else registries).source(site),
-            sink_at=lambda site: (local() if transport_of(site.registry) else registries).sink(site),
+            source_at=source_at,
+            sink_at=sink_at,
             cache=cache,
             journal=journal,
             observe=observer,
@@ -367,11 +374,13 @@ async def opened(
             cache_mode=settings.cache,
             shelf_bytes=room,
             complete=local.complete,
+            documents=Documents(aside),
         )
         try:
             yield world, store
         finally:
             local.close()
+            aside.close()
             await registries.close()
 
 
@@ -412,39 +421,3 @@ def _open_store(settings: Settings, observer: Observer) -> Iterator[Store]:
         if root is None or settings.cache == "off":
             root = Path(stack.enter_context(TemporaryDirectory(prefix="blobflow-"))) / "store"
         yield stack.enter_context(closing(Store.open(root, observer=observer)))
-
-
-def logins_of(settings: Settings) -> Logins:
-    """Where the logins of a run come from."""
-    docker = (settings.docker_config / "config.json",) if settings.docker_config else ()
-    return Logins((*docker, *settings.auth_files))
-
-
-def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
-    """How `host[:port]` is reached. Raises InvalidConfig for a certificate that can't be used.
-
-    Loopback hosts speak plain HTTP, unless TLS was spoken of: for the host itself, which then speaks it, or
-    for every host, and then it is tried.
-    """
-    own = settings.hosts.get(host, HostSettings())
-    verify = settings.tls_verify if own.verify is None else own.verify
-    named = trust_in(settings.certs, host)
-    trust = Trust(
-        verify,
-        ca=(*own.trust.ca, *settings.ca, *named.ca),
-        pairs=(*settings.pairs, *own.trust.pairs, *named.pairs),
-    )
-    local = is_loopback(host) and not (host in settings.https or own.trust or named)
-    plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)
-    return HostAccess(
-        scheme="http" if plain else "https",
-        tls=context_of(trust),
-        tls_optional=not verify or (local and own.http is None),
-        connections=own.connections or settings.concurrency,
-        requests_per_second=own.requests_per_second,
-        bytes_per_second=own.bytes_per_second,
-        credentials=own.credentials or partial(logins.find, host),
-        profile=own.profile,
-        proxies=settings.proxies if own.proxies is None else own.proxies,
-        mirrors=own.mirrors,
-    )

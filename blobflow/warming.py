@@ -31,6 +31,7 @@ from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.resolve import Resolved, read_graph, resolve_roots
 from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.shape import choices_of, shape_pairs
+from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import (
     ImageDone,
@@ -43,7 +44,7 @@ from blobflow.events import (
     StepStarted,
     ignore,
 )
-from blobflow.mirror import ANY_HOST, Settings, open_registries, opened, tidy
+from blobflow.mirror import Settings, open_registries, opened, tidy
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.choice import Choice
 from blobflow.transports.registry import Registries
@@ -89,7 +90,7 @@ class Found(msgspec.Struct, frozen=True):
 
 async def warm(
     pairs: Sequence[Pair],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     again: bool = False,
     settle: float = SETTLE,
@@ -104,6 +105,7 @@ async def warm(
     connections are closed; what the edges have by then stays there.
     """
     meter = meter or Meter()
+    settings = settings_for(settings)
     async with open_registries(settings, observer, meter) as registries:
         observer(PhaseStarted("resolve", len(pairs)))
         found = await _find(pairs, lambda pair: pair.target, *_asked_of(registries))
@@ -324,7 +326,7 @@ class Pulling:
 
 async def warm_cache(
     pairs: Sequence[Pair],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,
@@ -335,7 +337,7 @@ async def warm_cache(
     Later runs with this store take them from there. Raises StorageError if the store can't hold them all.
     """
     meter = meter or Meter()
-    settings = msgspec.structs.replace(settings, cache="all")
+    settings = msgspec.structs.replace(settings_for(settings), cache="all")
     async with opened(settings, observer, meter) as (world, store):
         observer(PhaseStarted("resolve", len(pairs)))
         resolve = partial(resolve_roots, source_at=world.source_at, lane=Lane(LANE))

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from blobflow.content import Body, Chunks, Referrer, Site
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected, SizeMismatch
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
 from blobflow.oci.manifest import children
 from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of, merged
@@ -119,6 +119,8 @@ class MemoryPlace:
             raise DigestMismatch(
                 f"manifest in {self._site}", expected=manifest.digest, actual=digest_of(found[1])
             )
+        if manifest.sized and len(found[1]) != manifest.size:
+            raise SizeMismatch(f"manifest in {self._site}", expected=manifest.size, actual=len(found[1]))
         return found[1]
 
     @asynccontextmanager

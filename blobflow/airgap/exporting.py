@@ -15,7 +15,7 @@ import msgspec
 
 from blobflow.airgap.loading import Begin
 from blobflow.content import NullJournal, Sink, Site
-from blobflow.engine.configs import read_platform
+from blobflow.engine.configs import read_diff_ids, read_platform
 from blobflow.engine.plan import Pair
 from blobflow.errors import NotFound, UnsupportedContent
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
@@ -24,21 +24,19 @@ from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manife
 from blobflow.oci.choice import Choice, attests
 from blobflow.transports.files import Arriving, in_thread, translated
 from blobflow.transports.kept import Kept
-from blobflow.transports.rootfs import Flat, arriving_folder, read_tree, unpack, write_tar
+from blobflow.transports.rootfs import Flat, Layer, arriving_folder, read_tree, unpack, write_tar
 from blobflow.transports.store import Store
 
 # Where images go that go nowhere: the target of a pair for the store.
 STORE = "(store)"
 _STDOUT = 1
 
-Layers = Sequence[tuple[str, Path]]
-
 
 class Root(msgspec.Struct, frozen=True):
     """One platform's root file system: the folder that it gets where there are several, and its layers."""
 
     folder: str
-    layers: Layers
+    layers: tuple[Layer, ...]
 
 
 async def keep(
@@ -69,7 +67,8 @@ async def export_folder(
     """Unpack an image into a folder that is new or empty, several platforms into folders below it.
 
     `devices`: device nodes are made, if we are root. All of it is there when this returns, or nothing.
-    Returns what could not be made, a sentence each. Raises what the source, its content or the disk says.
+    Returns what could not be made, a sentence each. Raises what the source, its content or the disk says:
+    IntegrityError for layers that are not those of the image's config.
     """
     with ExitStack() as stack:
         made = stack.enter_context(arriving_folder(folder))
@@ -107,7 +106,7 @@ async def export_tar(
         await in_thread(_write, trees, path)
 
 
-def _write(trees: Sequence[tuple[str, Flat, Layers]], path: Path | None) -> None:
+def _write(trees: Sequence[tuple[str, Flat, Sequence[Layer]]], path: Path | None) -> None:
     if path is None:
         with translated("write", "standard output"):
             write_tar(trees, _to(_STDOUT))
@@ -156,7 +155,7 @@ async def _kept(
             kept.check()
             observer(PhaseStarted("export", 1))
             root = await kept.resolve(images[0].digest)
-            yield [_root_of(store, *image) for image in await _images(kept, root, choice)]
+            yield [await _root_of(kept, store, *image) for image in await _images(kept, root, choice)]
         finally:
             kept.close()
         await tidy(store, settings)
@@ -176,14 +175,18 @@ async def _images(kept: Kept, root: Descriptor, choice: Choice) -> list[tuple[Ma
     return found
 
 
-def _root_of(store: Store, manifest: Manifest, platform: Platform) -> Root:
+async def _root_of(kept: Kept, store: Store, manifest: Manifest, platform: Platform) -> Root:
     foreign = manifest.foreign
     absent = [layer.digest for layer in foreign if store.size_of(layer.digest) is None]
     if absent:
         raise UnsupportedContent(
             f"layer {absent[0]} is kept elsewhere (urls), so the image is not whole here"
         )
-    layers = [(f"layer {layer.digest}", store.path_of(layer.digest)) for layer in manifest.layers]
+    diff_ids = await read_diff_ids(kept, manifest)
+    layers = tuple(
+        Layer(f"layer {layer.digest}", store.path_of(layer.digest), diff_id)
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
+    )
     return Root(_folder(platform), layers)
 
 

@@ -6,7 +6,7 @@ ends the whole load, since an index without one of its platforms would be a sile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,7 +23,7 @@ from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.choice import pruned
-from blobflow.oci.grouping import Group, Name, Part, by_digest, group, name_of
+from blobflow.oci.grouping import Group, Name, Part, by_digest, group, host_of, name_of
 from blobflow.oci.location import OCI_ARCHIVE, transport_of
 from blobflow.transports.archive import Archive
 from blobflow.transports.composed import Composed
@@ -45,11 +45,15 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What archives hold, by name, and what is to be told of it. `children`: the images of each index."""
+    """What archives hold, by name, and what is to be told of it. `children`: the images of each index.
+
+    `others`: of names that are wanted at one host and are there only at another, which archive has what.
+    """
 
     groups: dict[Name, Group]
     children: dict[Name, tuple[Descriptor, ...]]
     notes: tuple[str, ...]
+    others: dict[Name, str] = {}
 
 
 class _Find(msgspec.Struct, frozen=True):
@@ -70,11 +74,13 @@ async def load(
     begin: Begin,
     settings: Settings,
     *,
-    wanted: Collection[Name] | None = None,
+    wanted: Mapping[Name, str] | None = None,
     observer: Observer = ignore,
     meter: Meter | None = None,
 ) -> None:
     """Bring what the archives hold under the names `wanted` (None: under any) to where `aim` says.
+
+    A name in `wanted` may have a host (not ""): what an archive calls so at another host is then not meant.
 
     The sources of its pairs are those of `source_of`; `begin` makes the run of them, with notes for the
     report. Failures of images are in that run's report; what is raised concerns all archives.
@@ -122,8 +128,9 @@ class _Gathering:
         self._archives = {item: archive_of(world, item) for item in inputs}
         self._all = Composed(tuple(self._archives.values()), {}, absent=_LACKING)
         self._notes: dict[str, None] = {}
+        self._others: dict[Name, str] = {}
 
-    async def gather(self, wanted: Collection[Name] | None) -> Loaded:
+    async def gather(self, wanted: Mapping[Name, str] | None) -> Loaded:
         found: dict[Name, list[_Find]] = {}
         for item in self._inputs:
             for name, find in (await self._look(item, wanted)).items():
@@ -134,7 +141,8 @@ class _Gathering:
             )
         groups = {name: await self._group(name, found[name]) for name in sorted(found)}
         children = {name: await self._images(each) for name, each in groups.items()}
-        return Loaded(groups, children, tuple(self._notes))
+        others = {name: said for name, said in self._others.items() if name not in groups}
+        return Loaded(groups, children, tuple(self._notes), others)
 
     def sources(self, loaded: Loaded) -> dict[str, Source]:
         """A source for each repository."""
@@ -153,15 +161,17 @@ class _Gathering:
         """All content of the archives, as far as it is known by its digest."""
         return {digest for archive in self._archives.values() for digest in await archive.held()}
 
-    async def _look(self, item: Input, wanted: Collection[Name] | None) -> dict[Name, _Find]:
+    async def _look(self, item: Input, wanted: Mapping[Name, str] | None) -> dict[Name, _Find]:
         archive = self._archives[item]
         found: dict[Name, _Find] = {}
         for number, called in enumerate(await archive.names()):
-            names = _names(called)
+            names = _names(called, wanted or {})
             if not names and wanted is None:
                 raise UsageError(_unnamed(item, number, called))
             for name, text in names.items():
-                if wanted is None or name in wanted:
+                if wanted is not None and not _is_at(text, wanted.get(name, "")):
+                    self._others.setdefault(name, f"{item.label} has {text}")
+                elif wanted is None or name in wanted:
                     root = await archive.resolve(f"@{number}")
                     held = found.setdefault(name, _Find(item, text, root))
                     if held.root.digest != root.digest:
@@ -247,13 +257,17 @@ def _is_whole(find: _Find) -> bool:
     return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
 
 
-def _names(called: Iterable[str]) -> dict[Name, str]:
-    """The whole names among what an archive calls an image."""
+def _names(called: Iterable[str], hosts: Mapping[Name, str]) -> dict[Name, str]:
+    """The whole names among what an archive calls an image, and what it calls it, at a wanted host if so."""
     found: dict[Name, str] = {}
     for text in called:
-        if name := name_of(text):
-            found.setdefault(name, text)
+        if (name := name_of(text)) and (name not in found or _is_at(text, hosts.get(name, ""))):
+            found[name] = text
     return found
+
+
+def _is_at(text: str, host: str) -> bool:
+    return not host or host_of(text) == host
 
 
 def _unnamed(item: Input, number: int, called: Sequence[str]) -> str:
@@ -264,4 +278,5 @@ def _unnamed(item: Input, number: int, called: Sequence[str]) -> str:
 def _twice(item: Input, name: Name, one: str, other: str) -> str:
     if one == other:
         return f"{item.label} has two images named {one}; which one is meant can't be told"
-    return f"{item.label} has {one} and {other}, which would both become {name}; name the one with --images"
+    both = f"{item.label} has {one} and {other}, which would both become {name}"
+    return f"{both}; name one with its host in --images"

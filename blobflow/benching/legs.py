@@ -21,9 +21,10 @@ from blobflow.benching.generated import Generated, Generator
 from blobflow.content import Site, Sleep, verified
 from blobflow.engine.bodies import source_body
 from blobflow.engine.lane import Lane
+from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, ConnectFailed
 from blobflow.events import Event, Observer, Traced, Warned, ignore
-from blobflow.mirror import ANY_HOST, Settings, access_to, logins_of
+from blobflow.mirror import Settings, access_to, logins_of
 from blobflow.oci import Digest
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.registry.profiles import Rung, profile_of
@@ -47,7 +48,7 @@ def tell_nobody(leg: Leg) -> None:
 async def bench(
     target: Site,
     course: Course,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     source: Site | None = None,
     observer: Observer = ignore,
@@ -61,7 +62,7 @@ async def bench(
     taken out first.
     """
     lots = course.lots()
-    run = _Run(settings, observer, tell, sleep)
+    run = _Run(settings_for(settings), observer, tell, sleep)
     try:
         for site in (target, source):
             if site is not None:

@@ -1,14 +1,34 @@
-"""`blobflow apply`: run a saved plan."""
+"""`blobflow apply`: carry out a saved plan."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
-from blobflow.cli.options import Link, Run, link_options, run_options
-from blobflow.errors import InvalidConfig
+from blobflow.cli.carrying import Course, carry_out_work, check_planned, show_plan
+from blobflow.cli.console import display
+from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, settings_of, was_given
+from blobflow.cli.running import run as run_loop
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.engine.flow import Planned, Policy
+    from blobflow.engine.saved import SavedPlan
+    from blobflow.mirror import Settings
+
+# How a plan is carried out: as it says, unless the command line says otherwise.
+_OF_THE_RUN = ("keep_going", "trust_root", "verify", "wait")
+# What it says is to be done.
+_OF_THE_PLAN = {
+    "no_overwrite": "--no-overwrite",
+    "foreign_layers": "--foreign-layers",
+    "referrers": "--referrers",
+}
 
 
 @click.command("apply")
@@ -16,21 +36,69 @@ from blobflow.errors import InvalidConfig
 @run_options
 @link_options
 def verb(file: Path, run: Run, link: Link) -> None:
-    """Run a plan that `blobflow plan --out FILE` saved.
+    """Carry out a plan that `blobflow plan --out FILE` saved: exactly that, today or next month.
 
-    The digests are those of the plan, whatever the tags name by now. What is at the target already is
-    skipped; content that has vanished from the source fails its image.
+    Nothing is done that no step of it names: tags, signatures and all else that moved at the sources since
+    does not matter. What is at the targets by now is skipped; what has vanished from a source fails its
+    image.
+
+    What is to be done was decided when the plan was made: --no-overwrite, --foreign-layers, --referrers and
+    --compress are refused if they say otherwise. --verify, --fail-fast, --trust-root and --wait are as in the
+    plan unless they are given.
     """
-    from blobflow.mirror import load_plan
+    from blobflow.planfile import load_plan
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
-    pairs = load_plan(content, str(file))
+    saved = load_plan(_read(file), str(file))
+    policy = _policy(saved, run)
     if run.dry_run:
-        planned = make_planned(pairs, link, run)
+        planned = run_loop(_planned(saved, policy, link, run))
         show_plan(planned, link.look)
         check_planned(planned)
-    else:
-        carry_out(pairs, link, run).check_set()
+        return
+
+    async def work(settings: Settings, course: Course, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.engine.execution import Execution
+        from blobflow.mirror import apply
+
+        execution = Execution(saved, policy, observe=show, meter=meter)
+        course.take(execution)
+        await apply(saved, settings, observer=show, meter=meter, run=execution)
+        return ()
+
+    carry_out_work(work, ends_of(saved.pairs), link, run).check_set()
+
+
+async def _planned(saved: SavedPlan, policy: Policy, link: Link, run: Run) -> Planned:
+    from blobflow.mirror import plan_rest
+
+    meter = Meter()
+    async with display(link.look, meter) as show:
+        settings = settings_of(link, run, ends_of(saved.pairs))
+        return await plan_rest(saved, settings, policy, observer=show, meter=meter)
+
+
+def _read(file: Path) -> bytes:
+    """The file's content, or enough of it to see that it is too long."""
+    from blobflow.planfile import MAX_PLAN_BYTES
+
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_PLAN_BYTES + 1)
+    except OSError as error:
+        raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
+
+
+def _policy(saved: SavedPlan, run: Run) -> Policy:
+    """The plan's policy, with what is the run's to say. Raises UsageError for what is not."""
+    for field, option in _OF_THE_PLAN.items():
+        if was_given(field) and getattr(run, field) != getattr(saved.policy, field):
+            value = getattr(run, field)
+            raise _decided(option if value is True else f"{option} {value}")
+    if was_given("compress") and run.compress != saved.compress:
+        raise _decided(f"--compress {run.compress}")
+    said = {field: getattr(run, field) for field in _OF_THE_RUN if was_given(field)}
+    return msgspec.structs.replace(saved.policy, **said)
+
+
+def _decided(option: str) -> UsageError:
+    return UsageError(f"{option}: the plan was made otherwise, and is done as it says; make it anew for that")

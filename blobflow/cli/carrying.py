@@ -15,6 +15,7 @@ from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Ends, Link, Look, Run, ends_of, policy_of, settings_of
+from blobflow.cli.outlook import outlook_lines
 from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
@@ -27,6 +28,7 @@ from blobflow.events import Meter, Observer
 from blobflow.oci.location import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
+    from blobflow.engine.execution import Execution
     from blobflow.engine.flow import Planned
     from blobflow.engine.plan import Pair
     from blobflow.mirror import Settings
@@ -63,8 +65,8 @@ Begin = Callable[[Sequence["Pair"], Sequence[str]], Flow]
 class Course:
     """A run's course, for the report: the run once it is begun, and what is known besides.
 
-    Called with pairs and notes it begins the run. `lost`: what could not even be begun, and why. `tags`: what
-    became of tags that were too many.
+    Called with pairs and notes it begins the run; `take` begins another one. `lost`: what could not even be
+    begun, and why. `tags`: what became of tags that were too many.
     """
 
     def __init__(self, run: Run, observe: Observer, meter: Meter) -> None:
@@ -72,15 +74,21 @@ class Course:
         self._observe = observe
         self._meter = meter
         self._notes: tuple[str, ...] = ()
-        self.flow = self._flow(())
+        self.flow: Flow | Execution = self._flow(())
         self.lost: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
 
     def __call__(self, pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
-        self.flow, self._notes = self._flow(pairs), tuple(notes)
+        self._notes = tuple(notes)
+        flow = self._flow(pairs)
+        self.take(flow)
+        return flow
+
+    def take(self, flow: Flow | Execution) -> None:
+        """Begin this one."""
+        self.flow = flow
         ending = ENDING.get()
-        ending.wind_down, ending.grace = self.flow.wind_down, self._run.grace
-        return self.flow
+        ending.wind_down, ending.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
         return Flow(pairs, policy_of(self._run), observe=self._observe, meter=self._meter)
@@ -212,10 +220,11 @@ async def _planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
         return await plan_run(pairs, settings, policy_of(run), observer=show, meter=meter)
 
 
-def show_plan(planned: Planned, look: Look) -> None:
-    """Print a plan for people; `-v` adds a row an image."""
-    for line in plan_lines(planned, rows=look.verbose):
-        say(line)
+def show_plan(planned: Planned, look: Look, more: Sequence[str] = ()) -> None:
+    """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
+    if not look.quiet:
+        images = outlook_lines(planned)
+        say(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
 
 def check_planned(planned: Planned) -> None:

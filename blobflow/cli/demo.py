@@ -14,6 +14,7 @@ from blobflow.cli.carrying import Outcome
 from blobflow.cli.console import display
 from blobflow.cli.figures import size_text
 from blobflow.cli.options import Look
+from blobflow.cli.outlook import outlook_lines
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import failure_lines, plan_lines, summary_lines
 from blobflow.cli.writing import say
@@ -54,8 +55,8 @@ async def _demo() -> None:
             _say_set(sample, source, target)
 
             _title("The plan, made before a byte moves")
-            for line in plan_lines(await plan_run(pairs, settings), rows=True):
-                say(line)
+            planned = await plan_run(pairs, settings)
+            say(*outlook_lines(planned), "", *plan_lines(planned))
             _title("The mirror: each shared layer is read once, uploaded once, then mounted")
             first = await _mirrored(pairs, settings)
             _title("The same sync again: one question a tag at each side, nothing moves")

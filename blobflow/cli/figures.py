@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from blobflow.visible import visible
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
-_FACTORS = {"": 1, "b": 1} | {
-    spelt: base ** (power + 1)
-    for power, letter in enumerate("kmgtp")
-    for base, spellings in ((1000, (letter, f"{letter}b")), (1024, (f"{letter}i", f"{letter}ib")))
-    for spelt in spellings
-}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
 
 
 def one_line(text: str) -> str:
@@ -33,18 +24,6 @@ def size_text(count: int) -> str:
         if amount < 999.5 or unit == _UNITS[-1]:
             break
     return f"{amount:.1f} {unit}" if amount < 99.95 else f"{amount:.0f} {unit}"
-
-
-def parse_size(text: str) -> int:
-    """Bytes as people write them: `20GB` is in powers of ten, `512MiB` of two, `65536` plain.
-
-    Raises ValueError with a sentence.
-    """
-    found = _AMOUNT.fullmatch(text.strip())
-    factor = _FACTORS.get(found[2].lower()) if found else None
-    if found is None or factor is None:
-        raise ValueError(f"{one_line(text)!r} is no amount of bytes; write it as 20GB, 512MiB or 1048576")
-    return int(Fraction(found[1]) * factor)
 
 
 def seconds_text(seconds: float) -> str:

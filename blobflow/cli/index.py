@@ -12,7 +12,7 @@ import msgspec
 
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, one_line, size_text, table
-from blobflow.cli.options import Ends, Link, Run, link_options, settings_of
+from blobflow.cli.options import Ends, Link, Run, compress_option, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.staging import Staging, open_staging
 from blobflow.cli.writing import say
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blobflow.cli.listspec import ListSpec
     from blobflow.oci import Manifest
     from blobflow.oci.indexing import IndexFormat
+    from blobflow.transports.archive import CompressMode
 
 _SHOWN = 8
 _format_option = click.option(
@@ -67,6 +68,7 @@ def verb() -> None:
 @click.option("--ignore-missing", is_flag=True, help="Leave images out that are not there, with a warning.")
 @_format_option
 @_force_option
+@compress_option
 @link_options
 def create(
     names: tuple[str, ...],
@@ -81,6 +83,7 @@ def create(
     ignore_missing: bool,
     form: IndexFormat | None,
     force: bool,
+    compress: CompressMode,
     link: Link,
 ) -> None:
     """Put an index together of images, and stage it here until `push`.
@@ -102,14 +105,15 @@ def create(
     _check_target(wanted)
     staging = open_staging()
     _check_room(staging, wanted.target, amend=amend)
-    members = run_loop(_gathered(wanted, link, force=force, ignore_missing=ignore_missing))
+    gathering = _gathered(wanted, compress, link, force=force, ignore_missing=ignore_missing)
+    members = run_loop(gathering)
     made = Draft(wanted.target, members, wanted.tags, wanted.annotations, form)
     with staging.changing():
         draft = (_check_room(staging, wanted.target, amend=amend) or Draft(wanted.target)).amended(made)
         if not push:
             staging.keep(draft)
     if push:
-        _put(draft, link)
+        _put(draft, compress, link)
         staging.drop(wanted.target)
     elif not link.look.quiet:
         say(f"Staged {wanted.target}: {count_text(len(draft.members), 'image')}")
@@ -165,13 +169,15 @@ def _check_room(staging: Staging, target: Reference, *, amend: bool) -> Draft | 
     return draft
 
 
-async def _gathered(wanted: ListSpec, link: Link, *, force: bool, ignore_missing: bool) -> tuple[Member, ...]:
+async def _gathered(
+    wanted: ListSpec, compress: CompressMode, link: Link, *, force: bool, ignore_missing: bool
+) -> tuple[Member, ...]:
     from blobflow.indexes import gather
 
     meter = Meter()
     async with display(link.look, meter) as show:
         ends = Ends(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
-        settings = settings_of(link, ends=ends)
+        settings = settings_of(link, ends=ends, compress=compress)
         return await gather(
             wanted.wishes, settings, force=force, ignore_missing=ignore_missing, observer=show, meter=meter
         )
@@ -232,8 +238,9 @@ def _note(text: str) -> tuple[str, str]:
 @click.argument("target", metavar="TARGET")
 @click.option("-p", "--purge", is_flag=True, help="Drop it here once it is put.")
 @_format_option
+@compress_option
 @link_options
-def push(target: str, purge: bool, form: IndexFormat | None, link: Link) -> None:
+def push(target: str, purge: bool, form: IndexFormat | None, compress: CompressMode, link: Link) -> None:
     """Put a staged index at its target, and print its digest.
 
     Images that the target's repository lacks are brought there first, by digest: mounted from within the
@@ -241,22 +248,22 @@ def push(target: str, purge: bool, form: IndexFormat | None, link: Link) -> None
     """
     staging = open_staging()
     draft = staging.get(parse_reference(target))
-    _put(msgspec.structs.replace(draft, form=form or draft.form), link)
+    _put(msgspec.structs.replace(draft, form=form or draft.form), compress, link)
     if purge:
         staging.drop(draft.target)
 
 
-def _put(draft: Draft, link: Link) -> None:
-    say(run_loop(_carried_out(draft, link)).descriptor.digest)
+def _put(draft: Draft, compress: CompressMode, link: Link) -> None:
+    say(run_loop(_carried_out(draft, compress, link)).descriptor.digest)
 
 
-async def _carried_out(draft: Draft, link: Link) -> Manifest:
+async def _carried_out(draft: Draft, compress: CompressMode, link: Link) -> Manifest:
     from blobflow.indexes import put
 
     meter = Meter()
     async with display(link.look, meter) as show:
         sources = frozenset(member.image.host for member in draft.members)
-        settings = settings_of(link, Run(), Ends(sources, frozenset({draft.target.host})))
+        settings = settings_of(link, Run(compress=compress), Ends(sources, frozenset({draft.target.host})))
         return await put(draft, settings, observer=show, meter=meter)
 
 

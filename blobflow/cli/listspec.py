@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from blobflow.cli.complaints import hint, split_complaint, worded
 from blobflow.cli.figures import one_line
+from blobflow.complaints import hint, split_complaint, worded
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.indexes import Wish
 from blobflow.oci import Platform, Reference, parse_platform, parse_reference

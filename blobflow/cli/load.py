@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from blobflow.cli.carrying import Begin, carry_out_work
+from blobflow.cli.images import any_host_option
 from blobflow.cli.options import Ends, Link, Run, link_options, run_options
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="Only these: one repository:tag a line; # comments; - is stdin.",
 )
+@any_host_option
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
 @run_options
 @link_options
@@ -39,6 +42,7 @@ def verb(
     files: tuple[str, ...],
     targets: tuple[str, ...],
     images: Path | None,
+    any_host: bool,
     arch_tags: bool,
     run: Run,
     link: Link,
@@ -60,21 +64,26 @@ def verb(
     if run.dry_run:
         raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
     places = [parse_place(target) for target in targets]
-    listed = _listed(images)
+    listed = None if images is None else _listed(images, any_host=any_host)
     inputs = read_inputs(files)
 
     async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.airgap.loading import load
 
         def aim(loaded: Loaded) -> list[Pair]:
-            names = dict.fromkeys(loaded.groups, "") if listed is None else listed
+            if listed is None:
+                names = dict.fromkeys(loaded.groups, "")
+            else:
+                _check_hosts(listed, loaded)
+                names = {name: line.digest for name, line in listed.items()}
             return [
                 pair
                 for name, digest in names.items()
                 for pair in _aimed(loaded, name, digest, places, arch_tags)
             ]
 
-        await load(inputs, aim, begin, settings, wanted=listed, observer=show, meter=meter)
+        wanted = None if listed is None else {name: line.host for name, line in listed.items()}
+        await load(inputs, aim, begin, settings, wanted=wanted, observer=show, meter=meter)
         return ()
 
     ends = Ends(targets=frozenset(place.host for place in places))
@@ -98,15 +107,41 @@ def _aimed(
                 yield Pair(source_of(name, child.digest), place.under(name.path, tag))
 
 
-def _listed(images: Path | None) -> dict[Name, str] | None:
-    """The names of a list, as they are at a registry, in its order; with the digests that tags have there."""
-    if images is None:
-        return None
-    from blobflow.cli.selection import Place, parse_list, read_text
+class _Listed(msgspec.Struct, frozen=True):
+    """A line of the list: the host that its name has in the archives, and the digest that its tag has there.
+
+    Both are "" where that is not said.
+    """
+
+    where: str
+    host: str
+    digest: str
+
+
+def _listed(images: Path, *, any_host: bool) -> dict[Name, _Listed]:
+    """The names of a list, as they are at a registry, in its order."""
+    from blobflow.cli.images import read_list
+    from blobflow.cli.selection import Place
     from blobflow.oci.grouping import Name, with_official
 
-    found = parse_list(read_text(images), str(images), Place(""))
-    return {
-        Name(with_official(each.path), each.tag, "" if each.tag else each.digest): each.digest
-        for each in found
-    }
+    found: dict[Name, _Listed] = {}
+    for each in read_list(images, Place(""), any_host=any_host):
+        name = Name(with_official(each.path), each.tag, "" if each.tag else each.digest)
+        before = found.get(name)
+        if before is not None and before.host != each.host:
+            raise UsageError(
+                f"{each.where}: {name} is wanted of {each.host or 'any host'} here and of "
+                f"{before.host or 'any host'} at {before.where}; keep one, or drop the hosts with --any-host"
+            )
+        found[name] = _Listed(each.where, each.host, each.digest)
+    return found
+
+
+def _check_hosts(listed: Mapping[Name, _Listed], loaded: Loaded) -> None:
+    """Raise UsageError for a name that is there, and is another host's than the list says."""
+    for name, line in listed.items():
+        if name in loaded.others:
+            raise UsageError(
+                f"{line.where}: {name} is wanted of {line.host}, and {loaded.others[name]}; correct the "
+                "line, or drop the hosts with --any-host"
+            )

@@ -1,7 +1,7 @@
 """Options that several verbs share, read once into values, and the environment.
 
 Each decorator adds its options to a command and hands the command one value in their place, so that a verb's
-signature says what it takes. Nothing else in the program reads the environment.
+signature says what it takes. Outside of the command line nothing reads the environment.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ import msgspec
 from click.core import ParameterSource
 
 from blobflow.cli import LOG_FORMAT
-from blobflow.cli.figures import parse_size
 from blobflow.cli.starting import imports
-from blobflow.errors import UsageError
+from blobflow.units import parse_size
 
 if TYPE_CHECKING:
-    from blobflow.cli.selection import Asked
-    from blobflow.cli.specs import SpecFormat
     from blobflow.engine.audit import AuditMode
     from blobflow.engine.flow import Policy
     from blobflow.engine.plan import Lookup, Pair
@@ -84,17 +81,6 @@ class Run(msgspec.Struct, frozen=True):
     cache_size: int | None = None
     limit_rate: int | None = None
     wait: bool = False
-
-
-class Selection(msgspec.Struct, frozen=True):
-    """Which images: a spec, or a list between places."""
-
-    spec: Path | None = None
-    source: str | None = None
-    targets: tuple[str, ...] = ()
-    images: Path | None = None
-    spec_format: SpecFormat = "auto"
-    scoped: bool = False
 
 
 def size(text: str) -> int:
@@ -178,14 +164,16 @@ def _link(
     target_creds: Credentials | None = None,
 ) -> Link:
     from blobflow.oci.reference import check_host
+    from blobflow.variables import read_variables
 
+    said = read_variables(os.environ)
     return Link(
-        plain_http=frozenset(check_host(host) for host in plain_http),
-        tls_verify=tls_verify,
-        config=config,
-        ca=ca,
-        cert=cert,
-        key=key,
+        plain_http=frozenset(check_host(host) for host in plain_http) or said.plain_http,
+        tls_verify=said.tls_verify if tls_verify is None else tls_verify,
+        config=config or said.config,
+        ca=ca or said.ca,
+        cert=cert or said.cert,
+        key=key or said.key,
         source_creds=source_creds,
         target_creds=target_creds,
         look=Look(quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"),
@@ -213,7 +201,6 @@ _HOST = (
         "--config",
         type=_FILE,
         metavar="FILE",
-        envvar="BLOBFLOW_CONFIG",
         help="What is different at some registries. [default: blobflow/config.toml in XDG's configuration]",
     ),
     click.option(
@@ -221,29 +208,25 @@ _HOST = (
         type=_FILE,
         multiple=True,
         metavar="FILE",
-        envvar="BLOBFLOW_CA",
         help="Trust these certificates as well, in PEM form. Repeatable.",
     ),
     click.option(
         "--cert",
         type=_FILE,
         metavar="FILE",
-        envvar="BLOBFLOW_CERT",
         help="The client certificate for registries that ask for one.",
     ),
-    click.option("--key", type=_FILE, metavar="FILE", envvar="BLOBFLOW_KEY", help="The key of --cert."),
+    click.option("--key", type=_FILE, metavar="FILE", help="The key of --cert."),
     click.option(
         "--plain-http",
         metavar="HOST",
         multiple=True,
-        envvar="BLOBFLOW_PLAIN_HTTP",
         help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
     ),
     click.option(
         "--tls-verify",
         type=click.BOOL,
         metavar="BOOL",
-        envvar="BLOBFLOW_TLS_VERIFY",
         help="`--tls-verify=false` accepts any certificate.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
@@ -273,6 +256,14 @@ cache_dir_option = click.option(
     "--cache-dir", type=_FOLDER, metavar="DIR", help="Where the store is. [default: blobflow in XDG's cache]"
 )
 
+compress_option = click.option(
+    "--compress",
+    type=click.Choice(["gzip", "gzip-portable", "zstd", "none"]),
+    default="gzip",
+    help="What becomes of the bare layers of docker archives: gzip (the default; digests depend on the "
+    "processor), gzip-portable (slower, the same digests everywhere), zstd, or none.",
+)
+
 
 def verify_option(text: str) -> _Option:
     """`--verify LEVEL`, with its own line of help: what is verified depends on the verb."""
@@ -284,7 +275,7 @@ def verify_option(text: str) -> _Option:
 run_options = gathered(
     "run",
     Run,
-    click.option("--dry-run", is_flag=True, help="Show the plan and move nothing."),
+    click.option("--dry-run", is_flag=True, help="Show the plan, a line an image, and move nothing."),
     click.option(
         "--keep-going/--fail-fast",
         default=True,
@@ -347,12 +338,7 @@ run_options = gathered(
         help="Where a source lets fewer manifests be read than are needed (Docker Hub), read those and wait "
         "for more, for hours if need be.",
     ),
-    click.option(
-        "--compress",
-        type=click.Choice(["gzip", "zstd", "none"]),
-        default="gzip",
-        help="What becomes of the bare layers of docker archives: gzip (the default), zstd, or none.",
-    ),
+    compress_option,
     click.option(
         "--report",
         type=_FILE,
@@ -370,58 +356,6 @@ run_options = gathered(
     ),
 )
 
-selection_options = gathered(
-    "selection",
-    Selection,
-    click.argument("spec", type=_FILE, required=False),
-    click.option("--from", "source", metavar="HOST[/prefix]", help="Where the images of the list are."),
-    click.option(
-        "--to", "targets", metavar="HOST[/prefix]", multiple=True, help="Where they go. Repeatable."
-    ),
-    click.option(
-        "--images",
-        type=_FILE,
-        metavar="LIST",
-        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
-    ),
-    click.option(
-        "--spec-format",
-        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
-        default="auto",
-        help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML (give it --to) or regsync.yml.",
-    ),
-    click.option(
-        "--scoped", is_flag=True, help="Of skopeo's YAML: keep host and path of each source at the target."
-    ),
-)
-
-
-def select(selection: Selection) -> Asked:
-    """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
-    from blobflow.cli.selection import Asked, parse_list, parse_place, read_text
-
-    targets = tuple(parse_place(target) for target in selection.targets)
-    if selection.spec:
-        from blobflow.cli.specs import read_spec
-
-        if selection.source or selection.images:
-            raise UsageError("give either a spec file or --from, --to and --images, not both")
-        text, name = read_text(selection.spec), _name(selection.spec)
-        return read_spec(
-            text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
-        )
-    listed = {"--from": selection.source, "--to": selection.targets, "--images": selection.images}
-    missing = [option for option, value in listed.items() if not value]
-    if missing or not (selection.source and selection.images):
-        raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
-    source = parse_place(selection.source)
-    text = read_text(selection.images)
-    return Asked(tuple(parse_list(text, _name(selection.images), source)), targets)
-
-
-def _name(path: Path) -> str:
-    return "stdin" if str(path) == "-" else str(path)
-
 
 class Ends(msgspec.Struct, frozen=True):
     """The places that a command reads from, and those that it writes to."""
@@ -436,21 +370,28 @@ def ends_of(pairs: Iterable[Pair]) -> Ends:
     return Ends(frozenset(pair.source.host for pair in pairs), frozenset(pair.target.host for pair in pairs))
 
 
-def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Settings:  # noqa: B008  frozen
+def settings_of(
+    link: Link,
+    run: Run | None = None,
+    ends: Ends = Ends(),  # noqa: B008  frozen
+    *,
+    compress: CompressMode = "gzip",
+) -> Settings:
     """The library's settings, from options, the environment and the configuration file.
 
-    A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written.
+    A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written,
+    and says `compress` itself if it may look at archives.
     """
     with imports():
         from blobflow.cli.reach import reach
 
     settings = reach(link, os.environ, ends)
     if run is None:
-        return settings
+        return msgspec.structs.replace(settings, compress=compress)
     return msgspec.structs.replace(
         settings,
         concurrency=run.concurrency,
-        hosts=_without_connections(settings.hosts) if _was_given("concurrency") else settings.hosts,
+        hosts=_without_connections(settings.hosts) if was_given("concurrency") else settings.hosts,
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
@@ -459,7 +400,7 @@ def settings_of(link: Link, run: Run | None = None, ends: Ends = Ends()) -> Sett
     )
 
 
-def _was_given(option: str) -> bool:
+def was_given(option: str) -> bool:
     """Whether the command under way was given an option, and did not take its default."""
     context = click.get_current_context(silent=True)
     source = context.get_parameter_source(option) if context else None
@@ -487,20 +428,6 @@ def policy_of(run: Run) -> Policy:
 
 def cache_folder(named: Path | None) -> Path | None:
     """The store's root: the one named, else the environment's; None where there is no home."""
+    from blobflow.variables import places_of
+
     return named or places_of(os.environ)[1]
-
-
-def places_of(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:
-    """The folders of docker's configuration and of our cache; None where there is no home."""
-    home = Path(environ["HOME"]) if environ.get("HOME") else None
-    docker = Path(environ["DOCKER_CONFIG"]) if environ.get("DOCKER_CONFIG") else home and home / ".docker"
-    cache = xdg_folder(environ, "XDG_CACHE_HOME", ".cache")
-    return docker, cache and cache / "blobflow"
-
-
-def xdg_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
-    """A folder of the XDG Base Directory specification; a relative value is ignored, as it says."""
-    named = Path(environ.get(variable, ""))
-    if named.is_absolute():
-        return named
-    return Path(environ["HOME"]) / below_home if environ.get("HOME") else None

@@ -10,9 +10,9 @@ import click
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.files import check_place, write_whole
-from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.images import Selection, select, selection_options
+from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.cli.telling import plan_document
-from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 
 _NOT_CURRENT = 1  # as diff and git have it: there is a difference
@@ -28,7 +28,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Save the plan, digests pinned, for `blobflow apply FILE`.",
+    help="Save the plan: `blobflow apply FILE` carries out exactly that.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
 def verb(
@@ -42,11 +42,13 @@ def verb(
 ) -> None:
     """Show what `sync` with the same arguments would do, and what it would cost. Nothing is changed.
 
-    -v adds a row an image. Bytes to write are exact as long as the target grants every mount; "at most" is
-    the figure if it grants none. Rules that choose tags are followed now, and what that cost is noted.
+    A line an image says what would be done for it and how many bytes that writes; what several images share
+    is told with the first. Then the totals: bytes to write are exact as long as the target grants every
+    mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and what that
+    cost is noted.
     """
     from blobflow.cli.settling import draw
-    from blobflow.mirror import save_plan
+    from blobflow.planfile import save_plan
 
     if run.report:
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
@@ -55,13 +57,11 @@ def verb(
     drawn = draw(select(selection), choosing, link, run)
     planned = drawn.planned
     if out:
-        write_whole(out, save_plan(planned))
+        write_whole(out, save_plan(planned, compress=run.compress))
     if as_json:
         click.echo(json.dumps(plan_document(planned, drawn.notes), indent=2))
     else:
-        show_plan(planned, link.look)
-        for note in drawn.notes:
-            say(f"note: {note}")
+        show_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
     check_planned(planned)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -10,13 +10,13 @@ import click
 import msgspec
 
 from blobflow.cli.console import display
-from blobflow.cli.figures import parse_size
 from blobflow.cli.options import Ends, Link, link_options
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host, check_repository
+from blobflow.units import parse_size
 
 if TYPE_CHECKING:
     from blobflow.transports.registry.probe import Findings

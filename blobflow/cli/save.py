@@ -10,6 +10,7 @@ import click
 
 from blobflow.cli.carrying import Begin, carry_out_work
 from blobflow.cli.choosing import Choosing, choice_options, choose
+from blobflow.cli.images import any_host_option, read_list
 from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, size
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Leave out the blobs that this earlier bundle has. Repeatable.",
 )
+@any_host_option
 @choice_options
 @run_options
 @link_options
@@ -53,6 +55,7 @@ def verb(
     output: str,
     split_size: int | None,
     since: tuple[str, ...],
+    any_host: bool,
     choosing: Choosing,
     run: Run,
     link: Link,
@@ -73,7 +76,7 @@ def verb(
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
     place = place_at(OCI_ARCHIVE, output)
-    pairs = choose(_pairs(source, images, place), choosing)
+    pairs = choose(_pairs(source, images, place, any_host=any_host), choosing)
 
     async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.airgap.saving import Bundle, save
@@ -86,15 +89,15 @@ def verb(
     carry_out_work(work, ends_of(pairs), link, run).check_set()
 
 
-def _pairs(source: str, images: Path, place: str) -> list[Pair]:
+def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:
     """The images of the list, in the bundle under the names that they have in it, behind their host."""
-    from blobflow.cli.selection import Place, parse_list, parse_place, read_text
+    from blobflow.cli.selection import Place, parse_place
     from blobflow.engine.plan import Pair
 
     origin, bundle = parse_place(source), Place(place)
     pairs = []
-    for wanted in parse_list(read_text(images), "stdin" if str(images) == "-" else str(images), origin):
-        name = wanted.path if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
+    for wanted in read_list(images, origin, any_host=any_host):
+        name = wanted.named if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
         target = bundle.under(name, wanted.tag, "" if wanted.tag else wanted.digest)
-        pairs.append(Pair(origin.under(wanted.path, wanted.tag, wanted.digest), target))
+        pairs.append(Pair(wanted.origin, target))
     return pairs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blobflow.cli.figures import count_text
 from blobflow.cli.renaming import AS_IT_IS, Renaming, renamed
 from blobflow.engine.plan import Lookup, Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
@@ -55,6 +56,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """One image, or some platforms of it, asked for; or, by `rules`, those tags of its repository that they
     choose when they are looked for. `where` says who asked, as `LIST.txt line 3`.
 
+    `host` is what the image's name begins with in a layout or archive, which has images of several ("": any).
     `target` replaces the path there, `target_tag` the tag, `rename` either. `targets` go before those of the
     whole. With `repositories` the path is "", and it is all repositories of the source that these choose.
     `chosen`: it came of rules, and may have been asked for otherwise as well.
@@ -74,9 +76,20 @@ class Wanted(msgspec.Struct, frozen=True):
     targets: tuple[Place, ...] = ()
     chosen: bool = False
     referrers: Lookup = "auto"
+    host: str = ""
 
     def __str__(self) -> str:
-        return str(self.source.under(self.path, self.tag, self.digest))
+        return str(self.origin)
+
+    @property
+    def named(self) -> str:
+        """The path as the source has it, which in a layout or archive may begin with a host."""
+        return f"{self.host}/{self.path}" if self.host else self.path
+
+    @property
+    def origin(self) -> Reference:
+        """The image at its source. Raises InvalidReference."""
+        return self.source.under(self.named, self.tag, self.digest)
 
     @property
     def search(self) -> Search | None:
@@ -168,29 +181,69 @@ def parse_place(text: str) -> Place:
     return Place(check_host(host), check_repository(prefix, text) if slash else "")
 
 
-def parse_list(text: str, name: str, source: Place) -> list[Wanted]:
+def parse_list(text: str, name: str, source: Place, *, any_host: bool = False) -> list[Wanted]:
     """Read a list: one `repository:tag` or `repository@digest` a line, `#` starts a comment.
 
-    A leading host in a line is dropped: the images come from `source`. No tag and no digest is `latest`.
-    `name` is what the file is called in errors. Raises UsageError for a list without images,
-    InvalidReference with file and line.
+    No tag and no digest is `latest`. A line that begins with a host is a whole name: at a registry it has to
+    be that of an image of `source`; in a layout or archive it is looked for as it is. With `any_host` hosts
+    are dropped, and `source` has an image of each path. `name` is what the file is called in errors.
+
+    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference. All
+    but the first with file and line.
     """
-    found = []
+    found: list[Wanted] = []
+    strays: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         image = line.partition("#")[0].strip()
         if image:
-            found.append(_wanted(image, source, f"{name} line {number}"))
+            where = f"{name} line {number}"
+            try:
+                found.append(_wanted(image, source, where, any_host=any_host))
+            except _Stray as stray:
+                strays.append(f"{where}: {stray}")
+    if strays:
+        more = f" (and {count_text(len(strays) - 1, 'more line')})" if len(strays) > 1 else ""
+        raise UsageError(f"{strays[0]}{more}")
     if not found:
         raise UsageError(f"{name} names no image; write one repository:tag a line")
     return found
 
 
-def _wanted(image: str, source: Place, where: str) -> Wanted:
+class _Stray(Exception):
+    """A whole name that is not the source's; the message is what is said of it, without its line."""
+
+
+def _wanted(image: str, source: Place, where: str, *, any_host: bool) -> Wanted:
     try:
-        _, path, tag, digest = split_name(image.removeprefix("docker://"))
+        host, path, tag, digest = split_name(image.removeprefix("docker://"))
     except InvalidReference as error:
         raise InvalidReference(f"{where}: {error}") from None
-    return Wanted(source, hub_path(source, path), tag or ("" if digest else "latest"), digest, where)
+    if host and not any_host:
+        host, path = _at_source(host, path, source, image)
+    else:
+        host, path = "", hub_path(source, path)
+    return Wanted(source, path, tag or ("" if digest else "latest"), digest, where, host=host)
+
+
+def _at_source(host: str, path: str, source: Place, image: str) -> tuple[str, str]:
+    """The host ("" where the source says it), and the path under the source's prefix, of a whole name."""
+    local = not source.host or bool(transport_of(source.host))
+    if not local and host != source.host:
+        raise _Stray(
+            f"{image[:300]} is of {host}, and --from is {source}; give --from {host}, leave the line out, or "
+            f"take what {source} has of that name with --any-host"
+        )
+    if host == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    whole = f"{host}/{path}" if local else path
+    if not source.prefix:
+        return (host, path) if local else ("", path)
+    if not whole.startswith(f"{source.prefix}/"):
+        raise _Stray(
+            f"{image[:300]} is not in {source}, as --from says; leave its host out for a name below that, or "
+            "drop all hosts with --any-host"
+        )
+    return "", whole.removeprefix(f"{source.prefix}/")
 
 
 def hub_path(source: Place, path: str) -> str:
@@ -222,7 +275,7 @@ def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]
 
 def _pair(image: Wanted, target: Place) -> Pair:
     try:
-        source = image.source.under(image.path, image.tag, image.digest)
+        source = image.origin
         # Put under its digest alone, a manifest has no other name than that digest.
         tag = _tag_at(image)
         goal = target.under(_path_at(target, image), tag, "" if tag else image.digest)
@@ -237,9 +290,11 @@ def _path_at(target: Place, image: Wanted) -> str:
     """The path at a target. In an archive it begins with a host: the source's, if no other is given."""
     facts = {"host": image.source.host, "path": image.path, "tag": image.tag}
     path = image.target or renamed(image.rename.repository, image.path, **facts)
-    own = target.prefix or path != image.path or image.target or transport_of(image.source.host)
+    own = target.prefix or path != image.path or image.target
     if own or transport_of(target.host) not in ARCHIVES:
         return path
+    if transport_of(image.source.host):
+        return image.named
     return str(image.source.under(path, "latest")).removesuffix(":latest")
 
 

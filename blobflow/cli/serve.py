@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from blobflow.cli.figures import one_line, seconds_text
-from blobflow.cli.options import Link, Seconds, host_options, size, xdg_folder
+from blobflow.cli.options import Link, Seconds, host_options, size
 from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
 from blobflow.cli.running import allow_many_files
 from blobflow.cli.running import run as run_loop
@@ -22,6 +22,7 @@ from blobflow.cli.writing import Lines, say
 from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
+from blobflow.variables import xdg_folder
 
 if TYPE_CHECKING:
     from blobflow.content import SourceAt

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from blobflow.cli.files import write_whole
-from blobflow.cli.options import xdg_folder
 from blobflow.errors import StorageError, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.drafts import Draft
+from blobflow.variables import xdg_folder
 
 VERSION = 1
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600

@@ -19,6 +19,7 @@ import msgspec
 
 from blobflow.cli.files import check_place
 from blobflow.cli.options import Look, gathered
+from blobflow.cli.starting import collect
 from blobflow.cli.writing import say
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 
@@ -110,6 +111,7 @@ def _stay(timetable: Timetable, look: Look, run: Callable[[], None], reread: Cal
                 raise  # it was started wrongly; later, somebody may be just about to mend a file
             _say(look, "error", str(error))
         begun = True
+        collect()
 
     def reread_told() -> None:
         try:

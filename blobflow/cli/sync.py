@@ -10,10 +10,10 @@ import click
 
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
-from blobflow.cli.options import Link, Run, Selection, link_options, run_options, select, selection_options
+from blobflow.cli.images import Selection, select, selection_options
+from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.cli.staying import Staying, check_staying, run_kept, staying_options
 from blobflow.cli.telling import tag_lines
-from blobflow.cli.writing import say
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ def verb(
         if staying.stays:
             raise UsageError("--dry-run shows one plan; leave --every and --cron out")
         drawn = draw(asked, choosing, link, run, clearing=clearing)
-        show_plan(drawn.planned, link.look)
-        for line in (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes)):
-            say(line)
+        more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
+        show_plan(drawn.planned, link.look, more)
         check_planned(drawn.planned)
         return
 

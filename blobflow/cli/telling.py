@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from blobflow.cli.figures import count_text, one_line, seconds_text, short_digest, size_text, table
+from blobflow.cli.figures import count_text, one_line, seconds_text, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.content import Allowance
     from blobflow.engine.flow import Planned
-    from blobflow.engine.plan import Goal
+    from blobflow.engine.outlook import Outlook
     from blobflow.engine.price import TargetPrice
     from blobflow.engine.report import Report, TagRecord, TargetRecord
     from blobflow.mirror import Inspection
@@ -103,8 +103,8 @@ def failure_lines(report: Report) -> list[str]:
     ]
 
 
-def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
-    """A plan and its price; `rows` adds a line an image."""
+def plan_lines(planned: Planned) -> list[str]:
+    """A plan's price."""
     price = planned.price
     if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
     figures = [
@@ -129,10 +129,7 @@ def plan_lines(planned: Planned, *, rows: bool = False) -> list[str]:
             for host, allowance in planned.allowances.items()
         ),
     ]
-    lines = table(figures)
-    if rows:
-        lines += ["", *table([_plan_row(goal) for goal in planned.plan.goals])]
-    return lines
+    return table(figures)
 
 
 def _referrer_figures(planned: Planned) -> list[tuple[str, str]]:
@@ -159,53 +156,42 @@ def _target_price_text(host: str, target: TargetPrice) -> str:
     return f"{size} to {one_line(host)}: {blobs}, {target.mounts} mounted, {manifests}"
 
 
-def _plan_row(goal: Goal) -> tuple[str, ...]:
-    status = "mirror" if goal.steps else "current"
-    return (
-        status,
-        one_line(str(goal.pair.source)),
-        one_line(str(goal.pair.target)),
-        short_digest(goal.root.digest),
-    )
-
-
 def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
     """A plan for programs: `price`, and `images` with status mirror, current or failed.
 
+    Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
+    share with the first of them; `platforms` that will be there, where that was looked at.
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read. `notes`: what it took to find out what is wanted.
     """
-    from blobflow.engine.tally import referrer_records
+    from blobflow.engine.outlook import outlooks
 
-    images: list[dict[str, Any]] = [
-        {
-            "source": str(goal.pair.source),
-            "target": str(goal.pair.target),
-            "digest": goal.root.digest,
-            "status": "mirror" if goal.steps else "current",
-            "error": "",
-            "referrers": msgspec.to_builtins(referrer_records(planned.shapes[goal.pair])),
-        }
-        for goal in planned.plan.goals
-    ]
-    images += [
-        {
-            "source": str(pair.source),
-            "target": str(pair.target),
-            "digest": "",
-            "status": "failed",
-            "error": str(error),
-            "referrers": [],
-        }
-        for pair, error in planned.failures.items()
-    ]
     return {
         "version": 1,
         "price": msgspec.to_builtins(planned.price),
         "manifests_read": planned.reads,
         "allowances": msgspec.to_builtins(planned.allowances),
-        "images": images,
+        "images": [_planned_image(planned, each) for each in outlooks(planned)],
         "notes": list(notes),
+    }
+
+
+def _planned_image(planned: Planned, outlook: Outlook) -> dict[str, Any]:
+    from blobflow.engine.tally import referrer_records
+
+    shape = planned.shapes.get(outlook.pair) if outlook.error is None else None
+    return {
+        "source": str(outlook.pair.source),
+        "target": str(outlook.pair.target),
+        "digest": outlook.digest,
+        "status": outlook.status,
+        "error": "" if outlook.error is None else str(outlook.error),
+        "platforms": list(outlook.platforms),
+        "copies": outlook.copies,
+        "mounts": outlook.mounts,
+        "manifests": outlook.manifests,
+        "bytes_to_write": outlook.bytes_to_write,
+        "referrers": msgspec.to_builtins(referrer_records(shape)) if shape else [],
     }
 
 

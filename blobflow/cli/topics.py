@@ -73,6 +73,30 @@ Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or re
 YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
 """
 
+_COMPRESSION = """\
+The layers of docker archives are mostly bare tars. --compress says what they become at a target:
+
+  gzip            read by everything, and fast: the default
+  gzip-portable   read by everything; a quarter of the speed; the same digests on every machine
+  zstd            smallest; older clients can't read it
+  none            the tars as they are
+
+What is compressed already stays as it is, in archives, layouts and registries.
+
+On one machine a layer always becomes the same. From machine to machine its digest is the same with
+
+  gzip            processors of one kind (x86-64 with SSE4.2, as nearly all have; x86-64 without; aarch64) and
+                  one version of ISA-L, the library
+  gzip-portable   any: zlib-ng compresses a sample first, and where that becomes another thing than elsewhere,
+                  this choice can't be had (exit 2)
+  zstd            one version of zstd
+  none            any: the digest is the layer's diff_id
+
+So use gzip-portable where digests are compared, signed or written down, and the next load may run on another
+kind of machine. Machines that share a store don't take what another kind of machine compressed, and a layer
+is compressed anew once the library's version is another.
+"""
+
 _ACCESS = """\
 `blobflow serve --access FILE` allows what the rules of a TOML file allow, and nothing else:
 
@@ -108,6 +132,7 @@ Changes take effect within seconds. A file that makes no sense changes nothing; 
 TOPICS = {
     "references": Topic("How images and places are named.", _REFERENCES),
     "specs": Topic("What a spec file says.", _SPECS),
+    "compression": Topic("What bare layers become, and which digests are equal.", _COMPRESSION),
     "access": Topic("Who may do what at a registry of `serve`.", _ACCESS),
     "exit-codes": Topic(
         "What the exit code of a verb means.",

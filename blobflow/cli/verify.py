@@ -11,15 +11,14 @@ import click
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text
+from blobflow.cli.images import Selection, select, selection_options
 from blobflow.cli.options import (
     Link,
     Run,
-    Selection,
     cache_dir_option,
+    compress_option,
     concurrency_option,
     link_options,
-    select,
-    selection_options,
     verify_option,
 )
 from blobflow.cli.running import run as run_loop
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from blobflow.cli.selection import Asked
     from blobflow.engine.plan import Pair
     from blobflow.engine.verify import Level
+    from blobflow.transports.archive import CompressMode
 
 
 @click.command("verify")
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @choice_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
 @concurrency_option
+@compress_option
 @cache_dir_option
 @link_options
 def verb(
@@ -45,6 +46,7 @@ def verb(
     choosing: Choosing,
     verify: Level,
     concurrency: int,
+    compress: CompressMode,
     cache_dir: Path | None,
     link: Link,
 ) -> None:
@@ -53,7 +55,7 @@ def verb(
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
-    run = Run(concurrency=concurrency, cache_dir=cache_dir)
+    run = Run(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
     found = run_loop(_verified(select(selection), choosing, verify, link, run))
     wrong = 0
     for pair, error in found.items():

@@ -14,16 +14,15 @@ import msgspec
 from blobflow.cli.choosing import Choosing
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, size_text
+from blobflow.cli.images import Selection, any_host_option, select
 from blobflow.cli.options import (
     Link,
     Run,
     Seconds,
-    Selection,
     cache_dir_option,
     concurrency_option,
     link_options,
     rate,
-    select,
     size,
 )
 from blobflow.cli.running import run as run_loop
@@ -56,6 +55,7 @@ class Order(msgspec.Struct, frozen=True):
 @click.option(
     "--images", type=_FILE, metavar="LIST", help="One repository:tag or repository@digest a line; - is stdin."
 )
+@any_host_option
 @click.option(
     "--edge",
     "edges",
@@ -99,6 +99,7 @@ def verb(
     spec: Path | None,
     source: str | None,
     images: Path | None,
+    any_host: bool,
     edges: tuple[str, ...],
     into_cache: bool,
     platform: tuple[str, ...],
@@ -132,7 +133,7 @@ def verb(
     for place in places:
         if transport_of(place.host):
             raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
-    selection = Selection(spec=spec, source=source, images=images, spec_format=spec_format)
+    selection = Selection(spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host)
     order = Order(asked_of(selection, places), Choosing(platform=platform), places, again, settle)
     run = Run(
         concurrency=concurrency,
@@ -155,7 +156,7 @@ def asked_of(selection: Selection, edges: Sequence[Place]) -> Asked:
 
     # The store is no place with a name; images need one to be pairs, and theirs is never asked.
     places = tuple(edges) or (Place("store.invalid"),)
-    if selection.spec and not selection.source and not selection.images:
+    if selection.spec and not (selection.source or selection.images or selection.any_host):
         name = "stdin" if str(selection.spec) == "-" else str(selection.spec)
         text = read_text(selection.spec)
         form = recognised(text, name) if selection.spec_format == "auto" else selection.spec_format

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from blobflow.cli.complaints import hint, split_complaint, worded
+from blobflow.complaints import hint, split_complaint, worded
 from blobflow.errors import InvalidConfig
 
 T = TypeVar("T")

@@ -34,25 +34,46 @@ _ENDED = (State.DONE, State.FAILED, State.SKIPPED)
 
 
 class Agenda:
-    """The state of every step of one plan. Steps are known by their number in the plan."""
+    """The state of every step of one plan. Steps are known by their number in the plan.
+
+    `winding_down`: nothing is begun any more, or begun again.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self._steps: list[Step] = list(plan.steps)
-        self.states = [State.WAITING] * len(plan.steps)
+        self._steps: list[Step] = []
+        self.states: list[State] = []
         self.errors: dict[int, BlobflowError] = {}
         self.because: dict[int, int] = {}
         self.fell_back: set[int] = set()
-        self._blocked = [len(needs) for needs in plan.needs]
-        self._dependents: list[list[tuple[int, Kind]]] = [[] for _ in plan.steps]
-        for number, needs in enumerate(plan.needs):
-            for need in needs:
-                self._dependents[need.step].append((number, need.kind))
-        self._open = len(plan.steps)
+        self._blocked: list[int] = []
+        self._dependents: list[list[tuple[int, Kind]]] = []
+        self._open = 0
         self._fresh: list[int] = []
         self._ended: list[int] = []
-        for number, blocked in enumerate(self._blocked):
-            if not blocked:
+        self.winding_down = False
+        self.add(plan)
+
+    def add(self, part: Plan) -> None:
+        """Take in a part of the plan whose steps are numbered after those that are here. Its needs are its
+        own. Nothing of it is begun once the rest is skipped."""
+        first = len(self._steps)
+        self._steps += part.steps
+        self.states += [State.WAITING] * len(part.steps)
+        self._blocked += [len(needs) for needs in part.needs]
+        self._dependents += [[] for _ in part.steps]
+        self._open += len(part.steps)
+        for number, needs in enumerate(part.needs, first):
+            for need in needs:
+                self._dependents[need.step].append((number, need.kind))
+            if not needs:
                 self._make_ready(number)
+        if self.winding_down:
+            self.skip_rest()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        return len(self._steps)
 
     @property
     def finished(self) -> bool:
@@ -65,7 +86,7 @@ class Agenda:
     def newly_ready(self) -> Sequence[int]:
         """Steps that became ready since the last call, each told once."""
         fresh, self._fresh = self._fresh, []
-        return fresh
+        return [number for number in fresh if self.states[number] is State.READY]
 
     def newly_ended(self) -> Sequence[int]:
         """Steps that were done, failed or skipped since the last call, each told once."""
@@ -91,9 +112,13 @@ class Agenda:
                 self._unblock(dependent)
 
     def refused(self, number: int) -> None:
-        """The registry would not mount: the same step, now a copy, is ready again."""
+        """The registry would not mount: the same step, now a copy, is ready again; or skipped, if nothing
+        new is to be started."""
         self._become_copy(number)
-        self._make_ready(number)
+        if self.winding_down:
+            self._end(number, State.SKIPPED)
+        else:
+            self._make_ready(number)
 
     def failed(self, number: int, error: BlobflowError) -> None:
         self.errors[number] = error
@@ -111,7 +136,8 @@ class Agenda:
             self._move_home(orphans)
 
     def skip_rest(self) -> None:
-        """Nothing more is started (a run that ends at its first failure)."""
+        """Nothing more is started, now or later (a run that ends at its first failure, or is to end)."""
+        self.winding_down = True
         for number, state in enumerate(self.states):
             if state in (State.WAITING, State.READY):
                 self._end(number, State.SKIPPED)

@@ -30,7 +30,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from math import ceil
+from math import ceil, isfinite
 from typing import Literal
 
 import msgspec
@@ -228,9 +228,10 @@ class Audit:
 def _number(note: str | None) -> float:
     """A credit as it was noted, within bounds that make sense."""
     try:
-        return max(-1e6, min(float(note or 0), 1e9))
+        credit = float(note or 0)
     except ValueError:
         return 0.0
+    return max(-1e6, min(credit, 1e9)) if isfinite(credit) else 0.0
 
 
 def doubt(journal: Journal, pair: Pair, source: Digest, put: Digest) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from blobflow.content import Source, Verifier
-from blobflow.errors import UnsupportedContent
-from blobflow.oci import Manifest, Platform
+from blobflow.errors import IntegrityError, InvalidDigest, UnsupportedContent
+from blobflow.oci import Digest, Manifest, Platform, parse_digest
 
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -23,6 +25,19 @@ class Config(msgspec.Struct):
     os_features: tuple[str, ...] = msgspec.field(name="os.features", default=())
 
 
+class _RootFs(msgspec.Struct):
+    diff_ids: tuple[str, ...] | None = None
+
+
+class _Layers(msgspec.Struct):
+    """What the layers of an image are without their compression, the lowest first."""
+
+    rootfs: _RootFs | None = None
+
+
+_Kind = TypeVar("_Kind", Config, _Layers)
+
+
 async def read_platform(source: Source, manifest: Manifest) -> Platform:
     """The platform that the config of an image manifest names; empty strings where it names none, as the
     configs of artifacts do. Costs and raises as `read_config`."""
@@ -30,12 +45,35 @@ async def read_platform(source: Source, manifest: Manifest) -> Platform:
     return Platform(said.architecture, said.os, said.variant, said.os_version, said.os_features)
 
 
+async def read_diff_ids(source: Source, manifest: Manifest) -> list[Digest]:
+    """What each layer of an image manifest has to be without its compression, by the image's config.
+
+    Costs and raises as `read_config`, and IntegrityError where they are not as many as there are layers.
+    """
+    said = await _read(source, manifest, _Layers)
+    named = said.rootfs.diff_ids or () if said.rootfs else ()
+    what = f"config {manifest.config.digest if manifest.config else ''}"
+    if len(named) != len(manifest.layers):
+        raise IntegrityError(
+            f"{what} names {len(named)} layers, but manifest {manifest.descriptor.digest} has "
+            f"{len(manifest.layers)}"
+        )
+    try:
+        return [parse_digest(diff_id) for diff_id in named]
+    except InvalidDigest as error:
+        raise UnsupportedContent(f"{what} names layers that can't be verified: {error}") from None
+
+
 async def read_config(source: Source, manifest: Manifest) -> Config:
-    """The config of an image manifest.
+    """What is read of the config of an image manifest.
 
     Costs one read of the config. Raises what the source raises, and UnsupportedContent for a config that is
     too large or that is no JSON object.
     """
+    return await _read(source, manifest, Config)
+
+
+async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:
     config = manifest.config
     assert config is not None, "an index has no config"
     if config.size > MAX_CONFIG_BYTES:
@@ -49,6 +87,6 @@ async def read_config(source: Source, manifest: Manifest) -> Config:
             parts.append(bytes(chunk))
     verifier.finish()
     try:
-        return msgspec.json.decode(b"".join(parts), type=Config)
+        return msgspec.json.decode(b"".join(parts), type=kind)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from blobflow.content import Site
-from blobflow.oci import Digest, Manifest, media
+from blobflow.oci import UNKNOWN_SIZE, Digest, Manifest, media
 from blobflow.oci.choice import EVERYTHING, Choice, candidates, certain
 
 # Of what is below one root so much is looked at, and no more is remembered where a descent stops.
@@ -58,7 +58,7 @@ class Descent:
         """`stopped`: where an earlier one did; what can't be read means that it begins at the root."""
         self.root = root
         self.missing: Part | None = None
-        self._parts = [Part(True, media_type, root.digest, 0)]
+        self._parts = [Part(True, media_type, root.digest, UNKNOWN_SIZE)]
         self._taken = 0
         self._in_flight = 0
         self._met: set[Digest] = set()

@@ -3,61 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
-from blobflow.content import Allowance, Expects, NullJournal, Site
-from blobflow.engine.agenda import Agenda
-from blobflow.engine.audit import Audit, AuditMode, doubt
+from blobflow.content import Allowance
+from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.audit import Audit
+from blobflow.engine.closing import announce, complete_places, verify_targets
+from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
-from blobflow.engine.plan import Copy, Goal, Graph, Inventory, Lookup, Pair, Plan, Shape, site_of
+from blobflow.engine.plan import (
+    Goal,
+    Graph,
+    Inventory,
+    Lookup,
+    Pair,
+    Plan,
+    Shape,
+    appended,
+    merged,
+    renumbered,
+    site_of,
+)
 from blobflow.engine.planner import make_plan
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.price import Price, price_of
-from blobflow.engine.quota import Quota
-from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
 from blobflow.engine.report import ImageRecord, Report
-from blobflow.engine.resolve import clashes, read_graph, resolve_roots
-from blobflow.engine.shape import choices_of, shape_pairs
-from blobflow.engine.survey import TagSurvey, Targets, recorded_as, survey_content, survey_tags
+from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
-from blobflow.engine.transfer import Transfer, World, refuses_sparse
-from blobflow.engine.verify import Level, Verification, moved_tags
+from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.verify import moved_tags
+from blobflow.engine.waves import Waves, asked
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Digest, Reference
 
-# Small requests in flight in one phase, over all hosts; the sessions bound them a host as well.
-LANE = 32
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """What a run does where it has a choice.
-
-    `verify`: how closely the targets are asked after the transfer, see `engine.verify`; "roots" looks at the
-    images that this run put, the others at every image, before the transfer too, and so repair what they
-    can. `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`: a target
-    tag that names another digest is an error. `trust_root`: a target tag that names the right root is taken
-    as whole, also where no earlier run of ours put it there. `wait`: where a source lets fewer manifests be
-    read than are needed, read those and wait for more; without it such a run is not begun.
-    `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
-    source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
-    signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
-    fails. `audit`: below which of the images that an earlier run put it is looked before they are taken as
-    whole, see `engine.audit`; with another `verify` than "roots" all of them are looked below anyway.
-    """
-
-    keep_going: bool = True
-    no_overwrite: bool = False
-    trust_root: bool = False
-    verify: Level = "roots"
-    wait: bool = False
-    foreign_layers: bool = False
-    referrers: Lookup | None = None
-    audit: AuditMode = "rolling"
-
-
-KEEP_GOING = Policy()
+__all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -65,6 +48,7 @@ class Planned(msgspec.Struct, frozen=True):
 
     `failures`: pairs that could not be planned, and why. `reads`: the manifests that planning read, by host;
     a run of the plan reads as many. `allowances`: what their hosts said last of how many they let be read.
+    `policy`: what it was made under. `counted`: its price, where the graph is not all of it.
     """
 
     pairs: tuple[Pair, ...]
@@ -75,10 +59,12 @@ class Planned(msgspec.Struct, frozen=True):
     failures: dict[Pair, BlobflowError]
     reads: dict[str, int] = {}
     allowances: dict[str, Allowance] = {}
+    policy: Policy = KEEP_GOING
+    counted: Price | None = None
 
     @property
     def price(self) -> Price:
-        return price_of(self.plan, self.graph)
+        return self.counted or price_of(self.plan, self.graph)
 
 
 class Run:
@@ -102,6 +88,7 @@ class Run:
         self._tally = Tally(self._pairs)
         self._told = 0
         self._transfer: Transfer | None = None
+        self._waves: Waves[Answers] | None = None
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
         self._audit: Audit | None = None
@@ -123,29 +110,69 @@ class Run:
         return self._tally.errors
 
     async def go(self, world: World) -> Report:
-        """Do it. Failures of images are in the report; what is raised concerns the whole run."""
-        planned = await self.plan(world)
-        for pair, error in planned.failures.items():
-            self._tell(self._tally.failed(pair, error))
-        for record in self._tally.planned(planned.plan, planned.shapes, planned.inventory):
-            self._tell(record)
-        self._remember(world, (goal for goal in planned.plan.goals if self._found_whole(goal)))
-        if planned.failures and not self._policy.keep_going:
-            return self.report()
+        """Do it. Failures of images are in the report; what is raised concerns the whole run.
 
-        def ended(agenda: Agenda, number: int) -> None:
-            for goal, record in self._tally.ended(agenda, number):
-                self._tell(record)
-                if record.status == "done":
-                    self._remember(world, (goal,))
-
-        _announce(planned.plan, world)
-        self._observe(PhaseStarted("transfer", len(self._pairs)))
-        self._transfer = Transfer(planned.plan, planned.graph, world, self._policy.keep_going, ended)
-        await self._transfer.run()
+        The plan is of the whole set, unless a target keeps the others waiting for its answers for longer
+        than `world.patience`: then those begin, and what it wants is planned and added when it is known.
+        """
+        inquiry = self._inquiry(world)
+        async with asked(map(inquiry.of, inquiry.groups)) as self._waves:
+            plan = self._take(await self._waves.first(_of_use, world.patience), inquiry, world)
+            if self._tally.errors and not self._policy.keep_going:
+                return self.report()
+            self._observe(PhaseStarted("transfer", len(self._pairs)))
+            ended = partial(self._step_ended, world)
+            graph, keep_going, more = inquiry.graph(), self._policy.keep_going, not self._waves.over
+            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=more)
+            await beside(self._take_late(self._transfer, inquiry, world), self._transfer.run())
         await self._verify(world)
-        await self._complete(world)
+        await complete_places(self._tally, world, self._observe)
         return self.report()
+
+    def _inquiry(self, world: World) -> Inquiry:
+        inquiry = Inquiry(self._pairs, self._policy, world, self._observe)
+        self._audit = inquiry.audit
+        self._tally.roots(inquiry.roots)
+        return inquiry
+
+    async def _take_late(self, transfer: Transfer, inquiry: Inquiry, world: World) -> None:
+        """Plan what is known only now, and add it to what runs."""
+        assert self._waves is not None
+        try:
+            async for answers in self._waves.late():
+                part = self._take(answers, inquiry, world)
+                if any(each.failures for each in answers) and not self._policy.keep_going:
+                    self.wind_down()
+                await transfer.add(part)
+        finally:
+            transfer.no_more()
+
+    def _take(self, answers: Sequence[Answers], inquiry: Inquiry, world: World) -> Plan:
+        """Plan what the answers allow, add it to what is planned already, and tell it. Returns what is new,
+        its steps numbered after those that were there before."""
+        found = joined(answers)
+        part = make_plan(found.good, inquiry.graph(), found.inventory, found.shapes)
+        if self.planned is not None:
+            part = renumbered(part, len(self.planned.plan.steps))
+        self.planned = _with(self.planned, self._pairs, part, found, inquiry)
+        self._tell_price(self.planned.price)
+        for pair, error in found.failures.items():
+            self._tell(self._tally.failed(pair, error))
+        for record in self._tally.planned(self.planned.plan, part.goals, found.shapes, found.inventory):
+            self._tell(record)
+        found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
+        self._current |= found.current
+        self._remember(world, found_whole)
+        announce(part, world)
+        return part
+
+    def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
+        for goal, record in self._tally.ended(agenda, number):
+            self._tell(record)
+            if record.status == "done":
+                self._remember(world, (goal,))
+        if agenda.states[number] is State.FAILED and not self._policy.keep_going:
+            self._ask_no_more()
 
     def _lookup(self, pair: Pair) -> Lookup:
         return self._policy.referrers or pair.referrers
@@ -154,37 +181,23 @@ class Run:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
         if self._transfer is None:
             return False
+        self._ask_no_more()
         self._transfer.wind_down()
         return True
 
-    async def _complete(self, world: World) -> None:
-        """Let archives take their places; the images of one that can't are failed."""
-        failures = await world.complete()
-        for pair in self._tally.verifiable(("done",)) if failures else ():
-            if error := failures.get(site_of(pair.target)):
-                self._tally.not_verified(pair, error)
-                self._observe(Warned(f"{pair.target} is not there: {error}"))
+    def _ask_no_more(self) -> None:
+        if self._waves is not None:
+            self._waves.stop()
 
     async def _verify(self, world: World) -> None:
-        level = self._policy.verify
         put = self._tally.verifiable(("done",))
-        roots = put if level == "roots" else self._tally.verifiable(("done", "present"))
-        if not roots:
-            return
-        self._observe(PhaseStarted("verify", len(roots)))
-        at_once = min(world.limits(pair.target.host).blobs for pair in roots)
-        verification = Verification(world.source_at, world.sink_at, Lane(LANE), read_at_once=at_once)
-        moved: dict[Reference, Digest | None] = {}
         resolved = {pair.source: self._tally.source_root(pair) for pair in put}
+        moved: dict[Reference, Digest | None] = {}
         looking = moved_tags(resolved, world.source_at, Lane(LANE), moved)
-        wrong = await beside(looking, verification.check(roots, level))
-        if self._audit is not None:
-            sources = {pair: self._tally.source_root(pair) for pair in roots}
-            wrong |= await self._audit.look_again(roots, sources)
-        for pair, error in wrong.items():
-            doubt(world.journal, pair, self._tally.source_root(pair).digest, roots[pair].digest)
-            self._tally.not_verified(pair, error)
-            self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
+        level = self._policy.verify
+        await beside(
+            looking, verify_targets(self._tally, level, world, self._observe, Lane(LANE), audit=self._audit)
+        )
         self._tally.moved(moved)
         for reference, digest in sorted(moved.items()):
             now = f"names {digest}" if digest else "is gone"
@@ -192,112 +205,13 @@ class Run:
 
     async def plan(self, world: World) -> Planned:
         """Resolve, survey and plan; nothing is changed anywhere."""
-        lane = Lane(LANE)
-        failures: dict[Pair, BlobflowError] = {}
-
-        def good() -> list[Pair]:
-            return [pair for pair in self._pairs if pair not in failures]
-
-        def drop(failed: Mapping[Reference, BlobflowError]) -> None:
-            failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
-
-        self._observe(PhaseStarted("resolve", len(self._pairs)))
-        targets = Targets(self._pairs, world.sink_at)
-        sources = (pair.source for pair in self._pairs)
-        resolved = await resolve_roots(sources, world.source_at, lane, targets.look_ahead)
-        self._tally.roots(resolved.roots)
-        drop(resolved.failures)
-        failures.update(clashes(good(), resolved.roots))
-
-        self._observe(PhaseStarted("survey", len(self._pairs)))
-        tags = await self._survey_tags(world, good(), resolved.roots, targets, lane)
-        failures.update(tags.failures)
-        tags = await self._audited(world, good(), tags, resolved.roots)
-        stale = [pair for pair in good() if pair not in tags.current]
-        wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
-        quota = Quota(
-            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
-        )
-        foreign = self._policy.foreign_layers
-        reading = read_graph(
-            wanted, world.source_at, lane, quota.permit, choices=choices_of(good()), foreign=foreign
-        )
-        referrals = Referrals(world.source_at)
-        asking = self._look_ahead(world, stale, resolved.roots, targets, referrals, lane)
-        read = await beside(asking, reading)
-        drop(read.failures)
-        graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
-        shapes = shape_pairs(
-            good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
-        )
-        failures.update(shapes.failures)
-        moved = [p for p in good() if p not in tags.current and self._lookup(p) != "off"]
-        hung = await hang_referrers(
-            moved, shapes.of, graph, world.source_at, world.sink_at, lane, referrals, quota.permit
-        )
-        failures.update(hung.failures)
-        deep = self._policy.verify != "roots" or self._policy.audit == "all"
-        content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
-        failures.update(content.failures)
-        final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
-        plan = make_plan(good(), hung.graph, content.inventory, final)
-        reads = dict(sorted(quota.reads.items()))
-        planned = Planned(
-            self._pairs, plan, hung.graph, final, content.inventory, failures, reads, quota.allowances
-        )
-        self.planned = planned
-        self._tell_price(planned.price)
-        return planned
-
-    async def _look_ahead(
-        self,
-        world: World,
-        pairs: Collection[Pair],
-        roots: Mapping[Reference, Descriptor],
-        targets: Targets,
-        referrals: Referrals,
-        lane: Lane,
-    ) -> None:
-        """Ask for what will be wanted to know once the manifests of these pairs have been read."""
-        subjects = {
-            (site_of(pair.source), roots[pair.source].digest)
-            for pair in pairs
-            if self._lookup(pair) != "off" and holds_referrers(pair, world.sink_at)
-        }
-        await beside(
-            targets.look_for_vacant({site_of(pair.target) for pair in pairs}, lane),
-            referrals.look_ahead(subjects, lane),
-        )
-
-    async def _survey_tags(
-        self,
-        world: World,
-        pairs: Iterable[Pair],
-        roots: Mapping[Reference, Descriptor],
-        targets: Targets,
-        lane: Lane,
-    ) -> TagSurvey:
-        return await survey_tags(
-            pairs,
-            roots,
-            targets,
-            world.journal if self._policy.verify == "roots" else NullJournal(),
-            lane,
-            no_overwrite=self._policy.no_overwrite,
-            trust_root=self._policy.trust_root,
-            foreign=self._policy.foreign_layers,
-            referrers=self._lookup,
-        )
-
-    async def _audited(
-        self, world: World, pairs: Collection[Pair], tags: TagSurvey, roots: Mapping[Reference, Descriptor]
-    ) -> TagSurvey:
-        if self._policy.verify == "roots":  # else everything is asked for
-            policy = self._policy
-            self._audit = Audit(world, self._pairs, policy.audit, trust_root=policy.trust_root)
-            tags = await self._audit.look(pairs, tags, roots)
-        self._current = tags.current
-        return tags
+        inquiry = self._inquiry(world)
+        async with asked(map(inquiry.of, inquiry.groups)) as waves:
+            found = joined(await waves.first(_of_use))
+        plan = make_plan(found.good, inquiry.graph(), found.inventory, found.shapes)
+        self.planned = _with(None, self._pairs, plan, found, inquiry)
+        self._tell_price(self.planned.price)
+        return self.planned
 
     def _tell_price(self, price: Price) -> None:
         self._observe(
@@ -325,9 +239,9 @@ class Run:
             )
         )
 
-    def _found_whole(self, goal: Goal) -> bool:
+    def _is_news(self, goal: Goal, answers: Answers) -> bool:
         """Whether an image that needs nothing is news: the journal has most that do already."""
-        return not goal.steps and (self._policy.trust_root or goal.pair not in self._current)
+        return self._policy.trust_root or goal.pair not in answers.current
 
     def _remember(self, world: World, goals: Iterable[Goal]) -> None:
         for goal in goals:
@@ -347,12 +261,28 @@ class Run:
                 self._audit.repaired(pair)
 
 
-def _announce(plan: Plan, world: World) -> None:
-    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
-    coming: dict[Site, list[Descriptor]] = {}
-    for step in plan.steps:
-        if isinstance(step, Copy):
-            coming.setdefault(step.target, []).append(step.blob)
-    for site, blobs in coming.items():
-        if isinstance(sink := world.sink_at(site), Expects):
-            sink.expect(blobs)
+def _of_use(answers: Answers) -> bool:
+    """Whether something can be done by them."""
+    return bool(answers.good)
+
+
+def _with(
+    before: Planned | None, pairs: tuple[Pair, ...], part: Plan, answers: Answers, inquiry: Inquiry
+) -> Planned:
+    """What was planned before, and a part of the plan beside it."""
+    quota, graph = inquiry.quota, inquiry.graph()
+    reads = dict(sorted(quota.reads.items()))
+    if before is None:
+        return Planned(
+            pairs, part, graph, answers.shapes, answers.inventory, answers.failures, reads, quota.allowances
+        )
+    return Planned(
+        pairs,
+        appended(before.plan, part),
+        graph,
+        before.shapes | answers.shapes,
+        merged((before.inventory, answers.inventory)),
+        before.failures | answers.failures,
+        reads,
+        quota.allowances,
+    )

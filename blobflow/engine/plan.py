@@ -38,11 +38,13 @@ Invariants (tests/unit/test_plan.py, by hypothesis)
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
 from blobflow.content import Referrer, Site
+from blobflow.engine.documents import Manifests
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import EVERYTHING, Choice
 
@@ -124,13 +126,24 @@ class Graph(msgspec.Struct, frozen=True):
     """What the sources say: manifests by digest, the root of each source, and where content can be read.
 
     A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it, nor
-    has a child that nobody wants. `platforms`: what configs say, of images whose parents did not.
+    has a child that nobody wants. Where there are many manifests they are lean, see `engine.documents`: ask
+    `raw` and `whole` for the rest. `platforms`: what configs say, of images whose parents did not.
     """
 
-    manifests: dict[Digest, Manifest]
+    manifests: Mapping[Digest, Manifest]
     roots: dict[Reference, Descriptor]
     origins: dict[Digest, tuple[Site, ...]]
     platforms: dict[Digest, Platform] = {}
+
+    def raw(self, digest: Digest) -> bytes:
+        """The bytes of a manifest, wherever they are held. Raises StorageError, DigestMismatch."""
+        held = self.manifests
+        return held.raw(digest) if isinstance(held, Manifests) else held[digest].raw
+
+    def whole(self, digest: Digest) -> Manifest:
+        """A manifest with its bytes and annotations, wherever they are held. Raises as `raw`."""
+        held = self.manifests
+        return held.whole(digest) if isinstance(held, Manifests) else held[digest]
 
     def closure(self, root: Digest) -> list[Manifest]:
         """The manifests reachable from `root`, each once, children before parents, in order of mention."""
@@ -225,6 +238,22 @@ class Inventory(msgspec.Struct, frozen=True):
 _NOTHING: frozenset[Digest] = frozenset()
 
 
+def merged(inventories: Iterable[Inventory]) -> Inventory:
+    """What several targets say, each of which speaks for its own sites."""
+    present: dict[Site, frozenset[Digest]] = {}
+    absent: dict[Site, frozenset[Digest]] = {}
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    settled: frozenset[Pair] = frozenset()
+    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+    for each in inventories:
+        present |= each.present
+        absent |= each.absent
+        tags |= each.tags
+        settled |= each.settled
+        listed |= each.listed
+    return Inventory(present, absent, tags, settled, listed)
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Steps in an order that respects their needs; `needs[i]` belongs to `steps[i]`.
 
@@ -236,6 +265,31 @@ class Plan(msgspec.Struct, frozen=True):
     reads: dict[Digest, tuple[int, ...]]
     goals: tuple[Goal, ...]
     made: dict[Digest, Manifest] = {}
+
+
+def renumbered(plan: Plan, first: int) -> Plan:
+    """The same plan, its steps counted from `first` on: a part that is to be appended to so many others."""
+    return Plan(
+        steps=plan.steps,
+        needs=tuple(tuple(Need(n.step + first, n.kind) for n in needs) for needs in plan.needs),
+        reads={digest: tuple(number + first for number in steps) for digest, steps in plan.reads.items()},
+        goals=tuple(Goal(g.pair, g.root, tuple(number + first for number in g.steps)) for g in plan.goals),
+        made=plan.made,
+    )
+
+
+def appended(plan: Plan, part: Plan) -> Plan:
+    """A plan with a part after it that was made later, of other targets, and is renumbered to fit."""
+    reads = dict(plan.reads)
+    for digest, steps in part.reads.items():
+        reads[digest] = (*reads.get(digest, ()), *steps)
+    return Plan(
+        steps=(*plan.steps, *part.steps),
+        needs=(*plan.needs, *part.needs),
+        reads=reads,
+        goals=(*plan.goals, *part.goals),
+        made=plan.made | part.made,
+    )
 
 
 def site_of(reference: Reference) -> Site:

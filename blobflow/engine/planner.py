@@ -42,6 +42,9 @@ from blobflow.engine.plan import (
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.oci.referrers import fallback_tag, mention_of
 
+# Characters of annotations that are listed of a referrer. A list of referrers is a manifest of 4 MiB at most.
+_MAX_NOTES = 16 * 1024
+
 
 def make_plan(
     pairs: Iterable[Pair], graph: Graph, inventory: Inventory, shapes: Mapping[Pair, Shape]
@@ -185,7 +188,7 @@ class _Planner:
         return [Need(number, "kept")] if number is not None and len(subjects) == 1 else []
 
     def _attach(self, site: Site, subject: Digest, manifests: Iterable[Manifest]) -> int:
-        mentions = sorted(map(mention_of, manifests), key=lambda mention: mention.digest)
+        mentions = sorted(map(self._mention, manifests), key=lambda mention: mention.digest)
         step = Attach(subject, tuple(mentions), site)
         if step not in self._attach_steps:
             puts = {self._put_steps.get((site, mention.digest)) for mention in mentions} - {None}
@@ -194,6 +197,15 @@ class _Planner:
                 needs.add(Need(self._put_steps[site, subject], "kept"))
             self._attach_steps[step] = self._emit(step, sorted(needs))
         return self._attach_steps[step]
+
+    def _mention(self, manifest: Manifest) -> Descriptor:
+        """A referrer as lists have it. Of one with very long annotations, which no list has room for, without
+        them."""
+        if manifest.raw:
+            return mention_of(manifest)
+        whole = mention_of(self._graph.whole(manifest.descriptor.digest))
+        notes = sum(len(key) + len(value) for key, value in (whole.annotations or {}).items())
+        return whole if notes <= _MAX_NOTES else mention_of(manifest)
 
     def _tag_root(self, site: Site, root: Descriptor, shape: Shape) -> int:
         """The Put of a root: already emitted with its tags if it was missing, else only its tags."""

@@ -17,8 +17,7 @@ from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Attached, Graph, Inventory, Left, Pair, Shape, site_of
-from blobflow.engine.quota import Permit, unlimited
-from blobflow.engine.resolve import read_graph
+from blobflow.engine.resolve import Reader, read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Reference
 
@@ -87,12 +86,15 @@ async def hang_referrers(
     sink_at: SinkAt,
     lane: Lane,
     referrals: Referrals,
-    permit: Permit = unlimited,
+    reader: Reader,
 ) -> Hung:
-    """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it."""
+    """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it.
+
+    `reader` is the one that read the graph.
+    """
     able = [p for p in pairs if p in shapes and holds_referrers(p, sink_at)]
     places = [(site_of(pair.source), digest) for pair in able for digest in _subjects(shapes[pair], graph)]
-    found = await find_referrers(places, graph, source_at, lane, referrals, permit)
+    found = await find_referrers(places, graph, source_at, lane, referrals, reader)
     hung, failures = dict(shapes), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
@@ -123,10 +125,10 @@ async def find_referrers(
     source_at: SourceAt,
     lane: Lane,
     referrals: Referrals,
-    permit: Permit = unlimited,
+    reader: Reader,
 ) -> Found:
     """Find what refers to these manifests, and to that, and read it."""
-    search = _Search(graph, source_at, lane, referrals, permit)
+    search = _Search(graph, source_at, lane, referrals, reader)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
         if level:
@@ -136,12 +138,12 @@ async def find_referrers(
 
 class _Search:
     def __init__(
-        self, graph: Graph, source_at: SourceAt, lane: Lane, referrals: Referrals, permit: Permit
+        self, graph: Graph, source_at: SourceAt, lane: Lane, referrals: Referrals, reader: Reader
     ) -> None:
         self._source_at = source_at
         self._lane = lane
         self._referrals = referrals
-        self._permit = permit
+        self._reader = reader
         self.graph = graph
         self.referrers: dict[Place, list[Referrer]] = {}
         self.unreadable: dict[Place, BlobflowError] = {}
@@ -179,8 +181,8 @@ class _Search:
         other error is a failure."""
         if not roots:
             return
-        read = await read_graph(roots, self._source_at, self._lane, self._permit)
-        self.graph = _joined(self.graph, read.graph)
+        read = await read_graph(roots, self._source_at, self._lane, reader=self._reader)
+        self.graph = msgspec.structs.replace(read.graph, roots=self.graph.roots)
         for reference, error in read.failures.items():
             place = (site_of(reference), roots[reference].digest)
             self.unreadable[place] = error
@@ -190,13 +192,6 @@ class _Search:
 
 def _pinned(site: Site, digest: Digest) -> Reference:
     return Reference(site.registry, site.repository, digest=digest)
-
-
-def _joined(graph: Graph, more: Graph) -> Graph:
-    origins = dict(graph.origins)
-    for digest, sites in more.origins.items():
-        origins[digest] = tuple(sorted({*origins.get(digest, ()), *sites}))
-    return Graph(more.manifests | graph.manifests, graph.roots, origins, more.platforms | graph.platforms)
 
 
 def _hung(shape: Shape, site: Site, found: Found) -> Shape:

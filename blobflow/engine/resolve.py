@@ -7,19 +7,25 @@ never read. Closures are read level by level, so that before each level it is kn
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
 from blobflow.content import Site, SourceAt
+from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
+from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
+from blobflow.engine.mentions import check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media, parse_manifest
+from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
@@ -37,21 +43,39 @@ async def _nothing_more(_: Reference) -> None:
     pass
 
 
+class Roots:
+    """What sources name: each is asked once, whoever wants to know."""
+
+    def __init__(self, source_at: SourceAt) -> None:
+        self._source_at = source_at
+        self._named = Asked(self._ask)
+
+    async def of(self, reference: Reference) -> Descriptor:
+        """The root that a reference names. Raises what the source answers."""
+        return await self._named.of(reference)
+
+    async def _ask(self, reference: Reference) -> Descriptor:
+        with blame("source"):
+            return await self._source_at(site_of(reference)).resolve(reference.name)
+
+
 async def resolve_roots(
     sources: Iterable[Reference],
     source_at: SourceAt,
     lane: Lane,
     meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
+    *,
+    named: Roots | None = None,
 ) -> Resolved:
     """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
-    that is asked for."""
+    that is asked for. `named`: where others ask for the same."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
+    named = named or Roots(source_at)
 
     async def pin(reference: Reference) -> None:
         try:
-            with blame("source"):
-                roots[reference] = await source_at(site_of(reference)).resolve(reference.name)
+            roots[reference] = await named.of(reference)
         except BlobflowError as error:
             failures[reference] = error
 
@@ -94,6 +118,8 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    documents: Documents | None = None,
+    reader: Reader | None = None,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
@@ -101,19 +127,25 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `documents`: what bounds the memory that the manifests of this and other graphs take together.
+
+    `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
     """
-    reader = _Reader(source_at, lane, permit)
+    reader = reader or Reader(source_at, permit, documents)
+    for reference, root in roots.items():
+        reader.manifests.expect(site_of(reference), root.digest)
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
             walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
-        await reader.read([mention for walk in walks.values() for mention in walk.level])
+        await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
         for walk in walks.values():
             walk.go_down(reader)
-    await reader.ask_configs([mention for walk in walks.values() for mention in walk.in_doubt])
+    await reader.ask_configs([mention for walk in walks.values() for mention in walk.in_doubt], lane)
     if foreign:
-        await reader.carry_foreign()
+        await reader.carry_foreign(lane)
+    await reader.settle_sizes(lane)
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
@@ -121,8 +153,7 @@ async def read_graph(
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
-    origins = {digest: tuple(sorted(sites)) for digest, sites in reader.origins.items()}
-    return GraphRead(Graph(reader.manifests, kept, origins, reader.platforms), failures)
+    return GraphRead(reader.graph(kept), failures)
 
 
 def _reading(choice: Choice) -> Choice:
@@ -148,7 +179,7 @@ class _Walk:
             if self._choice.platforms and kind in media.IMAGES and not platform and not attests(mention[1]):
                 self.in_doubt.append(mention)
 
-    def go_down(self, reader: _Reader) -> None:
+    def go_down(self, reader: Reader) -> None:
         """From the level that was read to the next one."""
         above, self.level = self.level, []
         for site, descriptor in above:
@@ -156,12 +187,15 @@ class _Walk:
                 for child in candidates(reader.manifests[descriptor.digest], self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: _Reader) -> BlobflowError | None:
+    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
         """Why what is wanted of a root was not read whole; None if it was."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         while todo:
-            digest = todo.pop().digest
+            mention = todo.pop()
+            digest = mention.digest
+            if (error := reader.contradicted(site, mention)) is not None:
+                return error
             if digest in seen:
                 continue
             seen.add(digest)
@@ -175,30 +209,49 @@ class _Walk:
         return None
 
 
-class _Reader:
-    """Reads manifests, each digest once however many sites have it."""
+class Reader:
+    """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
-    def __init__(self, source_at: SourceAt, lane: Lane, permit: Permit) -> None:
+    def __init__(
+        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+    ) -> None:
         self._source_at = source_at
-        self._lane = lane
         self._permit = permit
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
+        self._configs = Asked(self._read_config)
+        self._foreign = Asked(self._holds_foreign)
+        self._sorted: dict[Digest, tuple[Site, ...]] = {}
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
-        self.manifests: dict[Digest, Manifest] = {}
+        self.manifests = (documents or Documents()).mapping()
         self.platforms: dict[Digest, Platform] = {}
-        self.origins: dict[Digest, set[Site]] = {}
+        self._origins: dict[Digest, set[Site]] = {}
 
-    async def read(self, level: Sequence[Mention]) -> None:
-        """Read one level: each digest at the first site that mentions it, then where that failed."""
-        fresh = {mention[1].digest: mention for mention in reversed(level)}
-        for digest in fresh.keys() & self.manifests.keys():
-            del fresh[digest]
-        while fresh:
-            permitted = await self._permit(list(reversed(fresh.values())))
-            await self._lane.each(self._read, permitted)
-            for _, descriptor in permitted:
-                del fresh[descriptor.digest]
-        await self._lane.each(self._read, level)
+    def graph(self, roots: Mapping[Reference, Descriptor]) -> Graph:
+        """The graph as far as it was read, for these roots; it grows with what is read after."""
+        for digest, sites in self._origins.items():
+            if len(self._sorted.get(digest, ())) != len(sites):
+                self._sorted[digest] = tuple(sorted(sites))
+        return Graph(self.manifests, dict(roots), self._sorted, self.platforms)
+
+    async def read(self, level: Sequence[Mention], lane: Lane) -> None:
+        """Read one level: each digest at the first site that mentions it, then where that failed.
+
+        A host has one level read at a time, so that what it allows to be read is shared out once.
+        """
+        async with AsyncExitStack() as turns:
+            for host in sorted({site.registry for site, _ in level}):
+                await turns.enter_async_context(self._turns[host])
+            fresh = {mention[1].digest: mention for mention in reversed(level)}
+            for digest, (site, _) in list(fresh.items()):
+                if digest in self.manifests or (site, digest) in self._walked:
+                    del fresh[digest]
+            while fresh:
+                permitted = await self._permit(list(reversed(fresh.values())))
+                await lane.each(self._read, permitted)
+                for _, descriptor in permitted:
+                    del fresh[descriptor.digest]
+            await lane.each(self._read, level)
 
     async def _read(self, mention: Mention) -> None:
         site, descriptor = mention
@@ -209,62 +262,90 @@ class _Reader:
         try:
             if digest not in self.manifests:
                 with blame("source"):
-                    raw = await self._source_at(site).read(descriptor)
-                    self.manifests[digest] = parse_manifest(raw, descriptor.media_type, digest=digest)
+                    read = await self.manifests.documents.read(site, self._source_at(site), descriptor)
+                    self.manifests.take(read, site)
         except BlobflowError as error:
             self.errors[site, digest] = error
             return
-        self.origins.setdefault(digest, set()).add(site)
+        except BaseException:
+            self._walked.discard((site, digest))
+            raise
+        self._came_from(site, digest)
         for blob in self.manifests[digest].blobs:
-            self.origins.setdefault(blob.digest, set()).add(site)
+            self._came_from(site, blob.digest)
 
-    async def carry_foreign(self) -> None:
+    def _came_from(self, site: Site, digest: Digest) -> None:
+        self._origins.setdefault(digest, set()).add(site)
+
+    async def carry_foreign(self, lane: Lane) -> None:
         """Let manifests carry those of their foreign layers that a site which has the manifest holds, too."""
         asked = {
             (site, layer.digest): (site, layer)
             for digest, manifest in self.manifests.items()
             for layer in manifest.foreign
-            for site in self.origins[digest]
+            for site in self._origins[digest]
         }
-        await self._lane.each(self._look_for, [asked[key] for key in sorted(asked)])
+        await lane.each(self._look_for, [asked[key] for key in sorted(asked)])
         for digest, manifest in self.manifests.items():
-            held = [layer.digest for layer in manifest.foreign if layer.digest in self.origins]
-            self.manifests[digest] = manifest.carrying(held)
+            held = [layer.digest for layer in manifest.foreign if layer.digest in self._origins]
+            if held:
+                self.manifests[digest] = manifest.carrying(held)
 
     async def _look_for(self, mention: Mention) -> None:
+        """Ask whether a site holds a foreign layer, and note it, or what went wrong."""
+        site, layer = mention
+        try:
+            if await self._foreign.of(mention):
+                self._came_from(site, layer.digest)
+        except BlobflowError as error:
+            for digest, manifest in self.manifests.items():
+                if layer in manifest.foreign:
+                    self.errors.setdefault((site, digest), error)
+
+    async def _holds_foreign(self, mention: Mention) -> bool:
         """Read a foreign layer's first byte from the site itself. A site that says no does not hold it."""
         site, layer = mention
         try:
             with blame("source"):
                 async with self._source_at(site).open(layer, 0, 1) as chunks:
-                    held = [len(chunk) async for chunk in chunks]
-        except BlobflowError as error:
-            if error.retryable or not isinstance(error, RegistryError):
-                for digest, manifest in self.manifests.items():
-                    if layer in manifest.foreign:
-                        self.errors.setdefault((site, digest), error)
-            return
-        if held:
-            self.origins.setdefault(layer.digest, set()).add(site)
+                    return bool([len(chunk) async for chunk in chunks])
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return False
+
+    def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
+        """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
+        held = self.manifests.get(mention.digest)
+        return None if held is None else check_mention(mention, held.descriptor, str(site))
+
+    async def settle_sizes(self, lane: Lane) -> None:
+        """Where manifests differ in how large a blob is, fail those that a site proves wrong."""
+        lies = await disputed(self.manifests, self._origins, self._source_at, lane)
+        for key, error in lies.items():
+            self.errors.setdefault(key, error)
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""
         return (site, digest) in self._walked
 
-    async def ask_configs(self, images: Iterable[Mention]) -> None:
+    async def ask_configs(self, images: Iterable[Mention], lane: Lane) -> None:
         """Learn from their configs what images run on."""
         asked = {
             image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
         }
-        await self._lane.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
+        await lane.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
 
     async def _ask_config(self, mention: Mention) -> None:
         site, image = mention
         try:
-            with blame("source"):
-                platform = await read_platform(self._source_at(site), self.manifests[image.digest])
+            await self._configs.of(mention)
         except BlobflowError as error:
             self.errors[site, image.digest] = error
-        else:
-            if platform.os or platform.architecture:
-                self.platforms[image.digest] = platform
+
+    async def _read_config(self, mention: Mention) -> None:
+        site, image = mention
+        with blame("source"):
+            platform = await read_platform(self._source_at(site), self.manifests[image.digest])
+        if platform.os or platform.architecture:
+            self.platforms[image.digest] = platform

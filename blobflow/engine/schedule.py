@@ -3,7 +3,8 @@
 Two lanes a host. Small requests (mounts, manifests, small blobs) have their own, so that they never queue
 behind blobs that stream. Those have `limits.blobs` slots at each host, and a copy takes its source and target
 slot in one decision, so runs can't deadlock: a copy whose blob the store already holds (or is just reading)
-needs only the target's.
+needs only the target's. Where copies to several targets wait for one source, no target takes more than its
+share of the source's slots: one that has stopped answering keeps what it has, and must not have them all.
 
 Half of a target's blob slots go to the largest blobs, so that a run does not end waiting for one of them; the
 other half in the plan's order, so that images complete as the run goes. What is left in the end goes largest
@@ -67,6 +68,16 @@ class Flight(msgspec.Struct):
     writing: Counter[str] = msgspec.field(default_factory=Counter)
     largest: Counter[str] = msgspec.field(default_factory=Counter)
     small: Counter[str] = msgspec.field(default_factory=Counter)
+    shares: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+
+    def read(self, source: str, target: str, slots: int) -> None:
+        """So many more slots of a source (fewer, if negative) are in use for a target."""
+        self.reading[source] += slots
+        self.shares[source, target] += slots
+
+
+def _nobody_else(source: str) -> int:
+    return 0
 
 
 def schedule(
@@ -75,16 +86,29 @@ def schedule(
     by_order: Sequence[Waiting],
     flight: Flight,
     limits: Callable[[str], Limits],
+    rivals: Callable[[str], int] = _nobody_else,
 ) -> list[Start]:
     """Decide what starts now at one target, which all of the waiting have; streams first, as the largest of
     them may be what a run is as long as.
 
-    `small` in plan order; `by_size` and `by_order` are the same copies, largest first and in plan order.
+    `rivals`: how many other targets have copies that wait for a slot of a source. `small` in plan order;
+    `by_size` and `by_order` are the same copies, largest first and in plan order.
     """
     starts: list[Start] = []
     room = functools.cache(limits)
     taken: set[int] = set()
     reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
+    shares = Counter(flight.shares)
+
+    def slot_at(copy: Waiting) -> bool:
+        """Take a slot of the copy's source, if there is one for its target."""
+        slots, mine = room(copy.source).blobs, (copy.source, copy.target)
+        if reading[copy.source] >= slots or shares[mine] >= -(-slots // (1 + rivals(copy.source))):
+            return False
+        reading[copy.source] += 1
+        shares[mine] += 1
+        return True
+
     for candidates, big in ((by_size, True), (by_order, False)):
         for copy in candidates:
             slots = room(copy.target).blobs
@@ -95,10 +119,8 @@ def schedule(
             at_last = len(by_order) <= AT_LAST * slots
             if big and largest[copy.target] >= (slots if at_last else (slots + 1) // 2):
                 break
-            if not copy.warm:
-                if reading[copy.source] >= room(copy.source).blobs:
-                    continue
-                reading[copy.source] += 1
+            if not copy.warm and not slot_at(copy):
+                continue
             writing[copy.target] += 1
             largest[copy.target] += big
             taken.add(copy.number)
@@ -123,6 +145,11 @@ class Ready:
         self._by_size: list[tuple[int, int]] = []
         self._by_order: list[int] = []
         self._by_digest: dict[Digest, set[int]] = {}
+        self._cold: Counter[str] = Counter()
+
+    def wants(self, source: str) -> bool:
+        """Whether copies wait for a slot of that source."""
+        return self._cold[source] > 0
 
     def add(self, number: int, step: Step, *, warm: bool = False) -> None:
         if not streams(step):
@@ -136,6 +163,7 @@ class Ready:
         if copy.warm:
             bisect.insort(self._warm, copy.number)
         else:
+            self._cold[copy.source] += 1
             bisect.insort(self._by_size, (-copy.size, copy.number))
             bisect.insort(self._by_order, copy.number)
 
@@ -144,6 +172,7 @@ class Ready:
         if copy is None:
             _discard(self._small, number)
             return
+        self._cold[copy.source] -= not copy.warm
         _discard(self._warm, number)
         _discard(self._by_order, number)
         _discard(self._by_size, (-copy.size, number))

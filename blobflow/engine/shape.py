@@ -14,7 +14,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, attests, chosen, pruned
 from blobflow.oci.convert import converted
 
@@ -98,10 +98,14 @@ class _Shaper:
             replaced = {old: form.descriptor for old, form in forms.items() if form.descriptor.digest != old}
             whole = len(kept) == len(manifest.manifests) and not replaced
             if self._choice.format:
-                fitting = manifest if whole else pruned(manifest, kept, {})
-                self._pruned[digest] = converted(fitting, self._choice.format, replaced)
+                read = self._graph.whole(digest)
+                fitting = read if whole else pruned(read, kept, {})
+                made = converted(fitting, self._choice.format, replaced)
+                self._pruned[digest] = manifest if made is read else made
+            elif whole:
+                self._pruned[digest] = manifest
             else:
-                self._pruned[digest] = manifest if whole else pruned(manifest, kept, replaced)
+                self._pruned[digest] = pruned(self._graph.whole(digest), kept, replaced)
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:
@@ -144,7 +148,7 @@ def shape_pairs(
 
     In mode `auto` the pruned form is taken where the target's tag names it already, or the target's registry
     is known to refuse sparse indexes. Where a target is known to have it all (`current`), its shape is what
-    its tag names.
+    its tag names, and nothing below that: the graph need not have it.
     """
     made: dict[tuple[Digest, Choice, bool], Shape] = {}
     shapes: dict[Pair, Shape] = {}
@@ -159,8 +163,10 @@ def shape_pairs(
     for pair in pairs:
         root, choice = graph.roots[pair.source], pair.choice
         named = tags.get((site_of(pair.target), pair.target.tag))
-        if pair in current and named is not None and named != root.digest:
-            shapes[pair] = Shape(Descriptor(root.media_type, named, 0))
+        if pair in current:
+            found = named or root.digest
+            other = Descriptor(root.media_type, found, UNKNOWN_SIZE)
+            shapes[pair] = Shape(root if found == root.digest else other)
             continue
         try:
             prune = choice.index == "auto" and bool(choice.platforms) and root.digest in graph.manifests

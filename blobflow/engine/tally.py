@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.content import Referrer, Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, site_of
+from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, merged, site_of
 from blobflow.engine.price import blobs_present
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
@@ -32,11 +32,11 @@ class Tally:
         self.errors: dict[Pair, BlobflowError] = {}
         self._goals: dict[int, list[Goal]] = {}
         self._open: dict[Pair, int] = {}
-        self._shapes: Mapping[Pair, Shape] = {}
+        self._shapes: dict[Pair, Shape] = {}
         self._final: dict[Pair, Descriptor] = {}
         self._replaced: dict[Pair, frozenset[Digest]] = {}
         self._roots: Mapping[Reference, Descriptor] = {}
-        self._inventory: Inventory | None = None
+        self._inventory = Inventory({}, {}, {})
         self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._present = 0
 
@@ -53,15 +53,19 @@ class Tally:
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
-    def planned(self, plan: Plan, shapes: Mapping[Pair, Shape], inventory: Inventory) -> list[ImageRecord]:
-        """Take in the plan. Returns the images that have nothing to do."""
-        self._shapes, self._inventory = shapes, inventory
-        self._present = blobs_present(plan, shapes, inventory)
-        for goal in plan.goals:
+    def planned(
+        self, plan: Plan, goals: Sequence[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory
+    ) -> list[ImageRecord]:
+        """Take in goals of the plan with their shapes, and what their targets have. `plan` is all that is
+        planned so far. Returns the images that have nothing to do."""
+        self._shapes |= shapes
+        self._inventory = merged((self._inventory, inventory))
+        self._present = blobs_present(plan, self._shapes, self._inventory)
+        for goal in goals:
             self._open[goal.pair] = len(goal.steps)
             for number in goal.steps:
                 self._goals.setdefault(number, []).append(goal)
-        current = [goal for goal in plan.goals if not goal.steps]
+        current = [goal for goal in goals if not goal.steps]
         return [self._whole(goal, "present", goal.root) for goal in current]
 
     def ended(self, agenda: Agenda, number: int) -> list[tuple[Goal, ImageRecord]]:
@@ -150,8 +154,6 @@ class Tally:
 
     def _names_now(self, pair: Pair) -> str:
         """What the target tag named when it was asked, "" if nothing."""
-        if self._inventory is None:
-            return ""
         return self._inventory.tags.get((site_of(pair.target), pair.target.tag)) or ""
 
     def _settle(self, pair: Pair, status: Status, digest: str, error: str = "") -> ImageRecord:

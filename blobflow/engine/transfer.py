@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, assert_never
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import Count, counted, from_start, source_body
+from blobflow.engine.documents import Documents
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry
@@ -32,6 +34,9 @@ MOUNTS = "mounts"
 # And for what it did with an index that lacked children.
 SPARSE, REFUSED = "sparse", "refused"
 
+# Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
+PATIENCE = 2.0
+
 
 async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
     return {}
@@ -42,6 +47,7 @@ class World(msgspec.Struct, frozen=True):
 
     `shelf_bytes`: what blobs may take in the store at once while they pass through it; None: no bound.
     `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
+    `patience`: so many seconds the targets that have answered wait for the others, so that the plan is one.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
     """
 
@@ -56,8 +62,10 @@ class World(msgspec.Struct, frozen=True):
     cache_mode: CacheMode = "auto"
     shelf_bytes: int | None = None
     complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
+    patience: float = PATIENCE
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
+    documents: Documents = msgspec.field(default_factory=Documents)
 
 
 class _Slots:
@@ -83,13 +91,13 @@ class _Slots:
         self._reads = reads and self._streams
         self._writes = self._streams
         self._freed = freed
-        flight.reading[self._source] += self._reads
+        flight.read(self._source, self._target, int(self._reads))
         flight.writing[self._target] += self._writes
         flight.largest[self._target] += largest
         flight.small[self._target] += not self._streams
 
     def reading_over(self) -> None:
-        self._flight.reading[self._source] -= self._reads
+        self._flight.read(self._source, self._target, -int(self._reads))
         self._reads = False
         self._freed.set()
 
@@ -97,11 +105,15 @@ class _Slots:
         if self._limits(self._target).blobs > 1:
             self._writing_over()
 
-    def again(self) -> None:
-        """The bytes are to pass once more: until then the target's slot is taken."""
+    def again(self, *, read: bool) -> None:
+        """The bytes are to pass once more: until then the target's slot is taken; the source's too, if they
+        are to be `read` there once more."""
         if self._streams and not self._writes:
             self._writes = True
             self._flight.writing[self._target] += 1
+        if self._streams and read and not self._reads:
+            self._reads = True
+            self._flight.read(self._source, self._target, 1)
 
     def _writing_over(self) -> None:
         self._flight.writing[self._target] -= self._writes
@@ -119,7 +131,8 @@ class Transfer:
     """One plan on its way. `agenda` knows what became of each step.
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
-    False nothing new starts after the first failure.
+    False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
+    until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
     """
 
     def __init__(
@@ -129,9 +142,11 @@ class Transfer:
         world: World,
         keep_going: bool,
         ended: Callable[[Agenda, int], None],
+        *,
+        more: bool = False,
     ) -> None:
         self.agenda = Agenda(plan)
-        self._plan = plan
+        self._made = dict(plan.made)
         self._graph = graph
         self._world = world
         self._keep_going = keep_going
@@ -142,9 +157,33 @@ class Transfer:
         self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
-        for number, step in enumerate(plan.steps):
+        self._more = more
+        self._lingering: set[Digest] = set()
+        self._first = plan.steps
+        self._note_blobs(plan.steps, 0)
+
+    def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
+        for number, step in enumerate(steps, first):
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
+                self._lingering.discard(step.blob.digest)
+
+    async def add(self, part: Plan) -> None:
+        """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
+        await self._find_held(part.steps)
+        first = self.agenda.steps
+        self._made |= part.made
+        self.agenda.add(part)
+        self._note_blobs(part.steps, first)
+        self._changed.set()
+
+    def no_more(self) -> None:
+        """Nothing more will be added: `run` returns when what there is has ended."""
+        self._more = False
+        for digest in self._lingering:
+            self._release(digest)
+        self._lingering.clear()
+        self._changed.set()
 
     def wind_down(self) -> None:
         """Start nothing new; `run` returns when what is under way has ended."""
@@ -157,26 +196,29 @@ class Transfer:
         On cancel the steps under way are cancelled and awaited: their sinks take back or write down what they
         had begun.
         """
-        await self._shelf.find_held({s.blob.digest: s.blob for s in self._plan.steps if isinstance(s, Copy)})
+        await self._find_held(self._first)
         async with self._tasks:
             while True:
                 self._changed.clear()
                 self._take_note()
-                if self.agenda.finished:
+                if self.agenda.finished and not self._more:
                     break
                 self._start_what_fits()
                 await self._changed.wait()
+
+    async def _find_held(self, steps: Iterable[Step]) -> None:
+        await self._shelf.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
 
     def _take_note(self) -> None:
         """Take in what the agenda has become: steps that ended, steps that became ready."""
         for number in self.agenda.newly_ended():
             self._ended(self.agenda, number)
             step = self.agenda.step(number)
-            if isinstance(step, Copy | Mount):
-                steps = self._blob_steps[step.blob.digest]
-                if all(map(self.agenda.over, steps)):
-                    arrived = all(self.agenda.states[each] is State.DONE for each in steps)
-                    self._shelf.release(step.blob.digest, arrived=arrived)
+            if isinstance(step, Copy | Mount) and self._everywhere_over(step.blob.digest):
+                if self._more:
+                    self._lingering.add(step.blob.digest)
+                else:
+                    self._release(step.blob.digest)
         for number in self.agenda.newly_ready():
             step = self.agenda.step(number)
             host = step.target.registry
@@ -185,12 +227,25 @@ class Transfer:
                 self._ready[host] = Ready(host)
             self._ready[host].add(number, step, warm=warm)
 
+    def _everywhere_over(self, digest: Digest) -> bool:
+        return all(map(self.agenda.over, self._blob_steps[digest]))
+
+    def _release(self, digest: Digest) -> None:
+        """No step that is known needs the blob any more."""
+        arrived = all(self.agenda.states[each] is State.DONE for each in self._blob_steps[digest])
+        self._shelf.release(digest, arrived=arrived)
+
     def _start_what_fits(self) -> None:
         for ready in self._ready.values():
-            for start in schedule(*ready.candidates(), self._flight, self._world.limits):
+            rivals = partial(self._rivals, ready)
+            for start in schedule(*ready.candidates(), self._flight, self._world.limits, rivals):
                 ready.remove(start.number)
                 if self.agenda.states[start.number] is State.READY:
                     self._start(start.number, start.largest)
+
+    def _rivals(self, of: Ready, source: str) -> int:
+        """How many other targets have copies that wait for a slot of that source."""
+        return sum(ready is not of and ready.wants(source) for ready in self._ready.values())
 
     def _start(self, number: int, largest: bool) -> None:
         step = self.agenda.step(number)
@@ -219,7 +274,8 @@ class Transfer:
         return slots, body
 
     def _wants_store(self, blob: Descriptor) -> bool:
-        copies = unproven = 0
+        copies = int(self._more)  # a target that is still asked may want it too
+        unproven = 0
         for number in self._blob_steps[blob.digest]:
             step = self.agenda.step(number)
             if isinstance(step, Copy):
@@ -282,11 +338,12 @@ class Transfer:
                 tries = tries.after(error, at=began[-1])
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
-                if delay is None:
+                if delay is None or self.agenda.winding_down:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
-                slots.again()
+                on_shelf = self._shelf.on(step.blob.digest)
+                slots.again(read=error.side == "source" or not on_shelf)
             await self._world.sleep(delay)
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)
@@ -339,10 +396,10 @@ class Transfer:
 
     async def _put(self, step: Put) -> Outcome:
         """Put a manifest, or what it falls back on where the registry takes no sparse index."""
-        sink, registry = self._world.sink_at(step.target), step.target.registry
+        registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._world.journal, registry):
             try:
-                await sink.put(step.manifest, self._raw(step.manifest), step.tags)
+                await self._put_bytes(step.manifest, step)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -350,11 +407,14 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._world.journal.record_note(registry, SPARSE, REFUSED)
-        await sink.put(step.fallback, self._raw(step.fallback), step.tags)
+        await self._put_bytes(step.fallback, step)
         return "fell back"
 
-    def _raw(self, manifest: Descriptor) -> bytes:
-        return (self._plan.made.get(manifest.digest) or self._graph.manifests[manifest.digest]).raw
+    async def _put_bytes(self, manifest: Descriptor, step: Put) -> None:
+        made = self._made.get(manifest.digest)
+        async with self._world.documents.moving(step.target.registry, manifest):
+            raw = self._graph.raw(manifest.digest) if made is None else made.raw
+            await self._world.sink_at(step.target).put(manifest, raw, step.tags)
 
 
 Outcome = Literal["done", "refused", "fell back"]

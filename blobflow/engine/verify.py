@@ -16,11 +16,12 @@ from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.bodies import blame
+from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.resolve import read_graph
 from blobflow.engine.shape import shape_of
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 
 Level = Literal["roots", "blobs", "content"]
@@ -29,10 +30,19 @@ Level = Literal["roots", "blobs", "content"]
 class Verification:
     """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
 
-    def __init__(self, source_at: SourceAt, sink_at: SinkAt, lane: Lane, *, read_at_once: int) -> None:
+    def __init__(
+        self,
+        source_at: SourceAt,
+        sink_at: SinkAt,
+        lane: Lane,
+        *,
+        read_at_once: int,
+        documents: Documents | None = None,
+    ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at
         self._lane = lane
+        self._documents = documents or Documents()
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
@@ -59,7 +69,13 @@ class Verification:
             return
         pinned = Reference(target.host, target.repository, digest=root.digest)
         # What is there of a sparse index is what was chosen; of one that was pruned, all that it lists.
-        read = await read_graph({pinned: root}, self._source_at, self._lane, choices={pinned: [pair.choice]})
+        read = await read_graph(
+            {pinned: root},
+            self._source_at,
+            self._lane,
+            choices={pinned: [pair.choice]},
+            documents=self._documents,
+        )
         for error in read.failures.values():
             error.side = "target"
             raise error
@@ -72,13 +88,20 @@ class Verification:
         key = (site.registry, blob.digest)
         if level == "content" and key not in self._read_back:
             self._read_back[key] = asyncio.create_task(self._read(pair, blob))
-            await self._read_back[key]
+            await self._was_read(key)
         elif not await self._sink_at(site).has(blob):
             raise NotFound(
                 f"{site} has no blob {blob.digest}, which manifest {manifest.descriptor.digest} names"
             )
         elif key in self._read_back:
+            await self._was_read(key)
+
+    async def _was_read(self, key: tuple[str, Digest]) -> None:
+        """Wait for the one reading of a blob. Who is cancelled ends it: so is everybody."""
+        try:
             await self._read_back[key]
+        except BlobflowError as error:
+            raise own_copy(error) from error.__cause__
 
     async def _read(self, pair: Pair, blob: Descriptor) -> None:
         """Read a blob back. A second of the same bytes at a registry waits for this one's answer."""

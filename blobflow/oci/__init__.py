@@ -4,7 +4,7 @@
 re-encoded: what is put at a target is what was read at the source.
 """
 
-from blobflow.oci.descriptor import Descriptor
+from blobflow.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from blobflow.oci.digest import Digest, digest_of, hasher_for, parse_digest
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from blobflow.oci.platform import Platform, parse_platform
@@ -12,6 +12,7 @@ from blobflow.oci.reference import Reference, parse_reference
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
+    "UNKNOWN_SIZE",
     "Descriptor",
     "Digest",
     "Manifest",

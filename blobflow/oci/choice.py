@@ -66,6 +66,31 @@ def attests(child: Descriptor) -> str:
     return (child.annotations or {}).get(_REFERS, "")
 
 
+def lean(manifest: Manifest) -> Manifest:
+    """The manifest with what it takes to choose from it and to plan with it: without its bytes and without
+    annotations, but for the mark of attestations."""
+    return msgspec.structs.replace(
+        manifest,
+        raw=b"",
+        annotations={},
+        config=_bare(manifest.config) if manifest.config is not None else None,
+        layers=tuple(map(_bare, manifest.layers)),
+        manifests=tuple(map(_bare, manifest.manifests)),
+        subject=_bare(manifest.subject) if manifest.subject is not None else None,
+    )
+
+
+def _bare(child: Descriptor) -> Descriptor:
+    if child.annotations is None and child.urls is None:
+        return child
+    image = attests(child)
+    return msgspec.structs.replace(
+        child,
+        annotations={_REFERS: image} if image else None,
+        urls=("",) if child.urls else None,  # that there are any makes a layer foreign
+    )
+
+
 def candidates(index: Manifest, choice: Choice) -> tuple[Descriptor, ...]:
     """The children that have to be read to know which of them are chosen: the chosen ones, and those of
     which the index does not tell the platform."""

@@ -22,7 +22,7 @@ from blobflow.oci.digest import Digest
 from blobflow.oci.indexing import index_of
 from blobflow.oci.manifest import Manifest
 from blobflow.oci.platform import Platform, implied_variant
-from blobflow.oci.reference import check_tag, split_name
+from blobflow.oci.reference import DOCKER_HUB, check_tag, split_name
 
 _OFFICIAL = "library"
 _DOCKERS = frozenset({media.DOCKER_LIST, media.DOCKER_MANIFEST})
@@ -71,6 +71,11 @@ def name_of(text: str) -> Name | None:
     if not tag and not digest:
         return None
     return Name(with_official(path), tag, digest)
+
+
+def host_of(text: str) -> str:
+    """The host of an archive's name for an image, docker.io if it has none. Raises InvalidReference."""
+    return split_name(text)[0] or DOCKER_HUB
 
 
 def with_official(path: str) -> str:

@@ -47,6 +47,20 @@ def place_at(word: str, path: str) -> str:
     return f"{word}:{_normal(path)}"
 
 
+def check_place(host: str, name: str = "") -> bool:
+    """Whether `host` is that of a place. Raises InvalidReference where its path, or what it calls an image,
+    can't be that."""
+    word = transport_of(host)
+    if not word:
+        return False
+    path = path_of(host)
+    if not path or "\0" in path or (word == LAYOUT and path == STREAM):
+        raise InvalidReference(f"{host[:300]!r} names no path of a layout or archive")
+    if name and not _NAME.match(name):
+        raise InvalidReference(f"{name[:150]!r} is no name of an image in {host[:300]}")
+    return True
+
+
 def split_location(text: str) -> tuple[str, str, str] | None:
     """Cut `TRANSPORT:PATH[:NAME][@DIGEST]` into host, name and digest ("" where absent).
 

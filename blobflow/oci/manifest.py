@@ -7,12 +7,14 @@ engine leans on: media types, digests, sizes, and bounds on what a registry can 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import msgspec
 
 from blobflow.errors import InvalidDigest, UnsupportedContent
 from blobflow.oci import media
+from blobflow.oci.ambiguity import ambiguous_key, is_plain
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest, digest_of, parse_digest
 from blobflow.oci.platform import Platform
@@ -22,13 +24,18 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 # Descriptors in one manifest. 4 MiB of them is about 20,000; a bound of ours, so that one index can't make a
 # run of hundreds of thousands of requests.
 MAX_CHILDREN = 20_000
+# Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each takes
+# a hundred bytes when it is decoded, so 4 MiB of small ones would take a hundred MiB.
+MAX_STRINGS = 300_000
+# Characters of a media type (RFC 6838 allows 255), or of one word of a platform.
+_MAX_WORD = 1024
 _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 
 class _Child(msgspec.Struct, rename="camel"):
     digest: str
     size: int
-    media_type: str = ""
+    media_type: str | None = None
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
     urls: tuple[str, ...] | None = None
@@ -36,14 +43,16 @@ class _Child(msgspec.Struct, rename="camel"):
 
 
 class _Document(msgspec.Struct, rename="camel"):
-    schema_version: int = 2
-    media_type: str = ""
+    schema_version: int | None = None
+    media_type: str | None = None
     config: _Child | None = None
     layers: list[_Child] | None = None
     manifests: list[_Child] | None = None
     subject: _Child | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
+    fs_layers: msgspec.Raw = msgspec.Raw(b"null")
+    history: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Referring(msgspec.Struct):
@@ -109,27 +118,30 @@ def children(manifest: Manifest) -> tuple[Descriptor, ...]:
 
 
 def parse_manifest(
-    raw: bytes, media_type: str = "", *, digest: Digest | None = None, most: int | None = None
+    raw: bytes,
+    media_type: str = "",
+    *,
+    digest: Digest | None = None,
+    most: int | None = None,
+    let_in: bool = False,
 ) -> Manifest:
-    """Decode manifest bytes.
+    """Decode manifest bytes. The one judge of what a manifest is.
 
     `media_type` is what the outside said (a Content-Type or the parent's descriptor), "" if it said nothing.
     `digest`: the digest that `raw` was already verified against; computed as sha256 when absent. `most`: take
     and check no more than so many of its children, for who only wants to show something of it (decoding
-    19,000 takes milliseconds, making values of them a tenth of a second).
+    19,000 takes milliseconds, making values of them a tenth of a second). `let_in`: the bytes were let into
+    our store before, perhaps by a version that knew less; it is read what they name, and nothing is judged.
 
-    Raises UnsupportedContent with one sentence: not JSON, an unknown manifest media type, schema 1, over the
-    bounds, or a child whose descriptor can't be read.
+    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
+    an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
     """
     named = digest or digest_of(raw)
     what = f"manifest {named}"
-    if len(raw) > MAX_MANIFEST_BYTES:
-        raise UnsupportedContent(f"{what} has {len(raw)} bytes, more than the {MAX_MANIFEST_BYTES} allowed")
-    try:
-        document = _decoder.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UnsupportedContent(f"{what} is not a manifest: {error}") from None
-    kind = _media_type(document, media_type, what)
+    document = _decoded(raw, what)
+    if not let_in:
+        _refuse_ambiguous(raw, document, what)
+    kind = _kind(document, media_type, what, let_in=let_in)
     descriptor = Descriptor(media_type=kind, digest=named, size=len(raw))
     listed = document.manifests if kind in media.INDEXES else document.layers
     if listed is not None and len(listed) > MAX_CHILDREN:
@@ -152,6 +164,19 @@ def parse_manifest(
     )
 
 
+def _decoded(raw: bytes, what: str) -> _Document:
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise UnsupportedContent(f"{what} has {len(raw)} bytes, more than the {MAX_MANIFEST_BYTES} allowed")
+    if raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
+        raise UnsupportedContent(f"{what} has more than the {MAX_STRINGS} strings allowed")
+    try:
+        if not raw.isascii():
+            raw.decode()  # where the decoder only passes over a value it does not look at its bytes
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise UnsupportedContent(f"{what} is not a manifest: {error}") from None
+
+
 def subject_of(raw: bytes) -> Digest | None:
     """The digest of the subject that manifest bytes name; None if they name none, or can't be read.
 
@@ -164,31 +189,86 @@ def subject_of(raw: bytes) -> Digest | None:
         return None
 
 
-def _media_type(document: _Document, said: str, what: str) -> str:
-    """The one media type that the outside and the document agree on.
+def _refuse_ambiguous(raw: bytes, document: _Document, what: str) -> None:
+    if not is_plain(raw, _members(document)) and (said := ambiguous_key(raw)):
+        raise UnsupportedContent(f"{what} {said}")
 
-    The document's own field wins where both speak; a generic outside type (text/plain, application/json) is
-    no statement at all.
+
+def _members(document: _Document) -> int:
+    """How many members of its objects were decoded, as far as they say something."""
+    children = [*(document.layers or ()), *(document.manifests or ())]
+    children += [child for child in (document.config, document.subject) if child is not None]
+    schema1 = 2  # its fields are last, and decoded only to be refused
+    found = sum(value is not None for value in msgspec.structs.astuple(document)[:-schema1])
+    found += len(document.annotations or ())
+    for child in children:
+        found += 2 + bool(child.media_type) + (child.urls is not None) + (child.artifact_type is not None)
+        if child.annotations is not None:
+            found += 1 + len(child.annotations)
+        if child.platform is not None:
+            found += 1 + sum(map(bool, msgspec.structs.astuple(child.platform)))
+    return found
+
+
+def _kind(document: _Document, said: str, what: str, *, let_in: bool) -> str:
+    """The one media type that the outside, the document's own field and its other fields agree on.
+
+    Without a field of its own a document is OCI's: Docker's manifests have to say theirs, and registries that
+    call all they have Docker's (Nexus did) do not make them that. What the outside says then only has to be
+    of the same kind, image or index. A generic outside type (text/plain, application/json) is no statement.
     """
-    outside = media.bare(said)
-    inside = document.media_type
+    outside, inside = media.bare(said), document.media_type or ""
     if document.schema_version == 1 or outside in media.SCHEMA1 or inside in media.SCHEMA1:
         raise UnsupportedContent(
             f"{what} is a Docker schema 1 manifest; re-push the image with a current docker or buildah"
         )
-    if inside and outside in media.MANIFESTS and inside != outside:
-        raise UnsupportedContent(f"{what} calls itself {inside[:120]!r}, but was served as {outside!r}")
-    kind = inside or (outside if outside in media.MANIFESTS else "")
-    if not kind:
-        if document.manifests is not None and document.config is None:
-            kind = media.OCI_INDEX
-        elif document.config is not None and document.layers is not None:
-            kind = media.OCI_MANIFEST
-        else:
-            kind = outside
+    if document.schema_version not in (None, 2) and not let_in:
+        raise UnsupportedContent(f"{what} has schemaVersion {document.schema_version}; manifests have 2")
+    if inside and media.is_specific(outside) and inside != outside:
+        raise UnsupportedContent(f"{what} calls itself {inside[:120]!r}, but was served as {outside[:120]!r}")
+    if inside or (media.is_specific(outside) and outside not in media.MANIFESTS):
+        kind = inside or outside
+    else:
+        kind = _kind_by_fields(document) or media.OCI_FORMS.get(outside, outside)
     if kind not in media.MANIFESTS:
         raise UnsupportedContent(f"{what} has the unknown manifest media type {kind[:120]!r}")
+    if not let_in:
+        called = inside or (outside if media.is_specific(outside) else kind)
+        _check_fields(document, called, what)
     return kind
+
+
+def _kind_by_fields(document: _Document) -> str:
+    """What a document is by what it lists; "" if that tells nothing."""
+    if document.config is not None:
+        return media.OCI_MANIFEST
+    return media.OCI_INDEX if document.manifests is not None else ""
+
+
+def _check_fields(document: _Document, kind: str, what: str) -> None:
+    """Raise UnsupportedContent if the document has fields that only another kind than `kind` has."""
+    images = (("config", document.config), ("layers", document.layers))
+    indexes = (("manifests", document.manifests),)
+    own, others = ("an index", images) if kind in media.INDEXES else ("an image", indexes)
+    foreign = [name for name, value in others if value is not None]
+    schema1 = (("fsLayers", document.fs_layers), ("history", document.history))
+    foreign += [name for name, value in schema1 if bytes(value) != b"null"]
+    if foreign:
+        has = " and ".join(map(repr, foreign))
+        raise UnsupportedContent(
+            f"{what} is called {own} ({kind[:120]}) and has {has}, which {own} does not have; clients differ "
+            "in what such a document is"
+        )
+
+
+def _words_of(child: _Child) -> tuple[str, ...]:
+    """What a descriptor says in words, which is held for as long as there is something to do with it."""
+    words = (child.media_type or "", child.artifact_type or "")
+    if child.platform is None:
+        return words
+    own = child.platform
+    features = "".join(own.os_features)
+    return (*words, own.os, own.architecture, own.variant, own.os_version, features)
 
 
 def _descriptor(child: _Child, what: str) -> Descriptor:
@@ -198,9 +278,14 @@ def _descriptor(child: _Child, what: str) -> Descriptor:
         raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
     if not 0 <= child.size <= _MAX_SIZE:
         raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
+    for word in _words_of(child):
+        if len(word) > _MAX_WORD:
+            raise UnsupportedContent(
+                f"{what} calls {digest} something of {len(word)} characters; {_MAX_WORD} are allowed"
+            )
     return Descriptor(
-        media_type=child.media_type,
-        digest=digest,
+        media_type=sys.intern(child.media_type or ""),
+        digest=Digest(sys.intern(digest)),
         size=child.size,
         platform=child.platform,
         annotations=child.annotations,

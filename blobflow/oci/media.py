@@ -6,6 +6,8 @@ and layer media types are opaque: blobs are bytes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -17,9 +19,14 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
+# What becomes of bare layers where they are compressed.
+CompressMode = Literal["gzip", "gzip-portable", "zstd", "none"]
+
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 MANIFESTS = INDEXES | IMAGES
+# What a manifest is in OCI's words that calls itself nothing, and was called so by others.
+OCI_FORMS = {DOCKER_LIST: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST}
 SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
 # Registries answer an index with 404, or with one platform of it, to a client that does not list its type.
@@ -34,6 +41,12 @@ _FOREIGN_LAYERS = (
 def is_nondistributable(media_type: str) -> bool:
     """Layers that registries are not meant to hold (Windows base layers); image-spec layer.md."""
     return media_type.startswith(_FOREIGN_LAYERS)
+
+
+def is_specific(media_type: str) -> bool:
+    """Whether a media type says what kind of OCI or Docker content something is; text/plain, application/json
+    and application/octet-stream, with which plain web servers and some registries answer, do not."""
+    return media_type.startswith(("application/vnd.oci.", "application/vnd.docker."))
 
 
 def bare(content_type: str) -> str:

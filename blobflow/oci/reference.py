@@ -7,12 +7,12 @@ is an IPv6 literal in brackets.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 import msgspec
 
 from blobflow.errors import InvalidDigest, InvalidReference
+from blobflow.oci import address
 from blobflow.oci.digest import Digest, parse_digest
 from blobflow.oci.location import split_location, transport_of
 
@@ -111,11 +111,7 @@ def looks_like_host(component: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine by its very form: localhost, 127.0.0.0/8 or [::1]."""
-    name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
+    return address.is_loopback(host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0])
 
 
 def split_name(text: str) -> tuple[str, str, str, str]:

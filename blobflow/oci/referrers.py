@@ -15,7 +15,7 @@ from typing import Any
 from blobflow.oci import media
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest
-from blobflow.oci.manifest import Manifest
+from blobflow.oci.manifest import Manifest, parse_manifest
 
 # What cosign puts behind the subject's digest, written as a tag (cosign, SIGNATURE_SPEC.md and specs/).
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
@@ -60,10 +60,12 @@ def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collectio
     """The bytes of a fallback index that lists these too; None if `raw` (None: there is none) does already.
 
     What it says beside that stays as it is, without the entries for `absent` digests. Entries are in the
-    order of their digests: whoever merges the same ones, in whatever order, makes the same bytes.
+    order of their digests: whoever merges the same ones, in whatever order, makes the same bytes. Raises
+    UnsupportedContent if `raw` is no manifest.
     """
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
     if raw is not None:
+        parse_manifest(raw)
         index = json.loads(raw)
     had = {item["digest"]: item for item in index.get("manifests") or ()}
     entries = {digest: item for digest, item in had.items() if digest not in absent}

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from blobflow.server.refusal import Refusal
+from blobflow.shared import result_of
 
 # Seconds for which what was gathered holds at least: who reloads a page by hand sees what changed.
 KEPT = 5.0
@@ -107,7 +108,7 @@ class Gatherings:
             else:
                 under_way.askers.append(gone)
             try:
-                found: Gathered[T] = await asyncio.shield(under_way.future)
+                found: Gathered[T] = await result_of(under_way.future)
             except GivenUp:
                 if gone():
                     raise ConnectionAbortedError("the client did not wait") from None

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from blobflow.bounded import Bounded
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, media
 from blobflow.oci.digest import head_of
+from blobflow.shared import result_of
 from blobflow.transports.store import Store
 from blobflow.transports.store.members import members_after
 
@@ -146,7 +147,7 @@ class Indexes(Generic[T, Kept]):
             task = asyncio.ensure_future(self._bring_up(repository))
             self._coming[repository] = task
             task.add_done_callback(_looked_at)
-        return await asyncio.shield(task)
+        return await result_of(task)
 
     async def each(self, repository: str) -> AsyncGenerator[tuple[Digest, T], None]:
         """What every manifest of the repository says, read anew; nothing is kept. Close it."""

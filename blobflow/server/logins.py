@@ -38,7 +38,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import math
 import re
 import secrets
@@ -53,9 +52,11 @@ import bcrypt
 
 from blobflow.content import Sleep
 from blobflow.errors import InvalidConfig
+from blobflow.oci.address import spelled, subscriber
 from blobflow.server.lanes import Lane, LaneFull
 from blobflow.server.paces import Paces
 from blobflow.server.refusal import Refusal
+from blobflow.shared import result_of
 
 # Seconds after its last request for which a right login is known.
 KNOWN_SECONDS = 24 * 3600.0
@@ -224,7 +225,7 @@ class Logins:
             checking = asyncio.ensure_future(self._checked(user, password, digest, where, connection))
             self._checking[key] = checking
             checking.add_done_callback(lambda done: self._checking.pop(key))
-        return await asyncio.shield(checking)
+        return await result_of(checking)
 
     async def _checked(
         self, user: str, password: bytes, digest: bytes, where: str, connection: object
@@ -292,16 +293,9 @@ class _Known:
 
 @lru_cache(1024)
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the /64 network, which is what one subscriber has."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))
+    """What counts as one address: see `subscriber`."""
+    found = spelled(address)
+    return address if found is None else subscriber(found)
 
 
 def _unauthorized() -> Refusal:

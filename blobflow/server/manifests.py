@@ -19,6 +19,7 @@ from blobflow.oci import (
     Digest,
     Manifest,
     digest_of,
+    media,
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
@@ -47,8 +48,9 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     if named not in (None, digest):
         raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
     manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
+    _check_kind(manifest, request.headers.get("Content-Type", ""))
     needed = _needed(registry, manifest)
-    await _check_children(registry, place.repository, needed)
+    await _check_children(registry, place.repository, needed or manifest.manifests, may_lack=not needed)
     missing = await promises.put(
         registry.store,
         place.repository,
@@ -113,6 +115,20 @@ async def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest:
         raise Refusal("MANIFEST_INVALID", str(error)) from None
 
 
+def _belies(called: str, kind: str) -> bool:
+    """Whether a parent calls a manifest what it is not; what has no mediaType of its own may be called
+    Docker's, as some registries do."""
+    return called in media.MANIFESTS and kind not in (called, media.OCI_FORMS.get(called))
+
+
+def _check_kind(manifest: Manifest, content_type: str) -> None:
+    """Raise Refusal (MANIFEST_INVALID) where the client calls the manifest what it does not call itself: who
+    pulls it would be told the one or the other."""
+    called, kind = media.bare(content_type), manifest.descriptor.media_type
+    if called in media.MANIFESTS and called != kind:
+        raise Refusal("MANIFEST_INVALID", f"the manifest is {kind!r}, it was pushed as {called!r}")
+
+
 def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
     """What has to be here before the manifest may be."""
     if manifest.is_index:
@@ -120,25 +136,35 @@ def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
     return manifest.blobs
 
 
-async def _check_children(registry: Registry, repository: str, needed: Sequence[Descriptor]) -> None:
-    """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, SIZE_INVALID for a descriptor's wrong size.
+async def _check_children(
+    registry: Registry, repository: str, children: Sequence[Descriptor], *, may_lack: bool
+) -> None:
+    """Raises Refusal: MANIFEST_BLOB_UNKNOWN with the missing, unless they `may_lack`; SIZE_INVALID for a
+    descriptor's wrong size, and MANIFEST_INVALID where it calls a manifest of ours what that is not.
 
     Whether all of it is still here is looked at again when the manifest is put.
     """
     missing: list[Digest] = []
-    for number, child in enumerate(needed, 1):
+    for number, child in enumerate(children, 1):
         if not number % _IN_A_TURN:
             await asyncio.sleep(0)
-        size = _size_here(registry, repository, child)
+        kind = registry.store.member(repository, child.digest)
+        size = None if kind is None else registry.store.size_of(child.digest)
         if size is None:
             missing.append(child.digest)
+        elif kind in media.MANIFESTS and _belies(child.media_type, kind):
+            raise Refusal(
+                "MANIFEST_INVALID",
+                f"the manifest calls {child.digest} {child.media_type!r}, it is {kind!r}",
+                detail=child.digest,
+            )
         elif size != child.size:
             raise Refusal(
                 "SIZE_INVALID",
                 f"the manifest says that {child.digest} has {child.size} bytes, it has {size}",
                 detail=child.digest,
             )
-    if missing:
+    if missing and not may_lack:
         raise _unknown(missing)
 
 
@@ -148,9 +174,3 @@ def _unknown(missing: Sequence[Digest]) -> Refusal:
         for digest in dict.fromkeys(missing[:_LISTED])
     ]
     return Refusal(first.code, first.message, detail=first.detail, more=rest)
-
-
-def _size_here(registry: Registry, repository: str, child: Descriptor) -> int | None:
-    if registry.store.member(repository, child.digest) is None:
-        return None
-    return registry.store.size_of(child.digest)

@@ -114,6 +114,6 @@ def _sizes(manifest: Manifest) -> Sizes:
 def _blobs_in(raw: bytes, kind: str, digest: Digest) -> Sizes:
     """A damaged manifest speaks of nothing: who reads it is told."""
     try:
-        return _sizes(parse_manifest(raw, kind, digest=digest))
+        return _sizes(parse_manifest(raw, kind, digest=digest, let_in=True))
     except UnsupportedContent:
         return []

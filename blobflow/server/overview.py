@@ -344,7 +344,7 @@ class _Look:
 
 def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest | None:
     try:
-        return parse_manifest(raw, kind, digest=digest, most=_CHILDREN)
+        return parse_manifest(raw, kind, digest=digest, most=_CHILDREN, let_in=True)
     except UnsupportedContent:
         return None
 

@@ -206,7 +206,9 @@ async def _raw(registry: Registry, digest: Digest) -> bytes:
 async def _image_for_all(registry: Registry, digest: Digest, media_type: str) -> Digest:
     """The digest of the image that an index is to a client that accepts none. Raises Refusal."""
     try:
-        image = image_for_all(parse_manifest(await _raw(registry, digest), media_type, digest=digest))
+        image = image_for_all(
+            parse_manifest(await _raw(registry, digest), media_type, digest=digest, let_in=True)
+        )
     except UnsupportedContent:
         image = None
     if image is None:

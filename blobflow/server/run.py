@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from blobflow.errors import InvalidConfig
 from blobflow.events import Observer, ignore
+from blobflow.oci.address import is_loopback
 from blobflow.server.crowd import Crowd, most_connections
 from blobflow.server.wire import READ, STALL
 
@@ -217,13 +217,3 @@ def _reason(error: OSError) -> str:
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`. Names are not looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

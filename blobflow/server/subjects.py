@@ -210,7 +210,7 @@ def _subject_in(raw: bytes, kind: str, digest: Digest) -> int | None:
 def _mention_in(raw: bytes, kind: str, digest: Digest) -> Mention | None:
     """None: it has no subject, or is damaged: who reads the manifest is told."""
     try:
-        manifest = parse_manifest(raw, kind, digest=digest)
+        manifest = parse_manifest(raw, kind, digest=digest, let_in=True)
     except UnsupportedContent:
         return None
     if manifest.subject is None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from blobflow.content import Site
 from blobflow.errors import TimedOut
 from blobflow.server.resting import refusal_for
+from blobflow.shared import result_of
 
 # Small things (manifests, lists) that are asked for at once, of one repository. An upstream is asked for 16.
 AT_ONCE = 4
@@ -50,7 +51,7 @@ class UnderWay:
             self._of_host[site.registry] += 1
             self._of_site[site] += 1
             task.add_done_callback(lambda done: self._settle(site, name, done))
-        return cast(T, await asyncio.shield(task))
+        return cast(T, await result_of(task))
 
     @asynccontextmanager
     async def turn(self, site: Site, seconds: float) -> AsyncIterator[None]:

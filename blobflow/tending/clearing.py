@@ -14,7 +14,7 @@ from blobflow.engine.plan import site_of
 from blobflow.engine.report import TagRecord, TagStatus
 from blobflow.errors import BlobflowError, NotFound, RunIncomplete
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.mirror import Settings, open_registries
 from blobflow.oci import Digest, Reference
 from blobflow.oci.selecting import subject_of
 from blobflow.tending.looking import look
@@ -43,7 +43,7 @@ class _Place(msgspec.Struct, frozen=True):
 async def clear(
     keep: Iterable[Keep],
     limit: Limit,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     dry_run: bool = False,
     observer: Observer = ignore,

@@ -16,7 +16,7 @@ from blobflow.engine.configs import read_config
 from blobflow.engine.lane import Lane
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.mirror import Settings, open_registries
 from blobflow.oci import Manifest
 from blobflow.oci.selecting import candidates, newest_created, parse_date
 from blobflow.tending.naming import LANE, catalog
@@ -28,7 +28,7 @@ _CREATED = "org.opencontainers.image.created"
 
 async def find(
     searches: Iterable[Search],
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     observer: Observer = ignore,
     meter: Meter | None = None,

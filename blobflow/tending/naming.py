@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blobflow.engine.plan import site_of
-from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Unauthorized, UsageError
+from blobflow.errors import Denied, NotFound, Rejected, Unauthorized, UsageError, own_copy
 from blobflow.events import Observer, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.mirror import Settings, open_registries
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.reference import check_tag
 from blobflow.transports.registry import Registries
@@ -23,7 +23,7 @@ def check_place(reference: Reference) -> None:
 
 
 async def list_tags(
-    repository: Reference, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    repository: Reference, settings: Settings | None = None, *, observer: Observer = ignore
 ) -> list[str]:
     """All tags of a repository, in the registry's order. Raises what the registry answers."""
     check_place(repository)
@@ -32,7 +32,7 @@ async def list_tags(
 
 
 async def list_repositories(
-    host: str, settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    host: str, settings: Settings | None = None, *, observer: Observer = ignore
 ) -> list[str]:
     """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
     async with open_registries(settings, observer) as registries:
@@ -44,14 +44,17 @@ async def catalog(registries: Registries, host: str) -> list[str]:
     try:
         return await registries.repositories(host)
     except (NotFound, Rejected, Denied, Unauthorized) as error:
-        kind: type[RegistryError] = type(error)
-        raise kind(
-            f"{error.message}; not every registry lists its repositories, so name them", status=error.status
-        ) from None
+        told = own_copy(error)
+        told.message = f"{error.message}; not every registry lists its repositories, so name them"
+        raise told from None
 
 
 async def retag(
-    reference: Reference, names: Sequence[str], settings: Settings = ANY_HOST, *, observer: Observer = ignore
+    reference: Reference,
+    names: Sequence[str],
+    settings: Settings | None = None,
+    *,
+    observer: Observer = ignore,
 ) -> Descriptor:
     """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
 

@@ -8,7 +8,7 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.plan import site_of
 from blobflow.errors import Rejected, UsageError
 from blobflow.events import Observer, ignore
-from blobflow.mirror import ANY_HOST, Settings, open_registries
+from blobflow.mirror import Settings, open_registries
 from blobflow.oci import Digest, Reference
 from blobflow.tending.looking import look
 from blobflow.tending.naming import LANE, check_place
@@ -27,7 +27,7 @@ class Removed(msgspec.Struct, frozen=True):
 
 async def remove(
     reference: Reference,
-    settings: Settings = ANY_HOST,
+    settings: Settings | None = None,
     *,
     by_digest: bool = False,
     all_tags: bool = False,

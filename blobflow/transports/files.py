@@ -73,10 +73,14 @@ async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncGen
 
 @contextlib.asynccontextmanager
 async def opened_range(path: Path, low: int, high: int) -> AsyncIterator[Chunks]:
-    """As `read_range`, of a file that is opened for it. Raises FileNotFoundError on entry, StorageError."""
+    """As `read_range`, of a file that is opened for it. Raises FileNotFoundError on entry, StorageError.
+
+    Nothing is read after leaving: the number would soon be another file's.
+    """
     fd = open_to_read(path)
     try:
-        yield read_range(fd, path, low, high)
+        async with contextlib.aclosing(read_range(fd, path, low, high)) as chunks:
+            yield chunks
     finally:
         os.close(fd)
 

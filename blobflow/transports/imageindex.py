@@ -87,12 +87,17 @@ def read_small(path: Path) -> bytes:
 
 
 def check_manifest(raw: bytes, manifest: Descriptor, what: str) -> None:
-    """Raise IntegrityError unless `raw` is the manifest; a size of 0 is not known."""
-    if manifest.size and len(raw) != manifest.size:
-        raise SizeMismatch(what, expected=manifest.size, actual=len(raw))
+    """Raise IntegrityError unless `raw` is the manifest."""
+    check_size(raw, manifest, what)
     actual = digest_of(raw, algorithm_of(manifest.digest))
     if actual != manifest.digest:
         raise DigestMismatch(what, expected=manifest.digest, actual=actual)
+
+
+def check_size(raw: bytes, manifest: Descriptor, what: str) -> None:
+    """Raise SizeMismatch unless `raw` is as long as the descriptor says; for bytes with the right digest."""
+    if manifest.sized and len(raw) != manifest.size:
+        raise SizeMismatch(what, expected=manifest.size, actual=len(raw))
 
 
 async def check_blobs(sink: Sink, manifest: Manifest) -> None:

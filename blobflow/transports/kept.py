@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from blobflow.content import Body, Chunks, Site
 from blobflow.errors import NotFound, StorageError
 from blobflow.oci import Descriptor, Digest, parse_manifest
-from blobflow.transports.imageindex import check_manifest
+from blobflow.transports.imageindex import check_manifest, check_size
 from blobflow.transports.names import as_digest
 from blobflow.transports.store import Store
 
@@ -38,7 +38,9 @@ class Kept:
         return parse_manifest(self._store.read_small(digest), digest=digest).descriptor
 
     async def read(self, manifest: Descriptor) -> bytes:
-        return self._store.read_small(manifest.digest)
+        raw = self._store.read_small(manifest.digest)
+        check_size(raw, manifest, f"manifest {manifest.digest}")
+        return raw
 
     def open(
         self, blob: Descriptor, offset: int = 0, end: int | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from blobflow.content import Body, Chunks, Site, Verifier
 from blobflow.errors import NotFound, SizeMismatch, StorageError
 from blobflow.events import HostMeter
-from blobflow.oci import Descriptor, Digest, parse_manifest
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.files import Arriving, in_thread, locked_folder, opened_range, sweep, translated
 from blobflow.transports.imageindex import (
@@ -55,7 +55,7 @@ class Layout:
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         if digest := as_digest(name):
-            return manifest_at(self._read(Descriptor("", digest, 0)), digest)
+            return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(self._images(), name, str(self.site), self._read)
 
     def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:

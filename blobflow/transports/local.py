@@ -10,7 +10,7 @@ from blobflow.errors import BlobflowError, StorageError, UsageError
 from blobflow.events import Meter
 from blobflow.oci import Platform, parse_platform
 from blobflow.oci.location import LAYOUT, path_of, transport_of
-from blobflow.transports.archive import CODECS, Archive, ArchiveSink, CompressMode, Importer
+from blobflow.transports.archive import Archive, ArchiveSink, CompressMode, Importer, codec
 from blobflow.transports.archive.looking import LookedAt
 from blobflow.transports.layout import Layout
 from blobflow.transports.store import Store
@@ -42,7 +42,8 @@ class LocalPlaces:
         self._meter = meter
         self._platform = platform or this_machine()
         self._looking = looking
-        self._importer = Importer(store, CODECS[compress])
+        self._compress: CompressMode = compress
+        self._importer: Importer | None = None
         self._layouts: dict[Site, Layout] = {}
         self._archives: dict[Site, Archive] = {}
         self._written: dict[Site, ArchiveSink] = {}
@@ -57,6 +58,8 @@ class LocalPlaces:
     def _archive(self, site: Site) -> Archive:
         if site not in self._archives:
             meter = self._meter.hosts[site.registry]
+            if self._importer is None:
+                self._importer = Importer(self._store, codec(self._compress))
             self._archives[site] = Archive(site, self._store, self._importer, meter)
         return self._archives[site]
 
@@ -94,4 +97,5 @@ class LocalPlaces:
             sink.abandon()
         for archive in self._archives.values():
             archive.close()
-        self._importer.close()
+        if self._importer is not None:
+            self._importer.close()

@@ -2,7 +2,7 @@
 
 A name in such a place may be a bare tag (`3.1`, as skopeo writes into a layout), a full reference
 (`docker.io/rancher/pause:3.1`, as docker and podman write) or a part of one. So a name that is asked for is
-looked for as it stands, then with docker's defaults on both sides, then without hosts.
+looked for as it stands, then with docker's defaults on both sides, then, if it has no host, under any host.
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ def _without_host(name: str) -> str:
     return full.partition("/")[2].removeprefix("library/")
 
 
+def _has_host(name: str) -> bool:
+    try:
+        return bool(split_name(name)[0])
+    except InvalidReference:
+        return False
+
+
 _WAYS: tuple[Callable[[str], str], ...] = (str, full_name, _without_host)
 
 
@@ -69,7 +76,7 @@ def choose(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str
         if not images:
             raise NotFound(f"{place} holds no image")
         raise UsageError(f"{place} holds {len(images)} images; write {place}:NAME: {_known(images, place)}")
-    for way in _WAYS:
+    for way in _WAYS[: 2 if _has_host(name) else 3]:
         wanted = way(name)
         found = [image for names, image in images if wanted and wanted in map(way, names)]
         if len(found) == 1:

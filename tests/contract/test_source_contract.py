@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.errors import NotFound
-from blobflow.oci import Descriptor
+from blobflow.errors import NotFound, SizeMismatch
+from blobflow.oci import UNKNOWN_SIZE, Descriptor
 from tests.contract.places import (
     CONTENT,
     SOURCES,
@@ -55,7 +55,15 @@ async def test_a_manifest_is_read_byte_for_byte(places: Places) -> None:
 
 
 async def test_a_manifest_of_unknown_size_is_read_too(places: Places) -> None:
-    assert await places.source().read(Descriptor(IMAGE.media_type, IMAGE.digest, 0)) == RAW
+    assert await places.source().read(Descriptor(IMAGE.media_type, IMAGE.digest, UNKNOWN_SIZE)) == RAW
+
+
+@pytest.mark.parametrize("size", [0, 1, IMAGE.size - 1, IMAGE.size + 1, 2**53])
+async def test_a_manifest_of_another_size_than_its_descriptor_says_is_refused(
+    places: Places, size: int
+) -> None:
+    with pytest.raises(SizeMismatch):
+        await places.source().read(Descriptor(IMAGE.media_type, IMAGE.digest, size))
 
 
 @pytest.mark.parametrize("offset", [0, 1, 65_536, len(CONTENT) - 1, len(CONTENT)])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.config import parse_config
 from blobflow.cli.probe import as_toml
+from blobflow.configfile import parse_config
 from blobflow.errors import Denied, RegistryError
 from blobflow.mirror import probe
 from blobflow.transports.registry import scratch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Mount, Need, Plan, Put
+from blobflow.engine.plan import Copy, Mount, Need, Plan, Put, renumbered
 from blobflow.errors import ConnectFailed, Denied, NotFound
 from blobflow.oci import Descriptor, digest_of
 
@@ -124,3 +124,56 @@ def test_the_rest_can_be_skipped_while_something_is_under_way() -> None:
     agenda.done(0)
     assert agenda.finished
     assert agenda.root_cause(4) is None
+
+
+def test_a_mount_that_is_refused_after_the_rest_was_skipped_starts_no_upload() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.done(0)
+    begin(agenda)
+    agenda.skip_rest()
+    agenda.refused(1)
+    agenda.done(2)
+    agenda.done(3)
+    assert begin(agenda) == []
+    assert agenda.states[1] is State.SKIPPED
+    assert agenda.root_cause(1) is None
+    assert agenda.finished
+
+
+def test_a_home_that_fails_after_the_rest_was_skipped_has_no_heir() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.skip_rest()
+    agenda.failed(0, Denied("no", side="target"))
+    assert begin(agenda) == []
+    assert agenda.finished
+
+
+def part_at(first: int, site: Site) -> Plan:
+    steps = (Copy(LAYER, SOURCE, site), Put(ROOTS[0], site))
+    return renumbered(Plan(steps, ((), (Need(0),)), {LAYER.digest: (0,)}, ()), first)
+
+
+def test_a_part_that_is_added_runs_by_its_own_needs() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.add(part_at(6, Site("u", "a")))
+    assert begin(agenda) == [6]
+    agenda.failed(0, NotFound("gone", side="source"))
+    assert agenda.states[7] is State.WAITING
+    agenda.done(6)
+    assert begin(agenda) == [7]
+    agenda.done(7)
+    assert agenda.finished
+
+
+def test_of_a_part_that_comes_after_the_rest_was_skipped_nothing_begins() -> None:
+    agenda = Agenda(PLAN)
+    begin(agenda)
+    agenda.skip_rest()
+    agenda.add(part_at(6, Site("u", "a")))
+    assert begin(agenda) == []
+    assert list(agenda.newly_ended()) == [1, 2, 3, 4, 5, 6, 7]
+    agenda.done(0)
+    assert agenda.finished

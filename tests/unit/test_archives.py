@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from blobflow.errors import (
 )
 from blobflow.events import HostMeter
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import CODECS, Archive, CompressMode, Importer, streams
+from blobflow.transports.archive import Archive, CompressMode, Importer, codec, inflating
 from blobflow.transports.archive.codecs import Compressor
 from blobflow.transports.store import Store
 from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, podman_entries, tar_of, write
@@ -44,13 +45,13 @@ class Reading:
         self._open: list[tuple[Archive, Importer]] = []
 
     def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
-        real = CODECS[mode].begin
+        real = codec(mode)
 
         def begin() -> Compressor:
             self.begun += 1
-            return real()
+            return real.begin()
 
-        importer = Importer(self.store, msgspec.structs.replace(CODECS[mode], begin=begin))
+        importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
         self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
         return self._open[-1][0]
 
@@ -81,7 +82,7 @@ async def bare_layers(archive: Archive, name: str = "") -> list[bytes]:
         async with archive.open(layer) as chunks:
             content = await collect(chunks)
         assert digest(content) == layer.digest
-        found.append(gzip.decompress(content) if content.startswith(streams.GZIP) else content)
+        found.append(gzip.decompress(content) if content.startswith(inflating.GZIP) else content)
     return found
 
 
@@ -192,6 +193,20 @@ async def test_an_image_has_docker_s_short_names_too(reading: Reading, tmp_path:
     assert await bare_layers(reading.archive(f"docker-archive:{path}"), name) == list(LAYERS[1:])
 
 
+@pytest.mark.parametrize("name", ["quay.io/app:1", "localhost/app:1", "[::1]:5000/library/app:1"])
+async def test_a_name_with_a_host_is_never_another_host_s_image(
+    reading: Reading, tmp_path: Path, name: str
+) -> None:
+    path = write(tmp_path / "a", podman_entries({NAME: LAYERS}))
+    with pytest.raises(NotFound, match=re.escape(f"has no image {name}; it has {NAME}")):
+        await reading.archive(f"docker-archive:{path}").resolve(name)
+
+
+async def test_a_name_without_a_host_is_an_image_of_any(reading: Reading, tmp_path: Path) -> None:
+    path = write(tmp_path / "a", podman_entries({"localhost/app:1": LAYERS, "localhost/b:1": LAYERS[1:]}))
+    assert await bare_layers(reading.archive(f"docker-archive:{path}"), "app:1") == list(LAYERS)
+
+
 async def test_a_digest_finds_the_image_that_a_plan_pinned(reading: Reading, tmp_path: Path) -> None:
     path = write(tmp_path / "a", podman_entries({"one:1": LAYERS[:1], "two:1": LAYERS[1:]}))
     archive = reading.archive(f"docker-archive:{path}")
@@ -251,7 +266,7 @@ BAD: dict[str, tuple[Entries, type[BlobflowError], str]] = {
         UnsupportedContent,
         "circle",
     ),
-    "the same path twice": ([*GOOD, (LAYER, b"x")], UnsupportedContent, "two entries"),
+    "the same path twice": ([*GOOD, (LAYER, LAYERS[0])], DigestMismatch, "has digest"),
     "the same name twice": (
         relisted(json.dumps(json.loads(listing()) * 2).encode()),
         UnsupportedContent,
@@ -297,7 +312,7 @@ async def test_a_truncated_archive_is_told(
 async def test_a_bomb_is_not_inflated(
     reading: Reading, tmp_path: Path, packed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "BOMB_FROM", 2_000_000)
+    monkeypatch.setattr(inflating, "BOMB_FROM", 2_000_000)
     path = write(tmp_path / "bomb", [("zeros", bytes(20_000_000)), *GOOD], packed)
     with pytest.raises(UnsupportedContent, match="200 times"):
         await reading.archive(f"docker-archive:{path}").resolve(NAME)

@@ -54,7 +54,6 @@ def read_once(content: bytes) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for piece in pieces(tape, Register("a.tar"), lambda member: True):
             found[piece.member.path] = found.get(piece.member.path, b"") + piece.block
-        tape.drain()
         return found
 
 

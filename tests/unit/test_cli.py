@@ -16,17 +16,13 @@ from click.testing import CliRunner
 import blobflow
 from blobflow import cli
 from blobflow.cli.files import check_place, write_whole
+from blobflow.cli.images import Selection, select, selection_options
 from blobflow.cli.options import (
     Link,
     Run,
-    Selection,
     link_options,
-    places_of,
     policy_of,
     run_options,
-    select,
-    selection_options,
-    xdg_folder,
 )
 from blobflow.cli.running import run
 from blobflow.cli.selection import settle
@@ -41,6 +37,7 @@ from blobflow.errors import (
     UnsupportedContent,
     UsageError,
 )
+from blobflow.variables import places_of, xdg_folder
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),

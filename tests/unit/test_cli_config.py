@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.cli.config import parse_config, read_config
+from blobflow.configfile import parse_config, read_config
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import DIRECT, HostSettings, KeyPair, Profile, Trust
 from blobflow.transports.registry.profiles import profiles_by_name

@@ -53,7 +53,8 @@ def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2
     assert (
-        "no topic or verb 'everything'; the topics are references, specs, access, exit-codes" in done.output
+        "no topic or verb 'everything'; the topics are references, specs, compression, access, exit-codes"
+        in done.output
     )
 
 

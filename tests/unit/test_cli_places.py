@@ -38,12 +38,34 @@ def test_a_list_names_images_in_a_layout_or_archive() -> None:
     source = parse_place("oci:set")
     wanted = parse_list(f"docker.io/x/y:1\nx/z@{DIGEST}\n", "list", source)
     assert make_pairs(wanted, [parse_place("oci-archive:a.tar")]) == [
-        Pair(Reference("oci:set", "", "x/y:1"), Reference("oci-archive:a.tar", "", "x/y:1")),
+        Pair(
+            Reference("oci:set", "", "docker.io/x/y:1"), Reference("oci-archive:a.tar", "", "docker.io/x/y:1")
+        ),
         Pair(
             Reference("oci:set", "", f"x/z@{DIGEST}", DIGEST),
             Reference("oci-archive:a.tar", "", f"x/z@{DIGEST}", DIGEST),
         ),
     ]
+
+
+def test_a_host_in_a_list_is_that_of_a_name_in_an_archive() -> None:
+    """There may be quay.io/x/y beside docker.io/x/y; a registry's repositories have no host."""
+    archive, target = parse_place("docker-archive:a.tar"), parse_place("r:1")
+
+    def pairs(text: str, source: Place = archive, *, any_host: bool = False) -> list[tuple[str, str]]:
+        wanted = parse_list(text, "list", source, any_host=any_host)
+        return [(pair.source.tag, str(pair.target)) for pair in make_pairs(wanted, [target])]
+
+    assert pairs("quay.io/x/y:1") == [("quay.io/x/y:1", "r:1/x/y:1")]
+    assert pairs("x/y:1") == [("x/y:1", "r:1/x/y:1")]
+    assert pairs("docker.io/y:1") == [("docker.io/library/y:1", "r:1/library/y:1")]
+    assert pairs("quay.io/x/y:1", any_host=True) == [("x/y:1", "r:1/x/y:1")]
+    below = parse_place("docker-archive:a.tar:quay.io/x")
+    assert pairs("quay.io/x/y:1", below) == pairs("y:1", below) == [("quay.io/x/y:1", "r:1/y:1")]
+    with pytest.raises(
+        UsageError, match=r"^list line 1: ghcr.io/x/y:1 is not in docker-archive:a.tar:quay.io/x, "
+    ):
+        pairs("ghcr.io/x/y:1", below)
 
 
 @pytest.mark.parametrize(

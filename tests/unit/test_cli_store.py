@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import door
 from blobflow.cli.demo import fill
-from blobflow.cli.figures import parse_size
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.sample import sample_set
 from blobflow.transports.store import Store
+from blobflow.units import parse_size
 from tests.unit.test_cli_runs import serving
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)

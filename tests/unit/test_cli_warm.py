@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import door
 from blobflow.cli.choosing import Choosing
-from blobflow.cli.options import Look, Selection
+from blobflow.cli.images import Selection
+from blobflow.cli.options import Look
 from blobflow.cli.selection import Asked, Place, parse_place
 from blobflow.cli.settling import find_pairs
 from blobflow.cli.staying import Staying, check_staying, run_kept

@@ -19,7 +19,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 
 WORDS = ("errors", "events", "oci", "visible")
-SEAM = (*WORDS, "content")
+SEAM = (*WORDS, "content", "shared")
 STORE = "transports.store"
 
 
@@ -39,6 +39,7 @@ ROOMS = {
     "oci": Room(WORDS, ("msgspec",)),
     "visible": Room(()),
     "bounded": Room(()),
+    "shared": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
@@ -46,33 +47,41 @@ ROOMS = {
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
-        ("msgspec", "isal", "zstandard"),
+        ("msgspec", "isal", "zlib_ng", "zstandard"),
     ),
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room(
         (*SEAM, "bounded", STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
     ),
-    "mirror": Room((*SEAM, "engine", "transports"), ("msgspec",)),
-    "airgap": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
-    "benching": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
-    "indexes": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
-    "tending": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
-    "warming": Room((*SEAM, "engine", "transports", "mirror"), ("msgspec",)),
+    "complaints": Room(()),
+    "units": Room(("visible",)),
+    "variables": Room(("errors", "oci", "visible"), ("msgspec",)),
+    "places": Room(("content",), ("msgspec",)),
+    "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
+    "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
+    "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
+    "mirror": Room((*SEAM, "engine", "transports", "environment", "places", "settings"), ("msgspec",)),
+    "planfile": Room((*SEAM, "engine"), ("msgspec",)),
+    **dict.fromkeys(
+        ("airgap", "benching", "indexes", "tending", "warming"),
+        Room((*SEAM, "engine", "transports", "environment", "mirror"), ("msgspec",)),
+    ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }
 
 # Parts of the standard library that only some rooms may use.
 KEPT = {"sqlite3": (STORE,), "argparse": (), "getpass": ("cli",)}
 
-# How a program reads its arguments, its environment and the terminal: for the door alone.
+# How a program reads its arguments, its environment and the terminal: for the door alone, and of composition
+# for what finds out the settings of a machine.
 OUTSIDE = re.compile(
     r"os\.(environ|environb|getenv|getenvb|putenv|get_terminal_size|getlogin|isatty)"
     r"|sys\.(argv|stdin|stdout|stderr|exit|__std(in|out|err)__)"
     r"|shutil\.get_terminal_size|locale\.\w+|print|input|breakpoint"
     r"|(pathlib\.)?Path\.home|.*\.(expanduser|expandvars)"
 )
-DOOR = ("cli", "__main__")
+DOOR = ("cli", "environment", "__main__")
 
 VAGUE = re.compile(r"manager|handler|helper|util|utils|service|base|data")
 HEAVY = (

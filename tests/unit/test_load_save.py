@@ -141,13 +141,49 @@ def test_each_platform_has_a_tag_of_its_own_when_asked_for(tmp_path: Path, archi
 
 
 def test_a_list_chooses_and_what_is_not_there_fails_alone(tmp_path: Path, archives: list[Path]) -> None:
-    (tmp_path / "list").write_text("ghcr.io/rancher/pause:3.1\nrancher/other:1  # not there\n")
+    (tmp_path / "list").write_text("docker.io/rancher/pause:3.1\nrancher/other:1  # not there\n")
     report = tmp_path / "report.json"
     options: list[str | Path] = ["--images", tmp_path / "list", "--report", report]
     assert "1 of 2 images" in failed(3, "load", *archives, "--to", f"oci:{tmp_path}/out", *options)
     assert set(Layout(tmp_path / "out").roots) == {"rancher/pause:3.1"}
     errors = [image["error"] for image in json.loads(report.read_bytes())["images"]]
     assert errors == ["", "source: none of the archives has rancher/other:1"]
+
+
+def test_a_name_of_another_host_than_the_list_says_is_not_loaded(
+    tmp_path: Path, archives: list[Path]
+) -> None:
+    (tmp_path / "list").write_text("tool:1\nghcr.io/rancher/pause:3.1\n")
+    options: list[str | Path] = ["--to", f"oci:{tmp_path}/out", "--images", tmp_path / "list"]
+    said = failed(2, "load", *archives, *options)
+    assert (
+        f"{tmp_path}/list line 2: rancher/pause:3.1 is wanted of ghcr.io, and {archives[0]} has {PAUSE}"
+        in said
+    )
+    assert not (tmp_path / "out").exists()
+    done("load", *archives, *options, "--any-host")
+    assert set(Layout(tmp_path / "out").roots) == {"rancher/pause:3.1", "library/tool:1"}
+
+
+@pytest.mark.parametrize("form", ["tar", "tar.gz"])
+def test_a_list_tells_apart_what_an_archive_has_of_two_hosts(tmp_path: Path, form: str) -> None:
+    names = {"docker.io/x/y:1": BASE["amd64"], "quay.io/x/y:1": BASE["arm"]}
+    entries = podman_entries({name: (layer,) for name, layer in names.items()})
+    archive = write(tmp_path / f"a.{form}", entries, form)
+    assert "name one with its host in --images" in failed(7, "load", archive, "--to", f"oci:{tmp_path}/none")
+    for name, layer in names.items():
+        (tmp_path / "list").write_text(f"{name}\n")
+        done("load", archive, "--to", f"oci:{tmp_path}/{name[:4]}", "--images", tmp_path / "list")
+        places = ("--from", f"docker-archive:{archive}", "--to", f"oci:{tmp_path}/{name[:4]}-sync")
+        done("sync", *places, "--images", tmp_path / "list")
+        for out in (Layout(tmp_path / name[:4]), Layout(tmp_path / f"{name[:4]}-sync")):
+            root = out.document("x/y:1")
+            image = out.document(root["manifests"][0]["digest"]) if "manifests" in root else root
+            [found] = image["layers"]
+            assert gzip.decompress(out.raw(found["digest"])) == layer
+    (tmp_path / "list").write_text("docker.io/x/y:1\nquay.io/x/y:1\n")
+    said = failed(2, "load", archive, "--to", f"oci:{tmp_path}/none", "--images", tmp_path / "list")
+    assert "list line 2: x/y:1 is wanted of quay.io here and of docker.io at" in said
 
 
 def test_the_target_may_have_a_prefix_and_there_may_be_two(tmp_path: Path, archives: list[Path]) -> None:

@@ -16,6 +16,7 @@ from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
 from blobflow.oci import Descriptor
 from blobflow.transports.registry import flowing, inlet
 from tests.unit.registry_fakes import World, blob_of, world
+from tests.unit.timelapse import lapse
 
 CONTENT = random.Random(1).randbytes(3 * inlet.BUFFER + 12_345)
 BLOB = blob_of(CONTENT)
@@ -211,19 +212,20 @@ async def test_a_reset_is_a_lost_connection(way: str) -> None:
             await read(w, host)
 
 
-async def test_a_body_that_stands_still_is_given_up(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = asyncio.Event()
+def test_a_body_that_stands_still_is_given_up(way: str) -> None:
+    async def run() -> None:
+        held = asyncio.Event()
 
-    async def serve(writer: asyncio.StreamWriter) -> None:
-        await answering(CONTENT[:1000], length=len(CONTENT))(writer)
-        await held.wait()
+        async def serve(writer: asyncio.StreamWriter) -> None:
+            await answering(CONTENT[:1000], length=len(CONTENT))(writer)
+            await held.wait()
 
-    monkeypatch.setattr(flowing, "PROGRESS_SECONDS", 0.05)
-    monkeypatch.setattr("blobflow.transports.registry.client.PROGRESS_SECONDS", 0.05)
-    async with serving(serve) as host, world() as w:
-        with pytest.raises(TimedOut):
-            await read(w, host)
-        held.set()
+        async with serving(serve) as host, world() as w:
+            with pytest.raises(TimedOut):
+                await read(w, host)
+            held.set()
+
+    lapse(run())
 
 
 async def test_more_than_was_announced_is_not_read(way: str) -> None:

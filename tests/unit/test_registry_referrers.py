@@ -254,13 +254,16 @@ async def test_an_image_under_the_fallback_tag_is_no_list_and_is_not_overwritten
 
 async def test_where_the_answer_to_the_put_says_so_attaching_costs_nothing() -> None:
     repository = Repository()
+    subject = {"mediaType": media.OCI_MANIFEST, "digest": SUBJECT, "size": 7}
+    raw = json.dumps(json.loads(RAW) | {"subject": subject}).encode()
+    signature = Descriptor(media.OCI_MANIFEST, digest_of(raw), len(raw))
     repository.answer_put = lambda name: web.Response(
-        status=201, headers={"OCI-Subject": SUBJECT, "Docker-Content-Digest": IMAGE.digest}
+        status=201, headers={"OCI-Subject": SUBJECT, "Docker-Content-Digest": signature.digest}
     )
     async with fake(repository) as server, world() as there:
         sink = there.sink(server.host)
-        await sink.put(IMAGE, RAW)
-        await sink.attach(SUBJECT, [IMAGE])
+        await sink.put(signature, raw)
+        await sink.attach(SUBJECT, [signature])
     assert [each.method for each in server.seen] == ["PUT"]
 
 

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError, StorageError, UnsupportedContent, UsageError
-from blobflow.transports.rootfs import arriving_folder, flat, read_tree, unpack, write_tar
+from blobflow.oci import digest_of
+from blobflow.transports.rootfs import Layer, arriving_folder, flat, read_tree, unpack, write_tar
 from blobflow.transports.rootfs.tree import Entry, Flat
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -44,9 +45,9 @@ def hard(path: str, target: str) -> Entry:
 
 def names(tree: Flat) -> set[str]:
     """All names; of hard links with that of the content that they have in front."""
-    found = {"/".join(path) + "/" for path in tree.folders if path}
+    found = {f"{folder.path}/" for folder in tree.folders if folder.path}
     for item in tree.items:
-        first, *others = ("/".join(path) for path in item.paths)
+        first, *others = item.paths
         found |= {first, *(f"{first}={other}" for other in others)}
     return found
 
@@ -126,7 +127,7 @@ def test_what_no_file_system_can_be_made_of_is_one_sentence(entries: list[Entry]
 
 def test_the_last_word_on_a_folder_counts_and_its_content_stays() -> None:
     tree = flat([[folder("a", mode=0o700), file("a/b")], [folder("a", mode=0o555)]])
-    entry = tree.folders["a",]
+    [entry] = [folder.entry for folder in tree.folders if folder.path == "a"]
     assert entry is not None
     assert (entry.mode, names(tree)) == (0o555, {"a/", "a/b"})
 
@@ -148,12 +149,13 @@ def test_whatever_the_layers_say_the_tree_has_no_way_out(layers: list[list[Entry
     except UnsupportedContent:
         return
     paths = [path for item in tree.items for path in item.paths]
+    folders = [folder.path for folder in tree.folders]
     assert len(paths) == len(set(paths))
-    assert not set(paths) & set(tree.folders)
-    for path in (*paths, *tree.folders):
-        assert ".." not in path
-        assert not any(part.startswith(".wh.") for part in path)
-        assert not path or path[:-1] in tree.folders  # what is above is a folder, no link
+    assert not set(paths) & set(folders)
+    for path in (*paths, *folders):
+        assert ".." not in path.split("/")
+        assert not any(part.startswith(".wh.") for part in path.split("/"))
+        assert path.rpartition("/")[0] in folders  # what is above is a folder, no link
 
 
 # Writing
@@ -167,18 +169,23 @@ def member(path: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **mor
     return found, content
 
 
-def layer(folder: Path, name: str, *members: tuple[Any, bytes], packed: str = "gz") -> tuple[str, Path]:
+def layer(folder: Path, name: str, *members: tuple[Any, bytes], packed: str = "gz") -> Layer:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
     packers: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": zstandard.compress}
     path = folder / f"{name}.layer"
-    path.write_bytes(packers.get(packed, bytes)(out.getvalue()))
-    return name, path
+    return layer_at(path, packers.get(packed, bytes)(out.getvalue()), out.getvalue(), name)
 
 
-def unpacked(folder: Path, layers: Sequence[tuple[str, Path]], **more: bool) -> Path:
+def layer_at(path: Path, content: bytes, bare: bytes, name: str = "layer") -> Layer:
+    """A layer in a file, and what it has to be without its compression."""
+    path.write_bytes(content)
+    return Layer(name, path, digest_of(bare))
+
+
+def unpacked(folder: Path, layers: Sequence[Layer], **more: bool) -> Path:
     root = folder / "rootfs"
     with arriving_folder(root) as made:
         unpack(read_tree(layers), layers, made, **more)
@@ -186,7 +193,7 @@ def unpacked(folder: Path, layers: Sequence[tuple[str, Path]], **more: bool) -> 
 
 
 @pytest.fixture
-def two_layers(tmp_path: Path) -> list[tuple[str, Path]]:
+def two_layers(tmp_path: Path) -> list[Layer]:
     return [
         layer(
             tmp_path,
@@ -211,9 +218,7 @@ def two_layers(tmp_path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def test_a_folder_has_modes_links_times_and_contents(
-    tmp_path: Path, two_layers: list[tuple[str, Path]]
-) -> None:
+def test_a_folder_has_modes_links_times_and_contents(tmp_path: Path, two_layers: list[Layer]) -> None:
     root = unpacked(tmp_path, two_layers)
     listed = {str(path.relative_to(root)) for path in root.rglob("*")}
     assert listed == {"bin", "bin/tool", "bin/again", "bin/tüte", "locked", "locked/inside", "sh", "pipe"}
@@ -228,7 +233,7 @@ def test_a_folder_has_modes_links_times_and_contents(
     (root / "locked").chmod(0o755)  # so that the test's folder can be removed by others than root
 
 
-def test_a_tar_holds_what_the_folder_would(tmp_path: Path, two_layers: list[tuple[str, Path]]) -> None:
+def test_a_tar_holds_what_the_folder_would(tmp_path: Path, two_layers: list[Layer]) -> None:
     out = bytearray()
     write_tar([("", read_tree(two_layers), two_layers)], out.extend)
     again = bytearray()
@@ -250,9 +255,7 @@ def test_a_tar_holds_what_the_folder_would(tmp_path: Path, two_layers: list[tupl
         assert inside.read() == b"x" * 3_000_000
 
 
-def test_a_tar_of_several_platforms_has_a_folder_for_each(
-    tmp_path: Path, two_layers: list[tuple[str, Path]]
-) -> None:
+def test_a_tar_of_several_platforms_has_a_folder_for_each(tmp_path: Path, two_layers: list[Layer]) -> None:
     out = bytearray()
     tree = read_tree(two_layers[1:])
     write_tar([("linux_amd64", tree, two_layers[1:]), ("linux_arm64", tree, two_layers[1:])], out.extend)
@@ -350,8 +353,8 @@ def test_an_empty_folder_is_taken_and_a_link_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", bytes(1024), gzip.compress(bytes(1024))])
 def test_an_empty_layer_brings_nothing(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "empty").write_bytes(content)
-    assert read_tree([("empty", tmp_path / "empty")]) == flat([])
+    bare = gzip.decompress(content) if content.startswith(b"\x1f") else content
+    assert names(read_tree([layer_at(tmp_path / "empty", content, bare)])) == set()
 
 
 @pytest.mark.parametrize(
@@ -363,17 +366,16 @@ def test_an_empty_layer_brings_nothing(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_what_is_no_layer_is_named(tmp_path: Path, content: bytes, error: type[Exception]) -> None:
-    (tmp_path / "x").write_bytes(content)
     with pytest.raises(error, match="layer sha256:1"):
-        read_tree([("layer sha256:1", tmp_path / "x")])
+        read_tree([layer_at(tmp_path / "x", content, content, "layer sha256:1")])
 
 
 @pytest.mark.parametrize("record", [b"xx a=b\n", b"0 a=b\n", b"99 a=b\n", b"1 a=b\n", b"=====\n"])
 def test_a_pax_record_that_does_not_say_its_length_is_damage(tmp_path: Path, record: bytes) -> None:
     info, _ = member("pax", tarfile.XHDTYPE, content=record)
-    (tmp_path / "l").write_bytes(info.tobuf() + record + bytes(-len(record) % 512) + bytes(1024))
+    content = info.tobuf() + record + bytes(-len(record) % 512) + bytes(1024)
     with pytest.raises(StorageError, match="pax header"):
-        read_tree([("l", tmp_path / "l")])
+        read_tree([layer_at(tmp_path / "l", content, content)])
 
 
 @pytest.mark.parametrize(
@@ -389,10 +391,8 @@ def test_numbers_that_no_system_takes_do_no_harm(tmp_path: Path, said: dict[str,
     )
     info, _ = member("pax", tarfile.XHDTYPE, content=records)
     plain, _ = member("x")
-    (tmp_path / "l").write_bytes(
-        info.tobuf() + records + bytes(-len(records) % 512) + plain.tobuf() + bytes(1024)
-    )
-    layers = [("l", tmp_path / "l")]
+    content = info.tobuf() + records + bytes(-len(records) % 512) + plain.tobuf() + bytes(1024)
+    layers = [layer_at(tmp_path / "l", content, content)]
     assert (unpacked(tmp_path, layers) / "x").exists()
     write_tar([("", read_tree(layers), layers)], lambda block: None)
 
@@ -431,8 +431,7 @@ def test_whatever_is_wrong_with_a_layer_is_an_error_of_ours(
         content[start + 148 : start + 156] = b" " * 8
         content[start + 148 : start + 156] = b"%06o\0 " % (sum(content[start : start + 512]) & 0o777777)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "x").write_bytes(pack(bytes(content)))
-        layers = [("layer", Path(folder) / "x")]
+        layers = [layer_at(Path(folder) / "x", pack(bytes(content)), bytes(content))]
         with suppress(BlobflowError):
             tree = read_tree(layers)
             write_tar([("", tree, layers)], lambda block: None)

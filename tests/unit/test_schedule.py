@@ -92,3 +92,48 @@ def test_a_small_blob_waits_among_the_small_requests() -> None:
     assert ([w.number for w in waiting], [w.number for w in by_size]) == ([0], [1])
     ready.remove(0)
     assert ready.candidates()[0] == []
+
+
+def shared(flight: Flight, *, slots: int, rivals: int) -> int:
+    """How many cold copies start at a target, while others wait for the same source."""
+    by_size, by_order = copies([1000] * 20)
+    limits = Limits(blobs=slots)
+    return len(schedule([], by_size, by_order, flight, lambda host: limits, lambda source: rivals))
+
+
+def test_targets_that_wait_for_one_source_share_its_slots() -> None:
+    assert shared(Flight(), slots=8, rivals=0) == 8
+    assert shared(Flight(), slots=8, rivals=1) == 4
+    assert shared(Flight(), slots=8, rivals=2) == 3
+    assert shared(Flight(), slots=8, rivals=20) == 1
+
+
+def test_a_target_that_has_its_share_of_a_source_gets_no_more_of_it() -> None:
+    flight = Flight()
+    flight.read("s", "t", 3)
+    assert shared(flight, slots=8, rivals=1) == 1
+    flight.read("s", "t", 1)
+    assert shared(flight, slots=8, rivals=1) == 0
+    flight.read("s", "t", -2)
+    assert shared(flight, slots=8, rivals=1) == 2
+
+
+def test_what_others_hold_counts_against_all() -> None:
+    flight = Flight()
+    flight.read("s", "another", 7)
+    assert shared(flight, slots=8, rivals=1) == 1
+
+
+def test_ready_copies_want_their_source_until_they_are_warm_or_begun() -> None:
+    ready = Ready("t")
+    blobs = [Descriptor("layer", digest_of(name), SMALL_BLOB + 1) for name in (b"1", b"2")]
+    for number, blob in enumerate(blobs):
+        ready.add(number, Copy(blob, Site("s", "x"), Site("t", "a")))
+    assert ready.wants("s")
+    assert not ready.wants("t")
+    ready.warmed(blobs[0].digest)
+    assert ready.wants("s")
+    ready.remove(1)
+    assert not ready.wants("s")
+    ready.remove(0)
+    assert not ready.wants("s")

@@ -451,6 +451,15 @@ async def test_what_is_held_back_is_bounded(clock: Clock, monkeypatch: pytest.Mo
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("::ffff:192.0.2.1", "192.0.2.1", True),
         ("fe80::1%eth0", "fe80::2", True),
+        # All of IPv4 may come out of one translator, and does not count as one; a tunnel's end is one.
+        ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", False),
+        ("64:ff9b::192.0.2.1", "192.0.2.1", True),
+        ("64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.2.2", False),
+        ("2002:c000:201::1", "2002:c000:201:7::1", True),
+        ("2002:c000:201::1", "2002:c000:202::1", False),
+        ("2001:0:808:808:0:1:3fff:fdfe", "2001:0:808:808:0:1:3fff:fdfd", False),
+        # An identifier that anybody may choose says nothing.
+        ("2001:db8::5efe:192.0.2.1", "2001:db8::5efe:192.0.2.2", True),
         ("", "", True),
     ],
 )

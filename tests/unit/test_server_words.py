@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig
 from blobflow.oci import digest_of
+from blobflow.oci.address import is_loopback
 from blobflow.server import Server, make_app
 from blobflow.server.places import Place, is_tag, locate
 from blobflow.server.ranges import Span, Unsatisfiable, chunk_of, progress, span_of
 from blobflow.server.refusal import STATUS, Problem, Refusal
-from blobflow.server.run import is_loopback
 from blobflow.server.sessions import EMPTY_SECONDS, UPLOAD_TTL, Sessions
 from blobflow.transports.store import Store
 from blobflow.transports.store.keeping import reap
@@ -155,6 +155,10 @@ def test_a_refusal_is_the_specs_error_body() -> None:
         ("127.9.9.9", True),
         ("::1", True),
         ("localhost", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:0.0.0.0", False),
+        ("64:ff9b::127.0.0.1", False),
+        ("::127.0.0.1", False),
         ("0.0.0.0", False),
         ("::", False),
         ("192.168.0.1", False),

@@ -183,8 +183,8 @@ def test_a_bad_spec_is_refused_in_one_sentence(text: str, sentence: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def listed(text: str, source: Place = HUB) -> list[str]:
-    return shown(make_pairs(parse_list(text, "L", source), [MIRROR]))
+def listed(text: str, source: Place = HUB, *, any_host: bool = False) -> list[str]:
+    return shown(make_pairs(parse_list(text, "L", source, any_host=any_host), [MIRROR]))
 
 
 LISTS = {
@@ -193,10 +193,26 @@ LISTS = {
         HUB,
         ["docker.io/a/b:1 M/a/b:1", "docker.io/c/d:latest M/c/d:latest"],
     ),
-    "a host is dropped": (
-        "quay.io/a/b:1\nlocalhost:1/c/d:2",
+    "the source's own host": ("r:1/a/b:1\nR:1/c:2", Place("r:1"), ["r:1/a/b:1 M/a/b:1", "r:1/c:2 M/c:2"]),
+    "docker.io's other names": (
+        "index.docker.io/a/b:1\nregistry-1.docker.io/c/d:1\ndocker.io/e:1\nDocker.IO/library/f:1",
+        HUB,
+        [
+            "docker.io/a/b:1 M/a/b:1",
+            "docker.io/c/d:1 M/c/d:1",
+            "docker.io/library/e:1 M/library/e:1",
+            "docker.io/library/f:1 M/library/f:1",
+        ],
+    ),
+    "a whole name below the prefix": (
+        "r:1/p/a/b:1\na/b:2",
         Place("r:1", "p"),
-        ["r:1/p/a/b:1 M/a/b:1", "r:1/p/c/d:2 M/c/d:2"],
+        ["r:1/p/a/b:1 M/a/b:1", "r:1/p/a/b:2 M/a/b:2"],
+    ),
+    "docker.io's library as prefix": (
+        "docker.io/alpine:3\nalpine:4",
+        Place("docker.io", "library"),
+        ["docker.io/library/alpine:3 M/alpine:3", "docker.io/library/alpine:4 M/alpine:4"],
     ),
     "one component as written": ("pause:3", Place("r:1"), ["r:1/pause:3 M/pause:3"]),
     "one component at docker.io": ("pause:3", HUB, ["docker.io/library/pause:3 M/library/pause:3"]),
@@ -206,7 +222,21 @@ LISTS = {
         ["docker.io/me/pause:3 M/pause:3"],
     ),
     "a digest": (f"a/b@{D}", HUB, [f"docker.io/a/b@{D} M/a/b@{D}"]),
+    "an IPv6 host": ("[::1]:5000/a/b:1", Place("[::1]:5000"), ["[::1]:5000/a/b:1 M/a/b:1"]),
+}
+ANY_HOST = {
+    "a host is dropped": (
+        "quay.io/a/b:1\nlocalhost:1/c/d:2",
+        Place("r:1", "p"),
+        ["r:1/p/a/b:1 M/a/b:1", "r:1/p/c/d:2 M/c/d:2"],
+    ),
+    "docker.io's from a mirror of it": (
+        "docker.io/a/b:1\ndocker.io/library/c:1",
+        Place("r:1"),
+        ["r:1/a/b:1 M/a/b:1", "r:1/library/c:1 M/library/c:1"],
+    ),
     "an IPv6 host": ("[::1]:5000/a/b:1", HUB, ["docker.io/a/b:1 M/a/b:1"]),
+    "the source's own": ("r:1/p/a:1", Place("r:1", "p"), ["r:1/p/p/a:1 M/p/a:1"]),
 }
 
 
@@ -215,13 +245,64 @@ def test_a_list_becomes_these_pairs(text: str, source: Place, expected: list[str
     assert listed(text, source) == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
 
+@pytest.mark.parametrize(("text", "source", "expected"), ANY_HOST.values(), ids=ANY_HOST)
+def test_hosts_are_dropped_for_who_wants_that(text: str, source: Place, expected: list[str]) -> None:
+    found = listed(text, source, any_host=True)
+    assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
+
+
+STRAYS = {
+    "another registry": (
+        "a/b:1\n\nquay.io/x/y:1",
+        HUB,
+        "L line 3: quay.io/x/y:1 is of quay.io, and --from is docker.io; give --from quay.io, leave the line "
+        "out, or take what docker.io has of that name with --any-host",
+    ),
+    "docker.io by another of its names": (
+        "registry-1.docker.io/x/y:1",
+        Place("r:1"),
+        "L line 1: registry-1.docker.io/x/y:1 is of docker.io, and --from is r:1; give --from docker.io, ",
+    ),
+    "several, told of once": ("q.io/a\nb\nr.io/c\ns.io/d", HUB, "L line 1: q.io/a is of q.io, "),
+    "another port": ("r:2/x/y:1", Place("r:1"), "L line 1: r:2/x/y:1 is of r:2, and --from is r:1; "),
+    "no port": ("r.io/x/y:1", Place("r.io:443"), "L line 1: r.io/x/y:1 is of r.io, and --from is r.io:443; "),
+    "by digest": (f"q.io/x@{D}", HUB, f"L line 1: q.io/x@{D} is of q.io, and --from is docker.io; "),
+    "with skopeo's word": ("docker://q.io/x:1", HUB, "L line 1: docker://q.io/x:1 is of q.io, "),
+    "beside the prefix": (
+        "r:1/p/a:1\nr:1/q/a:1",
+        Place("r:1", "p"),
+        "L line 2: r:1/q/a:1 is not in r:1/p, as --from says; leave its host out for a name below that, ",
+    ),
+    "the prefix is whole components": (
+        "r:1/pp/a:1",
+        Place("r:1", "p"),
+        "L line 1: r:1/pp/a:1 is not in r:1/p,",
+    ),
+    "of one component beside it": (
+        "docker.io/a:1",
+        Place("docker.io", "me"),
+        "L line 1: docker.io/a:1 is not in",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "source", "sentence"), STRAYS.values(), ids=STRAYS)
+def test_a_name_of_another_host_is_refused_by_line(text: str, source: Place, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        listed(text, source)
+    said = str(caught.value)
+    assert said.startswith(sentence)
+    assert "--any-host" in said
+    assert said.endswith("(and 2 more lines)") is ("s.io" in text)
+
+
 BAD_LISTS = {
     "empty": ("", "L names no image"),
     "only comments": ("# a\n\n  #b", "L names no image"),
     "a duplicate": ("a/b:1\n\nc\na/b:1", "L line 4: docker.io/a/b:1 is listed already, at L line 1"),
-    "a duplicate under another host": (
-        "x.io/a/b\ny.io/a/b:latest",
-        "L line 2: docker.io/a/b:latest is listed already",
+    "a duplicate under its whole name": (
+        "docker.io/a/b\na/b:latest",
+        "L line 2: docker.io/a/b:latest is listed already, at L line 1",
     ),
     "two words": ("a b", "L line 1: 'a b' is not a reference"),
     "upper case": ("\nA:1", "L line 2: 'A:1' is not a reference: repository names are lower case"),

@@ -8,11 +8,12 @@ opened, source        an archive as a Source
 sink                  an archive as a Sink: OCI layout and docker's manifest.json in one
 """
 
-from blobflow.transports.archive.codecs import CODECS, CompressMode
+from blobflow.oci.media import CompressMode
+from blobflow.transports.archive.codecs import codec
 from blobflow.transports.archive.importing import Importer
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.parts import numbered_parts
 from blobflow.transports.archive.sink import ArchiveSink
 from blobflow.transports.archive.source import Archive
 
-__all__ = ["CODECS", "Archive", "ArchiveSink", "CompressMode", "Importer", "kind_of", "numbered_parts"]
+__all__ = ["Archive", "ArchiveSink", "CompressMode", "Importer", "codec", "kind_of", "numbered_parts"]

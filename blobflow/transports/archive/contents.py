@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from blobflow.errors import UnsupportedContent
 from blobflow.oci.digest import Digest
-from blobflow.transports.archive.tar import Member, Tape, cut_off, members
+from blobflow.transports.archive.tar import MAX_DEPTH, Member, Tape, cut_off, members
 from blobflow.transports.files import BLOCK, in_thread
 
 # Entries of one archive. A thousand images of twenty layers, each a folder with three files, have 80,000.
 MAX_MEMBERS = 500_000
-_MAX_LINKS = 16
+# Bytes of their names, and of what links point to; those of the thousand images come to 9 MB.
+MAX_NAMES = 32 * 1024 * 1024
+_MAX_LINKS = 8  # followed for one file; docker and podman make one
 _T = TypeVar("_T")
 
 
-class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a file of the archive is: in it at `offset`, in the store as the blob `digest`, or here as `raw`.
+class Stored(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where a file of the archive is: in it at `offset`, in the store as the blob `digest`, or here as `raw`;
+    nowhere, if it is nothing that is read.
 
-    `size` in bytes, of what is there. `diff_id`: the digest of the bare layer that was compressed into it.
+    `size` in bytes, of what is there. `diff_id`: the digest of the bare layer that is compressed in it.
     """
 
     size: int
@@ -47,12 +50,12 @@ class Contents(msgspec.Struct, frozen=True):
     def find(self, path: str, name: str) -> Stored | None:
         """The file at `path`, through links; None if there is none.
 
-        Raises UnsupportedContent where links of the archive `name` lead in a circle.
+        Raises UnsupportedContent where links of the archive `name` lead on and on.
         """
         for _ in range(_MAX_LINKS):
             if path in self.files:
                 return self.files[path]
-            linked = self._through(path)
+            linked = self._through(path) if path.count("/") <= MAX_DEPTH else None
             if linked is None:
                 return None
             path = linked
@@ -70,43 +73,68 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 class Register:
-    """Takes entries down as they come."""
+    """Takes entries down as they come, by tar's rule: of several with one name the last one counts.
+
+    Entries are numbered from 0. A hard link is another name for what had that name when it came, a symbolic
+    one for what has it at the end.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._seen = 0
-        self._entries: set[str] = set()
-        self.contents = Contents({}, {})
+        self._held = 0
+        self._named: dict[str, int | str] = {}
 
-    def enter(self, member: Member) -> None:
-        """Note an entry, and a link for good. Raises UnsupportedContent for a path that is there already."""
+    def enter(self, member: Member) -> int:
+        """Note an entry; returns its number. Raises UnsupportedContent where they are too many."""
+        number = self._seen
         self._seen += 1
         if self._seen > MAX_MEMBERS:
             raise UnsupportedContent(f"{self._name} has more than {MAX_MEMBERS} entries; no image set does")
+        path = member.path
         if member.kind == "other":
-            return
-        if member.path in self._entries:
-            raise UnsupportedContent(
-                f"{self._name} has two entries named {member.path[:200]!r}; which one is meant can't be told"
-            )
-        self._entries.add(member.path)
-        if member.kind != "file":
-            self.contents.links[member.path] = member.target
+            self._named.pop(path, None)
+            return number
+        if path.count("/") > MAX_DEPTH:  # nothing of an image lies there
+            return number
+        self._held += len(path) + len(member.target)
+        if self._held > MAX_NAMES:
+            raise UnsupportedContent(f"{self._name} has more than {MAX_NAMES} bytes of names")
+        if member.kind == "file":
+            self._named[path] = number
+        elif member.kind == "symlink":
+            self._named[path] = member.target
+        else:
+            self._named[path] = self._named.get(member.target, member.target)
+        return number
+
+    def files(self) -> dict[str, int]:
+        """The files by name, each with the number of the entry that has its content."""
+        return {path: is_at for path, is_at in self._named.items() if isinstance(is_at, int)}
+
+    def contents(self, stored: Mapping[int, Stored]) -> Contents:
+        """All files whose content is `stored`, by the number of their entry, and all links."""
+        files = {path: stored[number] for path, number in self.files().items() if number in stored}
+        return Contents(
+            files, {path: target for path, target in self._named.items() if isinstance(target, str)}
+        )
 
 
 def scan(tape: Tape) -> Contents:
     """Look through an archive that can be read anywhere; in a thread."""
     register = Register(tape.name)
+    stored: dict[int, Stored] = {}
     for member in members(tape):
-        register.enter(member)
+        number = register.enter(member)
         if member.kind == "file":
-            register.contents.files[member.path] = Stored(member.size, offset=tape.position)
-    return register.contents
+            stored[number] = Stored(member.size, offset=tape.position)
+    return register.contents(stored)
 
 
 class Piece(msgspec.Struct, frozen=True):
     """A block of a member's content, 1 MiB but for the last. A file has at least one piece."""
 
+    number: int
     member: Member
     block: bytes
     first: bool
@@ -116,7 +144,7 @@ class Piece(msgspec.Struct, frozen=True):
 def pieces(tape: Tape, register: Register, wanted: Callable[[Member], bool]) -> Iterator[Piece]:
     """The content of the wanted files, in the order of the archive."""
     for member in members(tape):
-        register.enter(member)
+        number = register.enter(member)
         if member.kind != "file" or not wanted(member):
             continue
         left = member.size
@@ -126,7 +154,7 @@ def pieces(tape: Tape, register: Register, wanted: Callable[[Member], bool]) -> 
             if len(block) < min(BLOCK, left):
                 raise cut_off(tape)
             left -= len(block)
-            yield Piece(member, block, first, not left)
+            yield Piece(number, member, block, first, not left)
             first = False
 
 

@@ -23,6 +23,7 @@ from blobflow.oci import (
     parse_digest,
     parse_manifest,
 )
+from blobflow.oci.manifest import MAX_CHILDREN
 from blobflow.transports.archive.tar import inside
 from blobflow.transports.imageindex import path_in_layout
 from blobflow.transports.names import tagged_name
@@ -30,6 +31,9 @@ from blobflow.transports.names import tagged_name
 CATALOGUE = "manifest.json"
 # What `docker save` wrote alone before 1.10, and after that beside manifest.json.
 _BEFORE = "repositories"
+# Images, and their layers and names, that one manifest.json lists. 4 MiB of it have room for some 30,000 real
+# layers; what is listed is looked up, and tags are compared with what is asked for.
+MAX_LISTED = 100_000
 
 
 class _Entry(msgspec.Struct):
@@ -64,6 +68,17 @@ def parse_catalogue(raw: bytes, name: str) -> list[DockerImage]:
         entries = _catalogue.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{name}: its {CATALOGUE} is not what docker writes: {error}") from None
+    listed = sum(1 + len(entry.layers or ()) + len(entry.tags or ()) for entry in entries)
+    if listed > MAX_LISTED:
+        raise UnsupportedContent(
+            f"{name}: its {CATALOGUE} lists {listed} images, layers and names, more than {MAX_LISTED}"
+        )
+    for entry in entries:
+        if len(entry.layers or ()) > MAX_CHILDREN:
+            raise UnsupportedContent(
+                f"{name}: its {CATALOGUE} lists {len(entry.layers or ())} layers of one image, more than "
+                f"{MAX_CHILDREN}"
+            )
     return [
         DockerImage(
             tuple(dict.fromkeys(entry.tags or ())),
@@ -98,12 +113,13 @@ def diff_ids(config: bytes, layers: int, what: str) -> list[Digest]:
         raise UnsupportedContent(
             f"{what} names no layers: it is of before docker 1.10 (schema 1), save it anew"
         )
+    named = rootfs.diff_ids or ()
+    if len(named) != layers:
+        raise StorageError(f"{what} names {len(named)} layers, but {CATALOGUE} lists {layers}")
     try:
-        found = [parse_digest(diff_id) for diff_id in rootfs.diff_ids or ()]
+        found = [parse_digest(diff_id) for diff_id in named]
     except InvalidDigest as error:
         raise UnsupportedContent(f"{what} names layers that can't be verified: {error}") from None
-    if len(found) != layers:
-        raise StorageError(f"{what} names {len(found)} layers, but {CATALOGUE} lists {layers}")
     for diff_id in found:
         if not diff_id.startswith("sha256:"):
             raise UnsupportedContent(f"{what} has the diff_id {diff_id}, which docker's archives do not have")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, digest_of
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
 from blobflow.transports.archive.codecs import LAYER
 from blobflow.transports.archive.contents import Stored, one_ahead
 from blobflow.transports.archive.docker import (
@@ -20,6 +20,7 @@ from blobflow.transports.archive.docker import (
     without_catalogue,
 )
 from blobflow.transports.archive.importing import Importer, layer_type
+from blobflow.transports.archive.inflating import other_compression
 from blobflow.transports.archive.opened import Opened
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import blob_at, check_manifest, find, images_of, manifest_at, names_in
@@ -79,7 +80,7 @@ class OciImages:
 
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
-            return manifest_at(self._read(Descriptor("", digest, 0)), digest)
+            return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(self._images, name, self._place, self._read)
 
     def _read(self, manifest: Descriptor) -> bytes:
@@ -100,6 +101,7 @@ class DockerImages:
         raw = opened.small(stored, f"{CATALOGUE} of {opened.name}")
         self._images = parse_catalogue(raw, opened.name)
         self._made: dict[int, Manifest] = {}
+        self._layers: dict[tuple[Stored, Digest], Descriptor] = {}
         self._locks: dict[int | Digest, asyncio.Lock] = {}
         self._cores = asyncio.Semaphore(_AT_ONCE)
 
@@ -130,8 +132,10 @@ class DockerImages:
         what = f"{image.config} of {self._opened.name}"
         config = self._opened.small(self._needed(image.config), what)
         expected = diff_ids(config, len(image.layers), what)
-        pairs = zip(image.layers, expected, strict=True)
-        made = make_manifest(config, await _all(self._layer(path, diff_id) for path, diff_id in pairs))
+        pairs = list(zip(image.layers, expected, strict=True))
+        each = list(dict.fromkeys(pairs))
+        found = dict(zip(each, await _all(self._layer(*pair) for pair in each), strict=True))
+        made = make_manifest(config, [found[pair] for pair in pairs])
         self.blobs[digest_of(config)] = Stored(len(config), raw=config)
         self.blobs[made.descriptor.digest] = Stored(len(made.raw), raw=made.raw)
         return made
@@ -148,28 +152,40 @@ class DockerImages:
         """The layer as it goes to a registry. Raises DigestMismatch if it is not what the config says."""
         stored, what = self._needed(path), f"layer {path} of {self._opened.name}"
         async with self._locks.setdefault(diff_id, asyncio.Lock()):
-            if stored.offset is not None:
-                stored, digest = await self._layer_in_place(stored, diff_id, what)
-            elif stored.digest is None:
-                raise UnsupportedContent(f"{what} is neither a tar nor compressed by gzip or zstd")
-            elif stored.diff_id not in (None, diff_id):
-                raise DigestMismatch(what, expected=diff_id, actual=str(stored.diff_id))
-            else:
-                digest = stored.digest
-        self.blobs[digest] = stored
-        return Descriptor(stored.media_type or LAYER, digest, stored.size)
+            if (stored, diff_id) not in self._layers:
+                if stored.offset is not None:
+                    ready, digest = await self._layer_in_place(stored, diff_id, what)
+                elif stored.digest is None or stored.diff_id is None:
+                    raise UnsupportedContent(f"{what} is neither a tar nor compressed by gzip or zstd")
+                else:
+                    ready, digest = stored, stored.digest
+                    _check(what, expected=diff_id, actual=stored.diff_id)
+                self.blobs[digest] = ready
+                described = Descriptor(ready.media_type or LAYER, digest, ready.size)
+                self._layers[stored, diff_id] = described
+            return self._layers[stored, diff_id]
 
     async def _layer_in_place(self, stored: Stored, diff_id: Digest, what: str) -> tuple[Stored, Digest]:
         """A layer of an archive that can be read anywhere: as it is where that will do, else compressed."""
-        if kind := layer_type(self._opened.head(stored)):
-            as_it_is = Stored(stored.size, stored.offset, media_type=kind)
-            return as_it_is, await in_thread(self._opened.digest, stored)
+        head = self._opened.head(stored)
+        if other := other_compression(head):
+            raise UnsupportedContent(f"{what} is compressed by {other}; blobflow reads gzip and zstd")
+        if kind := layer_type(head):
+            async with self._cores:
+                digest, actual = await in_thread(self._opened.digests, stored, what)
+            _check(what, expected=diff_id, actual=actual)
+            return Stored(stored.size, stored.offset, media_type=kind, diff_id=diff_id), digest
         if self._importer.codec.mode == "none":
-            return stored, diff_id
+            return stored, diff_id  # which is verified as every blob is, when it is moved
         async with self._cores, aclosing(one_ahead(self._opened.blocks(stored))) as blocks:
             made = await self._importer.compress(blocks, diff_id, what)
         assert made.digest is not None, "what was compressed is in the store"
         return made, made.digest
+
+
+def _check(what: str, *, expected: Digest, actual: Digest) -> None:
+    if actual != expected:
+        raise DigestMismatch(f"{what}, uncompressed,", expected=expected, actual=actual)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:

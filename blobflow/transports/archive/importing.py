@@ -11,11 +11,12 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
-from blobflow.errors import DigestMismatch, UnsupportedContent
+from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.codecs import GZIP_LAYER, ZSTD_LAYER, Codec
 from blobflow.transports.archive.contents import Contents, Piece, Register, Stored, one_ahead, pieces
-from blobflow.transports.archive.streams import GZIP, ZSTD, RunningTape
+from blobflow.transports.archive.inflating import GZIP, ZSTD, BareDigest, Damaged
+from blobflow.transports.archive.streams import RunningTape
 from blobflow.transports.archive.tar import Member
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import blob_at
@@ -33,22 +34,23 @@ class Importer:
     def __init__(self, store: Store, codec: Codec) -> None:
         self._store = store
         self._imports = Imports(store)
-        self._leases: list[str] = []
+        self._leases: dict[Digest, str] = {}
         self.codec = codec
 
     def close(self) -> None:
-        for lease in self._leases:
+        for lease in self._leases.values():
             self._store.leases.release(lease)
         self._leases.clear()
 
     def lease(self, digest: Digest) -> None:
         """Keep the blob in the store until `close`."""
-        self._leases.append(self._store.leases.hold(digest))
+        if digest not in self._leases:
+            self._leases[digest] = self._store.leases.hold(digest)
 
     async def take(self, tape: RunningTape, *, oci: bool) -> Contents:
         """Read the archive to its end. `oci`: its blobs as they are; else whatever may be config or layer."""
         register = Register(tape.name)
-        receiver = _Receiver(self, register.contents.files, tape.name, oci=oci)
+        receiver = _Receiver(self, tape.name, oci=oci)
         wanted: Callable[[Member], bool] = _may_be_oci if oci else _may_be_docker
         async with aclosing(one_ahead(pieces(tape, register, wanted))) as coming:
             try:
@@ -57,8 +59,10 @@ class Importer:
             except BaseException:
                 receiver.abort()
                 raise
-        await in_thread(tape.drain)
-        return register.contents
+        for number in register.files().values():
+            if number in receiver.damaged:
+                raise receiver.damaged[number]
+        return register.contents(receiver.stored)
 
     async def compress(self, blocks: AsyncIterator[bytes], diff_id: Digest, what: str) -> Stored:
         """The blob that a bare layer becomes, made anew unless it is held from before."""
@@ -136,27 +140,39 @@ class _Layer:
 
 
 class _AsItIs:
-    """Content that goes into the store unchanged; `digest` if its name says it."""
+    """Content that goes into the store unchanged: `digest` if its name says it, `bare` if it is a layer."""
 
-    def __init__(self, importer: Importer, member: Member, digest: Digest | None, media_type: str) -> None:
+    def __init__(
+        self,
+        importer: Importer,
+        member: Member,
+        digest: Digest | None,
+        media_type: str = "",
+        bare: BareDigest | None = None,
+    ) -> None:
         self._importer = importer
         self._member = member
         self._digest = digest
         self._media_type = media_type
+        self._bare = bare
         held = digest is not None and importer.size_of(digest) == member.size
         self._writer = None if held else importer.begin(digest)
 
     async def write(self, block: bytes) -> None:
+        """Raises StorageError, UnsupportedContent for a layer that can't be inflated."""
+        if self._bare is not None:
+            await in_thread(self._bare.update, block)
         if self._writer is not None:
             self._writer.write(block)
 
     async def finish(self, expected: Digest | None, what: str) -> Stored:
+        diff_id = self._bare.finish() if self._bare is not None else None
         digest = self._digest or (self._writer.digest_so_far() if self._writer else None)
         assert digest is not None, "content without a writer has a name"
         self._importer.lease(digest)
         if self._writer is not None:
             await self._writer.commit(digest, self._member.size)
-        return Stored(self._member.size, digest=digest, media_type=self._media_type)
+        return Stored(self._member.size, digest=digest, media_type=self._media_type, diff_id=diff_id)
 
     def abort(self) -> None:
         if self._writer is not None:
@@ -180,41 +196,53 @@ class _Held:
 
 
 class _Receiver:
-    """Gives each file that comes to what shall become of it, told by its first block."""
+    """Gives each file that comes to what shall become of it, told by its first block.
 
-    def __init__(self, importer: Importer, files: dict[str, Stored], name: str, *, oci: bool) -> None:
+    `stored`: the files by the numbers of their entries; `damaged`: those of which only an error is left,
+    which does no harm if another entry of that name comes later.
+    """
+
+    def __init__(self, importer: Importer, name: str, *, oci: bool) -> None:
         self._importer = importer
-        self._files = files
         self._name = name
         self._oci = oci
         self._held = 0
         self._current: _Layer | _AsItIs | _Held | None = None
+        self.stored: dict[int, Stored] = {}
+        self.damaged: dict[int, BlobflowError] = {}
 
     async def receive(self, piece: Piece) -> None:
         if piece.first:
+            self.stored[piece.number] = Stored(piece.member.size)
             self._current = self._begin(piece)
         if self._current is None:
             return
-        await self._current.write(piece.block)
-        if piece.last:
-            what = f"{piece.member.path} of {self._name}"
-            self._files[piece.member.path] = await self._current.finish(None, what)
-            self._current = None
+        try:
+            await self._current.write(piece.block)
+            if piece.last:
+                what = f"{piece.member.path} of {self._name}"
+                self.stored[piece.number] = await self._current.finish(None, what)
+                self._current = None
+        except (IntegrityError, Damaged) as error:
+            self.damaged[piece.number] = error
+            self.abort()
 
     def abort(self) -> None:
         if self._current is not None:
             self._current.abort()
+            self._current = None
 
     def _begin(self, piece: Piece) -> _Layer | _AsItIs | _Held | None:
         member = piece.member
         if self._oci and (digest := blob_at(member.path)):
-            return _AsItIs(self._importer, member, digest, "")
+            return _AsItIs(self._importer, member, digest)
         if self._oci:
             return self._hold(member)
         if is_tar(piece.block):
             return _Layer(self._importer)
         if media_type := layer_type(piece.block):
-            return _AsItIs(self._importer, member, None, media_type)
+            bare = BareDigest(piece.block, f"layer {member.path} of {self._name}")
+            return _AsItIs(self._importer, member, None, media_type, bare)
         return self._hold(member) if piece.block[:64].lstrip()[:1] in (b"{", b"[") else None
 
     def _hold(self, member: Member) -> _Held | None:

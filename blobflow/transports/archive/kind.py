@@ -16,7 +16,7 @@ from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.oci.location import DOCKER_ARCHIVE, OCI_ARCHIVE
 from blobflow.transports.archive.docker import CATALOGUE
 from blobflow.transports.archive.importing import is_tar, layer_type
-from blobflow.transports.archive.streams import PlainTape, is_compressed, running_tape
+from blobflow.transports.archive.streams import PlainTape, begins_compressed, running_tape
 from blobflow.transports.archive.tar import Tape, members
 from blobflow.transports.files import open_to_read
 from blobflow.transports.imageindex import blob_at
@@ -42,24 +42,25 @@ def kind_of(path: Path) -> str:
             raise UsageError(
                 f"{path} can be read only once; say what it is: oci-archive:… or docker-archive:…"
             )
-        return _kind(running_tape(fd, str(path)) if is_compressed(fd) else PlainTape(fd, str(path)))
+        return _kind(running_tape(fd, str(path)) if begins_compressed(fd) else PlainTape(fd, str(path)))
     finally:
         os.close(fd)
 
 
 def _kind(tape: Tape) -> str:
     """Of a compressed archive bare layers decide at once; an open one is cheap to look through to its end."""
-    paths: set[str] = set()
-    bare = False
+    found: set[str] = set()
+    first, bare = True, False
     for member in members(tape):
         if member.kind != "file":
             continue
-        if member.path == _MARKER and not paths:
+        if member.path == _MARKER and first:
             return OCI_ARCHIVE  # as we begin it, and nobody else does
-        paths.add(member.path)
+        first = False
         if blob_at(member.path) is None:
             if member.path not in _OF_EITHER:
                 return DOCKER_ARCHIVE
+            found.add(member.path)
             continue
         head = tape.read(min(_HEAD, member.size))
         if layer_type(head):
@@ -67,5 +68,5 @@ def _kind(tape: Tape) -> str:
         bare = bare or is_tar(head)
         if bare and not isinstance(tape, PlainTape):
             return DOCKER_ARCHIVE
-    dockers = "index.json" not in paths or (bare and CATALOGUE in paths)
+    dockers = "index.json" not in found or (bare and CATALOGUE in found)
     return DOCKER_ARCHIVE if dockers else OCI_ARCHIVE

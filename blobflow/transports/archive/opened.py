@@ -16,11 +16,16 @@ from blobflow.errors import NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.contents import Contents, Stored, scan
 from blobflow.transports.archive.importing import Importer
-from blobflow.transports.archive.streams import STDIN, PlainTape, is_compressed, running_tape
+from blobflow.transports.archive.inflating import BareDigest
+from blobflow.transports.archive.streams import STDIN, PlainTape, begins_compressed, running_tape
 from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translated
 from blobflow.transports.store import Imports, Store
 
 _contents = msgspec.msgpack.Decoder(Contents)
+# What is recorded of an archive: in which form (one that was read by other rules is read again), and bytes at
+# most. A thousand images come to 10 MB; what is larger is read again every time.
+_FORM = 2
+_MAX_RECORD = 16 * 1024 * 1024
 
 
 class Opened:
@@ -45,6 +50,8 @@ class Opened:
             return stored.raw
         if stored.digest:
             return self._store.read_small(stored.digest)
+        if stored.offset is None:
+            raise UnsupportedContent(f"{what} is no JSON")
         return b"".join(self.blocks(stored))
 
     async def chunks(self, stored: Stored, low: int, high: int) -> AsyncGenerator[Chunk, None]:
@@ -78,12 +85,16 @@ class Opened:
             at += len(block)
             yield block
 
-    def digest(self, stored: Stored) -> Digest:
-        """The sha256 digest of a file that is in the archive; for a thread."""
-        hasher = hashlib.sha256(usedforsecurity=False)
+    def digests(self, stored: Stored, what: str) -> tuple[Digest, Digest]:
+        """The digest of a compressed layer that is in the archive, and its diff_id; for a thread.
+
+        Raises Damaged for one that is spoilt, is cut off or goes on behind its end; UnsupportedContent.
+        """
+        hasher, bare = hashlib.sha256(usedforsecurity=False), BareDigest(self.head(stored), what)
         for block in self.blocks(stored):
             hasher.update(block)
-        return Digest(f"sha256:{hasher.hexdigest()}")
+            bare.update(block)
+        return Digest(f"sha256:{hasher.hexdigest()}"), bare.finish()
 
 
 async def open_archive(path: Path | None, store: Store, importer: Importer, *, oci: bool) -> Opened:
@@ -111,16 +122,18 @@ async def _opened(path: Path, fd: int, store: Store, importer: Importer, *, oci:
         raise StorageError(f"{name} is a folder, not an archive; a layout is oci:{name}")
     if not stat.S_ISREG(about.st_mode):
         return await _imported(name, fd, store, importer, oci=oci)
-    if not is_compressed(fd):
+    if not begins_compressed(fd):
         return Opened(name, fd, await in_thread(scan, PlainTape(fd, name)), store)
     imports = Imports(store)
     version = "oci" if oci else importer.codec.version
-    key = f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {version}"
+    key = f"{_FORM} {about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {version}"
     known = imports.archive(key)
     if known is not None and importer.holds(contents := _contents.decode(known)):
         return Opened(name, fd, contents, store)
     opened = await _imported(name, fd, store, importer, oci=oci)
-    imports.record_archive(key, msgspec.msgpack.encode(opened.contents))
+    record = msgspec.msgpack.encode(opened.contents)
+    if len(record) <= _MAX_RECORD:
+        imports.record_archive(key, record)
     return opened
 
 

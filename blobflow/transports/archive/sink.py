@@ -20,7 +20,7 @@ from pathlib import Path
 from blobflow.content import Body, Chunks, Site, Verifier
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.location import STREAM, path_of
 from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
 from blobflow.transports.archive.parts import Parts, check_fits
@@ -28,6 +28,7 @@ from blobflow.transports.files import BLOCK, in_thread, read_range, sweep, trans
 from blobflow.transports.imageindex import (
     check_blobs,
     check_manifest,
+    check_size,
     find,
     images_of,
     index_of,
@@ -78,13 +79,15 @@ class ArchiveSink:
 
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
-            return manifest_at(await self.read(Descriptor("", digest, 0)), digest)
+            return manifest_at(await self.read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(images_of(self._index(), str(self.site)), name, str(self.site), lambda entry: b"")
 
     async def read(self, manifest: Descriptor) -> bytes:
         if manifest.digest not in self._manifests:
             raise NotFound(f"{self.site} has no manifest {manifest.digest} yet")
-        return self._manifests[manifest.digest].raw
+        raw = self._manifests[manifest.digest].raw
+        check_size(raw, manifest, f"manifest {manifest.digest} of {self.site}")
+        return raw
 
     @asynccontextmanager
     async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:

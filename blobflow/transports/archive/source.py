@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from blobflow.content import Chunks, Site
-from blobflow.errors import BlobflowError, NotFound, SizeMismatch
+from blobflow.errors import BlobflowError, NotFound, SizeMismatch, own_copy
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.location import OCI_ARCHIVE, STREAM, path_of, transport_of
@@ -93,7 +93,7 @@ class Archive:
                 except BlobflowError as error:
                     self._found = error
             if isinstance(self._found, BlobflowError):
-                raise self._found
+                raise own_copy(self._found)
             return self._found
 
     async def _look(self) -> _Found:

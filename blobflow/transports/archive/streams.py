@@ -1,31 +1,21 @@
 """Where an archive's bytes come from: a plain file, which can be read anywhere, or a compressed one or a
-pipe, which is read once from its start.
-
-What is inflated is bounded: past the first GiB, more than 200 times what was read is taken for a bomb. That
-is ten times what layers of real images come to; gzip can reach 1032 times, zstd far more.
-"""
+pipe, which is read once from its start."""
 
 from __future__ import annotations
 
 import os
-from typing import IO, Protocol, cast
+from collections.abc import Iterator
 
-import zstandard
-from isal import isal_zlib
-
-from blobflow.errors import StorageError, UnsupportedContent
+from blobflow.errors import DigestMismatch, UnsupportedContent
+from blobflow.oci import Digest, hasher_for
+from blobflow.oci.digest import algorithm_of
+from blobflow.transports.archive.inflating import Inflater, inflater_for, is_compressed, other_compression
 from blobflow.transports.archive.tar import cut_off
 from blobflow.transports.files import BLOCK, translated
 
-GZIP = b"\x1f\x8b"
-ZSTD = b"\x28\xb5\x2f\xfd"
-_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
-
-_Damaged = cast("type[Exception]", isal_zlib.IsalError)  # its stubs call it an instance
-
-BOMB_FROM = 1024**3
-BOMB_RATIO = 200
 STDIN = 0
+_AT_ONCE = BLOCK // 4  # compressed bytes read at once; a MiB or so comes out of them
+_HEAD = 512  # bytes that tell what it is
 
 
 class PlainTape:
@@ -36,6 +26,10 @@ class PlainTape:
         self.position = 0
         self._fd = fd
         self._size = os.fstat(fd).st_size
+
+    @property
+    def taken(self) -> int:
+        return self.position
 
     def read(self, size: int) -> bytes:
         with translated("read", self.name):
@@ -50,34 +44,39 @@ class PlainTape:
         self.position += size
 
 
-class _Inflater(Protocol):
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes, b"" at the end."""
-        ...
-
-
 class RunningTape:
-    """An archive that comes through a decompressor or a pipe. Used by one thread at a time."""
+    """A tar that comes through a decompressor or a pipe. Used by one thread at a time."""
 
-    def __init__(self, raw: Raw, inflater: _Inflater) -> None:
+    def __init__(self, raw: Raw, inflater: Inflater | None) -> None:
         self.name = raw.name
         self.position = 0
         self._raw = raw
-        self._inflater = inflater
+        self._blocks = _blocks(raw, inflater)
+        self._block = b""
+        self._at = 0
+
+    @property
+    def taken(self) -> int:
+        return self._raw.taken
 
     def read(self, size: int) -> bytes:
         pieces: list[bytes] = []
         wanted = size
-        while wanted and (piece := self._inflater.read(wanted)):
-            pieces.append(piece)
+        while wanted:
+            if self._at == len(self._block):
+                self._block, self._at = self._following(), 0
+                if not self._block:
+                    break
+            piece = self._block[self._at : self._at + wanted]
+            self._at += len(piece)
             wanted -= len(piece)
+            pieces.append(piece)
         self.position += size - wanted
-        if self.position > max(BOMB_FROM, BOMB_RATIO * self._raw.taken):
-            raise UnsupportedContent(
-                f"{self.name} inflates to more than {BOMB_RATIO} times its size, which no image does; "
-                "it is not read any further"
-            )
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+
+    def _following(self) -> bytes:
+        """The next bytes, b"" at the end."""
+        return next(self._blocks, b"")
 
     def skip(self, size: int) -> None:
         while size:
@@ -92,6 +91,27 @@ class RunningTape:
             pass
 
 
+class LayerTape(RunningTape):
+    """A layer, whose bare bytes are hashed as they pass."""
+
+    def __init__(self, raw: Raw, inflater: Inflater | None, diff_id: Digest) -> None:
+        super().__init__(raw, inflater)
+        self._diff_id = diff_id
+        self._hasher = hasher_for(diff_id)
+
+    def _following(self) -> bytes:
+        block = super()._following()
+        self._hasher.update(block)
+        return block
+
+    def verify(self) -> None:
+        """Read what is left. Raises DigestMismatch unless the bare layer is the one that it should be."""
+        self.drain()
+        actual = f"{algorithm_of(self._diff_id)}:{self._hasher.hexdigest()}"
+        if actual != self._diff_id:
+            raise DigestMismatch(f"{self.name}, uncompressed,", expected=self._diff_id, actual=actual)
+
+
 class Raw:
     """The bytes as they are in the file or pipe. `taken` counts what was read; `head` are the first."""
 
@@ -99,12 +119,12 @@ class Raw:
         self.name = name
         self.taken = 0
         self._fd = fd
-        self.head = self._ahead = self._fill(BLOCK)
+        self.head = self._ahead = self._fill(_HEAD)
 
-    def read(self, size: int = -1) -> bytes:
-        if self._ahead:
-            chunk, self._ahead = self._ahead[:size], self._ahead[size:]
-        else:
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes (of the head: all), b"" at the end."""
+        chunk, self._ahead = self._ahead, b""
+        if not chunk:
             with translated("read", self.name):
                 chunk = os.read(self._fd, size)
         self.taken += len(chunk)
@@ -114,73 +134,41 @@ class Raw:
         """Read until there is enough to tell what it is: a pipe gives little at a time."""
         chunk = b""
         with translated("read", self.name):
-            while len(chunk) < min(size, 512) and (more := os.read(self._fd, size - len(chunk))):
+            while len(chunk) < size and (more := os.read(self._fd, BLOCK - len(chunk))):
                 chunk += more
         return chunk
 
 
+def _blocks(raw: Raw, inflater: Inflater | None) -> Iterator[bytes]:
+    """What comes out, in pieces of any size."""
+    while block := raw.read(_AT_ONCE if inflater else BLOCK):
+        if inflater is None:
+            yield block
+        else:
+            yield from inflater.inflate(block)
+    if inflater is not None:
+        inflater.finish()
+
+
 def running_tape(fd: int, name: str) -> RunningTape:
-    """What comes out of the file or pipe. Raises UnsupportedContent for other compressions."""
+    """What comes out of an archive's file or pipe. Raises UnsupportedContent for other compressions."""
+    raw = _raw(fd, name)
+    return RunningTape(raw, inflater_for(raw.head, name, padded=True))
+
+
+def layer_tape(fd: int, name: str, diff_id: Digest) -> LayerTape:
+    """What comes out of a layer's file. Raises UnsupportedContent for other compressions."""
+    raw = _raw(fd, name)
+    return LayerTape(raw, inflater_for(raw.head, name), diff_id)
+
+
+def _raw(fd: int, name: str) -> Raw:
     raw = Raw(fd, name)
-    for magic, what in _OTHERS.items():
-        if raw.head.startswith(magic):
-            raise UnsupportedContent(f"{name} is a {what} file; blobflow reads tar, tar.gz and tar.zst")
-    if raw.head.startswith(GZIP):
-        return RunningTape(raw, _Gunzip(raw))
-    if raw.head.startswith(ZSTD):
-        return RunningTape(raw, _Unzstd(raw))
-    return RunningTape(raw, raw)
+    if what := other_compression(raw.head):
+        raise UnsupportedContent(f"{name} is a {what} file; blobflow reads tar, tar.gz and tar.zst")
+    return raw
 
 
-def is_compressed(fd: int) -> bool:
+def begins_compressed(fd: int) -> bool:
     """Whether a file that can be read anywhere is compressed."""
-    head = os.pread(fd, 6, 0)
-    return head.startswith((GZIP, ZSTD, *_OTHERS))
-
-
-class _Gunzip:
-    """gzip, also of several members (RFC 1952, 2.2), with its checksums."""
-
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-        self._state = isal_zlib.decompressobj(31)
-        self._input = b""
-
-    def read(self, size: int) -> bytes:
-        while True:
-            if not self._input:
-                self._input = self._raw.read(BLOCK // 4)
-            if not self._input:
-                if self._state.eof:
-                    return b""
-                raise StorageError(f"{self._raw.name} is cut off: its gzip stream has no end")
-            if self._state.eof:
-                if not self._input.startswith(GZIP[:1]):
-                    self._input = self._input.lstrip(b"\0")  # what tapes and dd pad with
-                    if self._input:
-                        raise StorageError(f"{self._raw.name} has something behind its gzip stream")
-                    continue
-                self._state = isal_zlib.decompressobj(31)
-            try:
-                out = self._state.decompress(self._input, size)
-            except _Damaged as error:
-                raise StorageError(f"{self._raw.name} is damaged: {error}") from None
-            self._input = self._state.unused_data if self._state.eof else self._state.unconsumed_tail
-            if out:
-                return out
-
-
-class _Unzstd:
-    """zstd, also of several frames."""
-
-    def __init__(self, raw: Raw) -> None:
-        self._name = raw.name
-        self._reader = zstandard.ZstdDecompressor().stream_reader(
-            cast("IO[bytes]", raw), read_size=BLOCK // 4, read_across_frames=True
-        )
-
-    def read(self, size: int) -> bytes:
-        try:
-            return self._reader.read(size)
-        except zstandard.ZstdError as error:
-            raise StorageError(f"{self._name} is damaged: {error}") from None
+    return is_compressed(os.pread(fd, _HEAD, 0))

@@ -23,6 +23,7 @@ from yarl import URL
 
 from blobflow.bounded import Bounded
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from blobflow.shared import result_of
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.origins import follow, name_of
@@ -248,7 +249,7 @@ class Auth:
             task = asyncio.create_task(self._fetch_token(key, scopes))
             self._fetching[key] = task
             task.add_done_callback(lambda done: self._settle(key, done))
-        return await asyncio.shield(task)
+        return await result_of(task)
 
     def _settle(self, key: tuple[str, ...], done: asyncio.Task[Token]) -> None:
         """Forget a fetch that ended; its failure was raised where it was waited for, if anyone still was."""

@@ -10,7 +10,9 @@ import aiohttp
 from yarl import URL
 
 from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Brake
+from blobflow.transports.registry.leastrate import LEAST_BYTES, LEAST_SECONDS, LeastRate
 from blobflow.transports.registry.origins import Guard
 from blobflow.transports.registry.trust import system_trust
 
@@ -19,6 +21,8 @@ CONNECT_SECONDS = 15.0
 REACH_SECONDS = 45.0
 # No byte moved for so long: the connection is dead. There is no limit on the whole.
 PROGRESS_SECONDS = 60.0
+# From when an answer may begin, its head has to have come whole after so many seconds more.
+HEAD_SECONDS = 60.0
 # Bytes read ahead of the consumer of a blob. 64 KiB, aiohttp's own, costs a third more CPU.
 READ_AHEAD = 1024 * 1024
 # Where bytes a second are limited, what is read ahead has been read: a second's worth, but not too little.
@@ -51,9 +55,47 @@ def timeout_of(progress: float) -> aiohttp.ClientTimeout:
     )
 
 
+def head_limit(timeout: aiohttp.ClientTimeout, body: bytes | Feed | None) -> asyncio.Timeout:
+    """The time for a request up to the whole head of its answer: HEAD_SECONDS after all that comes before has
+    to have happened. A feed, whose sending has a limit of its own, sets it going when its last byte is taken.
+    """
+    seconds = (timeout.sock_read or 0) + HEAD_SECONDS
+    if isinstance(body, Feed):
+        limit = body.answer_limit = asyncio.timeout(None)
+        body.answer_seconds = seconds
+        return limit
+    return asyncio.timeout(REACH_SECONDS + len(body or b"") * LEAST_SECONDS / LEAST_BYTES + seconds)
+
+
 def tls_of(access: HostAccess, url: URL) -> ssl.SSLContext | bool:
     """What a request to `url` says of TLS: the host's choice, at whatever host it ends."""
     return system_trust() if access.tls is True and url.scheme == "https" else access.tls
+
+
+async def read_small(
+    response: aiohttp.ClientResponse, limit: int, brake: Brake | None, into: bytearray
+) -> None:
+    """Read an answer's body `into` a buffer, until that has more than `limit` bytes.
+
+    Raises what aiohttp does, and TooSlow.
+    """
+    content = response.content
+    rate = LeastRate(content.set_exception) if not content.is_eof() else None  # most answers are here whole
+    try:
+        while len(into) <= limit:
+            if rate is not None:
+                rate.waiting()
+            part = await content.readany()
+            if not part:
+                break
+            into += part
+            if rate is not None:
+                rate.came(len(part))
+            if brake is not None:
+                await brake.wait(len(part))
+    finally:
+        if rate is not None:
+            rate.stop()
 
 
 async def read_error(response: aiohttp.ClientResponse) -> bytes:
@@ -70,7 +112,18 @@ async def read_error(response: aiohttp.ClientResponse) -> bytes:
 
 async def discard(response: aiohttp.ClientResponse) -> None:
     """Read an answer that we don't need, if it is short, so that its connection can be used again."""
-    with suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout(ERROR_SECONDS):
-            await response.content.read(ERROR_ANSWER)
+    try:
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(ERROR_SECONDS):
+                await response.content.read(ERROR_ANSWER)
+    finally:
+        leave(response)
+
+
+def leave(response: aiohttp.ClientResponse) -> None:
+    """End an answer. A connection on which some of it is still to come is closed at once, and not by TLS's
+    farewell, for which a peer that goes on sending, or does nothing, could let us wait."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
     response.close()

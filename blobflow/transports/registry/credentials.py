@@ -1,6 +1,7 @@
 """Credentials, and docker's config.json that holds them or names the programs that do.
 
-Pure but for `run_program`: the file's bytes are given by the caller, who knows the environment. The format is
+Pure but for `run_program` and `parse_login`: the file's bytes are given by the caller, who knows the
+environment. The format is
 docker's (`auths`, `credHelpers`, `credsStore`), which containers' auth.json shares and extends: a key may be
 about the part of a host below a path (`host/team`), and the longest that fits wins. Helpers speak the
 docker-credential-helpers protocol: `docker-credential-NAME get` takes the server's name on stdin and gives
@@ -14,10 +15,11 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 
-from blobflow.errors import InvalidConfig
+from blobflow.errors import InvalidConfig, UsageError
 from blobflow.transports.registry.origins import DOCKER_HUB
 
 # Under this key docker keeps the login of docker.io, for historical reasons.
@@ -47,6 +49,32 @@ class Credentials(msgspec.Struct, frozen=True):
         """The value of an Authorization header of scheme Basic (RFC 7617)."""
         pair = f"{self.username}:{self.password}".encode()
         return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+def parse_login(text: str, named: str, ask: Callable[[str], str] | None = None) -> Credentials:
+    """`USER:PASSWORD`, `@FILE` whose first line is that, or `USER` alone, whose password `ask` finds out.
+
+    `named` is what gave it, for messages. Raises UsageError, which says nothing of what it was given.
+    """
+    if text.startswith("@"):
+        text = _first_line(Path(text[1:]), named)
+        if ":" not in text:
+            raise UsageError(f"{named}: the file's first line is not USER:PASSWORD")
+    username, colon, password = text.partition(":")
+    if not username or not (colon or ask):
+        user = "USER, " if ask else ""
+        raise UsageError(f"{named} wants USER:PASSWORD, {user}or @FILE with USER:PASSWORD in it")
+    return Credentials(username, password if colon or ask is None else ask(username))
+
+
+def _first_line(file: Path, named: str) -> str:
+    try:
+        with file.open() as lines:
+            return lines.readline().rstrip("\r\n")
+    except OSError as error:
+        raise UsageError(f"{named}: can't read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{named}: {file} is not UTF-8") from None
 
 
 class _Auth(msgspec.Struct):

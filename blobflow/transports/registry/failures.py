@@ -20,6 +20,7 @@ from blobflow.errors import (
     UntrustedPeer,
 )
 from blobflow.transports.registry.answers import clean
+from blobflow.transports.registry.leastrate import LEAST_BYTES, TooSlow
 
 # What peers answer to a client certificate that is missing, unknown or ended.
 _CLIENT_CERTIFICATE = frozenset(
@@ -34,11 +35,18 @@ _CLIENT_CERTIFICATE = frozenset(
 
 
 def translated(
-    error: Exception, host: str, asked: str, *, received: int = 0, expected: int | None = None
+    error: Exception,
+    host: str,
+    asked: str,
+    *,
+    received: int = 0,
+    expected: int | None = None,
+    late: bool = False,
 ) -> BlobflowError:
     """The error that `error`, raised while `host` was asked for `asked`, means.
 
-    `received` of `expected` bytes of a body had come (None: unknown).
+    `received` of `expected` bytes of a body had come (None: unknown). `late`: the answer had begun, but its
+    head did not end.
     """
     match error:
         case aiohttp.ConnectionTimeoutError():
@@ -71,6 +79,13 @@ def translated(
                 )
             kind = ProxyRefused if error.status < 500 else ConnectFailed
             return kind(f"can't connect to {host}: the proxy answered {error.status}")
+        case TooSlow():
+            return TimedOut(
+                f"{host} sends too slowly: {error.brought} bytes of {asked} in {error.waited:.0f} seconds;"
+                f" at least {LEAST_BYTES} are waited for"
+            )
+        case TimeoutError() if late:
+            return TimedOut(f"{host} sends too slowly: the head of its answer does not end ({asked})")
         case TimeoutError():
             return TimedOut(f"{host} sent nothing for too long ({asked})")
         case aiohttp.InvalidURL():

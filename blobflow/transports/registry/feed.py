@@ -26,7 +26,8 @@ class Feed:
     """Exactly `size` bytes of `chunks`, for one request.
 
     `error` holds what the chunks raised, or SizeMismatch where they ended early or went on too long; `done`
-    is True when every byte was taken. `brake`, if set, says when bytes may go. Call `stop` before leaving the
+    is True when every byte was taken. `brake`, if set, says when bytes may go; `answer_limit` ends
+    `answer_seconds` after the last of them. Call `stop` before leaving the
     context that `chunks` came from.
     """
 
@@ -36,6 +37,8 @@ class Feed:
         self.error: BlobflowError | None = None
         self.pulling = False
         self.brake: Brake | None = None
+        self.answer_limit: asyncio.Timeout | None = None
+        self.answer_seconds = 0.0
         self._pull = chunks.__anext__
         self._what = what
         self._meter = meter
@@ -65,6 +68,8 @@ class Feed:
             if self.sent != self.size:
                 self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
                 raise self.error from None
+            if self.answer_limit is not None:
+                self.answer_limit.reschedule(asyncio.get_running_loop().time() + self.answer_seconds)
             return b""
         except BlobflowError as error:
             self.error = error

@@ -20,7 +20,8 @@ from blobflow.content import Chunks, Site
 from blobflow.errors import SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.answers import content_range
-from blobflow.transports.registry.flowing import chunks_of
+from blobflow.transports.registry.digests import check_told
+from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.session import Request, Session
 
 _FORWARDED = re.compile(r";\s*fwd\s*=", re.ASCII)
@@ -33,17 +34,19 @@ async def glance(
     """Ask for the blob's first byte ([end-2], GET). None: it is stored. Else the whole blob, as it comes.
 
     With `again` all of it is asked for, and comes, stored or not. The bytes are not verified. Leaving early
-    closes the connection. Raises NotFound on entry, SizeMismatch where another size is announced, and
-    ConnectionLost or TimedOut while iterating.
+    closes the connection. Raises NotFound on entry, SizeMismatch or DigestMismatch where another blob is
+    announced, and ConnectionLost or TimedOut while iterating.
     """
     for part in (True, False)[again:]:
         request = _request(site, blob, part=part)
         async with session.stream(request) as (response, turn):
+            check_told(response.headers, blob.digest, f"blob {blob.digest} at {site}")
             size = _announced(response)
             if size is not None and size != blob.size:
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
-                yield chunks_of(session, response, request.asked, blob.size, turn.leave)
+                with flowing(session, response, request.asked, blob.size, turn.leave) as chunks:
+                    yield chunks
                 return
             if not says_missed(response.headers):  # 416 is how a stored blob without bytes answers
                 yield None

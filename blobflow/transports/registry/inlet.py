@@ -18,6 +18,8 @@ from typing import Any
 
 import aiohttp
 
+from blobflow.transports.registry.leastrate import LeastRate, TooSlow
+
 # A body from this size on is worth a connection of its own: at 1 GB/s it takes 4 ms, a connection 0.3 ms.
 INLET_FROM = 4 * 1024 * 1024
 # And as long as aiohttp lacks so much of it: the connection of a body that it has whole is the pool's again.
@@ -81,8 +83,6 @@ class Inlet(asyncio.BufferedProtocol):
         self._lost: BaseException | None = None
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._since = 0.0
-        self._watch: asyncio.TimerHandle | None = None
         self._spill = bytearray(1)
 
     def start(self) -> None:
@@ -128,10 +128,10 @@ class Inlet(asyncio.BufferedProtocol):
 
     # The reader's side
 
-    async def chunks(self, patience: float) -> AsyncIterator[memoryview]:
+    async def chunks(self, rate: LeastRate) -> AsyncIterator[memoryview]:
         """What comes, up to the announced size; each view lasts until the next is asked for.
 
-        Ends early where the connection does. Raises TimeoutError when nothing comes for `patience` seconds,
+        Ends early where the connection does, or where it is closed. Raises what it is made to `fail` with,
         and what the connection broke with.
         """
         whole = False
@@ -145,7 +145,9 @@ class Inlet(asyncio.BufferedProtocol):
                             raise self._lost
                         whole = not self._missing
                         return
-                    await self._news(patience)
+                    rate.waiting()
+                    await self._news()
+                rate.came(self._filled)
                 taken, size = self._buffers[self._filling], self._filled
                 self._filling, self._filled = 1 - self._filling, 0
                 if self._paused and self._missing and not self._ended:
@@ -155,14 +157,19 @@ class Inlet(asyncio.BufferedProtocol):
         finally:
             self._release(whole=whole)
 
-    async def _news(self, patience: float) -> None:
+    def close(self) -> None:
+        """End the body wherever it is; who waits for its next chunk gets none."""
+        self._release(whole=False)
+
+    def fail(self, error: TooSlow) -> None:
+        """Raise this where the next chunk is waited for."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+    async def _news(self) -> None:
         """Wait for something to have happened. One timer looks after all the waits of a body: a timeout each
         would cost as much as the reads."""
-        loop = asyncio.get_running_loop()
-        if self._watch is None:
-            self._watch = loop.call_later(patience / 4, self._look, loop, patience)
-        self._since = loop.time()
-        self._waiter = loop.create_future()
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
@@ -172,19 +179,17 @@ class Inlet(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
-        if self._waiter is not None and not self._waiter.done() and loop.time() - self._since >= patience:
-            self._waiter.set_exception(TimeoutError())
-        self._watch = loop.call_later(patience / 4, self._look, loop, patience)
-
     def _release(self, *, whole: bool) -> None:
-        """End the connection."""
-        if self._watch is not None:
-            self._watch.cancel()
+        """End the connection, and give the buffers back; only once."""
+        if self._buffers[0] is self._spill:
+            return
+        self._ended = True
         self._missing = self._filled = 0
-        self._transport.close()
+        self._early.clear()
+        self._transport.abort()
         _buffers.give_back(self._buffers, whole=whole)
         self._buffers = [self._spill, self._spill]
+        self._tell()
 
 
 async def take_over(response: aiohttp.ClientResponse, size: int) -> Inlet | None:

@@ -6,14 +6,15 @@ untrusted peer, so:
 
 - never from https down to http, unless the registry itself is spoken to by plain http;
 - never with user names or passwords in them;
-- a registry at a public address may not send us to a loopback, private or link-local address; one that is
-  itself private may;
+- a registry at a public address may not send us to a loopback, private, link-local, multicast or reserved
+  address, nor to one that carries such an IPv4 address (`oci.address`); one that is itself private may;
 - addresses that serve cloud credentials are never asked, whoever names them.
 
 Names are judged by what they resolve to, at the moment of connecting (`Guard`), so that a name that changes
-its address in between gains nothing. Behind a forward proxy the proxy resolves names, and judges by its own
-rules; what a URL spells out, an address in any of its forms or a name that has but one meaning, is judged
-here all the same.
+its address in between gains nothing. The registry's own name is what the user asked for, at its own port; at
+others it is judged as any other name, and a registry that has been public stays so. Behind a forward proxy
+the proxy resolves names, and judges by its own rules; what a URL spells out, an address in any of its forms
+or a name that has but one meaning, is judged here all the same.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
+from blobflow.oci.address import Address, carried, is_public, spelled
 from blobflow.transports.registry.answers import clean
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-# Instance metadata: AWS, Google, Azure, OpenStack (169.254.169.254, fd00:ec2::254), ECS tasks and EKS pods
-# (169.254.170.2 and .23, fd00:ec2::23), Alibaba (100.100.100.200), Azure's wire server (168.63.129.16).
+# Instance metadata: AWS, Google, Azure, OpenStack (169.254.169.254, fd00:ec2::254, fd20:ce::254,
+# fe80::a9fe:a9fe), ECS tasks and EKS pods (169.254.170.2 and .23, fd00:ec2::23), Alibaba (100.100.100.200),
+# Azure's wire server (168.63.129.16), Oracle (192.0.0.192), Scaleway (169.254.42.42, fd00:42::42).
 METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -46,6 +47,11 @@ METADATA = frozenset(
         "168.63.129.16",
         "fd00:ec2::254",
         "fd00:ec2::23",
+        "fd20:ce::254",
+        "fe80::a9fe:a9fe",
+        "192.0.0.192",
+        "169.254.42.42",
+        "fd00:42::42",
     )
 )
 
@@ -56,7 +62,8 @@ _METADATA_NAMES = frozenset(
 _LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 _USERINFO = re.compile("//[^/]*@")
-_OLD_ADDRESS = re.compile(r"[0-9a-fx]+(?:\.[0-9a-fx]+){0,3}\Z")
+# Hosts as they are on the wire: what is outside of this, two readers of a URL could read differently.
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
 
 
 def origin_of(host: str, scheme: str) -> URL:
@@ -70,34 +77,16 @@ def name_of(url: URL) -> str:
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a URL's host spells out, None for a name. Mapped IPv4 is seen as IPv4, and so are the
-    old forms that resolvers still take (127.1, 0x7f000001)."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return _old_address(host.rstrip("."))
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
-def _old_address(host: str) -> Address | None:
-    """inet_aton's reading of a host, which is that of resolvers; names of localhost mean loopback."""
-    host = host.lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return _LOOPBACK
-    if not _OLD_ADDRESS.match(host):
-        return None
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except OSError:
-        return None
+    """The address that a URL's host spells out, None for a name; names of localhost mean loopback."""
+    name = host.lower().rstrip(".")
+    return _LOOPBACK if name == "localhost" or name.endswith(".localhost") else spelled(host)
 
 
 def may_visit(address: Address, *, home_is_public: bool) -> bool:
     """Whether a registry that is (or is not) at a public address may send us to `address`."""
-    if address in METADATA:
+    if not METADATA.isdisjoint((address, *carried(address))):
         return False
-    return address.is_global or not home_is_public
+    return not home_is_public or is_public(address)
 
 
 def follow(home: URL, at: URL, location: str, asked: str) -> URL:
@@ -114,7 +103,7 @@ def follow(home: URL, at: URL, location: str, asked: str) -> URL:
         raise ProtocolViolation(
             f"{name_of(home)} answered {asked} with an unusable address {shown!r}"
         ) from None
-    if url.scheme not in ("http", "https") or not host or url.user or url.password:
+    if url.scheme not in ("http", "https") or not _HOST.fullmatch(host or "") or url.user or url.password:
         raise ProtocolViolation(f"{name_of(home)} answered {asked} with an unusable address {shown!r}")
     if home.scheme == "https" and url.scheme == "http":
         if host != home.host or port not in (80, home.port):
@@ -142,15 +131,19 @@ class Guard(AbstractResolver):
         self._inner = inner or DefaultResolver()
         literal = address_of(home.host or "")
         # Until the registry's own name has been resolved it counts as public, the stricter case.
-        self.home_is_public = True if literal is None else literal.is_global
+        self.home_is_public = literal is None or is_public(literal)
+        self._resolved = False
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         addresses = [(entry, address_of(entry["host"])) for entry in found]
-        if host == self._home.host:
-            self.home_is_public = any(address is None or address.is_global for _, address in addresses)
+        if host == self._home.host and port == self._home.port:
+            public = any(address is None or is_public(address) for _, address in addresses)
+            # Who has been public stays so: else its name could turn inwards, and open all that is there.
+            self.home_is_public = public or (self._resolved and self.home_is_public)
+            self._resolved = True
             return found
         if host in self._proxies:
             return found
@@ -173,7 +166,7 @@ class Guard(AbstractResolver):
         forbidden = host in self._proxies and self.home_is_public
         if address is not None:
             forbidden = forbidden or not may_visit(address, home_is_public=self.home_is_public)
-        if forbidden or host.rstrip(".") in _METADATA_NAMES:
+        if forbidden or host.lower().rstrip(".") in _METADATA_NAMES:
             raise ProtocolViolation(
                 f"{name_of(self._home)} sent us to {name_of(url)}, which no registry at its address may do"
             )

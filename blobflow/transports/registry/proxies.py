@@ -13,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from blobflow.errors import InvalidConfig
-from blobflow.oci.reference import is_loopback
+from blobflow.oci.address import is_loopback, spelled
 from blobflow.transports.registry.answers import clean
 
 
@@ -37,7 +37,7 @@ class Proxies(msgspec.Struct, frozen=True):
         """The proxy for an absolute URL, "" for a direct connection."""
         proxy = self.https if url.scheme == "https" else self.http
         host = (url.host or "").lower().rstrip(".")
-        if not proxy or (not self.loopback and is_loopback(f"[{host}]" if ":" in host else host)):
+        if not proxy or (not self.loopback and is_loopback(host)):
             return ""
         return "" if any(_fits(entry, host, url.port) for entry in self.exempt) else proxy
 
@@ -100,10 +100,12 @@ def _fits(entry: str, host: str, port: int | None) -> bool:
     """Whether an entry of NO_PROXY, in lower case, is about `host` at `port`."""
     if entry == "*":
         return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
+    address = spelled(host)
+    if address is not None:
+        try:
+            return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+        except ValueError:
+            pass
     name, wanted = _split(entry)
     if wanted and wanted != str(port):
         return False

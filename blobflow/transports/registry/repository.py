@@ -24,7 +24,6 @@ from blobflow.content import Body, Chunks, Referrer, Site, is_small
 from blobflow.errors import (
     Denied,
     DigestMismatch,
-    InvalidDigest,
     NotFound,
     ProtocolViolation,
     RegistryError,
@@ -34,6 +33,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
+    UNKNOWN_SIZE,
     Descriptor,
     Digest,
     Manifest,
@@ -43,14 +43,16 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
-from blobflow.transports.registry.flowing import chunks_of
+from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
+from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
-from blobflow.transports.registry.upload import Uploads, check_digest, mount_scopes
+from blobflow.transports.registry.upload import Uploads, mount_scopes
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
 # one of its children, or uploads one of its blobs, has the child's link read while it is empty, and is told
@@ -100,28 +102,19 @@ class Repository:
                 raise
             return (await self.fetch(name)).descriptor
         media_type = media.bare(answer.headers.get("Content-Type", ""))
-        try:
-            digest = parse_digest(answer.headers.get("Docker-Content-Digest", ""))
-        except InvalidDigest:
+        named = told(answer.headers)
+        if pinned is not None and named:
+            check_told(answer.headers, pinned, f"manifest {name} at {self._site}")
+            named = (pinned,)  # maybe told by the registry's own algorithm
+        if len(named) != 1 or media_type not in media.MANIFESTS:
             return (await self.fetch(name)).descriptor
-        if pinned is not None and digest[:7] != pinned[:7]:
-            digest = pinned  # named by the registry's own algorithm
-        if pinned is not None and digest != pinned:
-            raise DigestMismatch(f"manifest {name} at {self._site}", expected=pinned, actual=digest)
-        if media_type not in media.MANIFESTS:
-            return (await self.fetch(name)).descriptor
-        return Descriptor(media_type, digest, number_of(answer.headers.get("Content-Length")) or 0)
+        # A length of 0, which no manifest has, is what servers say of an answer without a body.
+        length = number_of(answer.headers.get("Content-Length")) or UNKNOWN_SIZE
+        return Descriptor(media_type, named[0], length)
 
     async def read(self, manifest: Descriptor) -> bytes:
-        """See `Source.read`. Asked twice, since a bit that flips on its way does so once."""
-        try:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
-        except DigestMismatch:
-            raw, _ = await self._read(manifest.digest, manifest.digest)
-        if manifest.size and len(raw) != manifest.size:
-            raise SizeMismatch(
-                f"manifest {manifest.digest} at {self._site}", expected=manifest.size, actual=len(raw)
-            )
+        """See `Source.read`."""
+        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
         return raw
 
     @asynccontextmanager
@@ -139,10 +132,9 @@ class Repository:
                 if begins is None:
                     continue  # no ranges here: all of it, and what comes before is passed over
                 skip = offset - begins
-                chunks = chunks_of(self._session, response, request.asked, skip + stop - offset, turn.leave)
-                yield (
-                    chunks if stop - begins == blob.size and not skip else _part(chunks, skip, stop - offset)
-                )
+                length, whole = stop - offset, stop - begins == blob.size and not skip
+                with flowing(self._session, response, request.asked, skip + length, turn.leave) as chunks:
+                    yield chunks if whole else _part(chunks, skip, length)
                 return
 
     async def vacant(self) -> bool:
@@ -163,7 +155,7 @@ class Repository:
         return False
 
     async def has(self, content: Descriptor) -> bool:
-        """See `Sink.has`. A blob of another size than its descriptor's is a broken one: not there."""
+        """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
         if content.media_type in media.MANIFESTS:
             request = self._manifest("HEAD", content.digest)
         else:
@@ -181,8 +173,10 @@ class Repository:
             if not self._writes:
                 raise
             return False  # as in `resolve`; who may not look may not write either, and is told so then
+        if other_than(content.digest, answer.headers) is not None:
+            return False
         length = number_of(answer.headers.get("Content-Length"))
-        return not content.size or length is None or length == content.size
+        return not content.sized or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
@@ -232,10 +226,13 @@ class Repository:
 
     async def fetch(self, name: str) -> Manifest:
         """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
-        name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`."""
+        name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`, and
+        DigestMismatch where the registry tells another digest than the bytes have."""
         pinned = parse_digest(name) if ":" in name else None
         raw, answer = await self._read(name, pinned)
-        return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=pinned)
+        named = told(answer.headers)
+        digest = pinned or (named[0] if len(named) == 1 else None)
+        return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=digest)
 
     async def untag(self, tag: str) -> bool:
         """See `Deletes.untag`."""
@@ -267,27 +264,40 @@ class Repository:
         )
         answer = await self._session.ask(request)
         self._session.meter.bytes_written += len(raw)
-        check_digest(answer, manifest.digest, f"{request.asked} at {self._site.registry}")
-        noted = "OCI-Subject" in answer.headers
+        check_bytes(answer.headers, raw, f"{request.asked} at {self._site.registry}")
+        noted = _is_noted(answer, raw)
         self._session.referring.put(self._site.repository, manifest.digest, noted=noted)
 
     def _called(self, name: str) -> str:
         return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
 
-    def _manifest(self, method: str, name: str) -> Request:
+    def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
         return Request(
             method,
             URL(f"{self._root}/manifests/{name}", encoded=True),
             self._called(name),
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
-            limit=MAX_MANIFEST_BYTES,
+            limit=limit,
             hasty=self._hasty,
         )
 
-    async def _read(self, name: str, expected: Digest | None) -> tuple[bytes, Answer]:
-        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by."""
-        answer = await self._session.ask(self._manifest("GET", name))
+    async def _read(
+        self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
+    ) -> tuple[bytes, Answer]:
+        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by, and that
+        they were answered with. Asked twice, since a bit that flips on its way does so once.
+
+        No more is read of them than `size`, if that is known: room was made for so many.
+        """
+        try:
+            return await self._read_once(name, expected, size)
+        except DigestMismatch:
+            return await self._read_once(name, expected, size)
+
+    async def _read_once(self, name: str, expected: Digest | None, size: int) -> tuple[bytes, Answer]:
+        limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+        answer = await self._session.ask(self._manifest("GET", name, limit))
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -295,8 +305,14 @@ class Repository:
                 f"{self._called(name)} at {self._site.registry} has more than {MAX_MANIFEST_BYTES} bytes,"
                 " the most that a manifest may have"
             )
+        if size not in (UNKNOWN_SIZE, len(raw)):
+            length = number_of(answer.headers.get("Content-Length")) or 0
+            came = max(length, len(raw)) if len(raw) > size else len(raw)
+            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
+        if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
+            check_bytes(answer.headers, raw, f"{self._called(name)} at {self._site.registry}")
         return raw, answer
 
     # Blobs
@@ -320,10 +336,11 @@ class Repository:
     def _begins_at(
         self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int
     ) -> int | None:
-        """Where in the blob the answer's body begins; None: it is none (416). Raises SizeMismatch where the
-        answer announces a blob of another size."""
+        """Where in the blob the answer's body begins; None: it is none (416). Raises SizeMismatch or
+        DigestMismatch where the answer announces another blob."""
         what = f"blob {blob.digest} at {self._site}"
         length = response.content_length
+        check_told(response.headers, blob.digest, what)
         if response.status == 200:
             if length is not None and length != blob.size:
                 raise SizeMismatch(what, expected=blob.size, actual=length)
@@ -337,6 +354,12 @@ class Repository:
         if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
         return first
+
+
+def _is_noted(answer: Answer, raw: bytes) -> bool:
+    """Whether the registry says that it took note of the subject that a manifest names."""
+    subject = subject_of(raw)
+    return subject is not None and subject in told(answer.headers, "OCI-Subject")
 
 
 async def _nothing() -> Chunks:

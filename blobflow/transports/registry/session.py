@@ -23,7 +23,14 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from blobflow.content import Allowance, Sleep
-from blobflow.errors import ConnectFailed, NetworkError, ProtocolViolation, RegistryError, TimedOut
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    NetworkError,
+    ProtocolViolation,
+    RegistryError,
+    TimedOut,
+)
 from blobflow.events import HostMeter, Observer, Retrying, Traced, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
@@ -32,8 +39,11 @@ from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.client import (
     PROGRESS_SECONDS,
     discard,
+    head_limit,
+    leave,
     new_client,
     read_error,
+    read_small,
     timeout_of,
     tls_of,
 )
@@ -164,7 +174,7 @@ class Session:
             try:
                 yield response, turn
             finally:
-                response.close()
+                leave(response)
 
     async def send(self, request: Request, feed: Feed) -> Answer:
         """Send a blob's bytes as the body, once; the caller holds a slot of `writes`.
@@ -234,7 +244,7 @@ class Session:
             try:
                 return await self._conclude(request, response)
             finally:
-                response.close()
+                leave(response)
 
     async def _ask_patiently(self, request: Request, body: bytes | Feed | None, size: int) -> Answer:
         """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
@@ -247,7 +257,7 @@ class Session:
                 await self._auth.learn(challenges, request.scopes, sent)
             return await self._conclude(request, response)
         finally:
-            response.close()
+            leave(response)
 
     async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
         response = await self._reach(request)
@@ -256,13 +266,17 @@ class Session:
         try:
             raise await self._refusal(request, response)
         finally:
-            response.close()
+            leave(response)
 
     async def _conclude(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
         if response.status not in request.ok:
             raise await self._refusal(request, response)
-        body = await self._read(request, response)
-        return Answer(response.status, response.headers, body, response.url)
+        body = bytearray()
+        try:
+            await read_small(response, request.limit, self.reading, body)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._broken(error, request.asked, response, len(body)) from None
+        return Answer(response.status, response.headers, bytes(body[: request.limit + 1]), response.url)
 
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
         body = await read_error(response)
@@ -271,20 +285,15 @@ class Session:
             host, request.method, request.asked, response.status, response.headers, body, request.passing
         )
 
-    async def _read(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while size <= request.limit and (part := await response.content.readany()):
-                parts.append(part)
-                size += len(part)
-                if self.reading is not None:
-                    await self.reading.wait(len(part))
-        except (aiohttp.ClientError, OSError) as error:
-            host = self._name(response.url)
-            length = response.content_length
-            raise translated(error, host, request.asked, received=size, expected=length) from None
-        return b"".join(parts)[: request.limit + 1]
+    def _broken(
+        self, error: Exception, asked: str, response: aiohttp.ClientResponse, received: int
+    ) -> BlobflowError:
+        """What a small answer's body raised, as an error of ours."""
+        name, length = self._name(response.url), response.content_length
+        failure = translated(error, name, asked, received=received, expected=length)
+        if isinstance(failure, TimedOut):
+            self._silent()
+        return failure
 
     async def _reach(self, request: Request) -> aiohttp.ClientResponse:
         """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
@@ -313,7 +322,7 @@ class Session:
             try:
                 await self._auth.learn(challenges, request.scopes, sent)
             except BaseException:
-                response.close()
+                leave(response)
                 raise
         return response
 
@@ -377,23 +386,29 @@ class Session:
         if body is not None:
             headers["Content-Length"] = str(body.size if isinstance(body, Feed) else len(body))
         began = self._clock()
+        timeout = timeout or self._client.timeout
         self.meter.requests += 1
+        limit = head_limit(timeout, body)
         try:
-            response = await self._client.request(
-                request.method,
-                url,
-                headers=headers,
-                data=Outlet(body) if isinstance(body, Feed) else body,
-                allow_redirects=False,
-                proxy=self._access.proxies.of(url) or None,
-                ssl=tls_of(self._access, url),
-                timeout=timeout or self._client.timeout,
-            )
+            async with limit:
+                response = await self._client.request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    data=Outlet(body) if isinstance(body, Feed) else body,
+                    allow_redirects=False,
+                    proxy=self._access.proxies.of(url) or None,
+                    ssl=tls_of(self._access, url),
+                    timeout=timeout,
+                )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = translated(error, self._name(url), request.asked)
+            failure = translated(error, self._name(url), request.asked, late=limit.expired())
             if isinstance(failure, ConnectFailed):
                 failure.elsewhere = not self._is_home(url)
             raise failure from None
+        finally:
+            if isinstance(body, Feed):
+                body.answer_limit = None
         if self._trace:
             shown = str(url.with_query(None))
             self._observer(Traced(request.method, shown, response.status, self._clock() - began))
@@ -435,7 +450,7 @@ class Session:
         try:
             return (await self._conclude(request, response)).body
         finally:
-            response.close()
+            leave(response)
 
     def _pass_on(self, values: list[str]) -> None:
         for value in values:

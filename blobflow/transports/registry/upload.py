@@ -30,7 +30,6 @@ from blobflow.content import Body, Chunks, Journal, is_small
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
-    DigestMismatch,
     IntegrityError,
     NetworkError,
     NotFound,
@@ -42,6 +41,7 @@ from blobflow.errors import (
     Unauthorized,
 )
 from blobflow.oci import Descriptor, Digest
+from blobflow.transports.registry.digests import check_told, other_than
 from blobflow.transports.registry.feed import Cut, Feed
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
 from blobflow.transports.registry.session import Answer, Request, Session
@@ -97,7 +97,7 @@ class Uploads:
         """Ask for a mount; a session that a refusal opens is kept for the next push of that blob."""
         answer = await self._tickets.opened(repository, digest, request)
         if answer.status == 201:
-            return True
+            return other_than(digest, answer.headers) is None  # something else was mounted: it is pushed
         try:
             self._tickets.keep(self._tickets.made(repository, digest, answer, "mount"))
         except ProtocolViolation:
@@ -188,8 +188,10 @@ class Uploads:
             scopes=push_scopes(repository),
         )
         try:
-            await self._session.ask(request)
+            answer = await self._session.ask(request)
         except RegistryError:
+            return False
+        if other_than(blob.digest, answer.headers) is not None:
             return False
         if (ticket := self._tickets.take(repository, blob.digest)) is not None:
             self._tickets.forget(ticket)
@@ -417,7 +419,7 @@ class Uploads:
 
     def _check(self, answer: Answer, blob: Descriptor) -> None:
         """A registry may name the blob by another algorithm (distribution: sha256), not by another digest."""
-        check_digest(answer, blob.digest, f"blob at {self._session.host}")
+        check_told(answer.headers, blob.digest, f"blob at {self._session.host}")
 
 
 _FORMS: dict[Rung, Callable[[Uploads, Ticket, Descriptor, Chunks], Awaitable[None]]] = {
@@ -437,13 +439,6 @@ async def _then(chunks: Chunks, over: Callable[[], None]) -> Chunks:
 def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
     """What a mount needs; some registries read only the first scope, and the first is the rarer right."""
     return (f"repository:{repository}:pull,push", f"repository:{origin}:pull")
-
-
-def check_digest(answer: Answer, digest: Digest, what: str) -> None:
-    """Raises DigestMismatch if the answer's Docker-Content-Digest, of the same algorithm, is another."""
-    said = answer.headers.get("Docker-Content-Digest", "")
-    if said[:7] == digest[:7] and said != digest:
-        raise DigestMismatch(what, expected=digest, actual=said[:150])
 
 
 def _rung(ticket: Ticket, blob: Descriptor, rungs: list[Rung]) -> Rung:

@@ -5,14 +5,25 @@ tree        what all of them come to: whiteouts, opaque folders, hard links. Pur
 folder      that tree in a folder
 tarball     that tree as one tar
 
-Layers are read twice: once for what the tree is, once for the content of what is left of them. So each file
-is written once and nothing is ever removed again; and since a tree has no path that leads through a symbolic
-link, what is written can't leave its place.
+Layers are read twice: once for what the tree is and whether they are what the config says, once for the
+content of what is left of them. So nothing is written of an image that is not right, each file is written
+once and nothing is ever removed again; and since a tree has no path that leads through a symbolic link, what
+is written can't leave its place.
 """
 
-from blobflow.transports.rootfs.entries import read_tree
+from blobflow.transports.rootfs.entries import Layer, read_tree
 from blobflow.transports.rootfs.folder import Unpacked, arriving_folder, check_vacant, unpack
 from blobflow.transports.rootfs.tarball import write_tar
 from blobflow.transports.rootfs.tree import Flat, flat
 
-__all__ = ["Flat", "Unpacked", "arriving_folder", "check_vacant", "flat", "read_tree", "unpack", "write_tar"]
+__all__ = [
+    "Flat",
+    "Layer",
+    "Unpacked",
+    "arriving_folder",
+    "check_vacant",
+    "flat",
+    "read_tree",
+    "unpack",
+    "write_tar",
+]

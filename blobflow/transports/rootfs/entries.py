@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
+
 from blobflow.errors import StorageError, UnsupportedContent
-from blobflow.transports.archive.streams import RunningTape, running_tape
+from blobflow.oci import Digest
+from blobflow.transports.archive.streams import LayerTape, layer_tape
 from blobflow.transports.archive.tar import FILES, cut_off
 from blobflow.transports.archive.tar import entries as headers
 from blobflow.transports.files import BLOCK, open_to_read
@@ -37,42 +40,52 @@ _KINDS: dict[bytes, Kind] = {
 }
 
 
-def read_tree(layers: Sequence[tuple[str, Path]]) -> Flat:
-    """The tree of layers, the lowest first: what each is called in messages, and its file.
+class Layer(msgspec.Struct, frozen=True):
+    """One layer: what it is called in messages, its file, and what it has to be without its compression."""
 
-    Raises UnsupportedContent, naming the layer, and StorageError.
+    name: str
+    path: Path
+    diff_id: Digest
+
+
+def read_tree(layers: Sequence[Layer]) -> Flat:
+    """The tree of layers, the lowest first, once all of them have been read to their end and are right.
+
+    Raises UnsupportedContent and StorageError, naming the layer; DigestMismatch for one that is not what its
+    diff_id says.
     """
-    return flat(_entries(name, path) for name, path in layers)
+    return flat(_entries(layer) for layer in layers)
 
 
-def _entries(name: str, path: Path) -> Iterator[Entry]:
-    with _tape(name, path) as tape:
+def _entries(layer: Layer) -> Iterator[Entry]:
+    with _tape(layer) as tape:
         for header, said in headers(tape):
             yield _entry(header, said)
+        tape.verify()
 
 
 def each_content(
-    layers: Sequence[tuple[str, Path]], items: Sequence[Item], take: Callable[[Item, Iterator[bytes]], None]
+    layers: Sequence[Layer], items: Sequence[Item], take: Callable[[Item, Entry, Iterator[bytes]], None]
 ) -> None:
-    """Give `take` every file among the items with its content, in the order of the layers.
+    """Give `take` every file among the items, what its layer says of it and its content, in the order of the
+    layers, which `read_tree` has read before.
 
     Layers that nothing is left of are not read. Raises StorageError, and what `take` raises.
     """
     wanted: dict[int, dict[int, Item]] = {}
     for item in items:
-        if item.entry.kind == "file":
+        if item.entry is None:
             wanted.setdefault(item.layer, {})[item.number] = item
     for layer, left in sorted(wanted.items()):
-        name, path = layers[layer]
-        with _tape(name, path) as tape:
-            for number, (header, _) in enumerate(headers(tape)):
+        with _tape(layers[layer]) as tape:
+            for number, (header, said) in enumerate(headers(tape)):
                 if number in left:
-                    take(left.pop(number), _blocks(tape, header.size))
+                    take(left.pop(number), _entry(header, said), _blocks(tape, header.size))
                 if not left:
                     break
 
 
-def _blocks(tape: RunningTape, size: int) -> Iterator[bytes]:
+def _blocks(tape: LayerTape, size: int) -> Iterator[bytes]:
     while size:
         block = tape.read(min(BLOCK, size))
         if not block:
@@ -82,13 +95,13 @@ def _blocks(tape: RunningTape, size: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def _tape(name: str, path: Path) -> Iterator[RunningTape]:
+def _tape(layer: Layer) -> Iterator[LayerTape]:
     try:
-        fd = open_to_read(path)
+        fd = open_to_read(layer.path)
     except FileNotFoundError:
-        raise StorageError(f"{name} has gone from the store; run it again") from None
+        raise StorageError(f"{layer.name} has gone from the store; run it again") from None
     try:
-        yield running_tape(fd, name)
+        yield layer_tape(fd, layer.name, layer.diff_id)
     finally:
         os.close(fd)
 

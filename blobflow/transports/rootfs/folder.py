@@ -20,9 +20,8 @@ import msgspec
 
 from blobflow.errors import UsageError
 from blobflow.transports.files import translated
-from blobflow.transports.rootfs.entries import each_content
+from blobflow.transports.rootfs.entries import Layer, each_content
 from blobflow.transports.rootfs.tree import Entry, Flat, Item
-from blobflow.transports.rootfs.tree import Path as Parts
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK}
@@ -60,11 +59,22 @@ def arriving_folder(path: Path) -> Iterator[Path]:
         with translated("write", path):
             made.replace(path)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        _remove(made)
         raise
 
 
-def unpack(tree: Flat, layers: Sequence[tuple[str, Path]], root: Path, *, devices: bool = False) -> Unpacked:
+def _remove(folder: Path) -> None:
+    """Remove what was made, also from folders that others than root may not write in; what can't be removed
+    stays."""
+    with contextlib.suppress(OSError):
+        for above, names, _ in os.walk(folder):
+            for name in names:
+                if not os.path.islink(path := os.path.join(above, name)):  # noqa: PTH114, PTH118
+                    os.chmod(path, 0o700)  # noqa: PTH101
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack(tree: Flat, layers: Sequence[Layer], root: Path, *, devices: bool = False) -> Unpacked:
     """Make the tree in the folder `root`, which is empty; the layers are those that it was read from.
 
     Raises StorageError, UnsupportedContent.
@@ -81,24 +91,24 @@ class _Unpacking:
         self._skipped = 0
         self._bare = 0
 
-    def _at(self, path: Parts) -> str:
-        return os.path.join(self._root, *path)  # noqa: PTH118  a hundred thousand Paths take a second
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"  # a hundred thousand Paths take a second
 
-    def unpack(self, layers: Sequence[tuple[str, Path]]) -> Unpacked:
+    def unpack(self, layers: Sequence[Layer]) -> Unpacked:
         with translated("write", self._root):
-            for path in self._tree.folders:
-                if path:
+            for folder in self._tree.folders:
+                if path := folder.path:
                     os.mkdir(self._at(path), 0o700)  # noqa: PTH102
             each_content(layers, self._tree.items, self._write)
             for item in self._tree.items:
-                if item.entry.kind != "file":
-                    self._make(item)
-            for path, entry in reversed(self._tree.folders.items()):
-                self._dress(self._at(path), entry or Entry("", "folder", _IMPLIED_MODE))
+                if item.entry is not None:
+                    self._make(item, item.entry)
+            for folder in reversed(self._tree.folders):
+                self._dress(self._at(folder.path), folder.entry or Entry("", "folder", _IMPLIED_MODE))
         return Unpacked(self._skipped, self._bare)
 
-    def _write(self, item: Item, blocks: Iterator[bytes]) -> None:
-        name = self._at(item.paths[0])
+    def _write(self, item: Item, entry: Entry, blocks: Iterator[bytes]) -> None:
+        name, *others = map(self._at, item.paths)
         fd = os.open(name, _CREATE, 0o600)
         try:
             for block in blocks:
@@ -107,10 +117,10 @@ class _Unpacking:
                     view = view[os.write(fd, view) :]
         finally:
             os.close(fd)
-        self._finish(name, item)
+        self._finish(name, others, entry)
 
-    def _make(self, item: Item) -> None:
-        name, entry = self._at(item.paths[0]), item.entry
+    def _make(self, item: Item, entry: Entry) -> None:
+        name, *others = map(self._at, item.paths)
         if entry.kind == "symlink":
             os.symlink(entry.target, name)  # noqa: PTH211
         elif entry.kind == "fifo":
@@ -120,12 +130,12 @@ class _Unpacking:
         else:
             self._skipped += 1
             return
-        self._finish(name, item)
+        self._finish(name, others, entry)
 
-    def _finish(self, name: str, item: Item) -> None:
-        self._dress(name, item.entry)
-        for other in item.paths[1:]:
-            os.link(name, self._at(other), follow_symlinks=False)
+    def _finish(self, name: str, others: Sequence[str], entry: Entry) -> None:
+        self._dress(name, entry)
+        for other in others:
+            os.link(name, other, follow_symlinks=False)
 
     def _dress(self, name: str, entry: Entry) -> None:
         """Give owner, then mode (which a new owner takes away), then attributes, then time."""

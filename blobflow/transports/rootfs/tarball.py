@@ -8,12 +8,10 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 
 from blobflow.transports.archive.tar import END, padding
-from blobflow.transports.rootfs.entries import each_content
+from blobflow.transports.rootfs.entries import Layer, each_content
 from blobflow.transports.rootfs.tree import Entry, Flat, Item, Kind
-from blobflow.transports.rootfs.tree import Path as Parts
 
 _TYPES: dict[Kind, bytes] = {
     "folder": tarfile.DIRTYPE,
@@ -34,42 +32,44 @@ _NANO = 1_000_000_000
 Write = Callable[[bytes], None]
 
 
-def write_tar(trees: Sequence[tuple[str, Flat, Sequence[tuple[str, Path]]]], write: Write) -> None:
+def write_tar(trees: Sequence[tuple[str, Flat, Sequence[Layer]]], write: Write) -> None:
     """Write trees, each with its layers and below a folder of its own ("": none), as one tar."""
     for prefix, tree, layers in trees:
-        _Tarring((prefix,) if prefix else (), tree, write).write(layers)
+        _Tarring(f"{prefix}/" if prefix else "", tree, write).write(layers)
     write(END)
 
 
 class _Tarring:
-    def __init__(self, prefix: Parts, tree: Flat, write: Write) -> None:
+    def __init__(self, prefix: str, tree: Flat, write: Write) -> None:
         self._prefix = prefix
         self._tree = tree
         self._out = write
 
-    def write(self, layers: Sequence[tuple[str, Path]]) -> None:
-        for path, entry in self._tree.folders.items():
-            if self._prefix or path:
-                self._out(header_of("/".join((*self._prefix, *path, "")), entry or _IMPLIED))
+    def write(self, layers: Sequence[Layer]) -> None:
+        for folder in self._tree.folders:
+            if name := f"{self._prefix}{folder.path}".rstrip("/"):
+                self._out(header_of(f"{name}/", folder.entry or _IMPLIED))
         each_content(layers, self._tree.items, self._file)
         for item in self._tree.items:
-            if item.entry.kind != "file":
-                self._out(header_of(self._name(item.paths[0]), item.entry))
-                self._other_names(item)
+            if item.entry is not None:
+                name, *others = self._names(item)
+                self._out(header_of(name, item.entry))
+                self._other_names(name, others, item.entry)
 
-    def _file(self, item: Item, blocks: Iterator[bytes]) -> None:
-        self._out(header_of(self._name(item.paths[0]), item.entry))
+    def _file(self, item: Item, entry: Entry, blocks: Iterator[bytes]) -> None:
+        name, *others = self._names(item)
+        self._out(header_of(name, entry))
         for block in blocks:
             self._out(block)
-        self._out(padding(item.entry.size))
-        self._other_names(item)
+        self._out(padding(entry.size))
+        self._other_names(name, others, entry)
 
-    def _other_names(self, item: Item) -> None:
-        for path in item.paths[1:]:
-            self._out(header_of(self._name(path), item.entry, linked=self._name(item.paths[0])))
+    def _other_names(self, name: str, others: Sequence[str], entry: Entry) -> None:
+        for other in others:
+            self._out(header_of(other, entry, linked=name))
 
-    def _name(self, path: Parts) -> str:
-        return "/".join((*self._prefix, *path))
+    def _names(self, item: Item) -> list[str]:
+        return [f"{self._prefix}{path}" for path in item.paths]
 
 
 def header_of(name: str, entry: Entry, linked: str | None = None) -> bytes:

@@ -83,7 +83,8 @@ cut may lose the last transactions, never tear one)
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
         journal: what was learnt of a host (upload form, sparse indexes, ...).
     layers(diff_id, codec, digest, size, PRIMARY KEY (diff_id, codec))
-        which blob a bare layer of an archive became; `codec` names the compressor and its version.
+        which blob a bare layer of an archive became; `codec` is the compressor, its version, and what else
+        its output depends on: machines of different processors may share a store.
     archives(key PRIMARY KEY, content, at)
         what compressed archives hold, so that they need not be read again; the newest only.
 
@@ -99,6 +100,7 @@ the other's rename(2) puts the same bytes there again. Who opens a store read-on
 its folder, and sees what the others commit (see `snapshot`).
 """
 
+from blobflow.transports.store.aside import StoreAside
 from blobflow.transports.store.imports import Imports
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.partial import StoreCache
@@ -106,4 +108,14 @@ from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
-__all__ = ["Imports", "KeepsAll", "MayDoWithout", "Store", "StoreCache", "StoreJournal", "Writer", "room_in"]
+__all__ = [
+    "Imports",
+    "KeepsAll",
+    "MayDoWithout",
+    "Store",
+    "StoreAside",
+    "StoreCache",
+    "StoreJournal",
+    "Writer",
+    "room_in",
+]

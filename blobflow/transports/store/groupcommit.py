@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from blobflow.errors import own_copy
+
 # Jobs in one transaction. More would keep other processes waiting for longer, and save hardly a sync.
 _BATCH = 256
 # Rows in one statement. Parts are powers of two, so that there are few statements to be kept ready.
@@ -219,7 +221,7 @@ class GroupCommit:
                     self._transact(wanted)
         except BaseException as error:  # noqa: BLE001  every one of them is told
             for asked in wanted:
-                asked.error = asked.error or error
+                asked.error = asked.error or own_copy(error)
         for asked in batch:
             if asked.error is not None:
                 with contextlib.suppress(OSError):

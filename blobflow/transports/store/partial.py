@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 from blobflow.content import Body, Chunk, Chunks
-from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError
+from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError, own_copy
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.layout import translated
 from blobflow.transports.store.store import Store
@@ -122,7 +122,7 @@ class Growing:
         try:
             while not (self._verified and offset >= self.blob.size):
                 if self.error is not None:
-                    raise self.error
+                    raise own_copy(self.error)
                 if offset >= self._visible:
                     await self._news.wait()
                     continue

@@ -133,5 +133,5 @@ def _manifest(layout: Layout, digest: Digest, kind: str) -> Manifest | None:
         raise storage_error("read", path, error) from error
     for called in (kind, ""):
         with contextlib.suppress(UnsupportedContent):
-            return parse_manifest(raw, called, digest=digest)
+            return parse_manifest(raw, called, digest=digest, let_in=True)
     return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from blobflow.content import Chunk, Chunks
-from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull
+from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull, own_copy
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of, head_of
@@ -359,18 +359,7 @@ class Store:
             raise StorageError(f"blob {digest} could not be checked: the store is being closed")
         error = checking.exception()
         if error is not None:
-            raise self._again(digest, error)
-
-    def _again(self, digest: Digest, error: BaseException) -> BaseException:
-        """An error that several wait for, as one for each: tracebacks are not shared."""
-        match error:
-            case NotFound():
-                return self._absent(digest)
-            case IntegrityError():
-                return IntegrityError(error.message)
-            case StorageError():
-                return StorageError(error.message)
-        return error
+            raise own_copy(error)
 
     def _checked_once(self, digest: Digest, done: asyncio.Future[bytes]) -> None:
         self._checking.pop(digest, None)

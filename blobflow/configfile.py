@@ -27,14 +27,15 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from blobflow.cli.complaints import hint, split_complaint, worded
-from blobflow.cli.figures import one_line, parse_size
+from blobflow.complaints import hint, split_complaint, worded
 from blobflow.errors import InvalidConfig, InvalidReference
 from blobflow.oci.reference import check_host
 from blobflow.transports.registry import HostSettings, KeyPair, Profile, Trust
 from blobflow.transports.registry.mirrors import parse_mirror
 from blobflow.transports.registry.profiles import profiles_by_name
 from blobflow.transports.registry.proxies import Proxies, through
+from blobflow.units import parse_size
+from blobflow.visible import visible
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 # Above these a number is a typing mistake; `inf` and `nan` are TOML too.
@@ -181,7 +182,7 @@ def _refuse_unknown(table: object, kind: type[msgspec.Struct], where: str) -> No
     known = [field.name for field in msgspec.structs.fields(kind)]
     for key, value in table.items() if isinstance(table, dict) else ():
         if key not in known:
-            raise InvalidConfig(f"{where}: unknown key `{one_line(key)}`; {hint(key, known)}")
+            raise InvalidConfig(f"{where}: unknown key `{visible(key)}`; {hint(key, known)}")
         if key == "keypair" and isinstance(value, list):
             for pair in value:
                 _refuse_unknown(pair, _Pair, f"{where} keypair")

@@ -1,0 +1,332 @@
+"""The execution of a saved plan: what it says, and nothing else.
+
+    survey (targets) → read manifests (sources, by digest) → transfer → verify → report
+
+No tag is looked up at a source, nor what refers to anything: all that was decided when the plan was made.
+What is at the targets by now is skipped; an image of which a source has lost something fails alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.agenda import Agenda, State
+from blobflow.engine.asking import Asking
+from blobflow.engine.closing import announce, complete_places, verify_targets
+from blobflow.engine.flow import Planned
+from blobflow.engine.inquiry import LANE
+from blobflow.engine.lane import Lane, beside
+from blobflow.engine.plan import (
+    Copy,
+    Goal,
+    Graph,
+    Inventory,
+    Mount,
+    Pair,
+    Plan,
+    Put,
+    Shape,
+    Step,
+    appended,
+    renumbered,
+    site_of,
+)
+from blobflow.engine.policy import Policy
+from blobflow.engine.price import Price, price_of
+from blobflow.engine.quota import Quota
+from blobflow.engine.recheck import Look
+from blobflow.engine.referring import REPLACED
+from blobflow.engine.remaining import Found, rest_of
+from blobflow.engine.report import ImageRecord, ReferrerRecord, Report
+from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
+from blobflow.engine.resolve import Reader
+from blobflow.engine.saved import SavedImage, SavedPlan
+from blobflow.engine.survey import recorded_as
+from blobflow.engine.tally import Tally
+from blobflow.engine.transfer import Transfer, World
+from blobflow.errors import BlobflowError, Rejected
+from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
+from blobflow.oci import Digest
+
+_ANEW = "; the target had it when the plan was made: make the plan anew"
+
+
+class Execution:
+    """One execution of a saved plan; to be asked as a `Run` is. `policy`: in place of the plan's own.
+
+    `planned`: what was left to be done, once it is known.
+    """
+
+    def __init__(
+        self,
+        saved: SavedPlan,
+        policy: Policy | None = None,
+        *,
+        observe: Observer = ignore,
+        meter: Meter | None = None,
+    ) -> None:
+        self._saved = saved
+        self._policy = policy or saved.policy
+        self._observe = observe
+        self._meter = meter or Meter()
+        self._tally = Tally(saved.pairs)
+        self._told = 0
+        self._found = Found()
+        self._transfer: Transfer | None = None
+        self._asking: Asking[str, list[int]] | None = None
+        self._quota: Quota
+        self._reader: Reader
+        self.planned: Planned | None = None
+        self._started = time.monotonic()
+
+    def report(self) -> Report:
+        """What has become of every image so far."""
+        report = self._tally.report(
+            bytes_read=self._meter.bytes_read,
+            written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
+            requests=self._meter.requests,
+            seconds=time.monotonic() - self._started,
+        )
+        replaced, left = self._replaced(), self._left()
+        images = tuple(
+            msgspec.structs.replace(record, referrers=_referrers(image, replaced, left))
+            for record, image in zip(report.images, self._saved.images, strict=True)
+        )
+        totals = msgspec.structs.replace(report.totals, blobs_present=len(self._found.present))
+        return msgspec.structs.replace(report, images=images, totals=totals)
+
+    @property
+    def errors(self) -> Mapping[Pair, BlobflowError]:
+        """Why each failed image failed."""
+        return self._tally.errors
+
+    def wind_down(self) -> bool:
+        """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
+        if self._transfer is None or self._asking is None:
+            return False
+        self._asking.stop()
+        self._transfer.wind_down()
+        return True
+
+    async def plan(self, world: World) -> Planned:
+        """Find out what is left to be done; nothing is changed anywhere.
+
+        Asks the targets for what the plan has steps for, and reads the manifests that are to be put.
+        """
+        asking = self._asking_of(world)
+        async with asking.begun():
+            self._plan(await asking.first(None, self._any_good))
+        assert self.planned is not None
+        return self.planned
+
+    async def go(self, world: World) -> Report:
+        """Do it. Failures of images are in the report; what is raised concerns the whole run.
+
+        A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
+        when it has given them.
+        """
+        self._asking = asking = self._asking_of(world)
+        async with asking.begun():
+            part = self._take(await asking.first(world.patience, self._any_good), world)
+            if self._found.failures and not self._policy.keep_going:
+                return self.report()
+            self._observe(PhaseStarted("transfer", len(self._saved.images)))
+            ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
+            self._transfer = Transfer(part, graph, world, self._policy.keep_going, ended, more=asking.more)
+            await beside(self._take_late(asking, self._transfer, world), self._transfer.run())
+        await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
+        await complete_places(self._tally, world, self._observe)
+        return self.report()
+
+    def _asking_of(self, world: World) -> Asking[str, list[int]]:
+        """What is to be asked of each target's host, and of the sources for it. The answer is the images
+        there that can be completed."""
+        self._observe(PhaseStarted("survey", len(self._saved.images)))
+        self._tally.roots(self._saved.roots)
+        self._quota = Quota(
+            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
+        )
+        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents)
+        hosts = list(dict.fromkeys(pair.target.host for pair in self._saved.pairs))
+        return Asking(partial(self._ask, world), hosts)
+
+    async def _ask(self, world: World, host: str) -> list[int]:
+        lane = Lane(LANE)
+        await Look(self._saved, host, self._policy, world, lane, self._found).go()
+        images = [n for n, pair in enumerate(self._saved.pairs) if pair.target.host == host]
+        await find_images(self._saved, self._found, self._good(images), world, lane)
+        await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        return images
+
+    def _good(self, images: Iterable[int]) -> list[int]:
+        """Those of the images that can be completed, as far as is known."""
+        return [number for number in images if number not in self._found.failures]
+
+    def _any_good(self, images: Iterable[int]) -> bool:
+        return bool(self._good(images))
+
+    async def _take_late(self, asking: Asking[str, list[int]], transfer: Transfer, world: World) -> None:
+        """Add what is known only now to what runs."""
+        try:
+            async for answers in asking.late():
+                part = self._take(answers, world)
+                if self._found.failures and not self._policy.keep_going:
+                    self.wind_down()
+                await transfer.add(part)
+        finally:
+            transfer.no_more()
+
+    def _take(self, answers: Sequence[list[int]], world: World) -> Plan:
+        """Plan what is left for the images of these targets, and tell it. Returns what is new, numbered after
+        what was planned before."""
+        part = self._plan(answers)
+        assert self.planned is not None
+        for number in sorted(number for images in answers for number in images):
+            if error := self._found.failures.get(number):
+                self._tell(self._tally.failed(self._saved.images[number].pair, error))
+        now = self.planned
+        for record in self._tally.planned(now.plan, part.goals, now.shapes, now.inventory):
+            self._tell(record)
+        announce(part, world)
+        return part
+
+    def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
+        assert self.planned is not None
+        failed = agenda.states[number] is State.FAILED
+        if failed:
+            _explain(agenda.errors[number], agenda.step(number))
+        for goal, record in self._tally.ended(agenda, number):
+            self._tell(record)
+            if record.status == "done":
+                self._remember(world, self.planned.plan, goal)
+        if failed and not self._policy.keep_going and self._asking is not None:
+            self._asking.stop()
+
+    # What it comes to
+
+    def _plan(self, answers: Sequence[list[int]]) -> Plan:
+        """Plan what is left for the images of these targets, beside what is planned already. Returns what is
+        new, numbered after that."""
+        saved, found = self._saved, self._found
+        part = rest_of(saved, found, self._good(sorted(n for images in answers for n in images)))
+        whole = part
+        if self.planned is not None:
+            part = renumbered(part, len(self.planned.plan.steps))
+            whole = appended(self.planned.plan, part)
+        roots = {goal.pair: goal.root for goal in whole.goals}
+        shapes = {
+            image.pair: Shape(roots.get(image.pair, image.root), platforms=image.platforms)
+            for image in saved.images
+        }
+        self.planned = Planned(
+            saved.pairs,
+            whole,
+            self._reader.graph(saved.roots),
+            shapes,
+            Inventory({}, {}, dict(found.tags)),
+            {saved.images[number].pair: error for number, error in sorted(found.failures.items())},
+            dict(sorted(self._quota.reads.items())),
+            self._quota.allowances,
+            self._policy,
+            self._price(whole),
+        )
+        self._tell_price(self.planned.price)
+        return part
+
+    def _price(self, plan: Plan) -> Price:
+        """The price of what is left. Blobs are counted that the saved plan has steps for."""
+        price = price_of(plan, Graph({}, {}, {}))
+        blobs = {step.blob.digest for step in self._saved.steps if isinstance(step, Copy | Mount)}
+        read = {step.blob.digest for step in plan.steps if isinstance(step, Copy)}
+        return msgspec.structs.replace(
+            price,
+            blobs_unique=len(blobs),
+            blobs_shared=min(len(blobs), self._saved.price.blobs_shared),
+            blobs_present=len(blobs - read),
+        )
+
+    def _tell_price(self, price: Price) -> None:
+        self._observe(
+            PlanMade(
+                images=len(self._saved.images),
+                copies=sum(target.copies for target in price.targets.values()),
+                mounts=price.mounts,
+                puts=price.manifests,
+                bytes_to_read=price.bytes_to_read,
+                bytes_to_write=price.bytes_to_write,
+            )
+        )
+
+    def _tell(self, record: ImageRecord) -> None:
+        self._told += 1
+        self._observe(
+            ImageDone(
+                source=record.source,
+                target=record.target,
+                digest=record.digest,
+                status=record.status,
+                error=record.error,
+                done=self._told,
+                images=self._tally.images,
+            )
+        )
+
+    def _remember(self, world: World, plan: Plan, goal: Goal) -> None:
+        """Have later runs know an image whose root was put now; one that was there was not looked into."""
+        pair, policy = goal.pair, self._saved.policy
+        steps = (plan.steps[number] for number in goal.steps)
+        was_put = any(isinstance(s, Put) and s.manifest.digest == goal.root.digest for s in steps)
+        if pair.target.transport or not was_put:
+            return
+        put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
+        looked_up = (policy.referrers or pair.referrers) != "off"
+        chosen = recorded_as(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
+        world.journal.record_put(site_of(pair.target), put, chosen)
+
+    # The report
+
+    def _replaced(self) -> dict[Site, set[Digest]]:
+        """The manifests, by site, in whose place a target took others, now or before."""
+        steps = [self._saved.steps[number] for number in self._found.fell_back]
+        if self._transfer is not None:
+            agenda = self._transfer.agenda
+            steps += [agenda.step(number) for number in agenda.fell_back]
+        replaced: dict[Site, set[Digest]] = {}
+        for step in steps:
+            if isinstance(step, Put):
+                replaced.setdefault(step.target, set()).add(step.manifest.digest)
+        return replaced
+
+    def _left(self) -> dict[tuple[Site, Digest], str]:
+        """Why manifests that should be put at a site are left, by the look at the targets."""
+        steps = [(self._saved.steps[number], why) for number, why in self._found.left.items()]
+        return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
+
+
+def _referrers(
+    image: SavedImage, replaced: Mapping[Site, set[Digest]], left: Mapping[tuple[Site, Digest], str]
+) -> tuple[ReferrerRecord, ...]:
+    """What refers to an image, and what of that was left after all."""
+    site = site_of(image.pair.target)
+    gone: set[str] = set(replaced.get(site, ()))
+    records = []
+    for each in image.referrers:
+        why = left.get((site, Digest(each.digest)), REPLACED if each.subject in gone else "")
+        if why and not each.left:
+            gone.add(each.digest)
+            records.append(msgspec.structs.replace(each, left=why))
+        else:
+            records.append(each)
+    return tuple(records)
+
+
+def _explain(error: BlobflowError, step: Step) -> None:
+    """What a target lacks that no step brings was there when the plan was made."""
+    lacks = isinstance(error, Rejected) and error.missing and isinstance(step, Put) and not step.sparse
+    if lacks and not error.message.endswith(_ANEW):
+        error.message += _ANEW

@@ -1,0 +1,191 @@
+"""The inquiry: what is asked of sources and targets before a run can be planned.
+
+It is made a target host at a time, and all of them at once: resolve, survey, read. What several of them want
+to know of a source (what a tag names, a manifest, what refers to it) is asked once, also while the first
+answer is under way. No target waits for another's answers, so that one which does not answer keeps nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from blobflow.content import NullJournal
+from blobflow.engine.audit import Audit
+from blobflow.engine.lane import Lane, beside
+from blobflow.engine.plan import Graph, Inventory, Lookup, Pair, Shape, merged, site_of
+from blobflow.engine.policy import Policy
+from blobflow.engine.quota import Quota
+from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
+from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_roots
+from blobflow.engine.shape import choices_of, shape_pairs
+from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
+from blobflow.engine.transfer import World, refuses_sparse
+from blobflow.errors import BlobflowError
+from blobflow.events import Observer, PhaseStarted
+from blobflow.oci import Descriptor, Reference
+
+# Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
+LANE = 32
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """What is known of some pairs: what they want at their targets, and what is there.
+
+    `failures`: pairs that nothing can be planned for, and why. `current`: those that are taken as whole
+    because an earlier run put them there.
+    """
+
+    pairs: tuple[Pair, ...]
+    shapes: dict[Pair, Shape]
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+    current: frozenset[Pair]
+
+    @property
+    def good(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair not in self.failures]
+
+
+def joined(answers: Sequence[Answers]) -> Answers:
+    """What is known of several groups of pairs, each with a target host of its own."""
+    shapes: dict[Pair, Shape] = {}
+    failures: dict[Pair, BlobflowError] = {}
+    for each in answers:
+        shapes |= each.shapes
+        failures |= each.failures
+    return Answers(
+        pairs=tuple(pair for each in answers for pair in each.pairs),
+        shapes=shapes,
+        inventory=merged(each.inventory for each in answers),
+        failures=failures,
+        current=frozenset[Pair]().union(*(each.current for each in answers)),
+    )
+
+
+class Inquiry:
+    """One run's questions. `roots` gets what the sources name, as it comes to be known; `audit` is None where
+    everything is looked at anyway."""
+
+    def __init__(self, pairs: Sequence[Pair], policy: Policy, world: World, observe: Observer) -> None:
+        self._images = len(pairs)
+        self._policy = policy
+        self._world = world
+        self._observe = observe
+        self._told: set[str] = set()
+        self.audit: Audit | None = None
+        if policy.verify == "roots":  # else everything is asked for
+            self.audit = Audit(world, pairs, policy.audit, trust_root=policy.trust_root)
+        self._named = Roots(world.source_at)
+        self._referrals = Referrals(world.source_at)
+        self.quota = Quota(world.allowance_of, world.source_at, observe, world.sleep, waits=policy.wait)
+        self._reader = Reader(world.source_at, self.quota.permit, world.documents)
+        self.roots: dict[Reference, Descriptor] = {}
+        groups: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            groups.setdefault(pair.target.host, []).append(pair)
+        self.groups = tuple(map(tuple, groups.values()))
+
+    def graph(self) -> Graph:
+        """What the sources said so far."""
+        return self._reader.graph(self.roots)
+
+    def lookup(self, pair: Pair) -> Lookup:
+        """When what refers to a pair's image is looked up."""
+        return self._policy.referrers or pair.referrers
+
+    async def of(self, pairs: Sequence[Pair]) -> Answers:
+        """Resolve and survey the pairs of one target host. Changes nothing anywhere.
+
+        Raises what ends the whole run: Throttled, where a source lets too few manifests be read.
+        """
+        world, lane = self._world, Lane(LANE)
+        failures: dict[Pair, BlobflowError] = {}
+
+        def good() -> list[Pair]:
+            return [pair for pair in pairs if pair not in failures]
+
+        def drop(failed: Mapping[Reference, BlobflowError]) -> None:
+            failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
+
+        self._tell("resolve")
+        targets = Targets(pairs, world.sink_at)
+        sources = (pair.source for pair in pairs)
+        resolved = await resolve_roots(sources, world.source_at, lane, targets.look_ahead, named=self._named)
+        self.roots.update(resolved.roots)
+        drop(resolved.failures)
+        failures.update(clashes(good(), resolved.roots))
+
+        self._tell("survey")
+        tags = await self._survey_tags(good(), resolved.roots, targets, lane)
+        failures.update(tags.failures)
+        if self.audit is not None:
+            tags = await self.audit.look(good(), tags, resolved.roots)
+        stale = [pair for pair in good() if pair not in tags.current]
+        wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
+        reading = read_graph(
+            wanted,
+            world.source_at,
+            lane,
+            choices=choices_of(good()),
+            foreign=self._policy.foreign_layers,
+            reader=self._reader,
+        )
+        read = await beside(self._look_ahead(stale, resolved.roots, targets, lane), reading)
+        drop(read.failures)
+        graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
+        shapes = shape_pairs(
+            good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
+        )
+        failures.update(shapes.failures)
+        looked_up = [p for p in good() if p not in tags.current and self.lookup(p) != "off"]
+        hung = await hang_referrers(
+            looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
+        )
+        failures.update(hung.failures)
+        deep = self._policy.verify != "roots" or self._policy.audit == "all"
+        content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
+        failures.update(content.failures)
+        final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
+        return Answers(tuple(pairs), final, content.inventory, failures, tags.current)
+
+    def _tell(self, phase: str) -> None:
+        """Say that a phase has begun, when the first group gets to it."""
+        if phase not in self._told:
+            self._told.add(phase)
+            self._observe(PhaseStarted(phase, self._images))
+
+    async def _survey_tags(
+        self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane
+    ) -> TagSurvey:
+        policy = self._policy
+        return await survey_tags(
+            pairs,
+            roots,
+            targets,
+            self._world.journal if policy.verify == "roots" else NullJournal(),
+            lane,
+            no_overwrite=policy.no_overwrite,
+            trust_root=policy.trust_root,
+            foreign=policy.foreign_layers,
+            referrers=self.lookup,
+        )
+
+    async def _look_ahead(
+        self,
+        pairs: Collection[Pair],
+        roots: Mapping[Reference, Descriptor],
+        targets: Targets,
+        lane: Lane,
+    ) -> None:
+        """Ask for what will be wanted to know once the manifests of these pairs have been read."""
+        subjects = {
+            (site_of(pair.source), roots[pair.source].digest)
+            for pair in pairs
+            if self.lookup(pair) != "off" and holds_referrers(pair, self._world.sink_at)
+        }
+        await beside(
+            targets.look_for_vacant({site_of(pair.target) for pair in pairs}, lane),
+            self._referrals.look_ahead(subjects, lane),
+        )

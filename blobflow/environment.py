@@ -1,0 +1,171 @@
+"""How registries are reached from this machine: what its environment and its files say, as settings.
+
+The command line and the library both come here, so that what works on the one works in the other. What is
+given outright (flags) counts before the environment (BLOBFLOW_… of the flag's name), and that before the
+configuration file. Certificates add up: those given, of the host's table in the file, and of the folders of
+docker and containers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from blobflow.engine.plan import Pair
+from blobflow.errors import UsageError
+from blobflow.oci.location import transport_of
+from blobflow.settings import Settings
+from blobflow.transports.registry import HostSettings, KeyPair, Trust
+from blobflow.transports.registry.credentials import Credentials, parse_login
+from blobflow.transports.registry.proxies import from_variables
+from blobflow.transports.registry.trust import context_of
+from blobflow.variables import Variables, places_of, read_variables, xdg_folder
+
+_SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+class Login(msgspec.Struct, frozen=True):
+    """A login for the one registry of a side; `named` is what gave it, for messages."""
+
+    named: str
+    side: str
+    hosts: Collection[str]
+    credentials: Credentials
+
+
+def from_environment(
+    environ: Mapping[str, str] | None = None, *, sources: Collection[str] = (), targets: Collection[str] = ()
+) -> Settings:
+    """The settings that the command line has, started here without options.
+
+    Logins of docker, podman, skopeo and `blobflow login`; blobflow's configuration file; the folders of
+    certificates; proxies; the BLOBFLOW_… variables; the store in the user's cache folder. Change what is to
+    be different with `msgspec.structs.replace`. `environ`: in place of this process's. BLOBFLOW_SOURCE_CREDS
+    and BLOBFLOW_TARGET_CREDS count where `sources` and `targets` (hosts) say whose logins they are.
+
+    Nothing is asked for over the network, and no login is read before a registry wants one. Raises UsageError
+    and InvalidConfig for what can't be used.
+    """
+    environ = os.environ if environ is None else environ
+    logins = [
+        Login(name, side, hosts, parse_login(environ[name], name))
+        for name, side, hosts in (
+            ("BLOBFLOW_SOURCE_CREDS", "source", sources),
+            ("BLOBFLOW_TARGET_CREDS", "target", targets),
+        )
+        if environ.get(name) and hosts
+    ]
+    settings = settings_from(environ, read_variables(environ), logins)
+    return msgspec.structs.replace(settings, cache_dir=places_of(environ)[1])
+
+
+def settings_for(settings: Settings | None, pairs: Iterable[Pair] = ()) -> Settings:
+    """The settings that were given, or those of the environment for these pairs."""
+    if settings is not None:
+        return settings
+    pairs = tuple(pairs)
+    return from_environment(
+        sources={pair.source.host for pair in pairs}, targets={pair.target.host for pair in pairs}
+    )
+
+
+def settings_from(environ: Mapping[str, str], given: Variables, logins: Iterable[Login] = ()) -> Settings:
+    """The settings that say how registries are reached: `given`, and the files that the environment leads to.
+
+    Raises UsageError and InvalidConfig for what can't be used, as far as it is known before a host is asked.
+    """
+    docker, _ = places_of(environ)
+    config = xdg_folder(environ, "XDG_CONFIG_HOME", ".config")
+    pairs = _pairs(given)
+    context_of(Trust(ca=given.ca, pairs=pairs))
+    named = environ.get("REGISTRY_AUTH_FILE")
+    if named and not Path(named).exists():
+        raise UsageError(f"REGISTRY_AUTH_FILE names {named}, and there is no such file")
+    return Settings(
+        plain_http=given.plain_http,
+        tls_verify=given.tls_verify is not False,
+        docker_config=None if named else docker,
+        auth_files=(Path(named),) if named else tuple(_auth_files(environ, config)),
+        ca=given.ca,
+        pairs=pairs,
+        certs=tuple(_certs(environ, config)),
+        proxies=from_variables(environ),
+        hosts=_hosts(given, config, logins),
+    )
+
+
+def login_file(environ: Mapping[str, str]) -> Path:
+    """Where a login is kept: the file that is looked into first. Raises UsageError where there is no home."""
+    if given := environ.get("REGISTRY_AUTH_FILE"):
+        return Path(given)
+    docker, _ = places_of(environ)
+    if docker is None:
+        raise UsageError("there is no home to keep logins in; set DOCKER_CONFIG to a folder")
+    return docker / "config.json"
+
+
+def _certs(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG."""
+    users = [config] if config else []
+    users += [Path(environ["HOME"], ".config")] if environ.get("HOME") else []
+    yield from dict.fromkeys(folder / "containers" / "certs.d" for folder in users)
+    yield from _SYSTEM_CERTS
+
+
+def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The places of containers' auth.json; without a session Linux has another for it."""
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "containers", "auth.json")
+    else:
+        yield Path("/run", "containers", str(os.getuid()), "auth.json")
+    if config:
+        yield config / "containers" / "auth.json"
+
+
+def _pairs(given: Variables) -> tuple[KeyPair, ...]:
+    if (given.cert is None) != (given.key is None):
+        raise UsageError(
+            "--cert and --key go together, as BLOBFLOW_CERT and BLOBFLOW_KEY do: "
+            "a client certificate and its key"
+        )
+    return (KeyPair(given.cert, given.key),) if given.cert and given.key else ()
+
+
+def _hosts(given: Variables, config: Path | None, logins: Iterable[Login]) -> dict[str, HostSettings]:
+    """The hosts of the configuration file, with what is said of each beside it."""
+    hosts: dict[str, HostSettings] = {}
+    file = given.config
+    if file is None and config and (config / "blobflow" / "config.toml").exists():
+        file = config / "blobflow" / "config.toml"
+    if file is not None:
+        from blobflow.configfile import read_config  # its TOML is paid for where there is some
+
+        hosts = read_config(file)
+    if given.tls_verify is not None:
+        hosts = {host: msgspec.structs.replace(each, verify=None) for host, each in hosts.items()}
+    for host, login in _by_host(logins).items():
+        hosts[host] = msgspec.structs.replace(hosts.get(host, HostSettings()), credentials=login)
+    return hosts
+
+
+def _by_host(logins: Iterable[Login]) -> dict[str, Credentials]:
+    """The logins by host. A login goes to one registry, never to all that happen to be named.
+
+    One registry at both ends has one login; layouts and archives want none. Raises UsageError.
+    """
+    found: dict[str, Credentials] = {}
+    for login in logins:
+        hosts = sorted(host for host in login.hosts if not transport_of(host))
+        if len(hosts) != 1:
+            there = (
+                f"the {login.side}s are {', '.join(hosts)}" if hosts else f"there is no {login.side} registry"
+            )
+            raise UsageError(f"{login.named} is for one registry, and {there}; use `blobflow login` instead")
+        host = hosts[0]
+        if found.get(host, login.credentials) != login.credentials:
+            raise UsageError(f"{host} is source and target; give it one login, not two")
+        found[host] = login.credentials
+    return found

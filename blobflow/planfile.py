@@ -1,0 +1,97 @@
+"""Plan files: a saved plan as JSON, and reading one that anybody may have had in hands.
+
+    {"version": 2, "sum": "sha256:…", "plan": {…}}
+
+`sum` is the digest of the plan without the white space between its tokens, so that a file that was cut,
+damaged or edited is found out, whichever part that is. It proves nothing about who made the file: what it
+may ask for is `engine.saved.check`'s to say. Version 1 (blobflow before the plan was what runs) held no
+steps that could be carried out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from blobflow.engine.flow import Planned
+from blobflow.engine.saved import SavedPlan, check, to_be_saved
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.oci import digest_of
+
+PLAN_VERSION = 2
+# Bytes. A step with its needs is about 370, and an image of four platforms some 30 steps at the most, so that
+# this is a plan for tens of thousands of images.
+MAX_PLAN_BYTES = 256 * 1024 * 1024
+
+
+class _Head(msgspec.Struct, frozen=True):
+    version: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    sum: str
+    plan: msgspec.Raw
+
+
+def save_plan(planned: Planned, *, compress: str = "gzip") -> bytes:
+    """The plan as a file's content, for `load_plan`. Pairs that failed to plan are not in it.
+
+    `compress`: the run's, where sources are docker archives. Raises UsageError for one that is too large.
+    """
+    saved = to_be_saved(planned, compress=compress)
+    plan = msgspec.json.encode(saved)
+    content = b'{"version":%d,"sum":"%s",\n"plan":{\n%s}}\n' % (
+        PLAN_VERSION,
+        digest_of(plan).encode(),
+        b",\n".join(_field(name, getattr(saved, name)) for name in saved.__struct_fields__),
+    )
+    if len(content) > MAX_PLAN_BYTES:
+        raise UsageError(
+            f"the plan has {len(content)} bytes, more than the {MAX_PLAN_BYTES} that a plan file may;"
+            " plan fewer images at once"
+        )
+    return content
+
+
+def _field(name: str, value: object) -> bytes:
+    """A member of the plan, with a line for each image or step, for diff and grep."""
+    if isinstance(value, tuple):
+        lines = b"[\n" + b",\n".join(map(msgspec.json.encode, value)) + b"]"
+    else:
+        lines = msgspec.json.encode(value)
+    return b'"%s":%s' % (name.encode(), lines)
+
+
+def load_plan(content: bytes, name: str) -> SavedPlan:
+    """The plan of a file. `name` is the file's, for messages.
+
+    Raises InvalidConfig with one sentence for what is no plan, of another version, not as it was saved, or
+    can't be carried out.
+    """
+    if len(content) > MAX_PLAN_BYTES:
+        raise InvalidConfig(f"{name} has more than the {MAX_PLAN_BYTES} bytes that a plan file may")
+    try:
+        version = msgspec.json.decode(content, type=_Head).version
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
+    if version != PLAN_VERSION:
+        age = "an older" if version < PLAN_VERSION else "a newer"
+        raise InvalidConfig(
+            f"{name} is a plan of version {version}, saved by {age} blobflow; this one carries out version"
+            f" {PLAN_VERSION}: make the plan anew with `blobflow plan --out`"
+        )
+    try:
+        document = msgspec.json.decode(content, type=_File)
+        plan = msgspec.json.format(bytes(document.plan), indent=-1)
+        if digest_of(plan) != document.sum:
+            raise InvalidConfig(
+                f"{name} is not as it was saved: it was edited, or damaged; make the plan anew with"
+                " `blobflow plan --out`"
+            )
+        saved = msgspec.json.decode(plan, type=SavedPlan)
+        check(saved)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{name} is no plan that can be carried out: {error}") from None
+    return saved

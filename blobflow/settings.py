@@ -1,0 +1,100 @@
+"""Settings: how the world is reached, and what a run may use. A value; nothing here looks at a machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from blobflow.engine.road import CacheMode
+from blobflow.oci.media import CompressMode
+from blobflow.oci.reference import is_loopback
+from blobflow.transports.registry import (
+    DIRECT,
+    HostAccess,
+    HostSettings,
+    KeyPair,
+    Logins,
+    Proxies,
+    Trust,
+)
+from blobflow.transports.registry.trust import context_of, trust_in
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How the world is reached, and what a run may use.
+
+    `Settings()` has nothing from this machine: no logins, no proxies, a store that is gone after the run.
+    `blobflow.from_environment()` gives the settings that the command line has.
+
+    `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
+    `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
+    whose bytes move at once at a host. `cache`: see `engine.road`. `cache_dir`: the store's root; None: a
+    temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold; None: what
+    it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while it has
+    room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not begun
+    (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
+    folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after it.
+    `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
+    docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
+    as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how bare
+    layers of docker archives are compressed; with "gzip" their digests depend on this machine's processor.
+    """
+
+    plain_http: frozenset[str] = frozenset()
+    https: frozenset[str] = frozenset()
+    tls_verify: bool = True
+    concurrency: int = 8
+    cache: CacheMode = "auto"
+    cache_dir: Path | None = None
+    cache_size: int | None = None
+    docker_config: Path | None = None
+    auth_files: tuple[Path, ...] = ()
+    ca: tuple[Path, ...] = ()
+    pairs: tuple[KeyPair, ...] = ()
+    certs: tuple[Path, ...] = ()
+    proxies: Proxies = DIRECT
+    hosts: dict[str, HostSettings] = {}
+    bytes_per_second: float = 0
+    trace: bool = False
+    compress: CompressMode = "gzip"
+
+
+ANY_HOST = Settings()
+
+
+def logins_of(settings: Settings) -> Logins:
+    """Where the logins of a run come from."""
+    docker = (settings.docker_config / "config.json",) if settings.docker_config else ()
+    return Logins((*docker, *settings.auth_files))
+
+
+def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
+    """How `host[:port]` is reached. Raises InvalidConfig for a certificate that can't be used.
+
+    Loopback hosts speak plain HTTP, unless TLS was spoken of: for the host itself, which then speaks it, or
+    for every host, and then it is tried.
+    """
+    own = settings.hosts.get(host, HostSettings())
+    verify = settings.tls_verify if own.verify is None else own.verify
+    named = trust_in(settings.certs, host)
+    trust = Trust(
+        verify,
+        ca=(*own.trust.ca, *settings.ca, *named.ca),
+        pairs=(*settings.pairs, *own.trust.pairs, *named.pairs),
+    )
+    local = is_loopback(host) and not (host in settings.https or own.trust or named)
+    plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)
+    return HostAccess(
+        scheme="http" if plain else "https",
+        tls=context_of(trust),
+        tls_optional=not verify or (local and own.http is None),
+        connections=own.connections or settings.concurrency,
+        requests_per_second=own.requests_per_second,
+        bytes_per_second=own.bytes_per_second,
+        credentials=own.credentials or partial(logins.find, host),
+        profile=own.profile,
+        proxies=settings.proxies if own.proxies is None else own.proxies,
+        mirrors=own.mirrors,
+    )
