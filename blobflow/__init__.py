@@ -9,6 +9,9 @@ imported when it is first asked for (PEP 562), so that `import blobflow` costs n
 
     pair = Pair(parse_reference("alpine:3"), parse_reference("127.0.0.1:5000/alpine:3"))
     report = await mirror([pair])
+
+Logins, certificates, proxies and the store are then those of the command line on this machine; for others
+pass `Settings`, and for places of your own `Places`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ by the engine, through its Body.
 *Concurrency.* All methods may be called concurrently, also for the same content. Two pushes of one blob both
 succeed.
 
-A Source or a Sink is one `Site`: a repository of a registry, or a path.
+A Source or a Sink is one `Site`: a repository of a registry, or a path. One of your own is passed to `mirror`
+in `blobflow.Places`; README shows one, and `blobflow.contract` tries it.
 """
 
 from __future__ import annotations

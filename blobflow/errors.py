@@ -38,7 +38,6 @@ Secrets and query strings never get into a message.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -272,6 +271,8 @@ def own_copy(error: AnyError) -> AnyError:
     those of where it happened, and go with the copy. An exception of another library that can't be copied
     is returned itself.
     """
+    import copy  # what has no error to hand on starts without it
+
     try:
         own = copy.copy(error)
     except Exception:  # noqa: BLE001  any class may refuse in its own way, and the error itself counts more

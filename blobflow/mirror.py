@@ -39,10 +39,8 @@ from blobflow.oci import Descriptor, Manifest, Reference
 from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
 from blobflow.places import MadeOnce, Places
-from blobflow.settings import ANY_HOST as ANY_HOST
 from blobflow.settings import Settings as Settings
-from blobflow.settings import access_to as access_to
-from blobflow.settings import logins_of as logins_of
+from blobflow.settings import access_to, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe import LARGEST, Findings, probe_host
 from blobflow.transports.store import (
@@ -231,7 +229,8 @@ async def inspect(
     places: Places = NO_PLACES,
 ) -> Inspection:
     """Read a reference's manifest and those under it. Raises what the source answers."""
-    settings = settings or from_environment(sources={reference.host})
+    if settings is None:  # who only looks needs no store that can be written
+        settings = msgspec.structs.replace(from_environment(sources={reference.host}), cache_dir=None)
     async with open_world(settings, observer, meter or Meter(), places=places) as world:
         with blame("source"):
             root = await world.source_at(site_of(reference)).resolve(reference.name)
@@ -325,6 +324,10 @@ async def opened(
     places: Places = NO_PLACES,
 ) -> AsyncIterator[tuple[World, Store]]:
     """As `open_world`, with the store that is behind it."""
+    if settings.compress == "gzip-portable":
+        from blobflow.transports.archive import codec
+
+        codec(settings.compress)  # raises where it can't be had, before anything is moved
     with _open_store(settings, observer) as store:
         journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
         logins = logins_of(settings)

@@ -61,9 +61,6 @@ class Settings(msgspec.Struct, frozen=True):
     compress: CompressMode = "gzip"
 
 
-ANY_HOST = Settings()
-
-
 def logins_of(settings: Settings) -> Logins:
     """Where the logins of a run come from."""
     docker = (settings.docker_config / "config.json",) if settings.docker_config else ()

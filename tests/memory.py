@@ -129,6 +129,8 @@ class MemoryPlace:
         content = self._blobs().get(blob.digest)
         if content is None:
             raise self._missing(blob.digest)
+        if len(content) != blob.size:
+            raise SizeMismatch(f"blob {blob.digest} in {self._site}", expected=blob.size, actual=len(content))
 
         async def chunks() -> Chunks:
             for at in range(offset, end or len(content), CHUNK):

@@ -5,9 +5,8 @@ What becomes an archive, a layout or another registry's is a plain copy: `blobfl
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,14 +21,13 @@ from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.choice import Choice, attests
-from blobflow.transports.files import Arriving, in_thread, translated
+from blobflow.transports.files import Arriving, in_thread, is_stream, stream_at, translated
 from blobflow.transports.kept import Kept
 from blobflow.transports.rootfs import Flat, Layer, arriving_folder, read_tree, unpack, write_tar
 from blobflow.transports.store import Store
 
 # Where images go that go nowhere: the target of a pair for the store.
 STORE = "(store)"
-_STDOUT = 1
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -107,22 +105,13 @@ async def export_tar(
 
 
 def _write(trees: Sequence[tuple[str, Flat, Sequence[Layer]]], path: Path | None) -> None:
-    if path is None:
-        with translated("write", "standard output"):
-            write_tar(trees, _to(_STDOUT))
+    if path is None or is_stream(path):
+        with stream_at(path) as write:
+            write_tar(trees, write)
         return
     with Arriving(path.absolute().parent) as file:
         write_tar(trees, file.write)
         file.land(path.absolute())
-
-
-def _to(fd: int) -> Callable[[bytes], None]:
-    def write(block: bytes) -> None:
-        view = memoryview(block)
-        while view:
-            view = view[os.write(fd, view) :]
-
-    return write
 
 
 @asynccontextmanager

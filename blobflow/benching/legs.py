@@ -24,8 +24,8 @@ from blobflow.engine.lane import Lane
 from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, ConnectFailed
 from blobflow.events import Event, Observer, Traced, Warned, ignore
-from blobflow.mirror import Settings, access_to, logins_of
 from blobflow.oci import Digest
+from blobflow.settings import Settings, access_to, logins_of
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.registry.profiles import Rung, profile_of
 

@@ -94,6 +94,8 @@ def _policy(saved: SavedPlan, run: Run) -> Policy:
         if was_given(field) and getattr(run, field) != getattr(saved.policy, field):
             value = getattr(run, field)
             raise _decided(option if value is True else f"{option} {value}")
+    if was_given("audit"):
+        raise UsageError("--audit looks at what earlier runs put; apply looks at all that its plan names")
     if was_given("compress") and run.compress != saved.compress:
         raise _decided(f"--compress {run.compress}")
     said = {field: getattr(run, field) for field in _OF_THE_RUN if was_given(field)}

@@ -9,7 +9,7 @@ from blobflow.airgap.loading import Input
 from blobflow.errors import UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.location import ARCHIVES, STREAM, place_at
-from blobflow.transports.archive import kind_of, numbered_parts
+from blobflow.transports.archive import kind_of, numbered_parts, part_path
 
 _PLATFORM = ",platform="
 
@@ -39,5 +39,15 @@ def _inputs(text: str) -> list[Input]:
 
 
 def _parts_of(path: Path) -> list[Path]:
-    """The file, or if there is none of that name the parts of a bundle of that name."""
-    return [path] if path.exists() else numbered_parts(path) or [path]
+    """The file, or if there is none of that name the parts of a bundle of that name.
+
+    Raises UsageError where one of them is missing between others; the last one is missed by who reads them,
+    since it alone names the images.
+    """
+    if path.exists():
+        return [path]
+    parts = numbered_parts(path)
+    for number, part in enumerate(parts, start=1):
+        if part != (expected := part_path(path, number)):
+            raise UsageError(f"{path} comes in parts, and {expected} is not there beside {part.name}")
+    return parts or [path]

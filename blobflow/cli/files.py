@@ -19,7 +19,14 @@ def check_place(path: Path, option: str) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = _MODE) -> None:
-    """Write `content` beside `path` and rename it there, with `mode`. Raises StorageError naming the file."""
+    """Write `content` beside `path` and rename it there, with `mode`; into what is no file, as `/dev/stdout`,
+    as it stands. Raises StorageError naming the file."""
+    from blobflow.transports.files import is_stream, stream_at
+
+    if is_stream(path):
+        with stream_at(path) as write:
+            write(content)
+        return
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 
 from blobflow.cli.files import write_whole
-from blobflow.engine.report import Report
+from blobflow.engine.report import ImageRecord, Report
 from blobflow.errors import InvalidConfig, UsageError
 
 # done: every image is where it should be. incomplete: some are not. failed: an error ended the run.
@@ -55,10 +55,17 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def entered(account: Account, report: Report, end: End, now: float) -> Account:
-    """The account with one more run. Images that a whole run knows nothing of any more are dropped."""
+    """The account with one more run. Images that a run to its end knows nothing of any more are dropped,
+    unless it could not find out what their repository has."""
     totals = report.totals
+    whole = end in ("done", "incomplete")
     known = {(image.source, image.target) for image in report.images}
-    arrived = {image: at for image, at in account.arrived.items() if end != "done" or image in known}
+    unread = [image.source.rstrip("/") for image in report.images if _is_repository(image)]
+    arrived = {
+        image: at
+        for image, at in account.arrived.items()
+        if not whole or image in known or any(_is_below(image[0], repository) for repository in unread)
+    }
     for image in report.images:
         key = image.source, image.target
         arrived[key] = now if image.status in _ARRIVED else arrived.get(key, 0.0)
@@ -76,6 +83,15 @@ def entered(account: Account, report: Report, end: End, now: float) -> Account:
         audited=account.audited + totals.audited,
         incomplete=account.incomplete + totals.incomplete,
     )
+
+
+def _is_repository(image: ImageRecord) -> bool:
+    """Whether it stands for all images of a repository, or of a registry, that could not be listed."""
+    return image.status == "failed" and ":" not in image.source.rpartition("/")[2]
+
+
+def _is_below(name: str, repository: str) -> bool:
+    return name.startswith(tuple(f"{repository}{mark}" for mark in ":@/"))
 
 
 class Ledger:

@@ -21,7 +21,14 @@ from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Usag
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.location import ARCHIVES, split_location, transport_of
-from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, check_tag, split_name
+from blobflow.oci.reference import (
+    DOCKER_HUB,
+    check_host,
+    check_more_than_host,
+    check_repository,
+    check_tag,
+    split_name,
+)
 from blobflow.oci.selecting import TagRules
 from blobflow.tending.search import Chosen, Search
 
@@ -105,12 +112,14 @@ class Asked(msgspec.Struct, frozen=True):
     """All that is wanted, and where to.
 
     `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
+    `apart`: no two images may have one name at a target; else that says nothing, as where none is written.
     """
 
     wanted: tuple[Wanted, ...]
     targets: tuple[Place, ...]
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
+    apart: bool = True
 
     @property
     def searches(self) -> list[Search]:
@@ -157,7 +166,8 @@ def settle(asked: Asked, found: Mapping[Search, Sequence[Chosen]]) -> Settled:
                 )
         if search is None:
             images.append(image)
-    return Settled(tuple(make_pairs(images, asked.targets)), lost, tuple(dict.fromkeys(notes)))
+    pairs = make_pairs(images, asked.targets, apart=asked.apart)
+    return Settled(tuple(pairs), lost, tuple(dict.fromkeys(notes)))
 
 
 def _of_repositories(image: Wanted, target: Place) -> Pair:
@@ -214,8 +224,10 @@ class _Stray(Exception):
 
 
 def _wanted(image: str, source: Place, where: str, *, any_host: bool) -> Wanted:
+    name = image.removeprefix("docker://")
     try:
-        host, path, tag, digest = split_name(image.removeprefix("docker://"))
+        check_more_than_host(name, dotted=source == Place(DOCKER_HUB))
+        host, path, tag, digest = split_name(name)
     except InvalidReference as error:
         raise InvalidReference(f"{where}: {error}") from None
     if host and not any_host:
@@ -252,8 +264,12 @@ def hub_path(source: Place, path: str) -> str:
     return f"library/{path}" if official else path
 
 
-def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]:
-    """Every image at every target. Raises UsageError naming both places that ask for the same pair."""
+def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place], *, apart: bool = True) -> list[Pair]:
+    """Every image at every target.
+
+    Raises UsageError naming both places that ask for the same pair, or, if they are to be `apart`, for two
+    images under one name.
+    """
     wanted = list(wanted)
     if not targets and not all(image.targets for image in wanted):
         raise UsageError("no target: say where to with --to HOST[/prefix], or `targets` in the spec")
@@ -261,10 +277,17 @@ def make_pairs(wanted: Iterable[Wanted], targets: Sequence[Place]) -> list[Pair]
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
     asked: dict[tuple[Reference, Reference], Wanted] = {}
+    named: dict[Reference, tuple[Reference, Wanted]] = {}
     pairs: list[Pair] = []
     for image in wanted:
         for target in image.targets or targets:
             pair = _pair(image, target)
+            other, by = named.setdefault(pair.target, (pair.source, image))
+            if apart and other != pair.source:
+                raise UsageError(
+                    f"{image.where}: {pair.source} and {other} (at {by.where}) would both become "
+                    f"{pair.target}; give one of them another name there"
+                )
             before = asked.setdefault((pair.source, pair.target), image)
             if before is image:
                 pairs.append(pair)

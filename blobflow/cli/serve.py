@@ -302,7 +302,7 @@ async def _upstreams(wish: _Wish) -> AsyncIterator[SourceAt]:
     from blobflow import __version__
     from blobflow.cli.options import Ends
     from blobflow.cli.reach import reach
-    from blobflow.mirror import access_to, logins_of
+    from blobflow.settings import access_to, logins_of
     from blobflow.transports.registry import Registries
 
     settings = reach(wish.link, os.environ, Ends())

@@ -36,7 +36,7 @@ from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, Usag
 from blobflow.oci import parse_digest
 from blobflow.oci.choice import Choice, IndexMode
 from blobflow.oci.location import transport_of
-from blobflow.oci.reference import DOCKER_HUB, check_repository, check_tag, split_name
+from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, check_repository, check_tag, split_name
 from blobflow.oci.selecting import By, TagRules, check_rules
 
 _VERSION = 1
@@ -183,7 +183,9 @@ def _rules(tags: Tags) -> TagRules:
 
 def _wanted(entry: Entry, source: Place, where: str, choice: Choice, rename: Renaming) -> Iterator[Wanted]:
     """The images of one entry: one for each of its tags, or one for the rules that choose them."""
-    host, path, tag, digest = split_name(entry.image.removeprefix("docker://"))
+    name = entry.image.removeprefix("docker://")
+    check_more_than_host(name, dotted=source == Place(DOCKER_HUB))
+    host, path, tag, digest = split_name(name)
     if host:
         source = Place(host)
     if entry.tags is not None and (tag or digest):

@@ -36,7 +36,9 @@ An image in a registry:
   quay.io/org/app@sha256:0123...      by digest: it never names anything else
 
 The first part is a host if it has a dot or a colon, is `localhost`, or is an IPv6 address in brackets; else
-the image is at docker.io. With tag and digest, the digest says what is read, the tag what is written.
+the image is at docker.io. `localhost:5000` or `quay.io` alone names no image, which is an error; a word
+without a dot, as `registry:2`, is an image of docker.io. With tag and digest, the digest says what is read,
+the tag what is written.
 
 An image in a file or folder:
 
@@ -69,8 +71,9 @@ exclude, semver, newest, by). `target` is its repository behind each target's pr
 the names there. `platforms`, `index` (auto, keep, prune, only) and `referrers` (auto, always, off) go before
 those of `defaults`. A key that is not known is an error.
 
-Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. The
-YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
+Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
+name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops
+it. The YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
 """
 
 _COMPRESSION = """\

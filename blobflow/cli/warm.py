@@ -163,7 +163,8 @@ def asked_of(selection: Selection, edges: Sequence[Place]) -> Asked:
         asked = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
     else:
         asked = select(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
-    return msgspec.structs.replace(asked, wanted=tuple(_merged(asked.wanted)), targets=places)
+    wanted = tuple(_merged(asked.wanted))
+    return msgspec.structs.replace(asked, wanted=wanted, targets=places, apart=False)
 
 
 def _merged(wanted: Iterable[Wanted]) -> Iterable[Wanted]:

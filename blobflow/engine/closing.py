@@ -1,4 +1,5 @@
-"""What stands around every transfer: telling places what will come, and seeing to it that it is there."""
+"""What stands around every transfer: telling what will be done and what was, to places and observers, and
+seeing to it that it is there."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from blobflow.content import Expects, Site
 from blobflow.engine.audit import Audit, doubt
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
+from blobflow.engine.price import Price
+from blobflow.engine.report import ImageRecord
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
-from blobflow.events import Observer, PhaseStarted, Warned
+from blobflow.events import ImageDone, Observer, PhaseStarted, PlanMade, Warned
 from blobflow.oci import Descriptor
 
 
@@ -55,3 +58,28 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
         if error := failures.get(site_of(pair.target)):
             tally.not_verified(pair, error)
             observe(Warned(f"{pair.target} is not there: {error}"))
+
+
+def plan_made(price: Price, images: int) -> PlanMade:
+    """The event of a plan for so many images."""
+    return PlanMade(
+        images=images,
+        copies=sum(target.copies for target in price.targets.values()),
+        mounts=price.mounts,
+        puts=price.manifests,
+        bytes_to_read=price.bytes_to_read,
+        bytes_to_write=price.bytes_to_write,
+    )
+
+
+def image_done(record: ImageRecord, done: int, images: int) -> ImageDone:
+    """The event of the `done`-th of so many images that is settled."""
+    return ImageDone(
+        source=record.source,
+        target=record.target,
+        digest=record.digest,
+        status=record.status,
+        error=record.error,
+        done=done,
+        images=images,
+    )

@@ -26,12 +26,12 @@ from blobflow.oci.digest import algorithm_of
 # write and a read of some kilobytes.
 HELD_BYTES = 8 * 1024 * 1024
 # Bytes of manifests on their way from or to one host at once. Ordinary ones (some kilobytes) never wait for
-# it; of the largest there are two, each of which takes up to five times its bytes while it is read.
-MOVING_BYTES = 8 * 1024 * 1024
+# it; of the largest there is one, which takes up to five times its bytes while it is read.
+MOVING_BYTES = 6 * 1024 * 1024
 # What is charged for a string or a small object besides its bytes, about what it takes in memory.
 _OBJECT = 100
 # What the manifests of one source repository may name, for one root and for each further one. It takes about
-# 1.3 kB of memory to plan and move a blob, so one image can make a run hold 65 MB, and no more. Models of
+# 1 kB of memory to plan and move a blob, so one image can make a run hold some 50 MB, and no more. Models of
 # thousands of files, the largest artifacts known, are far below it, and so are the largest indexes.
 NAMED = 50_000
 NAMED_MORE = 500
@@ -61,13 +61,6 @@ class Documents:
         async with self._hosts[host].taken(manifest.size if manifest.sized else MAX_MANIFEST_BYTES):
             yield
 
-    async def read(self, site: Site, source: Source, manifest: Descriptor) -> Manifest:
-        """Read and decode a manifest as soon as there is room. Raises what the source does, and
-        UnsupportedContent."""
-        async with self.moving(site.registry, manifest):
-            raw = await source.read(manifest)
-            return parse_manifest(raw, manifest.media_type, digest=manifest.digest)
-
     def mapping(self) -> Manifests:
         """A new collection of manifests."""
         return Manifests(self)
@@ -88,11 +81,21 @@ class Manifests(MutableMapping[Digest, Manifest]):
         self._here: dict[Digest, Manifest] = {}
         self._aside: dict[Digest, Callable[[], bytes]] = {}
         self._named: Counter[Site] = Counter()
+        self._refused: dict[Site, str] = {}
         self._load = _Load(documents)
 
     def expect(self, site: Site, root: Digest) -> None:
         """Another image of this repository will be read: what is taken from there may be more."""
         self._roots[site].add(root)
+
+    async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
+        """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
+        and UnsupportedContent, also once the site has named too much: then nothing more is read there."""
+        async with self.documents.moving(site.registry, manifest):
+            if site in self._refused:
+                raise UnsupportedContent(self._refused[site])
+            raw = await source.read(manifest)
+            self.take(parse_manifest(raw, manifest.media_type, digest=manifest.digest), site)
 
     def take(self, manifest: Manifest, site: Site) -> None:
         """Hold a manifest that was read at `site`. Raises UnsupportedContent where that names too much, and
@@ -100,10 +103,11 @@ class Manifests(MutableMapping[Digest, Manifest]):
         count = 1 + len(manifest.layers) + len(manifest.manifests)
         most = NAMED + NAMED_MORE * max(0, len(self._roots[site]) - 1)
         if self._named[site] + count > most:
-            raise UnsupportedContent(
+            self._refused[site] = (
                 f"manifest {manifest.descriptor.digest} names {count} contents, and with what others of"
                 f" {site} name that is more than the {most} that a run takes from there"
             )
+            raise UnsupportedContent(self._refused[site])
         self._named[site] += count
         self[manifest.descriptor.digest] = manifest
 
@@ -201,11 +205,9 @@ class _Bytes:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():  # its turn had come
                 self._give_back(wanted)
-            else:
-                self._waiting.remove((wanted, turn))
-                self._next()
+            self._next()
             raise
 
     def _give_back(self, taken: int) -> None:
@@ -213,7 +215,8 @@ class _Bytes:
         self._next()
 
     def _next(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._free):
             wanted, turn = self._waiting.popleft()
-            self._free -= wanted
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._free -= wanted
+                turn.set_result(None)

@@ -9,15 +9,15 @@ What is at the targets by now is skipped; an image of which a source has lost so
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.asking import Asking
-from blobflow.engine.closing import announce, complete_places, verify_targets
+from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
 from blobflow.engine.flow import Planned
 from blobflow.engine.inquiry import LANE
 from blobflow.engine.lane import Lane, beside
@@ -49,8 +49,9 @@ from blobflow.engine.saved import SavedImage, SavedPlan
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.waves import Waves, asked
 from blobflow.errors import BlobflowError, Rejected
-from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, ignore
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
@@ -78,7 +79,7 @@ class Execution:
         self._told = 0
         self._found = Found()
         self._transfer: Transfer | None = None
-        self._asking: Asking[str, list[int]] | None = None
+        self._waves: Waves[list[int]] | None = None
         self._quota: Quota
         self._reader: Reader
         self.planned: Planned | None = None
@@ -107,9 +108,9 @@ class Execution:
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None or self._asking is None:
+        if self._transfer is None or self._waves is None:
             return False
-        self._asking.stop()
+        self._waves.stop()
         self._transfer.wind_down()
         return True
 
@@ -118,9 +119,8 @@ class Execution:
 
         Asks the targets for what the plan has steps for, and reads the manifests that are to be put.
         """
-        asking = self._asking_of(world)
-        async with asking.begun():
-            self._plan(await asking.first(None, self._any_good))
+        async with asked(self._questions(world)) as waves:
+            self._plan(await waves.first(self._any_good))
         assert self.planned is not None
         return self.planned
 
@@ -130,30 +130,30 @@ class Execution:
         A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
         when it has given them.
         """
-        self._asking = asking = self._asking_of(world)
-        async with asking.begun():
-            part = self._take(await asking.first(world.patience, self._any_good), world)
+        async with asked(self._questions(world)) as self._waves:
+            part = self._take(await self._waves.first(self._any_good, world.patience), world)
             if self._found.failures and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
-            self._transfer = Transfer(part, graph, world, self._policy.keep_going, ended, more=asking.more)
-            await beside(self._take_late(asking, self._transfer, world), self._transfer.run())
+            keep_going, more = self._policy.keep_going, not self._waves.over
+            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more)
+            await beside(self._take_late(self._transfer, world), self._transfer.run())
         await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
         await complete_places(self._tally, world, self._observe)
         return self.report()
 
-    def _asking_of(self, world: World) -> Asking[str, list[int]]:
+    def _questions(self, world: World) -> Iterator[Coroutine[Any, Any, list[int]]]:
         """What is to be asked of each target's host, and of the sources for it. The answer is the images
-        there that can be completed."""
+        there."""
         self._observe(PhaseStarted("survey", len(self._saved.images)))
         self._tally.roots(self._saved.roots)
         self._quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
         self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents)
-        hosts = list(dict.fromkeys(pair.target.host for pair in self._saved.pairs))
-        return Asking(partial(self._ask, world), hosts)
+        hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
+        return (self._ask(world, host) for host in hosts)
 
     async def _ask(self, world: World, host: str) -> list[int]:
         lane = Lane(LANE)
@@ -170,10 +170,11 @@ class Execution:
     def _any_good(self, images: Iterable[int]) -> bool:
         return bool(self._good(images))
 
-    async def _take_late(self, asking: Asking[str, list[int]], transfer: Transfer, world: World) -> None:
+    async def _take_late(self, transfer: Transfer, world: World) -> None:
         """Add what is known only now to what runs."""
+        assert self._waves is not None
         try:
-            async for answers in asking.late():
+            async for answers in self._waves.late():
                 part = self._take(answers, world)
                 if self._found.failures and not self._policy.keep_going:
                     self.wind_down()
@@ -204,8 +205,8 @@ class Execution:
             self._tell(record)
             if record.status == "done":
                 self._remember(world, self.planned.plan, goal)
-        if failed and not self._policy.keep_going and self._asking is not None:
-            self._asking.stop()
+        if failed and not self._policy.keep_going and self._waves is not None:
+            self._waves.stop()
 
     # What it comes to
 
@@ -235,7 +236,7 @@ class Execution:
             self._policy,
             self._price(whole),
         )
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._saved.images)))
         return part
 
     def _price(self, plan: Plan) -> Price:
@@ -250,31 +251,9 @@ class Execution:
             blobs_present=len(blobs - read),
         )
 
-    def _tell_price(self, price: Price) -> None:
-        self._observe(
-            PlanMade(
-                images=len(self._saved.images),
-                copies=sum(target.copies for target in price.targets.values()),
-                mounts=price.mounts,
-                puts=price.manifests,
-                bytes_to_read=price.bytes_to_read,
-                bytes_to_write=price.bytes_to_write,
-            )
-        )
-
     def _tell(self, record: ImageRecord) -> None:
         self._told += 1
-        self._observe(
-            ImageDone(
-                source=record.source,
-                target=record.target,
-                digest=record.digest,
-                status=record.status,
-                error=record.error,
-                done=self._told,
-                images=self._tally.images,
-            )
-        )
+        self._observe(image_done(record, self._told, self._tally.images))
 
     def _remember(self, world: World, plan: Plan, goal: Goal) -> None:
         """Have later runs know an image whose root was put now; one that was there was not looked into."""

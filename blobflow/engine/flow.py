@@ -11,7 +11,7 @@ import msgspec
 from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.audit import Audit
-from blobflow.engine.closing import announce, complete_places, verify_targets
+from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
@@ -37,7 +37,7 @@ from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.verify import moved_tags
 from blobflow.engine.waves import Waves, asked
 from blobflow.errors import BlobflowError
-from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, PlanMade, Warned, ignore
+from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Digest, Reference
 
 __all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
@@ -155,7 +155,7 @@ class Run:
         if self.planned is not None:
             part = renumbered(part, len(self.planned.plan.steps))
         self.planned = _with(self.planned, self._pairs, part, found, inquiry)
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._pairs)))
         for pair, error in found.failures.items():
             self._tell(self._tally.failed(pair, error))
         for record in self._tally.planned(self.planned.plan, part.goals, found.shapes, found.inventory):
@@ -171,23 +171,19 @@ class Run:
             self._tell(record)
             if record.status == "done":
                 self._remember(world, (goal,))
-        if agenda.states[number] is State.FAILED and not self._policy.keep_going:
-            self._ask_no_more()
+        if agenda.states[number] is State.FAILED and not self._policy.keep_going and self._waves:
+            self._waves.stop()
 
     def _lookup(self, pair: Pair) -> Lookup:
         return self._policy.referrers or pair.referrers
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None:
+        if self._transfer is None or self._waves is None:
             return False
-        self._ask_no_more()
+        self._waves.stop()
         self._transfer.wind_down()
         return True
-
-    def _ask_no_more(self) -> None:
-        if self._waves is not None:
-            self._waves.stop()
 
     async def _verify(self, world: World) -> None:
         put = self._tally.verifiable(("done",))
@@ -210,34 +206,12 @@ class Run:
             found = joined(await waves.first(_of_use))
         plan = make_plan(found.good, inquiry.graph(), found.inventory, found.shapes)
         self.planned = _with(None, self._pairs, plan, found, inquiry)
-        self._tell_price(self.planned.price)
+        self._observe(plan_made(self.planned.price, len(self._pairs)))
         return self.planned
-
-    def _tell_price(self, price: Price) -> None:
-        self._observe(
-            PlanMade(
-                images=len(self._pairs),
-                copies=sum(target.copies for target in price.targets.values()),
-                mounts=price.mounts,
-                puts=price.manifests,
-                bytes_to_read=price.bytes_to_read,
-                bytes_to_write=price.bytes_to_write,
-            )
-        )
 
     def _tell(self, record: ImageRecord) -> None:
         self._told += 1
-        self._observe(
-            ImageDone(
-                source=record.source,
-                target=record.target,
-                digest=record.digest,
-                status=record.status,
-                error=record.error,
-                done=self._told,
-                images=self._tally.images,
-            )
-        )
+        self._observe(image_done(record, self._told, self._tally.images))
 
     def _is_news(self, goal: Goal, answers: Answers) -> bool:
         """Whether an image that needs nothing is news: the journal has most that do already."""

@@ -7,30 +7,60 @@ a right one too, and the right one does not fail for it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import cast
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.bodies import blame
 from blobflow.engine.lane import Lane
-from blobflow.errors import BlobflowError, IntegrityError, SizeMismatch, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media
+from blobflow.errors import BlobflowError, IntegrityError, SizeMismatch
+from blobflow.oci import Descriptor, Digest, Manifest, digest_of, parse_manifest
 from blobflow.oci.digest import algorithm_of
 
 # A manifest at one source.
 Place = tuple[Site, Digest]
 
 
-def check_mention(mention: Descriptor, manifest: Descriptor, where: str) -> BlobflowError | None:
-    """What is wrong with a mention of a manifest that was read; None if nothing is."""
-    what = f"manifest {manifest.digest} in {where}"
+class Origins(dict[Digest, Collection[Site]]):
+    """The sites that have each content. Most content is at one site: that costs no object of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone: dict[Site, tuple[Site]] = {}
+
+    def note(self, digest: Digest, site: Site) -> None:
+        """Take in that a site has it."""
+        sites = self.get(digest)
+        if sites is None:
+            self[digest] = self._alone.setdefault(site, (site,))
+        elif isinstance(sites, set):
+            sites.add(site)
+        elif site not in sites:
+            self[digest] = {*sites, site}
+
+    def settled(self) -> dict[Digest, tuple[Site, ...]]:
+        """The sites in order, for a graph. The same object, in order until more is noted."""
+        for digest, sites in self.items():
+            if isinstance(sites, set):
+                self[digest] = tuple(sorted(sites))
+        return cast(dict[Digest, tuple[Site, ...]], self)
+
+
+def check_mention(
+    mention: Descriptor, manifest: Descriptor, raw: Callable[[], bytes], where: str
+) -> BlobflowError | None:
+    """What is wrong with a mention of a manifest that was read already; None if nothing is. `raw` has its
+    bytes."""
     if mention.sized and mention.size != manifest.size:
+        what = f"manifest {manifest.digest} in {where}"
         return SizeMismatch(what, expected=mention.size, actual=manifest.size, side="source")
-    called = media.bare(mention.media_type)
-    if not media.is_specific(called) or manifest.media_type in (called, media.OCI_FORMS.get(called)):
-        return None
-    return UnsupportedContent(
-        f"{what} is {manifest.media_type!r}, but is listed as {called[:120]!r}", side="source"
-    )
+    if mention.media_type != manifest.media_type:
+        try:
+            parse_manifest(raw(), mention.media_type, digest=manifest.digest)
+        except BlobflowError as error:
+            error.side = error.side or "source"
+            return error
+    return None
 
 
 async def disputed(

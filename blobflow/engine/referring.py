@@ -2,7 +2,8 @@
 
 Each manifest that is wanted of an image is asked for, and then what was found, since a signature may be
 signed for in turn. The referrers are read into the graph like everything else, and hung on the shapes that
-have their subjects; what can't be is left, and it is said why.
+have their subjects; what can't be is left, and it is said why. A list is only a hint: what refers to a
+manifest says so itself, in its `subject`.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ class Referrals:
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What refers to manifests of the sources. `unreadable`: referrers that are listed, and can't be had;
-    `failures`: manifests for which it could not be found out."""
+    """What refers to manifests of the sources. `strangers`: what is listed, and refers to something else;
+    `unreadable`: referrers that are listed, and can't be had; `failures`: manifests for which it could not be
+    found out."""
 
     graph: Graph
     referrers: dict[Place, list[Referrer]]
+    strangers: dict[Place, list[Left]]
     unreadable: dict[Place, BlobflowError]
     failures: dict[Place, BlobflowError]
 
@@ -133,7 +136,7 @@ async def find_referrers(
     for _ in range(MAX_DEPTH):
         if level:
             level = await search.look(level)
-    return Found(search.graph, search.referrers, search.unreadable, search.failures)
+    return Found(search.graph, search.referrers, search.strangers, search.unreadable, search.failures)
 
 
 class _Search:
@@ -146,6 +149,7 @@ class _Search:
         self._reader = reader
         self.graph = graph
         self.referrers: dict[Place, list[Referrer]] = {}
+        self.strangers: dict[Place, list[Left]] = {}
         self.unreadable: dict[Place, BlobflowError] = {}
         self.failures: dict[Place, BlobflowError] = {}
 
@@ -159,6 +163,8 @@ class _Search:
                 if named.digest not in self.graph.manifests:
                     roots[_pinned(site, named.digest)] = named
         await self._read(roots)
+        for place in level:
+            self._sort_out(place)
         return sorted(
             {
                 (site, manifest.descriptor.digest)
@@ -176,6 +182,19 @@ class _Search:
             self.referrers[place] = []
             self.failures[place] = error
 
+    def _sort_out(self, place: Place) -> None:
+        """Keep of what is listed for a manifest what refers to it by its own word."""
+        own, strangers = [], []
+        for referrer in self.referrers.get(place, ()):
+            manifest = self.graph.manifests.get(referrer.manifest.digest)
+            because = _stranger(referrer, manifest.subject) if manifest is not None else ""
+            if because:
+                strangers.append(Left(referrer, because))
+            else:
+                own.append(referrer)
+        self.referrers[place] = own
+        self.strangers[place] = strangers
+
     async def _read(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Read referrers into the graph. One that is gone, or is no manifest that we know, is unreadable; any
         other error is a failure."""
@@ -190,6 +209,18 @@ class _Search:
                 self.failures[place] = error
 
 
+def _stranger(referrer: Referrer, subject: Descriptor | None) -> str:
+    """Why what is listed does not refer to the manifest that it is listed for, as a clause; "" where it does.
+
+    `subject` is its own. The digest decides; size and media type say nothing that a digest does not. cosign's
+    tags are names that only cosign gives, and what it keeps there has no subject: signatures name theirs in
+    their payload, which who checks them has to read.
+    """
+    if subject is None:
+        return "" if referrer.how == "cosign" else "it is listed, and has no subject itself"
+    return "" if subject.digest == referrer.subject else f"its subject is another manifest, {subject.digest}"
+
+
 def _pinned(site: Site, digest: Digest) -> Reference:
     return Reference(site.registry, site.repository, digest=digest)
 
@@ -202,10 +233,12 @@ def _hung(shape: Shape, site: Site, found: Found) -> Shape:
         for subject in shape.replaced
         for referrer in found.referrers.get((site, subject), ())
     ]
+    left += [each for subject in shape.replaced for each in found.strangers.get((site, subject), ())]
     waiting = deque(manifest.descriptor.digest for manifest in shape.manifests)
     met = set(waiting)
     while waiting:
         subject = waiting.popleft()
+        left += found.strangers.get((site, subject), ())
         for referrer in found.referrers.get((site, subject), ()):
             digest = referrer.manifest.digest
             error = found.unreadable.get((site, digest))

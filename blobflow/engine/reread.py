@@ -16,6 +16,7 @@ from blobflow.engine.transfer import World
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Reference, media
 from blobflow.oci.choice import Choice
+from blobflow.oci.location import DOCKER_ARCHIVE
 
 # A manifest that is read by its digest, and nothing below it.
 _ALONE = Choice(index="only")
@@ -106,11 +107,16 @@ async def _look_for(image: SavedImage, world: World) -> BlobflowError | None:
             if not await _names(source, image.pair.source.name, wanted):
                 await source.resolve(wanted)
     except NotFound as error:
-        error.message += f"; {image.pair.source} is not what it was when the plan was made"
+        otherwise = " (or its layers are compressed otherwise here)" if _is_docker(image) else ""
+        error.message += f"; {image.pair.source} is not what it was when the plan was made{otherwise}"
         return error
     except BlobflowError as error:
         return error
     return None
+
+
+def _is_docker(image: SavedImage) -> bool:
+    return image.pair.source.transport == DOCKER_ARCHIVE
 
 
 async def _names(source: Source, name: str, wanted: Digest) -> bool:

@@ -21,7 +21,7 @@ from blobflow.engine.bodies import blame
 from blobflow.engine.configs import read_platform
 from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
-from blobflow.engine.mentions import check_mention, disputed
+from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
@@ -191,11 +191,14 @@ class _Walk:
         """Why what is wanted of a root was not read whole; None if it was."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
+        mentions: set[tuple[Digest, int, str]] = set()
         while todo:
             mention = todo.pop()
             digest = mention.digest
-            if (error := reader.contradicted(site, mention)) is not None:
-                return error
+            if (said := (digest, mention.size, mention.media_type)) not in mentions:
+                mentions.add(said)
+                if (error := reader.contradicted(site, mention)) is not None:
+                    return error
             if digest in seen:
                 continue
             seen.add(digest)
@@ -221,18 +224,14 @@ class Reader:
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
         self._foreign = Asked(self._holds_foreign)
-        self._sorted: dict[Digest, tuple[Site, ...]] = {}
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
         self.manifests = (documents or Documents()).mapping()
         self.platforms: dict[Digest, Platform] = {}
-        self._origins: dict[Digest, set[Site]] = {}
+        self.origins = Origins()
 
     def graph(self, roots: Mapping[Reference, Descriptor]) -> Graph:
         """The graph as far as it was read, for these roots; it grows with what is read after."""
-        for digest, sites in self._origins.items():
-            if len(self._sorted.get(digest, ())) != len(sites):
-                self._sorted[digest] = tuple(sorted(sites))
-        return Graph(self.manifests, dict(roots), self._sorted, self.platforms)
+        return Graph(self.manifests, dict(roots), self.origins.settled(), self.platforms)
 
     async def read(self, level: Sequence[Mention], lane: Lane) -> None:
         """Read one level: each digest at the first site that mentions it, then where that failed.
@@ -262,20 +261,16 @@ class Reader:
         try:
             if digest not in self.manifests:
                 with blame("source"):
-                    read = await self.manifests.documents.read(site, self._source_at(site), descriptor)
-                    self.manifests.take(read, site)
+                    await self.manifests.read(site, self._source_at(site), descriptor)
         except BlobflowError as error:
             self.errors[site, digest] = error
             return
         except BaseException:
             self._walked.discard((site, digest))
             raise
-        self._came_from(site, digest)
+        self.origins.note(digest, site)
         for blob in self.manifests[digest].blobs:
-            self._came_from(site, blob.digest)
-
-    def _came_from(self, site: Site, digest: Digest) -> None:
-        self._origins.setdefault(digest, set()).add(site)
+            self.origins.note(blob.digest, site)
 
     async def carry_foreign(self, lane: Lane) -> None:
         """Let manifests carry those of their foreign layers that a site which has the manifest holds, too."""
@@ -283,11 +278,11 @@ class Reader:
             (site, layer.digest): (site, layer)
             for digest, manifest in self.manifests.items()
             for layer in manifest.foreign
-            for site in self._origins[digest]
+            for site in self.origins[digest]
         }
         await lane.each(self._look_for, [asked[key] for key in sorted(asked)])
         for digest, manifest in self.manifests.items():
-            held = [layer.digest for layer in manifest.foreign if layer.digest in self._origins]
+            held = [layer.digest for layer in manifest.foreign if layer.digest in self.origins]
             if held:
                 self.manifests[digest] = manifest.carrying(held)
 
@@ -296,7 +291,7 @@ class Reader:
         site, layer = mention
         try:
             if await self._foreign.of(mention):
-                self._came_from(site, layer.digest)
+                self.origins.note(layer.digest, site)
         except BlobflowError as error:
             for digest, manifest in self.manifests.items():
                 if layer in manifest.foreign:
@@ -317,11 +312,13 @@ class Reader:
     def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
-        return None if held is None else check_mention(mention, held.descriptor, str(site))
+        if held is None:
+            return None
+        return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))
 
     async def settle_sizes(self, lane: Lane) -> None:
         """Where manifests differ in how large a blob is, fail those that a site proves wrong."""
-        lies = await disputed(self.manifests, self._origins, self._source_at, lane)
+        lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
 

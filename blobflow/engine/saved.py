@@ -21,7 +21,7 @@ from blobflow.engine.policy import Policy
 from blobflow.engine.price import Price
 from blobflow.engine.report import ReferrerRecord
 from blobflow.engine.tally import referrer_records
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
     Descriptor,
@@ -92,12 +92,18 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def to_be_saved(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
-    """What is kept of a plan. Pairs that failed to plan are not in it, nor any place that only they had."""
+    """What is kept of a plan. Pairs that failed to plan are not in it, nor any place that only they had.
+
+    Raises UsageError where something is to be had only at such a place.
+    """
     plan, graph = planned.plan, planned.graph
     places = frozenset(site_of(goal.pair.source) for goal in plan.goals)
 
     def holders(digest: Digest) -> tuple[Site, ...]:
-        return tuple(site for site in graph.origins[digest] if site in places)
+        found = tuple(site for site in graph.origins[digest] if site in places)
+        if not found:
+            raise UsageError(f"{digest} is only where an image could not be planned; plan again without that")
+        return found
 
     def kept(step: Step) -> Step:
         match step:

@@ -285,7 +285,7 @@ def _descriptor(child: _Child, what: str) -> Descriptor:
             )
     return Descriptor(
         media_type=sys.intern(child.media_type or ""),
-        digest=Digest(sys.intern(digest)),
+        digest=digest,
         size=child.size,
         platform=child.platform,
         annotations=child.annotations,

@@ -7,6 +7,7 @@ is an IPv6 literal in brackets.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import msgspec
@@ -29,6 +30,7 @@ _HOST = re.compile(
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
 )
 _MAX_NAME = 255
+_FILES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
 
 # Transports of other tools, and how to get the same done here.
 _ELSEWHERE = {
@@ -109,6 +111,58 @@ def looks_like_host(component: str) -> bool:
     return "." in component or ":" in component or component == "localhost" or component.startswith("[")
 
 
+def check_more_than_host(text: str, *, dotted: bool = True) -> None:
+    """Raise InvalidReference for what names a registry and no repository, as `127.0.0.1:5000`.
+
+    docker and crane read one word as a repository in docker.io's `library/`, so `localhost:5000` is a tag to
+    them, and who forgot the repository is told that docker.io lacks it. For a word without a dot we do the
+    same: `registry:2` and `mirror:5000` are tags. But `library/` has no repository with a dot in its name,
+    and none called localhost, so these can only be hosts. Other registries have such repositories: where a
+    name may be one of theirs, `dotted` is False, and only addresses and `localhost` are taken for hosts.
+    """
+    rest, at, _ = text.partition("@")
+    first, slash, path = rest.partition("/")
+    if slash:
+        path = path.strip("/")
+        if not looks_like_host(first) or (path and not path.startswith(":")):
+            return
+        host, tag = first, path
+    else:
+        host, tag = _host_alone(rest, dotted=dotted)
+    if not host or not _HOST.match(host):
+        return
+    example = f"{host}/REPOSITORY{tag or ('@DIGEST' if at else ':TAG')}"
+    file = f"; a file is docker-archive:{host} or oci-archive:{host}" if host.endswith(_FILES) else ""
+    raise InvalidReference(
+        f"{text[:300]!r} names a registry and no repository; add a repository, as {example}{file}"
+    )
+
+
+def _host_alone(word: str, *, dotted: bool) -> tuple[str, str]:
+    """The host[:port], and the tag with its colon, of one word that is no repository; else "" and ""."""
+    bracketed = word.startswith("[")
+    name = word[: word.find("]") + 1] if bracketed else word.partition(":")[0]
+    port, tag = _port_and_tag(word[len(name) :])
+    only_hosts = bracketed or name.lower() == "localhost" or _is_address(name) or (dotted and "." in name)
+    return (f"{name}{port}", tag) if only_hosts or (port and tag) else ("", "")
+
+
+def _port_and_tag(text: str) -> tuple[str, str]:
+    """Cut `[:port][:tag]`, each with its colon. What follows the first colon is a port if it is a number."""
+    first, colon, rest = text[1:].partition(":")
+    if first.isdecimal():
+        return f":{first}", f"{colon}{rest}"
+    return "", text
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine by its very form: localhost, 127.0.0.0/8 or [::1]."""
     return address.is_loopback(host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0])
@@ -144,8 +198,8 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
     understood.
 
     A bare name gets `default_host`; on docker.io a name of one component gets `library/`; without a tag or
-    digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks, and for
-    other tools' transports a sentence that names the way.
+    digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks; for a
+    registry without a repository, and for other tools' transports, a sentence that names the way.
     """
     if located := split_location(text):
         host, tag, digest = located
@@ -162,6 +216,7 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
             raise InvalidReference(
                 f"{text[:300]!r}: {word}:// is not a transport of blobflow; write HOST/repository:tag"
             )
+    check_more_than_host(body, dotted=default_host == DOCKER_HUB)
     host, repository, tag, digest = split_name(body)
     host = host or default_host
     if host == DOCKER_HUB and "/" not in repository:

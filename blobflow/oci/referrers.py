@@ -65,7 +65,7 @@ def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collectio
     """
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
     if raw is not None:
-        parse_manifest(raw)
+        parse_manifest(raw, most=0)  # what others list is theirs, of whatever algorithm
         index = json.loads(raw)
     had = {item["digest"]: item for item in index.get("manifests") or ()}
     entries = {digest: item for digest, item in had.items() if digest not in absent}

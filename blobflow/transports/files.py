@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -95,6 +96,29 @@ def open_to_read(path: Path) -> int:
     raise FileNotFoundError(path)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether the path leads to a device, a pipe or the like (`/dev/stdout`, `>(…)`), which is written to as
+    it stands: a file renamed over it would take its place for everybody. Raises StorageError."""
+    with translated("look at", path):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def stream_at(path: Path | None) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes to what `is_stream`, or to standard output (None). Raises StorageError."""
+    with translated("write", path or "standard output"):
+        fd = 1 if path is None else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield lambda block: write_all(fd, [block])
+        finally:
+            if path is not None:
+                os.close(fd)
+
+
 class Arriving:
     """A file on its way into `folder`: written under a name that means nothing, then renamed into place.
 
@@ -139,6 +163,8 @@ class Arriving:
 
     def land(self, target: Path) -> None:
         """Make it the file `target`, durably; in a thread if it is large. Raises StorageError."""
+        if is_stream(target):
+            raise StorageError(f"can't write {target}: it is no file, and must not be replaced by one")
         self._flush()
         with translated("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)

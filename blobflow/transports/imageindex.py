@@ -112,8 +112,12 @@ async def check_blobs(sink: Sink, manifest: Manifest) -> None:
 
 
 def retagged(raw: bytes, manifest: Descriptor, tags: Iterable[str]) -> bytes:
-    """An index.json in which `tags` name the manifest, and nothing else."""
-    document: dict[str, Any] = json.loads(raw)
+    """An index.json in which `tags` name the manifest, and nothing else. Raises UnsupportedContent for one
+    that `images_of` reads and that Python can't: numbers of thousands of digits, or nested a thousandfold."""
+    try:
+        document: dict[str, Any] = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedContent(f"the index.json of the layout can't be changed: {error}") from None
     tags = list(tags)
     kept = [entry for entry in document.get("manifests") or () if _ref_name(entry) not in tags]
     document["manifests"] = kept + [entry_of(manifest, tag) for tag in tags]

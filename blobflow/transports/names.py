@@ -59,7 +59,8 @@ def _has_host(name: str) -> bool:
         return False
 
 
-_WAYS: tuple[Callable[[str], str], ...] = (str, full_name, _without_host)
+_WAYS: tuple[Callable[[str], str], ...] = (str, full_name)
+_WAYS_WITHOUT_HOST = (*_WAYS, _without_host)
 
 
 def choose(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str) -> _Image:
@@ -76,7 +77,7 @@ def choose(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str
         if not images:
             raise NotFound(f"{place} holds no image")
         raise UsageError(f"{place} holds {len(images)} images; write {place}:NAME: {_known(images, place)}")
-    for way in _WAYS[: 2 if _has_host(name) else 3]:
+    for way in _WAYS if _has_host(name) else _WAYS_WITHOUT_HOST:
         wanted = way(name)
         found = [image for names, image in images if wanted and wanted in map(way, names)]
         if len(found) == 1:

@@ -21,9 +21,11 @@ from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from tests.e2e.processes import docker_registry
 from tests.memory import MemoryRegistry
+from tests.readme import shelf
 from tools.faultyregistry import journalling
 
-BOTH = ["memory", "embedded", "oci", "oci-archive", pytest.param("docker-registry", marks=pytest.mark.e2e)]
+OURS = ["memory", "shelf", "embedded", "oci", "oci-archive"]
+BOTH = [*OURS, pytest.param("docker-registry", marks=pytest.mark.e2e)]
 SOURCES = [*BOTH, "oci-archive.gz", "oci-archive.zst"]
 SINKS = [*BOTH, "docker-archive"]
 
@@ -35,10 +37,12 @@ _numbers = itertools.count(1)
 class Places:
     """Repositories of one registry, under names that no other test uses.
 
-    `mounts`: whether one takes blobs over from another.
+    `mounts`: whether one takes blobs over from another. `asks`: whether it refuses manifests without their
+    blobs.
     """
 
     mounts = True
+    asks = True
 
     def __init__(self, registry: str, source: Callable[[Site], Source], sink: Callable[[Site], Sink]) -> None:
         self._registry = registry
@@ -57,6 +61,13 @@ class Places:
 
     async def settle(self) -> None:
         """What was put is there for others to read from now on."""
+
+
+class Shelves(Places):
+    """What README shows to those who write a place of their own."""
+
+    mounts = False
+    asks = False
 
 
 class Folders(Places):
@@ -100,6 +111,9 @@ async def open_places(kind: str, folder: Path, docker_host: Callable[[], str]) -
     if kind == "memory":
         memory = MemoryRegistry("memory.example")
         yield Places(memory.name, memory.at, memory.at)
+        return
+    if kind == "shelf":
+        yield Shelves("shelf", made := shelf(folder), made)
         return
     if kind.partition(".")[0] in TRANSPORTS:
         with closing(Store.open(folder / "store")) as store:

@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 
 from blobflow.errors import ProtocolViolation, RegistryError, UnsupportedContent
-from blobflow.oci import Descriptor, digest_of, media, parse_manifest
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, digest_of, media, parse_manifest
 from blobflow.oci.manifest import MAX_CHILDREN, MAX_MANIFEST_BYTES
 from tests.unit.registry_fakes import answers, fake, world
 
 CHILD: dict[str, Any] = {"digest": digest_of(b""), "size": 0}
 LARGE = 2 * 1024 * 1024  # more than is read of answers that are only looked into
-ANY = Descriptor(media.OCI_INDEX, digest_of(b"any"), 0)
+ANY = Descriptor(media.OCI_INDEX, digest_of(b"any"), UNKNOWN_SIZE)
 
 
 @pytest.mark.parametrize(("kind", "key"), [(media.OCI_INDEX, "manifests"), (media.OCI_MANIFEST, "layers")])

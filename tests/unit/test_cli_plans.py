@@ -164,6 +164,10 @@ def test_what_the_plan_decided_is_not_decided_again(place: Place, lock: Path, op
     assert "make it anew" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_what_is_about_earlier_runs_is_refused(place: Place, lock: Path) -> None:
+    assert "--audit" in blobflow("apply", str(lock), "--audit", "all", code=2).stderr
+
+
 @pytest.mark.parametrize("option", [["--no-overwrite"], ["--referrers", "off"], ["--compress", "zstd"]])
 def test_to_say_it_again_is_no_contradiction(place: Place, option: list[str]) -> None:
     lock = place.folder / "mirror.lock"

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import door
 from blobflow.cli.choosing import Choosing
-from blobflow.cli.images import Selection
+from blobflow.cli.images import Selection, select
 from blobflow.cli.options import Look
 from blobflow.cli.selection import Asked, Place, parse_place
 from blobflow.cli.settling import find_pairs
@@ -55,6 +55,18 @@ async def test_a_spec_is_warmed_under_its_own_names_each_image_once_with_all_its
         ("src.example/team/tool:2", "edge-1.example/team/tool:2", 2),
         ("src.example/team/tool:2", "edge-2.example/hub/team/tool:2", 2),
     ]
+
+
+async def test_images_of_one_path_at_two_sources_are_both_warmed(tmp_path: Path) -> None:
+    """The store has no names, so these are no two images of one name."""
+    file = tmp_path / "spec.yaml"
+    file.write_text("{version: 1, defaults: {targets: ['t:1']}, images: [a.example/x/y:1, b.example/x/y:1]}")
+    with pytest.raises(
+        UsageError, match=r"b\.example/x/y:1 and a\.example/x/y:1 \(at .*\) would both become t:1/"
+    ):
+        await pairs_of(select(Selection(spec=file)))
+    sources = [source for source, _, _ in await pairs_of(asked_of(Selection(spec=file), []))]
+    assert sources == ["a.example/x/y:1", "b.example/x/y:1"]
 
 
 async def test_what_docker_hub_calls_library_is_asked_for_so(tmp_path: Path) -> None:

@@ -111,6 +111,30 @@ def test_where_zlib_ng_makes_other_bytes_there_is_no_gzip_portable() -> None:
     assert said.endswith("or take --compress gzip")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["copy", "docker-archive:a.tar", "oci:out"],
+        ["sync", "--from", "docker-archive:a.tar", "--to", "oci:out", "--images", "-"],
+        ["load", "a.tar", "--to", "oci:out"],
+        ["inspect", "docker-archive:a.tar"],
+    ],
+)
+def test_a_run_that_can_not_have_it_ends_before_it_begins(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.tar", podman_entries({"app:1": (LAYER,)}))
+    monkeypatch.setattr("blobflow.transports.archive.codecs.PORTABLE_SAMPLE", "another")
+    codec.cache_clear()
+    result = CliRunner().invoke(door, [*words, "--compress", "gzip-portable"], input="app:1")
+    assert result.exit_code == 2, result.output
+    assert "gzip-portable can't be had here: zlib-ng " in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_word_that_is_no_mode_is_told_the_four() -> None:
     with pytest.raises(UsageError, match="'lz4' is no way to compress; it is gzip, gzip-portable, zstd or"):
         codec("lz4")

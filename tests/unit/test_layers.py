@@ -58,6 +58,7 @@ ROOMS = {
     "units": Room(("visible",)),
     "variables": Room(("errors", "oci", "visible"), ("msgspec",)),
     "places": Room(("content",), ("msgspec",)),
+    "contract": Room(SEAM),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
     "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
     "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
@@ -65,7 +66,7 @@ ROOMS = {
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     **dict.fromkeys(
         ("airgap", "benching", "indexes", "tending", "warming"),
-        Room((*SEAM, "engine", "transports", "environment", "mirror"), ("msgspec",)),
+        Room((*SEAM, "engine", "transports", "environment", "mirror", "settings"), ("msgspec",)),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }

@@ -167,3 +167,17 @@ def test_a_folder_that_somebody_keeps_locked_is_one_sentence_and_not_for_ever(
         os.close(fd)
     with files.locked_folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("odd", ["9" * 5000, "[" * 900 + "]" * 900])
+async def test_an_index_that_can_be_read_and_not_changed_is_left_as_it_is(tmp_path: Path, odd: str) -> None:
+    layout = await tagged(tmp_path, "1")
+    path = tmp_path / "index.json"
+    path.write_text(path.read_text()[:-1] + f',"x":{odd}}}')
+    before = path.read_bytes()
+    try:
+        await layout.put(IMAGE, RAW, ["2"])
+    except UnsupportedContent:
+        assert path.read_bytes() == before
+    else:
+        assert set(await layout_at(tmp_path).tags()) == {"1", "2"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from blobflow.cli.ledger import ENDS, Ledger
+from blobflow.cli.ledger import ENDS, End, Ledger
 from blobflow.engine.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import InvalidConfig, StorageError, UsageError
 
@@ -45,6 +45,44 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 
 def kept(ledger: Ledger) -> dict[tuple[str, str], float]:
     return samples(ledger.text().decode())
+
+
+def records(*named: tuple[str, Status]) -> Report:
+    images = tuple(
+        ImageRecord(f"a.example/{name}", f"b.example/{name}", DIGEST, DIGEST, (), status)
+        for name, status in named
+    )
+    return Report(Totals(len(images)), images)
+
+
+def test_a_set_that_changes_and_never_arrives_whole_does_not_grow_the_account() -> None:
+    """Tags come and go by rules, and one image fails every time."""
+    ledger = Ledger(clock=Now())
+    for run in range(50):
+        ledger.enter(records(("bad:1", "failed"), (f"app:{run}", "done")), "incomplete")
+    assert set(ledger.account.arrived) == {
+        ("a.example/bad:1", "b.example/bad:1"),
+        ("a.example/app:49", "b.example/app:49"),
+    }
+
+
+@pytest.mark.parametrize("lost", ["app", "team/app", ""])
+def test_images_of_a_repository_that_could_not_be_listed_are_kept(lost: str) -> None:
+    """Or nobody would be told how old they are by now."""
+    ledger, name = Ledger(clock=Now()), f"{lost or 'app'}:1"
+    ledger.enter(records((name, "done"), ("gone:1", "done"), ("app2:1", "done")), "done")
+    ledger.enter(records((lost, "failed")), "incomplete")
+    kept = {source for source, _ in ledger.account.arrived}
+    assert f"a.example/{name}" in kept
+    assert ("a.example/gone:1" in kept) == ("a.example/app2:1" in kept) == (not lost)
+
+
+@pytest.mark.parametrize("end", ["failed", "interrupted"])
+def test_a_run_that_did_not_come_to_its_end_drops_nothing(end: End) -> None:
+    ledger = Ledger(clock=Now())
+    ledger.enter(records(("app:1", "done")), "done")
+    ledger.enter(records(), end)
+    assert set(ledger.account.arrived) == {("a.example/app:1", "b.example/app:1")}
 
 
 def test_runs_add_up() -> None:

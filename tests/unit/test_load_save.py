@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
+import os
 import tarfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -642,3 +645,113 @@ def test_a_platform_that_an_image_has_not_is_an_error_and_leaves_nothing(
     assert (result.exit_code != 0, "linux/s390x" in result.stderr) == (True, True), result.output
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.glob(".blobflow-*")) == []
+
+
+# export: layers are what the config says, and what is no file stays what it is
+
+
+def layout_of(folder: Path, layers: Sequence[bytes], diff_ids: Sequence[object] | None) -> str:
+    """A layout with one image; the reference of it."""
+    config = {"os": "linux", "architecture": "amd64"}
+    if diff_ids is not None:
+        config |= {"rootfs": {"type": "layers", "diff_ids": diff_ids}}  # type: ignore[dict-item]
+    blobs = [json.dumps(config).encode(), *layers]
+    found = [{"mediaType": "", "digest": digest(raw), "size": len(raw)} for raw in blobs]
+    found[0]["mediaType"], manifest = media.OCI_CONFIG, {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST}
+    for each in found[1:]:
+        each["mediaType"] = media.OCI_LAYER_GZIP
+    blobs.append(json.dumps(manifest | {"config": found[0], "layers": found[1:]}).encode())
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    for raw in blobs:
+        (folder / "blobs" / digest(raw).replace(":", "/")).write_bytes(raw)
+    entry = {"mediaType": media.OCI_MANIFEST, "digest": digest(blobs[-1]), "size": len(blobs[-1])}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return f"oci:{folder}:@0"
+
+
+CUT = gzip.compress(SHARED)[:-20]
+LAYERS = [gzip.compress(BASE["amd64"]), gzip.compress(SHARED)]
+RIGHT = [digest(BASE["amd64"]), digest(SHARED)]
+UNFIT: dict[str, tuple[list[bytes], list[Any] | None, int, str]] = {
+    "another layer": (LAYERS, [RIGHT[0], digest(b"x")], 6, "uncompressed, has digest"),
+    "in another order": (LAYERS, RIGHT[::-1], 6, "uncompressed, has digest"),
+    "a digest too few": (LAYERS, RIGHT[:1], 6, "names 1 layers"),
+    "a digest too many": (LAYERS, [*RIGHT, RIGHT[0]], 6, "names 3 layers"),
+    "no digests": (LAYERS, None, 6, "names 0 layers"),
+    "no digest": (LAYERS, [RIGHT[0], "x"], 7, "can't be verified"),
+    "a layer that is cut off": ([LAYERS[0], CUT], RIGHT, 8, "is cut off"),
+    "a layer with more behind it": ([LAYERS[0], LAYERS[1] + bytes(9)], RIGHT, 8, "something behind"),
+}
+
+
+@pytest.mark.parametrize("kind", ["local", "tar"])
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_image_whose_layers_are_not_those_of_its_config_is_not_exported(
+    tmp_path: Path, case: str, kind: str
+) -> None:
+    layers, diff_ids, code, words = UNFIT[case]
+    reference = layout_of(tmp_path / "in", layers, diff_ids)
+    said = failed(code, "export", reference, "--output", f"type={kind},dest={tmp_path}/out")
+    assert words in said
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "home"}
+    stream = run("export", reference, "--output", "type=tar,dest=-")
+    assert (stream.exit_code, stream.stdout_bytes) == (code, b"")
+
+
+def test_an_image_is_exported_when_all_of_it_is_right(tmp_path: Path) -> None:
+    done("export", layout_of(tmp_path / "in", LAYERS, RIGHT), "--output", f"type=local,dest={tmp_path}/out")
+    assert {path.name for path in (tmp_path / "out" / "srv").iterdir()} == {"base-amd64", "shared"}
+    scratch = layout_of(tmp_path / "scratch", [], None)
+    done("export", scratch, "--output", f"type=local,dest={tmp_path}/empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["tar", "oci", "docker"])
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path, kind: str) -> None:
+    """Or a device: as root even /dev/null could be renamed over."""
+    reference = layout_of(tmp_path / "in", LAYERS, RIGHT)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(pipe)
+    came: list[bytes] = []
+    reader = threading.Thread(target=lambda: came.append(pipe.read_bytes()))
+    reader.start()
+    name = ",name=demo:1" if kind != "tar" else ""
+    done("export", reference, "--output", f"type={kind},dest={tmp_path}/link{name}")
+    reader.join()
+    assert pipe.is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    with tarfile.open(fileobj=io.BytesIO(came[0])) as tar:
+        assert {"srv/shared" if kind == "tar" else "index.json"} <= set(tar.getnames())
+
+
+def test_a_report_into_a_pipe_is_written_to_it(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.json")
+    came: list[bytes] = []
+    reader = threading.Thread(target=lambda: came.append(pipe.read_bytes()))
+    reader.start()
+    reference = layout_of(tmp_path / "in", LAYERS, RIGHT)
+    done("copy", reference, f"oci:{tmp_path}/out:1", "--report", pipe)
+    reader.join()
+    assert pipe.is_fifo()
+    assert json.loads(came[0])["images"]
+
+
+def test_a_bundle_without_one_of_its_parts_is_told(tmp_path: Path, small_set: imageset.Layout) -> None:
+    """In the middle; without the last one no image has a name."""
+    listed = tmp_path / "list"
+    listed.write_text("\n".join(small_set.images))
+    place = f"oci:{small_set.path}"
+    done("save", "--from", place, "--images", listed, "-o", tmp_path / "b.tar", "--split-size", "30KB")
+    parts = sorted(tmp_path.glob("b.*.tar"))
+    assert len(parts) > 3
+    parts[1].rename(tmp_path / "aside")
+    said = failed(2, "load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")
+    assert "b.002.tar is not there" in said
+    (tmp_path / "aside").rename(parts[1])
+    for part in parts:
+        whole = part.read_bytes()
+        part.write_bytes(whole[:-1024])
+        assert f"{part} is cut off" in failed(8, "load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")
+        part.write_bytes(whole)
+    done("load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")

@@ -338,3 +338,43 @@ def test_merging_in_any_order_makes_the_same_bytes() -> None:
     both = merged(None, [OTHER, IMAGE])
     assert both == merged(None, [IMAGE, OTHER]) == merged(merged(None, [IMAGE]), [OTHER])
     assert both == merged(merged(None, [OTHER]), [IMAGE, OTHER])
+
+
+async def test_tags_that_can_t_be_told_are_asked_for_once_by_all_who_want_them_at_the_time() -> None:
+    """And not by each in turn: with time-outs of minutes, that would be hours."""
+    repository = Repository(api=lambda _: listed(), listing=lambda _: web.Response(status=503))
+    async with fake(repository) as server, world() as there:
+        source = there.source(server.host)
+        subjects = [digest_of(bytes([each])) for each in range(10)]
+        found = await asyncio.gather(*map(source.referrers, subjects), return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in found)
+        assert len({id(each) for each in found}) == 10, "each has an error of its own"
+        assert sum("/tags/list" in each for each in server.asked()) == 5  # the table's attempts, once
+        repository.listing = None
+        assert await source.referrers(SUBJECT) == [], "the failure is not remembered"
+
+
+async def test_where_the_first_did_not_find_out_whether_there_is_a_list_nobody_waits_in_turn() -> None:
+    under_way = most = 0
+    all_here = asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal under_way, most
+        if "/referrers/" not in request.path:
+            return web.json_response({"name": "app", "tags": []})
+        if not failed:
+            failed.append(request.path)
+            return web.Response(status=403)
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 4:
+            all_here.set()
+        await asyncio.wait_for(all_here.wait(), 10)
+        under_way -= 1
+        return listed()
+
+    failed: list[str] = []
+    async with fake(handler) as server, world() as there:
+        source = there.source(server.host)
+        await asyncio.gather(*(source.referrers(digest_of(bytes([each]))) for each in range(5)))
+    assert most == 4

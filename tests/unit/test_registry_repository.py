@@ -20,7 +20,7 @@ from blobflow.errors import (
     Unavailable,
     UnsupportedContent,
 )
-from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, digest_of, media
+from blobflow.oci import MAX_MANIFEST_BYTES, UNKNOWN_SIZE, Descriptor, digest_of, media
 from blobflow.transports.registry.etags import Validators
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
 from tools.faultyregistry import DropHeader, Fault, RefuseMount, SetHeader, Status, Truncate, journalling
@@ -99,20 +99,40 @@ async def test_an_unknown_tag_is_not_found_and_names_host_and_tag(tmp_path: Path
 
 
 async def test_wrong_bytes_are_a_mismatch_that_names_where_they_came_from() -> None:
-    async with fake(answers(lambda: manifest(RAW + b" "))) as server, world() as w:
+    async with fake(answers(lambda: manifest(RAW[:-1] + b" "))) as server, world() as w:
         with pytest.raises(DigestMismatch, match=f"manifest at {server.host}/app"):
             await w.source(server.host).read(INDEX)
 
 
 async def test_another_size_than_the_descriptor_s_is_a_mismatch_unless_it_says_none() -> None:
     async with fake(answers(manifest)) as server, world() as w:
-        with pytest.raises(SizeMismatch):
-            await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, 7))
-        assert await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, 0)) == RAW
+        for size in (0, 7, len(RAW) + 1):
+            with pytest.raises(SizeMismatch, match=f"has {len(RAW)} bytes, expected {size}"):
+                await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, size))
+        unsized = Descriptor(media.OCI_INDEX, INDEX.digest, UNKNOWN_SIZE)
+        assert await w.source(server.host).read(unsized) == RAW
 
 
-async def test_a_manifest_without_end_is_left_at_the_bound() -> None:
+@pytest.mark.parametrize("length", ["0", None])
+async def test_what_a_head_does_not_tell_of_a_size_is_not_known(length: str | None) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":
+            return manifest()
+        headers = {"Content-Type": media.OCI_INDEX, "Docker-Content-Digest": INDEX.digest}
+        response = web.StreamResponse(headers=headers | ({"Content-Length": length} if length else {}))
+        await response.prepare(request)
+        return response
+
+    async with fake(answer) as server, world() as w:
+        found = await w.source(server.host).resolve("1")
+        assert (found.size, found.sized) == (UNKNOWN_SIZE, False)
+        assert await w.source(server.host).read(found) == RAW
+
+
+@pytest.mark.parametrize("size", [len(RAW), UNKNOWN_SIZE])
+async def test_a_manifest_without_end_is_left_at_the_bound(size: int) -> None:
     sent = 0
+    expected = UnsupportedContent if size == UNKNOWN_SIZE else SizeMismatch
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal sent
@@ -125,8 +145,8 @@ async def test_a_manifest_without_end_is_left_at_the_bound() -> None:
         return response
 
     async with fake(endless) as server, world() as w:
-        with pytest.raises(UnsupportedContent, match=f"more than {MAX_MANIFEST_BYTES} bytes"):
-            await w.source(server.host).read(INDEX)
+        with pytest.raises(expected, match=f"more than {MAX_MANIFEST_BYTES} bytes|expected {len(RAW)}"):
+            await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, size))
     assert sent < 64 * 1024 * 1024
 
 

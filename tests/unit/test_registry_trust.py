@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from blobflow.errors import ConnectionLost, InvalidConfig, UntrustedPeer
-from blobflow.mirror import Settings, access_to, logins_of
+from blobflow.settings import Settings, access_to, logins_of
 from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Registries, Trust
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.trust import context_of, trust_in

@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.errors import BlobflowError, StorageError, UnsupportedContent, UsageError
+from blobflow.errors import BlobflowError, DigestMismatch, StorageError, UnsupportedContent, UsageError
 from blobflow.oci import digest_of
 from blobflow.transports.rootfs import Layer, arriving_folder, flat, read_tree, unpack, write_tar
 from blobflow.transports.rootfs.tree import Entry, Flat
@@ -438,3 +439,64 @@ def test_whatever_is_wrong_with_a_layer_is_an_error_of_ours(
             with arriving_folder(Path(folder) / "rootfs") as made:
                 unpack(tree, layers, made)
             shutil.rmtree(Path(folder) / "rootfs")
+
+
+# Layers are what the config says
+
+
+@pytest.mark.parametrize("packed", ["gz", "zst", "bare"])
+def test_a_layer_that_is_not_what_its_config_says_is_not_unpacked(tmp_path: Path, packed: str) -> None:
+    right = layer(tmp_path, "low", member("a", content=b"a"), packed=packed)
+    wrong = msgspec.structs.replace(right, diff_id=digest_of(b"another"))
+    with pytest.raises(DigestMismatch, match=r"low, uncompressed, has digest sha256:[0-9a-f]{64}, expected"):
+        unpacked(tmp_path, [right, wrong])
+    assert [path.name for path in tmp_path.iterdir()] == ["low.layer"]
+    assert (unpacked(tmp_path, [right, right]) / "a").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_all_of_a_layer_is_looked_at_and_what_is_behind_its_tar_too(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """A layer may lack the end of a tar, even its padding, or have more behind it: its digest decides."""
+    info, content = member("a", content=b"some bytes")
+    entry = info.tobuf() + content
+    for bare in (
+        entry,
+        entry + bytes(502),
+        entry + bytes(1014),
+        entry + bytes(5000),
+        entry + bytes(1526) + b"x",
+    ):
+        whole = layer_at(tmp_path / "l", pack(bare), bare)
+        assert names(read_tree([whole])) == {"a"}
+        with pytest.raises((DigestMismatch, StorageError)):
+            read_tree([layer_at(tmp_path / "l", pack(bare + b"\0"), bare)])
+    if pack is not bytes:
+        for cut in range(6, len(pack(entry))):
+            with pytest.raises(StorageError, match="is cut off"):
+                read_tree([layer_at(tmp_path / "l", pack(entry)[:cut], entry)])
+
+
+def test_zeros_in_the_middle_of_a_layer_are_not_its_end(tmp_path: Path) -> None:
+    """Go's reader, and so docker and containerd, take them for damage; what is behind them would be lost."""
+    entries = [member(name)[0].tobuf() for name in "ab"]
+    bare = entries[0] + bytes(512) + entries[1] + bytes(1024)
+    with pytest.raises(StorageError, match="at byte 512 it has zeros, and more behind"):
+        read_tree([layer_at(tmp_path / "l", bare, bare)])
+
+
+def test_what_was_begun_is_removed_from_folders_that_nobody_may_write_in(tmp_path: Path) -> None:
+    locked = layer(tmp_path, "l", member("locked", tarfile.DIRTYPE, mode=0o500), member("locked/f"))
+    (tmp_path / "outside").mkdir(mode=0o555)
+
+    def half_done() -> None:
+        with arriving_folder(tmp_path / "rootfs") as made:
+            unpack(read_tree([locked]), [locked], made)
+            (made / "out").symlink_to(tmp_path / "outside")
+            raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError, match="full"):
+        half_done()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.layer", "outside"]
+    assert stat.S_IMODE((tmp_path / "outside").stat().st_mode) == 0o555

@@ -158,6 +158,14 @@ REFUSED = {
     ),
     "a bad tag": (spec("- {image: a/b, tags: [a/b]}"), "s.yaml line 4: 'a/b' is not a reference: bad tag"),
     "a bad digest": (spec("- {image: a/b, tags: ['md5:1']}"), "s.yaml line 4: 'md5:1' has an algorithm"),
+    "a registry alone": (
+        spec("- quay.io"),
+        "s.yaml line 4: 'quay.io' names a registry and no repository; add",
+    ),
+    "two images of one name": (
+        spec("- quay.io/a/b:1\n- r:1/a/b:1"),
+        "s.yaml line 5: r:1/a/b:1 and quay.io/a/b:1 (at s.yaml line 4) would both become ",
+    ),
     "a bad target path": (spec("- {image: a/b, target: X}"), "s.yaml line 4: 'X' is not a reference"),
     "a bad target": (spec("- a", "{targets: ['bad host']}"), "s.yaml: defaults.targets: 'bad host' is not a"),
     "a tag and tags": (spec("- {image: 'a/b:1', tags: [x]}"), "line 4: a/b:1 has `tags` as well as a tag"),
@@ -213,6 +221,16 @@ LISTS = {
         "docker.io/alpine:3\nalpine:4",
         Place("docker.io", "library"),
         ["docker.io/library/alpine:3 M/alpine:3", "docker.io/library/alpine:4 M/alpine:4"],
+    ),
+    "a dot at a registry": (
+        "my.app:1\nnode.js:18",
+        Place("r:1"),
+        ["r:1/my.app:1 M/my.app:1", "r:1/node.js:18 M/node.js:18"],
+    ),
+    "a dot under a prefix of docker.io": (
+        "my.app:1",
+        Place("docker.io", "me"),
+        ["docker.io/me/my.app:1 M/my.app:1"],
     ),
     "one component as written": ("pause:3", Place("r:1"), ["r:1/pause:3 M/pause:3"]),
     "one component at docker.io": ("pause:3", HUB, ["docker.io/library/pause:3 M/library/pause:3"]),
@@ -305,6 +323,8 @@ BAD_LISTS = {
         "L line 2: docker.io/a/b:latest is listed already, at L line 1",
     ),
     "two words": ("a b", "L line 1: 'a b' is not a reference"),
+    "a registry alone": ("a\nquay.io", "L line 2: 'quay.io' names a registry and no repository; add a"),
+    "a registry and a tag": ("127.0.0.1:5000:1", "L line 1: '127.0.0.1:5000:1' names a registry and no"),
     "upper case": ("\nA:1", "L line 2: 'A:1' is not a reference: repository names are lower case"),
     "too long under the prefix": ("a" * 252, "L line 1: "),
 }

@@ -128,6 +128,13 @@ def test_an_image_may_be_chosen_twice_and_named_besides() -> None:
     assert targets(settled(entries, found, found)) == ["u:1/app:2", "u:1/app:3"]
 
 
+def test_tags_that_a_rename_makes_one_are_an_error() -> None:
+    entry = "- {image: app, tags: {newest: 2}, rename: {tag: latest}}"
+    said = r"^s.yaml line 4: r:1/top/app:3 and r:1/top/app:2 \(at .*\) would both become t:1/m/app:latest; "
+    with pytest.raises(UsageError, match=said):
+        settled(entry, Chosen("top/app", ("2", "3")))
+
+
 def test_what_could_not_be_found_is_lost_at_every_target_and_the_rest_goes_on() -> None:
     error = NotFound("r:1 has no tags of top/app")
     result = settled("- {image: app, tags: {newest: 2}}\n- x:1", Chosen("top/app", error=error))

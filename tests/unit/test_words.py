@@ -75,6 +75,69 @@ def test_what_is_no_reference_is_refused_with_the_rule_that_it_breaks(text: str,
 
 
 @pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ("127.0.0.1:5000", "127.0.0.1:5000/REPOSITORY:TAG"),
+        ("127.0.0.1", "127.0.0.1/REPOSITORY:TAG"),
+        ("127.0.0.1:5000/", "127.0.0.1:5000/REPOSITORY:TAG"),
+        ("127.0.0.1:5000//", "127.0.0.1:5000/REPOSITORY:TAG"),
+        ("registry.example.com", "registry.example.com/REPOSITORY:TAG"),
+        ("Registry.Example.com:443", "Registry.Example.com:443/REPOSITORY:TAG"),
+        ("docker.io", "docker.io/REPOSITORY:TAG"),
+        ("docker.io/", "docker.io/REPOSITORY:TAG"),
+        ("localhost", "localhost/REPOSITORY:TAG"),
+        ("localhost:5000", "localhost:5000/REPOSITORY:TAG"),
+        ("mirror:5000/", "mirror:5000/REPOSITORY:TAG"),
+        ("[::1]", "[::1]/REPOSITORY:TAG"),
+        ("[::1]:5000", "[::1]:5000/REPOSITORY:TAG"),
+        ("[::1]:5000:2", "[::1]:5000/REPOSITORY:2"),
+        ("docker://127.0.0.1:5000", "127.0.0.1:5000/REPOSITORY:TAG"),
+        ("docker://quay.io/", "quay.io/REPOSITORY:TAG"),
+        ("127.0.0.1:5000:1.2", "127.0.0.1:5000/REPOSITORY:1.2"),
+        ("registry.example.com:latest", "registry.example.com/REPOSITORY:latest"),
+        ("mirror:5000:latest", "mirror:5000/REPOSITORY:latest"),
+        ("127.0.0.1:5000/:1", "127.0.0.1:5000/REPOSITORY:1"),
+        (f"quay.io@{SHA}", "quay.io/REPOSITORY@DIGEST"),
+        (f"127.0.0.1:5000@{SHA}", "127.0.0.1:5000/REPOSITORY@DIGEST"),
+        (f"127.0.0.1:5000/@{SHA}", "127.0.0.1:5000/REPOSITORY@DIGEST"),
+        (f"127.0.0.1:5000:1@{SHA}", "127.0.0.1:5000/REPOSITORY:1"),
+    ],
+)
+def test_a_registry_alone_is_told_to_add_a_repository(text: str, example: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse_reference(text)
+    said = f"{text.removeprefix('docker://')!r} names a registry and no repository; add a repository, as "
+    assert (str(caught.value), caught.value.exit_code) == (said + example, 2)
+
+
+def test_an_archive_that_is_named_as_an_image_is_told_how() -> None:
+    with pytest.raises(InvalidReference, match=r"; a file is docker-archive:a\.tar or oci-archive:a\.tar$"):
+        parse_reference("a.tar")
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "tag"),
+    [
+        ("registry:2", "library/registry", "2"),
+        ("mirror:5000", "library/mirror", "5000"),  # as docker and crane read it
+        ("alpine:3.18", "library/alpine", "3.18"),
+        ("a_b.c:1", "library/a_b.c", "1"),  # no host has such a name
+        ("docker.io/localhost:5000", "library/localhost", "5000"),
+        ("docker.io/library/my.app:1", "library/my.app", "1"),
+        ("docker.io/my.app", "library/my.app", "latest"),
+    ],
+)
+def test_a_word_that_may_be_a_repository_is_one_of_docker_io(text: str, repository: str, tag: str) -> None:
+    assert parse_reference(text) == Reference("docker.io", repository, tag)
+
+
+def test_at_another_registry_a_repository_may_have_a_dot() -> None:
+    assert parse_reference("my.app:1", default_host="r:1") == Reference("r:1", "my.app", "1")
+    with pytest.raises(InvalidReference, match="add a repository"):
+        parse_reference("127.0.0.1:5000", default_host="r:1")
+
+
+@pytest.mark.parametrize(
     ("host", "loopback"),
     [
         ("localhost", True),

@@ -2,7 +2,7 @@
 
 tar, streams          what an archive is made of: entries, and bytes in order
 contents, importing   what it holds, and bringing that into the store where it can't stay
-codecs                how bare layers are compressed
+codecs, inflating     how bare layers are compressed, and how what is compressed is read
 docker, images, kind  manifest.json; the images of either kind; telling which kind it is
 opened, source        an archive as a Source
 sink                  an archive as a Sink: OCI layout and docker's manifest.json in one
@@ -12,8 +12,17 @@ from blobflow.oci.media import CompressMode
 from blobflow.transports.archive.codecs import codec
 from blobflow.transports.archive.importing import Importer
 from blobflow.transports.archive.kind import kind_of
-from blobflow.transports.archive.parts import numbered_parts
+from blobflow.transports.archive.parts import numbered_parts, part_path
 from blobflow.transports.archive.sink import ArchiveSink
 from blobflow.transports.archive.source import Archive
 
-__all__ = ["Archive", "ArchiveSink", "CompressMode", "Importer", "codec", "kind_of", "numbered_parts"]
+__all__ = [
+    "Archive",
+    "ArchiveSink",
+    "CompressMode",
+    "Importer",
+    "codec",
+    "kind_of",
+    "numbered_parts",
+    "part_path",
+]

@@ -218,9 +218,11 @@ class _Unzstd(Inflater):
         if self._padding or not self._held[0]:
             self._held[:] = self._without_padding(bytes(self._held))
         head = self._held
-        if len(head) < len(ZSTD) + 1:
+        if len(head) < len(ZSTD):
             return 0
         if head.startswith(ZSTD):
+            if len(head) == len(ZSTD):
+                return 0
             descriptor = head[len(ZSTD)]
             single = bool(descriptor & 0x20)
             self._frame = self._decompressor.decompressobj()

@@ -24,7 +24,7 @@ from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, m
 from blobflow.oci.location import STREAM, path_of
 from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
 from blobflow.transports.archive.parts import Parts, check_fits
-from blobflow.transports.files import BLOCK, in_thread, read_range, sweep, translated
+from blobflow.transports.files import BLOCK, in_thread, is_stream, read_range, stream_at, sweep
 from blobflow.transports.imageindex import (
     check_blobs,
     check_manifest,
@@ -36,8 +36,6 @@ from blobflow.transports.imageindex import (
     path_in_layout,
 )
 from blobflow.transports.names import as_digest
-
-STDOUT = 1
 
 
 class ArchiveSink:
@@ -105,6 +103,8 @@ class ArchiveSink:
             raise StorageError(f"can't write {self._path}: there is no folder {self._path.parent}")
         if self._path is not None and self._path.is_dir():
             raise StorageError(f"can't write {self._path}: it is a folder; a layout is oci:{self._path}")
+        if self._path is not None and self._limit is not None and is_stream(self._path):
+            raise StorageError(f"can't write {self._path} in parts: it is no file")
         return not self._manifests and self._parts is None and not self._elsewhere
 
     async def has(self, content: Descriptor) -> bool:
@@ -169,7 +169,7 @@ class ArchiveSink:
     def _begin(self) -> Parts:
         """The files, begun when the first thing comes."""
         if self._parts is None:
-            folder = self._scratch if self._path is None else self._path.parent
+            folder = self._scratch if self._path is None or is_stream(self._path) else self._path.parent
             sweep(folder)
             self._parts = Parts(self._stack, folder, str(self.site), self._limit)
             for blob in self._expected:
@@ -200,10 +200,10 @@ class ArchiveSink:
         if self._limit is None and not self._elsewhere:
             parts.add(CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
         parts.finish(self._index())
-        if self._path is not None:
+        if self._path is not None and not is_stream(self._path):
             parts.land(self._path)
         else:
-            _pour(parts.fd)
+            _pour(parts.fd, self._path)
 
     def _reached(self) -> list[Manifest]:
         """The manifests that the tags reach, by digest."""
@@ -220,12 +220,11 @@ class ArchiveSink:
         return index_of(self._tags)
 
 
-def _pour(fd: int) -> None:
-    """Write a whole file to standard output; in a thread. Raises StorageError."""
+def _pour(fd: int, path: Path | None) -> None:
+    """Write a whole file to what `is_stream`, or to standard output (None); in a thread. Raises
+    StorageError."""
     at = 0
-    with translated("write", "standard output"):
+    with stream_at(path) as write:
         while block := os.pread(fd, BLOCK, at):
             at += len(block)
-            view = memoryview(block)
-            while view:
-                view = view[os.write(STDOUT, view) :]
+            write(block)

@@ -2,8 +2,9 @@
 
     access       how a host is reached (flags, logins): given by the caller
     trust        TLS, from files        proxies      which forward proxy
-    session      one host: connections, lanes, redirects, retries, meters       insecure  hosts without TLS
-    client       aiohttp, set up
+    session      one host: lanes, redirects, retries, meters
+    wire         one exchange with it       client  aiohttp, set up       insecure  hosts without TLS
+    leastrate    what may not drip
     gate         how much at once, and how fast         quota  what it says of its allowance of manifests
     auth         who we are there        credentials, logins  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again

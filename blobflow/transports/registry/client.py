@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
+from functools import partial
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from blobflow.transports.registry.access import HostAccess
@@ -31,14 +33,28 @@ ERROR_ANSWER = 64 * 1024
 ERROR_SECONDS = 5.0
 
 
+class _Connection(ResponseHandler):
+    """One on which something came while nothing was asked is not used again (RFC 9112, 9.2).
+
+    aiohttp (3.14) looks at that when it takes a connection back, but not when it gives one out: what came in
+    between, such as a 408, was the answer to the next request, and each later answer was one late.
+    """
+
+    def is_connected(self) -> bool:
+        return super().is_connected() and not self.should_close
+
+
 def new_client(
     access: HostAccess, guard: Guard, user_agent: str, reading: Brake | None
 ) -> aiohttp.ClientSession:
     """A client for one host and for where that sends us; nothing is kept between requests but connections."""
     ahead = READ_AHEAD if reading is None else int(min(READ_AHEAD, max(LEAST_READ_AHEAD, reading.rate)))
+    # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
+    connector = aiohttp.TCPConnector(limit=0, resolver=guard, ssl=access.tls)
+    kind: type[ResponseHandler] = _Connection
+    connector._factory = partial(kind, loop=asyncio.get_running_loop())
     return aiohttp.ClientSession(
-        # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
-        connector=aiohttp.TCPConnector(limit=0, resolver=guard, ssl=access.tls),
+        connector=connector,
         timeout=timeout_of(PROGRESS_SECONDS),
         headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),

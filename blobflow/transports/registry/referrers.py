@@ -22,6 +22,7 @@ from yarl import URL
 
 from blobflow.content import Referrer, Site
 from blobflow.errors import (
+    BlobflowError,
     Denied,
     NotFound,
     ProtocolViolation,
@@ -146,33 +147,41 @@ class Referrals:
     async def _tags(self) -> frozenset[str] | None:
         """The repository's tags; None if they are too many, or not told."""
         name = self._site.repository
-        now = asyncio.get_running_loop().time
-        async with self._host.lock(name, "tags"):
-            told, tags = self._host.tags.get(name) or (-math.inf, None)
-            if now() - told >= TAGS_SECONDS:
-                tags = await self._list_tags()
-                self._host.tags.put(name, (now(), tags))
+        told, tags = self._host.tags.get(name) or (-math.inf, None)
+        if asyncio.get_running_loop().time() - told < TAGS_SECONDS:
             return tags
+        return await self._host.listing.of(name, self._list_tags)
 
     async def _list_tags(self) -> frozenset[str] | None:
+        tags: frozenset[str] | None
         try:
-            return frozenset(await list_tags(self._session, self._site, self._scopes, pages=TAG_PAGES))
+            tags = frozenset(await list_tags(self._session, self._site, self._scopes, pages=TAG_PAGES))
         except NotFound:
-            return frozenset()
+            tags = frozenset()
         except RegistryError as error:
             if error.retryable:
                 raise
-            return None
+            tags = None
+        self._host.tags.put(self._site.repository, (asyncio.get_running_loop().time(), tags))
+        return tags
 
     # The API
 
     async def _by_api(self, subject: Digest) -> list[Referrer] | None:
-        """What the registry lists; None: it keeps no list. The first to ask finds that out for all."""
-        if self._host.lists is None:
-            async with self._host.first:
-                if self._host.lists is None:
-                    return await self._listed(subject)
-        return await self._listed(subject) if self._host.lists else None
+        """What the registry lists; None: it keeps no list. The first to ask finds that out for all; where it
+        did not find out, nobody waits in turn for the same disappointment."""
+        host = self._host
+        if host.lists is None and not host.tried:
+            async with host.first:
+                if host.lists is None and not host.tried:
+                    try:
+                        found = await self._listed(subject)
+                    except BlobflowError:
+                        host.tried = True
+                        raise
+                    host.tried = True
+                    return found
+        return await self._listed(subject) if host.lists is not False else None
 
     async def _listed(self, subject: Digest) -> list[Referrer] | None:
         found: dict[Digest, Descriptor] = {}

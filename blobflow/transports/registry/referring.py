@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 from blobflow.bounded import Bounded
 from blobflow.oci import Digest
+from blobflow.shared import Flights
 
 # Repositories whose tags are remembered, bytes of all, and seconds: a serving process is asked for any number
 # of them, and what was told counts no longer.
@@ -16,12 +17,15 @@ _TAGS_SECONDS = 60.0
 
 
 class Referring:
-    """What is known of one host: whether it lists referrers, of which of them it took note, and the tags of
-    its repositories with when they were told (seconds of the loop). One for all its repositories."""
+    """What is known of one host: whether it lists referrers (`tried`: somebody asked), of which of them it
+    took note, and the tags of its repositories with when they were told (seconds of the loop), and those that
+    are being told (`listing`). One for all its repositories."""
 
     def __init__(self) -> None:
         self.lists: bool | None = None
         self.first = asyncio.Lock()
+        self.tried = False
+        self.listing: Flights[str, frozenset[str] | None] = Flights()
         self.tags: Bounded[str, tuple[float, frozenset[str] | None]] = Bounded(
             entries=_REPOSITORIES,
             room=_TAGS_BYTES,

@@ -18,86 +18,51 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
-import msgspec
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from blobflow.content import Allowance, Sleep
 from blobflow.errors import (
     BlobflowError,
-    ConnectFailed,
     NetworkError,
     ProtocolViolation,
     RegistryError,
     TimedOut,
 )
-from blobflow.events import HostMeter, Observer, Retrying, Traced, Warned
+from blobflow.events import HostMeter, Observer, Retrying
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
-from blobflow.transports.registry.answers import error_of, warning_of
+from blobflow.transports.registry.answers import error_of
 from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
 from blobflow.transports.registry.client import (
     PROGRESS_SECONDS,
     discard,
-    head_limit,
     leave,
-    new_client,
     read_error,
     read_small,
     timeout_of,
-    tls_of,
 )
 from blobflow.transports.registry.credentials import Credentials
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
-from blobflow.transports.registry.feed import Feed, Outlet
+from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Gate, Pace, Turn, brake_of, pace_of
-from blobflow.transports.registry.insecure import settle
-from blobflow.transports.registry.origins import Guard, follow, name_of, origin_of
+from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.quota import allowance_of
 from blobflow.transports.registry.referring import Referring
+from blobflow.transports.registry.wire import Answer, Request, Wire
+
+__all__ = ["Answer", "Request", "Session"]
 
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
 # large ones, at the bytes a second that a slow object store copies.
 COMMIT_SECONDS = 300.0
 COMMIT_RATE = 20_000_000
-# Answers that we only look into (tokens, a page of tags) are read up to this many bytes.
-SMALL_ANSWER = 1024 * 1024
 MAX_REDIRECTS = 5
-MAX_WARNINGS = 20
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
 _CONGESTED = frozenset({408, 429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 T = TypeVar("T")
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
-
-    `url` is absolute, or a path at the host (`/v2/…`). `passing`: error codes that time mends. `limit`: bytes
-    of the answer's body that are read; one more is read where there is more. `hasty`: see `retry`.
-    """
-
-    method: str
-    url: URL
-    asked: str
-    scopes: tuple[str, ...] = ()
-    headers: dict[str, str] = {}
-    body: bytes | None = None
-    ok: tuple[int, ...] = (200,)
-    passing: tuple[str, ...] = ()
-    limit: int = SMALL_ANSWER
-    hasty: bool = False
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """A whole answer. `url` is where it came from, after redirects."""
-
-    status: int
-    headers: CIMultiDictProxy[str]
-    body: bytes
-    url: URL
 
 
 class Session:
@@ -125,9 +90,6 @@ class Session:
         `allowance` is what the host said last of how many manifests it lets be read.
         """
         self.host = host
-        self.home = origin_of(host, access.scheme)
-        self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
-        self._settling = asyncio.Lock()
         self.meter = meter
         self.gate = Gate(access.connections, clock)
         self.reads, self.writes, self.small = self.gate.reads, self.gate.writes, self.gate.small
@@ -141,16 +103,26 @@ class Session:
         self._clock = clock
         self._random = random
         self._longest_wait = longest_wait
-        self._trace = trace
-        self._user_agent = user_agent
         self._backoff = retry.Backoff(clock, sleep)
-        self._guard = Guard(self.home, proxies=access.proxies.hosts)
+        self._wire = Wire(
+            host,
+            access,
+            observer=observer,
+            meter=meter,
+            clock=clock,
+            trace=trace,
+            user_agent=user_agent,
+            reading=self.reading,
+        )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
         self.allowance: Allowance | None = None
         self.etags = Validators()
         self.referring = Referring()
-        self._warned: set[str] = set()
-        self._client_session: aiohttp.ClientSession | None = None
+
+    @property
+    def home(self) -> URL:
+        """The host's origin."""
+        return self._wire.home
 
     async def ask(self, request: Request) -> Answer:
         """Send a request without a body or with a small one, and read the whole answer; retried.
@@ -232,9 +204,7 @@ class Session:
     async def close(self) -> None:
         """Close every connection."""
         await self._auth.close()
-        if self._client_session is not None:
-            await self._client_session.close()
-        await self._guard.close()
+        await self._wire.close()
 
     # One exchange
 
@@ -280,7 +250,7 @@ class Session:
 
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
         body = await read_error(response)
-        host = self._name(response.url)
+        host = self._wire.name(response.url)
         return error_of(
             host, request.method, request.asked, response.status, response.headers, body, request.passing
         )
@@ -289,7 +259,7 @@ class Session:
         self, error: Exception, asked: str, response: aiohttp.ClientResponse, received: int
     ) -> BlobflowError:
         """What a small answer's body raised, as an error of ours."""
-        name, length = self._name(response.url), response.content_length
+        name, length = self._wire.name(response.url), response.content_length
         failure = translated(error, name, asked, received=received, expected=length)
         if isinstance(failure, TimedOut):
             self._silent()
@@ -328,11 +298,11 @@ class Session:
 
     async def _permission(self, request: Request, url: URL) -> str:
         """The Authorization for a request; none but to the registry's own origin."""
-        return await self._auth.header(request.scopes) if self._is_home(url) else ""
+        return await self._auth.header(request.scopes) if self._wire.is_home(url) else ""
 
     def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
         """What the registry itself, nobody else, wants to see before it answers otherwise."""
-        if response.status != 401 or not self._is_home(response.url):
+        if response.status != 401 or not self._wire.is_home(response.url):
             return []
         return parse_challenges(response.headers.getall("WWW-Authenticate", []))
 
@@ -345,17 +315,17 @@ class Session:
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> aiohttp.ClientResponse:
         """One HTTP request for this host, when the host may be asked; the gate learns how it was answered."""
-        if self._is_home(url):
+        if self._wire.is_home(url):
             await self._turn()
         if isinstance(body, bytes) and self.writing is not None:
             await self.writing.wait(len(body))
         began = self._clock()
         try:
-            response = await self._exchange(request, url, body, authorization, timeout)
+            response = await self._wire.exchange(request, url, body, authorization, timeout)
         except TimedOut:
             self.gate.congested(began)
             raise
-        if self._is_home(url):
+        if self._wire.is_home(url):
             self.allowance = allowance_of(response.headers) or self.allowance
         if response.status in _CONGESTED:
             self.gate.congested(began)
@@ -369,52 +339,6 @@ class Session:
         if self._requests is not None:
             await self._requests.wait(1)
             await self._backoff.wait()
-
-    async def _exchange(
-        self,
-        request: Request,
-        url: URL,
-        body: bytes | Feed | None,
-        authorization: str,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> aiohttp.ClientResponse:
-        """One HTTP request, to wherever `url` is and may be."""
-        self._guard.check(url)
-        headers = dict(request.headers)
-        if authorization:
-            headers["Authorization"] = authorization
-        if body is not None:
-            headers["Content-Length"] = str(body.size if isinstance(body, Feed) else len(body))
-        began = self._clock()
-        timeout = timeout or self._client.timeout
-        self.meter.requests += 1
-        limit = head_limit(timeout, body)
-        try:
-            async with limit:
-                response = await self._client.request(
-                    request.method,
-                    url,
-                    headers=headers,
-                    data=Outlet(body) if isinstance(body, Feed) else body,
-                    allow_redirects=False,
-                    proxy=self._access.proxies.of(url) or None,
-                    ssl=tls_of(self._access, url),
-                    timeout=timeout,
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = translated(error, self._name(url), request.asked, late=limit.expired())
-            if isinstance(failure, ConnectFailed):
-                failure.elsewhere = not self._is_home(url)
-            raise failure from None
-        finally:
-            if isinstance(body, Feed):
-                body.answer_limit = None
-        if self._trace:
-            shown = str(url.with_query(None))
-            self._observer(Traced(request.method, shown, response.status, self._clock() - began))
-        if "Warning" in response.headers:
-            self._pass_on(response.headers.getall("Warning"))
-        return response
 
     # What surrounds an exchange
 
@@ -446,42 +370,18 @@ class Session:
         headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
         method = "GET" if form is None else "POST"
         request = Request(method, url, f"a token for {self.host}", headers=headers)
-        response = await self._exchange(request, url, form, authorization or "")
+        response = await self._wire.exchange(request, url, form, authorization or "")
         try:
             return (await self._conclude(request, response)).body
         finally:
             leave(response)
 
-    def _pass_on(self, values: list[str]) -> None:
-        for value in values:
-            text = warning_of(value)
-            if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
-                self._warned.add(text)
-                self._observer(Warned(f"{self.host} says: {text}"))
-
     async def _absolute(self, url: URL) -> URL:
-        """`url` at this host. Where TLS need not be trusted it need not be spoken either: that is found out
-        once, before anything else is sent."""
-        if not self._settled:
-            async with self._settling:
-                if not self._settled:
-                    self.meter.requests += 1
-                    self.home = self._auth.home = await settle(self._client, self.home, self._access)
-                    self._settled = True
+        """`url` at this host, whose origin is settled by then."""
+        await self._wire.settle()
+        self._auth.home = self.home
         return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
 
     async def _login(self, repository: str) -> Credentials | None:
         credentials = self._access.credentials
         return await credentials(repository) if callable(credentials) else credentials
-
-    def _is_home(self, url: URL) -> bool:
-        return url.origin() == self.home
-
-    def _name(self, url: URL) -> str:
-        return self.host if self._is_home(url) else name_of(url)
-
-    @property
-    def _client(self) -> aiohttp.ClientSession:
-        if self._client_session is None:
-            self._client_session = new_client(self._access, self._guard, self._user_agent, self.reading)
-        return self._client_session

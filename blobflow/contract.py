@@ -1,0 +1,221 @@
+"""What a Source and a Sink promise, tried out: for the tests of those who write one.
+
+    await check_source(MySource(site), "1.0")       # reads only
+    await check_sink(MySink, Site("here", "tests")) # pushes a little, under tags that begin with `contract-`
+
+Each returns if every promise held that it can see from outside, and else raises ContractBroken: one sentence,
+which promise and what happened instead. `blobflow.content` has the promises in prose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NoReturn, Protocol
+
+from blobflow.content import Body, Chunks, Sink, Site, Source, Verifier
+from blobflow.errors import BlobflowError, ConnectionLost, NotFound
+from blobflow.oci import Descriptor, Manifest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+
+_ABSENT_TAG = "contract-absent"
+_SIZE = 300_000  # bytes of the blob that is pushed: several chunks for most
+_CHUNK = 64 * 1024
+
+
+class ContractBroken(AssertionError):
+    """A promise that was not kept."""
+
+
+class _Both(Source, Sink, Protocol):
+    """A repository that can be read and written."""
+
+
+async def check_source(source: Source, name: str) -> None:
+    """Try a Source that holds an image, or an index, under `name`, and all that it names. Raises
+    ContractBroken."""
+    root = await _resolved(source, name)
+    for absent in (_ABSENT_TAG, digest_of(os.urandom(16))):
+        await _not_found(f"resolve({absent!r})", source.resolve(absent))
+    manifest = await _read(source, root)
+    missing = Descriptor(root.media_type, digest_of(os.urandom(16)), 16)
+    await _not_found("read() of a manifest that is not there", source.read(missing))
+    while manifest.is_index:
+        if not manifest.manifests:
+            return
+        manifest = await _read(source, manifest.manifests[0])
+    for blob in dict.fromkeys(manifest.blobs):
+        await _check_blob(source, blob)
+    await _not_found("open() of a blob that is not there, on entry", _enter(source, missing))
+
+
+async def check_sink(make: Callable[[Site], _Both], site: Site) -> None:
+    """Try a Sink that is a Source too, so that what was put can be seen. Raises ContractBroken.
+
+    `make` as in `blobflow.Places`; `site`: a repository in which content may be left that nobody misses.
+    """
+    sink = make(site)
+    content = os.urandom(_SIZE)
+    blob = Descriptor(media.OCI_LAYER_GZIP, digest_of(content), len(content))
+    await _check_push(sink, blob, content)
+    config = b"{}"
+    named = Descriptor(media.OCI_CONFIG, digest_of(config), len(config))
+    await sink.push(named, _body(config))
+    raw = _image(named, blob)
+    image = Descriptor(media.OCI_MANIFEST, digest_of(raw), len(raw))
+    tags = ("contract-a", "contract-b")
+    await sink.put(image, raw)
+    if not await sink.has(image):
+        _broken("has() is true for a manifest that was put", "it was false")
+    await sink.put(image, raw, tags)
+    for tag in tags:
+        try:
+            found: Descriptor | str = await sink.resolve(tag)
+        except NotFound:
+            found = "nothing"
+        if found != image:
+            _broken("resolve() names what was put under a tag", f"it gave {found} for {tag}, and not {image}")
+    if await sink.vacant():
+        _broken("vacant() is true only where nothing is", "it was true after a push")
+    if await sink.mount(
+        Descriptor(blob.media_type, digest_of(os.urandom(9)), 9), Site(site.registry, "none")
+    ):
+        _broken("mount() is true only if the blob is here then", "it was for one that is nowhere")
+    await check_source(make(site), tags[0])
+
+
+async def _check_push(sink: _Both, blob: Descriptor, content: bytes) -> None:
+    if await sink.has(blob):
+        _broken("has() is false for a blob that was never pushed", "it was true for random bytes")
+    failed = ConnectionLost("the body broke")
+    for what, body, wanted in (
+        ("a body that fails", _body(content[:_CHUNK], failed), ConnectionLost),
+        ("a body of other bytes", _body(content[:-1] + bytes([content[-1] ^ 1])), BlobflowError),
+    ):
+        try:
+            await sink.push(blob, body)
+        except wanted:
+            pass
+        else:
+            _broken(f"push() raises for {what}", "it returned")
+        if await sink.has(blob):
+            _broken(f"push() of {what} leaves nothing", "has() is true after it")
+    hanging = asyncio.create_task(sink.push(blob, _body(content[:_CHUNK], asyncio.Event())))
+    await asyncio.sleep(0.05)
+    hanging.cancel()
+    await asyncio.wait((hanging,))
+    if not hanging.cancelled():
+        _broken("push() can be cancelled", "it ended otherwise")
+    if await sink.has(blob):
+        _broken("a cancelled push() leaves nothing", "has() is true after it")
+    await asyncio.gather(*(sink.push(blob, _body(content)) for _ in range(2)))
+    await sink.push(blob, _body(content))
+    if not await sink.has(blob):
+        _broken("has() is true for a blob that was pushed", "it was false")
+
+
+async def _resolved(source: Source, name: str) -> Descriptor:
+    root = await source.resolve(name)
+    if root.media_type not in media.MANIFESTS:
+        _broken("resolve() gives a manifest's media type", f"it gave {root.media_type!r}")
+    again = await source.resolve(root.digest)
+    if again != root:
+        _broken("resolve() gives the same for a tag and its digest", f"it gave {again}, and not {root}")
+    return root
+
+
+async def _read(source: Source, named: Descriptor) -> Manifest:
+    for size in (named.size, 0):
+        raw = await source.read(Descriptor(named.media_type, named.digest, size))
+        actual = digest_of(raw, algorithm_of(named.digest))
+        if actual != named.digest:
+            _broken("read() gives the bytes that the digest names", f"they have {actual}, not {named.digest}")
+        if named.size and len(raw) != named.size:
+            _broken(
+                "resolve() gives a manifest's size in bytes", f"it gave {named.size}, they are {len(raw)}"
+            )
+    return parse_manifest(raw, named.media_type, digest=named.digest)
+
+
+async def _check_blob(source: Source, blob: Descriptor) -> None:
+    content = await _bytes_of(source, blob)
+    verifier = Verifier(blob)
+    try:
+        verifier.feed(content)
+        verifier.finish()
+    except BlobflowError as error:
+        _broken("open() gives the blob's bytes", str(error))
+    middle = blob.size // 2
+    for offset, end in ((middle, None), (blob.size, None), (0, middle), (min(1, middle), middle)):
+        if await _bytes_of(source, blob, offset, end) != content[offset:end]:
+            _broken("open() gives the bytes from `offset` to `end`", f"it did not for {offset} to {end}")
+    if blob.size:
+        async with source.open(blob) as chunks:
+            await anext(aiter(chunks))  # and leave
+    at_once = await asyncio.gather(*(_bytes_of(source, blob) for _ in range(3)))
+    if at_once != [content] * 3:
+        _broken("a blob can be read by several at once", "they got different bytes")
+
+
+async def _bytes_of(source: Source, blob: Descriptor, offset: int = 0, end: int | None = None) -> bytes:
+    found = bytearray()
+    async with source.open(blob, offset, end) as chunks:
+        async for chunk in chunks:
+            if not len(chunk):
+                _broken("a chunk has at least one byte", f"one of {blob.digest} had none")
+            found += chunk
+    return bytes(found)
+
+
+async def _enter(source: Source, blob: Descriptor) -> None:
+    async with source.open(blob):
+        pass
+
+
+async def _not_found(what: str, asked: object) -> None:
+    try:
+        found = await asked  # type: ignore[misc]
+    except NotFound:
+        return
+    except Exception as error:  # noqa: BLE001  whatever it is, it was to be NotFound
+        _broken(f"{what} raises NotFound", f"it raised {type(error).__name__}: {error}")
+    _broken(f"{what} raises NotFound", f"it returned {found!r}")
+
+
+def _body(*steps: bytes | BaseException | asyncio.Event) -> Body:
+    """Bytes in chunks of a reused buffer, errors that are raised, and events that are waited for."""
+
+    async def chunks(offset: int) -> AsyncIterator[memoryview]:
+        buffer = bytearray(_CHUNK)
+        for step in steps:
+            if isinstance(step, BaseException):
+                raise step
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+                continue
+            for at in range(offset, len(step), _CHUNK):
+                part = step[at : at + _CHUNK]
+                buffer[: len(part)] = part
+                yield memoryview(buffer)[: len(part)]
+
+    @asynccontextmanager
+    async def body(offset: int) -> AsyncIterator[Chunks]:
+        yield chunks(offset)
+
+    return body
+
+
+def _image(config: Descriptor, layer: Descriptor) -> bytes:
+    def named(blob: Descriptor) -> str:
+        return f'{{"mediaType":"{blob.media_type}","digest":"{blob.digest}","size":{blob.size}}}'
+
+    return (
+        f'{{"schemaVersion":2,"mediaType":"{media.OCI_MANIFEST}",'
+        f'"config":{named(config)},"layers":[{named(layer)}]}}'
+    ).encode()
+
+
+def _broken(promise: str, instead: str) -> NoReturn:
+    raise ContractBroken(f"promised: {promise}; but {instead}")

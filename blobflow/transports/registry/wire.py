@@ -1,0 +1,171 @@
+"""One HTTP exchange with a host, or with where that sends us: what every request needs, whenever it may go.
+
+Here aiohttp is spoken, the origin rule is asked, and foreign errors become ours. When a request may be sent,
+with what authorization, and whether again, is the session's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from blobflow.errors import ConnectFailed
+from blobflow.events import HostMeter, Observer, Traced, Warned
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.answers import warning_of
+from blobflow.transports.registry.client import head_limit, new_client, tls_of
+from blobflow.transports.registry.failures import translated
+from blobflow.transports.registry.feed import Feed, Outlet
+from blobflow.transports.registry.gate import Brake
+from blobflow.transports.registry.insecure import settle
+from blobflow.transports.registry.origins import Guard, name_of, origin_of
+
+# Answers that we only look into (tokens, a page of tags) are read up to this many bytes.
+SMALL_ANSWER = 1024 * 1024
+MAX_WARNINGS = 20
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked. `asked` names it in sentences ("manifest app:1"); `ok` are the statuses of success.
+
+    `url` is absolute, or a path at the host (`/v2/…`). `passing`: error codes that time mends. `limit`: bytes
+    of the answer's body that are read; one more is read where there is more. `hasty`: see `retry`.
+    """
+
+    method: str
+    url: URL
+    asked: str
+    scopes: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+    ok: tuple[int, ...] = (200,)
+    passing: tuple[str, ...] = ()
+    limit: int = SMALL_ANSWER
+    hasty: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer. `url` is where it came from, after redirects."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    url: URL
+
+
+class Wire:
+    """The way to one host. `home` is its origin. Used from one event loop; `close` it."""
+
+    def __init__(
+        self,
+        host: str,
+        access: HostAccess,
+        *,
+        observer: Observer,
+        meter: HostMeter,
+        clock: Callable[[], float],
+        trace: bool,
+        user_agent: str,
+        reading: Brake | None,
+    ) -> None:
+        self.host = host
+        self.home = origin_of(host, access.scheme)
+        self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
+        self._settling = asyncio.Lock()
+        self._access = access
+        self._observer = observer
+        self._meter = meter
+        self._clock = clock
+        self._trace = trace
+        self._user_agent = user_agent
+        self._reading = reading
+        self._guard = Guard(self.home, proxies=access.proxies.hosts)
+        self._warned: set[str] = set()
+        self._client_session: aiohttp.ClientSession | None = None
+
+    async def settle(self) -> None:
+        """Where TLS need not be trusted it need not be spoken either: find that out, once, before anything
+        else is sent."""
+        if not self._settled:
+            async with self._settling:
+                if not self._settled:
+                    self._meter.requests += 1
+                    self.home = await settle(self._client, self.home, self._access)
+                    self._settled = True
+
+    async def exchange(
+        self,
+        request: Request,
+        url: URL,
+        body: bytes | Feed | None,
+        authorization: str,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One HTTP request, to wherever `url` is and may be."""
+        self._guard.check(url)
+        headers = dict(request.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        if body is not None:
+            headers["Content-Length"] = str(body.size if isinstance(body, Feed) else len(body))
+        began = self._clock()
+        timeout = timeout or self._client.timeout
+        self._meter.requests += 1
+        limit = head_limit(timeout, body)
+        try:
+            async with limit:
+                response = await self._client.request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    data=Outlet(body) if isinstance(body, Feed) else body,
+                    allow_redirects=False,
+                    proxy=self._access.proxies.of(url) or None,
+                    ssl=tls_of(self._access, url),
+                    timeout=timeout,
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = translated(error, self.name(url), request.asked, late=limit.expired())
+            if isinstance(failure, ConnectFailed):
+                failure.elsewhere = not self.is_home(url)
+            raise failure from None
+        finally:
+            if isinstance(body, Feed):
+                body.answer_limit = None
+        if self._trace:
+            shown = str(url.with_query(None))
+            self._observer(Traced(request.method, shown, response.status, self._clock() - began))
+        if "Warning" in response.headers:
+            self._pass_on(response.headers.getall("Warning"))
+        return response
+
+    def _pass_on(self, values: list[str]) -> None:
+        for value in values:
+            text = warning_of(value)
+            if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
+                self._warned.add(text)
+                self._observer(Warned(f"{self.host} says: {text}"))
+
+    def is_home(self, url: URL) -> bool:
+        return url.origin() == self.home
+
+    def name(self, url: URL) -> str:
+        """Who is asked by a URL, for sentences."""
+        return self.host if self.is_home(url) else name_of(url)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client_session is not None:
+            await self._client_session.close()
+        await self._guard.close()
+
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        if self._client_session is None:
+            self._client_session = new_client(self._access, self._guard, self._user_agent, self._reading)
+        return self._client_session
