@@ -17,8 +17,8 @@ import msgspec
 
 from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
+from blobflow.engine.audit import doubt
 from blobflow.engine.bodies import blame
-from blobflow.engine.descent import root_at
 from blobflow.engine.documents import Documents
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
@@ -132,9 +132,7 @@ async def verify_run(
         )
         wrong = await verification.check(roots, level)
         for pair in wrong:
-            source = resolved.roots[pair.source].digest
-            root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
-            world.journal.doubt_put(*root.key)
+            doubt(world.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
     wrong = {**shapes.failures, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 

@@ -50,6 +50,8 @@ class Account(msgspec.Struct, frozen=True):
     images: dict[str, int] = {}
     arrived: dict[Image, float] = {}
     running: float = 0.0
+    audited: int = 0
+    incomplete: int = 0
 
 
 def entered(account: Account, report: Report, end: End, now: float) -> Account:
@@ -78,6 +80,8 @@ def entered(account: Account, report: Report, end: End, now: float) -> Account:
         last_done=now if end == "done" else account.last_done,
         images={status: sum(image.status == status for image in report.images) for status in _STATUSES},
         arrived=arrived,
+        audited=account.audited + totals.audited,
+        incomplete=account.incomplete + totals.incomplete,
     )
 
 
@@ -159,6 +163,8 @@ def families(account: Account) -> Iterator[Metric]:
         ("blobflow_run_written_bytes", "Bytes of them written by all runs.", account.bytes_written),
         ("blobflow_run_requests", "HTTP requests sent by all runs.", account.requests),
         ("blobflow_run_seconds", "Seconds that all runs took.", account.seconds),
+        ("blobflow_run_audited_roots", "Roots that all runs looked below to the end.", account.audited),
+        ("blobflow_run_incomplete_images", "Images that runs found to lack something.", account.incomplete),
     ):
         yield CounterMetricFamily(name, text, value)
     for name, text, value in (
@@ -224,4 +230,6 @@ def _read(file: Path) -> Account:
             for s in found
             if s.name == "blobflow_image_last_success_timestamp_seconds"
         },
+        audited=int(plain.get("blobflow_run_audited_roots_total", 0)),
+        incomplete=int(plain.get("blobflow_run_incomplete_images_total", 0)),
     )

@@ -9,9 +9,10 @@ would take as whole because the journal says so:
     none     below none
 
 *Rolling.* An unchanged run makes a request for each source and one for each target. For every 20 of these at
-a host one is spent on looking there; what is left over counts in the next run, so that a set of one image is
+a host the next run spends one on looking there; what is left over is kept, so that a set of one image is
 looked at too, a request every ten runs. A look that stops on its way goes on there in the next run. So each
-root gets its turn, and over all runs looking never takes more than its share.
+root gets its turn, and over all runs looking never takes more than its share. The first run that finds all
+unchanged looks at nothing yet: it was put just before.
 
 A look reads the manifests below a root at the target, verified, and asks for the blobs: those that the pair's
 choice wants, since a sparse index lacks the others. The first thing that is missing or wrong ends it: from
@@ -29,11 +30,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
+from math import ceil, isfinite
 from typing import Literal
 
 import msgspec
 
-from blobflow.content import Reads, Site
+from blobflow.content import Journal, Reads, Site
 from blobflow.engine.bodies import blame
 from blobflow.engine.descent import Descent, Part, TargetRoot, root_at
 from blobflow.engine.lane import together
@@ -49,10 +51,11 @@ AuditMode = Literal["rolling", "all", "none"]
 
 # An unchanged run makes so many requests for each one that looks below a root.
 SHARE = 20
-# Seconds that one answer may take, with all that is tried again for it.
-PATIENCE: dict[AuditMode, float] = {"rolling": 15.0, "all": 300.0, "none": 15.0}
+# Seconds that one answer may take, with all that is tried again for it: enough for _AT_ONCE of them at a host
+# that is to get one request in three seconds.
+PATIENCE: dict[AuditMode, float] = {"rolling": 30.0, "all": 300.0, "none": 30.0}
 # Requests in flight at one host; its session bounds them as well.
-_AT_ONCE = 16
+_AT_ONCE = 8
 # What one look is taken to have cost at most: other requests of the run to that host are counted with it.
 _DEAREST = 4
 # The journal's key for requests that were made, and that no audit made use of yet.
@@ -136,7 +139,10 @@ class Audit:
             await look.run([root for root in below if root.site.registry == host], doubted=True)
             for root, part in look.missing.items():
                 for pair in below[root]:
-                    wrong[pair] = NotFound(f"{root.site} does not give {part}, which was just put there")
+                    wrong[pair] = NotFound(
+                        f"{root.site} took {part} and does not give it: it may keep damaged content under "
+                        "that digest; have it removed there, and run again"
+                    )
                     wrong[pair].side = "target"
         return wrong
 
@@ -182,15 +188,16 @@ class Audit:
             await self._roll(look, believed, asked)
 
     async def _roll(self, look: _HostAudit, believed: Iterable[TargetRoot], asked: Iterable[Pair]) -> None:
+        """Spend what earlier runs left, as far as this one is large enough, and leave what it makes."""
         journal = self._world.journal
-        credit = _number(journal.note(look.host, _CREDIT)) + self._requests(look.host, asked)
-        most = max(0, int((credit + 1e-6) / SHARE))
+        credit, earned = _number(journal.note(look.host, _CREDIT)), self._requests(look.host, asked)
+        most = max(0, min(int((credit + 1e-6) / SHARE), ceil(earned / SHARE)))
         spent = 0
         try:
             if most:
                 spent = await look.run(self._oldest_first(believed), most)
         finally:
-            left = min(credit - spent * SHARE, float(SHARE))
+            left = min(credit - spent * SHARE + earned, earned + SHARE)
             journal.record_note(look.host, _CREDIT, f"{left:.6f}")
 
     def _requests(self, host: str, pairs: Iterable[Pair]) -> float:
@@ -219,11 +226,18 @@ class Audit:
 
 
 def _number(note: str | None) -> float:
-    """A credit as it was noted: at most one request, and no debt without end."""
+    """A credit as it was noted, within bounds that make sense."""
     try:
-        return max(-1e6, min(float(note or 0), float(SHARE)))
+        credit = float(note or 0)
     except ValueError:
         return 0.0
+    return max(-1e6, min(credit, 1e9)) if isfinite(credit) else 0.0
+
+
+def doubt(journal: Journal, pair: Pair, source: Digest, put: Digest) -> None:
+    """Take down that what was put for a pair is not whole there; files are asked every time anyway."""
+    if not pair.target.transport:
+        journal.doubt_put(*root_at(site_of(pair.target), pair.choice, source, put).key)
 
 
 class _Ended(Exception):

@@ -4,8 +4,7 @@ seeing to it that it is there."""
 from __future__ import annotations
 
 from blobflow.content import Expects, Site
-from blobflow.engine.audit import Audit
-from blobflow.engine.descent import root_at
+from blobflow.engine.audit import Audit, doubt
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
 from blobflow.engine.price import Price
@@ -47,9 +46,7 @@ async def verify_targets(
     if audit is not None:
         wrong |= await audit.look_again(roots, {pair: tally.source_root(pair) for pair in roots})
     for pair, error in wrong.items():
-        source = tally.source_root(pair).digest
-        root = root_at(site_of(pair.target), pair.choice, source, roots[pair].digest)
-        world.journal.doubt_put(*root.key)
+        doubt(world.journal, pair, tally.source_root(pair).digest, roots[pair].digest)
         tally.not_verified(pair, error)
         observe(Warned(f"{pair.target} is not what it should be: {error}"))
 

@@ -230,6 +230,11 @@ def test_the_summary_says_which_tags_moved_meanwhile_once_a_source() -> None:
     ]
 
 
+def test_the_summary_says_what_was_audited_if_anything_was() -> None:
+    lines = summary_lines(Report(Totals(audited=41, incomplete=1), (record("done"),), notes=("why",)))
+    assert lines[3:] == ["41 roots of earlier runs audited, 1 image incomplete", "note: why"]
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [

@@ -107,6 +107,15 @@ def test_runs_add_up() -> None:
     assert found["blobflow_image_last_success_timestamp_seconds", "a.example/db:1"] == 1000.0
 
 
+def test_what_audits_found_adds_up_also_over_processes(tmp_path: Path) -> None:
+    for _ in range(2):
+        ledger = Ledger(tmp_path / "m.prom", Now())
+        ledger.enter(Report(Totals(audited=40, incomplete=1), ()), "done")
+    found = kept(ledger)
+    assert found["blobflow_run_audited_roots_total", ""] == 80
+    assert found["blobflow_run_incomplete_images_total", ""] == 2
+
+
 def test_an_image_that_never_arrived_is_at_0_and_one_that_is_no_more_asked_for_goes_with_a_whole_run() -> (
     None
 ):

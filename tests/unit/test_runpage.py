@@ -158,6 +158,8 @@ def test_totals_are_those_of_the_report() -> None:
         "Took": "12.3 s",
     }
     assert page.tables["targets"][1][:5] == ["b.example", "1", "1", "0", "0"]
+    audited = Page(page_of(Report(Totals(audited=1, incomplete=2), ())))
+    assert audited.tables["totals"][-1] == ["Audited", "1 root, 2 images incomplete"]
 
 
 NASTY = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
