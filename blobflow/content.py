@@ -253,9 +253,9 @@ class Cache(Protocol):
         """Read `body` once, for any number of concurrent and later readers.
 
         The first to enter starts the one writer; every entrant gets a Body that reads behind it from any
-        offset, at its own pace. A failure of the writer reaches every reader as the writer's error. While
-        anyone is inside, the blob is leased; when the last leaves it is dropped, unless `keep`, or unless
-        that is by an exception: then it is left for `begun`.
+        offset, at its own pace. A failure of the writer reaches every reader, as a copy of the writer's
+        error. While anyone is inside, the blob is leased; when the last leaves it is dropped, unless `keep`,
+        or unless that is by an exception: then it is left for `begun`.
         """
         ...
 

@@ -196,7 +196,8 @@ async def test_a_failure_reaches_every_reader_and_the_next_share_goes_on_from_th
     origin.cut = [20 * CHUNK]
     async with cache.share(BLOB, origin.open) as body:
         failures = await asyncio.gather(*(read(body) for _ in range(3)), return_exceptions=True)
-        assert failures == [origin.error] * 3
+        assert [(type(each), str(each)) for each in failures] == [(ConnectionLost, str(origin.error))] * 3
+        assert len({id(each) for each in (origin.error, *failures)}) == 4, "each has an error of its own"
         with pytest.raises(ConnectionLost):
             await read(body)
     async with cache.share(BLOB, origin.open) as body:
