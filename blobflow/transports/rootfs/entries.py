@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -67,22 +68,22 @@ def _entries(layer: Layer) -> Iterator[Entry]:
 def each_content(
     layers: Sequence[Layer], items: Sequence[Item], take: Callable[[Item, Entry, Iterator[bytes]], None]
 ) -> None:
-    """Give `take` every file among the items, what its layer says of it and its content, in the order of the
-    layers, which `read_tree` has read before.
+    """Give `take` every file among the items of a tree, what its layer says of it and its content, in the
+    order of the layers, which `read_tree` has read before.
 
     Layers that nothing is left of are not read. Raises StorageError, and what `take` raises.
     """
-    wanted: dict[int, dict[int, Item]] = {}
-    for item in items:
-        if item.entry is None:
-            wanted.setdefault(item.layer, {})[item.number] = item
-    for layer, left in sorted(wanted.items()):
+    files = (item for item in items if item.entry is None)
+    for layer, group in groupby(files, key=lambda item: item.layer):
         with _tape(layers[layer]) as tape:
+            left = iter(list(group))
+            following = next(left, None)
             for number, (header, said) in enumerate(headers(tape)):
-                if number in left:
-                    take(left.pop(number), _entry(header, said), _blocks(tape, header.size))
-                if not left:
+                if following is None:
                     break
+                if number == following.number:
+                    take(following, _entry(header, said), _blocks(tape, header.size))
+                    following = next(left, None)
 
 
 def _blocks(tape: LayerTape, size: int) -> Iterator[bytes]:

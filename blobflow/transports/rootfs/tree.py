@@ -18,7 +18,7 @@ is; what the entry says is read again with its content.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -112,21 +112,22 @@ class Item:
         assert self._first is not None, "what is in a tree has a name"
         return tuple(folder.path_of(name) for folder, name in (self._first, *(self._more or ())))
 
-    def named(self, folder: Folder, name: str) -> None:
-        """Note a name that it has."""
+    def named(self, folder: Folder, name: str) -> bool:
+        """Note a name that it has; whether it is the first."""
         if self._first is None:
             self._first = (folder, name)
-        elif self._more is None:
-            self._more = [(folder, name)]
-        else:
-            self._more.append((folder, name))
+            return True
+        if self._more is None:
+            self._more = []
+        self._more.append((folder, name))
+        return False
 
 
 class Flat(msgspec.Struct, frozen=True):
     """A whole tree: folders, each before what is in it, and the rest, in the order of the layers."""
 
-    folders: tuple[Folder, ...]
-    items: tuple[Item, ...]
+    folders: Sequence[Folder]
+    items: Sequence[Item]
 
 
 class _Name:
@@ -290,7 +291,7 @@ class _Tree:
 
     def flat(self) -> Flat:
         folders: list[Folder] = []
-        items: dict[Item, None] = {}
+        items: list[Item] = []
         size = 0
         todo = [(self._root, 0)]
         while todo:
@@ -305,11 +306,11 @@ class _Tree:
                     raise UnsupportedContent(f"the image has {what} bytes; it is not unpacked")
                 if isinstance(held.item, Folder):
                     below.append((held.item, long + 1))
-                else:
-                    held.item.named(folder, name)
-                    items[held.item] = None
+                elif held.item.named(folder, name):
+                    items.append(held.item)
             todo += reversed(below)
-        return Flat(tuple(folders), tuple(sorted(items, key=lambda item: (item.layer, item.number))))
+        items.sort(key=lambda item: (item.layer, item.number))
+        return Flat(folders, items)
 
 
 def _strip(folder: Folder, layer: int) -> None:
