@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,14 @@ from typing import Any
 
 import msgspec
 import zstandard
+
+from blobflow.content import Site
+from blobflow.events import HostMeter
+from blobflow.oci import parse_manifest
+from blobflow.transports.archive import Archive, CompressMode, Importer, codec, inflating
+from blobflow.transports.archive.codecs import Compressor
+from blobflow.transports.store import Store
+from tests.unit.registry_fakes import collect
 
 Entries = Sequence[tuple[str, "bytes | Link"]]
 
@@ -83,3 +92,52 @@ def podman_entries(images: Mapping[str, Sequence[bytes]]) -> list[tuple[str, byt
 def write(path: Path, entries: Entries, packed: str = "tar") -> Path:
     path.write_bytes(PACKERS[packed](tar_of(entries)))
     return path
+
+
+# Reading them
+
+LAYERS = (layer_of("bottom"), layer_of("top", 100_000))
+NAME = "docker.io/library/app:1"
+FORMS = ["tar", "tar.gz", "tar.zst"]
+
+
+class Reading:
+    """A store, and archives read into it. `begun` counts layers whose compression was begun."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = Store.open(root)
+        self.begun = 0
+        self._open: list[tuple[Archive, Importer]] = []
+
+    def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
+        real = codec(mode)
+
+        def begin() -> Compressor:
+            self.begun += 1
+            return real.begin()
+
+        importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
+        self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
+        return self._open[-1][0]
+
+    def held(self) -> int:
+        """Blobs in the store."""
+        return sum(len(files) for _, _, files in os.walk(self.store.root / "blobs"))
+
+    def close(self) -> None:
+        for archive, importer in self._open:
+            archive.close()
+            importer.close()
+        self._open.clear()
+
+
+async def bare_layers(archive: Archive, name: str = "") -> list[bytes]:
+    """The image's layers as they come out, uncompressed."""
+    manifest = parse_manifest(await archive.read(await archive.resolve(name)))
+    found = []
+    for layer in manifest.layers:
+        async with archive.open(layer) as chunks:
+            content = await collect(chunks)
+        assert digest(content) == layer.digest
+        found.append(gzip.decompress(content) if content.startswith(inflating.GZIP) else content)
+    return found

@@ -18,8 +18,20 @@ from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, Stora
 from blobflow.oci import media, parse_manifest
 from blobflow.transports.archive import Archive, codec, inflating
 from blobflow.transports.store import Imports
-from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, tar_of, write
-from tests.unit.test_archives import FORMS, LAYERS, NAME, Reading, bare_layers
+from tests.unit.archive_fakes import (
+    FORMS,
+    LAYERS,
+    NAME,
+    Entries,
+    Link,
+    Reading,
+    bare_layers,
+    config_of,
+    digest,
+    layer_of,
+    tar_of,
+    write,
+)
 
 BARE, OTHER = LAYERS[1], layer_of("other", 100_000)
 Pack = Callable[[bytes], bytes]

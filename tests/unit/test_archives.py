@@ -11,10 +11,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from blobflow.content import Site
 from blobflow.errors import (
     BlobflowError,
     DigestMismatch,
@@ -23,47 +21,22 @@ from blobflow.errors import (
     UnsupportedContent,
     UsageError,
 )
-from blobflow.events import HostMeter
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import Archive, CompressMode, Importer, codec, inflating
-from blobflow.transports.archive.codecs import Compressor
-from blobflow.transports.store import Store
-from tests.unit.archive_fakes import Entries, Link, config_of, digest, layer_of, podman_entries, tar_of, write
-from tests.unit.registry_fakes import collect
-
-LAYERS = (layer_of("bottom"), layer_of("top", 100_000))
-NAME = "docker.io/library/app:1"
-FORMS = ["tar", "tar.gz", "tar.zst"]
-
-
-class Reading:
-    """A store, and archives read into it. `begun` counts layers whose compression was begun."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store.open(root)
-        self.begun = 0
-        self._open: list[tuple[Archive, Importer]] = []
-
-    def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
-        real = codec(mode)
-
-        def begin() -> Compressor:
-            self.begun += 1
-            return real.begin()
-
-        importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
-        self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
-        return self._open[-1][0]
-
-    def held(self) -> int:
-        """Blobs in the store."""
-        return sum(len(files) for _, _, files in os.walk(self.store.root / "blobs"))
-
-    def close(self) -> None:
-        for archive, importer in self._open:
-            archive.close()
-            importer.close()
-        self._open.clear()
+from blobflow.transports.archive import CompressMode, inflating
+from tests.unit.archive_fakes import (
+    FORMS,
+    LAYERS,
+    NAME,
+    Entries,
+    Link,
+    Reading,
+    bare_layers,
+    config_of,
+    digest,
+    podman_entries,
+    tar_of,
+    write,
+)
 
 
 @pytest.fixture
@@ -72,18 +45,6 @@ def reading(tmp_path: Path) -> Iterator[Reading]:
     yield made
     made.close()
     made.store.close()
-
-
-async def bare_layers(archive: Archive, name: str = "") -> list[bytes]:
-    """The image's layers as they come out, uncompressed."""
-    manifest = parse_manifest(await archive.read(await archive.resolve(name)))
-    found = []
-    for layer in manifest.layers:
-        async with archive.open(layer) as chunks:
-            content = await collect(chunks)
-        assert digest(content) == layer.digest
-        found.append(gzip.decompress(content) if content.startswith(inflating.GZIP) else content)
-    return found
 
 
 @pytest.mark.parametrize("packed", FORMS)
