@@ -96,7 +96,7 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
         async def open(
             self, blob: Descriptor, offset: int = 0, end: int | None = None
         ) -> AsyncIterator[Chunks]:
-            content = self.raw(blob.digest)[offset:end]
+            content = self.content(blob.digest)[offset:end]
 
             async def chunks() -> Chunks:
                 if blob.digest == wrong:
