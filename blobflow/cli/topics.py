@@ -21,8 +21,8 @@ EXIT_CODES = {
     4: "network: no connection, no progress, connection lost",
     5: "the registry said no",
     6: "content does not have the digest or size that names it",
-    7: "a manifest that can't be mirrored: schema 1, an unknown media type, more than one meaning, over the bounds",
-    8: "the store, an archive or a layout: full, read-only, cut off, corrupt",
+    7: "a manifest that can't be mirrored: schema 1, of unknown kind, ambiguous, too large",
+    8: "the store, an archive, a layout: full, read-only, cut off, corrupt",
     130: "interrupted; no tag or blob is half done, and the same command does what is left",
 }
 
