@@ -132,7 +132,7 @@ class Execution:
         """
         async with asked(self._questions(world)) as self._waves:
             part = self._take(await self._waves.first(self._any_good, world.patience), world)
-            if self._found.failures and not self._policy.keep_going:
+            if self._tally.errors and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
@@ -176,7 +176,7 @@ class Execution:
         try:
             async for answers in self._waves.late():
                 part = self._take(answers, world)
-                if self._found.failures and not self._policy.keep_going:
+                if self._tally.errors and not self._policy.keep_going:
                     self.wind_down()
                 await transfer.add(part)
         finally:

@@ -1,0 +1,73 @@
+"""Targets that answer late: what comes of them then, and what it does to those under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from blobflow.content import Allowance, Site
+from blobflow.engine.execution import Execution
+from blobflow.engine.flow import Policy, Run
+from blobflow.engine.plan import Pair
+from blobflow.errors import Throttled
+from blobflow.oci import Reference, digest_of, media
+from blobflow.transports.store import Store
+from tests.flow.test_engine import Bench
+from tests.flow.test_saved_plans import put_something, saved_by
+from tests.flow.test_targets_apart import go, hang, until, when_done
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store.open(tmp_path / "store")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bench(store: Store) -> Bench:
+    return Bench(store)
+
+
+async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_unsaid(bench: Bench) -> None:
+    hanging, healthy = hang(bench, "vacant", "has"), bench.target("well")
+    hanging.let.set()
+    saved = await saved_by(bench, Policy(keep_going=False, no_overwrite=True))
+    hanging.let.clear()
+    put_something(hanging, bench.pairs[0].target)
+    observe, _ = when_done("well", 4, hanging.let.set)
+    async with asyncio.timeout(60):
+        report = await Execution(saved, observe=observe).go(bench.world(patience=0))
+    bench.assert_whole(healthy)
+    assert [i.status for i in report.images if i.target.startswith("hanging/")].count("failed") == 1
+
+
+async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_that_alone(bench: Bench) -> None:
+    """What is under way is not given up for it."""
+    hanging, healthy = hang(bench, "resolve"), bench.target("well")
+    for name in ("hanging", "well"):
+        bench.targets[name].push_from.clear()
+    allowed = [True]
+    mine = [p for p in bench.pairs if p.target.host == "well"][:2]
+    late = [p for p in bench.pairs if p.target.host == "hanging"][2:]
+
+    def allowance(host: str) -> Allowance | None:
+        return None if host != "source" or allowed[0] else Allowance(remaining=0, limit=100, seconds=21600)
+
+    run = Run([*mine, *late])
+    going = asyncio.create_task(go(bench, run, allowance_of=allowance))
+    await until(lambda: healthy.count("push") > 0)
+    allowed[0] = False
+    hanging.let.set()
+    await until(lambda: bool(run.errors) or going.done())
+    healthy.push_from.set()
+    report = await going
+    assert {i.target.partition("/")[0]: i.status for i in report.images} == {
+        "well": "done",
+        "hanging": "failed",
+    }
+    assert all(isinstance(error, Throttled) for error in run.errors.values())
