@@ -56,7 +56,7 @@ async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_tha
     late = [p for p in bench.pairs if p.target.host == "hanging"][2:]
 
     def allowance(host: str) -> Allowance | None:
-        return None if host != "source" or allowed[0] else Allowance(remaining=0, limit=100, seconds=21600)
+        return None if host != "source" or allowed[0] else Allowance(remaining=0, limit=100, window=21600)
 
     run = Run([*mine, *late])
     going = asyncio.create_task(go(bench, run, allowance_of=allowance))
