@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from blobflow.content import Allowance, Site
+from blobflow.content import Allowance
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Pair
+from blobflow.engine.shelf import Shelf
 from blobflow.errors import Throttled
-from blobflow.oci import Reference, digest_of, media
-from blobflow.transports.store import Store
+from blobflow.oci import Descriptor, digest_of
+from blobflow.transports.store import Store, StoreCache
 from tests.flow.test_engine import Bench
 from tests.flow.test_saved_plans import put_something, saved_by
 from tests.flow.test_targets_apart import go, hang, until, when_done
@@ -71,3 +70,13 @@ async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_tha
         "hanging": "failed",
     }
     assert all(isinstance(error, Throttled) for error in run.errors.values())
+
+
+async def test_what_an_earlier_run_left_is_still_known_when_a_late_target_was_added(store: Store) -> None:
+    first, second = (Descriptor("", digest_of(content), 2 * len(content)) for content in (b"a", b"b"))
+    store.layout.partial(first.digest, "0" * 16).write_bytes(b"a")
+    shelf = Shelf(StoreCache(store), keep=False)
+    await shelf.find_held({first.digest: first})
+    assert shelf.begun(first.digest)
+    await shelf.find_held({second.digest: second})
+    assert shelf.begun(first.digest)
