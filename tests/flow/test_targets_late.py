@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Allowance
+from blobflow.content import Allowance, Site
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import Policy, Run
+from blobflow.engine.plan import Pair
 from blobflow.engine.shelf import Shelf
 from blobflow.errors import Throttled
-from blobflow.oci import Descriptor, digest_of
+from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.writer import KEPT_FROM
 from tests.flow.test_engine import Bench
+from tests.flow.test_referrers import Stand
 from tests.flow.test_saved_plans import put_something, saved_by
-from tests.flow.test_targets_apart import go, hang, until, when_done
+from tests.flow.test_targets_apart import Hanging, Late, go, hang, until, when_done
+from tests.memory import MemoryPlace, MemoryRegistry, ReferringPlace
+from tests.signed import Content, item_of
 
 
 @pytest.fixture
@@ -81,3 +85,65 @@ async def test_what_an_earlier_run_left_is_still_known_when_a_late_target_was_ad
     assert shelf.begun(first.digest)
     await shelf.find_held({second.digest: second})
     assert shelf.begun(first.digest)
+
+
+class SlowSource(MemoryRegistry):
+    """A registry that gives one manifest, `slow`, only when it is let."""
+
+    slow = ""
+
+    def __init__(self) -> None:
+        super().__init__("source", refers="api")
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    def at(self, site: Site) -> MemoryPlace:
+        return SlowPlace(self, site)
+
+
+class SlowPlace(ReferringPlace):
+    async def read(self, manifest: Descriptor) -> bytes:
+        source = self._registry
+        assert isinstance(source, SlowSource)
+        if manifest.digest == source.slow:
+            source.asked.set()
+            await source.let.wait()
+        return await super().read(manifest)
+
+
+class HangingReferring(Hanging):
+    def at(self, site: Site) -> MemoryPlace:
+        return LateReferring(self, site, self.calls_late, self.let)
+
+
+class LateReferring(Late, ReferringPlace):
+    pass
+
+
+async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole(store: Store) -> None:
+    """An index that refers to an image: it is known before its children are."""
+    stand, content = Stand(store), Content()
+    image = content.image("amd64")
+    content.tags["1"] = image.descriptor.digest
+    child = content.image("s390x")
+    document = {
+        "manifests": [item_of(child.descriptor)],
+        "subject": item_of(image.descriptor),
+        "artifactType": "application/vnd.example.evidence",
+    }
+    bundle = content.manifest(document, media.OCI_INDEX)
+    stand.source = source = SlowSource()
+    stand.load(content)
+    source.slow = child.descriptor.digest
+    stand.targets["late"] = late = HangingReferring("late", ("vacant",))
+    pairs = [Pair(Reference("source", "app", "1"), Reference(host, "app", "1")) for host in stand.targets]
+    going = asyncio.create_task(go(stand, Run(pairs)))
+    await source.asked.wait()
+    late.let.set()
+    for _ in range(300):
+        await asyncio.sleep(0)
+    source.let.set()
+    report = await going
+    assert report.ok, report.images
+    for target in (stand.there, late):
+        held = target.manifests[Site(target.name, "app")].keys()
+        assert {bundle.descriptor.digest, child.descriptor.digest} <= held
