@@ -95,5 +95,7 @@ class Shelf:
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """
         if digest in self._released:
-            self._released.pop(digest).set_result(arrived)
+            released = self._released.pop(digest)
+            if not released.done():  # its task was cancelled, with the run
+                released.set_result(arrived)
             self._taken -= self._sizes.pop(digest)
