@@ -320,6 +320,8 @@ async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: B
     target.push_from.set()
     report = await going
     assert target.count("push") == begun
+    assert begun > 0
+    assert {i.error for i in report.images if i.status == "skipped"} <= {"not finished: the run ended before"}
     assert bench.delays == []
     assert "done" not in {image.status for image in report.images}
 
