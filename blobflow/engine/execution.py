@@ -41,7 +41,7 @@ from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
-from blobflow.engine.remaining import Found, rest_of
+from blobflow.engine.remaining import Found, rest_of, steps_of
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report
 from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
 from blobflow.engine.resolve import Reader
@@ -50,7 +50,7 @@ from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.waves import Waves, asked
-from blobflow.errors import BlobflowError, Rejected
+from blobflow.errors import BlobflowError, Rejected, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
 
@@ -132,7 +132,7 @@ class Execution:
         """
         async with asked(self._questions(world)) as self._waves:
             part = self._take(await self._waves.first(self._any_good, world.patience), world)
-            if self._found.failures and not self._policy.keep_going:
+            if self._tally.errors and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
@@ -156,11 +156,17 @@ class Execution:
         return (self._ask(world, host) for host in hosts)
 
     async def _ask(self, world: World, host: str) -> list[int]:
+        """As `Run`: an error that ends the run fails only these images once others are moved."""
         lane = Lane(LANE)
-        await Look(self._saved, host, self._policy, world, lane, self._found).go()
         images = [n for n, pair in enumerate(self._saved.pairs) if pair.target.host == host]
-        await find_images(self._saved, self._found, self._good(images), world, lane)
-        await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        try:
+            await Look(self._saved, host, self._policy, world, lane, self._found).go()
+            await find_images(self._saved, self._found, self._good(images), world, lane)
+            await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        except BlobflowError as error:
+            if self._transfer is None:
+                raise
+            self._found.failures.update((number, own_copy(error)) for number in self._good(images))
         return images
 
     def _good(self, images: Iterable[int]) -> list[int]:
@@ -176,7 +182,7 @@ class Execution:
         try:
             async for answers in self._waves.late():
                 part = self._take(answers, world)
-                if self._found.failures and not self._policy.keep_going:
+                if self._tally.errors and not self._policy.keep_going:
                     self.wind_down()
                 await transfer.add(part)
         finally:
@@ -240,9 +246,13 @@ class Execution:
         return part
 
     def _price(self, plan: Plan) -> Price:
-        """The price of what is left. Blobs are counted that the saved plan has steps for."""
+        """The price of what is left. Blobs are counted that the saved plan has steps for, as far as they are
+        of images that can be completed."""
         price = price_of(plan, Graph({}, {}, {}))
-        blobs = {step.blob.digest for step in self._saved.steps if isinstance(step, Copy | Mount)}
+        goals = {goal.pair for goal in plan.goals}
+        wanted = steps_of(self._saved, (image for image in self._saved.images if image.pair in goals))
+        steps = (self._saved.steps[number] for number in wanted)
+        blobs = {step.blob.digest for step in steps if isinstance(step, Copy | Mount)}
         read = {step.blob.digest for step in plan.steps if isinstance(step, Copy)}
         return msgspec.structs.replace(
             price,
