@@ -197,7 +197,7 @@ class Execution:
             if error := self._found.failures.get(number):
                 self._tell(self._tally.failed(self._saved.images[number].pair, error))
         now = self.planned
-        for record in self._tally.planned(now.plan, part.goals, now.shapes, now.inventory):
+        for record in self._tally.planned(part.goals, now.shapes, now.inventory):
             self._tell(record)
         announce(part, world)
         return part

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal, assert_never
@@ -157,6 +158,7 @@ class Transfer:
         self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
+        self._blob_open: Counter[Digest] = Counter()
         self._more = more
         self._lingering: set[Digest] = set()
         self._first = plan.steps
@@ -166,6 +168,7 @@ class Transfer:
         for number, step in enumerate(steps, first):
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
+                self._blob_open[step.blob.digest] += 1
                 self._lingering.discard(step.blob.digest)
 
     async def add(self, part: Plan) -> None:
@@ -214,11 +217,10 @@ class Transfer:
         for number in self.agenda.newly_ended():
             self._ended(self.agenda, number)
             step = self.agenda.step(number)
-            if isinstance(step, Copy | Mount) and self._everywhere_over(step.blob.digest):
-                if self._more:
-                    self._lingering.add(step.blob.digest)
-                else:
-                    self._release(step.blob.digest)
+            if isinstance(step, Copy | Mount):
+                self._blob_open[step.blob.digest] -= 1
+                if not self._blob_open[step.blob.digest]:
+                    self._everywhere_over(step.blob.digest)
         for number in self.agenda.newly_ready():
             step = self.agenda.step(number)
             host = step.target.registry
@@ -227,8 +229,11 @@ class Transfer:
                 self._ready[host] = Ready(host)
             self._ready[host].add(number, step, warm=warm)
 
-    def _everywhere_over(self, digest: Digest) -> bool:
-        return all(map(self.agenda.over, self._blob_steps[digest]))
+    def _everywhere_over(self, digest: Digest) -> None:
+        if self._more:
+            self._lingering.add(digest)
+        else:
+            self._release(digest)
 
     def _release(self, digest: Digest) -> None:
         """No step that is known needs the blob any more."""

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Allowance, Site
+from blobflow.engine.closing import plan_made
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Pair
 from blobflow.engine.shelf import Shelf
 from blobflow.errors import Throttled
+from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.writer import KEPT_FROM
@@ -147,3 +149,22 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
     for target in (stand.there, late):
         held = target.manifests[Site(target.name, "app")].keys()
         assert {bundle.descriptor.digest, child.descriptor.digest} <= held
+
+
+async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_whole(bench: Bench) -> None:
+    first, second = hang(bench, "resolve", name="a"), hang(bench, "vacant", name="b")
+    bench.target("well", mounts=False)
+    told: list[PlanMade] = []
+    observers = [when_done("well", 4, first.let.set)[0], when_done("a", 4, second.let.set)[0]]
+
+    def observe(event: Event) -> None:
+        for each in observers:
+            each(event)
+        if isinstance(event, PlanMade):
+            told.append(event)
+
+    run = Run(bench.pairs, observe=observe)
+    assert (await go(bench, run)).ok
+    assert run.planned is not None
+    assert len(told) == 3
+    assert told[-1] == plan_made(run.planned.price, len(bench.pairs))
