@@ -68,11 +68,18 @@ class Shelf:
     def share(self, blob: Descriptor, body: Body) -> AbstractAsyncContextManager[Body]:
         return self._cache.share(blob, body, keep=self._keep)
 
+    def fits(self, blob: Descriptor) -> bool:
+        """Whether there would be room for it, if nothing else were here."""
+        return self._room is None or blob.size <= self._room
+
+    def has_room(self, blob: Descriptor) -> bool:
+        return self._room is None or self._taken + blob.size <= self._room
+
     def hold(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> bool:
         """Keep the blob from now until `release`, if there is room for it."""
         if blob.digest in self._released:
             return True
-        if self._room is not None and self._taken + blob.size > self._room:
+        if not self.has_room(blob):
             return False
         self._taken += blob.size
         self._sizes[blob.digest] = blob.size

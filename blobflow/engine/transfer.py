@@ -160,7 +160,7 @@ class Transfer:
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()
         self._more = more
-        self._lingering: set[Digest] = set()
+        self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
         self._note_blobs(plan.steps, 0)
 
@@ -169,7 +169,7 @@ class Transfer:
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
                 self._blob_open[step.blob.digest] += 1
-                self._lingering.discard(step.blob.digest)
+                self._lingering.pop(step.blob.digest, None)
 
     async def add(self, part: Plan) -> None:
         """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
@@ -231,7 +231,7 @@ class Transfer:
 
     def _everywhere_over(self, digest: Digest) -> None:
         if self._more:
-            self._lingering.add(digest)
+            self._lingering[digest] = None
         else:
             self._release(digest)
 
@@ -273,13 +273,24 @@ class Transfer:
         slots = _Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
-        if not on_shelf and self._wants_store(step.blob) and self._shelf.hold(step.blob, body, self._tasks):
-            for ready in self._ready.values():
-                ready.warmed(digest)
+        if not on_shelf and self._wants_store(step.blob, more=self._more):
+            if self._wants_store(step.blob, more=False):
+                self._make_room(step.blob)
+            if self._shelf.hold(step.blob, body, self._tasks):
+                for ready in self._ready.values():
+                    ready.warmed(digest)
         return slots, body
 
-    def _wants_store(self, blob: Descriptor) -> bool:
-        copies = int(self._more)  # a target that is still asked may want it too
+    def _make_room(self, blob: Descriptor) -> None:
+        """Let go of what only targets that are still asked may want, for what is known to be wanted."""
+        while self._lingering and self._shelf.fits(blob) and not self._shelf.has_room(blob):
+            digest = next(iter(self._lingering))
+            del self._lingering[digest]
+            self._release(digest)
+
+    def _wants_store(self, blob: Descriptor, *, more: bool) -> bool:
+        """Whether a blob goes through the store. `more`: a target that is still asked may want it too."""
+        copies = int(more)
         unproven = 0
         for number in self._blob_steps[blob.digest]:
             step = self.agenda.step(number)

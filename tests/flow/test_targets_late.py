@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from blobflow.content import Allowance, Site
@@ -14,6 +15,7 @@ from blobflow.engine.closing import plan_made
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Pair
+from blobflow.engine.schedule import Limits
 from blobflow.engine.shelf import Shelf
 from blobflow.errors import Throttled
 from blobflow.events import Event, PlanMade
@@ -168,3 +170,32 @@ async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_who
     assert run.planned is not None
     assert len(told) == 3
     assert told[-1] == plan_made(run.planned.price, len(bench.pairs))
+
+
+async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way(bench: Bench) -> None:
+    hanging, one, other = hang(bench, "resolve"), bench.target("one"), bench.target("other")
+    sizes = sorted(map(len, bench.sample.blobs.values()), reverse=True)
+    opened: list[dict[str, int]] = []
+
+    def both_done() -> None:
+        opened.append(bench.opened())
+        hanging.let.set()
+
+    arrived = [when_done(name, 4, lambda: ended.append(name))[0] for name in ("one", "other")]
+    ended: list[str] = []
+
+    def observe(event: Event) -> None:
+        before = len(ended)
+        for each in arrived:
+            each(event)
+        if before < len(ended) == 2:
+            both_done()
+
+    world = msgspec.structs.replace(
+        bench.world(patience=0, shelf_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
+    )
+    async with asyncio.timeout(60):
+        assert (await Run(bench.pairs, observe=observe).go(world)).ok
+    for target in (hanging, one, other):
+        bench.assert_whole(target)
+    assert opened == [dict.fromkeys(bench.blobs(), 1)]
