@@ -181,7 +181,7 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
         opened.append(bench.opened())
         hanging.let.set()
 
-    arrived = [when_done(name, 4, lambda: ended.append(name))[0] for name in ("one", "other")]
+    arrived = [when_done(name, 4, lambda: ended.append(""))[0] for name in ("one", "other")]
     ended: list[str] = []
 
     def observe(event: Event) -> None:
