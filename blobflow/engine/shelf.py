@@ -94,7 +94,7 @@ class Shelf:
         """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
         old = self._released[blob.digest]
         self._begin(blob, body, tasks)
-        old.set_result(True)
+        _tell(old, True)
 
     async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Future[bool]) -> None:
         with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
@@ -108,5 +108,10 @@ class Shelf:
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """
         if digest in self._released:
-            self._released.pop(digest).set_result(arrived)
+            _tell(self._released.pop(digest), arrived)
             self._taken -= self._sizes.pop(digest)
+
+
+def _tell(released: asyncio.Future[bool], arrived: bool) -> None:
+    if not released.done():  # who holds the blob was cancelled
+        released.set_result(arrived)

@@ -28,6 +28,7 @@ from tests.flow.test_saved_plans import put_something, saved_by
 from tests.flow.test_targets_apart import Hanging, Late, go, hang, until, when_done
 from tests.memory import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.signed import Content, item_of
+from tests.unit.registry_fakes import Bytes
 
 
 @pytest.fixture
@@ -199,3 +200,35 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
     for target in (hanging, one, other):
         bench.assert_whole(target)
     assert opened == [dict.fromkeys(bench.blobs(), 1)]
+
+
+async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) -> None:
+    """What is kept for it is let go, and the run ends as every cancelled one does."""
+    hang(bench, "resolve")
+    bench.target("well")
+    observe, _ = when_done("well", 4, lambda: asyncio.get_running_loop().call_soon(running.cancel))
+    before = asyncio.all_tasks()
+    run = Run(bench.pairs, observe=observe)
+    running = asyncio.create_task(go(bench, run))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [image.status for image in run.report().images].count("done") == 4
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_blob_whose_holder_was_cancelled_can_still_be_let_go(store: Store) -> None:
+    """In which order the tasks of a run are cancelled is nobody's choice."""
+    content = b"some bytes"
+    shelf, blob = Shelf(StoreCache(store), keep=False), Descriptor("", digest_of(content), len(content))
+
+    async def hold() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            assert shelf.hold(blob, Bytes(content), tasks)
+
+    holding = asyncio.create_task(hold())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    holding.cancel()
+    await asyncio.wait([holding])
+    shelf.release(blob.digest, arrived=True)
+    assert not shelf.on(blob.digest)
