@@ -11,7 +11,14 @@ import msgspec
 from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.audit import Audit
-from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
+from blobflow.engine.closing import (
+    announce,
+    complete_places,
+    image_done,
+    places_abandoned,
+    plan_made,
+    verify_targets,
+)
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined, nothing_of
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
@@ -116,6 +123,10 @@ class Run:
         The plan is of the whole set, unless a target keeps the others waiting for its answers for longer
         than `world.patience`: then those begin, and what it wants is planned and added when it is known.
         """
+        with places_abandoned(self._tally):
+            return await self._go(world)
+
+    async def _go(self, world: World) -> Report:
         inquiry = self._inquiry(world)
         ask = partial(self._ask, inquiry)
         async with asked(map(ask, inquiry.groups)) as self._waves:

@@ -18,6 +18,7 @@ from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.referrers import artifact_type_of
 
 NOT_BEGUN = "not begun: the run ended before"
+ABANDONED = "not there: the run ended before the archive was whole"
 
 
 class Tally:
@@ -91,6 +92,10 @@ class Tally:
         """An image that looked settled is not what it should be."""
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
+
+    def abandoned(self, pair: Pair) -> ImageRecord:
+        """An image that arrived at a place that is there only when it is whole, and is not."""
+        return self._settle(pair, "skipped", "", ABANDONED)
 
     def moved(self, tags: Mapping[Reference, Digest | None]) -> None:
         """Sources whose tag names something else by now."""

@@ -206,7 +206,11 @@ async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) ->
     """What is kept for it is let go, and the run ends as every cancelled one does."""
     hang(bench, "resolve")
     bench.target("well")
-    observe, _ = when_done("well", 4, lambda: asyncio.get_running_loop().call_soon(running.cancel))
+
+    def cancel() -> None:
+        asyncio.get_running_loop().call_soon(running.cancel)
+
+    observe, _ = when_done("well", 4, cancel)
     before = asyncio.all_tasks()
     run = Run(bench.pairs, observe=observe)
     running = asyncio.create_task(go(bench, run))
