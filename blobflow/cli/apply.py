@@ -53,7 +53,7 @@ def verb(file: Path, run: Run, link: Link) -> None:
     if run.dry_run:
         planned = run_loop(_planned(saved, policy, link, run))
         show_plan(planned, link.look)
-        check_planned(planned)
+        check_planned(planned, link.look)
         return
 
     async def work(settings: Settings, course: Course, show: Observer, meter: Meter) -> Sequence[str]:

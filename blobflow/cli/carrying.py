@@ -227,9 +227,17 @@ def show_plan(planned: Planned, look: Look, more: Sequence[str] = ()) -> None:
         say(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
 
-def check_planned(planned: Planned) -> None:
-    """Say which pairs could not be planned, and raise RunIncomplete if there are any."""
-    for pair, error in planned.failures.items():
-        say(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
+def check_planned(planned: Planned, look: Look, *, listed: bool = True) -> None:
+    """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
+    are `listed` on standard output."""
+    if not listed or look.quiet:
+        for pair, error in planned.failures.items():
+            say(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
     if planned.failures:
         raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
+
+
+def check_planned_image(planned: Planned) -> None:
+    """For a plan of one image: raise its own error, the first if there are several targets."""
+    for error in planned.failures.values():
+        raise error

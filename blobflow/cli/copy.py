@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.carrying import carry_out, check_planned, make_planned, show_plan
+from blobflow.cli.carrying import carry_out, check_planned_image, make_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Link, Run, link_options, run_options
@@ -45,7 +45,7 @@ def verb(
     if run.dry_run:
         planned = make_planned(pairs, link, run)
         show_plan(planned, link.look)
-        check_planned(planned)
+        check_planned_image(planned)
         return
     outcome = carry_out(pairs, link, run, list_failures=len(pairs) > 1)
     outcome.check_image()

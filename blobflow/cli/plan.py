@@ -62,6 +62,6 @@ def verb(
         click.echo(json.dumps(plan_document(planned, drawn.notes), indent=2))
     else:
         show_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
-    check_planned(planned)
+    check_planned(planned, link.look, listed=not as_json)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

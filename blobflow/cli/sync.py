@@ -89,7 +89,7 @@ def verb(
         drawn = draw(asked, choosing, link, run, clearing=clearing)
         more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
         show_plan(drawn.planned, link.look, more)
-        check_planned(drawn.planned)
+        check_planned(drawn.planned, link.look)
         return
 
     def once(told: Callable[[Report], None]) -> None:

@@ -48,7 +48,7 @@ from blobflow.engine.price import Price, price_of
 from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
-from blobflow.engine.remaining import Found, rest_of
+from blobflow.engine.remaining import Found, rest_of, steps_of
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report
 from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
 from blobflow.engine.resolve import Reader
@@ -257,9 +257,13 @@ class Execution:
         return part
 
     def _price(self, plan: Plan) -> Price:
-        """The price of what is left. Blobs are counted that the saved plan has steps for."""
+        """The price of what is left. Blobs are counted that the saved plan has steps for, as far as they are
+        of images that can be completed."""
         price = price_of(plan, Graph({}, {}, {}))
-        blobs = {step.blob.digest for step in self._saved.steps if isinstance(step, Copy | Mount)}
+        goals = {goal.pair for goal in plan.goals}
+        wanted = steps_of(self._saved, (image for image in self._saved.images if image.pair in goals))
+        steps = (self._saved.steps[number] for number in wanted)
+        blobs = {step.blob.digest for step in steps if isinstance(step, Copy | Mount)}
         read = {step.blob.digest for step in plan.steps if isinstance(step, Copy)}
         return msgspec.structs.replace(
             price,

@@ -62,6 +62,18 @@ def rest_of(saved: SavedPlan, found: Found, images: Sequence[int]) -> Plan:
     )
 
 
+def steps_of(saved: SavedPlan, images: Iterable[SavedImage]) -> set[int]:
+    """Every step that some of the images need, by its number."""
+    found: set[int] = set()
+    todo = [number for image in images for number in image.steps]
+    while todo:
+        number = todo.pop()
+        if number not in found:
+            found.add(number)
+            todo += [need.step for need in saved.needs[number]]
+    return found
+
+
 def _frontier(saved: SavedPlan, found: Found, image: int) -> Iterator[int]:
     for number in saved.images[image].steps:
         yield from _under(saved, found, number)

@@ -33,10 +33,10 @@ class ImageRecord(msgspec.Struct, frozen=True):
     """One pair. `digest` is what the target tag names now, `source_digest` what the source tag named.
 
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
-    in one sentence that names the side), skipped (not begun: the run ended before). `platforms` of the
-    root's children, as far as they were read: a root that was known to be whole is not. `moved`: what the
-    source's tag names by the end of the run, "nothing" if it is gone; "" if it did not move. `referrers`:
-    what refers to it, if that was looked up.
+    in one sentence that names the side), skipped (not finished, perhaps begun: the run ended before).
+    `platforms` of the root's children, as far as they were read: a root that was known to be whole is not.
+    `moved`: what the source's tag names by the end of the run, "nothing" if it is gone; "" if it did not
+    move. `referrers`: what refers to it, if that was looked up.
     """
 
     source: str

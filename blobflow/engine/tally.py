@@ -17,7 +17,7 @@ from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.referrers import artifact_type_of
 
-NOT_BEGUN = "not begun: the run ended before"
+UNFINISHED = "not finished: the run ended before"
 ABANDONED = "not there: the run ended before the archive was whole"
 
 
@@ -118,7 +118,7 @@ class Tally:
     def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
         """The report as of now. `written`: bytes, by host."""
         images = tuple(
-            self._records.get(pair) or self._record(pair, "skipped", "", NOT_BEGUN) for pair in self._pairs
+            self._records.get(pair) or self._record(pair, "skipped", "", UNFINISHED) for pair in self._pairs
         )
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
@@ -148,7 +148,7 @@ class Tally:
                 cause = agenda.root_cause(number)
                 named = self._names_now(goal.pair)
                 if cause is None:
-                    return self._settle(goal.pair, "skipped", named, NOT_BEGUN)
+                    return self._settle(goal.pair, "skipped", named, UNFINISHED)
                 self.errors[goal.pair] = cause
                 return self._settle(goal.pair, "failed", named, str(cause))
         return self._whole(goal, "done", _put_at_last(agenda, goal))

@@ -224,6 +224,8 @@ async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
     site = Site("source", bench.pairs[0].source.repository)
     children = [d for d in bench.source.manifests[site] if d not in bench.source.tags.values()]
     del bench.source.manifests[site][children[0]]
+    price = (await Execution(saved).plan(bench.world())).price
+    assert (price.images, price.blobs_present) == (3, 0), "what it wanted is neither there nor to be read"
     report = await applied(bench, saved)
     assert statuses(report) == ["failed", "done", "done", "done"]
     assert report.images[0].error == f"source: {site} has no {children[0]}"

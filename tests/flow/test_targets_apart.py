@@ -238,6 +238,23 @@ async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> None:
+    """What they needed is still kept for the late one, which is asked no more."""
+    hang(bench, "resolve")
+    done = asyncio.Event()
+    observe, arrived = when_done("well", 4, done.set)
+    bench.target("well")
+    run = Run(bench.pairs, observe=observe)
+    running = asyncio.create_task(go(bench, run))
+    async with asyncio.timeout(60):
+        await done.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(arrived) == 4
+    assert sorted(image.status for image in run.report().images) == ["done"] * 4 + ["skipped"] * 4
+
+
 async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
         bench = Bench(store)
@@ -303,6 +320,8 @@ async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: B
     target.push_from.set()
     report = await going
     assert target.count("push") == begun
+    assert begun > 0
+    assert {i.error for i in report.images if i.status == "skipped"} <= {"not finished: the run ended before"}
     assert bench.delays == []
     assert "done" not in {image.status for image in report.images}
 

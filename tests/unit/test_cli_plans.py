@@ -96,8 +96,18 @@ def test_what_is_there_and_what_can_not_be_had_is_listed_too(place: Place) -> No
     )
     assert lines[1] == "{} -> {}: present".format(*copy_of(place, NAMES[0]))
     assert re.fullmatch(r".*: copy \d+ blobs, .*", lines[2])
-    plan = json.loads(blobflow("plan", "--json", *place.set(images), code=3).stdout)
+    told = blobflow("plan", "--json", *place.set(images), code=3)
+    assert f"failed: {place.source}/shop/none:1 -> " in told.stderr, "standard output is for machines there"
+    plan = json.loads(told.stdout)
     assert [image["status"] for image in plan["images"]] == ["failed", "current", "mirror"]
+
+
+def test_a_copy_that_can_not_be_planned_ends_as_the_copy_would(place: Place) -> None:
+    source, target = f"{place.source}/shop/none:1", f"{place.target}/m/shop/none:1"
+    done = blobflow("copy", source, target, code=5)
+    planned = blobflow("copy", "--dry-run", source, target, code=5)
+    assert planned.stderr == f"blobflow: source: {place.source} has no manifest shop/none:1\n"
+    assert done.stderr.endswith(planned.stderr)
 
 
 def test_what_several_images_share_is_told_with_the_first(place: Place) -> None:
