@@ -155,6 +155,7 @@ class Transfer:
         self._ready: dict[str, Ready] = {}
         self._flight = Flight()
         self._changed = asyncio.Event()
+        self._no_new = asyncio.Event()
         self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
@@ -191,6 +192,7 @@ class Transfer:
     def wind_down(self) -> None:
         """Start nothing new; `run` returns when what is under way has ended."""
         self.agenda.skip_rest()
+        self._no_new.set()
         self._changed.set()
 
     async def run(self) -> None:
@@ -334,7 +336,7 @@ class Transfer:
             observe(StepFailed(number, kind, content.digest, target, str(error)))
             self.agenda.failed(number, error)
             if not self._keep_going:
-                self.agenda.skip_rest()
+                self.wind_down()
         else:
             if outcome == "refused":
                 self.agenda.refused(number)
@@ -358,14 +360,26 @@ class Transfer:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
-                on_shelf = self._shelf.on(step.blob.digest)
+                broken, on_shelf = error, self._shelf.on(step.blob.digest)
                 slots.again(read=error.side == "source" or not on_shelf)
-            await self._world.sleep(delay)
+            await self._delay(delay)
+            if self.agenda.winding_down:
+                raise broken
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)
             elif not tries.fruitless and self._world.cache_mode != "off":
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
                 self._shelf.hold(step.blob, body, self._tasks)
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait so long before another attempt, or until there will be none."""
+        waits = [asyncio.ensure_future(wait) for wait in (self._world.sleep(seconds), self._no_new.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
         self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]

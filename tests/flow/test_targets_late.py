@@ -17,7 +17,7 @@ from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Pair
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shelf import Shelf
-from blobflow.errors import Throttled
+from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
@@ -236,3 +236,29 @@ async def test_a_blob_whose_holder_was_cancelled_can_still_be_let_go(store: Stor
     await asyncio.wait([holding])
     shelf.release(blob.digest, arrived=True)
     assert not shelf.on(blob.digest)
+
+
+async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_winding_down(
+    bench: Bench,
+) -> None:
+    """Nor is it waited for: a source that is to be left alone for a minute may be left at once."""
+    target = bench.target("well")
+    for_ever, delays = asyncio.Event(), []
+    bench.source.fault = lambda call, *_: ConnectionLost("cut") if call == "open" else None
+
+    async def sleep(seconds: float) -> None:
+        delays.append(seconds)
+        await for_ever.wait()
+
+    run = Run(bench.pairs)
+    world = msgspec.structs.replace(bench.world(patience=0), sleep=sleep)
+    before = asyncio.all_tasks()
+    going = asyncio.create_task(run.go(world))
+    await until(lambda: bool(delays))
+    begun = target.count("push")
+    assert run.wind_down()
+    async with asyncio.timeout(60):
+        report = await going
+    assert target.count("push") == begun
+    assert asyncio.all_tasks() == before
+    assert {image.status for image in report.images} <= {"failed", "skipped"}
