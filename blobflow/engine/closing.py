@@ -3,17 +3,21 @@ seeing to it that it is there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from blobflow.content import Expects, Site
 from blobflow.engine.audit import Audit, doubt
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
-from blobflow.engine.price import Price
+from blobflow.engine.price import Price, Sums
 from blobflow.engine.report import ImageRecord
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
 from blobflow.events import ImageDone, Observer, PhaseStarted, PlanMade, Warned
 from blobflow.oci import Descriptor
+from blobflow.oci.location import ARCHIVES
 
 
 def announce(plan: Plan, world: World) -> None:
@@ -60,11 +64,24 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
             observe(Warned(f"{pair.target} is not there: {error}"))
 
 
-def plan_made(price: Price, images: int) -> PlanMade:
+@contextmanager
+def places_abandoned(tally: Tally) -> Iterator[None]:
+    """What a run that is cancelled, or raises, wrote into archives is not there: they are whole or not at
+    all."""
+    try:
+        yield
+    except BaseException:
+        for pair in tally.verifiable(("done",)):
+            if pair.target.transport in ARCHIVES:
+                tally.abandoned(pair)
+        raise
+
+
+def plan_made(price: Price | Sums, images: int) -> PlanMade:
     """The event of a plan for so many images."""
     return PlanMade(
         images=images,
-        copies=sum(target.copies for target in price.targets.values()),
+        copies=price.copies,
         mounts=price.mounts,
         puts=price.manifests,
         bytes_to_read=price.bytes_to_read,

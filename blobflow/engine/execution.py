@@ -17,7 +17,14 @@ import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
+from blobflow.engine.closing import (
+    announce,
+    complete_places,
+    image_done,
+    places_abandoned,
+    plan_made,
+    verify_targets,
+)
 from blobflow.engine.flow import Planned
 from blobflow.engine.inquiry import LANE
 from blobflow.engine.lane import Lane, beside
@@ -130,6 +137,10 @@ class Execution:
         A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
         when it has given them.
         """
+        with places_abandoned(self._tally):
+            return await self._go(world)
+
+    async def _go(self, world: World) -> Report:
         async with asked(self._questions(world)) as self._waves:
             part = self._take(await self._waves.first(self._any_good, world.patience), world)
             if self._tally.errors and not self._policy.keep_going:
@@ -197,7 +208,7 @@ class Execution:
             if error := self._found.failures.get(number):
                 self._tell(self._tally.failed(self._saved.images[number].pair, error))
         now = self.planned
-        for record in self._tally.planned(now.plan, part.goals, now.shapes, now.inventory):
+        for record in self._tally.planned(part.goals, now.shapes, now.inventory):
             self._tell(record)
         announce(part, world)
         return part

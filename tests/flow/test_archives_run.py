@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
@@ -97,3 +98,23 @@ async def test_images_of_an_archive_that_cannot_take_its_place_have_failed(
     assert [image.status for image in report.images] == ["failed"] * len(SAMPLE.images)
     assert all("a.tar" in image.error for image in report.images)
     assert sum(isinstance(event, Warned) for event in bench.events) == len(SAMPLE.images)
+
+
+async def test_what_a_cancelled_run_wrote_into_an_archive_is_not_said_to_be_there(
+    bench: Bench, tmp_path: Path
+) -> None:
+    ended: list[str] = []
+
+    async def completing() -> Mapping[Site, BlobflowError]:
+        ended.extend(image.status for image in run.report().images)
+        raise asyncio.CancelledError
+
+    bench.completing = completing  # type: ignore[method-assign]
+    run = bench.run(tmp_path / "a.tar")
+    with pytest.raises(asyncio.CancelledError):
+        await run.go(bench.world())
+    assert ended == ["done"] * len(SAMPLE.images)
+    assert {image.status for image in run.report().images} == {"skipped"}
+    assert all("not there" in image.error and not image.digest for image in run.report().images)
+    bench.local.close()
+    assert not (tmp_path / "a.tar").exists()
