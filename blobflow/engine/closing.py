@@ -58,6 +58,7 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
         if error := failures.get(site_of(pair.target)):
             tally.not_verified(pair, error)
             observe(Warned(f"{pair.target} is not there: {error}"))
+    tally.places_complete()
 
 
 def plan_made(price: Price, images: int) -> PlanMade:

@@ -109,6 +109,11 @@ class Run:
         """Why each failed image failed; a verb about one image exits with its code."""
         return self._tally.errors
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it has left images as they were, because it was to start nothing new."""
+        return self._tally.cut_short
+
     async def go(self, world: World) -> Report:
         """Do it. Failures of images are in the report; what is raised concerns the whole run.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
@@ -97,3 +98,28 @@ async def test_images_of_an_archive_that_cannot_take_its_place_have_failed(
     assert [image.status for image in report.images] == ["failed"] * len(SAMPLE.images)
     assert all("a.tar" in image.error for image in report.images)
     assert sum(isinstance(event, Warned) for event in bench.events) == len(SAMPLE.images)
+
+
+async def test_nothing_is_done_in_an_archive_that_an_interrupted_run_did_not_complete(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """All images came, and the run is cancelled before their archive takes its place."""
+    path, closing_up = tmp_path / "a.tar", asyncio.Event()
+
+    async def completing() -> Mapping[Site, BlobflowError]:
+        closing_up.set()
+        await asyncio.Event().wait()
+        return {}
+
+    bench.completing = completing  # type: ignore[method-assign]
+    run = bench.run(path)
+    going = asyncio.create_task(run.go(bench.world()))
+    async with asyncio.timeout(60):
+        await closing_up.wait()
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    report = run.report()
+    assert not path.exists()
+    assert {(image.status, image.digest) for image in report.images} == {("skipped", "")}
+    assert sum(target.done for target in report.targets) == 0
