@@ -14,6 +14,8 @@ _MODE = 0o644  # what other tools give their result files; mkstemp alone would m
 
 def check_place(path: Path, option: str) -> None:
     """Raise UsageError before a run whose result could not be written after it."""
+    if str(path) == "-":
+        raise UsageError(f"{option} -: give a file; /dev/stdout is standard output")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 

@@ -113,6 +113,14 @@ def test_a_copy_that_can_not_be_planned_ends_as_the_copy_would(place: Place) -> 
     assert done.stderr.endswith(planned.stderr)
 
 
+def test_a_plan_for_programs_is_not_taken_for_a_saved_one(place: Place) -> None:
+    printed = place.folder / "plan.json"
+    printed.write_text(blobflow("plan", "--json", *place.set()).stdout)
+    refused = blobflow("apply", str(printed), code=2)
+    assert "plan.json is not a plan saved by blobflow: it is what `plan --json`" in refused.stderr
+    assert "--out -: give a file" in blobflow("plan", "--out", "-", *place.set(), code=2).stderr
+
+
 def test_what_several_images_share_is_told_with_the_first(place: Place) -> None:
     source, target = copy_of(place, NAMES[0])
     done = blobflow("copy", "--dry-run", source, target, f"{target}-too")
