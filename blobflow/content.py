@@ -41,7 +41,7 @@ from typing import Literal, Protocol, runtime_checkable
 import msgspec
 
 from blobflow.errors import DigestMismatch, SizeMismatch
-from blobflow.oci import Descriptor, Digest, hasher_for
+from blobflow.oci import Descriptor, Digest, hasher_for, media
 
 Chunk = bytes | memoryview
 Chunks = AsyncIterator[Chunk]
@@ -440,6 +440,19 @@ class Verifier:
         actual = f"{self._blob.digest[:6]}:{self._hasher.hexdigest()}"
         if actual != self._blob.digest:
             raise DigestMismatch(self._what, expected=self._blob.digest, actual=actual)
+
+
+def checked(raw: bytes, content: Descriptor) -> bytes:
+    """The bytes, if they are what the descriptor says. Raises SizeMismatch, DigestMismatch."""
+    if not content.sized:
+        content = msgspec.structs.replace(content, size=len(raw))
+    verifier = Verifier(
+        content, f"{'manifest' if content.media_type in media.MANIFESTS else 'blob'} {content.digest}"
+    )
+    if raw:
+        verifier.feed(raw)
+    verifier.finish()
+    return raw
 
 
 async def verified(chunks: Chunks, blob: Descriptor, what: str = "") -> Chunks:

@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 
 from blobflow.content import Body, Chunks, Sink, Site, Source, Verifier
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound
-from blobflow.oci import Descriptor, Manifest, digest_of, media, parse_manifest
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 
 _ABSENT_TAG = "contract-absent"
@@ -127,12 +127,12 @@ async def _resolved(source: Source, name: str) -> Descriptor:
 
 
 async def _read(source: Source, named: Descriptor) -> Manifest:
-    for size in (named.size, 0):
+    for size in (named.size, UNKNOWN_SIZE):
         raw = await source.read(Descriptor(named.media_type, named.digest, size))
         actual = digest_of(raw, algorithm_of(named.digest))
         if actual != named.digest:
             _broken("read() gives the bytes that the digest names", f"they have {actual}, not {named.digest}")
-        if named.size and len(raw) != named.size:
+        if named.sized and len(raw) != named.size:
             _broken(
                 "resolve() gives a manifest's size in bytes", f"it gave {named.size}, they are {len(raw)}"
             )

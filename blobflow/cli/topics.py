@@ -21,8 +21,8 @@ EXIT_CODES = {
     4: "network: no connection, no progress, connection lost",
     5: "the registry said no",
     6: "content does not have the digest or size that names it",
-    7: "a manifest of a kind that can't be mirrored (schema 1, unknown media types)",
-    8: "the store: full, read-only, corrupt",
+    7: "a manifest that can't be mirrored: schema 1, of unknown kind, ambiguous, too large",
+    8: "the store, an archive, a layout: full, read-only, cut off, corrupt",
     130: "interrupted; no tag or blob is half done, and the same command does what is left",
 }
 

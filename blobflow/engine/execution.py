@@ -50,7 +50,7 @@ from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.waves import Waves, asked
-from blobflow.errors import BlobflowError, Rejected
+from blobflow.errors import BlobflowError, Rejected, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
 
@@ -132,7 +132,7 @@ class Execution:
         """
         async with asked(self._questions(world)) as self._waves:
             part = self._take(await self._waves.first(self._any_good, world.patience), world)
-            if self._found.failures and not self._policy.keep_going:
+            if self._tally.errors and not self._policy.keep_going:
                 return self.report()
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
@@ -156,11 +156,17 @@ class Execution:
         return (self._ask(world, host) for host in hosts)
 
     async def _ask(self, world: World, host: str) -> list[int]:
+        """As `Run`: an error that ends the run fails only these images once others are moved."""
         lane = Lane(LANE)
-        await Look(self._saved, host, self._policy, world, lane, self._found).go()
         images = [n for n, pair in enumerate(self._saved.pairs) if pair.target.host == host]
-        await find_images(self._saved, self._found, self._good(images), world, lane)
-        await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        try:
+            await Look(self._saved, host, self._policy, world, lane, self._found).go()
+            await find_images(self._saved, self._found, self._good(images), world, lane)
+            await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+        except BlobflowError as error:
+            if self._transfer is None:
+                raise
+            self._found.failures.update((number, own_copy(error)) for number in self._good(images))
         return images
 
     def _good(self, images: Iterable[int]) -> list[int]:
@@ -176,7 +182,7 @@ class Execution:
         try:
             async for answers in self._waves.late():
                 part = self._take(answers, world)
-                if self._found.failures and not self._policy.keep_going:
+                if self._tally.errors and not self._policy.keep_going:
                     self.wind_down()
                 await transfer.add(part)
         finally:

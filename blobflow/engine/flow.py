@@ -12,7 +12,7 @@ from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.audit import Audit
 from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
-from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined
+from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined, nothing_of
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
     Goal,
@@ -121,7 +121,8 @@ class Run:
         than `world.patience`: then those begin, and what it wants is planned and added when it is known.
         """
         inquiry = self._inquiry(world)
-        async with asked(map(inquiry.of, inquiry.groups)) as self._waves:
+        ask = partial(self._ask, inquiry)
+        async with asked(map(ask, inquiry.groups)) as self._waves:
             plan = self._take(await self._waves.first(_of_use, world.patience), inquiry, world)
             if self._tally.errors and not self._policy.keep_going:
                 return self.report()
@@ -139,6 +140,15 @@ class Run:
         self._audit = inquiry.audit
         self._tally.roots(inquiry.roots)
         return inquiry
+
+    async def _ask(self, inquiry: Inquiry, pairs: tuple[Pair, ...]) -> Answers:
+        """What the inquiry finds. An error that ends the run fails only these pairs once others are moved."""
+        try:
+            return await inquiry.of(pairs)
+        except BlobflowError as error:
+            if self._transfer is None:
+                raise
+            return nothing_of(pairs, error)
 
     async def _take_late(self, transfer: Transfer, inquiry: Inquiry, world: World) -> None:
         """Plan what is known only now, and add it to what runs."""

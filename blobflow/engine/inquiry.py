@@ -22,7 +22,7 @@ from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
 from blobflow.engine.transfer import World, refuses_sparse
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, own_copy
 from blobflow.events import Observer, PhaseStarted
 from blobflow.oci import Descriptor, Reference
 
@@ -62,6 +62,12 @@ def joined(answers: Sequence[Answers]) -> Answers:
         failures=failures,
         current=frozenset[Pair]().union(*(each.current for each in answers)),
     )
+
+
+def nothing_of(pairs: Sequence[Pair], error: BlobflowError) -> Answers:
+    """What is known of pairs of which nothing could be found out."""
+    failures = {pair: own_copy(error) for pair in pairs}
+    return Answers(tuple(pairs), {}, Inventory({}, {}, {}), failures, frozenset())
 
 
 class Inquiry:

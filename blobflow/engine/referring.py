@@ -159,12 +159,12 @@ class _Search:
     async def look(self, level: Sequence[Place]) -> list[Place]:
         """Ask for what refers to one level, and read it. Returns the next level."""
         await self._lane.each(self._ask, level)
-        roots: dict[Reference, Descriptor] = {}
-        for site, digest in level:
-            for referrer in self.referrers.get((site, digest), ()):
-                named = referrer.manifest
-                if named.digest not in self.graph.manifests:
-                    roots[_pinned(site, named.digest)] = named
+        # Also those that the graph has: what is below them may be only now on its way, for others.
+        roots = {
+            _pinned(site, referrer.manifest.digest): referrer.manifest
+            for site, digest in level
+            for referrer in self.referrers.get((site, digest), ())
+        }
         await self._read(roots)
         for place in level:
             self._sort_out(place)

@@ -45,11 +45,17 @@ class Shelf:
         return digest in self._released
 
     async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
-        """Learn which of `blobs` the store holds from an earlier run, whole or in part."""
+        """Learn which of `blobs` the store holds from an earlier run, whole or in part. What was learnt of
+        others before stays known."""
         for blob in blobs.values():
             if await self._cache.has(blob):
                 self._held.add(blob.digest)
-        self._begun = await self._cache.begun(blobs.values())
+            else:
+                self._held.discard(blob.digest)
+        begun = await self._cache.begun(blobs.values())
+        for digest in blobs:
+            self._begun.pop(digest, None)
+        self._begun |= begun
 
     def begun(self, digest: Digest) -> bool:
         """Whether an earlier run left something of this blob in the store, to go on from."""

@@ -37,15 +37,18 @@ _SPELLED = {
     kind: {word.casefold(): word for line in lines for word in line.split()} for kind, lines in _WORDS.items()
 }
 
+_BEFORE_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],]', re.DOTALL)
 
 
 def is_plain(raw: bytes, members: int) -> bool:
     """Whether no key can be repeated or spelled oddly, because all there are were decoded: `members` of them,
-    which is how often the bytes have the end of a key. A cheap proof, which most documents pass; False proves
-    nothing.
+    which is how often the bytes have the end of a key, where no blank is before a colon. A cheap proof, which
+    most documents pass; False proves nothing.
     """
-    return raw.count(b'":') == members and b"\\" not in raw
+    return (
+        raw.count(b'":') == members and b"\\" not in raw and not any(blank in raw for blank in _BEFORE_COLONS)
+    )
 
 
 def ambiguous_key(raw: bytes) -> str:

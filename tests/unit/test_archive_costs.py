@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import tarfile
 import tempfile
 import tracemalloc
@@ -15,12 +16,14 @@ from typing import Any
 
 import pytest
 import zstandard
+from isal import isal_zlib
 
 from blobflow.errors import StorageError, UnsupportedContent
 from blobflow.oci import digest_of
-from blobflow.transports.archive import contents, docker, tar
+from blobflow.transports.archive import contents, docker, inflating, tar
 from blobflow.transports.archive.contents import Contents, scan
 from blobflow.transports.archive.docker import diff_ids, parse_catalogue
+from blobflow.transports.archive.inflating import BareDigest
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.streams import PlainTape
 from blobflow.transports.archive.tar import END, padding
@@ -370,3 +373,60 @@ def test_the_number_of_diff_ids_is_looked_at_before_any_of_them() -> None:
 def test_telling_which_kind_an_archive_is_holds_no_names(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"".join(entry(f"blobs/sha256/{n:064x}") for n in range(12_000)) + END)
     assert peak_of(lambda: kind_of(tmp_path / "a.tar")) < 1.5 * MIB  # their names alone come to that
+
+
+def in_nothing(pack: Callable[[bytes], bytes]) -> bytes:
+    return pack(b"") * inflating.PARTS_FROM + pack(b"end")
+
+
+PARTS_OF_NOTHING = {
+    "gzip members": in_nothing(gzip.compress),
+    "zstd frames": in_nothing(zstandard.compress),
+    "zstd blocks": b"\x28\xb5\x2f\xfd\x00\x58" + inflating.PARTS_FROM * b"\0\0\0" + b"\x01\0\0",
+    "skippable frames": zstandard.compress(b"")
+    + inflating.PARTS_FROM * b"\x50\x2a\x4d\x18\0\0\0\0"
+    + zstandard.compress(b""),
+}
+
+
+@pytest.mark.parametrize("packed", PARTS_OF_NOTHING.values(), ids=PARTS_OF_NOTHING.keys())
+def test_parts_that_hold_nothing_are_bounded(packed: bytes) -> None:
+    with pytest.raises(UnsupportedContent, match="parts with little or nothing in them"):
+        BareDigest(packed, "the layer").update(packed)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_small_parts_that_hold_something_are_not(
+    monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    """As stargz and zstd:chunked have them: each entry of a tar by itself, which may be a header alone."""
+    monkeypatch.setattr(inflating, "PARTS_FROM", 10)
+    entries = [entry(f"file{number}") for number in range(200)] + [END]
+    bare = BareDigest(packed := b"".join(map(pack, entries)), "the layer")
+    bare.update(packed)
+    assert bare.finish() == digest_of(b"".join(entries))
+
+
+def test_what_follows_a_member_is_not_copied_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in bytes that the decompressor is given: of all members together, and not of each."""
+    given, real = 0, isal_zlib.decompressobj
+
+    class Counting:
+        def __init__(self, wbits: int) -> None:
+            self._state = real(wbits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            nonlocal given
+            given += len(data)
+            return bytes(self._state.decompress(data, most))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._state, name)
+
+    monkeypatch.setattr(isal_zlib, "decompressobj", Counting)
+    short, long = gzip.compress(b"some"), gzip.compress(random.Random(1).randbytes(MIB), 1)
+    packed = short * 20_000 + long
+    bare = BareDigest(packed, "the layer")
+    bare.update(packed)
+    bare.finish()
+    assert given < 20_001 * inflating.FIRST_STEP + 8 * len(long)

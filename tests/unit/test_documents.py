@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -143,6 +144,18 @@ def test_a_key_that_is_there_twice_is_refused_wherever_it_counts(place: str) -> 
                 with pytest.raises(UnsupportedContent):
                     parse_manifest(edited(document, at, f'"{key}": {value}, '))
                 assert "twice" in ambiguous_key(edited(document, at, f'"{key}": {value}, '))
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\n", "\r", " \n "])
+@pytest.mark.parametrize("key", ["layers", "LAYERS", "Manifests"])
+def test_a_key_does_not_hide_behind_a_blank(blank: str, key: str) -> None:
+    """JSON lets blanks stand before a colon: as many keys end without one as were decoded, and yet there are
+    more of them."""
+    raw = json.dumps(IMAGE, separators=(",", ":"))
+    hidden = json.dumps({key: [{**LAYER, "digest": digest_of(b"other")}]}, separators=(",", f"{blank}:"))
+    for document in (f"{raw[:-1]},{hidden[1:]}", f"{hidden[:-1]},{raw[1:]}"):
+        with pytest.raises(UnsupportedContent, match=re.escape(repr(key))):
+            parse_manifest(document.encode(), media.OCI_MANIFEST)
 
 
 def test_the_same_bytes_twice_are_twice_all_the_same() -> None:

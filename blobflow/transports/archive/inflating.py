@@ -5,7 +5,8 @@ have its end: libzstd's streaming calls only stop where their input stops, so fr
 also bounds what one call gives: a block of a frame never holds more than 128 KiB.
 
 What is inflated is bounded: past the first GiB, more than 200 times what was read is taken for a bomb. That
-is ten times what layers of real images come to; gzip can reach 1032 times, zstd far more.
+is ten times what layers of real images come to; gzip can reach 1032 times, zstd far more. So is of how many
+parts it is made: each costs some microseconds, also where nothing comes out of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ _MAGIC = 6  # bytes that tell any of them
 
 BOMB_FROM = 1024**3
 BOMB_RATIO = 200
+# Members, frames and blocks that are read whatever comes out of them. Beyond that there is no more than one
+# for so many bytes that came out: stargz and zstd:chunked make two or three for a tar header, of 512 bytes.
+PARTS_FROM = 65_536
+PART_BYTES = 64
 
 _IsalError = cast("type[Exception]", isal_zlib.IsalError)  # its stubs call it an instance
 
@@ -92,6 +97,7 @@ class Inflater(ABC):
         self._padding = False
         self._taken = 0
         self._given = 0
+        self._parts = 0
 
     def inflate(self, block: bytes) -> Iterator[bytes]:
         """What the block holds, in pieces of at most 1 MiB. To be read to its end before the next block.
@@ -115,6 +121,14 @@ class Inflater(ABC):
     def finish(self) -> None:
         """There is no more. Raises Damaged unless the last member or frame had its end."""
 
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > PARTS_FROM and self._parts * PART_BYTES > self._given:
+            raise UnsupportedContent(
+                f"{self._name} is {self.kind} of {self._parts} parts with little or nothing in them, which "
+                "no image is; it is not read any further"
+            )
+
     def _cut_off(self) -> Damaged:
         return Damaged(f"{self._name} is cut off: its {self.kind} stream has no end")
 
@@ -133,6 +147,11 @@ class Inflater(ABC):
         return Damaged(f"{self._name} has something behind its {self.kind} stream")
 
 
+# Bytes of a member that are looked at first, and then eight times as many, and so on: where members are
+# short, what is behind one is not copied for each of them.
+FIRST_STEP = 4096
+
+
 class _Gunzip(Inflater):
     """gzip, also of several members (RFC 1952, 2.2), with its checksums."""
 
@@ -140,22 +159,39 @@ class _Gunzip(Inflater):
 
     def __init__(self, name: str, *, padded: bool) -> None:
         super().__init__(name, padded=padded)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begin_part()
         self._state = isal_zlib.decompressobj(31)
+        self._step = FIRST_STEP
 
     def _pieces(self, block: bytes) -> Iterator[bytes]:
-        out = b""
-        while block or len(out) == BLOCK:  # a full piece may not have been all
+        view, at = memoryview(block), 0
+        while at < len(block):
             if self._state.eof:
-                if not (block := self._without_padding(block)):
+                if self._padding or not block[at]:
+                    if self._without_padding(block[at:]):
+                        raise self._behind()
                     return
-                if not block.startswith(GZIP[:1]):
+                if block[at] != GZIP[0]:
                     raise self._behind()
-                self._state = isal_zlib.decompressobj(31)
+                self._begin()
+            piece = view[at : at + self._step]
+            self._step = min(8 * self._step, BLOCK)
+            at += len(piece)
+            yield from self._out_of(piece)
+            if self._state.eof:
+                at -= len(self._state.unused_data)
+
+    def _out_of(self, piece: bytes | memoryview) -> Iterator[bytes]:
+        out = b""
+        while not self._state.eof and (piece or len(out) == BLOCK):  # a full one may not have been all
             try:
-                out = self._state.decompress(block, BLOCK)
+                out = self._state.decompress(piece, BLOCK)
             except _IsalError as error:
                 raise self._damaged(error) from None
-            block = self._state.unused_data if self._state.eof else self._state.unconsumed_tail
+            piece = self._state.unconsumed_tail
             if out:
                 yield out
 
@@ -223,6 +259,7 @@ class _Unzstd(Inflater):
         if head.startswith(ZSTD):
             if len(head) == len(ZSTD):
                 return 0
+            self._begin_part()
             descriptor = head[len(ZSTD)]
             single = bool(descriptor & 0x20)
             self._frame = self._decompressor.decompressobj()
@@ -233,6 +270,7 @@ class _Unzstd(Inflater):
         if head[0] & 0xF0 != 0x50 or head[1:4] != _SKIPPABLE:
             raise self._behind()
         if len(head) >= _SKIPPABLE_HEADER:
+            self._begin_part()
             self._skipping = _SKIPPABLE_HEADER + int.from_bytes(head[4:8], "little")
         return 0
 
@@ -244,6 +282,7 @@ class _Unzstd(Inflater):
         if len(self._held) < _BLOCK_HEADER:
             return 0
         header = int.from_bytes(self._held[:_BLOCK_HEADER], "little")
+        self._begin_part()
         kind, size, self._last_block = header >> 1 & 3, header >> 3, bool(header & 1)
         self._ending = self._last_block and not self._checksum
         if kind == _RESERVED or size > _MAX_BLOCK:
