@@ -27,6 +27,8 @@ MAX_PLAN_BYTES = 256 * 1024 * 1024
 
 class _Head(msgspec.Struct, frozen=True):
     version: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+    price: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    plan: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,9 +75,15 @@ def load_plan(content: bytes, name: str) -> SavedPlan:
     if len(content) > MAX_PLAN_BYTES:
         raise InvalidConfig(f"{name} has more than the {MAX_PLAN_BYTES} bytes that a plan file may")
     try:
-        version = msgspec.json.decode(content, type=_Head).version
+        head = msgspec.json.decode(content, type=_Head)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
+    version = head.version
+    if head.price is not msgspec.UNSET and head.plan is msgspec.UNSET:
+        raise InvalidConfig(
+            f"{name} is not a plan saved by blobflow: it is what `plan --json` prints; save one with"
+            " `blobflow plan --out`"
+        )
     if version != PLAN_VERSION:
         age = "an older" if version < PLAN_VERSION else "a newer"
         raise InvalidConfig(

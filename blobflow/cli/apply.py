@@ -11,7 +11,16 @@ import msgspec
 
 from blobflow.cli.carrying import Course, carry_out_work, check_planned, show_plan
 from blobflow.cli.console import display
-from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, settings_of, was_given
+from blobflow.cli.options import (
+    Link,
+    Run,
+    ends_of,
+    link_options,
+    run_options,
+    settings_of,
+    unlisted,
+    was_given,
+)
 from blobflow.cli.running import run as run_loop
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.events import Meter, Observer
@@ -33,6 +42,7 @@ _OF_THE_PLAN = {
 
 @click.command("apply")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@unlisted("audit")
 @run_options
 @link_options
 def verb(file: Path, run: Run, link: Link) -> None:

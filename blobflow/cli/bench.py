@@ -13,7 +13,7 @@ from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import Ends, Link, link_options, settings_of, size
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import InvalidReference
 from blobflow.events import Meter
 from blobflow.oci.location import transport_of
@@ -110,7 +110,7 @@ def verb(
     )
     found = run_loop(_benched(_site(target), course, _site(source) if source else None, link))
     if as_json:
-        click.echo(json.dumps(document(found), indent=2))
+        put_out(json.dumps(document(found), indent=2))
         return
     for line in lines(found):
         say(line)

@@ -19,7 +19,7 @@ import msgspec
 from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import cache_dir_option, cache_folder, size
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def ls(cache_dir: Path | None, as_json: bool) -> None:
     with _store(cache_dir, read_only=True) as store:
         blobs = keeping.ls(store) if store else []
     if as_json:
-        click.echo(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
+        put_out(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
     elif blobs:
         say(*table([_blob_row(blob) for blob in blobs]))
 
@@ -109,7 +109,7 @@ def du(cache_dir: Path | None, as_json: bool) -> None:
         usage = keeping.du(store) if store else keeping.Usage(0, 0, 0, 0, 0, 0)
         place = str(store.root) if store else str(cache_folder(cache_dir))
     if as_json:
-        click.echo(json.dumps({"store": place, **msgspec.to_builtins(usage)}, indent=2))
+        put_out(json.dumps({"store": place, **msgspec.to_builtins(usage)}, indent=2))
         return
     rows = [
         ("store", one_line(place) if store else f"{one_line(place)} (there is none)"),
@@ -139,7 +139,7 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
             run_loop(_verify(store, checked, damaged, told=not as_json))
     if as_json:
         document = {"blobs": len(checked), "damaged": [blob.digest for blob in damaged]}
-        click.echo(json.dumps(document, indent=2))
+        put_out(json.dumps(document, indent=2))
     elif not damaged:
         amount = size_text(sum(blob.size for blob in checked))
         say(f"{count_text(len(checked), 'blob')}, {amount}: nothing is damaged")

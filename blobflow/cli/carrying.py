@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli import abandon_stdout
 from blobflow.cli.console import display
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Ends, Link, Look, Run, ends_of, policy_of, settings_of
@@ -20,10 +19,10 @@ from blobflow.cli.running import ENDING
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import digest_lines, failure_lines, plan_lines, summary_lines
 from blobflow.cli.timeline import Timeline
-from blobflow.cli.writing import say
+from blobflow.cli.writing import as_far_as_read, say
 from blobflow.engine.flow import Run as Flow
 from blobflow.engine.report import Report, TagRecord, encode, with_lost
-from blobflow.errors import BlobflowError, RunIncomplete, UsageError
+from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.location import STREAM, path_of, transport_of
 
@@ -164,10 +163,14 @@ async def _carried_out(
             ended = error
     report = course.report()
     told(report)
-    _write(report, course, timeline, run)
-    _leave(report, link.look, list_failures, aside=_streams(ends))
+    unwritten = _write(report, course, timeline, run)
+    unwritten += _leave(report, link.look, list_failures, aside=_streams(ends))
     if ended is not None:
+        for each in unwritten:  # how the run ended is the exit code, and this is news besides
+            say(f"blobflow: {each}", err=True)
         raise ended
+    for each in unwritten:
+        raise each
     if ENDING.get().asked:  # too late to cut anything, and whoever would go on has to know
         raise asyncio.CancelledError
     return Outcome(report, course.flow.errors)
@@ -178,8 +181,10 @@ def _streams(ends: Ends) -> bool:
     return any(transport_of(host) and path_of(host) == STREAM for host in ends.targets)
 
 
-def _write(report: Report, course: Course, timeline: Timeline, run: Run) -> None:
-    """Write the report where it is wanted, in the form that the file's name says."""
+def _write(report: Report, course: Course, timeline: Timeline, run: Run) -> list[StorageError]:
+    """Write the report where it is wanted, in the form that the file's name says. Returns why it could not be
+    written, if so: what the run did is to be told before that."""
+    errors = []
     for file in run.report:
         if file.suffix.lower() in PAGES:
             from blobflow.cli.runpage import page_of
@@ -188,22 +193,29 @@ def _write(report: Report, course: Course, timeline: Timeline, run: Run) -> None
             content = page_of(report, timeline.spans(planned.plan.needs if planned else ()), planned).encode()
         else:
             content = encode(report)
-        write_whole(file, content)
+        try:
+            write_whole(file, content)
+        except StorageError as error:
+            errors.append(error)
+    return errors
 
 
-def _leave(report: Report, look: Look, list_failures: bool, *, aside: bool) -> None:
-    """Say what the report says; `aside`: not on standard output."""
+def _leave(report: Report, look: Look, list_failures: bool, *, aside: bool) -> list[StorageError]:
+    """Say what the report says; `aside`: not on standard output. Returns as `_write` does."""
+    errors: list[StorageError] = []
     if look.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
         click.echo(json.dumps(totals), err=True)
-        return
+        return errors
     if not look.quiet and report.images:
         try:
-            say(*digest_lines(report), *summary_lines(report), err=aside)
-        except BrokenPipeError:  # how the run ended is still to be said, by the exit code
-            abandon_stdout()
+            with as_far_as_read():
+                say(*digest_lines(report), *summary_lines(report), err=aside)
+        except StorageError as error:
+            errors.append(error)
     for line in failure_lines(report) if list_failures else ():
         say(line, err=True)
+    return errors
 
 
 def make_planned(pairs: Sequence[Pair], link: Link, run: Run) -> Planned:
@@ -224,7 +236,8 @@ def show_plan(planned: Planned, look: Look, more: Sequence[str] = ()) -> None:
     """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
     if not look.quiet:
         images = outlook_lines(planned)
-        say(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
+        with as_far_as_read():
+            say(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
 
 def check_planned(planned: Planned, look: Look, *, listed: bool = True) -> None:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from blobflow.cli.carrying import Begin, Outcome, carry_out, carry_out_work
-from blobflow.cli.options import Ends, Link, Run, link_options, run_options
+from blobflow.cli.options import Ends, Link, Run, link_options, run_options, unlisted
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci import Reference, parse_reference
@@ -55,6 +55,7 @@ class Output(msgspec.Struct, frozen=True):
     metavar="type=TYPE[,dest=PATH|name=REF][,platform=…]",
     help="oci, docker: an archive; tar, local: the root file system; registry; cacheonly.",
 )
+@unlisted("dry_run")
 @run_options
 @link_options
 def verb(reference: str, output: str, run: Run, link: Link) -> None:

@@ -7,13 +7,15 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from blobflow.errors import StorageError, UsageError
+from blobflow.errors import UsageError
 
 _MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
 
 
 def check_place(path: Path, option: str) -> None:
     """Raise UsageError before a run whose result could not be written after it."""
+    if str(path) == "-":
+        raise UsageError(f"{option} -: give a file; /dev/stdout is standard output")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 
@@ -21,13 +23,13 @@ def check_place(path: Path, option: str) -> None:
 def write_whole(path: Path, content: bytes, *, mode: int = _MODE) -> None:
     """Write `content` beside `path` and rename it there, with `mode`; into what is no file, as `/dev/stdout`,
     as it stands. Raises StorageError naming the file."""
-    from blobflow.transports.files import is_stream, stream_at
+    from blobflow.transports.files import is_stream, stream_at, translated
 
     if is_stream(path):
         with stream_at(path) as write:
             write(content)
         return
-    try:
+    with translated("write", path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -38,5 +40,3 @@ def write_whole(path: Path, content: bytes, *, mode: int = _MODE) -> None:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-    except OSError as error:
-        raise StorageError(f"can't write {path}: {error.strerror or error}") from None

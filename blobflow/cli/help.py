@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.topics import TOPICS
+from blobflow.cli.writing import put_out
 from blobflow.errors import UsageError
 
 
@@ -24,11 +25,11 @@ def verb(context: click.Context, topic: str | None) -> None:
     assert isinstance(door, click.Group)
     if topic is None:
         width = max(map(len, TOPICS))
-        click.echo("\n".join(f"{name:<{width}}  {each.line}" for name, each in TOPICS.items()))
-        click.echo("\n`blobflow help VERB` is `blobflow VERB --help`; `blobflow --help` lists the verbs.")
+        put_out("\n".join(f"{name:<{width}}  {each.line}" for name, each in TOPICS.items()))
+        put_out("\n`blobflow help VERB` is `blobflow VERB --help`; `blobflow --help` lists the verbs.")
     elif topic in TOPICS:
-        click.echo(TOPICS[topic].text, nl=False)
+        put_out(TOPICS[topic].text, nl=False)
     elif (command := door.get_command(root, topic)) is not None:
-        click.echo(command.get_help(click.Context(command, info_name=topic, parent=root)))
+        put_out(command.get_help(click.Context(command, info_name=topic, parent=root)))
     else:
         raise UsageError(f"no topic or verb {topic!r}; the topics are {', '.join(TOPICS)}")

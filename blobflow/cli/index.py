@@ -15,7 +15,7 @@ from blobflow.cli.figures import count_text, one_line, size_text, table
 from blobflow.cli.options import Ends, Link, Run, compress_option, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.staging import Staging, open_staging
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
@@ -280,9 +280,9 @@ def inspect(target: str, raw: bool, as_json: bool) -> None:
         raise UsageError("--raw and --json exclude each other: raw is the index, json what is staged")
     draft = open_staging().get(parse_reference(target))
     if raw:
-        click.echo(draft.index().raw, nl=False)
+        put_out(draft.index().raw, nl=False)
     elif as_json:
-        click.echo(json.dumps(msgspec.to_builtins(draft), indent=2))
+        put_out(json.dumps(msgspec.to_builtins(draft), indent=2))
     else:
         say(*_draft_lines(draft))
 

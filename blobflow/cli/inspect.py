@@ -11,7 +11,7 @@ from blobflow.cli.console import display
 from blobflow.cli.options import Ends, Link, compress_option, link_options, settings_of
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.telling import image_document, image_lines
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
@@ -33,9 +33,9 @@ def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link:
         raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
     found = run_loop(_inspected(parse_reference(reference), compress, link))
     if raw:
-        click.echo(found.root.raw, nl=False)
+        put_out(found.root.raw, nl=False)
     elif as_json:
-        click.echo(json.dumps(image_document(found), indent=2))
+        put_out(json.dumps(image_document(found), indent=2))
     else:
         for line in image_lines(found):
             say(line)

@@ -11,7 +11,7 @@ import msgspec
 
 from blobflow.cli.carrying import Begin, carry_out_work
 from blobflow.cli.images import any_host_option
-from blobflow.cli.options import Ends, Link, Run, link_options, run_options
+from blobflow.cli.options import Ends, Link, Run, link_options, run_options, unlisted
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @any_host_option
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
+@unlisted("dry_run")
 @run_options
 @link_options
 def verb(

@@ -132,6 +132,19 @@ def gathered(name: str, kind: Callable[..., object], *options: _Option) -> _Opti
     return decorate
 
 
+def unlisted(*names: str) -> _Option:
+    """A decorator, above those that add options: --help does not list these, by their parameters' names. The
+    verb refuses them, with a sentence that says what to use."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in getattr(command, "__click_params__", ()):
+            if isinstance(option, click.Option) and option.name in names:
+                option.hidden = True
+        return command
+
+    return decorate
+
+
 def _parameters(command: _Command) -> list[str]:
     """The names of the options that click has been told of so far."""
     return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]

@@ -11,8 +11,9 @@ from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.images import Selection, select, selection_options
-from blobflow.cli.options import Link, Run, link_options, run_options
+from blobflow.cli.options import Link, Run, link_options, run_options, unlisted
 from blobflow.cli.telling import plan_document
+from blobflow.cli.writing import as_far_as_read, put_out
 from blobflow.errors import UsageError
 
 _NOT_CURRENT = 1  # as diff and git have it: there is a difference
@@ -21,6 +22,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 @click.command("plan")
 @selection_options
 @choice_options
+@unlisted("report")
 @run_options
 @link_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -59,7 +61,8 @@ def verb(
     if out:
         write_whole(out, save_plan(planned, compress=run.compress))
     if as_json:
-        click.echo(json.dumps(plan_document(planned, drawn.notes), indent=2))
+        with as_far_as_read():
+            put_out(json.dumps(plan_document(planned, drawn.notes), indent=2))
     else:
         show_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
     check_planned(planned, link.look, listed=not as_json)

@@ -12,7 +12,7 @@ import msgspec
 from blobflow.cli.console import display
 from blobflow.cli.options import Ends, Link, link_options
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host, check_repository
@@ -54,7 +54,7 @@ def verb(place: str, up_to: str, link: Link) -> None:
     if largest < _LEAST:
         raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_LEAST} bytes")
     found = run_loop(_found(host, repository, largest, link))
-    click.echo(as_toml(host, found), nl=False)
+    put_out(as_toml(host, found), nl=False)
     for left in found.left:
         say(f"blobflow: {host} would not delete {left}", err=True)
 

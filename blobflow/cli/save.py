@@ -11,7 +11,7 @@ import click
 from blobflow.cli.carrying import Begin, carry_out_work
 from blobflow.cli.choosing import Choosing, choice_options, choose
 from blobflow.cli.images import any_host_option, read_list
-from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, size
+from blobflow.cli.options import Link, Run, ends_of, link_options, run_options, size, unlisted
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.location import OCI_ARCHIVE, STREAM, place_at, transport_of
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 )
 @any_host_option
 @choice_options
+@unlisted("dry_run")
 @run_options
 @link_options
 def verb(

@@ -14,6 +14,7 @@ from blobflow.cli.images import Selection, select, selection_options
 from blobflow.cli.options import Link, Run, link_options, run_options
 from blobflow.cli.staying import Staying, check_staying, run_kept, staying_options
 from blobflow.cli.telling import tag_lines
+from blobflow.cli.writing import put_out
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
         return
     from blobflow.cli.spec import schema
 
-    click.echo(json.dumps(schema(), indent=2))
+    put_out(json.dumps(schema(), indent=2))
     context.exit()
 
 

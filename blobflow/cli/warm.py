@@ -26,7 +26,7 @@ from blobflow.cli.options import (
     size,
 )
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import say
+from blobflow.cli.writing import put_out, say
 from blobflow.errors import RunIncomplete, UsageError
 from blobflow.events import Meter
 
@@ -211,7 +211,7 @@ def _show(told: Sequence[Warmth], lost: dict[str, str], link: Link, *, as_json: 
     """Tell what became of each image; raise RunIncomplete unless all are warm."""
     if as_json:
         document = {"images": msgspec.to_builtins(told), "lost": lost}
-        click.echo(json.dumps(document, indent=2))
+        put_out(json.dumps(document, indent=2))
     else:
         for each in told:
             if each.status != "warm" or not link.look.quiet:

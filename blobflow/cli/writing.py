@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
+from blobflow.cli import abandon_stdout
 from blobflow.visible import visible
 
 # Seconds after which a line is written, and characters that are written at once before that. A write a line
@@ -19,9 +21,41 @@ _CHARACTERS = 64 * 1024
 
 def say(*lines: str, err: bool = False) -> None:
     """Write lines to stdout, or to stderr; each stays one line and is harmless, whoever chose its words: see
-    `visible`. All at once, so that nobody else's come between. Raises BrokenPipeError.
+    `visible`. All at once, so that nobody else's come between. Raises as `put_out`.
     """
-    click.echo("\n".join(map(visible, lines)), err=err)
+    text = "\n".join(map(visible, lines))
+    if err:
+        click.echo(text, err=True)
+    else:
+        put_out(text)
+
+
+def put_out(content: str | bytes, *, nl: bool = True) -> None:
+    """Write to stdout as it stands: JSON, or the exact bytes of something.
+
+    Raises BrokenPipeError where the reader went away; StorageError for a file that takes no more, and what
+    is left then goes nowhere.
+    """
+    try:
+        click.echo(content, nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from blobflow.transports.files import translated
+
+        abandon_stdout()
+        with translated("write", "standard output"):
+            raise error from None
+
+
+@contextmanager
+def as_far_as_read() -> Iterator[None]:
+    """Where the reader of stdout goes away (`| head`) what is left goes nowhere, and how it all ended is
+    still to be said by the exit code."""
+    try:
+        yield
+    except BrokenPipeError:
+        abandon_stdout()
 
 
 class _VisibleLog(logging.Formatter):

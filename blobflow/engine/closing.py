@@ -3,9 +3,6 @@ seeing to it that it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from blobflow.content import Expects, Site
 from blobflow.engine.audit import Audit, doubt
 from blobflow.engine.lane import Lane
@@ -17,7 +14,6 @@ from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
 from blobflow.events import ImageDone, Observer, PhaseStarted, PlanMade, Warned
 from blobflow.oci import Descriptor
-from blobflow.oci.location import ARCHIVES
 
 
 def announce(plan: Plan, world: World) -> None:
@@ -62,19 +58,7 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
         if error := failures.get(site_of(pair.target)):
             tally.not_verified(pair, error)
             observe(Warned(f"{pair.target} is not there: {error}"))
-
-
-@contextmanager
-def places_abandoned(tally: Tally) -> Iterator[None]:
-    """What a run that is cancelled, or raises, wrote into archives is not there: they are whole or not at
-    all."""
-    try:
-        yield
-    except BaseException:
-        for pair in tally.verifiable(("done",)):
-            if pair.target.transport in ARCHIVES:
-                tally.abandoned(pair)
-        raise
+    tally.places_complete()
 
 
 def plan_made(price: Price | Sums, images: int) -> PlanMade:

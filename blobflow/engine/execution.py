@@ -21,7 +21,6 @@ from blobflow.engine.closing import (
     announce,
     complete_places,
     image_done,
-    places_abandoned,
     plan_made,
     verify_targets,
 )
@@ -137,10 +136,6 @@ class Execution:
         A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
         when it has given them.
         """
-        with places_abandoned(self._tally):
-            return await self._go(world)
-
-    async def _go(self, world: World) -> Report:
         async with asked(self._questions(world)) as self._waves:
             part = self._take(await self._waves.first(self._any_good, world.patience), world)
             if self._tally.errors and not self._policy.keep_going:

@@ -15,7 +15,6 @@ from blobflow.engine.closing import (
     announce,
     complete_places,
     image_done,
-    places_abandoned,
     plan_made,
     verify_targets,
 )
@@ -117,16 +116,17 @@ class Run:
         """Why each failed image failed; a verb about one image exits with its code."""
         return self._tally.errors
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it has left images as they were, because it was to start nothing new."""
+        return self._tally.cut_short
+
     async def go(self, world: World) -> Report:
         """Do it. Failures of images are in the report; what is raised concerns the whole run.
 
         The plan is of the whole set, unless a target keeps the others waiting for its answers for longer
         than `world.patience`: then those begin, and what it wants is planned and added when it is known.
         """
-        with places_abandoned(self._tally):
-            return await self._go(world)
-
-    async def _go(self, world: World) -> Report:
         inquiry = self._inquiry(world)
         ask = partial(self._ask, inquiry)
         async with asked(map(ask, inquiry.groups)) as self._waves:

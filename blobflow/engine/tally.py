@@ -15,10 +15,10 @@ from blobflow.engine.referring import REPLACED
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.location import ARCHIVES
 from blobflow.oci.referrers import artifact_type_of
 
 UNFINISHED = "not finished: the run ended before"
-ABANDONED = "not there: the run ended before the archive was whole"
 
 
 class Tally:
@@ -40,10 +40,17 @@ class Tally:
         self._inventory = Inventory({}, {}, {})
         self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._present = 0
+        self._places_complete = False
 
     @property
     def images(self) -> int:
         return len(self._pairs)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether there are images that neither failed nor have all that they need."""
+        records = map(self._records.get, self._pairs)
+        return any(record is None or record.status == "skipped" for record in records)
 
     def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Take in what the sources' tags name."""
@@ -93,9 +100,9 @@ class Tally:
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
-    def abandoned(self, pair: Pair) -> ImageRecord:
-        """An image that arrived at a place that is there only when it is whole, and is not."""
-        return self._settle(pair, "skipped", "", ABANDONED)
+    def places_complete(self) -> None:
+        """What is there only when it is whole, an archive, is there from now on."""
+        self._places_complete = True
 
     def moved(self, tags: Mapping[Reference, Digest | None]) -> None:
         """Sources whose tag names something else by now."""
@@ -117,9 +124,7 @@ class Tally:
 
     def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
         """The report as of now. `written`: bytes, by host."""
-        images = tuple(
-            self._records.get(pair) or self._record(pair, "skipped", "", UNFINISHED) for pair in self._pairs
-        )
+        images = tuple(map(self._so_far, self._pairs))
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
             statuses[pair.target.host][image.status] += 1
@@ -140,6 +145,13 @@ class Tally:
                 for host, counts in statuses.items()
             ),
         )
+
+    def _so_far(self, pair: Pair) -> ImageRecord:
+        record = self._records.get(pair)
+        in_archive = pair.target.transport in ARCHIVES
+        if record is None or (in_archive and record.status == "done" and not self._places_complete):
+            return self._record(pair, "skipped", "", UNFINISHED)
+        return record
 
     def _outcome(self, agenda: Agenda, goal: Goal) -> ImageRecord:
         self._replaced[goal.pair] = _replaced_at(agenda, site_of(goal.pair.target))

@@ -49,6 +49,22 @@ def test_a_verb_is_explained_as_by_its_own_help() -> None:
     assert run("help", "inspect").output == run("inspect", "--help").output
 
 
+REFUSED = [
+    ("save", "--dry-run"),
+    ("load", "--dry-run"),
+    ("export", "--dry-run"),
+    ("plan", "--report"),
+    ("apply", "--audit"),
+]
+
+
+@pytest.mark.parametrize(("verb", "option"), REFUSED)
+def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
+    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help").output, re.MULTILINE)
+    assert "--verify" in offered
+    assert option not in offered
+
+
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,14 @@ def test_a_copy_that_can_not_be_planned_ends_as_the_copy_would(place: Place) -> 
     assert done.stderr.endswith(planned.stderr)
 
 
+def test_a_plan_for_programs_is_not_taken_for_a_saved_one(place: Place) -> None:
+    printed = place.folder / "plan.json"
+    printed.write_text(blobflow("plan", "--json", *place.set()).stdout)
+    refused = blobflow("apply", str(printed), code=2)
+    assert "plan.json is not a plan saved by blobflow: it is what `plan --json`" in refused.stderr
+    assert "--out -: give a file" in blobflow("plan", "--out", "-", *place.set(), code=2).stderr
+
+
 def test_what_several_images_share_is_told_with_the_first(place: Place) -> None:
     source, target = copy_of(place, NAMES[0])
     done = blobflow("copy", "--dry-run", source, target, f"{target}-too")
@@ -196,3 +207,53 @@ def test_a_plan_file_that_is_none_is_one_sentence(place: Place, lock: Path) -> N
         done = blobflow("apply", str(lock), code=2)
         assert done.stderr.startswith(f"blobflow: {lock} ") and done.stderr.count("\n") == 1
         assert done.stdout == ""
+
+
+def piped(output: str | int, *argv: str) -> tuple[int, str]:
+    """A process with another standard output; its exit code, and what it said on stderr."""
+    command = [sys.executable, "-m", "blobflow", *argv]
+    with open(output, "w", closefd=not isinstance(output, int)) as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_who_goes_away_does_not_make_a_mirror_current(place: Place, form: tuple[str, ...]) -> None:
+    """As `plan --exit-code | head`, under `set -o pipefail`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert piped(writer, "plan", "--exit-code", *form, *place.set()) == (1, "")
+        images = place.folder / "some.txt"
+        images.write_text("shop/none:1\n")
+        code, said = piped(writer, "plan", *form, *place.set(images))
+    finally:
+        os.close(writer)
+    assert code == 3
+    assert said.endswith("blobflow: 1 of 1 images could not be planned\n")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("verb", [("plan",), ("plan", "--json"), ("sync",)])
+def test_a_full_disk_under_standard_output_is_said(place: Place, verb: tuple[str, ...]) -> None:
+    code, said = piped(str(FULL), *verb, *place.set())
+    assert code == 8
+    assert said.endswith(
+        "blobflow: can't write standard output: the disk is full; free some space, or name another place\n"
+    )
+    assert said.count("blobflow: ") == 1
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+def test_what_a_run_did_is_told_though_its_report_can_not_be_written(place: Place) -> None:
+    whole = place.folder / "report.json"
+    reports = ("--report", str(FULL), "--report", str(whole))
+    done = blobflow("sync", *reports, *place.set(), code=8)
+    assert f"{len(NAMES)} images: {len(NAMES)} done" in done.stdout
+    assert done.stderr.endswith(
+        "can't write /dev/full: the disk is full; free some space, or name another place\n"
+    )
+    assert len(json.loads(whole.read_bytes())["images"]) == len(NAMES)
