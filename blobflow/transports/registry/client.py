@@ -55,7 +55,7 @@ class _Connection(ResponseHandler):
         self._heads = 0
         super().set_response_params(**settings)
 
-    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+    def _take_head(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
         """Take in the head of an answer. aiohttp holds as many as come, be they about nothing (1xx)."""
         self._heads += 1
         if self._heads <= MAX_HEADS:
@@ -64,6 +64,8 @@ class _Connection(ResponseHandler):
             self.set_exception(HttpProcessingError(message="too many answers to one request"))
             if self.transport is not None:
                 self.transport.abort()
+
+    feed_data = _take_head  # as aiohttp's parser calls it
 
 
 def new_client(
