@@ -227,6 +227,16 @@ def test_links_and_names_are_held_to_a_bound(monkeypatch: pytest.MonkeyPatch) ->
             flat([entries])
 
 
+@pytest.mark.parametrize("kind", ["folder", "symlink"])
+def test_folders_and_links_are_charged_what_they_take_besides(
+    monkeypatch: pytest.MonkeyPatch, kind: Literal["folder", "symlink"]
+) -> None:
+    monkeypatch.setattr(tree, "_MAX_HELD", MIB)
+    flat([[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2000)]])
+    with pytest.raises(UnsupportedContent, match="bytes of names, links and attributes"):
+        flat([[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2200)]])
+
+
 def test_a_file_takes_some_hundred_bytes(tmp_path: Path) -> None:
     """Half a million of them, which real images have, some hundred MB; a million, the most, twice that."""
     count = 10_000

@@ -38,8 +38,11 @@ _MAX_NAME_BYTES = 255  # what file systems take
 _LINK_STEPS = 1_000_000
 _LINK_STEPS_EACH = 16
 # Bytes of names, of what links point to, and of what folders and links have as attributes: half a million
-# names come to 15 MB.
+# names come to 15 MB. A folder and a link are charged as much as they take besides, about; real images have
+# ten files a folder and more.
 _MAX_HELD = 128 * 1024 * 1024
+_FOLDER_BYTES = 500
+_LINK_BYTES = 500
 # Bytes of all paths: a link can make them longer than those of any entry. Half a million come to 50 MB.
 _MAX_PATHS = 512 * 1024 * 1024
 _WHITEOUT = ".wh."
@@ -192,7 +195,7 @@ class _Tree:
         if same is None:
             self._attributes[entry.xattrs] = same = entry.xattrs
             self._hold(sum(len(key) + len(value) for key, value in same))
-        self._hold(len(entry.target))
+        self._hold(len(entry.target) + (0 if entry.kind == "folder" else _LINK_BYTES))
         return msgspec.structs.replace(entry, path="", xattrs=same)
 
     def _hold(self, size: int) -> None:
@@ -205,6 +208,7 @@ class _Tree:
 
     def _made(self, above: Folder, name: str, entry: Entry | None = None) -> Folder:
         made = Folder(name, above, entry)
+        self._hold(_FOLDER_BYTES)
         if made.depth > _MAX_DEPTH:
             raise UnsupportedContent(f"the image has folders {_MAX_DEPTH} deep; it is not unpacked")
         return made
