@@ -7,6 +7,7 @@ Here, and only here, the engine meets the transports.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -376,6 +377,7 @@ async def opened(
             allowance_of=registries.allowance,
             cache_mode=settings.cache,
             shelf_bytes=room,
+            shelf_blobs=_most_on_shelf(),
             complete=local.complete,
             documents=Documents(aside),
         )
@@ -385,6 +387,13 @@ async def opened(
             local.close()
             aside.close()
             await registries.close()
+
+
+def _most_on_shelf() -> int | None:
+    """How many blobs may pass through the store at once: each has two files open, and half of those that this
+    process may have are left for its connections."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if most == resource.RLIM_INFINITY else max(1, most // 4)
 
 
 class _LocalWhenWanted:

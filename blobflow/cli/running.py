@@ -24,7 +24,8 @@ from blobflow.cli import INTERRUPTED
 from blobflow.cli.writing import make_logs_visible
 
 _T = TypeVar("_T")
-# What a registry may have open: many times the connections that a machine of this kind can answer.
+# What a process may have open: many times the connections that a machine of this kind can answer, and as many
+# blobs on their way to a slow target as most sets have.
 MOST_FILES = 65_536
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
@@ -33,6 +34,7 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
     make_logs_visible()
+    allow_many_files()
     # Not what the task returns: Runner.run takes its signal handler away by functions of `signal` that format
     # the handler, its task and the task's result, whole, and throw that away (CPython 3.11, 3.12). Of a large
     # plan that is a hundred megabytes.

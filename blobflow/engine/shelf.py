@@ -5,10 +5,10 @@ it (another target's copy, a mount that may yet be refused) the shelf stays insi
 store keeps it. One task a blob does that, and ends when the last step of that blob has ended: as the last one
 inside, it alone knows whether the blob has arrived everywhere, and leaves the share well or not.
 
-The shelf has room for so many bytes. A target that is slower than the others leaves blobs on it; when it is
-full, a blob that would go over is not put on it but streamed past, and who comes later for that one reads it
-from the source again. So a slow target never stalls the others, never takes more disk than allowed, and costs
-the source at most one more reading a blob.
+The shelf has room for so many bytes, and for so many blobs, as each has files open. A target that is slower
+than the others leaves blobs on it; when it is full, a blob that would go over is not put on it but streamed
+past, and who comes later for that one reads it from the source again. So a slow target never stalls the
+others, never takes more disk or files than allowed, and costs the source at most one more reading a blob.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from blobflow.oci import Descriptor, Digest
 class Shelf:
     """Which blobs are on the shelf. Owned by one transfer, which gives it its task group."""
 
-    def __init__(self, cache: Cache, *, keep: bool, room: int | None = None) -> None:
-        """`room` in bytes; None: no bound. `keep`: blobs stay in the store after the run."""
+    def __init__(self, cache: Cache, *, keep: bool, room: int | None = None, most: int | None = None) -> None:
+        """`room` in bytes, for `most` blobs; None: no bound. `keep`: blobs stay in the store after the run;
+        then those that have come hold no file open."""
         self._cache = cache
         self._keep = keep
         self._room = room
+        self._most = None if keep else most
         self._taken = 0
         self._sizes: dict[Digest, int] = {}
         self._released: dict[Digest, asyncio.Future[bool]] = {}
@@ -70,9 +72,11 @@ class Shelf:
 
     def fits(self, blob: Descriptor) -> bool:
         """Whether there would be room for it, if nothing else were here."""
-        return self._room is None or blob.size <= self._room
+        return self._most != 0 and (self._room is None or blob.size <= self._room)
 
     def has_room(self, blob: Descriptor) -> bool:
+        if self._most is not None and len(self._sizes) >= self._most:
+            return False
         return self._room is None or self._taken + blob.size <= self._room
 
     def hold(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> bool:

@@ -46,7 +46,8 @@ async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
 class World(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `mirror.py` fills it in.
 
-    `shelf_bytes`: what blobs may take in the store at once while they pass through it; None: no bound.
+    `shelf_bytes`: what blobs may take in the store at once while they pass through it, and `shelf_blobs`: how
+    many of them; None: no bound.
     `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
     `patience`: so many seconds the targets that have answered wait for the others, so that the plan is one.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
@@ -62,6 +63,7 @@ class World(msgspec.Struct, frozen=True):
     allowance_of: AllowanceOf = uncounted
     cache_mode: CacheMode = "auto"
     shelf_bytes: int | None = None
+    shelf_blobs: int | None = None
     complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
     patience: float = PATIENCE
     sleep: Sleep = asyncio.sleep
@@ -156,7 +158,9 @@ class Transfer:
         self._flight = Flight()
         self._changed = asyncio.Event()
         self._no_new = asyncio.Event()
-        self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
+        self._shelf = Shelf(
+            world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes, most=world.shelf_blobs
+        )
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()

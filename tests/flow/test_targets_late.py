@@ -262,3 +262,21 @@ async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_w
     assert target.count("push") == begun
     assert asyncio.all_tasks() == before
     assert {image.status for image in report.images} <= {"failed", "skipped"}
+
+
+async def test_what_is_kept_for_a_late_target_has_no_more_files_open_than_there_may_be(
+    bench: Bench, tmp_path: Path
+) -> None:
+    hanging, healthy = hang(bench, "resolve"), bench.target("well")
+    kept: list[int] = []
+
+    def done() -> None:
+        kept.append(len(list((tmp_path / "store" / "partials").iterdir())))
+        hanging.let.set()
+
+    observe, _ = when_done("well", 4, done)
+    assert (await go(bench, Run(bench.pairs, observe=observe), shelf_blobs=3)).ok
+    bench.assert_whole(healthy)
+    bench.assert_whole(hanging)
+    assert kept == [3]
+    assert sum(bench.opened().values()) == 2 * len(bench.blobs()) - 3

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import door
 from blobflow.cli.demo import fill
+from blobflow.cli.running import run
 from blobflow.oci.sample import SampleSet, sample_set
 from blobflow.transports.store import Store
 
@@ -365,3 +367,17 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_run_may_open_as_many_files_as_the_system_lets_it() -> None:
+    """Each blob that waits for a slow target has files open, and connections need theirs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+
+    async def work() -> int:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    try:
+        assert run(work()) > 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
