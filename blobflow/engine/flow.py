@@ -109,6 +109,10 @@ class Run:
         """Why each failed image failed; a verb about one image exits with its code."""
         return self._tally.errors
 
+    def undone(self, error: BlobflowError | None) -> None:
+        """What was to be made of the images that it brought was not: that failed, or was cancelled (None)."""
+        self._tally.undone(error)
+
     @property
     def cut_short(self) -> bool:
         """Whether it has left images as they were, because it was to start nothing new."""
