@@ -64,7 +64,7 @@ class Planned(msgspec.Struct, frozen=True):
 
     @property
     def price(self) -> Price:
-        return self.counted or price_of(self.plan, self.graph)
+        return self.counted or price_of(self.plan, self.graph, self.failures)
 
 
 class Run:
