@@ -286,6 +286,20 @@ def own_copy(error: AnyError) -> AnyError:
     return own.with_traceback(error.__traceback__)
 
 
+def without_frames(error: AnyError) -> AnyError:
+    """The error itself, without the traceback, and without those of what led to it: for one of many that are
+    kept. Frames hold what they worked on, such as the manifest of megabytes that was refused."""
+    met: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        each = todo.pop()
+        if each is not None and id(each) not in met:
+            met.add(id(each))
+            each.__traceback__ = None
+            todo += (each.__cause__, each.__context__)
+    return error
+
+
 def _blank(kind: type[BlobflowError], args: tuple[Any, ...]) -> BlobflowError:
     """An error of a class whose `__init__` has not run; what it would set comes with the state."""
     return kind.__new__(kind, *args)

@@ -18,7 +18,7 @@ import enum
 from collections.abc import Sequence
 
 from blobflow.engine.plan import Copy, Kind, Mount, Plan, Step
-from blobflow.errors import BlobflowError, ConnectFailed
+from blobflow.errors import BlobflowError, ConnectFailed, without_frames
 
 
 class State(enum.Enum):
@@ -121,7 +121,7 @@ class Agenda:
             self._make_ready(number)
 
     def failed(self, number: int, error: BlobflowError) -> None:
-        self.errors[number] = error
+        self.errors[number] = without_frames(error)
         self._end(number, State.FAILED)
         orphans: list[int] = []
         for dependent, kind in self._dependents[number]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from blobflow.errors import BlobflowError, own_copy
+from blobflow.errors import BlobflowError, own_copy, without_frames
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -53,7 +53,7 @@ class Asked(Generic[Key, Value]):
         try:
             self._found[key] = await self._ask(key)
         except BlobflowError as error:
-            self._found[key] = error
+            self._found[key] = without_frames(error)
         finally:
             del self._asking[key]
             for each in waiting:

@@ -25,16 +25,17 @@ def blame(side: Side) -> Iterator[None]:
 def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -> Body:
     """The blob as its source gives it, verified where it is read from the start.
 
-    `over` is called when a reading ends, whole or not, and maybe twice: the slot at the source is free again.
+    `over` is called when a reading ends, whole or left early, and maybe twice: the slot at the source is free
+    again. Not when it breaks: who reads once more keeps the slot meanwhile.
     """
 
     @asynccontextmanager
     async def body(offset: int) -> AsyncIterator[Chunks]:
         async with AsyncExitStack() as stack:
-            stack.callback(over)
             with blame("source"):
                 chunks = await stack.enter_async_context(source.open(blob, offset))
             yield _whole(chunks, blob, over) if not offset else _rest(chunks, over)
+        over()
 
     return body
 

@@ -7,7 +7,7 @@ from blobflow.content import Expects, Site
 from blobflow.engine.audit import Audit, doubt
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Copy, Plan, site_of
-from blobflow.engine.price import Price
+from blobflow.engine.price import Price, Sums
 from blobflow.engine.report import ImageRecord
 from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import World
@@ -61,11 +61,11 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
     tally.places_complete()
 
 
-def plan_made(price: Price, images: int) -> PlanMade:
+def plan_made(price: Price | Sums, images: int) -> PlanMade:
     """The event of a plan for so many images."""
     return PlanMade(
         images=images,
-        copies=sum(target.copies for target in price.targets.values()),
+        copies=price.copies,
         mounts=price.mounts,
         puts=price.manifests,
         bytes_to_read=price.bytes_to_read,

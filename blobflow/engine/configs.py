@@ -9,6 +9,7 @@ import msgspec
 from blobflow.content import Source, Verifier
 from blobflow.errors import IntegrityError, InvalidDigest, UnsupportedContent
 from blobflow.oci import Digest, Manifest, Platform, parse_digest
+from blobflow.oci.platform import MAX_PLATFORM
 
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -23,6 +24,10 @@ class Config(msgspec.Struct):
     variant: str = ""
     os_version: str = msgspec.field(name="os.version", default="")
     os_features: tuple[str, ...] = msgspec.field(name="os.features", default=())
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(self.architecture, self.os, self.variant, self.os_version, self.os_features)
 
 
 class _RootFs(msgspec.Struct):
@@ -41,8 +46,7 @@ _Kind = TypeVar("_Kind", Config, _Layers)
 async def read_platform(source: Source, manifest: Manifest) -> Platform:
     """The platform that the config of an image manifest names; empty strings where it names none, as the
     configs of artifacts do. Costs and raises as `read_config`."""
-    said = await read_config(source, manifest)
-    return Platform(said.architecture, said.os, said.variant, said.os_version, said.os_features)
+    return (await read_config(source, manifest)).platform
 
 
 async def read_diff_ids(source: Source, manifest: Manifest) -> list[Digest]:
@@ -68,9 +72,16 @@ async def read_config(source: Source, manifest: Manifest) -> Config:
     """What is read of the config of an image manifest.
 
     Costs one read of the config. Raises what the source raises, and UnsupportedContent for a config that is
-    too large or that is no JSON object.
+    too large, that is no JSON object, or that names something longer than any platform: who asks keeps it.
     """
-    return await _read(source, manifest, Config)
+    said = await _read(source, manifest, Config)
+    longest = max(said.platform.length, len(said.created or ""))
+    if longest > MAX_PLATFORM:
+        raise UnsupportedContent(
+            f"config {manifest.config.digest if manifest.config else ''} names a platform or time of "
+            f"{longest} characters; {MAX_PLATFORM} are allowed"
+        )
+    return said
 
 
 async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:

@@ -140,6 +140,10 @@ class Manifests(MutableMapping[Digest, Manifest]):
         read = parse_manifest(self.raw(digest), manifest.descriptor.media_type, digest=digest)
         return read.carrying(manifest.carried)
 
+    def __reduce__(self) -> tuple[type, tuple[dict[Digest, Manifest]]]:
+        """Elsewhere (pickled) they are all whole, and nothing bounds them."""
+        return dict, ({digest: self.whole(digest) for digest in self._here},)
+
     def __setitem__(self, digest: Digest, manifest: Manifest) -> None:
         if digest not in self._here:
             weight = _weight(manifest)

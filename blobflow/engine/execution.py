@@ -17,7 +17,13 @@ import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
+from blobflow.engine.closing import (
+    announce,
+    complete_places,
+    image_done,
+    plan_made,
+    verify_targets,
+)
 from blobflow.engine.flow import Planned
 from blobflow.engine.inquiry import LANE
 from blobflow.engine.lane import Lane, beside
@@ -197,7 +203,7 @@ class Execution:
             if error := self._found.failures.get(number):
                 self._tell(self._tally.failed(self._saved.images[number].pair, error))
         now = self.planned
-        for record in self._tally.planned(now.plan, part.goals, now.shapes, now.inventory):
+        for record in self._tally.planned(part.goals, now.shapes, now.inventory):
             self._tell(record)
         announce(part, world)
         return part

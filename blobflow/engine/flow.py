@@ -11,7 +11,13 @@ import msgspec
 from blobflow.content import Allowance
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.audit import Audit
-from blobflow.engine.closing import announce, complete_places, image_done, plan_made, verify_targets
+from blobflow.engine.closing import (
+    announce,
+    complete_places,
+    image_done,
+    plan_made,
+    verify_targets,
+)
 from blobflow.engine.inquiry import LANE, Answers, Inquiry, joined, nothing_of
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.plan import (
@@ -29,7 +35,7 @@ from blobflow.engine.plan import (
 )
 from blobflow.engine.planner import make_plan
 from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.price import Price, price_of
+from blobflow.engine.price import Price, Sums, price_of
 from blobflow.engine.report import ImageRecord, Report
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.tally import Tally
@@ -87,6 +93,7 @@ class Run:
         self._meter = meter or Meter()
         self._tally = Tally(self._pairs)
         self._told = 0
+        self._sums = Sums()
         self._transfer: Transfer | None = None
         self._waves: Waves[Answers] | None = None
         self.planned: Planned | None = None
@@ -174,10 +181,11 @@ class Run:
         if self.planned is not None:
             part = renumbered(part, len(self.planned.plan.steps))
         self.planned = _with(self.planned, self._pairs, part, found, inquiry)
-        self._observe(plan_made(self.planned.price, len(self._pairs)))
+        self._sums.add(part)
+        self._observe(plan_made(self._sums, len(self._pairs)))
         for pair, error in found.failures.items():
             self._tell(self._tally.failed(pair, error))
-        for record in self._tally.planned(self.planned.plan, part.goals, found.shapes, found.inventory):
+        for record in self._tally.planned(part.goals, found.shapes, found.inventory):
             self._tell(record)
         found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
         self._current |= found.current

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.plan import Attach, Copy, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
+from blobflow.engine.plan import Attach, Copy, Goal, Graph, Inventory, Mount, Pair, Plan, Put, Shape, site_of
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.location import transport_of
 
@@ -53,6 +53,36 @@ class Price(msgspec.Struct, frozen=True):
     @property
     def current(self) -> bool:
         return self.images == self.images_current
+
+    @property
+    def copies(self) -> int:
+        return sum(target.copies for target in self.targets.values())
+
+
+class Sums:
+    """What a price says of the steps, added up part by part: many targets that answer late cost no more than
+    one that answers for all."""
+
+    def __init__(self) -> None:
+        self.copies = self.mounts = self.manifests = 0
+        self.bytes_to_read = self.bytes_to_write = 0
+        self._read: set[Digest] = set()
+
+    def add(self, part: Plan) -> None:
+        """Add a part of the plan to what is there."""
+        for step in part.steps:
+            match step:
+                case Copy():
+                    self.copies += 1
+                    self.bytes_to_write += step.blob.size
+                    self.bytes_to_read += step.blob.size * (step.blob.digest not in self._read)
+                    self._read.add(step.blob.digest)
+                case Mount():
+                    self.mounts += 1
+                case Put():
+                    count = max(1, len(step.tags))
+                    self.manifests += count
+                    self.bytes_to_write += count * step.manifest.size
 
 
 def price_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Price:
@@ -117,10 +147,10 @@ def _below(pairs: Iterable[Pair], graph: Graph) -> set[Digest]:
     return found
 
 
-def blobs_present(plan: Plan, shapes: Mapping[Pair, Shape], inventory: Inventory) -> int:
+def blobs_present(goals: Iterable[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory) -> int:
     """Blobs that the survey found where they were wanted, counted once a target repository."""
     found: set[tuple[Site, Digest]] = set()
-    for goal in plan.goals:
+    for goal in goals:
         site = site_of(goal.pair.target)
         for manifest in shapes[goal.pair].everything:
             found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))

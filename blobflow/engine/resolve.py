@@ -24,7 +24,7 @@ from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError
+from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError, without_frames
 from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
@@ -77,7 +77,7 @@ async def resolve_roots(
         try:
             roots[reference] = await named.of(reference)
         except BlobflowError as error:
-            failures[reference] = error
+            failures[reference] = without_frames(error)
 
     async def resolve(reference: Reference) -> None:
         await beside(meanwhile(reference), pin(reference))
@@ -263,7 +263,7 @@ class Reader:
                 with blame("source"):
                     await self.manifests.read(site, self._source_at(site), descriptor)
         except BlobflowError as error:
-            self.errors[site, digest] = error
+            self.errors[site, digest] = without_frames(error)
             return
         except BaseException:
             self._walked.discard((site, digest))
@@ -339,11 +339,14 @@ class Reader:
         try:
             await self._configs.of(mention)
         except BlobflowError as error:
-            self.errors[site, image.digest] = error
+            self.errors[site, image.digest] = without_frames(error)
 
     async def _read_config(self, mention: Mention) -> None:
         site, image = mention
-        with blame("source"):
-            platform = await read_platform(self._source_at(site), self.manifests[image.digest])
+        manifest = self.manifests[image.digest]
+        assert manifest.config is not None, "an image has a config"
+        async with self.manifests.documents.moving(site.registry, manifest.config):
+            with blame("source"):
+                platform = await read_platform(self._source_at(site), manifest)
         if platform.os or platform.architecture:
             self.platforms[image.digest] = platform

@@ -36,6 +36,7 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.location import check_place
 from blobflow.oci.reference import check_host, check_repository, check_tag
+from blobflow.oci.referrers import cosign_tags
 
 _LARGEST = 2**53  # bytes of a blob; as in manifests
 
@@ -194,12 +195,20 @@ def _check_made(digest: Digest, made: Made) -> None:
 
 
 class _Checks:
-    """`places` are the only ones that its steps may read from, `targets` the only ones they may write to."""
+    """`places` are the only ones that its steps may read from, `targets` the only ones they may write to;
+    `tags` are those that it may let name something there, each with what that may be."""
 
     def __init__(self, saved: SavedPlan) -> None:
         self._saved = saved
         self._places = frozenset(site_of(pair.source) for pair in saved.pairs)
         self._targets = frozenset(site_of(pair.target) for pair in saved.pairs)
+        self._tags: dict[tuple[Site, str], set[str]] = {}
+        for image in saved.images:
+            site = site_of(image.pair.target)
+            self._tags.setdefault((site, image.pair.target.tag), set()).add(image.root.digest)
+            for each in image.referrers:
+                for tag in cosign_tags(Digest(each.subject)) if each.how == "cosign" else ():
+                    self._tags.setdefault((site, tag), set()).add(each.digest)
 
     def step(self, number: int, step: Step) -> None:
         if step.target not in self._targets:
@@ -233,6 +242,10 @@ class _Checks:
         _check_manifest(step.manifest)
         for tag in step.tags:
             _check_name(step.target.registry, tag)
+            if step.manifest.digest not in self._tags.get((step.target, tag), ()):
+                raise ValueError(
+                    f"step {number} tags {step.manifest.digest} as {tag!r}, which no image of it says"
+                )
         if step.fallback is not None:
             _check_manifest(step.fallback)
             self._is_made(number, step.fallback)

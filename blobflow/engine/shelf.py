@@ -68,11 +68,18 @@ class Shelf:
     def share(self, blob: Descriptor, body: Body) -> AbstractAsyncContextManager[Body]:
         return self._cache.share(blob, body, keep=self._keep)
 
+    def fits(self, blob: Descriptor) -> bool:
+        """Whether there would be room for it, if nothing else were here."""
+        return self._room is None or blob.size <= self._room
+
+    def has_room(self, blob: Descriptor) -> bool:
+        return self._room is None or self._taken + blob.size <= self._room
+
     def hold(self, blob: Descriptor, body: Body, tasks: asyncio.TaskGroup) -> bool:
         """Keep the blob from now until `release`, if there is room for it."""
         if blob.digest in self._released:
             return True
-        if self._room is not None and self._taken + blob.size > self._room:
+        if not self.has_room(blob):
             return False
         self._taken += blob.size
         self._sizes[blob.digest] = blob.size
@@ -87,7 +94,7 @@ class Shelf:
         """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
         old = self._released[blob.digest]
         self._begin(blob, body, tasks)
-        old.set_result(True)
+        _tell(old, True)
 
     async def _hold(self, blob: Descriptor, body: Body, released: asyncio.Future[bool]) -> None:
         with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
@@ -101,7 +108,10 @@ class Shelf:
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """
         if digest in self._released:
-            released = self._released.pop(digest)
-            if not released.done():  # its task was cancelled, with the run
-                released.set_result(arrived)
+            _tell(self._released.pop(digest), arrived)
             self._taken -= self._sizes.pop(digest)
+
+
+def _tell(released: asyncio.Future[bool], arrived: bool) -> None:
+    if not released.done():  # who holds the blob was cancelled
+        released.set_result(arrived)

@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.content import Referrer, Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Plan, Put, Shape, merged, site_of
+from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Put, Shape, merged, site_of
 from blobflow.engine.price import blobs_present
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
@@ -62,13 +62,13 @@ class Tally:
         return self._settle(pair, "failed", "", str(error))
 
     def planned(
-        self, plan: Plan, goals: Sequence[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory
+        self, goals: Sequence[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory
     ) -> list[ImageRecord]:
-        """Take in goals of the plan with their shapes, and what their targets have. `plan` is all that is
-        planned so far. Returns the images that have nothing to do."""
+        """Take in goals of the plan with their shapes, and what their targets have, of which there were no
+        goals before. Returns the images that have nothing to do."""
         self._shapes |= shapes
         self._inventory = merged((self._inventory, inventory))
-        self._present = blobs_present(plan, self._shapes, self._inventory)
+        self._present += blobs_present(goals, shapes, inventory)
         for goal in goals:
             self._open[goal.pair] = len(goal.steps)
             for number in goal.steps:

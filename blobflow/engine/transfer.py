@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal, assert_never
@@ -154,11 +155,13 @@ class Transfer:
         self._ready: dict[str, Ready] = {}
         self._flight = Flight()
         self._changed = asyncio.Event()
+        self._no_new = asyncio.Event()
         self._shelf = Shelf(world.cache, keep=world.cache_mode == "all", room=world.shelf_bytes)
         self._tasks = asyncio.TaskGroup()
         self._blob_steps: dict[Digest, list[int]] = {}
+        self._blob_open: Counter[Digest] = Counter()
         self._more = more
-        self._lingering: set[Digest] = set()
+        self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
         self._note_blobs(plan.steps, 0)
 
@@ -166,7 +169,8 @@ class Transfer:
         for number, step in enumerate(steps, first):
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
-                self._lingering.discard(step.blob.digest)
+                self._blob_open[step.blob.digest] += 1
+                self._lingering.pop(step.blob.digest, None)
 
     async def add(self, part: Plan) -> None:
         """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
@@ -188,6 +192,7 @@ class Transfer:
     def wind_down(self) -> None:
         """Start nothing new; `run` returns when what is under way has ended."""
         self.agenda.skip_rest()
+        self._no_new.set()
         self._changed.set()
 
     async def run(self) -> None:
@@ -214,11 +219,10 @@ class Transfer:
         for number in self.agenda.newly_ended():
             self._ended(self.agenda, number)
             step = self.agenda.step(number)
-            if isinstance(step, Copy | Mount) and self._everywhere_over(step.blob.digest):
-                if self._more:
-                    self._lingering.add(step.blob.digest)
-                else:
-                    self._release(step.blob.digest)
+            if isinstance(step, Copy | Mount):
+                self._blob_open[step.blob.digest] -= 1
+                if not self._blob_open[step.blob.digest]:
+                    self._everywhere_over(step.blob.digest)
         for number in self.agenda.newly_ready():
             step = self.agenda.step(number)
             host = step.target.registry
@@ -227,8 +231,11 @@ class Transfer:
                 self._ready[host] = Ready(host)
             self._ready[host].add(number, step, warm=warm)
 
-    def _everywhere_over(self, digest: Digest) -> bool:
-        return all(map(self.agenda.over, self._blob_steps[digest]))
+    def _everywhere_over(self, digest: Digest) -> None:
+        if self._more:
+            self._lingering[digest] = None
+        else:
+            self._release(digest)
 
     def _release(self, digest: Digest) -> None:
         """No step that is known needs the blob any more."""
@@ -268,13 +275,24 @@ class Transfer:
         slots = _Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
-        if not on_shelf and self._wants_store(step.blob) and self._shelf.hold(step.blob, body, self._tasks):
-            for ready in self._ready.values():
-                ready.warmed(digest)
+        if not on_shelf and self._wants_store(step.blob, more=self._more):
+            if self._wants_store(step.blob, more=False):
+                self._make_room(step.blob)
+            if self._shelf.hold(step.blob, body, self._tasks):
+                for ready in self._ready.values():
+                    ready.warmed(digest)
         return slots, body
 
-    def _wants_store(self, blob: Descriptor) -> bool:
-        copies = int(self._more)  # a target that is still asked may want it too
+    def _make_room(self, blob: Descriptor) -> None:
+        """Let go of what only targets that are still asked may want, for what is known to be wanted."""
+        while self._lingering and self._shelf.fits(blob) and not self._shelf.has_room(blob):
+            digest = next(iter(self._lingering))
+            del self._lingering[digest]
+            self._release(digest)
+
+    def _wants_store(self, blob: Descriptor, *, more: bool) -> bool:
+        """Whether a blob goes through the store. `more`: a target that is still asked may want it too."""
+        copies = int(more)
         unproven = 0
         for number in self._blob_steps[blob.digest]:
             step = self.agenda.step(number)
@@ -318,7 +336,7 @@ class Transfer:
             observe(StepFailed(number, kind, content.digest, target, str(error)))
             self.agenda.failed(number, error)
             if not self._keep_going:
-                self.agenda.skip_rest()
+                self.wind_down()
         else:
             if outcome == "refused":
                 self.agenda.refused(number)
@@ -342,14 +360,26 @@ class Transfer:
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
-                on_shelf = self._shelf.on(step.blob.digest)
+                broken, on_shelf = error, self._shelf.on(step.blob.digest)
                 slots.again(read=error.side == "source" or not on_shelf)
-            await self._world.sleep(delay)
+            await self._delay(delay)
+            if self.agenda.winding_down:
+                raise broken
             if self._shelf.holds(step.blob.digest):
                 self._shelf.renew(step.blob, body, self._tasks)
             elif not tries.fruitless and self._world.cache_mode != "off":
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
                 self._shelf.hold(step.blob, body, self._tasks)
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait so long before another attempt, or until there will be none."""
+        waits = [asyncio.ensure_future(wait) for wait in (self._world.sleep(seconds), self._no_new.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
         self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]

@@ -18,6 +18,7 @@ from typing import Literal
 
 import msgspec
 
+from blobflow.errors import UnsupportedContent
 from blobflow.oci import media
 from blobflow.oci.convert import Format
 from blobflow.oci.descriptor import Descriptor
@@ -143,7 +144,18 @@ def _with_attestations(index: Manifest, wanted: Callable[[Descriptor], bool]) ->
 
 
 def pruned(index: Manifest, kept: Iterable[Descriptor], replaced: Mapping[Digest, Descriptor]) -> Manifest:
-    """The index without the children that are not kept; those `replaced` have become other indexes."""
+    """The index without the children that are not kept; those `replaced` have become other indexes.
+
+    Raises UnsupportedContent where that can't be cut: numbers of thousands of digits, or nested a
+    thousandfold.
+    """
+    try:
+        return _pruned(index, kept, replaced)
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedContent(f"index {index.descriptor.digest} can't be pruned: {error}") from None
+
+
+def _pruned(index: Manifest, kept: Iterable[Descriptor], replaced: Mapping[Digest, Descriptor]) -> Manifest:
     text = index.raw.decode()
     wanted = {child.digest for child in kept}
     start, end = _members(text, 0)["manifests"]

@@ -49,7 +49,11 @@ def converted(manifest: Manifest, form: Format, replaced: Mapping[Digest, Descri
     words = _WORDS.get(form, {})
     if not form or (manifest.descriptor.media_type in words.values() and not replaced):
         return manifest
-    document: dict[str, Any] = json.loads(manifest.raw)
+    try:
+        document: dict[str, Any] = json.loads(manifest.raw)
+    except (ValueError, RecursionError) as error:
+        digest = manifest.descriptor.digest
+        raise UnsupportedContent(f"manifest {digest} can't be converted: {error}") from None
     kind = words.get(manifest.descriptor.media_type, manifest.descriptor.media_type)
     made: dict[str, Any] = {"schemaVersion": 2, "mediaType": kind}
     for key, value in document.items():

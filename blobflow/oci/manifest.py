@@ -17,7 +17,7 @@ from blobflow.oci import media
 from blobflow.oci.ambiguity import ambiguous_key, is_plain
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest, digest_of, parse_digest
-from blobflow.oci.platform import Platform
+from blobflow.oci.platform import MAX_PLATFORM, Platform
 
 # distribution-spec, "Pushing Manifests": registries SHOULD take 4 MiB, and clients stay below it.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -27,8 +27,8 @@ MAX_CHILDREN = 20_000
 # Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each takes
 # a hundred bytes when it is decoded, so 4 MiB of small ones would take a hundred MiB.
 MAX_STRINGS = 300_000
-# Characters of a media type (RFC 6838 allows 255), or of one word of a platform.
-_MAX_WORD = 1024
+# Characters of a media type (RFC 6838 allows 255), or of a platform.
+_MAX_WORD = MAX_PLATFORM
 _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 
@@ -263,10 +263,9 @@ def _check_fields(document: _Document, kind: str, what: str) -> None:
 
 def _refuse_long_words(child: _Child, what: str) -> None:
     """What descriptors say in words is held for as long as there is something to do with them."""
-    words = [child.media_type or "", child.artifact_type or ""]
-    if (own := child.platform) is not None:
-        words += [own.os, own.architecture, own.variant, own.os_version, "".join(own.os_features)]
-    longest = max(map(len, words))
+    longest = max(len(child.media_type or ""), len(child.artifact_type or ""))
+    if child.platform is not None:
+        longest = max(longest, child.platform.length)
     if longest > _MAX_WORD:
         raise UnsupportedContent(
             f"{what} calls {child.digest} something of {longest} characters; {_MAX_WORD} are allowed"

@@ -6,6 +6,8 @@ import msgspec
 
 from blobflow.errors import UsageError
 
+# What a platform's `length` may be. Windows has the longest ones, of some twenty characters.
+MAX_PLATFORM = 1024
 # Implied variants, as in containerd: linux/arm64 is linux/arm64/v8, linux/arm is linux/arm/v7.
 _IMPLIED_VARIANT = {"arm64": "v8", "arm": "v7"}
 _ALIASES = {
@@ -50,6 +52,12 @@ class Platform(
         if not wanted.variant and self.architecture not in _IMPLIED_VARIANT:
             return True
         return (self.variant or implied) == (wanted.variant or implied)
+
+    @property
+    def length(self) -> int:
+        """Characters of its longest part, and how many features there are: each is held, be it empty."""
+        words = (self.architecture, self.os, self.variant, self.os_version)
+        return max(*map(len, words), sum(map(len, self.os_features)) + len(self.os_features))
 
     def __str__(self) -> str:
         parts = [self.os or "unknown", self.architecture or "unknown"]

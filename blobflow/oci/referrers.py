@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from blobflow.errors import UnsupportedContent
 from blobflow.oci import media
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest
@@ -66,7 +67,10 @@ def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collectio
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media.OCI_INDEX}
     if raw is not None:
         parse_manifest(raw, most=0)  # what others list is theirs, of whatever algorithm
-        index = json.loads(raw)
+        try:
+            index = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise UnsupportedContent(f"a list of referrers can't be added to: {error}") from None
     had = {item["digest"]: item for item in index.get("manifests") or ()}
     entries = {digest: item for digest, item in had.items() if digest not in absent}
     for referrer in referrers:

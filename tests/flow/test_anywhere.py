@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from blobflow import Pair, Reference
+from blobflow.engine.flow import KEEP_GOING, Policy
 from blobflow.engine.report import Report
 from blobflow.mirror import Settings, mirror
 from blobflow.oci.sample import sample_set
@@ -51,10 +52,10 @@ def all_there(target: JournallingRegistry, prefix: str = "m") -> bool:
     )
 
 
-def mirrored(pairs: list[Pair], settings: Settings, loop: object) -> Report:
+def mirrored(pairs: list[Pair], settings: Settings, loop: object, policy: Policy = KEEP_GOING) -> Report:
     """A whole run in the thread that calls this, on a loop of its own."""
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]
-        return runner.run(mirror(pairs, settings))
+        return runner.run(mirror(pairs, settings, policy))
 
 
 @LOOPS
@@ -106,6 +107,15 @@ def files(most: int) -> int:
     return found
 
 
+def threads_of_ours() -> int:
+    """Threads but for those of loops' own executors: these have as many as they ever had to do at once."""
+    return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
+
+
+# An audit asks the target for blobs, and wakes threads of the registry, which is in this process.
+QUIET = Policy(audit="none")
+
+
 @LOOPS
 @pytest.mark.parametrize("one_loop", [True, False], ids=["one-loop", "a-loop-each"])
 async def test_again_and_again_leaves_nothing(tmp_path: Path, loop: object, one_loop: bool) -> None:
@@ -116,14 +126,14 @@ async def test_again_and_again_leaves_nothing(tmp_path: Path, loop: object, one_
     def count() -> None:
         gc.collect()
         loops = sum(isinstance(each, asyncio.AbstractEventLoop) for each in gc.get_objects())
-        seen.append((loops, files(seen[2][1] if seen[2:] else 0), threading.active_count()))
+        seen.append((loops, files(seen[2][1] if seen[2:] else 0), threads_of_ours()))
 
     async with two(tmp_path) as (source, target):
         pairs = pairs_of(source, target)
 
         async def times() -> None:
             for _ in range(TIMES):
-                assert (await mirror(pairs, settings)).ok
+                assert (await mirror(pairs, settings, QUIET)).ok
                 count()
 
         def run() -> None:
@@ -132,7 +142,7 @@ async def test_again_and_again_leaves_nothing(tmp_path: Path, loop: object, one_
 
         def runs() -> None:
             for _ in range(TIMES):
-                assert mirrored(pairs, settings, loop).ok
+                assert mirrored(pairs, settings, loop, QUIET).ok
                 count()
 
         await asyncio.to_thread(run if one_loop else runs)

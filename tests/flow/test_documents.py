@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,3 +194,38 @@ async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
     [attached] = shape.attached
     assert attached.referrer.manifest.digest == signature.descriptor.digest
     assert "xxx" not in repr((attached, run.planned.graph))
+
+
+async def test_an_image_that_calls_its_platform_something_endless_fails(bench: Tight) -> None:
+    """An index that does not say what its images run on is chosen from by their configs."""
+    image = Image(bench.source)
+    said: list[Any] = [{"os.version": "10.0.20348"}, {"os.version": "x" * 5000}, {"os.features": [""] * 5000}]
+    for number, more in enumerate(said):
+        content = json.dumps({"os": "linux", "architecture": "amd64", **more}).encode()
+        child = image.put({"config": image.blob(content, media.OCI_CONFIG), "layers": []}, media.OCI_MANIFEST)
+        image.index(image.item(child), tag=str(number))
+    bench.target()
+    report = await bench.run([pair for tag in "012" for pair in wanted(AMD64, tag=tag)])
+    assert statuses(report) == {"0": "done", "1": "failed", "2": "failed"}
+    assert "of 5000 characters" in errors(report)["1"] and "of 5000 characters" in errors(report)["2"]
+
+
+async def test_an_error_that_is_kept_does_not_hold_what_was_read(bench: Tight) -> None:
+    """A manifest that is refused is in the frames of the error that says so."""
+    image = Image(bench.source)
+    for tag in ("1", "2", "3"):
+        raw = json.dumps({"schemaVersion": 2, "config": [tag], "note": f"{tag} is refused" * 99}).encode()
+        image.registry.manifests.setdefault(image.site, {})[digest_of(raw)] = (media.OCI_MANIFEST, raw)
+        item = {"mediaType": media.OCI_MANIFEST, "digest": digest_of(raw), "size": len(raw)}
+        image.index(item, tag=tag)
+    bench.target()
+    run = Run([pair for tag in "123" for pair in wanted(tag=tag)], KEEP_GOING)
+    await run.go(bench.world())
+    assert len(run.errors) == 3
+    todo: list[BaseException | None] = [*run.errors.values()]
+    while todo:
+        error = todo.pop()
+        if error is not None:
+            walked = traceback.walk_tb(error.__traceback__)
+            assert not any("is refused" in repr(frame.f_locals) for frame, _ in walked)
+            todo += [error.__cause__, error.__context__]

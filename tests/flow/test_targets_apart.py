@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import SMALL_BLOB, Site
 from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Copy, Pair
 from blobflow.engine.schedule import Limits
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
 from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
+from blobflow.oci.sample import sample_set
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryPlace, MemoryRegistry
@@ -60,9 +61,14 @@ class Hanging(MemoryRegistry):
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with closing(Store.open(tmp_path / "store")) as store:
-        yield Bench(store)
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store.open(tmp_path / "store")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bench(store: Store) -> Bench:
+    return Bench(store)
 
 
 def hang(bench: Bench, *calls: str, name: str = "hanging") -> Hanging:
@@ -326,23 +332,33 @@ async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: B
     assert "done" not in {image.status for image in report.images}
 
 
-async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(bench: Bench) -> None:
-    """One slot at the source: while a broken copy waits for its next attempt, nothing else is read."""
+async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(store: Store) -> None:
+    """One slot at the source: while a broken copy waits for its next attempt, nothing else is read that takes
+    a slot."""
+    bench = Bench(store, sample_set(7, images=2, layer_size=8 * SMALL_BLOB))
     target = bench.target("well")
-    blob = max(bench.sample.blobs, key=lambda digest: len(bench.sample.blobs[digest]))
+    streamed = {digest: len(c) for digest, c in bench.sample.blobs.items() if len(c) > SMALL_BLOB}
+    assert len(streamed) > 2
+    blob = max(streamed, key=streamed.__getitem__)
     opened: list[str] = []
     broken = iter([True])
 
     def source(call: str, site: Site, name: str) -> BlobflowError | None:
-        if call == "open":
+        if call == "open" and name in streamed:
             opened.append(name)
             if name == blob and next(broken, False):
                 return ConnectionLost("cut")
         return None
 
+    async def sleep(seconds: float) -> None:
+        for _ in range(500):
+            await asyncio.sleep(0)
+
     bench.source.fault = source
     limits = {"source": Limits(blobs=1)}
-    world = msgspec.structs.replace(bench.world(), limits=lambda host: limits.get(host, Limits(blobs=8)))
+    world = msgspec.structs.replace(
+        bench.world(), limits=lambda host: limits.get(host, Limits(blobs=8)), sleep=sleep
+    )
     assert (await Run(bench.pairs).go(world)).ok
     bench.assert_whole(target)
     first = opened.index(blob)

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from blobflow.content import Allowance, Site
+from blobflow.engine.closing import plan_made
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import Policy, Run
 from blobflow.engine.plan import Pair
+from blobflow.engine.schedule import Limits
 from blobflow.engine.shelf import Shelf
-from blobflow.errors import Throttled
+from blobflow.errors import ConnectionLost, Throttled
+from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.writer import KEPT_FROM
@@ -24,6 +28,7 @@ from tests.flow.test_saved_plans import put_something, saved_by
 from tests.flow.test_targets_apart import Hanging, Late, go, hang, until, when_done
 from tests.memory import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.signed import Content, item_of
+from tests.unit.registry_fakes import Bytes
 
 
 @pytest.fixture
@@ -147,3 +152,113 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
     for target in (stand.there, late):
         held = target.manifests[Site(target.name, "app")].keys()
         assert {bundle.descriptor.digest, child.descriptor.digest} <= held
+
+
+async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_whole(bench: Bench) -> None:
+    first, second = hang(bench, "resolve", name="a"), hang(bench, "vacant", name="b")
+    bench.target("well", mounts=False)
+    told: list[PlanMade] = []
+    observers = [when_done("well", 4, first.let.set)[0], when_done("a", 4, second.let.set)[0]]
+
+    def observe(event: Event) -> None:
+        for each in observers:
+            each(event)
+        if isinstance(event, PlanMade):
+            told.append(event)
+
+    run = Run(bench.pairs, observe=observe)
+    assert (await go(bench, run)).ok
+    assert run.planned is not None
+    assert len(told) == 3
+    assert told[-1] == plan_made(run.planned.price, len(bench.pairs))
+
+
+async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way(bench: Bench) -> None:
+    hanging, one, other = hang(bench, "resolve"), bench.target("one"), bench.target("other")
+    sizes = sorted(map(len, bench.sample.blobs.values()), reverse=True)
+    opened: list[dict[str, int]] = []
+
+    def both_done() -> None:
+        opened.append(bench.opened())
+        hanging.let.set()
+
+    arrived = [when_done(name, 4, lambda: ended.append(""))[0] for name in ("one", "other")]
+    ended: list[str] = []
+
+    def observe(event: Event) -> None:
+        before = len(ended)
+        for each in arrived:
+            each(event)
+        if before < len(ended) == 2:
+            both_done()
+
+    world = msgspec.structs.replace(
+        bench.world(patience=0, shelf_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
+    )
+    async with asyncio.timeout(60):
+        assert (await Run(bench.pairs, observe=observe).go(world)).ok
+    for target in (hanging, one, other):
+        bench.assert_whole(target)
+    assert opened == [dict.fromkeys(bench.blobs(), 1)]
+
+
+async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) -> None:
+    """What is kept for it is let go, and the run ends as every cancelled one does."""
+    hang(bench, "resolve")
+    bench.target("well")
+
+    def cancel() -> None:
+        asyncio.get_running_loop().call_soon(running.cancel)
+
+    observe, _ = when_done("well", 4, cancel)
+    before = asyncio.all_tasks()
+    run = Run(bench.pairs, observe=observe)
+    running = asyncio.create_task(go(bench, run))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [image.status for image in run.report().images].count("done") == 4
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_blob_whose_holder_was_cancelled_can_still_be_let_go(store: Store) -> None:
+    """In which order the tasks of a run are cancelled is nobody's choice."""
+    content = b"some bytes"
+    shelf, blob = Shelf(StoreCache(store), keep=False), Descriptor("", digest_of(content), len(content))
+
+    async def hold() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            assert shelf.hold(blob, Bytes(content), tasks)
+
+    holding = asyncio.create_task(hold())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    holding.cancel()
+    await asyncio.wait([holding])
+    shelf.release(blob.digest, arrived=True)
+    assert not shelf.on(blob.digest)
+
+
+async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_winding_down(
+    bench: Bench,
+) -> None:
+    """Nor is it waited for: a source that is to be left alone for a minute may be left at once."""
+    target = bench.target("well")
+    for_ever, delays = asyncio.Event(), []
+    bench.source.fault = lambda call, *_: ConnectionLost("cut") if call == "open" else None
+
+    async def sleep(seconds: float) -> None:
+        delays.append(seconds)
+        await for_ever.wait()
+
+    run = Run(bench.pairs)
+    world = msgspec.structs.replace(bench.world(patience=0), sleep=sleep)
+    before = asyncio.all_tasks()
+    going = asyncio.create_task(run.go(world))
+    await until(lambda: bool(delays))
+    begun = target.count("push")
+    assert run.wind_down()
+    async with asyncio.timeout(60):
+        report = await going
+    assert target.count("push") == begun
+    assert asyncio.all_tasks() == before
+    assert {image.status for image in report.images} <= {"failed", "skipped"}

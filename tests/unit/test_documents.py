@@ -13,6 +13,8 @@ import pytest
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Manifest, digest_of, manifest, media, parse_manifest
 from blobflow.oci.ambiguity import ambiguous_key
+from blobflow.oci.choice import pruned
+from blobflow.oci.convert import converted
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
 from blobflow.oci.referrers import merged
 
@@ -349,3 +351,21 @@ def test_ordinary_documents_pass_by_the_cheap_proof(
     monkeypatch.setattr(manifest, "ambiguous_key", scan)
     made = json.loads(document) if isinstance(document, bytes) else document
     parse_manifest(json.dumps({**made, "annotations": {"a": "b"}}, indent=indent).encode())
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000])
+def test_what_is_only_passed_over_does_not_break_who_changes_a_document(value: str) -> None:
+    """A number that Python makes no integer of, in a key that nobody knows."""
+    more = f'{{"x":{value},'
+    index = (
+        more + json.dumps({**INDEX, "manifests": [CHILD, {**CHILD, "digest": digest_of(b"x")}]})[1:]
+    ).encode()
+    image = (more + json.dumps(IMAGE)[1:]).encode()
+    changes: list[Callable[[], object]] = [
+        lambda: pruned(read := parse_manifest(index), read.manifests[:1], {}),
+        lambda: converted(parse_manifest(image), "v2s2", {}),
+        lambda: merged(index, []),
+    ]
+    for change in changes:
+        with pytest.raises(UnsupportedContent):
+            change()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import pickle
 import sqlite3
 import traceback
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 
 import blobflow
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Throttled, own_copy
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Throttled, own_copy, without_frames
 from blobflow.server.refusal import Problem, Refusal
 
 # A value, other than the default, for each parameter of any error's `__init__`. A class that has one more
@@ -196,3 +198,31 @@ class Stubborn(Exception):
 def test_what_cannot_be_copied_is_itself() -> None:
     error = Stubborn(1, 2)
     assert own_of(error) is error
+
+
+def test_an_error_without_frames_lets_go_of_what_they_worked_on() -> None:
+    class Large:
+        pass
+
+    def decode(large: Large) -> None:
+        raise ValueError("large")
+
+    def fail() -> tuple[BlobflowError, weakref.ref[Large]]:
+        large = Large()
+        try:
+            try:
+                decode(large)
+            except ValueError:
+                raise NotFound("nothing") from None
+        except NotFound as error:
+            kept = without_frames(error)
+        return kept, weakref.ref(large)
+
+    error, large = fail()
+    gc.collect()
+    assert large() is None
+    assert isinstance(error, NotFound) and error.message == "nothing"
+    circle = BlobflowError("a")
+    circle.__context__ = other = BlobflowError("b")
+    other.__context__ = circle
+    assert without_frames(circle) is circle

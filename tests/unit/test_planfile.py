@@ -302,6 +302,8 @@ WRONG: dict[str, Edit] = {
     "a manifest that is too large": in_step("put", "manifest", "size", value=2**40),
     "a tag that is none": in_step("put", "tags", value=["a b"]),
     "a tag with an escape in it": in_step("put", "tags", value=["\x1b[2J"]),
+    "a tag that no image has": in_step("put", "tags", value=["latest"]),
+    "a tag for what is not its image": lambda d: tag_another(d),
     "a step for elsewhere": in_step("put", "target", value=OTHER),
     "a blob from elsewhere": in_step("copy", "source", value=OTHER),
     "a mount from elsewhere": in_step("mount", "origin", value=OTHER),
@@ -329,6 +331,17 @@ WRONG: dict[str, Edit] = {
     "a part that is not known": set_in("extra", value=1),
     "a part that is missing": lambda d: d.pop("price"),
 }
+
+
+def tag_another(document: Document) -> None:
+    """Let a child have the tag of its index."""
+    tagged = next(step for step in document["steps"] if step.get("tags"))
+    number = next(
+        number
+        for number, step in enumerate(document["steps"])
+        if step["step"] == "put" and not step.get("tags") and step["target"] == tagged["target"]
+    )
+    document["steps"][number]["tags"] = tagged["tags"]
 
 
 def made_of(raw: bytes) -> Document:

@@ -247,17 +247,21 @@ async def test_a_reader_that_leaves_or_is_cancelled_ends_the_connection(way: str
     async with serving(serve) as host, world() as w:
         blob = Descriptor("x/y", BLOB.digest, 2**40)
 
+        begun = asyncio.Event()
+
         async def take(*, leave: bool) -> None:
             async with w.source(host).open(blob) as chunks:
                 await anext(chunks)
+                begun.set()
                 if not leave:
                     await asyncio.Event().wait()
 
         await take(leave=True)
         await asyncio.wait_for(gone.wait(), 10)
         gone.clear()
+        begun.clear()
         taking = asyncio.create_task(take(leave=False))
-        await asyncio.sleep(0.01)
+        await begun.wait()
         taking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await taking

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from blobflow.errors import ProtocolViolation
 from blobflow.oci import Descriptor, digest_of, media
 from tests.contract.places import blob_of, index_of
 from tests.unit.registry_fakes import collect, world
@@ -100,3 +101,47 @@ async def test_a_connection_is_kept_where_nothing_is_wrong() -> None:
         for _ in range(3):
             assert await w.source(kept.host).read(INDEX) == RAW
         assert {number for number, _ in kept.asked} == {1}
+
+
+class Chatting:
+    """A server that says `hints` times that its answer will come soon, and then answers."""
+
+    def __init__(self, hints: int) -> None:
+        self._hints = hints
+        self.gone = asyncio.Event()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * self._hints)
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(RAW)}\r\n\r\n".encode() + RAW)
+            await writer.drain()
+            await reader.read()
+        except ConnectionError:
+            pass
+        finally:
+            self.gone.set()
+            writer.close()
+
+
+@asynccontextmanager
+async def chatting(hints: int) -> AsyncIterator[tuple[Chatting, str]]:
+    chat = Chatting(hints)
+    server = await asyncio.start_server(chat.connected, "127.0.0.1", 0)
+    try:
+        yield chat, "{}:{}".format(*server.sockets[0].getsockname())
+    finally:
+        server.close()
+
+
+async def test_what_is_said_before_an_answer_is_no_answer() -> None:
+    async with chatting(3) as (_, host), world() as w:
+        assert await w.source(host).read(INDEX) == RAW
+
+
+async def test_and_is_not_listened_to_for_ever() -> None:
+    """Each of them would be held until its turn."""
+    async with chatting(50_000) as (chat, host), world() as w:
+        with pytest.raises(ProtocolViolation, match="not HTTP"):
+            await w.source(host).read(INDEX)
+        await chat.gone.wait()

@@ -6,9 +6,12 @@ import asyncio
 import ssl
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from blobflow.transports.registry.access import HostAccess
@@ -29,6 +32,9 @@ HEAD_SECONDS = 60.0
 READ_AHEAD = 1024 * 1024
 # Where bytes a second are limited, what is read ahead has been read: a second's worth, but not too little.
 LEAST_READ_AHEAD = 16 * 1024
+# Heads that are taken for one request: that of its answer, and what may be said before it (RFC 9110, 15.2),
+# which is once or twice.
+MAX_HEADS = 20
 ERROR_ANSWER = 64 * 1024
 ERROR_SECONDS = 5.0
 
@@ -40,8 +46,26 @@ class _Connection(ResponseHandler):
     between, such as a 408, was the answer to the next request, and each later answer was one late.
     """
 
+    _heads = 0
+
     def is_connected(self) -> bool:
         return super().is_connected() and not self.should_close
+
+    def set_response_params(self, **settings: Any) -> None:
+        self._heads = 0
+        super().set_response_params(**settings)
+
+    def _take_head(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+        """Take in the head of an answer. aiohttp holds as many as come, be they about nothing (1xx)."""
+        self._heads += 1
+        if self._heads <= MAX_HEADS:
+            super().feed_data(data, size)
+        elif self._heads == MAX_HEADS + 1:
+            self.set_exception(HttpProcessingError(message="too many answers to one request"))
+            if self.transport is not None:
+                self.transport.abort()
+
+    feed_data = _take_head  # as aiohttp's parser calls it
 
 
 def new_client(
