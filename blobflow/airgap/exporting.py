@@ -6,8 +6,8 @@ What becomes an archive, a layout or another registry's is a plain copy: `blobfl
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,8 +15,9 @@ import msgspec
 from blobflow.airgap.loading import Begin
 from blobflow.content import NullJournal, Sink, Site
 from blobflow.engine.configs import read_diff_ids, read_platform
+from blobflow.engine.flow import Run
 from blobflow.engine.plan import Pair
-from blobflow.errors import NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
@@ -141,13 +142,24 @@ async def _kept(
             images = [image for image in report.images if image.status in ("done", "present")]
             if not images:
                 raise NotFound(f"{source} was not read: the run ended before")
-            kept.check()
-            observer(PhaseStarted("export", 1))
-            root = await kept.resolve(images[0].digest)
-            yield [await _root_of(kept, store, *image) for image in await _images(kept, root, choice)]
+            with _told_to(run):
+                kept.check()
+                observer(PhaseStarted("export", 1))
+                root = await kept.resolve(images[0].digest)
+                yield [await _root_of(kept, store, *image) for image in await _images(kept, root, choice)]
         finally:
             kept.close()
         await tidy(store, settings)
+
+
+@contextmanager
+def _told_to(run: Run) -> Iterator[None]:
+    """What ends it before its end is in the run's report."""
+    try:
+        yield
+    except BaseException as error:
+        run.undone(error if isinstance(error, BlobflowError) else None)
+        raise
 
 
 async def _images(kept: Kept, root: Descriptor, choice: Choice) -> list[tuple[Manifest, Platform]]:

@@ -70,7 +70,7 @@ class Planned(msgspec.Struct, frozen=True):
 
     @property
     def price(self) -> Price:
-        return self.counted or price_of(self.plan, self.graph)
+        return self.counted or price_of(self.plan, self.graph, self.failures)
 
 
 class Run:
@@ -115,6 +115,10 @@ class Run:
     def errors(self) -> Mapping[Pair, BlobflowError]:
         """Why each failed image failed; a verb about one image exits with its code."""
         return self._tally.errors
+
+    def undone(self, error: BlobflowError | None) -> None:
+        """What was to be made of the images that it brought was not: that failed, or was cancelled (None)."""
+        self._tally.undone(error)
 
     @property
     def cut_short(self) -> bool:

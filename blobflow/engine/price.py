@@ -85,11 +85,13 @@ class Sums:
                     self.bytes_to_write += count * step.manifest.size
 
 
-def price_of(plan: Plan, graph: Graph) -> Price:
-    """Add the plan up."""
+def price_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Price:
+    """Add the plan up. What only pairs have that `failed` to plan does not count."""
     mentions: Counter[Digest] = Counter()
-    for manifest in graph.manifests.values():
-        mentions.update({blob.digest for blob in manifest.blobs})
+    left_out = _only_of(failed, plan, graph)
+    for digest, manifest in graph.manifests.items():
+        if digest not in left_out:
+            mentions.update({blob.digest for blob in manifest.blobs})
     read: dict[Digest, Descriptor] = {}
     requests: Counter[str] = Counter()
     targets = {goal.pair.target.host: Counter[str]() for goal in plan.goals}
@@ -125,6 +127,24 @@ def price_of(plan: Plan, graph: Graph) -> Price:
         requests={host: count for host, count in sorted(requests.items()) if not transport_of(host)},
         targets={host: TargetPrice(**sums) for host, sums in sorted(targets.items())},
     )
+
+
+def _only_of(failed: Iterable[Pair], plan: Plan, graph: Graph) -> set[Digest]:
+    """The manifests that no planned pair has, of those that others have."""
+    theirs = _below(failed, graph)
+    return theirs - _below((goal.pair for goal in plan.goals), graph) if theirs else theirs
+
+
+def _below(pairs: Iterable[Pair], graph: Graph) -> set[Digest]:
+    roots = {graph.roots[pair.source].digest for pair in pairs if pair.source in graph.roots}
+    found: set[Digest] = set()
+    todo = list(roots)
+    while todo:
+        digest = todo.pop()
+        if digest not in found and digest in graph.manifests:
+            found.add(digest)
+            todo += [child.digest for child in graph.manifests[digest].manifests]
+    return found
 
 
 def blobs_present(goals: Iterable[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory) -> int:

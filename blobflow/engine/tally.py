@@ -100,6 +100,14 @@ class Tally:
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
+    def undone(self, error: BlobflowError | None) -> None:
+        """Images that were there did not get any further: they failed, or were not finished (None)."""
+        for pair in self.verifiable(("done", "present")):
+            if error is None:
+                del self._records[pair]
+            else:
+                self.not_verified(pair, error)
+
     def places_complete(self) -> None:
         """What is there only when it is whole, an archive, is there from now on."""
         self._places_complete = True

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.flow import KEEP_GOING, Policy
+from blobflow.engine.flow import KEEP_GOING, Policy, Run
 from blobflow.engine.plan import Pair
 from blobflow.engine.report import Report
 from blobflow.oci import (
@@ -245,6 +245,16 @@ async def test_a_single_image_says_by_its_config_what_it_is(bench: Bench) -> Non
     report = await run(bench, wanted(ARM64))
     assert report.images[0].status == "done" and (SITE, "1") in target.tags
     assert report.images[0].platforms == ("linux/arm64",)
+
+
+async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_present(bench: Bench) -> None:
+    Image(bench.source).child("linux/arm64", tag="1")
+    Image(bench.source, "other").child("linux/amd64", tag="1")
+    bench.target()
+    pairs = wanted(AMD64) + wanted(AMD64, repository="other")
+    planned = await Run(pairs).plan(bench.world())
+    assert set(planned.failures) == {pairs[0]}
+    assert (planned.price.images, planned.price.blobs_unique, planned.price.blobs_present) == (1, 2, 0)
 
 
 async def test_children_without_a_platform_are_chosen_by_their_configs(bench: Bench) -> None:

@@ -699,6 +699,14 @@ def test_an_image_whose_layers_are_not_those_of_its_config_is_not_exported(
     assert (stream.exit_code, stream.stdout_bytes) == (code, b"")
 
 
+def test_the_report_of_an_export_says_that_it_failed_though_the_image_was_brought(tmp_path: Path) -> None:
+    layers, diff_ids, code, words = next(iter(UNFIT.values()))
+    reference, report = layout_of(tmp_path / "in", layers, diff_ids), tmp_path / "report.json"
+    failed(code, "export", reference, "-o", f"type=local,dest={tmp_path}/out", "--report", report)
+    image = json.loads(report.read_bytes())["images"][0]
+    assert (image["status"], words in image["error"]) == ("failed", True)
+
+
 def test_an_image_is_exported_when_all_of_it_is_right(tmp_path: Path) -> None:
     done("export", layout_of(tmp_path / "in", LAYERS, RIGHT), "--output", f"type=local,dest={tmp_path}/out")
     assert {path.name for path in (tmp_path / "out" / "srv").iterdir()} == {"base-amd64", "shared"}
