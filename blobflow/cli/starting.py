@@ -36,19 +36,17 @@ def imports() -> Iterator[None]:
         tune_collector()
 
 
-_tuned = False
+_settled = False
 
 
 def tune_collector() -> None:
     """Let the collector look less often, and never again at what is there now.
 
-    Once in a process: what is frozen while a run is under way stays for ever after it, event loop and all.
+    Not once a run is over: what is frozen while one is under way stays for ever after it, event loop and all.
     """
-    global _tuned
-    if not _tuned:
+    if not _settled:
         gc.freeze()
         gc.set_threshold(LOOK_AFTER)
-        _tuned = True
 
 
 def collect() -> None:
@@ -57,4 +55,6 @@ def collect() -> None:
     With LOOK_AFTER it would go after a hundred runs or more, and each holds an event loop, with a buffer of
     256 KiB that the collector does not count. Takes some milliseconds: what was frozen is not looked at.
     """
+    global _settled
+    _settled = True
     gc.collect()

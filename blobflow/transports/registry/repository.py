@@ -264,7 +264,8 @@ class Repository:
         )
         answer = await self._session.ask(request)
         self._session.meter.bytes_written += len(raw)
-        check_bytes(answer.headers, raw, f"{request.asked} at {self._site.registry}")
+        what = f"{request.asked} at {self._site.registry}"
+        check_bytes(answer.headers, raw, what, known=manifest.digest)
         noted = _is_noted(answer, raw)
         self._session.referring.put(self._site.repository, manifest.digest, noted=noted)
 
@@ -312,7 +313,8 @@ class Repository:
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
-            check_bytes(answer.headers, raw, f"{self._called(name)} at {self._site.registry}")
+            what = f"{self._called(name)} at {self._site.registry}"
+            check_bytes(answer.headers, raw, what, known=expected)
         return raw, answer
 
     # Blobs
