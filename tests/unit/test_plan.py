@@ -28,6 +28,7 @@ from blobflow.engine.planner import make_plan
 from blobflow.engine.price import price_of
 from blobflow.engine.shape import shape_pairs
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
+from blobflow.oci.referrers import cosign_tags
 
 
 def planned(
@@ -143,7 +144,7 @@ def referrers(draw: st.DrawFn, world: World) -> None:
     for subject in subjects:
         for number in range(draw(st.integers(0, 2))):
             digest = subject.descriptor.digest
-            tag = draw(st.sampled_from(["", f"{digest.replace(':', '-')}.{number}"]))
+            tag = draw(st.sampled_from(["", cosign_tags(digest)[number]]))
             attached = world.refer(subject, f"signature {number}", tag)
             if draw(st.booleans()):
                 world.refer(attached.manifest, "counter-signature")
