@@ -8,7 +8,6 @@ What is at the targets by now is skipped; an image of which a source has lost so
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +19,6 @@ from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.closing import (
     announce,
     complete_places,
-    image_done,
     plan_made,
     verify_targets,
 )
@@ -33,7 +31,6 @@ from blobflow.engine.plan import (
     Graph,
     Inventory,
     Mount,
-    Pair,
     Plan,
     Put,
     Shape,
@@ -48,14 +45,14 @@ from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.remaining import Found, rest_of, steps_of
-from blobflow.engine.report import ImageRecord, ReferrerRecord, Report
+from blobflow.engine.report import ReferrerRecord, Report
 from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
 from blobflow.engine.resolve import Reader
 from blobflow.engine.saved import SavedImage, SavedPlan
 from blobflow.engine.survey import recorded_as
-from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
-from blobflow.engine.waves import Waves, asked
+from blobflow.engine.undertaking import Undertaking
+from blobflow.engine.waves import asked
 from blobflow.errors import BlobflowError, Rejected, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
@@ -63,7 +60,7 @@ from blobflow.oci import Digest
 _ANEW = "; the target had it when the plan was made: make the plan anew"
 
 
-class Execution:
+class Execution(Undertaking[list[int]]):
     """One execution of a saved plan; to be asked as a `Run` is. `policy`: in place of the plan's own.
 
     `planned`: what was left to be done, once it is known.
@@ -77,28 +74,16 @@ class Execution:
         observe: Observer = ignore,
         meter: Meter | None = None,
     ) -> None:
+        super().__init__(saved.pairs, policy or saved.policy, observe, meter)
         self._saved = saved
-        self._policy = policy or saved.policy
-        self._observe = observe
-        self._meter = meter or Meter()
-        self._tally = Tally(saved.pairs)
-        self._told = 0
         self._found = Found()
-        self._transfer: Transfer | None = None
-        self._waves: Waves[list[int]] | None = None
         self._quota: Quota
         self._reader: Reader
         self.planned: Planned | None = None
-        self._started = time.monotonic()
 
     def report(self) -> Report:
         """What has become of every image so far."""
-        report = self._tally.report(
-            bytes_read=self._meter.bytes_read,
-            written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
-            requests=self._meter.requests,
-            seconds=time.monotonic() - self._started,
-        )
+        report = super().report()
         replaced, left = self._replaced(), self._left()
         images = tuple(
             msgspec.structs.replace(record, referrers=_referrers(image, replaced, left))
@@ -106,19 +91,6 @@ class Execution:
         )
         totals = msgspec.structs.replace(report.totals, blobs_present=len(self._found.present))
         return msgspec.structs.replace(report, images=images, totals=totals)
-
-    @property
-    def errors(self) -> Mapping[Pair, BlobflowError]:
-        """Why each failed image failed."""
-        return self._tally.errors
-
-    def wind_down(self) -> bool:
-        """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None or self._waves is None:
-            return False
-        self._waves.stop()
-        self._transfer.wind_down()
-        return True
 
     async def plan(self, world: World) -> Planned:
         """Find out what is left to be done; nothing is changed anywhere.
@@ -267,10 +239,6 @@ class Execution:
             blobs_present=len(blobs - read),
         )
 
-    def _tell(self, record: ImageRecord) -> None:
-        self._told += 1
-        self._observe(image_done(record, self._told, self._tally.images))
-
     def _remember(self, world: World, plan: Plan, goal: Goal) -> None:
         """Have later runs know an image whose root was put now; one that was there was not looked into."""
         pair, policy = goal.pair, self._saved.policy
@@ -279,7 +247,7 @@ class Execution:
         if pair.target.transport or not was_put:
             return
         put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
-        looked_up = (policy.referrers or pair.referrers) != "off"
+        looked_up = policy.lookup(pair) != "off"
         chosen = recorded_as(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
         world.journal.record_put(site_of(pair.target), put, chosen)
 

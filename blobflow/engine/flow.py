@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import msgspec
@@ -14,7 +13,6 @@ from blobflow.engine.audit import Audit
 from blobflow.engine.closing import (
     announce,
     complete_places,
-    image_done,
     plan_made,
     verify_targets,
 )
@@ -24,7 +22,6 @@ from blobflow.engine.plan import (
     Goal,
     Graph,
     Inventory,
-    Lookup,
     Pair,
     Plan,
     Shape,
@@ -36,12 +33,12 @@ from blobflow.engine.plan import (
 from blobflow.engine.planner import make_plan
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.price import Price, Sums, price_of
-from blobflow.engine.report import ImageRecord, Report
+from blobflow.engine.report import Report
 from blobflow.engine.survey import recorded_as
-from blobflow.engine.tally import Tally
 from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.undertaking import Undertaking
 from blobflow.engine.verify import moved_tags
-from blobflow.engine.waves import Waves, asked
+from blobflow.engine.waves import asked
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Digest, Reference
@@ -73,7 +70,7 @@ class Planned(msgspec.Struct, frozen=True):
         return self.counted or price_of(self.plan, self.graph, self.failures)
 
 
-class Run:
+class Run(Undertaking[Answers]):
     """One run over a set of pairs. `report` may be asked at any time, also after a cancelled `go`.
 
     `planned`: what is carried out, once it is known.
@@ -88,33 +85,16 @@ class Run:
         meter: Meter | None = None,
     ) -> None:
         self._pairs = tuple(dict.fromkeys(pairs))
-        self._policy = policy
-        self._observe = observe
-        self._meter = meter or Meter()
-        self._tally = Tally(self._pairs)
-        self._told = 0
+        super().__init__(self._pairs, policy, observe, meter)
         self._sums = Sums()
-        self._transfer: Transfer | None = None
-        self._waves: Waves[Answers] | None = None
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
         self._audit: Audit | None = None
-        self._started = time.monotonic()
 
     def report(self) -> Report:
         """What has become of every image so far."""
-        report = self._tally.report(
-            bytes_read=self._meter.bytes_read,
-            written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
-            requests=self._meter.requests,
-            seconds=time.monotonic() - self._started,
-        )
+        report = super().report()
         return report if self._audit is None else self._audit.entered(report)
-
-    @property
-    def errors(self) -> Mapping[Pair, BlobflowError]:
-        """Why each failed image failed; a verb about one image exits with its code."""
-        return self._tally.errors
 
     def undone(self, error: BlobflowError | None) -> None:
         """What was to be made of the images that it brought was not: that failed, or was cancelled (None)."""
@@ -201,17 +181,6 @@ class Run:
         if agenda.states[number] is State.FAILED and not self._policy.keep_going and self._waves:
             self._waves.stop()
 
-    def _lookup(self, pair: Pair) -> Lookup:
-        return self._policy.referrers or pair.referrers
-
-    def wind_down(self) -> bool:
-        """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None or self._waves is None:
-            return False
-        self._waves.stop()
-        self._transfer.wind_down()
-        return True
-
     async def _verify(self, world: World) -> None:
         put = self._tally.verifiable(("done",))
         resolved = {pair.source: self._tally.source_root(pair) for pair in put}
@@ -236,10 +205,6 @@ class Run:
         self._observe(plan_made(self.planned.price, len(self._pairs)))
         return self.planned
 
-    def _tell(self, record: ImageRecord) -> None:
-        self._told += 1
-        self._observe(image_done(record, self._told, self._tally.images))
-
     def _is_news(self, goal: Goal, answers: Answers) -> bool:
         """Whether an image that needs nothing is news: the journal has most that do already."""
         return self._policy.trust_root or goal.pair not in answers.current
@@ -255,7 +220,7 @@ class Run:
                 source,
                 put,
                 foreign=self._policy.foreign_layers,
-                referrers=self._lookup(pair) != "off" and pair not in self._current,
+                referrers=self._policy.lookup(pair) != "off" and pair not in self._current,
             )
             world.journal.record_put(site_of(pair.target), put, chosen)
             if self._audit is not None:

@@ -14,7 +14,7 @@ import msgspec
 from blobflow.content import NullJournal
 from blobflow.engine.audit import Audit
 from blobflow.engine.lane import Lane, beside
-from blobflow.engine.plan import Graph, Inventory, Lookup, Pair, Shape, merged, site_of
+from blobflow.engine.plan import Graph, Inventory, Pair, Shape, merged, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.quota import Quota
 from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
@@ -97,10 +97,6 @@ class Inquiry:
         """What the sources said so far."""
         return self._reader.graph(self.roots)
 
-    def lookup(self, pair: Pair) -> Lookup:
-        """When what refers to a pair's image is looked up."""
-        return self._policy.referrers or pair.referrers
-
     async def of(self, pairs: Sequence[Pair]) -> Answers:
         """Resolve and survey the pairs of one target host. Changes nothing anywhere.
 
@@ -145,7 +141,7 @@ class Inquiry:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
-        looked_up = [p for p in good() if p not in tags.current and self.lookup(p) != "off"]
+        looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
         )
@@ -175,7 +171,7 @@ class Inquiry:
             no_overwrite=policy.no_overwrite,
             trust_root=policy.trust_root,
             foreign=policy.foreign_layers,
-            referrers=self.lookup,
+            referrers=self._policy.lookup,
         )
 
     async def _look_ahead(
@@ -189,7 +185,7 @@ class Inquiry:
         subjects = {
             (site_of(pair.source), roots[pair.source].digest)
             for pair in pairs
-            if self.lookup(pair) != "off" and holds_referrers(pair, self._world.sink_at)
+            if self._policy.lookup(pair) != "off" and holds_referrers(pair, self._world.sink_at)
         }
         await beside(
             targets.look_for_vacant({site_of(pair.target) for pair in pairs}, lane),

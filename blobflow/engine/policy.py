@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from blobflow.engine.audit import AuditMode
-from blobflow.engine.plan import Lookup
+from blobflow.engine.plan import Lookup, Pair
 from blobflow.engine.verify import Level
 
 
@@ -33,6 +33,10 @@ class Policy(msgspec.Struct, frozen=True):
     foreign_layers: bool = False
     referrers: Lookup | None = None
     audit: AuditMode = "rolling"
+
+    def lookup(self, pair: Pair) -> Lookup:
+        """When what refers to a pair's image is looked up."""
+        return self.referrers or pair.referrers
 
 
 KEEP_GOING = Policy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -78,12 +77,6 @@ class Audited(Bench):
 
 def small(images: int) -> SampleSet:
     return sample_set(7, images=images, architectures=("amd64",), layer_size=512)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
 
 
 async def until_found(bench: Audited, runs: int, pairs: list[Pair] | None = None) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -91,12 +91,6 @@ class Stand(Bench):
 
     def has_any(self, manifests: Sequence[Manifest]) -> bool:
         return bool(digests(manifests) & self.there.manifests[TARGET].keys())
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("source", ["api", "tag"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -20,12 +18,6 @@ from tests.memory import ReferringPlace
 from tests.signed import SIGNATURE, SPDX, Content, item_of
 
 How = Literal["api", "tag"]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
 
 
 class Listing(Stand):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -30,17 +27,6 @@ from tests.memory import MemoryRegistry
 
 ARM64 = Choice((parse_platform("linux/arm64"),))
 APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bench(store: Store) -> Bench:
-    return Bench(store)
 
 
 async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,6 @@ class Hanging(MemoryRegistry):
 
     def at(self, site: Site) -> MemoryPlace:
         return Late(self, site, self.calls_late, self.let)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bench(store: Store) -> Bench:
-    return Bench(store)
 
 
 def hang(bench: Bench, *calls: str, name: str = "hanging") -> Hanging:

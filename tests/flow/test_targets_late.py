@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -29,17 +27,6 @@ from tests.flow.test_targets_apart import Hanging, Late, go, hang, until, when_d
 from tests.memory import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.signed import Content, item_of
 from tests.unit.registry_fakes import Bytes
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "store")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bench(store: Store) -> Bench:
-    return Bench(store)
 
 
 async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_unsaid(bench: Bench) -> None:
