@@ -32,7 +32,7 @@ from blobflow.engine.resolve import Resolved, read_graph, resolve_roots
 from blobflow.engine.retry import Tries, delay_before_retry
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.environment import settings_for
-from blobflow.errors import BlobflowError, StorageError
+from blobflow.errors import BlobflowError, NoSuchPlatform, StorageError
 from blobflow.events import (
     ImageDone,
     Meter,
@@ -56,7 +56,7 @@ SETTLE = 30.0
 # that has not stored a blob yet begins to fetch it once more.
 _FIRST_LOOK = 0.5
 
-Status = Literal["warm", "cold", "failed"]
+Status = Literal["warm", "cold", "failed", "skipped"]
 Spot = tuple[Site, Digest]
 
 
@@ -64,8 +64,9 @@ class Warmth(msgspec.Struct, frozen=True):
     """What became of one image at one edge.
 
     `warm`: the edge has all of it; `cold`: it passed all of it on, and had not stored `cold` blobs by the
-    end; `failed`: `error` says why. `blobs` and `bytes` of the image as it was chosen; `pulled` and
-    `bytes_pulled` of those that were not there before, also if another image has them too.
+    end; `failed`: `error` says why; `skipped`: `reason` does. `blobs` and `bytes` of the image as it was
+    chosen; `pulled` and `bytes_pulled` of those that were not there before, also if another image has them
+    too.
     """
 
     image: str
@@ -78,6 +79,7 @@ class Warmth(msgspec.Struct, frozen=True):
     pulled: int = 0
     bytes_pulled: int = 0
     cold: int = 0
+    reason: str = ""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -151,7 +153,15 @@ async def _find(
     lane = Lane(LANE)
     resolved = await resolve({end(pair) for pair in pairs})
     there = [pair for pair in pairs if end(pair) in resolved.roots]
-    as_read = {pair: Pair(end(pair), end(pair), Choice(pair.choice.platforms)) for pair in there}
+    as_read = {
+        pair: Pair(
+            end(pair),
+            end(pair),
+            Choice(pair.choice.platforms),
+            missing_platform=pair.missing_platform,
+        )
+        for pair in there
+    }
     graph = await read_graph(resolved.roots, source_at, lane, choices=choices_of(as_read.values()))
     failures = {pair: resolved.failures[end(pair)] for pair in pairs if end(pair) in resolved.failures}
     failures |= {pair: graph.failures[end(pair)] for pair in there if end(pair) in graph.failures}
@@ -172,7 +182,15 @@ def _blobs_of(
         if read in shapes.of:
             named = (blob for manifest in shapes.of[read].manifests for blob in manifest.blobs)
             blobs[pair] = tuple({blob.digest: blob for blob in named}.values())
-    return blobs, {pair: shapes.failures[read] for pair, read in pairs.items() if read in shapes.failures}
+    without = {**shapes.failures, **shapes.skipped}
+    return blobs, {pair: without[read] for pair, read in pairs.items() if read in without}
+
+
+def _without(pair: Pair, image: Reference, edge: str, digest: str, error: BlobflowError) -> Warmth:
+    """An image of which nothing can be brought, or is to be."""
+    if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
+        return Warmth(str(image), edge, digest, "skipped", reason=error.message)
+    return Warmth(str(image), edge, digest, error=str(error))
 
 
 def _warmth(pair: Pair, found: Found, pulling: Pulling) -> Warmth:
@@ -180,7 +198,7 @@ def _warmth(pair: Pair, found: Found, pulling: Pulling) -> Warmth:
     root = found.roots.get(pair)
     digest = root.digest if root else ""
     if (error := found.failures.get(pair)) is not None:
-        return Warmth(image, edge, digest, error=str(error))
+        return _without(pair, pair.target, edge, digest, error)
     site, blobs = site_of(pair.target), found.blobs[pair]
     spots = [(site, blob.digest) for blob in blobs]
     wrong = next((pulling.failures[spot] for spot in spots if spot in pulling.failures), None)
@@ -203,7 +221,8 @@ def _warmth(pair: Pair, found: Found, pulling: Pulling) -> Warmth:
 def _tell(told: Iterable[Warmth], observer: Observer) -> None:
     told = list(told)
     for number, each in enumerate(told, start=1):
-        observer(ImageDone(each.image, each.image, each.digest, each.status, each.error, number, len(told)))
+        done = ImageDone(each.image, each.image, each.digest, each.status, each.error, number, len(told))
+        observer(msgspec.structs.replace(done, reason=each.reason))
 
 
 Count = Callable[[int], None]
@@ -390,7 +409,7 @@ class Filling:
         root = found.roots.get(pair)
         digest = root.digest if root else ""
         if (error := found.failures.get(pair)) is not None:
-            return Warmth(str(pair.source), "store", digest, error=str(error))
+            return _without(pair, pair.source, "store", digest, error)
         blobs = found.blobs[pair]
         wrong = next((self.failures[blob.digest] for blob in blobs if blob.digest in self.failures), None)
         read = [blob for blob in blobs if blob.digest in self.read]

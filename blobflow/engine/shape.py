@@ -198,12 +198,10 @@ def shape_pairs(
                 prune = named is not None and named == shape(root, choice, prune=True).root.digest
             shapes[pair] = shape(root, choice, prune=prune)
         except NoSuchPlatform as error:
-            lacks = NoSuchPlatform(f"{pair.source}: {error.message}")
-            lacks.side = "source"
             if pair.missing_platform == "skip":
-                skipped[pair] = lacks
+                skipped[pair] = error
             else:
-                failures[pair] = lacks
+                failures[pair] = NoSuchPlatform(f"{pair.source}: {error.message}", side="source")
         except UnsupportedContent as error:
             failures[pair] = UnsupportedContent(f"{pair.source}: {error.message}", side="source")
     return Shapes(shapes, failures, skipped)
