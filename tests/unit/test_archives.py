@@ -229,9 +229,9 @@ BAD: dict[str, tuple[Entries, type[BlobflowError], str]] = {
     ),
     "the same path twice": ([*GOOD, (LAYER, LAYERS[0])], DigestMismatch, "has digest"),
     "the same name twice": (
-        relisted(json.dumps(json.loads(listing()) * 2).encode()),
+        relisted(json.dumps([*json.loads(listing()), *json.loads(listing(Layers=["b"]))]).encode()),
         UnsupportedContent,
-        "2 images named",
+        "2 images named .*; write .*:NAME with one of @0, @1",
     ),
     "wrong layer": ([(LAYER, LAYERS[0]), *without(LAYER, GOOD)], DigestMismatch, "has digest"),
     "schema 1": (without("manifest.json", GOOD), UnsupportedContent, "schema 1"),

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError
+from blobflow.transports.archive.catalogue import parse_catalogue
 from blobflow.transports.archive.contents import Contents, Register, pieces, scan
-from blobflow.transports.archive.docker import diff_ids, parse_catalogue
+from blobflow.transports.archive.docker import diff_ids
 from blobflow.transports.archive.streams import PlainTape, running_tape
 from blobflow.transports.archive.tar import header_of, padding
 

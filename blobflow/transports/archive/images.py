@@ -9,22 +9,21 @@ from typing import Any, Protocol, TypeVar
 
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
-from blobflow.transports.archive.codecs import LAYER
-from blobflow.transports.archive.contents import Stored, one_ahead
-from blobflow.transports.archive.docker import (
+from blobflow.transports.archive.catalogue import (
     CATALOGUE,
     DockerImage,
-    diff_ids,
-    make_manifest,
     parse_catalogue,
     without_catalogue,
 )
+from blobflow.transports.archive.codecs import LAYER
+from blobflow.transports.archive.contents import Stored, one_ahead
+from blobflow.transports.archive.docker import diff_ids, make_manifest
 from blobflow.transports.archive.importing import Importer, layer_type
 from blobflow.transports.archive.inflating import other_compression
 from blobflow.transports.archive.opened import Opened
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import blob_at, check_manifest, find, images_of, manifest_at, names_in
-from blobflow.transports.names import as_digest, choose
+from blobflow.transports.names import as_digest, asked_for, choose
 
 _T = TypeVar("_T")
 # Layers being compressed at the same time: one a core of the smallest machines that this is used on.
@@ -106,7 +105,7 @@ class DockerImages:
         self._cores = asyncio.Semaphore(_AT_ONCE)
 
     def tags(self) -> list[str]:
-        return [image.names[0] for image in self._images if image.names]
+        return asked_for([(image.names, image.content) for image in self._images], lambda content: content)
 
     def names(self) -> list[tuple[str, ...]]:
         return [image.names for image in self._images]
@@ -115,7 +114,8 @@ class DockerImages:
         digest = as_digest(name)
         if digest is None:
             numbered = [(image.names, number) for number, image in enumerate(self._images)]
-            return (await self._manifest(choose(numbered, name, self._place))).descriptor
+            number = choose(numbered, name, self._place, lambda number: self._images[number].content)
+            return (await self._manifest(number)).descriptor
         for number in range(len(self._images)):
             made = await self._manifest(number)
             if made.descriptor.digest == digest:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.oci.location import DOCKER_ARCHIVE, OCI_ARCHIVE
-from blobflow.transports.archive.docker import CATALOGUE
+from blobflow.transports.archive.catalogue import CATALOGUE, REPOSITORIES
 from blobflow.transports.archive.importing import is_tar, layer_type
 from blobflow.transports.archive.streams import PlainTape, begins_compressed, running_tape
 from blobflow.transports.archive.tar import Tape, members
@@ -22,7 +22,7 @@ from blobflow.transports.files import open_to_read
 from blobflow.transports.imageindex import blob_at
 
 _MARKER = "oci-layout"
-_OF_EITHER = frozenset({CATALOGUE, "repositories", "index.json", _MARKER})
+_OF_EITHER = frozenset({CATALOGUE, REPOSITORIES, "index.json", _MARKER})
 _HEAD = 512
 
 
