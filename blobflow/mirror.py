@@ -132,7 +132,8 @@ async def verify_run(
             read_at_once=settings.concurrency,
             documents=world.documents,
         )
-        wrong = await verification.check(roots, level)
+        images = {pair: shape.images for pair, shape in shapes.of.items()}
+        wrong = await verification.check(roots, level, images)
         for pair in wrong:
             doubt(world.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
     wrong = {**shapes.failures, **shapes.skipped, **wrong}

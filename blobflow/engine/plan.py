@@ -207,6 +207,11 @@ class Shape(msgspec.Struct, frozen=True):
     left: tuple[Left, ...] = ()
 
     @property
+    def images(self) -> frozenset[Digest]:
+        """The image manifests, which are the same in every form of the indexes above them."""
+        return frozenset(each.descriptor.digest for each in self.manifests if not each.is_index)
+
+    @property
     def everything(self) -> tuple[Manifest, ...]:
         """All manifests that shall be at the target, each once: the image's, then what is attached to it."""
         found = {manifest.descriptor.digest: manifest for manifest in self.manifests}

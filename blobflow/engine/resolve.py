@@ -24,9 +24,16 @@ from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError, without_frames
-from blobflow.oci import Descriptor, Digest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
+from blobflow.errors import (
+    BlobflowError,
+    NotFound,
+    RegistryError,
+    UnsupportedContent,
+    UsageError,
+    without_frames,
+)
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -120,6 +127,7 @@ async def read_graph(
     foreign: bool = False,
     documents: Documents | None = None,
     reader: Reader | None = None,
+    sparse: bool = False,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
@@ -130,6 +138,7 @@ async def read_graph(
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
+    `sparse`: what is not there was not chosen, where no index says what it runs on.
     """
     reader = reader or Reader(source_at, permit, documents)
     for reference, root in roots.items():
@@ -137,7 +146,8 @@ async def read_graph(
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
+            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), sparse=sparse))
+            walk.enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
         await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
         for walk in walks.values():
@@ -165,8 +175,9 @@ class _Walk:
     """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
     told, where the choice depends on it."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: Choice, *, sparse: bool) -> None:
         self._choice = choice
+        self._sparse = sparse
         self._met: set[Mention] = set()
         self.level: list[Mention] = []
         self.in_doubt: list[Mention] = []
@@ -209,8 +220,16 @@ class _Walk:
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
-            todo += reversed(candidates(reader.manifests[digest], self._choice))
+            todo += reversed(self._wanted(site, reader.manifests[digest], reader))
         return None
+
+    def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
+        """What has to be read of an index."""
+        found = candidates(index, self._choice)
+        if not self._sparse:
+            return found
+        sure, gone = certain(index, self._choice), reader.absent(site)
+        return [child for child in found if child.digest in sure or child.digest not in gone]
 
 
 class Reader:
@@ -323,6 +342,14 @@ class Reader:
         lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
+
+    def absent(self, site: Site) -> set[Digest]:
+        """The manifests that a site said it does not have."""
+        return {
+            digest
+            for (at, digest), error in self.errors.items()
+            if at == site and isinstance(error, NotFound) and digest not in self.manifests
+        }
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""

@@ -148,7 +148,7 @@ class _Shaper:
             own = self._graph.platforms.get(manifest.descriptor.digest)
             told = map(told_platform, entries(manifest))
             there |= dict.fromkeys(str(platform) for platform in (own, *told) if platform is not None)
-        return ", ".join(there)
+        return ", ".join(there) or "nothing that says what it runs on"
 
 
 class Shapes(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -127,6 +127,10 @@ class Tally:
     def verifiable(self, statuses: tuple[Status, ...]) -> dict[Pair, Descriptor]:
         """Settled images of these statuses, with the roots that their target tags should name."""
         return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
+
+    def images_of(self, pairs: Iterable[Pair]) -> dict[Pair, frozenset[Digest]]:
+        """The image manifests that are wanted of each, as far as that was looked at."""
+        return {pair: self._shapes[pair].images for pair in pairs if pair in self._shapes}
 
     def final(self, pair: Pair) -> Descriptor:
         """The root of a settled image, as its target has it."""
