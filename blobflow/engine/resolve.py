@@ -24,7 +24,15 @@ from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError, without_frames
+from blobflow.errors import (
+    BlobflowError,
+    NotFound,
+    RegistryError,
+    UnsupportedContent,
+    UsageError,
+    without_frames,
+)
+from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
 
@@ -118,6 +126,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    sparse: bool = False,
     documents: Documents | None = None,
     reader: Reader | None = None,
 ) -> GraphRead:
@@ -127,6 +136,7 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `sparse`: what an index lists and its site does not have is left out, and fails nothing.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -149,7 +159,7 @@ async def read_graph(
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader, sparse=sparse)
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
@@ -187,8 +197,9 @@ class _Walk:
                 for child in candidates(reader.manifests[descriptor.digest], self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was."""
+    def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
+        the root is not missed."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -203,6 +214,8 @@ class _Walk:
                 continue
             seen.add(digest)
             if (error := reader.errors.get((site, digest))) is not None:
+                if sparse and isinstance(error, NotFound) and digest != root[1].digest:
+                    continue
                 return error
             if not reader.walked(site, digest):
                 return UnsupportedContent(
@@ -212,14 +225,26 @@ class _Walk:
         return None
 
 
+def taken_for(manifest: Descriptor) -> str:
+    """What is done with a manifest that is not what it is called; the end of a sentence."""
+    return f"by its content it is {manifest.media_type!r}, and is taken as that"
+
+
 class Reader:
     """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
     def __init__(
-        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+        self,
+        source_at: SourceAt,
+        permit: Permit = unlimited,
+        documents: Documents | None = None,
+        observe: Observer = ignore,
     ) -> None:
+        """`observe` is told, once a manifest, of those that are not what they are called."""
         self._source_at = source_at
         self._permit = permit
+        self._observe = observe
+        self._belied: set[Digest] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
@@ -313,6 +338,9 @@ class Reader:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
+        if media.belied(mention.media_type, own.media_type) and own.digest not in self._belied:
+            self._belied.add(own.digest)
+            self._observe(Warned(f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}"))
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))

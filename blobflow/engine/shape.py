@@ -17,6 +17,7 @@ from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, attests, chosen, pruned
 from blobflow.oci.convert import converted
+from blobflow.oci.manifest import children
 
 
 def shape_of(graph: Graph, root: Descriptor, choice: Choice, *, prune: bool) -> Shape:
@@ -39,8 +40,9 @@ class _Shaper:
     def shape(self, root: Descriptor, *, prune: bool) -> Shape:
         manifest = self._graph.manifests[root.digest]
         if self._choice.index == "only" and manifest.is_index:
-            sparse = frozenset({root.digest}) if manifest.manifests else frozenset[Digest]()
-            return Shape(manifest.descriptor, (manifest,), sparse)
+            sparse = frozenset({root.digest}) if children(manifest) else frozenset[Digest]()
+            alone = msgspec.structs.replace(manifest, layers=())
+            return Shape(manifest.descriptor, (alone,), sparse)
         if not self._has(root.digest):
             raise NotFound(f"there is no {self._wanted()} here; there is {self._offered(manifest)}", status=0)
         order = self._order(root.digest)
