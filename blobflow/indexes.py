@@ -138,8 +138,8 @@ class _Look:
         above = (*above, index.descriptor.digest)
         if index.layers:
             raise UnsupportedContent(
-                f"index {index.descriptor.digest} of {self._wish.image} lists {index.layers[0].digest}, which is"
-                f" no image but {index.layers[0].media_type[:120]!r}; an index made by hand is of images"
+                f"index {index.descriptor.digest} of {self._wish.image} lists {index.layers[0].digest},"
+                f" a {index.layers[0].media_type[:120]!r}; an index made by hand is of images alone"
             )
         for child in index.manifests:
             manifest = self._manifests[child.digest]

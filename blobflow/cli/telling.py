@@ -250,8 +250,8 @@ def _content_lines(manifest: Manifest, *, indent: str, absent: frozenset[Digest]
 
 
 def image_document(found: Inspection) -> dict[str, Any]:
-    """An image for programs: the root's descriptor and content, children inside `manifests`; those of a sparse
-    index that are not there have `absent`. What an index lists that is no manifest stands behind the others."""
+    """An image for programs: the root's descriptor and content, children inside `manifests`; those of a
+    sparse index that are not there have `absent`. What an index lists that is no manifest comes last."""
     below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
     return {"name": str(found.reference), **_described(found.root.descriptor, found.root, below)}
 

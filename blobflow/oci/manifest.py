@@ -21,7 +21,7 @@ from blobflow.errors import InvalidDigest, UnsupportedContent
 from blobflow.oci import media
 from blobflow.oci.ambiguity import ambiguous_key, is_plain
 from blobflow.oci.decoding import decode
-from blobflow.oci.descriptor import Descriptor
+from blobflow.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from blobflow.oci.digest import Digest, digest_of, parse_digest
 from blobflow.oci.platform import MAX_PLATFORM, Platform
 
@@ -40,7 +40,7 @@ _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 class _Child(msgspec.Struct, rename="camel"):
     digest: str
-    size: int
+    size: int | None = None
     media_type: str | None = None
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
@@ -165,7 +165,7 @@ def parse_manifest(
         config=None if is_index else config,
         layers=_others(decoded, manifests),
         manifests=manifests,
-        subject=_descriptor(document.subject, what) if document.subject else None,
+        subject=_descriptor(document.subject, what, sized=False) if document.subject else None,
         artifact_type=document.artifact_type or "",
         annotations=document.annotations or {},
         more=len(listed or ()) - len(taken),
@@ -219,7 +219,7 @@ def _members(document: _Document) -> int:
     found = sum(value is not None for value in msgspec.structs.astuple(document)[:-schema1])
     found += len(document.annotations or ())
     for child in children:
-        found += 2 + bool(child.media_type) + (child.urls is not None) + (child.artifact_type is not None)
+        found += 1 + (child.size is not None) + bool(child.media_type) + (child.urls is not None) + (child.artifact_type is not None)
         if child.annotations is not None:
             found += 1 + len(child.annotations)
         if child.platform is not None:
@@ -303,20 +303,24 @@ def _refuse_long_words(child: _Child, what: str) -> None:
         )
 
 
-def _descriptor(child: _Child, what: str) -> Descriptor:
+def _descriptor(child: _Child, what: str, *, sized: bool = True) -> Descriptor:
+    """`sized`: it has to say a size."""
     try:
         digest = parse_digest(child.digest)
     except InvalidDigest as error:
         raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
-    if not 0 <= child.size <= _MAX_SIZE:
-        raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
+    if child.size is None and sized:
+        raise UnsupportedContent(f"{what} does not say how many bytes {digest} has")
+    size = UNKNOWN_SIZE if child.size is None else child.size
+    if child.size is not None and not 0 <= size <= _MAX_SIZE:
+        raise UnsupportedContent(f"{what} says that {digest} has {size} bytes")
     kind = child.media_type or ""
     if len(kind) > _MAX_WORD or child.artifact_type or child.platform is not None:
         _refuse_long_words(child, what)
     return Descriptor(
         media_type=sys.intern(kind),
         digest=digest,
-        size=child.size,
+        size=size,
         platform=child.platform,
         annotations=child.annotations,
         urls=child.urls,
