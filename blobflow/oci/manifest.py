@@ -219,7 +219,8 @@ def _members(document: _Document) -> int:
     found = sum(value is not None for value in msgspec.structs.astuple(document)[:-schema1])
     found += len(document.annotations or ())
     for child in children:
-        found += 1 + (child.size is not None) + bool(child.media_type) + (child.urls is not None) + (child.artifact_type is not None)
+        found += 1 + bool(child.media_type)
+        found += sum(value is not None for value in (child.size, child.urls, child.artifact_type))
         if child.annotations is not None:
             found += 1 + len(child.annotations)
         if child.platform is not None:
