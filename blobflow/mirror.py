@@ -121,8 +121,9 @@ async def verify_run(
 ) -> dict[Pair, BlobflowError | None]:
     """Ask every pair's target whether it is what the source names now, as closely as `level` says.
 
-    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing); a
-    later run does not take what was found wrong for whole because an earlier one put it there.
+    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing), and
+    NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found wrong
+    for whole because an earlier one put it there.
     """
     settings = settings_for(settings, pairs)
     async with open_world(settings, observer, meter or Meter(), looking=True, places=places) as world:
@@ -142,7 +143,7 @@ async def verify_run(
         wrong = await verification.check(roots, level)
         for pair in wrong:
             doubt(world.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
-    wrong = {**shapes.failures, **wrong}
+    wrong = {**shapes.failures, **shapes.skipped, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 
 
@@ -159,7 +160,7 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
     shapes = shape_pairs((p for p in pairs if p not in failures), graph, tags.tags)
-    return Shapes(shapes.of, {**failures, **shapes.failures})
+    return Shapes(shapes.of, {**failures, **shapes.failures}, shapes.skipped)
 
 
 async def plan_run(

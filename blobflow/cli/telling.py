@@ -41,6 +41,11 @@ def summary_lines(report: Report) -> list[str]:
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
     lines += tag_lines(report.tags)
+    lines += [
+        one_line(f"skipped: {image.source} -> {image.target}: {image.reason}")
+        for image in report.images
+        if image.reason
+    ]
     lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
@@ -107,8 +112,9 @@ def plan_lines(planned: Planned) -> list[str]:
     """A plan's price."""
     price = planned.price
     if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
+    skipped = f"; {len(planned.skipped)} skipped" if planned.skipped else ""
     figures = [
-        ("images", f"{price.images}, of which {price.images_current} current"),
+        ("images", f"{price.images}, of which {price.images_current} current{skipped}"),
         (
             "blobs",
             f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
@@ -157,7 +163,8 @@ def _target_price_text(host: str, target: TargetPrice) -> str:
 
 
 def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
-    """A plan for programs: `price`, and `images` with status mirror, current or failed.
+    """A plan for programs: `price`, and `images` with status mirror, current, failed (`error` says why) or
+    skipped (`reason` does).
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
@@ -186,6 +193,7 @@ def _planned_image(planned: Planned, outlook: Outlook) -> dict[str, Any]:
         "digest": outlook.digest,
         "status": outlook.status,
         "error": "" if outlook.error is None else str(outlook.error),
+        "reason": outlook.reason,
         "platforms": list(outlook.platforms),
         "copies": outlook.copies,
         "mounts": outlook.mounts,

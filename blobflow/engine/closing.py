@@ -83,4 +83,5 @@ def image_done(record: ImageRecord, done: int, images: int) -> ImageDone:
         error=record.error,
         done=done,
         images=images,
+        reason=record.reason,
     )

@@ -45,10 +45,10 @@ from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.remaining import Found, rest_of, steps_of
-from blobflow.engine.report import ReferrerRecord, Report
+from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, with_more
 from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
 from blobflow.engine.resolve import Reader
-from blobflow.engine.saved import SavedImage, SavedPlan
+from blobflow.engine.saved import SavedImage, SavedPlan, SavedSkip
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.undertaking import Undertaking
@@ -90,7 +90,8 @@ class Execution(Undertaking[list[int]]):
             for record, image in zip(report.images, self._saved.images, strict=True)
         )
         totals = msgspec.structs.replace(report.totals, blobs_present=len(self._found.present))
-        return msgspec.structs.replace(report, images=images, totals=totals)
+        report = msgspec.structs.replace(report, images=images, totals=totals)
+        return with_more(report, {each.pair: _skipped(each) for each in self._saved.skipped})
 
     async def plan(self, world: World) -> Planned:
         """Find out what is left to be done; nothing is changed anywhere.
@@ -209,7 +210,7 @@ class Execution(Undertaking[list[int]]):
             for image in saved.images
         }
         self.planned = Planned(
-            saved.pairs,
+            (*saved.pairs, *(each.pair for each in saved.skipped)),
             whole,
             self._reader.graph(saved.roots),
             shapes,
@@ -219,6 +220,7 @@ class Execution(Undertaking[list[int]]):
             self._quota.allowances,
             self._policy,
             self._price(whole),
+            {each.pair: each.reason for each in saved.skipped},
         )
         self._observe(plan_made(self.planned.price, len(self._saved.images)))
         return part
@@ -269,6 +271,11 @@ class Execution(Undertaking[list[int]]):
         """Why manifests that should be put at a site are left, by the look at the targets."""
         steps = [(self._saved.steps[number], why) for number, why in self._found.left.items()]
         return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
+
+
+def _skipped(each: SavedSkip) -> ImageRecord:
+    pair, digest = each.pair, each.source_root.digest
+    return ImageRecord(str(pair.source), str(pair.target), "", digest, (), "skipped", reason=each.reason)
 
 
 def _referrers(

@@ -22,7 +22,7 @@ from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
 from blobflow.engine.transfer import World, refuses_sparse
-from blobflow.errors import BlobflowError, own_copy
+from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted
 from blobflow.oci import Descriptor, Reference
 
@@ -33,8 +33,9 @@ LANE = 32
 class Answers(msgspec.Struct, frozen=True):
     """What is known of some pairs: what they want at their targets, and what is there.
 
-    `failures`: pairs that nothing can be planned for, and why. `current`: those that are taken as whole
-    because an earlier run put them there.
+    `failures`: pairs that nothing can be planned for, and why; `skipped`: those of which nothing is wanted,
+    as they lack the platforms that are. `current`: those that are taken as whole because an earlier run put
+    them there.
     """
 
     pairs: tuple[Pair, ...]
@@ -42,25 +43,29 @@ class Answers(msgspec.Struct, frozen=True):
     inventory: Inventory
     failures: dict[Pair, BlobflowError]
     current: frozenset[Pair]
+    skipped: dict[Pair, NoSuchPlatform] = {}
 
     @property
     def good(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair not in self.failures]
+        return [pair for pair in self.pairs if pair not in self.failures and pair not in self.skipped]
 
 
 def joined(answers: Sequence[Answers]) -> Answers:
     """What is known of several groups of pairs, each with a target host of its own."""
     shapes: dict[Pair, Shape] = {}
     failures: dict[Pair, BlobflowError] = {}
+    skipped: dict[Pair, NoSuchPlatform] = {}
     for each in answers:
         shapes |= each.shapes
         failures |= each.failures
+        skipped |= each.skipped
     return Answers(
         pairs=tuple(pair for each in answers for pair in each.pairs),
         shapes=shapes,
         inventory=merged(each.inventory for each in answers),
         failures=failures,
         current=frozenset[Pair]().union(*(each.current for each in answers)),
+        skipped=skipped,
     )
 
 
@@ -104,9 +109,10 @@ class Inquiry:
         """
         world, lane = self._world, Lane(LANE)
         failures: dict[Pair, BlobflowError] = {}
+        skipped: dict[Pair, NoSuchPlatform] = {}
 
         def good() -> list[Pair]:
-            return [pair for pair in pairs if pair not in failures]
+            return [pair for pair in pairs if pair not in failures and pair not in skipped]
 
         def drop(failed: Mapping[Reference, BlobflowError]) -> None:
             failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
@@ -141,6 +147,7 @@ class Inquiry:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
+        skipped.update(shapes.skipped)
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
@@ -150,7 +157,7 @@ class Inquiry:
         content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
         final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
-        return Answers(tuple(pairs), final, content.inventory, failures, tags.current)
+        return Answers(tuple(pairs), final, content.inventory, failures, tags.current, skipped)
 
     def _tell(self, phase: str) -> None:
         """Say that a phase has begun, when the first group gets to it."""

@@ -94,19 +94,23 @@ class Need(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
 #   always  again for images that have not changed, too
 #   off     never
 Lookup = Literal["auto", "always", "off"]
+# What becomes of an image that has none of the platforms that are wanted: an error, or left out and told.
+MissingPlatform = Literal["fail", "skip"]
 
 
 class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
     """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
 
     `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: what
-    is wanted of what refers to it, where the run's policy does not say.
+    is wanted of what refers to it, where the run's policy does not say. `missing_platform`: what becomes of
+    it if it is an image for other platforms than those of `choice`.
     """
 
     source: Reference
     target: Reference
     choice: Choice = EVERYTHING
     referrers: Lookup = "auto"
+    missing_platform: MissingPlatform = "fail"
 
 
 class Goal(msgspec.Struct, frozen=True, gc=False):

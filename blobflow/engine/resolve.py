@@ -18,7 +18,7 @@ import msgspec
 from blobflow.content import Site, SourceAt
 from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
-from blobflow.engine.configs import read_platform
+from blobflow.engine.configs import find_platform, may_name_platform
 from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
@@ -34,7 +34,7 @@ from blobflow.errors import (
 )
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -185,8 +185,9 @@ class _Walk:
         if mention not in self._met:
             self._met.add(mention)
             self.level.append(mention)
-            kind, platform = mention[1].media_type, mention[1].platform
-            if self._choice.platforms and kind in media.IMAGES and not platform and not attests(mention[1]):
+            child = mention[1]
+            untold = told_platform(child) is None and not attests(child)
+            if self._choice.platforms and child.media_type in media.IMAGES and untold:
                 self.in_doubt.append(mention)
 
     def go_down(self, reader: Reader) -> None:
@@ -373,8 +374,10 @@ class Reader:
         site, image = mention
         manifest = self.manifests[image.digest]
         assert manifest.config is not None, "an image has a config"
+        if not may_name_platform(manifest):
+            return
         async with self.manifests.documents.moving(site.registry, manifest.config):
             with blame("source"):
-                platform = await read_platform(self._source_at(site), manifest)
-        if platform.os or platform.architecture:
+                platform = await find_platform(self._source_at(site), manifest)
+        if platform is not None:
             self.platforms[image.digest] = platform
