@@ -214,6 +214,16 @@ async def test_blobs_go_along_with_whatever_platform_is_chosen(bench: Bench, spa
         assert [str(child.platform) for child in index.manifests] == ["linux/arm64"]
 
 
+async def test_a_cache_among_images_that_are_wanted_for_one_platform_goes_along_as_it_is(
+    bench: Bench,
+) -> None:
+    root = cached(bench.source)
+    target = bench.target()
+    assert statuses(await bench.mirror(pairs=pairs(choice=Choice((ARM64,))))) == ["done"]
+    assert target.tags[SITE, "1"] == root.descriptor.digest
+    assert len(target.blobs[SITE]) == 3
+
+
 @pytest.mark.parametrize("make", [cached, mixed])
 async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(bench: Bench, make: object) -> None:
     root: Manifest = make(bench.source)  # type: ignore[operator]
