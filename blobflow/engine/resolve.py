@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,11 +32,14 @@ from blobflow.errors import (
     UsageError,
     without_frames,
 )
+from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
+
+Absent = Literal["fails", "unchosen", "left out"]
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -125,9 +128,9 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    absent: Absent = "fails",
     documents: Documents | None = None,
     reader: Reader | None = None,
-    sparse: bool = False,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
@@ -135,10 +138,12 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `absent`: what becomes of a root if its site does not have something that an index below it lists. It fails;
+    or it fails only for what was chosen for certain, and where no index says what an image runs on, one that
+    is not there was not chosen; or what is absent is left out.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
-    `sparse`: what is not there was not chosen, where no index says what it runs on.
     """
     reader = reader or Reader(source_at, permit, documents)
     for reference, root in roots.items():
@@ -146,7 +151,7 @@ async def read_graph(
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), sparse=sparse))
+            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), absent))
             walk.enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
         await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
@@ -175,9 +180,9 @@ class _Walk:
     """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
     told, where the choice depends on it."""
 
-    def __init__(self, choice: Choice, *, sparse: bool) -> None:
+    def __init__(self, choice: Choice, absent: Absent) -> None:
         self._choice = choice
-        self._sparse = sparse
+        self._absent = absent
         self._met: set[Mention] = set()
         self.level: list[Mention] = []
         self.in_doubt: list[Mention] = []
@@ -215,6 +220,8 @@ class _Walk:
                 continue
             seen.add(digest)
             if (error := reader.errors.get((site, digest))) is not None:
+                if self._absent == "left out" and isinstance(error, NotFound) and digest != root[1].digest:
+                    continue
                 return error
             if not reader.walked(site, digest):
                 return UnsupportedContent(
@@ -226,20 +233,32 @@ class _Walk:
     def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
         """What has to be read of an index."""
         found = candidates(index, self._choice)
-        if not self._sparse:
+        if self._absent != "unchosen":
             return found
         sure, gone = certain(index, self._choice), reader.absent(site)
         return [child for child in found if child.digest in sure or child.digest not in gone]
+
+
+def taken_for(manifest: Descriptor) -> str:
+    """What is done with a manifest that is not what it is called; the end of a sentence."""
+    return f"by its content it is {manifest.media_type!r}, and is taken as that"
 
 
 class Reader:
     """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
     def __init__(
-        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+        self,
+        source_at: SourceAt,
+        permit: Permit = unlimited,
+        documents: Documents | None = None,
+        observe: Observer = ignore,
     ) -> None:
+        """`observe` is told, once a manifest, of those that are not what they are called."""
         self._source_at = source_at
         self._permit = permit
+        self._observe = observe
+        self._belied: set[Digest] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
@@ -333,6 +352,9 @@ class Reader:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
+        if media.belied(mention.media_type, own.media_type) and own.digest not in self._belied:
+            self._belied.add(own.digest)
+            self._observe(Warned(f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}"))
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))

@@ -85,7 +85,7 @@ class Verification:
             self._lane,
             choices={pinned: [pair.choice]},
             documents=self._documents,
-            sparse=True,
+            absent="unchosen",
         )
         for error in read.failures.values():
             error.side = "target"
