@@ -16,10 +16,11 @@ from blobflow.transports.archive.catalogue import (
     without_catalogue,
 )
 from blobflow.transports.archive.codecs import LAYER
+from blobflow.transports.archive.compressions import unread_compression
 from blobflow.transports.archive.contents import Stored, one_ahead
 from blobflow.transports.archive.docker import diff_ids, make_manifest
 from blobflow.transports.archive.importing import Importer, layer_type
-from blobflow.transports.archive.inflating import other_compression
+from blobflow.transports.archive.inflaters import in_blocks, inflater_for
 from blobflow.transports.archive.opened import Opened
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import blob_at, check_manifest, find, images_of, manifest_at, names_in
@@ -156,7 +157,7 @@ class DockerImages:
                 if stored.offset is not None:
                     ready, digest = await self._layer_in_place(stored, diff_id, what)
                 elif stored.digest is None or stored.diff_id is None:
-                    raise UnsupportedContent(f"{what} is neither a tar nor compressed by gzip or zstd")
+                    raise UnsupportedContent(f"{what} is neither a tar nor compressed in a way that is read")
                 else:
                     ready, digest = stored, stored.digest
                     _check(what, expected=diff_id, actual=stored.diff_id)
@@ -168,16 +169,20 @@ class DockerImages:
     async def _layer_in_place(self, stored: Stored, diff_id: Digest, what: str) -> tuple[Stored, Digest]:
         """A layer of an archive that can be read anywhere: as it is where that will do, else compressed."""
         head = self._opened.head(stored)
-        if other := other_compression(head):
-            raise UnsupportedContent(f"{what} is compressed by {other}; blobflow reads gzip and zstd")
+        if unread := unread_compression(head):
+            raise UnsupportedContent(f"{what} is compressed by {unread.name}, which is not read")
         if kind := layer_type(head):
             async with self._cores:
                 digest, actual = await in_thread(self._opened.digests, stored, what)
             _check(what, expected=diff_id, actual=actual)
             return Stored(stored.size, stored.offset, media_type=kind, diff_id=diff_id), digest
-        if self._importer.codec.mode == "none":
+        inflater = inflater_for(head, what)
+        if self._importer.codec.mode == "none" and inflater is None:
             return stored, diff_id  # which is verified as every blob is, when it is moved
-        async with self._cores, aclosing(one_ahead(self._opened.blocks(stored))) as blocks:
+        bare = self._opened.blocks(stored)
+        if inflater is not None:
+            bare = in_blocks(inflater.whole(bare))
+        async with self._cores, aclosing(one_ahead(bare)) as blocks:
             made = await self._importer.compress(blocks, diff_id, what)
         assert made.digest is not None, "what was compressed is in the store"
         return made, made.digest

@@ -14,18 +14,20 @@ from contextlib import aclosing
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.codecs import GZIP_LAYER, ZSTD_LAYER, Codec
+from blobflow.transports.archive.compressions import Kind, compression_of
 from blobflow.transports.archive.contents import Contents, Piece, Register, Stored, one_ahead, pieces
-from blobflow.transports.archive.inflating import GZIP, ZSTD, BareDigest, Damaged
+from blobflow.transports.archive.inflaters import BareDigest, inflater_for
+from blobflow.transports.archive.inflating import Damaged, Inflater
 from blobflow.transports.archive.streams import RunningTape
 from blobflow.transports.archive.tar import Member
-from blobflow.transports.files import in_thread
+from blobflow.transports.files import BLOCK, in_thread
 from blobflow.transports.imageindex import blob_at
 from blobflow.transports.store import Imports, Store, Writer
 
 # What of an archive is held in memory: its configs and lists. A thousand images have 10 MB of them.
 _MAX_HELD = 64 * 1024 * 1024
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]")
-_KNOWN = {GZIP: GZIP_LAYER, ZSTD: ZSTD_LAYER}
+_LAYER_TYPES: dict[Kind | None, str] = {"gzip": GZIP_LAYER, "zstd": ZSTD_LAYER}
 
 
 class Importer:
@@ -139,6 +141,33 @@ class _Layer:
         self._writer.abort()
 
 
+class _Repacked:
+    """A layer compressed in a way that OCI has no media type for, on its way to be compressed in ours."""
+
+    def __init__(self, importer: Importer, inflater: Inflater) -> None:
+        self._bare = _Layer(importer)
+        self._inflater = inflater
+        self._gathered = bytearray()
+
+    async def write(self, block: bytes) -> None:
+        """Raises Damaged, UnsupportedContent."""
+        pieces = self._inflater.inflate(block)
+        while (piece := await in_thread(next, pieces, None)) is not None:
+            self._gathered += piece
+            if len(self._gathered) >= BLOCK:
+                await self._bare.write(bytes(self._gathered[:BLOCK]))
+                del self._gathered[:BLOCK]
+
+    async def finish(self, expected: Digest | None, what: str) -> Stored:
+        self._inflater.finish()
+        if self._gathered:
+            await self._bare.write(bytes(self._gathered))
+        return await self._bare.finish(expected, what)
+
+    def abort(self) -> None:
+        self._bare.abort()
+
+
 class _AsItIs:
     """Content that goes into the store unchanged: `digest` if its name says it, `bare` if it is a layer."""
 
@@ -207,7 +236,7 @@ class _Receiver:
         self._name = name
         self._oci = oci
         self._held = 0
-        self._current: _Layer | _AsItIs | _Held | None = None
+        self._current: _Layer | _Repacked | _AsItIs | _Held | None = None
         self.stored: dict[int, Stored] = {}
         self.damaged: dict[int, BlobflowError] = {}
 
@@ -232,17 +261,19 @@ class _Receiver:
             self._current.abort()
             self._current = None
 
-    def _begin(self, piece: Piece) -> _Layer | _AsItIs | _Held | None:
+    def _begin(self, piece: Piece) -> _Layer | _Repacked | _AsItIs | _Held | None:
         member = piece.member
         if self._oci and (digest := blob_at(member.path)):
             return _AsItIs(self._importer, member, digest)
         if self._oci:
             return self._hold(member)
-        if is_tar(piece.block):
+        if is_tar(piece.block) or not piece.block:
             return _Layer(self._importer)
         if media_type := layer_type(piece.block):
             bare = BareDigest(piece.block, f"layer {member.path} of {self._name}")
             return _AsItIs(self._importer, member, None, media_type, bare)
+        if inflater := inflater_for(piece.block, f"layer {member.path} of {self._name}"):
+            return _Repacked(self._importer, inflater)
         return self._hold(member) if piece.block[:64].lstrip()[:1] in (b"{", b"[") else None
 
     def _hold(self, member: Member) -> _Held | None:
@@ -263,8 +294,8 @@ def _may_be_docker(member: Member) -> bool:
 
 
 def layer_type(head: bytes) -> str:
-    """The media type of a layer that is compressed already, "" for any other."""
-    return next((kind for magic, kind in _KNOWN.items() if head.startswith(magic)), "")
+    """The media type of a layer that is compressed as OCI has it, "" for any other."""
+    return _LAYER_TYPES.get(compression_of(head), "")
 
 
 def is_tar(head: bytes) -> bool:
