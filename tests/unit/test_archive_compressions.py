@@ -82,7 +82,7 @@ OLD: dict[str, Pack] = {
     "lz4": frame,
     "lz4 in parts": in_parts(frame),
 }
-ALL = {
+ALL: dict[str, Pack] = {
     **STANDARD,
     **OLD,
     "gzip in parts": in_parts(gzip.compress),
@@ -272,8 +272,3 @@ def test_a_tar_is_none_of_them() -> None:
     """Whatever the first file is called."""
     for name in ("]", "PK", "BZ", "LZ", "7z", "docker"):
         assert inflater_for(tar_of([(name, b"")]), "a.tar") is None
-    assert tarfile.BLOCKSIZE == 512
-    for form in ALL:
-        packed = ALL[form](b"x" * 100)
-        manifest = inflater_for(packed, form)
-        assert (manifest is not None and b"".join(manifest.whole([packed])) == b"x" * 100) or "parts" in form

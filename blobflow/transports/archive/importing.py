@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
@@ -27,6 +27,7 @@ from blobflow.transports.store import Imports, Store, Writer
 # What of an archive is held in memory: its configs and lists. A thousand images have 10 MB of them.
 _MAX_HELD = 64 * 1024 * 1024
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]")
+_LISTS = frozenset({"index.json", "oci-layout", "manifest.json"})
 _LAYER_TYPES: dict[Kind | None, str] = {"gzip": GZIP_LAYER, "zstd": ZSTD_LAYER}
 
 
@@ -50,11 +51,11 @@ class Importer:
             self._leases[digest] = self._store.leases.hold(digest)
 
     async def take(self, tape: RunningTape, *, oci: bool) -> Contents:
-        """Read the archive to its end. `oci`: its blobs as they are; else whatever may be config or layer."""
+        """Read the archive to its end. `oci`: its files as they are, wherever they lie, since links may make
+        blobs of them; else whatever may be config or layer."""
         register = Register(tape.name)
         receiver = _Receiver(self, tape.name, oci=oci)
-        wanted: Callable[[Member], bool] = _may_be_oci if oci else _may_be_docker
-        async with aclosing(one_ahead(pieces(tape, register, wanted))) as coming:
+        async with aclosing(one_ahead(pieces(tape, register))) as coming:
             try:
                 async for piece in coming:
                     await receiver.receive(piece)
@@ -263,10 +264,10 @@ class _Receiver:
 
     def _begin(self, piece: Piece) -> _Layer | _Repacked | _AsItIs | _Held | None:
         member = piece.member
-        if self._oci and (digest := blob_at(member.path)):
-            return _AsItIs(self._importer, member, digest)
-        if self._oci:
+        if self._oci and member.path in _LISTS:
             return self._hold(member)
+        if self._oci:
+            return _AsItIs(self._importer, member, blob_at(member.path))
         if is_tar(piece.block) or not piece.block:
             return _Layer(self._importer)
         if media_type := layer_type(piece.block):
@@ -283,14 +284,6 @@ class _Receiver:
         if self._held > _MAX_HELD:
             raise UnsupportedContent(f"{self._name} has more than {_MAX_HELD} bytes of configs and lists")
         return _Held()
-
-
-def _may_be_oci(member: Member) -> bool:
-    return member.path in ("index.json", "oci-layout", "manifest.json") or blob_at(member.path) is not None
-
-
-def _may_be_docker(member: Member) -> bool:
-    return True
 
 
 def layer_type(head: bytes) -> str:
