@@ -24,7 +24,7 @@ from blobflow.transports.archive import contents, inflating, tar
 from blobflow.transports.archive.catalogue import MAX_LISTED, parse_catalogue
 from blobflow.transports.archive.contents import Contents, scan
 from blobflow.transports.archive.docker import diff_ids
-from blobflow.transports.archive.inflating import BareDigest
+from blobflow.transports.archive.inflaters import BareDigest
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.streams import PlainTape
 from blobflow.transports.archive.tar import END, padding

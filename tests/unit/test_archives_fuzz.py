@@ -53,7 +53,7 @@ def read_once(content: bytes) -> dict[str, bytes]:
     with file_with(content) as fd:
         tape = running_tape(fd, "a.tar")
         found: dict[str, bytes] = {}
-        for piece in pieces(tape, Register("a.tar"), lambda member: True):
+        for piece in pieces(tape, Register("a.tar")):
             found[piece.member.path] = found.get(piece.member.path, b"") + piece.block
         return found
 
