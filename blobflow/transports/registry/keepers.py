@@ -1,10 +1,10 @@
 """Keepers of logins: the credential helpers that docker's config.json names, and how one is run.
 
 It is a program `docker-credential-NAME`, which takes a verb, reads stdin and writes stdout (the protocol is
-that of docker-credential-helpers): `get` reads the server's name and writes JSON, with `<token>` as the user's
-name for an identity token; `store` reads such JSON, `erase` the name. What it writes to stdout may hold
-secrets, so that is never shown; what it writes to stderr is meant for people, and is part of the error where
-it fails.
+that of docker-credential-helpers): `get` reads the server's name and writes JSON, with `<token>` as the
+user's name for an identity token; `store` reads such JSON, `erase` the name. What it writes to stdout may
+hold secrets, so that is never shown; what it writes to stderr is meant for people, and is part of the error
+where it fails.
 """
 
 from __future__ import annotations
