@@ -138,9 +138,9 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
-    `absent`: what becomes of a root if its site does not have something that an index below it lists. It fails;
-    or it fails only for what was chosen for certain, and where no index says what an image runs on, one that
-    is not there was not chosen; or what is absent is left out.
+    `absent`: what becomes of a root whose site lacks something that an index below it lists. It fails; or it
+    fails only for what was chosen for certain, and where no index says what an image runs on, one that is not
+    there was not chosen; or what is absent is left out.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.

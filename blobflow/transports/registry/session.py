@@ -23,12 +23,14 @@ from yarl import URL
 from blobflow.content import Allowance, Sleep
 from blobflow.errors import (
     BlobflowError,
+    Denied,
     NetworkError,
     ProtocolViolation,
     RegistryError,
     TimedOut,
+    Unauthorized,
 )
-from blobflow.events import HostMeter, Observer, Retrying
+from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.answers import error_of
@@ -115,6 +117,7 @@ class Session:
             reading=self.reading,
         )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._lack = ""
         self.allowance: Allowance | None = None
         self.etags = Validators()
         self.referring = Referring()
@@ -255,9 +258,12 @@ class Session:
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
         body = await read_error(response)
         host = self._wire.name(response.url)
-        return error_of(
+        error = error_of(
             host, request.method, request.asked, response.status, response.headers, body, request.passing
         )
+        if self._lack and isinstance(error, Unauthorized | Denied):
+            error.message += f"; it was asked without a login, since {self._lack}"
+        return error
 
     def _broken(
         self, error: Exception, asked: str, response: aiohttp.ClientResponse, received: int
@@ -388,4 +394,8 @@ class Session:
 
     async def _login(self, repository: str) -> Credentials | None:
         credentials = self._access.credentials
-        return await credentials(repository) if callable(credentials) else credentials
+        found = await credentials(repository) if callable(credentials) else credentials
+        if found is not None and found.lack and found.lack != self._lack:
+            self._lack = found.lack
+            self._observer(Warned(f"{self.host} is asked without a login: {found.lack}"))
+        return found
