@@ -21,6 +21,7 @@ from blobflow.server.logins import Logins, is_nobody
 from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import HEALTH, Place, locate
+from blobflow.server.publicurl import Addressing
 from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.referrers import list_referrers
@@ -94,6 +95,7 @@ def make_app(
     logins: Logins | None = None,
     access: AccessRules | None = None,
     through: PullThrough | None = None,
+    addressing: Addressing | None = None,
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
 ) -> web.Application:
@@ -105,10 +107,13 @@ def make_app(
     413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
     (None: anybody), and `through` what is pulled through; both are closed with the application. `access`:
     what each may do (None: everything). `observe` is called once a request, on the loop's thread, and must
-    return at once. `wire` moves the bodies.
+    return at once. `addressing`: the URLs of answers (None: as `publicurl` has it where nobody says).
+    `wire` moves the bodies.
     """
     rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
-    registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins, through=through)
+    registry = Registry(
+        store, rules=rules, wire=wire or PlainWire(), addressing=addressing, logins=logins, through=through
+    )
     granted = access or AccessRules()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -197,7 +202,7 @@ async def _dispatch(registry: Registry, access: AccessRules, exchange: Exchange)
     rights = await _let_in(registry, access, exchange)
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
-    place = locate(request.path)
+    place = locate(registry.addressing.path(request.path))
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
     exchange.room = place.room

@@ -62,7 +62,8 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     )
     if missing:
         raise _unknown(missing)
-    headers = {"Location": f"/v2/{place.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+    location = registry.addressing.url(request, f"/v2/{place.repository}/manifests/{digest}")
+    headers = {"Location": location, "Docker-Content-Digest": digest}
     if manifest.subject is not None:  # "Pushing Manifests with Subject": no client need keep a list of it
         headers["OCI-Subject"] = manifest.subject.digest
     return web.Response(status=201, headers=headers)

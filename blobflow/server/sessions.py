@@ -13,9 +13,9 @@ feeding just now. Empty ones are forgotten after minutes, others after the time 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Iterable
+from uuid import uuid4
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
@@ -73,8 +73,9 @@ class Session:
 
     @property
     def location(self) -> str:
-        """Relative, so that it is right behind any proxy."""
-        return f"/v2/{self.repository}/blobs/uploads/{self.token}"
+        """The path to go on at. It has a query, as that of other registries has, because there are clients
+        that complete an upload by appending `&digest=`; the query tells nothing, and may be left out."""
+        return f"/v2/{self.repository}/blobs/uploads/{self.token}?state=open"
 
     def writer(self, digest: Digest | None = None) -> Writer:
         """The partial, begun at the first byte; `digest` is what it will be, if that is known by then."""
@@ -130,7 +131,7 @@ class Sessions:
             self._make_room(self._owned[owner].values())
         elif len(self._open) >= MAX_SESSIONS:
             self._make_room(max(self._owned.values(), key=len).values())
-        session = Session(self._store, repository, owner, secrets.token_hex(16), now)
+        session = Session(self._store, repository, owner, str(uuid4()), now)
         self._open[session.token] = session
         self._owned.setdefault(owner, {})[session.token] = session
         return session

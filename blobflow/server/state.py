@@ -14,6 +14,7 @@ from blobflow.oci import Digest
 from blobflow.server.counts import Counts
 from blobflow.server.logins import Logins
 from blobflow.server.overview import Overview
+from blobflow.server.publicurl import Addressing
 from blobflow.server.recent import Recent
 from blobflow.server.sessions import UPLOAD_TTL, Sessions
 from blobflow.server.subjects import Subjects
@@ -50,6 +51,7 @@ class Registry:
     __slots__ = (
         "_damaged",
         "_full_told",
+        "addressing",
         "counts",
         "ill",
         "logins",
@@ -69,12 +71,14 @@ class Registry:
         *,
         rules: Rules,
         wire: Wire,
+        addressing: Addressing | None = None,
         logins: Logins | None = None,
         through: PullThrough | None = None,
     ) -> None:
         self.store = store
         self.rules = rules
         self.wire = wire
+        self.addressing = addressing or Addressing()
         self.logins = logins
         self.through = through
         self.counts = Counts()
