@@ -111,10 +111,10 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--sparse",
-    type=click.Choice(("accept", "refuse")),
-    default="accept",
+    type=click.Choice(("accept", "indexes", "refuse")),
+    default="indexes",
     show_default=True,
-    help="Indexes whose images are not all here.",
+    help="Which manifests are taken while something that they name is not here: all, indexes, or none.",
 )
 @click.option(
     "--upstream",
