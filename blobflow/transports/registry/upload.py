@@ -84,6 +84,7 @@ class Uploads:
 
     def __init__(self, session: Session, profile: Profile, learnt: Learnt, journal: Journal) -> None:
         self.profile = profile
+        self.learnt = learnt
         self._session = session
         self._learnt = learnt
         self._tickets = Tickets(session, journal)
