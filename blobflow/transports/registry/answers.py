@@ -128,6 +128,26 @@ def warning_of(value: str) -> str:
     return clean(re.sub(r"\\(.)", r"\1", match[1])) if match else ""
 
 
+_HIT = re.compile(r"\b(?:hit|stale|updating|revalidated)\b", re.ASCII | re.IGNORECASE)
+_TWO_REQUESTS = re.compile(r"\d+ \d+\Z", re.ASCII)  # Varnish: this one, and the one that it kept
+_VERDICTS = ("Cache-Status", "X-Cache-Status", "X-Cache", "X-Proxy-Cache", "CF-Cache-Status")
+
+
+def cache_of(headers: Mapping[str, str]) -> str:
+    """How an answer says that a cache had kept it: "a cache's, 81 s old"; "" where it does not say so.
+
+    By Age (RFC 9111, 5.1), Cache-Status (RFC 9211), or what caches have of their own. An Age of 0 says that
+    there is a cache, not that it had this.
+    """
+    age = number_of(headers.get("Age")) or 0
+    hit = age or any(_HIT.search(headers.get(name, "")[:200]) for name in _VERDICTS)
+    if not hit and not _TWO_REQUESTS.search(headers.get("X-Varnish", "")[:100].strip()):
+        return ""
+    via = clean(headers.get("Via", ""), 60)
+    old = f", {age} s old" if age else ""
+    return f"a cache's{old} (Via: {via})" if via else f"a cache's{old}"
+
+
 def error_of(
     host: str,
     method: str,
@@ -141,6 +161,22 @@ def error_of(
 
     `passing`: codes of refusals that time mends, for this request.
     """
+    error = _error_of(host, method, asked, status, headers, body, passing)
+    error.method, error.cached = method, cache_of(headers)
+    if error.cached:
+        error.message += f"; the answer is {error.cached}"
+    return error
+
+
+def _error_of(
+    host: str,
+    method: str,
+    asked: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    passing: Collection[str],
+) -> RegistryError:
     said = words_of(body, headers.get("Content-Type", ""))
     tail = _tail(said)
     if method == "PUT" and 400 <= status < 500 and said.code in _MISSING_CODES:
