@@ -118,7 +118,10 @@ class Lookups:
         try:
             answer = await self.ask(request, name)
         except RegistryError as error:
-            if not heads.is_doubtful(self._name, error, expected=expected):
+            without_login = error.status == 401 and not self._session.wants_login
+            tags_tell = error.status == 403 and self._writes and ":" not in name
+            doubtful = heads.is_doubtful(self._name, error, expected=expected)
+            if without_login or tags_tell or not doubtful:
                 raise
             return error
         heads.worked(self._name)

@@ -29,6 +29,7 @@ from blobflow.errors import (
     RegistryError,
     Rejected,
     SizeMismatch,
+    Unauthorized,
     UnsupportedContent,
 )
 from blobflow.oci import (
@@ -99,9 +100,16 @@ class Repository:
         try:
             return await self._resolve(name, expected=expected)
         except Denied as error:
-            if not self._writes or ":" in name or await self._lists(name):
+            if not self._writes or ":" in name:
                 raise
-            raise NotFound(error.message, status=error.status, code=error.code, detail=error.detail) from None
+            if not await self._lists(name):
+                raise NotFound(
+                    error.message, status=error.status, code=error.code, detail=error.detail
+                ) from None
+            if error.method != "HEAD":
+                raise
+            with self._lookups.in_place_of(error, self._session.manifest_heads):
+                return (await self.fetch(name)).descriptor
 
     async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
         heads = self._session.manifest_heads
@@ -260,6 +268,8 @@ class Repository:
             return tag in await self.tags()
         except NotFound:
             return False
+        except (Denied, Unauthorized):
+            return True  # it tells nothing
 
     # Manifests
 

@@ -200,13 +200,18 @@ class Session:
         """A stream stood still: what there is to say of it is as old as its last byte."""
         self.gate.congested(self._clock() - PROGRESS_SECONDS)
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the host has asked who we are."""
+        return self._auth.wants_login
+
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
 
         Raises Unauthorized, and whatever else the host answers.
         """
         await self.ask(Request("GET", URL("/v2/", encoded=True), "registry API"))
-        return self._auth.wants_login
+        return self.wants_login
 
     async def close(self) -> None:
         """Close every connection."""
