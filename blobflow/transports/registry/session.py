@@ -28,7 +28,7 @@ from blobflow.errors import (
     RegistryError,
     TimedOut,
 )
-from blobflow.events import HostMeter, Observer, Retrying
+from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.answers import error_of
@@ -192,6 +192,10 @@ class Session:
     def _silent(self) -> None:
         """A stream stood still: what there is to say of it is as old as its last byte."""
         self.gate.congested(self._clock() - PROGRESS_SECONDS)
+
+    def warn(self, message: str) -> None:
+        """Tell the user something of the host that fails nothing."""
+        self._observer(Warned(message))
 
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
