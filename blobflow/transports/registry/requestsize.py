@@ -63,8 +63,8 @@ class RequestSize:
         self._lower(size)
 
     def broke(self, size: int, passed: int, reason: str = "") -> None:
-        """A request of `size` ended after `passed` bytes had left us, and what it brought is lost. `reason`: what
-        it ended with, where that speaks of its size."""
+        """A request of `size` ended after `passed` bytes had left us, and what it brought is lost. `reason`:
+        what it ended with, where that speaks of its size."""
         self._reason = reason or self._reason
         self._lower(max(min(size, passed) // 2, self._least) + 1)
 
@@ -81,7 +81,8 @@ class RequestSize:
         return True
 
     def passed(self, size: int) -> str:
-        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learnt from refusals."""
+        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learnt from
+        refusals."""
         if not self._reason or self._noted or size != self._chunk:
             return ""
         self._noted = True

@@ -124,8 +124,9 @@ class Tickets:
         return self._chosen(self._whereabouts(repository, answer))
 
     def read_otherwise(self) -> bool:
-        """A session was not found where a Location was taken to lead. Take Locations of this host the other way
-        from now on; False if they have led to a blob, were read otherwise before, or had no other meaning."""
+        """A session was not found where a Location was taken to lead. Take Locations of this host the other
+        way from now on; False if they have led to a blob, were read otherwise before, or had no other
+        meaning."""
         otherwise = self._choices and not self._unlikely and not self._proven
         self._unlikely = self._unlikely or otherwise
         return otherwise

@@ -46,17 +46,16 @@ from blobflow.errors import (
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.registry.digests import check_told, other_than
 from blobflow.transports.registry.feed import Cut, Feed
+from blobflow.transports.registry.lessons import Lessons
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
 from blobflow.transports.registry.refusals import (
     AT_ANY_SIZE,
     STALE,
-    ended_by_size,
     explain,
     is_interruption,
-    look_for_limit,
     refuses_form,
 )
-from blobflow.transports.registry.requestsize import TELLING, RequestSize
+from blobflow.transports.registry.requestsize import RequestSize
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tickets import (
     JOURNALED_FROM,
@@ -92,7 +91,7 @@ class Uploads:
         self._learnt = learnt
         self._tickets = Tickets(session, journal)
         self._size = RequestSize(profile, learnt)
-        self._losses: dict[tuple[str, Digest], tuple[int, int]] = {}
+        self._lessons = Lessons(self._size, session)
         self._forgetful = profile.keeps_broken_sessions is False
         self._opens: set[str] = set()
         self._broken: set[tuple[str, Digest]] = set()
@@ -101,6 +100,7 @@ class Uploads:
     async def mount(self, request: Request, repository: str, digest: Digest) -> bool:
         """Ask for a mount; a session that a refusal opens is kept for the next push of that blob."""
         answer = await self._tickets.opened(repository, digest, request)
+        self._size.passed_by(answer.headers.get("Via"))
         if answer.status == 201:
             return other_than(digest, answer.headers) is None  # something else was mounted: it is pushed
         try:
@@ -125,7 +125,7 @@ class Uploads:
                     raise
                 if await self._ended_well(error, ticket, blob):
                     return
-                if "chunked" in rungs and self._is_too_large(error, ticket, blob):
+                if "chunked" in rungs and self._lessons.ended(error, ticket, blob):
                     if await self._has_arrived(repository, blob):
                         return
                     continue
@@ -139,32 +139,9 @@ class Uploads:
                         raise
             else:
                 self._learnt.taken(going.rung)
-                self._losses.pop((repository, blob.digest), None)
+                self._lessons.arrived(repository, blob.digest)
                 self._tickets.arrived()
                 return
-
-    def _is_too_large(self, error: BlobflowError, ticket: Ticket, blob: Descriptor) -> bool:
-        """Whether the last request ended because of its size, and a smaller one is left to try."""
-        size = ticket.request
-        if isinstance(error, Rejected) and error.status == 413 and ticket.form != "single":
-            self._size.refused(size)
-        elif size and (reason := ended_by_size(error, all_sent=ticket.passed == size)):
-            self._lose(ticket, blob, reason)
-        else:
-            return False
-        return max(self._size.chunk_bytes, ticket.chunk_floor) < size
-
-    def _lose(self, ticket: Ticket, blob: Descriptor, reason: str = "") -> None:
-        """A request broke and what had been sent to its session is lost: go by smaller ones, if it was not the
-        first of this blob, or if that ended with a `reason`."""
-        key = (ticket.repository, blob.digest)
-        times, lost = self._losses.get(key, (0, 0))
-        self._losses[key] = times, lost = times + 1, lost + ticket.sent
-        if ticket.passed < TELLING or (times == 1 and not reason):
-            return
-        if times > 1 and lost > blob.size // 4:
-            self._size.shrink_most()  # looking for the largest that passes would cost too much
-        self._size.broke(ticket.request, ticket.passed, reason)
 
     def _verdict(
         self, error: BlobflowError, rung: Rung, blob: Descriptor, ticket: Ticket, *, last: bool
@@ -262,7 +239,7 @@ class Uploads:
             self._tickets.forget(ticket)
             if ticket.broken:
                 self._forgetful = self._forgetful or self.profile.keeps_broken_sessions is None
-                self._lose(ticket, blob)
+                self._lessons.lost(ticket, blob)
             return None
         except BaseException:
             self._tickets.park(ticket)
@@ -272,7 +249,7 @@ class Uploads:
             self._tickets.leave(ticket)
             return None
         if ticket.broken and confirmed <= ticket.offset:  # nothing of a whole chunk counts
-            self._size.broke(ticket.request, ticket.request)
+            self._lessons.nothing_counted(ticket)
         ticket.broken = False
         if "Location" in answer.headers:
             ticket.location = self._tickets.location(repository, answer)
@@ -371,20 +348,12 @@ class Uploads:
             ticket.doubted = True
             self._tickets.park(ticket)
         elif self._resumes and ticket.sent >= KEPT_FROM and is_interruption(error):
-            ticket.broken = self._broke(ticket, error)
+            ticket.broken = self._lessons.broke(ticket, error)
             self._tickets.park(ticket)
         else:
-            if self._broke(ticket, error):
-                self._lose(ticket, blob)
+            if self._lessons.broke(ticket, error):
+                self._lessons.lost(ticket, blob)
             self._tickets.leave(ticket)
-
-    def _broke(self, ticket: Ticket, error: BaseException) -> bool:
-        """Whether the connection broke under a request. Two in a row that did at about the same byte met a limit."""
-        if error is ticket.body_error or not isinstance(error, ConnectionLost):
-            return False
-        if 0 < ticket.passed < ticket.request and self._size.ended_alike(ticket.passed):
-            self._size.broke(ticket.request, ticket.passed)
-        return True
 
     async def _single(self, ticket: Ticket, blob: Descriptor, chunks: Chunks) -> None:
         """PUT with the whole body [end-6]."""
@@ -406,8 +375,7 @@ class Uploads:
             ranged = {"Content-Range": f"{start}-{start + length - 1}"}
             await self._patch(ticket, blob, cut.take(length), length, ranged)
             ticket.offset = start + length
-            if reason := self._size.passed(length):
-                self._tell_of_limit(reason, ticket.repository, length)
+            self._lessons.passed(ticket, length)
             if self._resumes and blob.size >= JOURNALED_FROM:
                 self._tickets.note(ticket)
         await self._finish(ticket, blob)
@@ -467,13 +435,6 @@ class Uploads:
             ticket.body_error = feed.error
             ticket.passed = feed.sent
             ticket.sent = before + feed.sent
-
-    def _tell_of_limit(self, reason: str, repository: str, size: int) -> None:
-        host = self._session.host
-        self._session.warn(
-            f"larger requests to {host} ended with {reason}, so blobs go there by chunks of"
-            f" {size / 1e6:.1f} MB; {look_for_limit(f'{host}/{repository}')}"
-        )
 
     def _check(self, answer: Answer, blob: Descriptor) -> None:
         """A registry may name the blob by another algorithm (distribution: sha256), not by another digest."""

@@ -59,7 +59,8 @@ def whereabouts(home: URL, at: URL, location: str, asked: str) -> Whereabouts:
 
 
 def _own(at: URL, location: str) -> URL | None:
-    """The session that a Location names, as it is called where it was opened; None: it is no session there."""
+    """The session that a Location names, as it is called where it was opened; None: it is no session
+    there."""
     place, mark, query = location.partition("#")[0].partition("?")
     found = _SESSION.search(place)
     base, opened, _ = at.raw_path.partition(_UPLOADS)
