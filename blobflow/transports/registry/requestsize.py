@@ -54,8 +54,8 @@ class RequestSize:
 
     def passed_by(self, via: str | None) -> None:
         """Take in a Via header (RFC 9110, 7.6.3), which names the proxies on the way."""
-        if via and _SQUID.search(via):
-            self._lower(SQUID_BUFFER + 1)
+        if (safe := safe_through(via)) is not None:
+            self._lower(safe + 1)
 
     def refused(self, size: int) -> None:
         """A body of `size` was refused because of its size (413)."""
@@ -95,3 +95,8 @@ class RequestSize:
             self._chunk = max(self._chunk // 2, self._least)
             self._noted = False
         self._limited = True
+
+
+def safe_through(via: str | None) -> int | None:
+    """The largest body, in bytes, that passes safely through the proxies of a Via header; None: any may."""
+    return SQUID_BUFFER if via and _SQUID.search(via) else None
