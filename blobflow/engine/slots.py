@@ -1,4 +1,4 @@
-"""The slots that one copy has while it is under way."""
+"""The slots that a copy holds while it runs: counted in the flight, freed as soon as they can be."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ import msgspec
 
 from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import Count, counted, from_start, source_body
+from blobflow.engine.bodies import Sent, counted, from_start, source_body
 from blobflow.engine.documents import Documents
 from blobflow.engine.lacking import Lacking, Origins
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
-from blobflow.engine.retry import Tries, delay_before_retry
+from blobflow.engine.retry import Tries, delay_before_retry, may_send
 from blobflow.engine.road import CacheMode, through_store
 from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
@@ -308,16 +308,19 @@ class Transfer:
     async def _push(self, number: int, step: Copy, body: Body, slots: Slots) -> Outcome:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
-        began = [0]
+        sent = Sent(step.blob.size)
         while True:
             try:
-                await self._push_once(number, step, body, began.append, slots.bytes_passed)
+                await self._push_once(number, step, body, sent, slots.bytes_passed)
                 return "done"
             except BlobflowError as error:
-                tries = tries.after(error, at=began[-1])
+                tries = tries.after(error, at=sent.at)
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
                 if delay is None or self.agenda.winding_down:
+                    raise
+                if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+                    error.message += f"; {sent}"
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
@@ -343,17 +346,18 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]
+        self, number: int, step: Copy, body: Body, sent: Sent, over: Callable[[], None]
     ) -> None:
-        active = self._world.meter.active
+        meter = self._world.meter
+        active = meter.active
         active[number] = 0
 
         def begin(offset: int) -> None:
-            active[number] = offset
-            began(offset)
+            active[number] = sent.at = offset
 
         def count(size: int) -> None:
             active[number] += size
+            meter.bytes_resent += sent.count(size)
 
         sink = self._world.sink_at(step.target)
         if self._shelf.on(step.blob.digest):
