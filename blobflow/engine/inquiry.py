@@ -21,6 +21,7 @@ from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers
 from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
+from blobflow.engine.taking import not_taken
 from blobflow.engine.transfer import World, refuses_sparse
 from blobflow.errors import BlobflowError, own_copy
 from blobflow.events import Observer, PhaseStarted
@@ -141,6 +142,7 @@ class Inquiry:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
+        failures.update(not_taken(good(), shapes.of, world.sink_at))
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
