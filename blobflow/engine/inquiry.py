@@ -24,7 +24,7 @@ from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_ta
 from blobflow.engine.taking import not_taken
 from blobflow.engine.transfer import World, refuses_sparse
 from blobflow.errors import BlobflowError, own_copy
-from blobflow.events import Observer, PhaseStarted
+from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
@@ -142,6 +142,7 @@ class Inquiry:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
+        self._tell_lacking({pair.source: shape for pair, shape in shapes.of.items() if shape.lacking})
         failures.update(not_taken(good(), shapes.of, world.sink_at))
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
@@ -159,6 +160,19 @@ class Inquiry:
         if phase not in self._told:
             self._told.add(phase)
             self._observe(PhaseStarted(phase, self._images))
+
+    def _tell_lacking(self, found: Mapping[Reference, Shape]) -> None:
+        """Say which sources have only a part of what is wanted of them."""
+        for source, shape in sorted(found.items()):
+            count = len(shape.lacking)
+            left = (
+                "a manifest that it does not have is" if count == 1 else f"{count} that it does not have are"
+            )
+            here = f", {', '.join(shape.platforms)} goes on" if shape.platforms else ""
+            said = f"{source} has only a part of its index {self.roots[source].digest}{here}: {left} left out"
+            if said not in self._told:
+                self._told.add(said)
+                self._observe(Warned(said))
 
     async def _survey_tags(
         self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane

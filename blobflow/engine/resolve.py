@@ -24,9 +24,17 @@ from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError, without_frames
+from blobflow.errors import (
+    BlobflowError,
+    NotFound,
+    RegistryError,
+    UnsupportedContent,
+    UsageError,
+    without_frames,
+)
 from blobflow.oci import Descriptor, Digest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
+from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -127,6 +135,8 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
+    then the others are left out, unless none of those that are wanted is there.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -208,7 +218,9 @@ class _Walk:
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
-            todo += reversed(candidates(reader.manifests[digest], self._choice))
+            children = candidates(reader.manifests[digest], self._choice)
+            here = [child for child in children if not reader.lacks(site, child)]
+            todo += reversed(here if any(not attests(child) for child in here) else children)
         return None
 
 
@@ -322,6 +334,12 @@ class Reader:
         lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
+
+    def lacks(self, site: Site, manifest: Descriptor) -> bool:
+        """Whether a layout or archive has the manifest's parent without having the manifest."""
+        return bool(transport_of(site.registry)) and isinstance(
+            self.errors.get((site, manifest.digest)), NotFound
+        )
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""

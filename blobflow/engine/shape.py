@@ -35,6 +35,7 @@ class _Shaper:
         self._choice = choice
         self._kept: dict[Digest, tuple[Descriptor, ...]] = {}
         self._pruned: dict[Digest, Manifest] = {}
+        self._lacking: list[Digest] = []
 
     def shape(self, root: Descriptor, *, prune: bool) -> Shape:
         manifest = self._graph.manifests[root.digest]
@@ -45,17 +46,22 @@ class _Shaper:
             raise NotFound(f"there is no {self._wanted()} here; there is {self._offered(manifest)}", status=0)
         order = self._order(root.digest)
         platforms = tuple(dict.fromkeys(filter(None, map(str, self._platforms(order)))))
+        lacking = tuple(dict.fromkeys(self._lacking))
         if prune:
             made = {each.descriptor.digest: self._form(each.descriptor.digest) for each in order}
             replaced = tuple(old for old, form in made.items() if form.descriptor.digest != old)
             return Shape(
-                made[root.digest].descriptor, tuple(made.values()), platforms=platforms, replaced=replaced
+                made[root.digest].descriptor,
+                tuple(made.values()),
+                platforms=platforms,
+                replaced=replaced,
+                lacking=lacking,
             )
         sparse = frozenset(
             each.descriptor.digest for each in order if self._form(each.descriptor.digest) is not each
         )
         fallbacks = {digest: self._form(digest) for digest in sparse if self._choice.index == "auto"}
-        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms)
+        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms, lacking=lacking)
 
     def _children(self, digest: Digest) -> tuple[Descriptor, ...]:
         """The chosen children of a manifest."""
@@ -63,8 +69,15 @@ class _Shaper:
             manifest = self._graph.manifests[digest]
             self._kept[digest] = ()  # an index can't contain itself, and one that says so gets no further
             if manifest.is_index:
-                self._kept[digest] = chosen(manifest, self._choice, self._known, self._has)
+                self._kept[digest] = self._held(chosen(manifest, self._choice, self._known, self._has))
         return self._kept[digest]
+
+    def _held(self, children: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+        """The children that were read; of those that are lacking (see `read_graph`) no attestation either."""
+        wanted = list(children)
+        gone = {child.digest for child in wanted if child.digest not in self._graph.manifests}
+        self._lacking += (child.digest for child in wanted if child.digest in gone)
+        return tuple(child for child in wanted if child.digest not in gone and attests(child) not in gone)
 
     def _known(self, child: Descriptor) -> Platform | None:
         return self._graph.platforms.get(child.digest)
