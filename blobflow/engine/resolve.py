@@ -35,6 +35,7 @@ from blobflow.errors import (
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
 from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
+from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -138,9 +139,11 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
-    `absent`: what becomes of a root whose site lacks something that an index below it lists. It fails; or it
-    fails only for what was chosen for certain, and where no index says what an image runs on, one that is not
-    there was not chosen; or what is absent is left out.
+    A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
+    then the others are left out, unless none of those that are wanted is there.
+    `absent`: what becomes else of a root whose site lacks something that an index below it lists. It fails;
+    or it fails only for what was chosen for certain, and where no index says what an image runs on, one that
+    is not there was not chosen; or what is absent is left out.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -234,7 +237,8 @@ class _Walk:
         """What has to be read of an index."""
         found = candidates(index, self._choice)
         if self._absent != "unchosen":
-            return found
+            here = [child for child in found if not reader.lacks(site, child)]
+            return here if any(not attests(child) for child in here) else found
         sure, gone = certain(index, self._choice), reader.absent(site)
         return [child for child in found if child.digest in sure or child.digest not in gone]
 
@@ -372,6 +376,12 @@ class Reader:
             for (at, digest), error in self.errors.items()
             if at == site and isinstance(error, NotFound) and digest not in self.manifests
         }
+
+    def lacks(self, site: Site, manifest: Descriptor) -> bool:
+        """Whether a layout or archive has the manifest's parent without having the manifest."""
+        return bool(transport_of(site.registry)) and isinstance(
+            self.errors.get((site, manifest.digest)), NotFound
+        )
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""
