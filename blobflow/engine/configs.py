@@ -20,6 +20,7 @@ import msgspec
 from blobflow.content import Source, Verifier
 from blobflow.errors import IntegrityError, InvalidDigest, UnsupportedContent
 from blobflow.oci import Digest, Manifest, Platform, media, parse_digest
+from blobflow.oci.decoding import decode
 from blobflow.oci.platform import MAX_PLATFORM
 
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
@@ -152,6 +153,6 @@ async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:
             parts.append(bytes(chunk))
     verifier.finish()
     try:
-        return msgspec.json.decode(b"".join(parts), type=kind)
+        return decode(b"".join(parts), msgspec.json.Decoder(kind))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None

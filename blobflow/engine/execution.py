@@ -130,7 +130,7 @@ class Execution(Undertaking[list[int]]):
         self._quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
-        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents)
+        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents, self._observe)
         hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
         return (self._ask(world, host) for host in hosts)
 

@@ -91,7 +91,7 @@ class Inquiry:
         self._named = Roots(world.source_at)
         self._referrals = Referrals(world.source_at)
         self.quota = Quota(world.allowance_of, world.source_at, observe, world.sleep, waits=policy.wait)
-        self._reader = Reader(world.source_at, self.quota.permit, world.documents)
+        self._reader = Reader(world.source_at, self.quota.permit, world.documents, observe)
         self.roots: dict[Reference, Descriptor] = {}
         groups: dict[str, list[Pair]] = {}
         for pair in pairs:

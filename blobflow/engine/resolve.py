@@ -32,8 +32,9 @@ from blobflow.errors import (
     UsageError,
     without_frames,
 )
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
+from blobflow.events import Observer, Warned, ignore
+from blobflow.oci import Descriptor, Digest, Platform, Reference, media
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -125,9 +126,9 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    sparse: bool = False,
     documents: Documents | None = None,
     reader: Reader | None = None,
-    sparse: bool = False,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
@@ -135,10 +136,10 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `sparse`: what an index lists and its site does not have is left out, and fails nothing.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
-    `sparse`: what is not there was not chosen, where no index says what it runs on.
     """
     reader = reader or Reader(source_at, permit, documents)
     for reference, root in roots.items():
@@ -146,8 +147,7 @@ async def read_graph(
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), sparse=sparse))
-            walk.enter((site_of(reference), root))
+            walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
         await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
         for walk in walks.values():
@@ -159,7 +159,7 @@ async def read_graph(
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader, sparse=sparse)
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
@@ -175,9 +175,8 @@ class _Walk:
     """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
     told, where the choice depends on it."""
 
-    def __init__(self, choice: Choice, *, sparse: bool) -> None:
+    def __init__(self, choice: Choice) -> None:
         self._choice = choice
-        self._sparse = sparse
         self._met: set[Mention] = set()
         self.level: list[Mention] = []
         self.in_doubt: list[Mention] = []
@@ -199,8 +198,9 @@ class _Walk:
                 for child in candidates(reader.manifests[descriptor.digest], self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was."""
+    def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
+        the root is not missed."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -215,31 +215,37 @@ class _Walk:
                 continue
             seen.add(digest)
             if (error := reader.errors.get((site, digest))) is not None:
+                if sparse and isinstance(error, NotFound) and digest != root[1].digest:
+                    continue
                 return error
             if not reader.walked(site, digest):
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
-            todo += reversed(self._wanted(site, reader.manifests[digest], reader))
+            todo += reversed(candidates(reader.manifests[digest], self._choice))
         return None
 
-    def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
-        """What has to be read of an index."""
-        found = candidates(index, self._choice)
-        if not self._sparse:
-            return found
-        sure, gone = certain(index, self._choice), reader.absent(site)
-        return [child for child in found if child.digest in sure or child.digest not in gone]
+
+def taken_for(manifest: Descriptor) -> str:
+    """What is done with a manifest that is not what it is called; the end of a sentence."""
+    return f"by its content it is {manifest.media_type!r}, and is taken as that"
 
 
 class Reader:
     """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
     def __init__(
-        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+        self,
+        source_at: SourceAt,
+        permit: Permit = unlimited,
+        documents: Documents | None = None,
+        observe: Observer = ignore,
     ) -> None:
+        """`observe` is told, once a manifest, of those that are not what they are called."""
         self._source_at = source_at
         self._permit = permit
+        self._observe = observe
+        self._belied: set[Digest] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
@@ -333,6 +339,9 @@ class Reader:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
+        if media.belied(mention.media_type, own.media_type) and own.digest not in self._belied:
+            self._belied.add(own.digest)
+            self._observe(Warned(f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}"))
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))
@@ -342,14 +351,6 @@ class Reader:
         lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
-
-    def absent(self, site: Site) -> set[Digest]:
-        """The manifests that a site said it does not have."""
-        return {
-            digest
-            for (at, digest), error in self.errors.items()
-            if at == site and isinstance(error, NotFound) and digest not in self.manifests
-        }
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""

@@ -19,6 +19,7 @@ from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference, media
 from blobflow.oci.choice import Choice, Match, attests, chosen, entries, joint, pruned, told_platform
 from blobflow.oci.convert import converted
+from blobflow.oci.manifest import children
 
 
 def shape_of(graph: Graph, root: Descriptor, choice: Choice, *, prune: bool) -> Shape:
@@ -43,8 +44,9 @@ class _Shaper:
     def shape(self, root: Descriptor, *, prune: bool) -> Shape:
         manifest = self._graph.manifests[root.digest]
         if self._choice.index == "only" and manifest.is_index:
-            sparse = frozenset({root.digest}) if manifest.manifests else frozenset[Digest]()
-            return Shape(manifest.descriptor, (manifest,), sparse)
+            sparse = frozenset({root.digest}) if children(manifest) else frozenset[Digest]()
+            alone = msgspec.structs.replace(manifest, layers=())
+            return Shape(manifest.descriptor, (alone,), sparse)
         if self._choice.platforms and self._match(root.digest) == "other":
             raise NoSuchPlatform(f"there is no {self._wanted()} here; there is {self._offered(root.digest)}")
         order = self._order(root.digest)

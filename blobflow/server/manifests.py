@@ -2,7 +2,7 @@
 
 The registry is strict about what a manifest names: an image manifest is refused while a blob of its own is
 missing, so that a tag never points at content that is not all there. An index may be sparse, if the registry
-was so made: then its manifests may lack.
+was so made: then what it lists may lack.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import children
 from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.pull import held_blob, held_manifest
 from blobflow.server.refusal import Problem, Refusal
@@ -50,7 +51,7 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
     _check_kind(manifest, request.headers.get("Content-Type", ""))
     needed = _needed(registry, manifest)
-    await _check_children(registry, place.repository, needed or manifest.manifests, may_lack=not needed)
+    await _check_children(registry, place.repository, needed or children(manifest), may_lack=not needed)
     missing = await promises.put(
         registry.store,
         place.repository,
@@ -116,9 +117,9 @@ async def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest:
 
 
 def _belies(called: str, kind: str) -> bool:
-    """Whether a parent calls a manifest what it is not; what has no mediaType of its own may be called
-    Docker's, as some registries do."""
-    return called in media.MANIFESTS and kind not in (called, media.OCI_FORMS.get(called))
+    """Whether a parent calls an image an index, or an index an image. Whether it is in OCI's words or in
+    Docker's it says itself."""
+    return called in media.MANIFESTS and not media.alike(called, kind)
 
 
 def _check_kind(manifest: Manifest, content_type: str) -> None:
@@ -132,7 +133,7 @@ def _check_kind(manifest: Manifest, content_type: str) -> None:
 def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
     """What has to be here before the manifest may be."""
     if manifest.is_index:
-        return manifest.manifests if registry.rules.sparse == "refuse" else ()
+        return children(manifest) if registry.rules.sparse == "refuse" else ()
     return manifest.blobs
 
 

@@ -75,13 +75,13 @@ class Place(NamedTuple):
     target: str
     folder: Path
 
-    def list(self, *names: str) -> str:
+    def listed(self, *names: str) -> str:
         path = self.folder / "list.txt"
         path.write_text("\n".join(names or ("arm:1", "both:1", "chart:1")))
         return str(path)
 
     def set(self, *names: str) -> tuple[str, ...]:
-        return ("--from", self.source, "--to", f"{self.target}/m", "--images", self.list(*names))
+        return ("--from", self.source, "--to", f"{self.target}/m", "--images", self.listed(*names))
 
     def tags(self, name: str) -> set[str]:
         done = blobflow("tags", f"{self.target}/m/{name}", code=None)
@@ -255,13 +255,13 @@ def test_verify_says_what_was_skipped(place: Place) -> None:
 def test_save_leaves_it_out(place: Place) -> None:
     bundle = place.folder / "bundle.tar"
     argv = ("save", "--from", place.source, *AMD64, "-o", str(bundle), "--images")
-    done = blobflow(*argv, place.list())
+    done = blobflow(*argv, place.listed())
     assert "3 images: 2 done, 1 skipped" in done.stdout
     with tarfile.open(bundle) as tar:
         names = json.load(tar.extractfile("index.json") or io.BytesIO())["manifests"]
     assert len(names) == 2
-    blobflow(*argv, place.list(), "--missing-platform", "fail", code=3)
-    assert "none of 1 image" in blobflow(*argv, place.list("arm:1"), code=3).stderr
+    blobflow(*argv, place.listed(), "--missing-platform", "fail", code=3)
+    assert "none of 1 image" in blobflow(*argv, place.listed("arm:1"), code=3).stderr
 
 
 @pytest.mark.parametrize("place_of", ["oci:{0}/out:1", "oci-archive:{0}/out", "docker-archive:{0}/out"])
@@ -291,7 +291,7 @@ def test_what_is_no_image_has_no_root_file_system_to_export(place: Place) -> Non
 
 
 def test_warm_skips_it_in_the_store_and_at_an_edge(place: Place) -> None:
-    argv = ("warm", "--from", place.source, "--images", place.list(), *AMD64, "--into-cache")
+    argv = ("warm", "--from", place.source, "--images", place.listed(), *AMD64, "--into-cache")
     done = blobflow(*argv)
     assert f"skipped: {place.source}/arm:1: {WHY}" in done.stdout
     assert done.stdout.count("warm: ") == 2

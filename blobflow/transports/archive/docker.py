@@ -23,6 +23,7 @@ from blobflow.oci import (
     parse_digest,
     parse_manifest,
 )
+from blobflow.oci.decoding import decode
 from blobflow.oci.manifest import MAX_CHILDREN
 from blobflow.transports.archive.tar import inside
 from blobflow.transports.imageindex import path_in_layout
@@ -65,7 +66,7 @@ _config = msgspec.json.Decoder(_Config)
 def parse_catalogue(raw: bytes, name: str) -> list[DockerImage]:
     """Read manifest.json of the archive `name`. Raises UnsupportedContent, also for paths outside."""
     try:
-        entries = _catalogue.decode(raw)
+        entries = decode(raw, _catalogue)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{name}: its {CATALOGUE} is not what docker writes: {error}") from None
     listed = sum(1 + len(entry.layers or ()) + len(entry.tags or ()) for entry in entries)
@@ -106,7 +107,7 @@ def diff_ids(config: bytes, layers: int, what: str) -> list[Digest]:
     Raises UnsupportedContent for a config without any, StorageError where their number is another.
     """
     try:
-        rootfs = _config.decode(config).rootfs
+        rootfs = decode(config, _config).rootfs
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{what} is not an image's config: {error}") from None
     if rootfs is None:

@@ -23,6 +23,7 @@ from yarl import URL
 
 from blobflow.bounded import Bounded
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from blobflow.oci.decoding import decode
 from blobflow.shared import result_of
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
@@ -142,7 +143,7 @@ class Token(msgspec.Struct, frozen=True):
 def read_token(body: bytes, now: float, realm: str) -> Token:
     """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
     try:
-        answer = _answer_decoder.decode(body)
+        answer = decode(body, _answer_decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(
             f"the token server {realm} answered with something that is no token"

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.oci.decoding import decode
 from blobflow.transports.registry.origins import DOCKER_HUB
 
 # Under this key docker keeps the login of docker.io, for historical reasons.
@@ -107,7 +108,7 @@ _secret_decoder = msgspec.json.Decoder(_Secret)
 def read_docker_config(raw: bytes, name: str) -> DockerConfig:
     """Decode config.json; `name` is what the user knows the file by. Raises InvalidConfig."""
     try:
-        return _config_decoder.decode(raw)
+        return decode(raw, _config_decoder)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{name} is not a docker config.json: {error}") from None
 
@@ -204,7 +205,7 @@ async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None
             return None
         raise InvalidConfig(f"{program} has no login for {key}: it ended with status {status}")
     try:
-        secret = _secret_decoder.decode(out)
+        secret = decode(out, _secret_decoder)
     except (msgspec.DecodeError, ValueError):
         raise InvalidConfig(f"{program} answered for {key} with something that is no login") from None
     if secret.username == "<token>":

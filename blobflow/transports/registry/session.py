@@ -124,6 +124,10 @@ class Session:
         """The host's origin."""
         return self._wire.home
 
+    def warn(self, sentence: str) -> None:
+        """See `Wire.warn`."""
+        self._wire.warn(sentence)
+
     async def ask(self, request: Request) -> Answer:
         """Send a request without a body or with a small one, and read the whole answer; retried.
 
