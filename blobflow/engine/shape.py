@@ -47,7 +47,7 @@ class _Shaper:
             sparse = frozenset({root.digest}) if children(manifest) else frozenset[Digest]()
             alone = msgspec.structs.replace(manifest, layers=())
             return Shape(manifest.descriptor, (alone,), sparse)
-        if self._choice.platforms and self._match(root.digest) == "other":
+        if self._match_entry(root) == "other":
             raise NoSuchPlatform(f"there is no {self._wanted()} here; there is {self._offered(root.digest)}")
         order = self._order(root.digest)
         platforms = tuple(dict.fromkeys(map(str, self._platforms(order))))

@@ -80,7 +80,7 @@ class Place(NamedTuple):
         path.write_text("\n".join(names or ("arm:1", "both:1", "chart:1")))
         return str(path)
 
-    def set(self, *names: str) -> tuple[str, ...]:
+    def between(self, *names: str) -> tuple[str, ...]:
         return ("--from", self.source, "--to", f"{self.target}/m", "--images", self.listed(*names))
 
     def tags(self, name: str) -> set[str]:
@@ -130,11 +130,11 @@ def place(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_a_set_skips_what_lacks_its_platform_and_says_so(place: Place) -> None:
-    done = blobflow("sync", *place.set(), *AMD64)
+    done = blobflow("sync", *place.between(), *AMD64)
     assert "3 images: 2 done, 1 skipped" in done.stdout
     assert f"skipped: {place.source}/arm:1 -> {place.target}/m/arm:1: {WHY}" in done.stdout
     assert (place.tags("arm"), place.tags("both"), place.tags("chart")) == (set(), {"1"}, {"1"})
-    report = place.report("sync", *place.set(), *AMD64)
+    report = place.report("sync", *place.between(), *AMD64)
     assert [(i["status"], i["error"], i["reason"]) for i in report["images"]] == [
         ("skipped", "", WHY),
         ("present", "", ""),
@@ -142,18 +142,18 @@ def test_a_set_skips_what_lacks_its_platform_and_says_so(place: Place) -> None:
     ]
     assert report["totals"]["skipped"] == report["targets"][0]["skipped"] == 1
     page = place.folder / "run.html"
-    blobflow("sync", *place.set(), *AMD64, "--report", str(page))
+    blobflow("sync", *place.between(), *AMD64, "--report", str(page))
     assert WHY in page.read_text()
 
 
 def test_fail_is_for_who_wants_to_know(place: Place) -> None:
-    done = blobflow("sync", *place.set(), *AMD64, "--missing-platform", "fail", code=3)
+    done = blobflow("sync", *place.between(), *AMD64, "--missing-platform", "fail", code=3)
     assert (
         f"failed: {place.source}/arm:1 -> {place.target}/m/arm:1: source: {place.source}/arm:1: {WHY}"
         in done.stderr
     )
     assert "1 of 3 images did not arrive" in done.stderr
-    done = blobflow("plan", *place.set(), *AMD64, "--missing-platform", "fail", code=3)
+    done = blobflow("plan", *place.between(), *AMD64, "--missing-platform", "fail", code=3)
     assert "1 of 3 images could not be planned" in done.stderr
 
 
@@ -163,15 +163,15 @@ def test_a_set_of_which_nothing_has_the_platform_is_a_mistake_unless_skip_was_sa
 ) -> None:
     """As a platform that was mistyped."""
     typed = ("--platform", "linux/arm46")
-    done = blobflow(verb, *place.set("arm:1", "both:1"), *typed, code=3)
+    done = blobflow(verb, *place.between("arm:1", "both:1"), *typed, code=3)
     assert "none of 2 images is for a platform that was chosen" in done.stderr
-    blobflow(verb, *place.set("arm:1", "both:1"), *typed, "--missing-platform", "skip")
+    blobflow(verb, *place.between("arm:1", "both:1"), *typed, "--missing-platform", "skip")
 
 
 def test_extra_tags_are_not_removed_where_all_was_skipped_by_mistake(place: Place) -> None:
     blobflow("copy", f"{place.source}/both:1", f"{place.target}/m/both:old")
     clear = ("--delete-extra-tags", "--max-delete", "100%")
-    blobflow("sync", *place.set("both:1"), "--platform", "linux/arm46", *clear, code=3)
+    blobflow("sync", *place.between("both:1"), "--platform", "linux/arm46", *clear, code=3)
     assert place.tags("both") == {"old"}
 
 
@@ -180,7 +180,7 @@ def test_the_tag_of_a_skipped_image_is_no_extra_tag(place: Place, dry: bool) -> 
     for tag in ("1", "old"):
         blobflow("copy", f"{place.source}/arm:1", f"{place.target}/m/arm:{tag}")
     clear = ("--delete-extra-tags", "--max-delete", "100%", *(["--dry-run"] if dry else []))
-    done = blobflow("sync", *place.set(), *AMD64, *clear)
+    done = blobflow("sync", *place.between(), *AMD64, *clear)
     assert place.tags("arm") == ({"1", "old"} if dry else {"1"})
     assert f"{place.target}/m/arm:old" in done.stdout
 
@@ -199,11 +199,11 @@ def test_one_image_fails_unless_it_may_be_skipped(place: Place) -> None:
 
 def test_a_plan_shows_what_is_skipped_and_what_has_no_platform_and_applies_so(place: Place) -> None:
     lock = place.folder / "mirror.lock"
-    done = blobflow("plan", *place.set(), *AMD64, "--out", str(lock))
+    done = blobflow("plan", *place.between(), *AMD64, "--out", str(lock))
     assert f"{place.source}/arm:1 -> {place.target}/m/arm:1: skipped: {WHY}" in done.stdout
     assert "as it is: it has no platform" in done.stdout
     assert "2, of which 0 current; 1 skipped" in done.stdout
-    shown = json.loads(blobflow("plan", *place.set(), *AMD64, "--json").stdout)
+    shown = json.loads(blobflow("plan", *place.between(), *AMD64, "--json").stdout)
     assert [(i["status"], i["reason"]) for i in shown["images"]] == [
         ("skipped", WHY),
         ("mirror", ""),
@@ -215,7 +215,7 @@ def test_a_plan_shows_what_is_skipped_and_what_has_no_platform_and_applies_so(pl
     report = place.report("apply", str(lock))
     assert [image["status"] for image in report["images"]] == ["done", "done", "skipped"]
     assert report["images"][2]["reason"] == WHY and report["totals"]["skipped"] == 1
-    blobflow("plan", *place.set(), *AMD64, "--exit-code")
+    blobflow("plan", *place.between(), *AMD64, "--exit-code")
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,11 @@ def test_another_word_in_a_spec_is_an_error(place: Place) -> None:
 
 
 def test_verify_says_what_was_skipped(place: Place) -> None:
-    blobflow("sync", *place.set(), *AMD64)
-    done = blobflow("verify", *place.set(), *AMD64, "--verify", "blobs")
+    blobflow("sync", *place.between(), *AMD64)
+    done = blobflow("verify", *place.between(), *AMD64, "--verify", "blobs")
     assert f"skipped: {place.target}/m/arm:1: {WHY}" in done.stdout
     assert done.stdout.count("right: ") == 2
-    done = blobflow("verify", *place.set(), *AMD64, "--missing-platform", "fail", code=3)
+    done = blobflow("verify", *place.between(), *AMD64, "--missing-platform", "fail", code=3)
     assert f"wrong: {place.target}/m/arm:1: " in done.stdout
 
 
