@@ -43,8 +43,8 @@ class Layout:
         document = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries}
         return self.put(document, media.OCI_INDEX)
 
-    def tag(self, root: dict[str, Any]) -> None:
-        named = {"schemaVersion": 2, "manifests": [{**root, "annotations": {NAME: "x"}}]}
+    def tag(self, root: dict[str, Any], name: str = "x") -> None:
+        named = {"schemaVersion": 2, "manifests": [{**root, "annotations": {NAME: name}}]}
         (self.folder / "index.json").write_text(json.dumps(named))
 
     def lose(self, content: dict[str, Any]) -> None:
