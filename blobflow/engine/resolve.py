@@ -30,6 +30,7 @@ from blobflow.errors import (
     RegistryError,
     UnsupportedContent,
     UsageError,
+    own_copy,
     without_frames,
 )
 from blobflow.events import Observer, Warned, ignore
@@ -215,15 +216,24 @@ class _Walk:
                 continue
             seen.add(digest)
             if (error := reader.errors.get((site, digest))) is not None:
-                if sparse and isinstance(error, NotFound) and digest != root[1].digest:
-                    continue
-                return error
+                if digest == root[1].digest or not isinstance(error, NotFound):
+                    return error
+                if not sparse:
+                    return _of_sparse(error)
+                continue
             if not reader.walked(site, digest):
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
             todo += reversed(candidates(reader.manifests[digest], self._choice))
         return None
+
+
+def _of_sparse(error: NotFound) -> NotFound:
+    """The error of what an index lists and its site does not have, with what there is to be done."""
+    own = own_copy(error)
+    own.message += "; the index that lists it is sparse there: choose what is there with --platform"
+    return own
 
 
 def taken_for(manifest: Descriptor) -> str:
