@@ -186,17 +186,17 @@ class _Walk:
         if mention not in self._met:
             self._met.add(mention)
             self.level.append(mention)
-            child = mention[1]
-            untold = told_platform(child) is None and not attests(child)
-            if self._choice.platforms and child.media_type in media.IMAGES and untold:
-                self.in_doubt.append(mention)
 
     def go_down(self, reader: Reader) -> None:
         """From the level that was read to the next one."""
         above, self.level = self.level, []
         for site, descriptor in above:
             if (site, descriptor.digest) not in reader.errors:
-                for child in candidates(reader.manifests[descriptor.digest], self._choice):
+                manifest = reader.manifests[descriptor.digest]
+                untold = told_platform(descriptor) is None and not attests(descriptor)
+                if self._choice.platforms and not manifest.is_index and untold:
+                    self.in_doubt.append((site, descriptor))
+                for child in candidates(manifest, self._choice):
                     self.enter((site, child))
 
     def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:

@@ -16,7 +16,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
-from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference, media
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, Match, attests, chosen, entries, joint, pruned, told_platform
 from blobflow.oci.convert import converted
 from blobflow.oci.manifest import children
@@ -76,8 +76,9 @@ class _Shaper:
         """What the choice says of an entry of an index: by what the index says; else by what it is."""
         if not self._choice.platforms:
             return "chosen"
-        told = told_platform(child)
-        if told is not None and (child.media_type not in media.INDEXES or not self._choice.wants(told)):
+        told, read = told_platform(child), self._graph.manifests.get(child.digest)
+        nested = read is not None and read.is_index
+        if told is not None and not (nested and self._choice.wants(told)):
             return self._choice.match(told)
         return self._match(child.digest)
 
@@ -146,7 +147,7 @@ class _Shaper:
     def _offered(self, root: Digest) -> str:
         """The platforms of all that was read, and of what an index tells."""
         there: dict[str, None] = {}
-        for manifest in reversed(self._graph.closure(root)):
+        for manifest in self._graph.closure(root):
             own = self._graph.platforms.get(manifest.descriptor.digest)
             told = map(told_platform, entries(manifest))
             there |= dict.fromkeys(str(platform) for platform in (own, *told) if platform is not None)

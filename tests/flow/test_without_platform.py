@@ -388,3 +388,21 @@ async def test_a_chosen_image_that_is_gone_is_missed(bench: Bench, told: bool, k
         if told or known
         else []
     )
+
+
+@pytest.mark.parametrize("kind", [None, "", media.DOCKER_MANIFEST])
+async def test_what_an_entry_is_decides_and_not_what_its_index_calls_it(
+    bench: Bench, kind: str | None
+) -> None:
+    image = Image(bench.source)
+    items = [image.item(image.child(str(each))) for each in (AMD64, ARM64)]
+    for item in items:
+        item.pop("mediaType")
+        if kind is not None:
+            item["mediaType"] = kind
+    image.index(*items, tag="1")
+    bench.targets["target"] = MemoryRegistry("target", sparse=True)
+    [record] = (await run(bench, wanted(ARM64))).images
+    assert (record.status, record.platforms) == ("done", ("linux/arm64",)), record.error
+    [record] = (await run(bench, may_skip(wanted(ARMV7)))).images
+    assert record.reason == "there is no linux/arm/v7 here; there is linux/amd64, linux/arm64"
