@@ -110,8 +110,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     layout.name(layout.image("arm64"), "arm")
     layout.name(layout.index("amd64", "arm64"), "both")
     layout.name(layout.chart(), "chart")
+    layout.name(layout.index("amd64", "amd64"), "equal")
     with serving(folder / "root") as host:
-        for name in ("arm", "both", "chart"):
+        for name in ("arm", "both", "chart", "equal"):
             blobflow(
                 "copy", f"oci:{layout.folder}:{name}", f"{host}/{name}:1", "--cache-dir", str(folder / "c")
             )
@@ -279,6 +280,12 @@ def test_export_skips_too(place: Place, kind: str) -> None:
     assert WHY in blobflow(*argv, code=5).stderr
     done = blobflow(*argv, "--missing-platform", "skip")
     assert f"{WHY}" in done.stdout and not out.exists()
+
+
+def test_equal_entries_of_an_index_are_one_root_file_system(place: Place) -> None:
+    out = place.folder / "out"
+    blobflow("export", f"{place.source}/equal:1", "-o", f"type=local,dest={out}")
+    assert [each.name for each in out.iterdir()] == ["for-amd64"]
 
 
 def test_what_is_no_image_has_no_root_file_system_to_export(place: Place) -> None:
