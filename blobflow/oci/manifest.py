@@ -130,6 +130,7 @@ def parse_manifest(
     digest: Digest | None = None,
     most: int | None = None,
     let_in: bool = False,
+    as_listed: bool = False,
 ) -> Manifest:
     """Decode manifest bytes. The one judge of what a manifest is.
 
@@ -138,6 +139,7 @@ def parse_manifest(
     and check no more than so many of its children, for who only wants to show something of it (decoding
     19,000 takes milliseconds, making values of them a tenth of a second). `let_in`: the bytes were let into
     our store before, perhaps by a version that knew less; it is read what they name, and nothing is judged.
+    `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called.
 
     Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
     an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
@@ -158,7 +160,11 @@ def parse_manifest(
     config = _descriptor(document.config, what) if document.config else None
     if not is_index and config is None:
         raise UnsupportedContent(f"{what} is an image manifest without a config")
-    manifests = tuple(child for child in decoded if media.is_manifest(child.media_type)) if is_index else ()
+    manifests = (
+        tuple(child for child in decoded if as_listed or media.is_manifest(child.media_type))
+        if is_index
+        else ()
+    )
     return Manifest(
         descriptor=descriptor,
         raw=raw,

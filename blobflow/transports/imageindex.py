@@ -43,7 +43,7 @@ def images_of(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]
     Raises UnsupportedContent naming `path`.
     """
     try:
-        index = parse_manifest(raw, media.OCI_INDEX)
+        index = parse_manifest(raw, media.OCI_INDEX, as_listed=True)
     except UnsupportedContent as error:
         raise UnsupportedContent(f"{path} is not the index of an OCI layout: {error}") from None
     return [(_names(entry.annotations or {}), entry) for entry in index.manifests]
