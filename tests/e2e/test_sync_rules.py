@@ -306,7 +306,7 @@ def test_files_of_skopeo_and_regsync_are_read_as_they_are(
     path.write_text(REGSYNC.format(host=source.host, target=target.host))
     done = run("sync", path)
     assert done.exit_code == 0, done.output
-    assert "`interval` has no effect: a run of blobflow is one pass" in done.stderr
+    assert f"`blobflow sync {path} --every 60m`" in done.stderr
     assert tags_of(target, "regsync/one") == ["mine"]
     assert tags_of(target, "regsync/some") == ["1.1.0", "1.2.0"]
     assert tags_of(target, "regsync/all/app") == ["latest"]
