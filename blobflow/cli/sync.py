@@ -96,7 +96,9 @@ def verb(
         return
 
     def once(told: Callable[[Report], None]) -> None:
-        carry_out_set(asked, choosing, link, run, clearing=clearing, told=told).check_set()
+        nonlocal asked
+        now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
+        carry_out_set(now, choosing, link, run, clearing=clearing, told=told).check_set()
 
     def reread() -> None:
         nonlocal asked

@@ -20,11 +20,13 @@ MAX_PATTERN = 4096
 # What is quoted, an escape, a class, or any other character.
 _TOKEN = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]|.", re.DOTALL)
 _REFERENCE = re.compile(r"\\(?:(\d{1,2})|g<([A-Za-z0-9_]+)>|(.?))", re.DOTALL)
+# What people bring along from elsewhere, and how it is said here.
+_NONE = "RE2, whose expressions blobflow and Go's tools read, has no"
 _INSTEAD = {
-    "(?=": "RE2 has no look-ahead",
-    "(?!": "RE2 has no look-ahead; leave out what is not wanted by a list of its own",
-    "(?<=": "RE2 has no look-behind",
-    "(?<!": "RE2 has no look-behind; leave out what is not wanted by a list of its own",
+    "(?=": f"{_NONE} look-ahead",
+    "(?!": f"{_NONE} look-ahead; leave out what is not wanted by an expression of its own",
+    "(?<=": f"{_NONE} look-behind",
+    "(?<!": f"{_NONE} look-behind; leave out what is not wanted by an expression of its own",
 }
 
 

@@ -106,7 +106,7 @@ REFUSED = {
     "tagSets: {allow: [a]}": "expected `list",
     "tags: {allow: a}": "expected `list",
     "tags: {allow: ['(']}": r"line 3: '(' is no regular expression",
-    "tags: {deny: ['a(?!b)']}": "'a(?!b)' is no regular expression: RE2 has no look-ahead",
+    "tags: {deny: ['a(?!b)']}": "'a(?!b)' is no regular expression: RE2, whose",
     "tags: {semverRange: ['>=1 || 3']}": "is no range of versions for regsync, at '||'",
     "mediaTypes: [application/vnd.oci.image.index.v1+json]": "`mediaTypes` leaves out application/vnd.docker",
     "referrers: true, referrerFilters: [{artifactType: a/b}]": "`referrerFilters` can't be carried out",
