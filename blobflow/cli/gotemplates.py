@@ -19,6 +19,7 @@ from blobflow.visible import visible
 _TEMPLATE = re.compile(r"(?:\s*\{\{-(?=\s)|\{\{)(.*?)(?:(?<=\s)-\}\}\s*|\}\})", re.DOTALL)
 _COMMENT = re.compile(r"/\*.*\*/\Z", re.DOTALL)
 _WORD = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`|(\.?[A-Za-z][A-Za-z0-9.]*)|(\|))')
+_MOST = 4096  # characters of a value with templates in it
 _MOST_FILE = 64 * 1024  # bytes; a secret, and no more
 _ON_TEXT: dict[str, Callable[[str], str]] = {"lower": str.lower, "upper": str.upper, "trimSpace": str.strip}
 _KNOWN = ("env", "file", "default", *_ON_TEXT)
@@ -29,6 +30,10 @@ def filled(text: str, environ: Mapping[str, str], facts: Mapping[str, str] | Non
 
     Raises InvalidConfig for one that can't be filled in.
     """
+    if "{{" not in text:
+        return text
+    if len(text) > _MOST:
+        raise InvalidConfig(f"a value with a template has at most {_MOST} characters, this one {len(text)}")
 
     def fill(found: re.Match[str]) -> str:
         inner = found[1].strip()

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Protocol
 
 from blobflow.errors import UsageError
+from blobflow.visible import visible
 
 # Characters of an expression. RE2 bounds what one may need of memory (8 MiB) by itself.
 MAX_PATTERN = 4096
@@ -112,7 +113,7 @@ def compiled(text: str, shown: str | None = None) -> Pattern:
         return Pattern(text, re2.compile(text, _options()))
     except re2.error as error:
         why = error.args[0].decode("utf-8", "replace")
-        why = next((more for form, more in _INSTEAD.items() if form in why), why)
+        why = next((more for form, more in _INSTEAD.items() if form in why), visible(why, 120))
     except UnicodeEncodeError:
         why = "it is no Unicode text"
     raise UsageError(f"{shown[:100]!r} is no regular expression: {why}")
