@@ -108,7 +108,7 @@ def compiled(text: str, shown: str | None = None) -> Pattern:
     if len(text) > MAX_PATTERN:
         raise UsageError(f"a regular expression has at most {MAX_PATTERN} characters, this one {len(text)}")
     try:
-        if "\\C" in _TOKEN.findall(text):
+        if "\\C" in text and "\\C" in _TOKEN.findall(text):
             raise re2.error(rb"\C is half a character; no tool of Go takes it")
         return Pattern(text, re2.compile(text, _options()))
     except re2.error as error:
