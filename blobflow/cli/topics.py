@@ -74,7 +74,12 @@ of an image that is for none of the platforms) and `referrers` (auto, always, of
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops
-it. The YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
+it.
+
+Expressions are RE2's, as Go's tools have them, and match a tag from end to end. The YAML of `skopeo sync` and
+regsync's regsync.yml choose what they choose there: skopeo's expressions match anywhere, and its ranges leave
+prereleases out unless they name one; regsync binds an expression with ^ and $, and takes prereleases as any
+version. A key that chooses and can't be carried out is an error; what else has no effect is told.
 """
 
 _COMPRESSION = """\
