@@ -94,6 +94,7 @@ def make_app(
     read_only: bool = False,
     max_blob_size: int | None = None,
     upload_ttl: float = UPLOAD_TTL,
+    unreleased: bool = True,
     logins: Logins | None = None,
     access: AccessRules | None = None,
     through: PullThrough | None = None,
@@ -106,13 +107,20 @@ def make_app(
 
     `sparse`: see `Rules`. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
-    413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
+    413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `unreleased`: see `Rules`.
+    `logins`: who may come in
     (None: anybody), and `through` what is pulled through; both are closed with the application. `access`:
     what each may do (None: everything). `observe` is called once a request, on the loop's thread, and must
     return at once. `addressing`: the URLs of answers (None: as `publicurl` has it where nobody says).
     `wire` moves the bodies.
     """
-    rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
+    rules = Rules(
+        sparse=sparse,
+        read_only=read_only,
+        max_blob_size=max_blob_size,
+        upload_ttl=upload_ttl,
+        unreleased=unreleased,
+    )
     registry = Registry(
         store, rules=rules, wire=wire or PlainWire(), addressing=addressing, logins=logins, through=through
     )

@@ -102,7 +102,9 @@ async def _mount(registry: Registry, request: web.BaseRequest, repository: str) 
     except Refusal:
         return None
     store, rights = registry.store, rights_of(request)
-    origin = request.query.get("from", "") or await _holder(store, rights, digest)
+    origin = request.query.get("from", "")
+    if not origin and registry.rules.unreleased:
+        origin = await _holder(store, rights, digest)
     if not is_repository(origin) or not rights.may_pull(origin):
         return None
     return digest if await promises.mounted(store, repository, digest, origin) else None
