@@ -1,4 +1,4 @@
-"""The official conformance suite (opencontainers/distribution-spec, conformance/), where its binary is on PATH.
+"""The official conformance suite (opencontainers/distribution-spec, conformance/), where it is on PATH.
 
 Its version 1.1 with sparse content, and what the main branch has beyond it; 0 failures of each. What it asks,
 our own tests ask everywhere: see `tests/contract/registry_server/test_registry_server_conformance.py`.

@@ -1,5 +1,5 @@
-"""What the official conformance suite asks of a registry, asked by us: each kind of content is pushed, listed,
-looked for, pulled, found by its subject, and deleted again, with every header that the spec wants on the way.
+"""What the official conformance suite asks of a registry, asked by us: each kind of content is pushed,
+listed, looked for, pulled, found by its subject, and deleted, with every header that the spec wants.
 
 The suite itself is run by `tests/e2e/test_conformance.py`, where it was built. Nothing of it is copied: the
 kinds of content are its, and so is the order in which it asks.
@@ -155,7 +155,7 @@ def not_distributable(content: Content) -> None:
 
 
 def with_fields_of_their_own(content: Content) -> None:
-    own = {"org.example.own": {"anything": [1, None]}}
+    own: dict[str, Any] = {"org.example.own": {"anything": [1, None]}}
     content.index(*[content.image(**own) for _ in range(2)], tag="own", **own)
 
 
@@ -190,7 +190,7 @@ KINDS: dict[str, Callable[[Content], object]] = {
     "fields of their own": with_fields_of_their_own,
     "sparse": sparse,
 }
-CASES = {
+CASES: dict[str, tuple[Callable[[Content], object], Callable[[], Content]]] = {
     **{name: (make, Content) for name, make in KINDS.items()},
     "sha512": (lambda content: content.index(*two_images(content)), lambda: Content("sha512")),
     "tags with sha256": (with_many_tags, lambda: Content(tags_with_digest=True)),
