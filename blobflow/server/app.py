@@ -127,7 +127,7 @@ def make_app(
     granted = access or AccessRules()
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        exchange = Exchange(request)
+        exchange = Exchange(request, registry.addressing.client(request))
         response = await _answer(registry, granted, exchange)
         counts = registry.counts
         counts.answered(request.method, exchange.room, response.status)
@@ -245,7 +245,7 @@ async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -
     request, logins = exchange.request, registry.logins
     authorization = request.headers.get("Authorization")
     if logins is not None and not is_nobody(authorization) and request.path != HEALTH:
-        exchange.user = await logins.check(authorization, request.remote or "", _connection(request))
+        exchange.user = await logins.check(authorization, exchange.client, _connection(exchange))
     rights = access.rights(exchange.user, with_logins=logins is not None)
     if not exchange.user and not rights.may_somewhere() and request.path != HEALTH:
         raise rights.denial()
@@ -253,10 +253,12 @@ async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -
     return rights
 
 
-def _connection(request: web.BaseRequest) -> object:
+def _connection(exchange: Exchange) -> object:
     """What lives as long as the request's connection and can be referred to weakly: its transport; under TLS
-    the state of that, since transports of uvloop's can't be."""
-    transport = request.transport
+    the state of that, since transports of uvloop's can't be. None for a proxy's, which it uses for many."""
+    transport = exchange.request.transport
+    if exchange.client != (exchange.request.remote or ""):
+        return None
     return transport and (transport.get_extra_info("ssl_object") or transport)
 
 
