@@ -79,8 +79,7 @@ class Putting:
             if isinstance(error, Rejected) and self._learnt.takes_tags_with_digest is None:
                 self._learnt.took_tags_with_digest(False)
             return set()  # what it has against one of the tags is told of that tag
-        listed = ",".join(answer.headers.getall("OCI-Tag", ()))
-        confirmed = {tag.strip() for tag in listed.split(",")} & set(tags)
+        confirmed = confirmed_tags(answer) & set(tags)
         self._note_placed(manifest, confirmed)
         self._learnt.took_tags_with_digest(bool(confirmed))
         return confirmed
@@ -118,6 +117,12 @@ class Putting:
         """What caches on the way may not know yet."""
         for name in names:
             self._session.caches.placed.put(self._site.repository, name, manifest.digest)
+
+
+def confirmed_tags(answer: Answer) -> set[str]:
+    """The tags that an answer to a PUT by digest says were set: a list, maybe over several headers."""
+    listed = ",".join(answer.headers.getall("OCI-Tag", ()))
+    return {tag.strip() for tag in listed.split(",")}
 
 
 def _is_noted(answer: Answer, raw: bytes) -> bool:
