@@ -49,6 +49,7 @@ from blobflow.transports.registry.answers import content_range, number_of
 from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
 from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.referrers import Referrals
+from blobflow.transports.registry.refusals import explain_manifest
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
@@ -209,6 +210,7 @@ class Repository:
                 await self._put(manifest, raw, name)
             except (DigestMismatch, Rejected) as error:
                 if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
+                    explain_manifest(error, len(raw))
                     raise
                 await self._put(manifest, raw, name)
 
