@@ -130,6 +130,7 @@ class Uploads:
                 if "chunked" in rungs and self._lessons.ended(error, ticket, blob):
                     if await self._has_arrived(repository, blob):
                         return
+                    rungs = [rung for rung in rungs if rung == "chunked" or rung != going.rung]
                     continue
                 match self._verdict(error, going.rung, blob, ticket, last=len(rungs) == 1):
                     case "next" if len(rungs) > 1:
