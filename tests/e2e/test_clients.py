@@ -1,0 +1,116 @@
+"""Clients that few know push to `blobflow serve` and pull from it, and blobflow carries what they made.
+
+Each is another house's reading of the specification; tests/e2e/clients says how each is used. They come from
+PyPI and npm. All of them run by name (`pytest -m clients`); three of the quick ones always do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from blobflow.oci import digest_of
+from tests.e2e.clients.bench import Bench, Client, divided, installed, manifest_at, raw_manifest_at
+from tests.e2e.clients.npm import NPM
+from tests.e2e.clients.pypi import PYPI
+from tests.e2e.processes import Registry, blobflow, blobflow_serve, docker_registry
+from tools import imageset
+from tools.certificate import self_signed
+
+QUICK = ("python-dxf", "oras", "pyoci")  # without logins, over HTTP and TLS; artifacts and images
+
+
+class World(NamedTuple):
+    """`serve`, with the small set and a plain docker image in it, and an empty docker-registry."""
+
+    client: Client
+    served: Registry
+    third: Registry
+    folder: Path
+    home: Path
+
+    def at(self, registry: Registry) -> Bench:
+        folder = self.folder / ("served" if registry is self.served else "third")
+        return Bench(registry, folder, self.home, installed(self.client.requirement))
+
+    def copy(self, source: str, target: str) -> None:
+        trusted = ("--ca", self.served.ca) if self.served.ca else ()
+        done = blobflow("copy", "--quiet", *trusted, source, target, home=self.home)
+        assert (done.code, done.err) == (0, "")
+
+
+def _each(client: Client) -> object:
+    marks = () if client.name in QUICK else (pytest.mark.clients,)
+    return pytest.param(client, id=client.name, marks=marks)
+
+
+@pytest.fixture(params=[_each(client) for client in (*PYPI, *NPM)])
+def world(
+    request: pytest.FixtureRequest, programs: None, small_set: imageset.Layout, tmp_path: Path, home: Path
+) -> Iterator[World]:
+    client: Client = request.param
+    installed(client.requirement)
+    tls = self_signed(tmp_path / "tls") if client.tls else None
+    with ExitStack() as stack:
+        served = stack.enter_context(blobflow_serve(tmp_path / "serve", *client.serve, tls=tls))
+        third = stack.enter_context(docker_registry(tmp_path / "third", tls=tls))
+        made = World(client, served, third, tmp_path / "work", home)
+        layout = f"oci:{small_set.path}"
+        for image in ("shop/gateway:1.0", "shop/cart:1.2"):
+            made.copy(f"{layout}:{image}", f"{served.host}/{image}")
+        made.copy(f"{layout}@{docker_image_in(small_set)}", f"{served.host}/docker:1")
+        yield made
+
+
+def docker_image_in(layout: imageset.Layout) -> str:
+    """The digest of an image of docker's types."""
+    return next(
+        digest
+        for image in layout.images.values()
+        for digest, media_type in image.children.items()
+        if media_type == imageset.DOCKER.manifest
+    )
+
+
+def everything_of(registry: Registry, image: str) -> dict[str, bytes]:
+    """All that hangs below a reference by its digest, read without blobflow; the digests are checked."""
+    repository, _ = divided(image)
+    raw = raw_manifest_at(registry, image)
+    found = {digest_of(raw): raw}
+    document = json.loads(raw)
+    for child in document.get("manifests", ()):
+        found |= everything_of(registry, f"{repository}@{child['digest']}")
+    for blob in [*filter(None, [document.get("config")]), *document.get("layers", ())]:
+        status, _, content = registry.ask("GET", f"/v2/{repository}/blobs/{blob['digest']}")
+        assert (status, digest_of(content)) == (200, blob["digest"])
+        found[blob["digest"]] = content
+    return found
+
+
+def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> None:
+    """Registry, layout, archive, registry of another house, and back: every byte, and every digest. Where it
+    was carried to its client pulls it, too."""
+    served, third = world.served, world.third
+    pushed = world.client.push(world.at(served))
+    assert pushed.content
+    assert world.client.pull(world.at(served)) == pushed.content
+    assert world.client.odd(manifest_at(served, pushed.images[0])), "the table in the README is no longer right"
+    for number, image in enumerate(pushed.images):
+        held = everything_of(served, image)
+        layout, archive = f"oci:{world.folder}/{number}", f"oci-archive:{world.folder}/{number}.tar"
+        target = divided(image)[0] if "@" in image else image  # what is copied by its digest needs no tag
+        for source, target in (
+            (f"{served.host}/{image}", layout),
+            (layout, archive),
+            (archive, f"{third.host}/{target}"),
+            (f"{third.host}/{image}", f"{served.host}/again/{target}"),
+        ):
+            world.copy(source, target)
+        assert everything_of(third, image) == held
+        assert everything_of(served, f"again/{image}") == held
+    assert world.client.pull(world.at(third)) == pushed.content
