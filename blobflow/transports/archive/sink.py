@@ -3,7 +3,7 @@
 Both are written alike, so that OCI tools, containerd, podman and docker take either. An archive is written
 anew, beside its place, and takes it when the run has ended well; what an archive of that name held before is
 gone then. It has oci-layout, the blobs in the order in which they were announced, the manifests by digest,
-index.json and manifest.json: the same images give the same bytes.
+manifest.json, docker's older `repositories` and index.json: the same images give the same bytes.
 
 docker's list knows one platform a name: the preferred one, else the first. A name that is no reference, or an
 image that is none to docker (an artifact, one with layers elsewhere), is in index.json alone.
@@ -23,7 +23,13 @@ from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.choice import lean
 from blobflow.oci.location import STREAM, path_of
-from blobflow.transports.archive.docker import CATALOGUE, catalogue_of
+from blobflow.transports.archive.catalogue import (
+    CATALOGUE,
+    REPOSITORIES,
+    catalogue_of,
+    listed_images,
+    repositories_of,
+)
 from blobflow.transports.archive.parts import Parts, check_fits
 from blobflow.transports.files import BLOCK, in_thread, is_stream, read_range, stream_at, sweep
 from blobflow.transports.imageindex import (
@@ -228,7 +234,9 @@ class ArchiveSink:
             digest = manifest.descriptor.digest
             parts.add(path_in_layout(digest), self._raw(digest))
         if self._limit is None and not self._elsewhere:
-            parts.add(CATALOGUE, catalogue_of(self._tags, self._manifests, self._platform))
+            listed = listed_images(self._tags, self._manifests, self._platform)
+            parts.add(CATALOGUE, catalogue_of(listed))
+            parts.add(REPOSITORIES, repositories_of(listed))
         parts.finish(self._index())
         if self._path is not None and not is_stream(self._path):
             parts.land(self._path)
