@@ -1,5 +1,5 @@
-"""Of all tests: where one lies says what it is, soaks and most clients are only run by name (`pytest -m soak`,
-`-m clients`), and CI skips nothing that is end to end. No test fails because it is slow."""
+"""Of all tests: where one lies says what it is, soaks and most clients are only run by name (`pytest -m
+soak`, `-m clients`), and CI skips nothing that is end to end. No test fails because it is slow."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.e2e)
     for name in BY_NAME:
         if name not in config.option.markexpr:
-            unasked = [item for item in items if item.get_closest_marker(name)]
+            unasked = [item for item in items if _only_by_name(item.get_closest_marker(name))]
             config.hook.pytest_deselected(items=unasked)
             items[:] = [item for item in items if item not in unasked]
+
+
+def _only_by_name(mark: pytest.Mark | None) -> bool:
+    return mark is not None and not mark.kwargs.get("always")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,14 +15,24 @@ from typing import NamedTuple
 import pytest
 
 from blobflow.oci import digest_of
-from tests.e2e.clients.bench import Bench, Client, divided, installed, manifest_at, raw_manifest_at
-from tests.e2e.clients.npm import NPM
+from tests.e2e.clients.bench import (
+    Bench,
+    Client,
+    Content,
+    Json,
+    Pushed,
+    divided,
+    installed,
+    manifest_at,
+    raw_manifest_at,
+)
+from tests.e2e.clients.npm import NPM, SIGNED
 from tests.e2e.clients.pypi import PYPI
 from tests.e2e.processes import Registry, blobflow, blobflow_serve, docker_registry
 from tools import imageset
 from tools.certificate import self_signed
 
-QUICK = ("python-dxf", "oras", "pyoci")  # without logins, over HTTP and TLS; artifacts and images
+ALWAYS = ("python-dxf", "oras", "pyoci")  # quick ones of PyPI: artifacts over HTTP, an image over TLS
 
 
 class World(NamedTuple):
@@ -35,8 +45,14 @@ class World(NamedTuple):
     home: Path
 
     def at(self, registry: Registry) -> Bench:
+        """The client at one of the registries."""
         folder = self.folder / ("served" if registry is self.served else "third")
         return Bench(registry, folder, self.home, installed(self.client.requirement))
+
+    def file(self, place: str) -> str:
+        """A place in the folder of the client at `serve`, for blobflow."""
+        kind, _, name = place.partition(":")
+        return f"{kind}:{self.folder}/served/{name}"
 
     def copy(self, source: str, target: str) -> None:
         trusted = ("--ca", self.served.ca) if self.served.ca else ()
@@ -45,8 +61,8 @@ class World(NamedTuple):
 
 
 def _each(client: Client) -> object:
-    marks = () if client.name in QUICK else (pytest.mark.clients,)
-    return pytest.param(client, id=client.name, marks=marks)
+    mark = pytest.mark.clients(always=client.name in ALWAYS)
+    return pytest.param(client, id=client.name, marks=mark)
 
 
 @pytest.fixture(params=[_each(client) for client in (*PYPI, *NPM)])
@@ -77,11 +93,20 @@ def docker_image_in(layout: imageset.Layout) -> str:
     )
 
 
-def everything_of(registry: Registry, image: str) -> dict[str, bytes]:
+def digests_in(described: Json | list[Json]) -> list[str]:
+    return [each["digest"] for each in (described if isinstance(described, list) else [described])]
+
+
+def attached_by(pushed: Pushed) -> str:
+    """The digest of what sigstore attached."""
+    return divided(pushed.images[0])[1]
+
+
+def everything_of(registry: Registry, image: str) -> Content:
     """All that hangs below a reference by its digest, read without blobflow; the digests are checked."""
     repository, _ = divided(image)
     raw = raw_manifest_at(registry, image)
-    found = {digest_of(raw): raw}
+    found: Content = {digest_of(raw): raw}
     document = json.loads(raw)
     for child in document.get("manifests", ()):
         found |= everything_of(registry, f"{repository}@{child['digest']}")
@@ -94,23 +119,46 @@ def everything_of(registry: Registry, image: str) -> dict[str, bytes]:
 
 def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> None:
     """Registry, layout, archive, registry of another house, and back: every byte, and every digest. Where it
-    was carried to its client pulls it, too."""
+    was carried to its client pulls it, too; and what a client writes into files is read."""
     served, third = world.served, world.third
     pushed = world.client.push(world.at(served))
     assert pushed.content
     assert world.client.pull(world.at(served)) == pushed.content
-    assert world.client.odd(manifest_at(served, pushed.images[0])), "the table in the README is no longer right"
+    assert world.client.odd(manifest_at(served, pushed.images[0])), "the README's table is no longer right"
+    for number, (place, image) in enumerate(world.client.writes.items()):
+        world.copy(world.file(place), f"{served.host}/read/file:{number}")
+        read, made = manifest_at(served, f"read/file:{number}"), manifest_at(served, image)
+        for key in ("config", "layers"):
+            assert digests_in(read[key]) == digests_in(made[key])
     for number, image in enumerate(pushed.images):
         held = everything_of(served, image)
         layout, archive = f"oci:{world.folder}/{number}", f"oci-archive:{world.folder}/{number}.tar"
         target = divided(image)[0] if "@" in image else image  # what is copied by its digest needs no tag
-        for source, target in (
+        for source, target_of_it in (
             (f"{served.host}/{image}", layout),
             (layout, archive),
             (archive, f"{third.host}/{target}"),
             (f"{third.host}/{image}", f"{served.host}/again/{target}"),
         ):
-            world.copy(source, target)
+            world.copy(source, target_of_it)
         assert everything_of(third, image) == held
         assert everything_of(served, f"again/{image}") == held
     assert world.client.pull(world.at(third)) == pushed.content
+
+
+@pytest.mark.parametrize("world", [_each(NPM[-1])], indirect=True)
+def test_what_sigstore_attaches_goes_along_and_is_listed_with_what_it_attaches_there(world: World) -> None:
+    """docker-registry keeps no list of referrers: there blobflow and the client add to one under a tag."""
+    served, third = world.served, world.third
+    first = attached_by(world.client.push(world.at(served)))
+    subject = digest_of(raw_manifest_at(served, f"{SIGNED}:1.0"))
+    world.copy(f"{served.host}/{SIGNED}:1.0", f"{third.host}/{SIGNED}:1.0")
+    second = attached_by(world.client.push(world.at(third)))
+    listed = manifest_at(third, f"{SIGNED}:{subject.replace(':', '-')}")
+    assert [each["digest"] for each in listed["manifests"]] == [first, second]
+    world.copy(f"{third.host}/{SIGNED}:1.0", f"{served.host}/again:1.0")
+    status, _, raw = served.ask("GET", f"/v2/again/referrers/{subject}")
+    assert status == 200
+    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {first, second}
+    for digest in (first, second):
+        assert everything_of(served, f"again@{digest}") == everything_of(third, f"{SIGNED}@{digest}")

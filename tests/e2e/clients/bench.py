@@ -1,5 +1,5 @@
-"""What a client of ours-not is, where it works, and how it gets there: pip and npm put each in a folder of its
-own, which stays in the user's cache for the next time."""
+"""Clients of other houses: what one can do, where it works, and how it gets there. pip and npm install each
+into a folder of its own, which stays in the user's cache for the next time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Bench(NamedTuple):
     home: Path
     program: Path  # the folder with the client's programs (pip), or with its packages (npm)
 
-    def run(self, *command: str | Path, given: bytes = b"", **variables: str) -> bytes:
+    def run(
+        self, *command: str | Path, given: bytes = b"", variables: Mapping[str, str] | None = None
+    ) -> bytes:
         """Run a program to its end; what it writes to standard output. It has to end well."""
         self.folder.mkdir(parents=True, exist_ok=True)
         trusted = {"SSL_CERT_FILE": str(self.registry.ca)} if self.registry.ca else {}
@@ -46,7 +48,7 @@ class Bench(NamedTuple):
             list(map(str, command)),
             input=given,
             cwd=self.folder,
-            env=environment(self.home) | trusted | variables,
+            env=environment(self.home) | trusted | dict(variables or {}),
             capture_output=True,
             timeout=RUN_SECONDS,
             check=False,
@@ -58,7 +60,7 @@ class Bench(NamedTuple):
         return self.run(self.program / "python", "-c", script, *arguments)
 
     def node(self, script: str, *arguments: str | Path) -> bytes:
-        return self.run("node", "-e", script, "--", *arguments, NODE_PATH=str(self.program))
+        return self.run("node", "-e", script, "--", *arguments, variables={"NODE_PATH": str(self.program)})
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -77,15 +79,17 @@ class Pushed(NamedTuple):
 class Client(NamedTuple):
     """A client of another house. `requirement` is pip's (`name==version`) or npm's (`name@version`).
 
-    `push` may find the images `shop/…` of the small set at the registry, and `docker:1`, a plain docker image;
-    `pull` reads what it pushed, from there or from where it was carried to. `odd` is what its users have to
-    know of its manifests. `serve`: what `blobflow serve` has to be told for it.
+    `push` finds some images `shop/…` of the small set at the registry, and `docker:1`, a plain docker
+    image; `pull` reads what it pushed, from there or where it was carried to. `odd`: what one has to know
+    of its manifests. `writes`: the files that a pull leaves in the folder, as blobflow names such places, and
+    the image in each. `serve`: what `blobflow serve` has to be told for it.
     """
 
     requirement: str
     push: Callable[[Bench], Pushed]
     pull: Callable[[Bench], Content]
     odd: Callable[[Json], bool]
+    writes: Mapping[str, str] = {}
     tls: bool = False
     serve: tuple[str, ...] = ()
 

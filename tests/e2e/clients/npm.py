@@ -1,4 +1,4 @@
-"""Clients from npm: how each pushes and pulls, by its command where it has one, else by a few lines of JavaScript."""
+"""Clients from npm: how each pushes and pulls, by its command where it has one, else by some JavaScript."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _push_devcontainers(bench: Bench) -> Pushed:
     settings = '{"image": "debian"}\n'
     bench.write(
         {
-            "features/greet/devcontainer-feature.json": '{"id": "greet", "version": "1.2.3", "name": "Greet"}',
+            "features/greet/devcontainer-feature.json": '{"id": "greet", "version": "1.2.3", "name": "Hi"}',
             "features/greet/install.sh": "echo hello\n",
             "templates/web/devcontainer-template.json": '{"id": "web", "version": "1.0.0", "name": "Web"}',
             "templates/web/.devcontainer/devcontainer.json": settings,
@@ -70,7 +70,7 @@ def _push_containerify(bench: Bench) -> Pushed:
 
 def _pull_containerify(bench: Bench) -> Content:
     """It pulls a base into the archive of what it builds upon it; the program's two layers are on top."""
-    _containerify(bench, "team/node:1", "team/node-more:1", "--toTar", "more.tar")
+    _containerify(bench, "team/node:1", "team/node-more:1", "--toTar", "more.tar", "--toOciLayout", "oci.tar")
     with tarfile.open(bench.folder / "more.tar") as tar:
         layers = [member for member in tar if member.name.endswith(".tar.gz")]
         found = by_digest([(tar.extractfile(member) or io.BytesIO()).read() for member in layers])
@@ -169,6 +169,7 @@ NPM = (
         _push_containerify,
         _pull_containerify,
         lambda made: made["mediaType"].startswith("application/vnd.oci."),
+        writes={"docker-archive:more.tar": "team/node-more:1", "oci-archive:oci.tar": "team/node-more:1"},
     ),
     Client(
         "docker-registry-client@3.4.0",

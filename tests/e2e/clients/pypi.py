@@ -1,4 +1,4 @@
-"""Clients from PyPI: how each pushes and pulls, by its command where it has one, else by a few lines of Python."""
+"""Clients from PyPI: how each pushes and pulls, by its command where it has one, else by some Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import random
 import tarfile
 from pathlib import Path
 
-from tests.e2e.clients.bench import Bench, Client, Content, Json, Pushed, by_digest, divided, layers_at, manifest_at
+from tests.e2e.clients.bench import (
+    Bench,
+    Client,
+    Content,
+    Json,
+    Pushed,
+    by_digest,
+    divided,
+    layers_at,
+    manifest_at,
+)
 
 NOISE = random.Random(12).randbytes(5_000_000)
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -20,7 +30,7 @@ EMPTY = {"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85
 
 def _dxf(bench: Bench, *arguments: str) -> bytes:
     where = {"DXF_HOST": bench.registry.host, "DXF_INSECURE": "1"}
-    return bench.run(bench.program / "dxf", *arguments, **where)
+    return bench.run(bench.program / "dxf", *arguments, variables=where)
 
 
 def _push_dxf(bench: Bench) -> Pushed:
@@ -197,9 +207,7 @@ def _pull_conda(bench: Bench) -> Content:
 
 
 def files_below(folder: Path) -> Content:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def manifests_of(bench: Bench, index: str) -> list[str]:
@@ -209,7 +217,7 @@ def manifests_of(bench: Bench, index: str) -> list[str]:
 
 
 def _config_is_a_layer(manifest: Json) -> bool:
-    return manifest["config"]["digest"] == manifest["layers"][0]["digest"]
+    return bool(manifest["config"]["digest"] == manifest["layers"][0]["digest"])
 
 
 def _docker_about_oci(manifest: Json) -> bool:
@@ -220,7 +228,13 @@ def _docker_about_oci(manifest: Json) -> bool:
 PYPI = (
     Client("python-dxf==12.1.1", _push_dxf, _pull_dxf, _config_is_a_layer),
     Client("oras==0.2.43", _push_oras, _pull_oras, lambda made: made["config"]["size"] == len("{}")),
-    Client("crpy==0.4.0", _push_crpy, _pull_crpy, lambda made: made["mediaType"] == DOCKER_MANIFEST),
+    Client(
+        "crpy==0.4.0",
+        _push_crpy,
+        _pull_crpy,
+        lambda made: made["mediaType"] == DOCKER_MANIFEST,
+        writes={"docker-archive:pulled.tar": "team/copy:1"},
+    ),
     Client(
         "containerimage-py==1.1.4",
         _push_containerimage,
@@ -234,6 +248,7 @@ PYPI = (
         _push_pyoci,
         _pull_pyoci,
         lambda made: made["layers"][-1]["mediaType"].endswith(".tar"),
+        writes={"oci:dist/image": "team/demo-more:1"},
         tls=True,
     ),
     Client(
