@@ -28,7 +28,7 @@ from tests.e2e.clients.bench import (
 )
 from tests.e2e.clients.npm import NPM, SIGNED
 from tests.e2e.clients.pypi import PYPI
-from tests.e2e.processes import Registry, blobflow, blobflow_serve, docker_registry
+from tests.e2e.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry
 from tools import imageset
 from tools.certificate import self_signed
 
@@ -144,6 +144,13 @@ def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> 
         assert everything_of(third, image) == held
         assert everything_of(served, f"again/{image}") == held
     assert world.client.pull(world.at(third)) == pushed.content
+
+
+def test_the_readme_has_every_client_with_the_version_that_was_tried() -> None:
+    table = (TOP / "README.md").read_text()
+    for client in (*PYPI, *NPM):
+        version = client.requirement.removeprefix(client.name).lstrip("=@")
+        assert f"\n| {client.name} {version}" in table
 
 
 @pytest.mark.parametrize("world", [_each(NPM[-1])], indirect=True)
