@@ -190,7 +190,8 @@ class Shape(msgspec.Struct, frozen=True):
     digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
     the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
     manifests of the source that forms made anew are here in place of. `attached` and `left`: what refers to
-    all that, subjects before referrers, as far as it was looked up.
+    all that, subjects before referrers, as far as it was looked up. `referring`: those of `manifests` that
+    refer to others themselves, and are to be listed for these.
     """
 
     root: Descriptor
@@ -201,6 +202,7 @@ class Shape(msgspec.Struct, frozen=True):
     replaced: tuple[Digest, ...] = ()
     attached: tuple[Attached, ...] = ()
     left: tuple[Left, ...] = ()
+    referring: tuple[Attached, ...] = ()
 
     @property
     def everything(self) -> tuple[Manifest, ...]:

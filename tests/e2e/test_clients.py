@@ -97,11 +97,6 @@ def digests_in(described: Json | list[Json]) -> list[str]:
     return [each["digest"] for each in (described if isinstance(described, list) else [described])]
 
 
-def attached_by(pushed: Pushed) -> str:
-    """The digest of what sigstore attached."""
-    return divided(pushed.images[0])[1]
-
-
 def everything_of(registry: Registry, image: str) -> Content:
     """All that hangs below a reference by its digest, read without blobflow; the digests are checked."""
     repository, _ = divided(image)
@@ -133,7 +128,7 @@ def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> 
     for number, image in enumerate(pushed.images):
         held = everything_of(served, image)
         layout, archive = f"oci:{world.folder}/{number}", f"oci-archive:{world.folder}/{number}.tar"
-        target = divided(image)[0] if "@" in image else image  # what is copied by its digest needs no tag
+        target = divided(image)[0] if "@" in image else image  # then the tag is latest
         for source, target_of_it in (
             (f"{served.host}/{image}", layout),
             (layout, archive),
@@ -157,15 +152,34 @@ def test_the_readme_has_every_client_with_the_version_that_was_tried() -> None:
 def test_what_sigstore_attaches_goes_along_and_is_listed_with_what_it_attaches_there(world: World) -> None:
     """docker-registry keeps no list of referrers: there blobflow and the client add to one under a tag."""
     served, third = world.served, world.third
-    first = attached_by(world.client.push(world.at(served)))
+    first, second = (attached_by(world.client.push(world.at(served))) for _ in range(2))
     subject = digest_of(raw_manifest_at(served, f"{SIGNED}:1.0"))
+
+    layout, archive = f"oci:{world.folder}/bundle", f"oci-archive:{world.folder}/bundle.tar"
+    world.copy(f"{served.host}/{SIGNED}@{first}", layout)
+    world.copy(layout, archive)
+    world.copy(archive, f"{third.host}/{SIGNED}:bundle")
+    assert listed_at(third, subject) == {first}, "without its image, it is listed for it"
+
     world.copy(f"{served.host}/{SIGNED}:1.0", f"{third.host}/{SIGNED}:1.0")
-    second = attached_by(world.client.push(world.at(third)))
-    listed = manifest_at(third, f"{SIGNED}:{subject.replace(':', '-')}")
-    assert [each["digest"] for each in listed["manifests"]] == [first, second]
+    assert listed_at(third, subject) == {first, second}
+    last = attached_by(world.client.push(world.at(third)))
+    assert listed_at(third, subject) == {first, second, last}
+
     world.copy(f"{third.host}/{SIGNED}:1.0", f"{served.host}/again:1.0")
     status, _, raw = served.ask("GET", f"/v2/again/referrers/{subject}")
     assert status == 200
-    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {first, second}
-    for digest in (first, second):
+    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {first, second, last}
+    for digest in (first, second, last):
         assert everything_of(served, f"again@{digest}") == everything_of(third, f"{SIGNED}@{digest}")
+
+
+def attached_by(pushed: Pushed) -> str:
+    """The digest of what sigstore attached."""
+    return divided(pushed.images[0])[1]
+
+
+def listed_at(registry: Registry, subject: str) -> set[str]:
+    """What clients list under the tag that is made of a digest."""
+    listed = manifest_at(registry, f"{SIGNED}:{subject.replace(':', '-')}")["manifests"]
+    return {each["digest"] for each in listed}
