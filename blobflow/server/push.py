@@ -1,4 +1,5 @@
-"""Pushing blobs: distribution-spec, "Pushing blobs" ([end-4a] to [end-6], [end-11], [end-13], [end-14]).
+"""Pushing blobs: distribution-spec, "Pushing blobs" ([end-4a] to [end-6], [end-11], [end-13], [end-14]), with
+what its main branch has beyond 1.1: `digest-algorithm` ([end-4c]), and mounts that name no origin.
 
 Three forms, and every mix of them, because each is only a way to feed one growing partial: the whole in the
 POST; POST and then the whole in the PUT; POST, PATCHes (one stream, or chunks in order), PUT. Nothing is
@@ -7,6 +8,7 @@ visible in the repository before the bytes have hashed to the digest that the cl
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from urllib.parse import parse_qs
 
@@ -14,39 +16,46 @@ from aiohttp import web
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest
-from blobflow.server.access import rights_of, user_of
+from blobflow.oci.digest import ALGORITHMS
+from blobflow.server.access import Rights, rights_of, user_of
 from blobflow.server.logins import network_of
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
 from blobflow.server.sessions import Session
 from blobflow.server.state import Registry
-from blobflow.transports.store import promises
+from blobflow.transports.store import Store, promises
+from blobflow.transports.store.members import holders_after
+
+# Repositories that are looked at in one go for one that a blob may be mounted from.
+_HOLDERS = 500
 
 
 async def start_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a])."""
+    """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a], [end-4c])."""
     query = request.query
+    algorithm = query.get("digest-algorithm", "sha256")
+    if algorithm not in ALGORITHMS:
+        raise Refusal("DIGEST_INVALID", f"this registry verifies {' and '.join(ALGORITHMS)}, nothing else")
     if "mount" in query:
-        origin = query.get("from", "")
-        allowed = rights_of(request).may_pull(origin)
-        mounted = await _mount(registry, place.repository, query["mount"], origin) if allowed else None
+        mounted = await _mount(registry, request, place.repository)
         if mounted is not None:
             return _created(registry, request, place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
-        session = registry.sessions.start(place.repository, _owner(request))
+        session = registry.sessions.start(place.repository, _owner(registry, request))
         try:
             await _take(registry, request, session, digest)
             return await _commit(registry, request, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    return _accepted(registry, request, registry.sessions.start(place.repository, _owner(request)))
+    session = registry.sessions.start(place.repository, _owner(registry, request), algorithm=algorithm)
+    return _accepted(registry, request, session)
 
 
-def _owner(request: web.BaseRequest) -> str:
+def _owner(registry: Registry, request: web.BaseRequest) -> str:
     """Who an upload counts for: the login that asks, or the address where there is none."""
-    return user_of(request) or network_of(request.remote or "")
+    return user_of(request) or network_of(registry.addressing.client(request))
 
 
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -81,19 +90,36 @@ async def cancel_upload(registry: Registry, request: web.BaseRequest, place: Pla
     return web.Response(status=204)
 
 
-async def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Digest | None:
-    """Make a blob of `origin` visible in `repository`; None if that can't be, so that a session is opened.
+async def _mount(registry: Registry, request: web.BaseRequest, repository: str) -> Digest | None:
+    """Make a blob of another repository visible in this one; None if that can't be, so that a session is
+    opened.
 
-    The spec's "MUST return 202" holds for a digest or name that is no such, too. Without `from` nothing is
-    looked for: blobs are visible only where they were pushed or mounted to.
+    That holds for a digest or a name that is no such, too. Without `from` it is whatever repository has the
+    blob and may be pulled from: nobody is given what they could not fetch.
     """
     try:
-        digest = digest_in(wanted)
+        digest = digest_in(request.query["mount"])
     except Refusal:
         return None
-    if not is_repository(origin) or not await promises.mounted(registry.store, repository, digest, origin):
+    store, rights = registry.store, rights_of(request)
+    origin = request.query.get("from", "")
+    if not origin and registry.rules.unreleased:
+        origin = await _holder(store, rights, digest)
+    if not is_repository(origin) or not rights.may_pull(origin):
         return None
-    return digest
+    return digest if await promises.mounted(store, repository, digest, origin) else None
+
+
+async def _holder(store: Store, rights: Rights, digest: Digest) -> str:
+    """The first repository that holds the blob and may be pulled from; "" if there is none."""
+    after = ""
+    while names := holders_after(store, digest, after, _HOLDERS):
+        for name in names:
+            if rights.may_pull(name):
+                return name
+        after = names[-1]
+        await asyncio.sleep(0)
+    return ""
 
 
 def _digest_named(request: web.BaseRequest) -> Digest:

@@ -38,7 +38,7 @@ class Profile(msgspec.Struct, frozen=True):
     also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line may halve down to
     `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs. `mounts`: whether it is worth asking
     for mounts. `keeps_broken_sessions`: whether an upload can go on after a request of it broke; None is for
-    finding out.
+    finding out. `tags_with_digest`: whether it is worth asking to put several tags in one request ([end-7b]).
     """
 
     name: str
@@ -50,9 +50,11 @@ class Profile(msgspec.Struct, frozen=True):
     ranges: bool = True
     mounts: bool = True
     keeps_broken_sessions: bool | None = None
+    tags_with_digest: bool = False
 
 
-DEFAULT = Profile("default")
+# Whether a registry that nobody knows takes tags with a digest, as `blobflow serve` does, is found out.
+DEFAULT = Profile("default", tags_with_digest=True)
 _ANY = 2**62
 
 # (prefix or "", suffix, profile); the first that fits.
@@ -107,7 +109,7 @@ def profiles_by_name() -> dict[str, Profile]:
 class Learnt:
     """What one host's answers have taught: which rungs it took, and from which size on it refused them.
 
-    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`) and adds to them.
+    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `put.tags`) and adds to them.
     """
 
     def __init__(self, journal: Journal, origin: str) -> None:
@@ -115,6 +117,7 @@ class Learnt:
         self._origin = origin
         self._taken: dict[Rung, bool] = {}
         self._refused: dict[Rung, float] = {}
+        self._tags: str | None = None
 
     def has_taken(self, rung: Rung) -> bool:
         if rung not in self._taken:
@@ -137,6 +140,18 @@ class Learnt:
         if size < self.refused_from(rung):
             self._refused[rung] = size
             self._journal.record_note(self._origin, f"upload.{rung}.refused", str(size))
+
+    @property
+    def takes_tags_with_digest(self) -> bool | None:
+        """Whether the host sets tags that come with a manifest's digest; None: nobody has asked yet."""
+        if self._tags is None:
+            self._tags = self._journal.note(self._origin, "put.tags")
+        return None if self._tags is None else self._tags == "yes"
+
+    def took_tags_with_digest(self, taken: bool) -> None:
+        if self.takes_tags_with_digest != taken:
+            self._tags = "yes" if taken else "no"
+            self._journal.record_note(self._origin, "put.tags", self._tags)
 
     def broke(self, rung: Rung, size: int) -> None:
         """A connection broke under a rung that never worked yet: avoid it in this run, note nothing."""

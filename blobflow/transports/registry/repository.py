@@ -6,7 +6,7 @@ open           GET  /v2/<name>/blobs/<digest>, with Range                       
 vacant         GET  /v2/<name>/tags/list?n=1                                           [end-8a]
 mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>               [end-11]
 push           see `upload`                                                            [end-4a]…[end-6]
-put            PUT  /v2/<name>/manifests/<reference>                                   [end-7]
+put            see `putting`                                                           [end-7a] [end-7b]
 tags           see `tags`                                                              [end-8a] [end-8b]
 untag, delete  see `removing`                                                          [end-9]
 referrers      see `referrers`                                                         [end-12a] [end-12b]
@@ -43,21 +43,16 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
-from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.answers import content_range, number_of
 from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
 from blobflow.transports.registry.flowing import flowing
+from blobflow.transports.registry.putting import Putting, called
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
 from blobflow.transports.registry.tickets import push_scopes
 from blobflow.transports.registry.upload import Uploads, mount_scopes
-
-# distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
-# one of its children, or uploads one of its blobs, has the child's link read while it is empty, and is told
-# that the digest is invalid, of content that has the right one.
-_TORN = ("DIGEST_INVALID",)
 
 
 class Repository:
@@ -80,6 +75,7 @@ class Repository:
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
         self._referrals = Referrals(session, site, self._scopes, self)
+        self._putting = Putting(site, session, uploads.profile, uploads.learnt, self._scopes)
 
     async def resolve(self, name: str) -> Descriptor:
         """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed.
@@ -203,14 +199,8 @@ class Repository:
         await self._uploads.push(self._site.repository, blob, body)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
-        """See `Sink.put`. What seems to have changed on its way is put once more."""
-        for name in tags or (manifest.digest,):
-            try:
-                await self._put(manifest, raw, name)
-            except (DigestMismatch, Rejected) as error:
-                if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
-                    raise
-                await self._put(manifest, raw, name)
+        """See `Sink.put`."""
+        await self._putting.put(manifest, raw, tags)
 
     async def tags(self) -> list[str]:
         """See `Lists.tags`."""
@@ -251,32 +241,11 @@ class Repository:
 
     # Manifests
 
-    async def _put(self, manifest: Descriptor, raw: bytes, name: str) -> None:
-        request = Request(
-            "PUT",
-            URL(f"{self._root}/manifests/{name}", encoded=True),
-            self._called(name),
-            scopes=self._scopes,
-            headers={"Content-Type": manifest.media_type},
-            body=raw,
-            passing=_TORN,
-            ok=(200, 201, 202, 204),
-        )
-        answer = await self._session.ask(request)
-        self._session.meter.bytes_written += len(raw)
-        what = f"{request.asked} at {self._site.registry}"
-        check_bytes(answer.headers, raw, what, known=manifest.digest)
-        noted = _is_noted(answer, raw)
-        self._session.referring.put(self._site.repository, manifest.digest, noted=noted)
-
-    def _called(self, name: str) -> str:
-        return f"manifest {self._site.repository}{'@' if ':' in name else ':'}{name}"
-
     def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
         return Request(
             method,
             URL(f"{self._root}/manifests/{name}", encoded=True),
-            self._called(name),
+            called(self._site.repository, name),
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
             limit=limit,
@@ -302,9 +271,9 @@ class Repository:
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
+            what = f"{called(self._site.repository, name)} at {self._site.registry}"
             raise UnsupportedContent(
-                f"{self._called(name)} at {self._site.registry} has more than {MAX_MANIFEST_BYTES} bytes,"
-                " the most that a manifest may have"
+                f"{what} has more than {MAX_MANIFEST_BYTES} bytes, the most that a manifest may have"
             )
         if size not in (UNKNOWN_SIZE, len(raw)):
             length = number_of(answer.headers.get("Content-Length")) or 0
@@ -313,7 +282,7 @@ class Repository:
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
         if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
-            what = f"{self._called(name)} at {self._site.registry}"
+            what = f"{called(self._site.repository, name)} at {self._site.registry}"
             check_bytes(answer.headers, raw, what, known=expected)
         return raw, answer
 
@@ -356,12 +325,6 @@ class Repository:
         if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
         return first
-
-
-def _is_noted(answer: Answer, raw: bytes) -> bool:
-    """Whether the registry says that it took note of the subject that a manifest names."""
-    subject = subject_of(raw)
-    return subject is not None and subject in told(answer.headers, "OCI-Subject")
 
 
 async def _nothing() -> Chunks:

@@ -41,6 +41,7 @@ from blobflow.errors import (
     Unauthorized,
 )
 from blobflow.oci import Descriptor, Digest
+from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry.digests import check_told, other_than
 from blobflow.transports.registry.feed import Cut, Feed
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
@@ -84,6 +85,7 @@ class Uploads:
 
     def __init__(self, session: Session, profile: Profile, learnt: Learnt, journal: Journal) -> None:
         self.profile = profile
+        self.learnt = learnt
         self._session = session
         self._learnt = learnt
         self._tickets = Tickets(session, journal)
@@ -198,10 +200,12 @@ class Uploads:
         return True
 
     async def _begin(self, repository: str, blob: Descriptor) -> Ticket:
-        """Open a session [end-4a]."""
+        """Open a session [end-4a]; what is not to be hashed by sha256 is announced [end-4c]."""
+        algorithm = algorithm_of(blob.digest)
+        query = "" if algorithm == "sha256" else f"?digest-algorithm={algorithm}"
         request = Request(
             "POST",
-            URL(f"/v2/{repository}/blobs/uploads/", encoded=True),
+            URL(f"/v2/{repository}/blobs/uploads/{query}", encoded=True),
             f"upload of blob {blob.digest} to {repository}",
             scopes=push_scopes(repository),
             body=b"",
