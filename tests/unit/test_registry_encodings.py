@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import zstandard
@@ -133,7 +134,7 @@ async def test_a_label_on_an_answer_of_the_right_size_is_only_a_label() -> None:
 
 
 async def test_the_length_of_what_it_comes_as_says_nothing_of_its_size() -> None:
-    told = {"Docker-Content-Digest": IMAGE.digest}
+    told: dict[str, Any] = {"Docker-Content-Digest": IMAGE.digest}
     packed = gzip.compress(RAW)
     async with fake(coded(packed, "gzip", kind=IMAGE.media_type, **told)) as server, world() as w:
         assert (await w.source(server.host).resolve("1")).size == UNKNOWN_SIZE
