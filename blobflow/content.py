@@ -189,11 +189,12 @@ class Deletes(Protocol):
 
 class Referrer(msgspec.Struct, frozen=True, gc=False):
     """A manifest that refers to `subject`, and how that is known: from the registry's own list (`api`), from
-    the list that clients keep under the fallback tag (`tag`), or by the name of cosign's `tag` for it."""
+    the list that clients keep under the fallback tag (`tag`), from its entry in the index.json of a layout
+    (`index`), or by the name of cosign's `tag` for it."""
 
     manifest: Descriptor
     subject: Digest
-    how: Literal["api", "tag", "cosign"]
+    how: Literal["api", "tag", "index", "cosign"]
     tag: str = ""
 
 

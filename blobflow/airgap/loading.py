@@ -164,7 +164,7 @@ class _Gathering:
     async def _look(self, item: Input, wanted: Mapping[Name, str] | None) -> dict[Name, _Find]:
         archive = self._archives[item]
         found: dict[Name, _Find] = {}
-        for number, called in enumerate(await archive.names()):
+        for number, called in (await archive.names()).items():
             names = _names(called, wanted or {})
             if not names and wanted is None:
                 raise UsageError(_unnamed(item, number, called))

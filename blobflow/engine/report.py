@@ -25,7 +25,7 @@ class ReferrerRecord(msgspec.Struct, frozen=True):
     digest: str
     artifact_type: str
     subject: str
-    how: Literal["api", "tag", "cosign"]
+    how: Literal["api", "tag", "index", "cosign"]
     left: str = ""
 
 

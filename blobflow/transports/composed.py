@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from blobflow.content import Chunks, Source
+from blobflow.content import Chunks, Referrer, Refers, Source
 from blobflow.errors import NotFound
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.transports.names import as_digest
 
 
 class Composed:
-    """Implements Source. `roots`: what the names at `path` mean; `absent`: what is said of content that is
-    nowhere."""
+    """Implements Source and Refers. `roots`: what the names at `path` mean; `absent`: what is said of content
+    that is nowhere."""
 
     def __init__(
         self,
@@ -64,6 +64,15 @@ class Composed:
                 yield chunks
                 return
         raise NotFound(f"none of the archives has the blob {blob.digest}{self._absent}")
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`: what any of the sources knows, each once."""
+        found: dict[tuple[Digest, str], Referrer] = {}
+        for source in self._sources:
+            if isinstance(source, Refers):
+                for each in await source.referrers(subject):
+                    found.setdefault((each.manifest.digest, each.tag), each)
+        return [*found.values()]
 
     def _order(self, digest: Digest) -> Iterable[Source]:
         """Where it was found before, if it was; else everywhere."""

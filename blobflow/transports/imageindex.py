@@ -58,9 +58,16 @@ def names_in(images: Images) -> list[str]:
     return asked_for(images, _digest_of_entry)
 
 
-def find(images: Images, name: str, place: str, read: Callable[[Descriptor], bytes]) -> Descriptor:
-    """The manifest that a name means; `read` is asked where the entry does not say what it is."""
-    entry = choose(images, name, place, _digest_of_entry)
+def find(
+    images: Images,
+    name: str,
+    place: str,
+    read: Callable[[Descriptor], bytes],
+    own: Sequence[int] | None = None,
+) -> Descriptor:
+    """The manifest that a name means, see `choose`; `read` is asked where the entry does not say what it
+    is."""
+    entry = choose(images, name, place, _digest_of_entry, own)
     if entry.media_type in media.MANIFESTS:
         return Descriptor(entry.media_type, entry.digest, entry.size)
     return parse_manifest(read(entry), entry.media_type, digest=entry.digest).descriptor

@@ -9,15 +9,17 @@ layout that others wrote is believed to be there, never to be right: it is hashe
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import Body, Chunks, Site, Verifier
+from blobflow.content import Body, Chunks, Referrer, Site, Verifier
 from blobflow.errors import NotFound, SizeMismatch, StorageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.oci.referrers import fallback_tag
+from blobflow.transports.attached import AttachedImages, listing
 from blobflow.transports.files import Arriving, in_thread, locked_folder, opened_range, sweep, translated
 from blobflow.transports.imageindex import (
     EMPTY_INDEX,
@@ -35,13 +37,14 @@ from blobflow.transports.names import as_digest
 
 
 class Layout:
-    """One layout. Implements Source, Sink and Lists; made without looking at the disk."""
+    """One layout. Implements Source, Sink, Lists and Attaches; made without looking at the disk."""
 
     def __init__(self, site: Site, folder: Path, meter: HostMeter) -> None:
         self.site = site
         self._folder = folder
         self._meter = meter
         self._swept = False
+        self._index: tuple[object, AttachedImages] | None = None
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / "blobs" / algorithm_of(digest) / encoded_of(digest)
@@ -50,13 +53,22 @@ class Layout:
 
     async def tags(self) -> list[str]:
         """The names of all images here, in the order of index.json."""
-        return names_in(self._images())
+        return names_in(self._attached().images())
 
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
-        return find(self._images(), name, str(self.site), self._read)
+        images = self._images()
+        own = None if name else AttachedImages(images, self._read).numbers()
+        return find(images, name, str(self.site), self._read, own)
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        try:
+            return self._attached().of(subject)
+        except NotFound:
+            return []
 
     def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:
         """The entries of index.json with their names. Raises NotFound where there is no layout."""
@@ -65,6 +77,18 @@ class Layout:
             return images_of(read_small(path), str(path))
         except FileNotFoundError:
             raise NotFound(f"there is no OCI layout at {self._folder}: it has no index.json") from None
+
+    def _attached(self) -> AttachedImages:
+        """What the entries of index.json are, as it is now; read again where the file is another one."""
+        with translated("look at", self._folder):
+            try:
+                about = (self._folder / "index.json").stat()
+            except (FileNotFoundError, NotADirectoryError):
+                about = None
+        version = about and (about.st_ino, about.st_mtime_ns, about.st_size)
+        if self._index is None or self._index[0] != version:
+            self._index = version, AttachedImages(self._images(), self._read)
+        return self._index[1]
 
     async def read(self, manifest: Descriptor) -> bytes:
         raw = self._read(manifest)
@@ -157,7 +181,25 @@ class Layout:
             self._swept = True
 
     def _tag(self, manifest: Descriptor, tags: Sequence[str]) -> None:
-        """Let the tags name the manifest, in index.json as it is now; in a thread."""
+        """Let the tags name the manifest; in a thread."""
+        self._change(lambda raw: retagged(raw, manifest, tags))
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`, and `attached`."""
+        self._prepare()
+        await in_thread(self._change, lambda raw: self._with_list(raw, subject, referrers))
+
+    def _with_list(self, raw: bytes, subject: Digest, referrers: Sequence[Descriptor]) -> bytes:
+        """The index.json after what is listed for `subject` was written."""
+        there = AttachedImages(images_of(raw, str(self.site)), self._read)
+        made = listing(subject, there.list_of(subject), referrers)
+        if made is None:
+            return raw
+        self._write(self._path(made.descriptor.digest), made.raw)
+        return retagged(raw, made.descriptor, [fallback_tag(subject)])
+
+    def _change(self, change: Callable[[bytes], bytes]) -> None:
+        """Put what `change` makes of index.json in its place; in a thread."""
         path = self._folder / "index.json"
         with locked_folder(self._folder):
             if not (self._folder / "oci-layout").exists():
@@ -167,7 +209,7 @@ class Layout:
                 images_of(raw, str(path))
             except FileNotFoundError:
                 raw = EMPTY_INDEX
-            self._write(path, retagged(raw, manifest, tags))
+            self._write(path, change(raw))
 
     def _write(self, path: Path, content: bytes) -> None:
         with Arriving(self._folder) as file:

@@ -68,18 +68,20 @@ def choose(
     name: str,
     place: str,
     identity: Callable[[_Image], Hashable],
+    own: Sequence[int] | None = None,
 ) -> _Image:
     """The image that `name` means among those of `place`, each with its names.
 
-    `@n` is the n-th from 0; "" is the only one. Images of one `identity` are one, however often and under
-    however many names they are listed; the first listing counts. Raises NotFound; UsageError where several
-    fit, with what to write; UnsupportedContent where several bear the very name.
+    `@n` is the n-th from 0; "" is the only one, of those with the numbers `own` (None: of all). Images of one
+    `identity` are one, however often and under however many names they are listed; the first listing counts.
+    Raises NotFound; UsageError where several fit, with what to write; UnsupportedContent where several bear
+    the very name.
     """
     if name.startswith("@"):
         return _numbered(images, name, place)
     distinct = _Distinct(images, identity)
     if not name:
-        found = distinct.among(range(len(images)))
+        found = distinct.among(range(len(images)) if own is None else own)
         if len(found) == 1:
             return images[found[0]][1]
         if not found:

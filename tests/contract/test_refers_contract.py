@@ -24,7 +24,7 @@ NO_API = [
     Fault("PUT", "/manifests/", times=0, act=DropHeader("OCI-Subject")),
 ]
 WITH_API = ["memory", "embedded"]
-WITHOUT = ["memory-tags", "embedded-tags", pytest.param("docker-registry", marks=pytest.mark.e2e)]
+WITHOUT = ["memory-tags", "embedded-tags", "oci", pytest.param("docker-registry", marks=pytest.mark.e2e)]
 
 
 @asynccontextmanager

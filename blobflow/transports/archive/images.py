@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
+from blobflow.content import Referrer
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
 from blobflow.transports.archive.catalogue import (
@@ -22,6 +23,7 @@ from blobflow.transports.archive.docker import diff_ids, make_manifest
 from blobflow.transports.archive.importing import Importer, layer_type
 from blobflow.transports.archive.inflaters import in_blocks, inflater_for
 from blobflow.transports.archive.opened import Opened
+from blobflow.transports.attached import AttachedImages
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import (
     blob_at,
@@ -57,8 +59,12 @@ class Images(Protocol):
         """One name for each image that has any, in the order of the archive."""
         ...
 
-    def names(self) -> list[tuple[str, ...]]:
-        """All names of each image, in the order of the archive."""
+    def names(self) -> dict[int, tuple[str, ...]]:
+        """All names of each image, by the n of its `@n`, in the order of the archive."""
+        ...
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
         ...
 
     async def resolve(self, name: str) -> Descriptor:
@@ -88,6 +94,7 @@ class OciImages:
             raise without_catalogue(files, opened.name)
         what = f"index.json of {opened.name}"
         self._images = images_of(opened.small(index, what), what)
+        self._attached = AttachedImages(self._images, self._read)
 
     def blob(self, digest: Digest) -> Stored | None:
         return self._opened.contents.find(path_in_layout(digest), self._opened.name)
@@ -97,15 +104,19 @@ class OciImages:
         return frozenset(digest for path in (*contents.files, *contents.links) if (digest := blob_at(path)))
 
     def tags(self) -> list[str]:
-        return names_in(self._images)
+        return names_in(self._attached.images())
 
-    def names(self) -> list[tuple[str, ...]]:
-        return [names for names, _ in self._images]
+    def names(self) -> dict[int, tuple[str, ...]]:
+        return {number: self._images[number][0] for number in self._attached.numbers()}
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        return self._attached.of(subject)
 
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
-        return find(self._images, name, self._place, self._read)
+        own = None if name else self._attached.numbers()
+        return find(self._images, name, self._place, self._read, own)
 
     def _read(self, manifest: Descriptor) -> bytes:
         return read_manifest(self._opened, self, manifest)
@@ -138,8 +149,11 @@ class DockerImages:
     def tags(self) -> list[str]:
         return asked_for([(image.names, image.content) for image in self._images], lambda content: content)
 
-    def names(self) -> list[tuple[str, ...]]:
-        return [image.names for image in self._images]
+    def names(self) -> dict[int, tuple[str, ...]]:
+        return {number: image.names for number, image in enumerate(self._images)}
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        return []  # docker's own form of an archive has no place for them
 
     async def resolve(self, name: str) -> Descriptor:
         digest = as_digest(name)

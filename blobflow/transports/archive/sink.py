@@ -19,12 +19,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import Aside, Body, Chunks, Site, Verifier
+from blobflow.content import Aside, Body, Chunks, Referrer, Site, Verifier
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.choice import lean
 from blobflow.oci.location import DOCKER_ARCHIVE, STREAM, path_of, transport_of
+from blobflow.oci.referrers import fallback_tag
 from blobflow.transports.archive.catalogue import (
     CATALOGUE,
     REPOSITORIES,
@@ -34,6 +35,7 @@ from blobflow.transports.archive.catalogue import (
     repositories_of,
 )
 from blobflow.transports.archive.parts import Parts, check_fits
+from blobflow.transports.attached import listing
 from blobflow.transports.files import BLOCK, in_thread, is_stream, read_range, stream_at, sweep
 from blobflow.transports.imageindex import (
     check_blobs,
@@ -52,7 +54,8 @@ HELD_BYTES = 8 * 1024 * 1024
 
 
 class ArchiveSink:
-    """One archive being written. Implements Sink, and Source over what has come in so far.
+    """One archive being written. Implements Sink and Attaches, and Source over what has come in so
+    far.
 
     It exists under its name only after `complete`; `abandon` leaves nothing. Made without touching the disk.
     Cut into parts, or without what is elsewhere, it has no list for docker, which could not load it.
@@ -91,6 +94,7 @@ class ArchiveSink:
         self._put_aside: dict[Digest, Callable[[], bytes]] = {}
         self._held = 0
         self._tags: dict[str, Descriptor] = {}
+        self._referrers: dict[Digest, dict[Digest, Descriptor]] = {}
 
     # What is here
 
@@ -190,6 +194,14 @@ class ArchiveSink:
         self._hold(parsed)
         self._meter.bytes_written += len(raw)
 
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`; of what has come in."""
+        return [Referrer(each, subject, "tag") for each in self._referrers.get(subject, {}).values()]
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`, and `attached`. Kept until `complete`."""
+        self._referrers.setdefault(subject, {}).update((each.digest, each) for each in referrers)
+
     def _hold(self, manifest: Manifest) -> None:
         digest = manifest.descriptor.digest
         if digest in self._manifests:
@@ -237,7 +249,7 @@ class ArchiveSink:
         self._parts = None
 
     def _finish(self, parts: Parts) -> None:
-        kept = self._reached()
+        kept = self._listed()
         parts.keep(blob.digest for manifest in kept for blob in manifest.blobs)
         for manifest in kept:
             digest = manifest.descriptor.digest
@@ -252,6 +264,20 @@ class ArchiveSink:
             parts.land(self._path)
         else:
             _pour(parts.fd, self._path)
+
+    def _listed(self) -> list[Manifest]:
+        """The manifests that the tags reach, after what refers to these has got its lists."""
+        while True:
+            kept = self._reached()
+            here = [each.descriptor.digest for each in kept]
+            fresh = [digest for digest in here if digest in self._referrers]
+            if not fresh:
+                return kept
+            for subject in fresh:
+                made = listing(subject, None, self._referrers.pop(subject).values())
+                assert made is not None, "there was no list"
+                self._hold(made)
+                self._tags[fallback_tag(subject)] = made.descriptor
 
     def _reached(self) -> list[Manifest]:
         """The manifests that the tags reach, by digest."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.content import Chunks, Site
+from blobflow.content import Chunks, Referrer, Site
 from blobflow.errors import BlobflowError, NotFound, SizeMismatch, own_copy
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest
@@ -30,7 +30,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class Archive:
-    """One archive. Implements Source and Lists; made without looking at the disk."""
+    """One archive. Implements Source, Lists and Refers; made without looking at the disk."""
 
     def __init__(self, site: Site, store: Store, importer: Importer, meter: HostMeter) -> None:
         self.site = site
@@ -48,9 +48,13 @@ class Archive:
         """One name for each image that has any, in the order of the archive."""
         return (await self._open()).images.tags()
 
-    async def names(self) -> list[tuple[str, ...]]:
-        """All names of each image, in the order of the archive: the n-th is asked for by `@n` as well."""
+    async def names(self) -> dict[int, tuple[str, ...]]:
+        """All names of each image, by the n of the `@n` that asks for it, in the order of the archive."""
         return (await self._open()).images.names()
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        return (await self._open()).images.referrers(subject)
 
     async def held(self) -> frozenset[Digest]:
         """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""

@@ -1,0 +1,122 @@
+"""What refers to the images of a layout or archive: signatures, SBOMs, attestations.
+
+No spec says how files list them. oras puts them into index.json without a name, and finds them there by their
+subjects; regctl keeps the index of the Referrers Tag Schema in it, under the subject's digest written as a
+tag, as at registries that have no list of their own; cosign's tags stay tags. All three are read. What comes
+here is listed the second way, which oras and regctl find both. What is listed so is no image of the layout
+that somebody would ask for by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from blobflow.content import Referrer
+from blobflow.errors import NotFound, UnsupportedContent
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import subject_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
+from blobflow.oci.selecting import subject_of as subject_in
+from blobflow.transports.imageindex import Images
+
+# The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent.
+ReadManifest = Callable[[Descriptor], bytes]
+
+
+class AttachedImages:
+    """The referrers among the entries of one index.json, as it was when this was made. Nothing is read before
+    it is asked for, and each entry once."""
+
+    def __init__(self, images: Images, read: ReadManifest) -> None:
+        self._images = images
+        self._read = read
+        self._named: dict[str, Descriptor] = {name: entry for names, entry in images for name in names}
+        self._by_subject: Mapping[Digest, list[Descriptor]] | None = None
+
+    def of(self, subject: Digest) -> list[Referrer]:
+        """What refers to a manifest, each once. What is listed need not be here."""
+        found: dict[Digest, Referrer] = {}
+        for entry in self._listed(subject):
+            found.setdefault(entry.digest, Referrer(entry, subject, "tag"))
+        for entry in self._subjects().get(subject, ()):
+            found.setdefault(entry.digest, Referrer(entry, subject, "index"))
+        tagged = [
+            Referrer(self._named[tag], subject, "cosign", tag)
+            for tag in cosign_tags(subject)
+            if tag in self._named
+        ]
+        return [*found.values(), *tagged]
+
+    def list_of(self, subject: Digest) -> bytes | None:
+        """The index of the Referrers Tag Schema for a subject; None if there is none."""
+        named = self._named.get(fallback_tag(subject))
+        if named is None or named.media_type not in media.INDEXES:
+            return None
+        try:
+            return self._read(named)
+        except NotFound:
+            return None
+
+    def _listed(self, subject: Digest) -> tuple[Descriptor, ...]:
+        raw = self.list_of(subject)
+        return () if raw is None else parse_manifest(raw, media.OCI_INDEX).manifests
+
+    def _subjects(self) -> Mapping[Digest, list[Descriptor]]:
+        if self._by_subject is None:
+            by_subject: dict[Digest, list[Descriptor]] = {}
+            for names, entry in self._images:
+                if entry.media_type in _MAY_REFER and not any(map(subject_in, names)):
+                    subject = self._subject(entry)
+                    if subject is not None:
+                        by_subject.setdefault(subject, []).append(entry)
+            self._by_subject = by_subject
+        return self._by_subject
+
+    def _subject(self, entry: Descriptor) -> Digest | None:
+        try:
+            return subject_of(self._read(entry))
+        except (NotFound, UnsupportedContent):
+            return None  # an entry of what is not here refers to nothing here
+
+    def images(self) -> Images:
+        """The entries that are images of their own; all of them if none is."""
+        return [self._images[number] for number in self.numbers()]
+
+    def numbers(self) -> list[int]:
+        """The numbers among all entries of those that `images` has."""
+        return [n for n, item in enumerate(self._images) if not self._hangs(*item)] or [
+            *range(len(self._images))
+        ]
+
+    def _hangs(self, names: Sequence[str], entry: Descriptor) -> bool:
+        """Whether an entry is there only because of its subject: the list of the referrers of one, or, where
+        that is here, what cosign calls after it, or what has a subject and no name."""
+        if not names:
+            subject = self._subject(entry) if entry.media_type in _MAY_REFER else None
+            return subject is not None and self._is_here(subject)
+        subjects = {subject_in(name) for name in names}
+        if "" in subjects:
+            return False
+        if entry.media_type in media.INDEXES:
+            return True
+        return any(self._is_here(Digest(tag.replace("-", ":", 1))) for tag in subjects)
+
+    def _is_here(self, digest: Digest) -> bool:
+        try:
+            self._read(Descriptor("", digest, UNKNOWN_SIZE))
+        except NotFound:
+            return False
+        return True
+
+
+def listing(subject: Digest, raw: bytes | None, referrers: Iterable[Descriptor]) -> Manifest | None:
+    """The index that lists these as referrers of `subject`, too; None if `raw`, the one that is there (None:
+    there is none), does already."""
+    content = merged(raw, referrers)
+    if content is None:
+        return None
+    return parse_manifest(content, media.OCI_INDEX, digest=digest_of(content, algorithm_of(subject)))
+
+
+_MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})
