@@ -87,12 +87,16 @@ class _Shaper:
         if digest not in self._kept:
             manifest = self._graph.manifests[digest]
             self._kept[digest] = ()
-            if manifest.is_index:
+            if self._choice.whole:
+                self._kept[digest] = manifest.manifests
+            elif manifest.is_index:
                 self._kept[digest] = chosen(manifest, self._choice, self._match_entry)
         return self._kept[digest]
 
     def _lacks(self, digest: Digest) -> bool:
         """Whether something that an index lists, or what is below that, is left out."""
+        if self._choice.whole:
+            return False
         if digest not in self._lacking:
             self._lacking[digest] = False
             kept = {child.digest for child in self._children(digest)}
