@@ -94,7 +94,9 @@ class _Shaper:
             manifest = self._graph.manifests[digest]
             self._kept[digest] = ()
             if manifest.is_index:
-                self._kept[digest] = self._held(chosen(manifest, self._choice, self._match_entry))
+                whole = self._choice.whole
+                wanted = manifest.manifests if whole else chosen(manifest, self._choice, self._match_entry)
+                self._kept[digest] = self._held(wanted)
         return self._kept[digest]
 
     def _held(self, wanted: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
@@ -105,6 +107,8 @@ class _Shaper:
 
     def _lacks(self, digest: Digest) -> bool:
         """Whether something that an index lists, or what is below that, is left out."""
+        if self._choice.whole and not self._gone:
+            return False
         if digest not in self._lacking:
             self._lacking[digest] = False
             kept = {child.digest for child in self._children(digest)}

@@ -17,6 +17,7 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.outlook import outlooks
 from blobflow.engine.plan import MissingPlatform, Pair
 from blobflow.engine.report import ImageRecord
+from blobflow.engine.saved import check
 from blobflow.engine.verify import Verification
 from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_manifest
 from blobflow.oci.sample import SampleSet
@@ -406,3 +407,14 @@ async def test_what_an_entry_is_decides_and_not_what_its_index_calls_it(
     assert (record.status, record.platforms) == ("done", ("linux/arm64",)), record.error
     [record] = (await run(bench, may_skip(wanted(ARMV7)))).images
     assert record.reason == "there is no linux/arm/v7 here; there is linux/amd64, linux/arm64"
+
+
+async def test_what_a_plan_says_of_skipped_images_is_looked_at_too(bench: Bench) -> None:
+    [pair, *_] = await lacking(bench)
+    bench.target()
+    saved = await saved_by(bench, pairs=[pair])
+    check(saved)
+    [skipped] = saved.skipped
+    nowhere = msgspec.structs.replace(pair, source=Reference("NOT a host", "app", "1"))
+    with pytest.raises(ValueError, match="NOT a host"):
+        check(msgspec.structs.replace(saved, skipped=(msgspec.structs.replace(skipped, pair=nowhere),)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -64,6 +65,19 @@ def test_a_set_that_changes_and_never_arrives_whole_does_not_grow_the_account() 
         ("a.example/bad:1", "b.example/bad:1"),
         ("a.example/app:49", "b.example/app:49"),
     }
+
+
+def test_an_image_that_is_skipped_on_purpose_is_not_one_that_never_came() -> None:
+    """Alerts go by how old the last success of an image is."""
+    ledger = Ledger(clock=Now())
+    ledger.enter(records(("app:1", "done"), ("arm:1", "done")), "done")
+    found = records(("app:1", "present"), ("arm:1", "skipped"))
+    left = msgspec.structs.replace(found.images[1], reason="there is no linux/amd64 here")
+    ledger.enter(msgspec.structs.replace(found, images=(found.images[0], left)), "done")
+    assert set(ledger.account.arrived) == {("a.example/app:1", "b.example/app:1")}
+    assert kept(ledger)["blobflow_images", "skipped"] == 1
+    ledger.enter(found, "interrupted")
+    assert ledger.account.arrived["a.example/arm:1", "b.example/arm:1"] == 0, "it was not tried to the end"
 
 
 @pytest.mark.parametrize("lost", ["app", "team/app", ""])
