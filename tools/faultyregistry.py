@@ -22,7 +22,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -31,6 +30,7 @@ from blobflow.content import Sleep
 from blobflow.oci import Digest, parse_manifest
 from blobflow.oci.media import MANIFESTS
 from blobflow.server import REGISTRY, Server, make_app
+from blobflow.server.state import Sparse
 from blobflow.transports.store import Store
 from tools.exchanges import Exchange, Journal, target
 from tools.faults import (
@@ -117,14 +117,16 @@ class JournallingRegistry:
         store: Store,
         faults: Sequence[Fault] = (),
         *,
-        sparse: Literal["accept", "refuse"] = "accept",
+        sparse: Sparse = "indexes",
+        unreleased: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         told: Callable[[Exchange], None] | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
+        """`unreleased`: see the server's `Rules`; without, it is a registry of spec 1.1, as most are.
+        `clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
         self.store = store
         self.journal = Journal(told)
         self.faults = Faults(faults)
@@ -134,7 +136,7 @@ class JournallingRegistry:
         self._tokens = Tokens(clock)
         self._locations = Locations()
         self._pacing = Pacing(clock, sleep)
-        self.app = make_app(store, sparse=sparse, wire=FaultyWire())
+        self.app = make_app(store, sparse=sparse, unreleased=unreleased, wire=FaultyWire())
         self.app.middlewares.append(self._journal)
         self.app.on_response_prepare.append(falsify_headers)
         self.server = Server(self.app, host=host, port=port, grace=_GRACE)
@@ -317,7 +319,8 @@ async def journalling(
     root: Path,
     faults: Sequence[Fault] = (),
     *,
-    sparse: Literal["accept", "refuse"] = "accept",
+    sparse: Sparse = "indexes",
+    unreleased: bool = False,
     host: str = "127.0.0.1",
     port: int = 0,
     told: Callable[[Exchange], None] | None = None,
@@ -329,7 +332,15 @@ async def journalling(
     store = Store.open(root)
     try:
         registry = JournallingRegistry(
-            store, faults, sparse=sparse, host=host, port=port, told=told, clock=clock, sleep=sleep
+            store,
+            faults,
+            sparse=sparse,
+            unreleased=unreleased,
+            host=host,
+            port=port,
+            told=told,
+            clock=clock,
+            sleep=sleep,
         )
         async with registry.server:
             yield registry
@@ -366,7 +377,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A registry that journals and misbehaves as told.")
     parser.add_argument("--root", type=Path, required=True, help="the store's directory")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    parser.add_argument("--sparse", choices=("accept", "refuse"), default="accept")
+    parser.add_argument("--sparse", choices=("accept", "indexes", "refuse"), default="indexes")
     parser.add_argument("--journal", type=Path, metavar="FILE.jsonl")
     parser.add_argument(
         "--fault",

@@ -82,7 +82,7 @@ def verb(
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
-    from blobflow.cli.settling import carry_out_set, check_asked, draw
+    from blobflow.cli.settling import carry_out_set, check_asked, draw, may_skip_all
 
     asked, clearing = _selected(selection, staying), _limit(delete, max_delete)
     check_staying(staying)
@@ -92,13 +92,14 @@ def verb(
         drawn = draw(asked, choosing, link, run, clearing=clearing)
         more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
         show_plan(drawn.planned, link.look, more)
-        check_planned(drawn.planned, link.look)
+        check_planned(drawn.planned, link.look, may_skip_all=may_skip_all(asked, choosing))
         return
 
     def once(told: Callable[[Report], None]) -> None:
         nonlocal asked
         now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
-        carry_out_set(now, choosing, link, run, clearing=clearing, told=told).check_set()
+        outcome = carry_out_set(now, choosing, link, run, clearing=clearing, told=told)
+        outcome.check_set(may_skip_all=may_skip_all(now, choosing))
 
     def reread() -> None:
         nonlocal asked

@@ -68,8 +68,9 @@ A spec says in YAML which images go where; `blobflow sync --schema` prints its J
 
 Of an image: `tags` are tags or digests, or rules that choose among its tags when a run begins (include,
 exclude, semver, newest, by). `target` is its repository behind each target's prefix; `rename` has rules for
-the names there. `platforms`, `index` (auto, keep, prune, only) and `referrers` (auto, always, off) go before
-those of `defaults`. A key that is not known is an error.
+the names there. `platforms`, `index` (auto, keep, prune, only), `missing-platform` (skip, fail: what becomes
+of an image that is for none of the platforms) and `referrers` (auto, always, off) go before those of
+`defaults`. A key that is not known is an error.
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops

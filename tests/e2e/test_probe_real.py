@@ -17,7 +17,7 @@ rungs = ["single", "stream", "chunked"]
 single_bytes = 1048576
 bounded = false
 chunk_bytes = 1048576
-least_chunk_bytes = 32768
+least_chunk_bytes = 16384
 ranges = true
 mounts = true
 keeps_broken_sessions = false
@@ -33,11 +33,12 @@ rungs = ["single", "stream", "chunked"]
 single_bytes = 1048576
 bounded = false
 chunk_bytes = 1048576
-least_chunk_bytes = 32768
+least_chunk_bytes = 16384
 ranges = true
 mounts = true
 keeps_broken_sessions = true
-# mounts without `from`: no
+tags_with_digest = true
+# mounts without `from`: yes
 # takes indexes whose manifests are absent: yes
 # has the referrers API: yes
 # deletes by tag: yes

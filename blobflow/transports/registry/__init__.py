@@ -200,6 +200,7 @@ class Registries:
                 reading=self._reading,
                 writing=self._writing,
                 longest_wait=self._longest_wait,
+                journal=self._journal,
             )
             learnt = Learnt(self._journal, host)
             uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)

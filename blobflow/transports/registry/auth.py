@@ -25,6 +25,7 @@ from yarl import URL
 
 from blobflow.bounded import Bounded
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from blobflow.oci.decoding import decode
 from blobflow.shared import result_of
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
@@ -144,7 +145,7 @@ class Token(msgspec.Struct, frozen=True):
 def read_token(body: bytes, now: float, realm: str) -> Token:
     """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
     try:
-        answer = _answer_decoder.decode(body)
+        answer = decode(body, _answer_decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(
             f"the token server {realm} answered with something that is no token"
@@ -162,12 +163,24 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
 
 
 class Auth:
-    """What one origin wants in its Authorization header. Owned by the origin's session."""
+    """What one origin wants in its Authorization header. Owned by the origin's session.
+
+    `names_are_its_own`: else the scopes that are wanted name repositories as another registry does, and only
+    the origin's challenges say what to ask for.
+    """
 
     def __init__(
-        self, home: URL, host: str, credentials: CredentialsGiver, fetch: Fetch, clock: Callable[[], float]
+        self,
+        home: URL,
+        host: str,
+        credentials: CredentialsGiver,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        *,
+        names_are_its_own: bool = True,
     ) -> None:
         self.home = home
+        self._named = names_are_its_own
         self._host = host
         self._credentials = credentials
         self._fetch = fetch
@@ -185,6 +198,8 @@ class Auth:
         if self._way.scheme == "basic":
             return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
+        if not self._named and self._extra.get(key) is None:
+            return ""  # what to ask for is to be learnt
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
             token = await self._fetch_once(key, scopes)
@@ -263,7 +278,7 @@ class Auth:
         assert self._way is not None
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
-        asked = scopes_with(scopes, self._extra.get(key) or "")
+        asked = scopes_with(scopes if self._named else (), self._extra.get(key) or "")
         login = await self._credentials(repository_of(scopes))
         if login is not None and login.registry_token:
             return Token(login.header, math.inf)
