@@ -15,8 +15,9 @@ What chooses means what it means to regsync (0.11):
 - `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.
-- What can't be carried out is refused: `referrerFilters`, places of their own for referrers, `mediaTypes`
-  that leave a kind of image out, another `hostname`.
+- `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
+- What can't be carried out is refused: `referrerFilters`, places of their own for referrers, another
+  `hostname`.
 
 What is about when to run is told as the command that does it; `regsync_keys` has the rest.
 """
@@ -106,52 +107,26 @@ def _wanted(each: Entry, where: str, environ: Mapping[str, str]) -> Wanted:
             raise UsageError(
                 f"{place[:100]!r} is a layout; `blobflow copy` brings images to and from oci:PATH"
             )
-    _refuse_what_cant_be_chosen(each)
-    choice, lookup = _choice(each), _lookup(each)
-    match each.type:
-        case "image":
-            origin, goal = parse_reference(source), parse_reference(target)
-            return Wanted(
-                _place_of(origin),
-                origin.repository,
-                origin.tag,
-                origin.digest,
-                where,
-                goal.repository,
-                choice,
-                target_tag=goal.tag,
-                targets=(_place_of(goal),),
-                referrers=lookup,
-            )
-        case "repository":
-            origin, goal = parse_reference(source), parse_reference(target)
-            return Wanted(
-                _place_of(origin),
-                origin.repository,
-                "",
-                "",
-                where,
-                goal.repository,
-                choice,
-                rules=_rules(each),
-                targets=(_place_of(goal),),
-                referrers=lookup,
-            )
-        case "registry":
-            return Wanted(
-                parse_place(source),
-                "",
-                "",
-                "",
-                where,
-                "",
-                choice,
-                rules=_rules(each),
-                repositories=_names(each.repos),
-                targets=(parse_place(target),),
-                referrers=lookup,
-            )
-    raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
+    _refuse_referrers_of_some_kinds(each)
+    rules: TagRules | None = _rules(each)
+    repositories: TagRules | None = None
+    if each.type == "registry":
+        whole = Wanted(parse_place(source), "", "", "", where, targets=(parse_place(target),))
+        repositories = _names(each.repos)
+    elif each.type in ("image", "repository"):
+        origin, goal = parse_reference(source), parse_reference(target)
+        at, to = _place_of(origin), _place_of(goal)
+        whole = Wanted(at, origin.repository, "", "", where, goal.repository, targets=(to,))
+        if each.type == "image":
+            whole = msgspec.structs.replace(whole, target_tag=goal.tag)
+            rules = _of_one_tag(origin, _types(each))
+        if rules is None:
+            whole = msgspec.structs.replace(whole, tag=origin.tag, digest=origin.digest)
+    else:
+        raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
+    return msgspec.structs.replace(
+        whole, choice=_choice(each), rules=rules, repositories=repositories, referrers=_lookup(each)
+    )
 
 
 def _place_of(reference: Reference) -> Place:
@@ -162,8 +137,25 @@ def _place_of(reference: Reference) -> Place:
 
 def _rules(each: Entry) -> TagRules:
     sets = [*each.tag_sets, *([each.tags] if each.tags != Tags() else [])]
-    rules = [_names(each) for each in sets]
-    return rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
+    rules = [_names(names) for names in sets]
+    whole = rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
+    return msgspec.structs.replace(whole, types=_types(each))
+
+
+def _of_one_tag(origin: Reference, types: tuple[str, ...]) -> TagRules | None:
+    """The rules for an image that is wanted if it is of these types; None where all are."""
+    if not types:
+        return None
+    if origin.digest:
+        raise InvalidConfig("`mediaTypes` chooses among tags, and the source is named by its digest")
+    return TagRules((rf"^\Q{origin.tag}\E$",), anywhere=True, types=types)
+
+
+def _types(each: Entry) -> tuple[str, ...]:
+    """The media types of the images that are wanted; none where all that can be brought are. Without a list
+    regsync takes those of all images, too."""
+    narrow = each.media_types and not set(each.media_types) >= MANIFESTS
+    return tuple(sorted(set(each.media_types))) if narrow else ()
 
 
 def _names(names: Tags | Repos) -> TagRules:
@@ -206,14 +198,8 @@ def _lookup(each: Entry) -> Lookup:
     return "auto" if each.fast_check else "always"
 
 
-def _refuse_what_cant_be_chosen(each: Entry) -> None:
-    """Raise InvalidConfig where something is chosen by what blobflow can't choose by."""
-    left_out = sorted(MANIFESTS - set(each.media_types)) if each.media_types else ()
-    if left_out:
-        raise InvalidConfig(
-            f"`mediaTypes` leaves out {', '.join(left_out)}, and blobflow brings images of every type; name "
-            "the tags that are wanted instead"
-        )
+def _refuse_referrers_of_some_kinds(each: Entry) -> None:
+    """Raise InvalidConfig where some of what refers to an image is chosen, or has a place of its own."""
     if not each.referrers:
         return
     for key, said in (
