@@ -16,23 +16,23 @@ What chooses means what it means to regsync (0.11):
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.
 - `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
-- What can't be carried out is refused: `referrerFilters`, places of their own for referrers, another
-  `hostname`.
+- A registry with a `hostname` is asked there, under that name.
+- What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
 
 What is about when to run is told as the command that does it; `regsync_keys` has the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import msgspec
 
 from blobflow.cli.choosing import platforms_of
 from blobflow.cli.gotemplates import filled
+from blobflow.cli.regsync_hosts import read_hosts
 from blobflow.cli.regsync_keys import (
-    Creds,
     Entry,
     File,
     Repos,
@@ -50,12 +50,8 @@ from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.media import MANIFESTS
 from blobflow.oci.patterns import compiled, has_loose_choice
-from blobflow.oci.reference import DOCKER_HUB, check_host
 from blobflow.oci.selecting import TagRules, check_rules
-from blobflow.transports.registry import Credentials, HostSettings
 from blobflow.visible import visible
-
-_DOCKER_HUB_NAMES = (DOCKER_HUB, "registry-1.docker.io", "index.docker.io")
 
 
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
@@ -94,8 +90,19 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
             f"{name} {lines_text(alone)}: of `platform` an index of that one is put, where regsync puts the "
             "image alone"
         )
-    hosts = _hosts(file.creds, name, environ)
-    return Asked(tuple(wanted), (), tuple(warnings), hosts, told_times(name, times))
+    hosts, names = read_hosts(file.creds, name, environ)
+    asked = tuple(_by_real_names(image, names) for image in wanted)
+    return Asked(asked, (), tuple(warnings), hosts, told_times(name, times))
+
+
+def _by_real_names(image: Wanted, names: Mapping[str, str]) -> Wanted:
+    """The image at the hosts where a file says that its hosts really are."""
+
+    def real(place: Place) -> Place:
+        return msgspec.structs.replace(place, host=names.get(place.host, place.host))
+
+    targets = tuple(map(real, image.targets))
+    return msgspec.structs.replace(image, source=real(image.source), targets=targets)
 
 
 def _wanted(each: Entry, where: str, environ: Mapping[str, str]) -> Wanted:
@@ -212,36 +219,3 @@ def _refuse_referrers_of_some_kinds(each: Entry) -> None:
                 f"`{key}` can't be carried out: all that refers to an image goes with it, from its source to "
                 "its target; leave it out for that"
             )
-
-
-def _hosts(creds: Sequence[Creds], name: str, environ: Mapping[str, str]) -> dict[str, HostSettings]:
-    prefixes = {each.registry: each.path_prefix.strip("/") for each in creds if each.path_prefix}
-    mirrors = {mirror for each in creds for mirror in each.mirrors}
-    hosts = {}
-    for each in creds:
-        host = check_host(filled(each.registry, environ))
-        if each.tls.lower() not in ("", "enabled", "insecure", "disabled"):
-            raise InvalidConfig(f"{name}: tls of {each.registry} is enabled, insecure or disabled")
-        there = _DOCKER_HUB_NAMES if host == DOCKER_HUB else (host,)
-        if each.hostname and each.hostname not in there:
-            raise InvalidConfig(
-                f"{name}: {host} has the hostname {each.hostname[:100]}, and blobflow asks a registry where "
-                "its name says; write that in `source` or `target`, or make it one of the `mirrors`"
-            )
-        if each.registry in prefixes and each.registry not in mirrors:
-            raise InvalidConfig(
-                f"{name}: {host} has a pathPrefix and is no mirror; write that in `source` or `target`"
-            )
-        user, password = filled(each.user, environ), filled(each.password, environ)
-        login = Credentials(user, password, each.token)
-        hosts[host] = HostSettings(
-            http=True if each.tls.lower() == "disabled" or each.scheme == "http" else None,
-            verify=False if each.tls.lower() == "insecure" else None,
-            credentials=login if user or each.token else None,
-            mirrors=tuple(
-                f"{mirror}/{prefixes[mirror]}" if mirror in prefixes else mirror for mirror in each.mirrors
-            ),
-            connections=each.req_concurrent or None,
-            requests_per_second=each.req_per_sec,
-        )
-    return hosts

@@ -226,10 +226,28 @@ creds: [{registry: docker.io, hostname: registry-1.docker.io, token: t, mirrors:
     }
 
 
+def test_a_registry_with_a_hostname_is_asked_there() -> None:
+    head = """\
+creds: [{registry: docker.io, hostname: hub.example, user: joe, pass: p, mirrors: [m]},
+ {registry: 't:1', hostname: 't.svc:5000', tls: disabled}, {registry: m, hostname: m.svc, pathPrefix: hub}]"""
+    asked = read(entry("type: image", head).replace("r.example/app", "alpine:3"))
+    (pair,) = settle(asked, {}).pairs
+    assert (str(pair.source), str(pair.target)) == ("hub.example/library/alpine:3", "t.svc:5000/app:latest")
+    assert asked.hosts == {
+        "hub.example": HostSettings(credentials=Credentials("joe", "p"), mirrors=("m.svc/hub",)),
+        "t.svc:5000": HostSettings(http=True),
+        "m.svc": HostSettings(),
+    }
+    asked = read(
+        entry("type: registry", head).replace("r.example/app", "docker.io").replace("t:1/app", "t:1")
+    )
+    assert [search.host for search in asked.searches] == ["hub.example"]
+
+
 @pytest.mark.parametrize(
     ("creds", "sentence"),
     [
-        ("{registry: r.example, hostname: other.example}", "r.example has the hostname other.example"),
+        ("{registry: r.example, hostname: 'o o'}", "'o o' is not a registry host"),
         ("{registry: r.example, pathPrefix: hub}", "r.example has a pathPrefix and is no mirror"),
         ("{registry: r.example, password: x}", "unknown key `password`"),
         ("{registry: r.example, pass: '{{file \"/nowhere/x\"}}'}", "can't read /nowhere/x: No such file"),
@@ -306,12 +324,28 @@ def test_an_entry_s_own_times_go_before_the_defaults() -> None:
         ('x {{- env "A" -}} y', "xoney"),
         ('x {{- env "A" }} y', "xone y"),
         ('{{ env "NO" | default "d" }}', "d"),
-        ('{{ default "d" (env "A") }}', None),
+        ('{{ default "d" (env "A") }}', "one"),
         ('{{ env "B" | trimSpace | upper }}', "TWO"),
         ('{{ lower "X" }}', "x"),
         ('{{ "a\\"b" }}', 'a"b'),
         ("{{/* nothing */}}a", "a"),
         ("{{ .Sync.Source }}-x", "src-x"),
+        ('{{ index (split .Sync.Source "r") 1 }}', "c"),
+        ('{{ join (split "a.b" ".") "-" | upper }}', "A-B"),
+        ('{{ (env "A") }}', "one"),
+        ('{{ env (lower "A" | upper) }}', "one"),
+        ('{{ index (split "a" "b") 1 }}', None),
+        ('{{ split "a" "" }}', None),
+        ('{{ split "a" "b" }}', None),
+        ("{{ 5 }}", None),
+        ('{{ (env "A" }}', None),
+        ('{{ env "A") }}', None),
+        ('{{ "a" | }}', None),
+        ('{{ "a" "b" }}', None),
+        ('{{ "a" | "b" }}', None),
+        ('{{ upper (env "NO") }}', None),
+        ("{{ }}", None),
+        ("{{" + "(" * 2000 + "}}", None),
         ('{{ if true }}{{ end }}', None),
         ('{{ env "NO" }}', None),
         ("{{ env }}", None),
