@@ -295,7 +295,7 @@ def test_times_are_told_as_the_command_that_keeps_them(
     times: Sequence[tuple[int, str, str]], command: str
 ) -> None:
     told = told_times("f.yml", times)
-    assert told.startswith(f"f.yml: this is one pass; what it says of the clock is {command}")
+    assert told.startswith(f"f.yml: this runs once; its `interval` or `schedule` is kept by {command}")
     assert "\n" not in told
 
 
