@@ -196,7 +196,11 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "template",
         _on_text(lambda text: filled(text, {"A": "b"})),
-        (b'{{env "A" | upper}}:{{- default "x" `y` -}} z', b"{{/* x */}}"),
+        (
+            b'{{env "A" | upper}}:{{- default "x" `y` -}} z',
+            b"{{/* x */}}",
+            b'{{ index (split "a.b" ".") 1 }}',
+        ),
     ),
     Parser(
         "WWW-Authenticate",

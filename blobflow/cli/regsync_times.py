@@ -32,11 +32,14 @@ def told_times(name: str, times: Sequence[tuple[int, str, str]]) -> str:
     if not lines:
         return ""
     if len(lines) == 1 and len(lines[command := next(iter(lines))]) == len(times):
-        return f"{name}: this is one pass; what it says of the clock is `{command}`"
+        return f"{name}: this runs once; its `interval` or `schedule` is kept by `{command}`"
     parts = [f"`{command}` ({lines_text(at)})" for command, at in lines.items()]
     more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    one = "" if len(lines) == 1 else "; one process has one timetable"
-    return f"{name}: this is one pass; what it says of the clock is {', '.join(parts[:_SHOWN])}{more}{one}"
+    one = "" if len(lines) == 1 else "; one process keeps one of them"
+    return (
+        f"{name}: this runs once; its `interval` or `schedule` is kept by "
+        f"{', '.join(parts[:_SHOWN])}{more}{one}"
+    )
 
 
 def _command(name: str, interval: str, schedule: str) -> str:

@@ -171,6 +171,11 @@ def settle(asked: Asked, found: Mapping[Search, Sequence[Chosen]]) -> Settled:
                     f"{image.where}: {chosen.dated} tags of {image.source.host}/{chosen.repository} were"
                     " asked for their date, by two requests each, or three for an index"
                 )
+            if chosen.others:
+                notes.append(
+                    f"{image.where}: {count_text(chosen.others, 'tag')} of {image.source.host}/"
+                    f"{chosen.repository} left out, of a media type that is not wanted"
+                )
         if search is None:
             images.append(image)
     return Settled(tuple(make_pairs(images, asked.targets)), lost, tuple(dict.fromkeys(notes)))

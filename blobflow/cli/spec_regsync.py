@@ -15,23 +15,24 @@ What chooses means what it means to regsync (0.11):
 - `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.
-- What can't be carried out is refused: `referrerFilters`, places of their own for referrers, `mediaTypes`
-  that leave a kind of image out, another `hostname`.
+- `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
+- A registry with a `hostname` is asked there, under that name.
+- What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
 
 What is about when to run is told as the command that does it; `regsync_keys` has the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import msgspec
 
 from blobflow.cli.choosing import platforms_of
 from blobflow.cli.gotemplates import filled
+from blobflow.cli.regsync_hosts import read_hosts
 from blobflow.cli.regsync_keys import (
-    Creds,
     Entry,
     File,
     Repos,
@@ -49,12 +50,8 @@ from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.media import MANIFESTS
 from blobflow.oci.patterns import compiled, has_loose_choice
-from blobflow.oci.reference import DOCKER_HUB, check_host
 from blobflow.oci.selecting import TagRules, check_rules
-from blobflow.transports.registry import Credentials, HostSettings
 from blobflow.visible import visible
-
-_DOCKER_HUB_NAMES = (DOCKER_HUB, "registry-1.docker.io", "index.docker.io")
 
 
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
@@ -93,8 +90,19 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
             f"{name} {lines_text(alone)}: of `platform` an index of that one is put, where regsync puts the "
             "image alone"
         )
-    hosts = _hosts(file.creds, name, environ)
-    return Asked(tuple(wanted), (), tuple(warnings), hosts, told_times(name, times))
+    hosts, names = read_hosts(file.creds, name, environ)
+    asked = tuple(_by_real_names(image, names) for image in wanted)
+    return Asked(asked, (), tuple(warnings), hosts, told_times(name, times))
+
+
+def _by_real_names(image: Wanted, names: Mapping[str, str]) -> Wanted:
+    """The image at the hosts where a file says that its hosts really are."""
+
+    def real(place: Place) -> Place:
+        return msgspec.structs.replace(place, host=names.get(place.host, place.host))
+
+    targets = tuple(map(real, image.targets))
+    return msgspec.structs.replace(image, source=real(image.source), targets=targets)
 
 
 def _wanted(each: Entry, where: str, environ: Mapping[str, str]) -> Wanted:
@@ -106,52 +114,26 @@ def _wanted(each: Entry, where: str, environ: Mapping[str, str]) -> Wanted:
             raise UsageError(
                 f"{place[:100]!r} is a layout; `blobflow copy` brings images to and from oci:PATH"
             )
-    _refuse_what_cant_be_chosen(each)
-    choice, lookup = _choice(each), _lookup(each)
-    match each.type:
-        case "image":
-            origin, goal = parse_reference(source), parse_reference(target)
-            return Wanted(
-                _place_of(origin),
-                origin.repository,
-                origin.tag,
-                origin.digest,
-                where,
-                goal.repository,
-                choice,
-                target_tag=goal.tag,
-                targets=(_place_of(goal),),
-                referrers=lookup,
-            )
-        case "repository":
-            origin, goal = parse_reference(source), parse_reference(target)
-            return Wanted(
-                _place_of(origin),
-                origin.repository,
-                "",
-                "",
-                where,
-                goal.repository,
-                choice,
-                rules=_rules(each),
-                targets=(_place_of(goal),),
-                referrers=lookup,
-            )
-        case "registry":
-            return Wanted(
-                parse_place(source),
-                "",
-                "",
-                "",
-                where,
-                "",
-                choice,
-                rules=_rules(each),
-                repositories=_names(each.repos),
-                targets=(parse_place(target),),
-                referrers=lookup,
-            )
-    raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
+    _refuse_referrers_of_some_kinds(each)
+    rules: TagRules | None = _rules(each)
+    repositories: TagRules | None = None
+    if each.type == "registry":
+        whole = Wanted(parse_place(source), "", "", "", where, targets=(parse_place(target),))
+        repositories = _names(each.repos)
+    elif each.type in ("image", "repository"):
+        origin, goal = parse_reference(source), parse_reference(target)
+        at, to = _place_of(origin), _place_of(goal)
+        whole = Wanted(at, origin.repository, "", "", where, goal.repository, targets=(to,))
+        if each.type == "image":
+            whole = msgspec.structs.replace(whole, target_tag=goal.tag)
+            rules = _of_one_tag(origin, _types(each))
+        if rules is None:
+            whole = msgspec.structs.replace(whole, tag=origin.tag, digest=origin.digest)
+    else:
+        raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
+    return msgspec.structs.replace(
+        whole, choice=_choice(each), rules=rules, repositories=repositories, referrers=_lookup(each)
+    )
 
 
 def _place_of(reference: Reference) -> Place:
@@ -162,8 +144,25 @@ def _place_of(reference: Reference) -> Place:
 
 def _rules(each: Entry) -> TagRules:
     sets = [*each.tag_sets, *([each.tags] if each.tags != Tags() else [])]
-    rules = [_names(each) for each in sets]
-    return rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
+    rules = [_names(names) for names in sets]
+    whole = rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
+    return msgspec.structs.replace(whole, types=_types(each))
+
+
+def _of_one_tag(origin: Reference, types: tuple[str, ...]) -> TagRules | None:
+    """The rules for an image that is wanted if it is of these types; None where all are."""
+    if not types:
+        return None
+    if origin.digest:
+        raise InvalidConfig("`mediaTypes` chooses among tags, and the source is named by its digest")
+    return TagRules((rf"^\Q{origin.tag}\E$",), anywhere=True, types=types)
+
+
+def _types(each: Entry) -> tuple[str, ...]:
+    """The media types of the images that are wanted; none where all that can be brought are. Without a list
+    regsync takes those of all images, too."""
+    narrow = each.media_types and not set(each.media_types) >= MANIFESTS
+    return tuple(sorted(set(each.media_types))) if narrow else ()
 
 
 def _names(names: Tags | Repos) -> TagRules:
@@ -206,14 +205,8 @@ def _lookup(each: Entry) -> Lookup:
     return "auto" if each.fast_check else "always"
 
 
-def _refuse_what_cant_be_chosen(each: Entry) -> None:
-    """Raise InvalidConfig where something is chosen by what blobflow can't choose by."""
-    left_out = sorted(MANIFESTS - set(each.media_types)) if each.media_types else ()
-    if left_out:
-        raise InvalidConfig(
-            f"`mediaTypes` leaves out {', '.join(left_out)}, and blobflow brings images of every type; name "
-            "the tags that are wanted instead"
-        )
+def _refuse_referrers_of_some_kinds(each: Entry) -> None:
+    """Raise InvalidConfig where some of what refers to an image is chosen, or has a place of its own."""
     if not each.referrers:
         return
     for key, said in (
@@ -226,36 +219,3 @@ def _refuse_what_cant_be_chosen(each: Entry) -> None:
                 f"`{key}` can't be carried out: all that refers to an image goes with it, from its source to "
                 "its target; leave it out for that"
             )
-
-
-def _hosts(creds: Sequence[Creds], name: str, environ: Mapping[str, str]) -> dict[str, HostSettings]:
-    prefixes = {each.registry: each.path_prefix.strip("/") for each in creds if each.path_prefix}
-    mirrors = {mirror for each in creds for mirror in each.mirrors}
-    hosts = {}
-    for each in creds:
-        host = check_host(filled(each.registry, environ))
-        if each.tls.lower() not in ("", "enabled", "insecure", "disabled"):
-            raise InvalidConfig(f"{name}: tls of {each.registry} is enabled, insecure or disabled")
-        there = _DOCKER_HUB_NAMES if host == DOCKER_HUB else (host,)
-        if each.hostname and each.hostname not in there:
-            raise InvalidConfig(
-                f"{name}: {host} has the hostname {each.hostname[:100]}, and blobflow asks a registry where "
-                "its name says; write that in `source` or `target`, or make it one of the `mirrors`"
-            )
-        if each.registry in prefixes and each.registry not in mirrors:
-            raise InvalidConfig(
-                f"{name}: {host} has a pathPrefix and is no mirror; write that in `source` or `target`"
-            )
-        user, password = filled(each.user, environ), filled(each.password, environ)
-        login = Credentials(user, password, each.token)
-        hosts[host] = HostSettings(
-            http=True if each.tls.lower() == "disabled" or each.scheme == "http" else None,
-            verify=False if each.tls.lower() == "insecure" else None,
-            credentials=login if user or each.token else None,
-            mirrors=tuple(
-                f"{mirror}/{prefixes[mirror]}" if mirror in prefixes else mirror for mirror in each.mirrors
-            ),
-            connections=each.req_concurrent or None,
-            requests_per_second=each.req_per_sec,
-        )
-    return hosts

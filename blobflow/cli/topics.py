@@ -79,7 +79,8 @@ it.
 Expressions are RE2's, as Go's tools have them, and match a tag from end to end. The YAML of `skopeo sync` and
 regsync's regsync.yml choose what they choose there: skopeo's expressions match anywhere, and its ranges leave
 prereleases out unless they name one; regsync binds an expression with ^ and $, and takes prereleases as any
-version. A key that chooses and can't be carried out is an error; what else has no effect is told.
+version; signatures go along where it says `referrers` or `digestTags`. A key that is not known, or chooses
+and can't be carried out, is an error; what else has no effect is told.
 """
 
 _COMPRESSION = """\

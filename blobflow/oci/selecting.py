@@ -38,7 +38,8 @@ class TagRules(msgspec.Struct, frozen=True):
 
     `semver`: ranges, of which one is enough, as `ranges` has them written. `newest`: 0 is no limit.
     `prereleases`: versions with a prerelease count as any other. `anywhere`: expressions need not match from
-    end to end. `any_of`: rules of which one is enough, before all others.
+    end to end. `any_of`: rules of which one is enough, before all others. `types`: media types of manifests,
+    for which the registry has to be asked tag by tag; not those of others.
     """
 
     include: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class TagRules(msgspec.Struct, frozen=True):
     anywhere: bool = False
     ranges: Dialect = "npm"
     any_of: tuple[TagRules, ...] = ()
+    types: tuple[str, ...] = ()
 
     @property
     def dated(self) -> bool:
@@ -76,9 +78,10 @@ def check_rules(rules: TagRules) -> TagRules:
 
 
 def candidates(tags: Iterable[str], rules: TagRules) -> list[str]:
-    """What the rules leave of `tags`, in their order, before the newest are picked by date.
+    """What the rules leave of `tags`, in their order, before a registry is asked for types and dates.
 
-    So it is all that is chosen, unless `rules.dated`. Raises UsageError for rules that can't be read.
+    So it is all that is chosen, unless there are `rules.types` or they are `dated`. Raises UsageError for
+    rules that can't be read.
     """
     if rules.any_of:
         tags = list(tags)

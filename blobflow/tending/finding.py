@@ -3,11 +3,12 @@
 One listing a repository. Rules by date of creation cost more: for each tag that the names alone leave, its
 manifest and its config are read, two requests, and three where it is an index (its first platform that
 is there stands for it); an annotation `org.opencontainers.image.created` saves the last.
+Rules by media type cost one for each of these tags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
@@ -81,14 +82,32 @@ async def _choose(registries: Registries, search: Search, name: str) -> Chosen:
         with blame("source"):
             listed = await repository.tags()
             left = candidates(listed, search.tags)
-            dated = 0
-            if search.tags.dated and len(left) > search.tags.newest:
-                dated, left = len(left), await _newest(repository, left, search.tags.newest)
             if not left:
                 raise NotFound(f"{search.host}/{name} has {len(listed)} tags, of which the rules choose none")
+            dated, others = 0, len(left)
+            if search.tags.types:
+                left = await _of_types(repository, left, search.tags.types)
+            others -= len(left)
+            if search.tags.dated and len(left) > search.tags.newest:
+                dated, left = len(left), await _newest(repository, left, search.tags.newest)
     except BlobflowError as error:
         return Chosen(name, error=error)
-    return Chosen(name, tuple(left), dated=dated)
+    return Chosen(name, tuple(left), dated=dated, others=others)
+
+
+async def _of_types(repository: Repository, tags: Sequence[str], types: Collection[str]) -> list[str]:
+    """Those of the tags that name manifests of these media types."""
+    wanted: set[str] = set()
+
+    async def ask(tag: str) -> None:
+        try:
+            if (await repository.resolve(tag)).media_type in types:
+                wanted.add(tag)
+        except (NotFound, UnsupportedContent):  # listed, and yet not there; or of no type that can be brought
+            return
+
+    await Lane(LANE).each(ask, tags)
+    return [tag for tag in tags if tag in wanted]
 
 
 async def _newest(repository: Repository, tags: Sequence[str], count: int) -> list[str]:

@@ -23,9 +23,10 @@ class Search(msgspec.Struct, frozen=True):
 
 class Chosen(msgspec.Struct, frozen=True):
     """The tags that were chosen in one repository, in the registry's order, or why none could be. `dated`: so
-    many were asked for their date."""
+    many were asked for their date; `others`: so many are of other media types than those that are wanted."""
 
     repository: str
     tags: tuple[str, ...] = ()
     error: BlobflowError | None = None
     dated: int = 0
+    others: int = 0

@@ -341,6 +341,23 @@ def test_sets_of_tags_are_one_choice_and_times_are_told_once(
     assert "unknown key `tagSet`; did you mean `tagSets`?" in refused.stderr
 
 
+def test_what_media_types_leave_out_is_no_failure(
+    folder: Path, source: Registry, registries: dict[str, Registry]
+) -> None:
+    target, path = registries["serve"], folder / "regsync.yml"
+    path.write_text(
+        f"defaults: {{mediaTypes: [application/vnd.oci.image.index.v1+json]}}\n"
+        f"sync: [{{source: '{source.host}/app:1.0.0', target: '{target.host}/indexes', type: image}},\n"
+        f" {{source: '{source.host}/app', target: '{target.host}/indexes', type: repository}}]\n"
+    )
+    done = run("sync", path, "--report", folder / "run.json")
+    assert done.exit_code == 0, done.output
+    told = json.loads((folder / "run.json").read_text())
+    assert (told["images"], len(told["notes"])) == ([], 2)
+    assert "line 3: 6 tags of" in told["notes"][1]
+    assert run("tags", f"{target.host}/indexes").exit_code != 0
+
+
 SAME = """\
 {host}:
   images: {{app: [1.0.0, 2.0.0], deep/er/web: []}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import time
@@ -125,6 +126,15 @@ async def test_what_a_pipe_does_not_hold_is_refused() -> None:
 async def test_a_helper_that_is_not_there_is_named() -> None:
     with pytest.raises(KeeperFailed, match=r"can't run .* docker-credential-absent: No such file"):
         await run_program("docker-credential-absent", "get", b"x")
+
+
+async def test_a_process_without_files_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", none_left)
+    with pytest.raises(KeeperFailed, match=r"can't run .* docker-credential-x: Too many open files"):
+        await run_program("docker-credential-x", "get", b"x")
 
 
 # What of a failure is shown, and how long it holds

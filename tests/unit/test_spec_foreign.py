@@ -162,8 +162,8 @@ def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> Non
     assert "f.yml line 23: of `platform` an index of that one is put" in asked.warnings[2]
     assert len(asked.warnings) == 3
     assert asked.timing == (
-        "f.yml: this is one pass; what it says of the clock is `blobflow sync f.yml --cron '15 01 * * *'`"
-        " (line 19)"
+        "f.yml: this runs once; its `interval` or `schedule` is kept by"
+        " `blobflow sync f.yml --cron '15 01 * * *'` (line 19)"
     )
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from blobflow.cli.gotemplates import filled
 from blobflow.cli.regsync_times import told_times
-from blobflow.cli.selection import Asked
+from blobflow.cli.selection import Asked, settle
 from blobflow.cli.specs import read_spec
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci.choice import EVERYTHING
-from blobflow.oci.selecting import candidates
+from blobflow.oci.selecting import TagRules, candidates
+from blobflow.tending.search import Chosen
 from blobflow.transports.registry import Credentials, HostSettings
 
 VERSIONS = ["1.0.0", "1.0.1", "1.1.0", "1.1.0-rc1", "2.0.0", "2.0.0-rc1", "3-alpine", "10.0.17763.2114", "v2"]
@@ -108,7 +109,6 @@ REFUSED = {
     "tags: {allow: ['(']}": r"line 3: '(' is no regular expression",
     "tags: {deny: ['a(?!b)']}": "'a(?!b)' is no regular expression: RE2, whose",
     "tags: {semverRange: ['>=1 || 3']}": "is no range of versions for regsync, at '||'",
-    "mediaTypes: [application/vnd.oci.image.index.v1+json]": "`mediaTypes` leaves out application/vnd.docker",
     "referrers: true, referrerFilters: [{artifactType: a/b}]": "`referrerFilters` can't be carried out",
     "referrers: true, referrerSource: r.example/sigs": "`referrerSource` can't be carried out",
     "referrers: true, referrerTarget: r.example/sigs": "`referrerTarget` can't be carried out",
@@ -139,6 +139,29 @@ def test_what_chooses_nothing_away_is_no_matter() -> None:
     asked = read(repository(f"mediaTypes: [{', '.join(types)}], {filters}"))
     assert asked.warnings == ()
     assert asked.wanted[0].choice == EVERYTHING
+
+
+INDEXES = "mediaTypes: [application/vnd.oci.image.index.v1+json]"
+
+
+def test_media_types_choose_among_the_tags() -> None:
+    types = ("application/vnd.oci.image.index.v1+json",)
+    assert [each.tags for each in read(repository(f"{INDEXES}, tags: {{allow: [a]}}")).searches] == [
+        TagRules(("^a$",), anywhere=True, types=types)
+    ]
+    asked = read(entry(f"type: image, {INDEXES}").replace("r.example/app", "r.example/app:1.0"))
+    (search,) = asked.searches
+    assert search.tags.types == types
+    assert candidates(["1.0", "1x0", "1.0.1"], search.tags) == ["1.0"]
+    (pair,) = settle(asked, {search: (Chosen("app", ("1.0",)),)}).pairs
+    assert (str(pair.source), str(pair.target)) == ("r.example/app:1.0", "t:1/app:latest")
+    left_out = settle(asked, {search: (Chosen("app", others=1),)})
+    assert (left_out.pairs, left_out.lost) == ((), {})
+    assert left_out.notes == (
+        "f.yml line 3: 1 tag of r.example/app left out, of a media type that is not wanted",
+    )
+    with pytest.raises(InvalidConfig, match="named by its digest"):
+        read(entry(f"type: image, {INDEXES}").replace("r.example/app", f"r.example/app@sha256:{'0' * 64}"))
 
 
 def test_keys_for_people_and_anchors_are_no_keys() -> None:
@@ -203,10 +226,28 @@ creds: [{registry: docker.io, hostname: registry-1.docker.io, token: t, mirrors:
     }
 
 
+def test_a_registry_with_a_hostname_is_asked_there() -> None:
+    head = """\
+creds: [{registry: docker.io, hostname: hub.example, user: joe, pass: p, mirrors: [m]},
+ {registry: 't:1', hostname: 't.svc:5000', tls: disabled}, {registry: m, hostname: m.svc, pathPrefix: hub}]"""
+    asked = read(entry("type: image", head).replace("r.example/app", "alpine:3"))
+    (pair,) = settle(asked, {}).pairs
+    assert (str(pair.source), str(pair.target)) == ("hub.example/library/alpine:3", "t.svc:5000/app:latest")
+    assert asked.hosts == {
+        "hub.example": HostSettings(credentials=Credentials("joe", "p"), mirrors=("m.svc/hub",)),
+        "t.svc:5000": HostSettings(http=True),
+        "m.svc": HostSettings(),
+    }
+    asked = read(
+        entry("type: registry", head).replace("r.example/app", "docker.io").replace("t:1/app", "t:1")
+    )
+    assert [search.host for search in asked.searches] == ["hub.example"]
+
+
 @pytest.mark.parametrize(
     ("creds", "sentence"),
     [
-        ("{registry: r.example, hostname: other.example}", "r.example has the hostname other.example"),
+        ("{registry: r.example, hostname: 'o o'}", "'o o' is not a registry host"),
         ("{registry: r.example, pathPrefix: hub}", "r.example has a pathPrefix and is no mirror"),
         ("{registry: r.example, password: x}", "unknown key `password`"),
         ("{registry: r.example, pass: '{{file \"/nowhere/x\"}}'}", "can't read /nowhere/x: No such file"),
@@ -254,7 +295,7 @@ def test_times_are_told_as_the_command_that_keeps_them(
     times: Sequence[tuple[int, str, str]], command: str
 ) -> None:
     told = told_times("f.yml", times)
-    assert told.startswith(f"f.yml: this is one pass; what it says of the clock is {command}")
+    assert told.startswith(f"f.yml: this runs once; its `interval` or `schedule` is kept by {command}")
     assert "\n" not in told
 
 
@@ -283,12 +324,28 @@ def test_an_entry_s_own_times_go_before_the_defaults() -> None:
         ('x {{- env "A" -}} y', "xoney"),
         ('x {{- env "A" }} y', "xone y"),
         ('{{ env "NO" | default "d" }}', "d"),
-        ('{{ default "d" (env "A") }}', None),
+        ('{{ default "d" (env "A") }}', "one"),
         ('{{ env "B" | trimSpace | upper }}', "TWO"),
         ('{{ lower "X" }}', "x"),
         ('{{ "a\\"b" }}', 'a"b'),
         ("{{/* nothing */}}a", "a"),
         ("{{ .Sync.Source }}-x", "src-x"),
+        ('{{ index (split .Sync.Source "r") 1 }}', "c"),
+        ('{{ join (split "a.b" ".") "-" | upper }}', "A-B"),
+        ('{{ (env "A") }}', "one"),
+        ('{{ env (lower "A" | upper) }}', "one"),
+        ('{{ index (split "a" "b") 1 }}', None),
+        ('{{ split "a" "" }}', None),
+        ('{{ split "a" "b" }}', None),
+        ("{{ 5 }}", None),
+        ('{{ (env "A" }}', None),
+        ('{{ env "A") }}', None),
+        ('{{ "a" | }}', None),
+        ('{{ "a" "b" }}', None),
+        ('{{ "a" | "b" }}', None),
+        ('{{ upper (env "NO") }}', None),
+        ("{{ }}", None),
+        ("{{" + "(" * 2000 + "}}", None),
         ('{{ if true }}{{ end }}', None),
         ('{{ env "NO" }}', None),
         ("{{ env }}", None),

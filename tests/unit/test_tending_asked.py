@@ -11,7 +11,7 @@ from aiohttp import web
 from blobflow.content import Deletes, Site
 from blobflow.engine.report import TagRecord
 from blobflow.errors import BlobflowError, Denied, NotFound, Rejected, RunIncomplete
-from blobflow.oci import Digest, Reference, digest_of
+from blobflow.oci import Digest, Reference, digest_of, media
 from blobflow.oci.selecting import ALL_TAGS, TagRules
 from blobflow.tending.clearing import Keep, clear
 from blobflow.tending.finding import find
@@ -172,6 +172,20 @@ async def test_dates_cost_two_requests_a_tag_one_less_if_noted_and_one_more_for_
         asked = [target for target in server.asked("GET") if "/tags/" not in target]
         assert len(asked) == (2 + 1 + 3 + 2) + 1, "the vanished one answers that it is gone"
         assert server.asked("HEAD") == []
+
+
+async def test_media_types_cost_one_request_a_tag_and_what_they_leave_out_is_no_failure() -> None:
+    shelf = Shelf()
+    child = shelf.image("app", "image")
+    shelf.index("app", "index", children=[child])
+    shelf.image("app", "other")
+    shelf.tags["app"]["vanished"] = digest_of(b"vanished")
+    async with fake(shelf) as server:
+        rules = TagRules(exclude=("other",), types=(media.OCI_INDEX,))
+        assert await found(server, rules) == (Chosen("app", ("index",), others=2),)
+        assert len(server.asked("HEAD")) == 3
+        alone = TagRules(include=("image",), types=(media.OCI_INDEX,))
+        assert await found(server, alone) == (Chosen("app", others=1),)
 
 
 async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() -> None:

@@ -109,13 +109,17 @@ async def run_program(program: str, verb: str, given: bytes) -> Ended:
     Its outputs are read to their end, or until a second after its own. Raises KeeperFailed when it can't run,
     does not end in time, or answers without end; cancelled, it ends the program.
     """
+    try:
+        return await _run(program, verb, given)
+    except OSError as error:
+        raise KeeperFailed(f"can't run the credential helper {program}: {error.strerror}") from None
+
+
+async def _run(program: str, verb: str, given: bytes) -> Ended:
     with _Stdin(given, program) as stdin, _Output(MOST_ANSWER) as out, _Output(_MOST_SAID) as err:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                program, verb, stdin=stdin.end, stdout=out.end, stderr=err.end
-            )
-        except OSError as error:
-            raise KeeperFailed(f"can't run the credential helper {program}: {error.strerror}") from None
+        process = await asyncio.create_subprocess_exec(
+            program, verb, stdin=stdin.end, stdout=out.end, stderr=err.end
+        )
         stdin.leave()
         out.listen()
         err.listen()
