@@ -140,7 +140,8 @@ async def verify_run(
             read_at_once=settings.concurrency,
             documents=world.documents,
         )
-        wrong = await verification.check(roots, level)
+        images = {pair: shape.images for pair, shape in shapes.of.items()}
+        wrong = await verification.check(roots, level, images)
         for pair in wrong:
             doubt(world.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
     wrong = {**shapes.failures, **shapes.skipped, **wrong}
@@ -251,7 +252,7 @@ async def inspect(
             world.source_at,
             Lane(LANE),
             choices={reference: [Choice(index="only")]} if alone else {},
-            sparse=True,
+            absent="left out",
             reader=Reader(world.source_at, documents=world.documents, observe=world.observe),
         )
         for error in read.failures.values():

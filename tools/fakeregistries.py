@@ -6,10 +6,9 @@ beside it. Sizes are in MiB, and a MiB may be of 1024 bytes, so that small blobs
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
+from blobflow.server.state import Sparse
 from tools.faultyregistry import (
     DropHeader,
     Fault,
@@ -45,7 +44,7 @@ class Fake(msgspec.Struct, frozen=True):
     """A registry: `sparse`: what it makes of an index whose manifests are not all there."""
 
     faults: tuple[Fault, ...]
-    sparse: Literal["accept", "refuse"] = "accept"
+    sparse: Sparse = "indexes"
 
 
 def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:

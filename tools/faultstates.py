@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -125,5 +126,6 @@ class Locations:
         """Give the session that an answer speaks of a new Location."""
         location = response.headers.get("Location", "")
         if "/blobs/uploads/" in location:
-            self._newest[location] = secrets.token_hex(8)
-            response.headers["Location"] = f"{location}?_state={self._newest[location]}"
+            bare = location.partition("?")[0]
+            newest = self._newest[urlsplit(bare).path] = secrets.token_hex(8)
+            response.headers["Location"] = f"{bare}?_state={newest}"

@@ -22,7 +22,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -31,6 +30,7 @@ from blobflow.content import Sleep
 from blobflow.oci import Digest, parse_manifest
 from blobflow.oci.media import MANIFESTS
 from blobflow.server import REGISTRY, Server, make_app
+from blobflow.server.state import Sparse
 from blobflow.transports.store import Store
 from tools.exchanges import Exchange, Journal, target
 from tools.faults import (
@@ -117,7 +117,7 @@ class JournallingRegistry:
         store: Store,
         faults: Sequence[Fault] = (),
         *,
-        sparse: Literal["accept", "refuse"] = "accept",
+        sparse: Sparse = "indexes",
         host: str = "127.0.0.1",
         port: int = 0,
         told: Callable[[Exchange], None] | None = None,
@@ -317,7 +317,7 @@ async def journalling(
     root: Path,
     faults: Sequence[Fault] = (),
     *,
-    sparse: Literal["accept", "refuse"] = "accept",
+    sparse: Sparse = "indexes",
     host: str = "127.0.0.1",
     port: int = 0,
     told: Callable[[Exchange], None] | None = None,
@@ -366,7 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A registry that journals and misbehaves as told.")
     parser.add_argument("--root", type=Path, required=True, help="the store's directory")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    parser.add_argument("--sparse", choices=("accept", "refuse"), default="accept")
+    parser.add_argument("--sparse", choices=("accept", "indexes", "refuse"), default="indexes")
     parser.add_argument("--journal", type=Path, metavar="FILE.jsonl")
     parser.add_argument(
         "--fault",

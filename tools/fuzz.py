@@ -36,6 +36,7 @@ from blobflow.server.ranges import Unsatisfiable, chunk_of, span_of
 from blobflow.transports.registry.answers import content_range, error_of, number_of, retry_after, warning_of
 from blobflow.transports.registry.auth import parse_challenges, read_token, scopes_with
 from blobflow.transports.registry.credentials import find_credentials, read_docker_config
+from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.mirrors import parse_mirror
 from blobflow.transports.registry.origins import follow
@@ -126,8 +127,8 @@ def _challenges(text: str) -> None:
 def _login(given: bytes) -> None:
     config = read_docker_config(given, "config.json")
 
-    async def nobody(program: str, verb: str, host: bytes) -> tuple[int, bytes]:
-        return 1, b""
+    async def nobody(program: str, verb: str, host: bytes) -> Ended:
+        return Ended(1, b"")
 
     asking = find_credentials(config, "registry.example.com", run=nobody)
     try:

@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True):
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
-            raise RunIncomplete(f"{missing} of {count_text(len(images), 'image')} did not arrive")
+            raise RunIncomplete(f"{missing} of {len(images)} images did not arrive")
         if not may_skip_all:
             check_skipped(sum(bool(image.reason) for image in images), len(images))
         if failed := sum(tag.status == "failed" for tag in self.report.tags):
@@ -67,7 +67,7 @@ def check_skipped(skipped: int, images: int) -> None:
     """Raise RunIncomplete if none of so many images is for the platforms that were chosen."""
     if skipped and skipped == images:
         raise RunIncomplete(
-            f"no image of {images} is for a platform that was chosen; if that is right, say "
+            f"none of {count_text(images, 'image')} is for a platform that was chosen; if that is right, say "
             "--missing-platform skip"
         )
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from blobflow.cli.figures import one_line, seconds_text
+from blobflow.cli.accesslog import LogForm, access_log
 from blobflow.cli.options import Link, Seconds, host_options, size
 from blobflow.cli.reloading import Hangups, kept_current, make_access, make_logins, reread_certificate, tell
 from blobflow.cli.running import allow_many_files
 from blobflow.cli.running import run as run_loop
-from blobflow.cli.writing import Lines, say
+from blobflow.cli.writing import say
 from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
@@ -26,7 +25,7 @@ from blobflow.variables import xdg_folder
 
 if TYPE_CHECKING:
     from blobflow.content import SourceAt
-    from blobflow.server import Access
+    from blobflow.server.publicurl import Addressing
     from blobflow.server.rereading import ReadAgain
     from blobflow.server.state import Sparse
     from blobflow.transports.store import Store
@@ -41,7 +40,8 @@ _UPLOAD_TTL = 3600.0
 _UPSTREAM_WAIT = 2.0
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_Log = Literal["brief", "common", "combined", "json"]
+# `--trust-proxy` without addresses.
+_ANY_PROXY: Final = "any"
 
 
 class _Wish(msgspec.Struct, frozen=True):
@@ -60,8 +60,10 @@ class _Wish(msgspec.Struct, frozen=True):
     upstream_ttl: float
     max_size: int | None
     grace: float
-    access_log: _Log | None
+    access_log: LogForm | None
     access_log_file: Path | None
+    public_url: str | None
+    trust_proxy: str | None
     link: Link
 
 
@@ -109,10 +111,10 @@ class _Wish(msgspec.Struct, frozen=True):
 )
 @click.option(
     "--sparse",
-    type=click.Choice(("accept", "refuse")),
-    default="accept",
+    type=click.Choice(("accept", "indexes", "refuse")),
+    default="indexes",
     show_default=True,
-    help="Indexes whose images are not all here.",
+    help="Which manifests are taken while something that they name is not here: all, indexes, or none.",
 )
 @click.option(
     "--upstream",
@@ -145,6 +147,19 @@ class _Wish(msgspec.Struct, frozen=True):
     "--access-log-file", type=_FILE, metavar="FILE", help="Append the access log to FILE. [default: stderr]"
 )
 @click.option(
+    "--public-url",
+    metavar="URL",
+    help="How clients reach it, as https://registry.example/mirror: answers then name whole URLs.",
+)
+@click.option(
+    "--trust-proxy",
+    is_flag=False,
+    flag_value=_ANY_PROXY,
+    metavar="[ADDRESS,...]",
+    help="Believe what a reverse proxy says of how clients reach it (Forwarded, or X-Forwarded-Proto, -Host "
+    "and -Prefix): one at these addresses or networks; without any, whoever connects.",
+)
+@click.option(
     "--grace",
     type=Seconds(min=0),
     default=_GRACE,
@@ -169,8 +184,10 @@ def verb(
     upstream: tuple[str, ...],
     upstream_ttl: float,
     max_size: int | None,
-    access_log: _Log | None,
+    access_log: LogForm | None,
     access_log_file: Path | None,
+    public_url: str | None,
+    trust_proxy: str | None,
     grace: float,
     link: Link,
 ) -> None:
@@ -203,6 +220,8 @@ def verb(
         grace=grace,
         access_log=access_log or ("brief" if link.look.verbose else None),
         access_log_file=access_log_file,
+        public_url=public_url,
+        trust_proxy=trust_proxy,
         link=link,
     )
     with Hangups().caught() as hangups:
@@ -240,6 +259,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
     )
     from blobflow.server.tidying import keep_tidy
 
+    addressing = _addressing(wish)
     upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
     logins, access, certificate = None, None, None
     files: list[ReadAgain] = []
@@ -253,7 +273,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
         certificate = Certificate(wish.tls_cert, wish.tls_key)
         files.append(reread_certificate(certificate))
     async with AsyncExitStack() as stack:
-        observe = stack.enter_context(_access_log(wish))
+        observe = stack.enter_context(access_log(wish.access_log, wish.access_log_file))
         sources = await stack.enter_async_context(_upstreams(wish)) if wish.upstream else None
         # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
         untouched = wish.read_only and not wish.upstream
@@ -267,6 +287,7 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
             logins=logins,
             access=access,
             through=PullThrough(store, upstreams, sources, ttl=wish.upstream_ttl) if sources else None,
+            addressing=addressing,
             observe=observe,
         )
         allowed = wish.anonymous or logins is not None
@@ -282,6 +303,20 @@ async def _served(host: str, port: int, root: Path, wish: _Wish, hangups: Hangup
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 say("stopping", err=True)
+
+
+def _addressing(wish: _Wish) -> Addressing:
+    """Raises InvalidConfig."""
+    from blobflow.server.publicurl import EVERYBODY, Addressing, parse_networks, parse_public_url
+
+    public = parse_public_url(wish.public_url) if wish.public_url else None
+    match wish.trust_proxy:
+        case None:
+            return Addressing(public)
+        case "any":
+            return Addressing(public, EVERYBODY)
+        case listed:
+            return Addressing(public, parse_networks(listed))
 
 
 def _opened(root: Path, read_only: bool) -> Store:
@@ -323,47 +358,6 @@ def _warn(event: Event) -> None:
     """Say on stderr what the operator should know of the store and of upstreams."""
     if isinstance(event, Warned):
         tell(event.message)
-
-
-@contextmanager
-def _access_log(wish: _Wish) -> Iterator[Callable[[Access], None] | None]:
-    """What writes a line an access; None: nothing is logged. Raises StorageError."""
-    if wish.access_log is None:
-        if wish.access_log_file is not None:
-            raise UsageError("--access-log-file goes with --access-log; say in which form")
-        yield None
-        return
-    line = _line_maker(wish.access_log)
-    if wish.access_log_file is None:
-        with closing(Lines(sys.stderr.write)) as lines:
-            yield lambda access: lines.add(line(access))
-        return
-    try:
-        file = wish.access_log_file.open("a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise StorageError(f"can't write to {wish.access_log_file}: {error.strerror or error}") from None
-    with file, closing(Lines(file.write)) as lines:
-        yield lambda access: lines.add(line(access))
-
-
-def _line_maker(form: _Log) -> Callable[[Access], str]:
-    from blobflow.server import CommonLog, json_line
-
-    match form:
-        case "common" | "combined":
-            return CommonLog(combined=form == "combined").line
-        case "json":
-            return json_line
-        case "brief":
-            return _brief
-
-
-def _brief(access: Access) -> str:
-    target = f"{access.path}?{access.query}" if access.query else access.path
-    return one_line(
-        f"{access.remote} {access.method} {target} {access.status} in={access.received} "
-        f"out={access.sent} {seconds_text(access.seconds)} {access.user_agent}"
-    )
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -55,7 +55,7 @@ from blobflow.engine.undertaking import Undertaking
 from blobflow.engine.waves import asked
 from blobflow.errors import BlobflowError, Rejected, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Digest
+from blobflow.oci import Digest, media
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
 
@@ -116,7 +116,8 @@ class Execution(Undertaking[list[int]]):
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
             keep_going, more = self._policy.keep_going, not self._waves.over
-            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more)
+            origins = self._saved.origins()
+            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more, origins=origins)
             await beside(self._take_late(self._transfer, world), self._transfer.run())
         await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
         await complete_places(self._tally, world, self._observe)
@@ -248,6 +249,8 @@ class Execution(Undertaking[list[int]]):
         was_put = any(isinstance(s, Put) and s.manifest.digest == goal.root.digest for s in steps)
         if pair.target.transport or not was_put:
             return
+        if pair.source.transport and goal.root.media_type in media.INDEXES:
+            return  # the source may have had only a part of it, see `Shape.lacking`
         put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
         looked_up = policy.lookup(pair) != "off"
         chosen = recorded_as(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)

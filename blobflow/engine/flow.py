@@ -91,6 +91,7 @@ class Run(Undertaking[Answers]):
         self._sums = Sums()
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
+        self._partial: set[Pair] = set()
         self._audit: Audit | None = None
 
     def report(self) -> Report:
@@ -173,6 +174,7 @@ class Run(Undertaking[Answers]):
             self._tell(self._tally.skipped(pair, lacks.message))
         found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
         self._current |= found.current
+        self._partial |= {pair for pair in found.good if found.shapes[pair].lacking}
         self._remember(world, found_whole)
         announce(part, world)
         return part
@@ -217,6 +219,8 @@ class Run(Undertaking[Answers]):
         for goal in goals:
             pair = goal.pair
             if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
+                continue
+            if pair in self._partial:  # of another source the same root may have more below it
                 continue
             put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
             chosen = recorded_as(

@@ -21,9 +21,10 @@ from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers
 from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
+from blobflow.engine.taking import not_taken
 from blobflow.engine.transfer import World, refuses_sparse
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
-from blobflow.events import Observer, PhaseStarted
+from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
@@ -148,6 +149,8 @@ class Inquiry:
         )
         failures.update(shapes.failures)
         skipped.update(shapes.skipped)
+        self._tell_lacking({pair.source: shape for pair, shape in shapes.of.items() if shape.lacking})
+        failures.update(not_taken(good(), shapes.of, world.sink_at))
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
@@ -164,6 +167,19 @@ class Inquiry:
         if phase not in self._told:
             self._told.add(phase)
             self._observe(PhaseStarted(phase, self._images))
+
+    def _tell_lacking(self, found: Mapping[Reference, Shape]) -> None:
+        """Say which sources have only a part of what is wanted of them."""
+        for source, shape in sorted(found.items()):
+            count = len(shape.lacking)
+            left = (
+                "a manifest that it does not have is" if count == 1 else f"{count} that it does not have are"
+            )
+            here = f", {', '.join(shape.platforms)} goes on" if shape.platforms else ""
+            said = f"{source} has only a part of its index {self.roots[source].digest}{here}: {left} left out"
+            if said not in self._told:
+                self._told.add(said)
+                self._observe(Warned(said))
 
     async def _survey_tags(
         self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane

@@ -193,8 +193,9 @@ class Shape(msgspec.Struct, frozen=True):
     last; none where the graph was not read, because the target is known to have it all. `sparse`: the
     digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
     the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
-    manifests of the source that forms made anew are here in place of. `attached` and `left`: what refers to
-    all that, subjects before referrers, as far as it was looked up.
+    manifests of the source that forms made anew are here in place of. `lacking`: children that are wanted and
+    that the source, a layout or archive of a part of an index, does not have. `attached` and `left`: what
+    refers to all that, subjects before referrers, as far as it was looked up.
     """
 
     root: Descriptor
@@ -203,8 +204,14 @@ class Shape(msgspec.Struct, frozen=True):
     fallbacks: dict[Digest, Manifest] = {}
     platforms: tuple[str, ...] = ()
     replaced: tuple[Digest, ...] = ()
+    lacking: tuple[Digest, ...] = ()
     attached: tuple[Attached, ...] = ()
     left: tuple[Left, ...] = ()
+
+    @property
+    def images(self) -> frozenset[Digest]:
+        """The image manifests, which are the same in every form of the indexes above them."""
+        return frozenset(each.descriptor.digest for each in self.manifests if not each.is_index)
 
     @property
     def everything(self) -> tuple[Manifest, ...]:

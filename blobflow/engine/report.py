@@ -64,6 +64,8 @@ class Totals(msgspec.Struct, frozen=True):
     found at their target (those of a root that was known to be whole are not looked at, so not counted).
     `audited`: roots put by earlier runs that were looked below to the end; `incomplete`: images that were
     found to lack something there, or were known to. `skipped`: images of that status, for whatever reason.
+    `bytes_resent`: of the bytes written, those that blobs took beyond their sizes, since uploads broke or
+    were refused.
     """
 
     images: int = 0
@@ -79,6 +81,7 @@ class Totals(msgspec.Struct, frozen=True):
     audited: int = 0
     incomplete: int = 0
     skipped: int = 0
+    bytes_resent: int = 0
 
 
 class TargetRecord(msgspec.Struct, frozen=True):

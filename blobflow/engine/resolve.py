@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,11 +34,14 @@ from blobflow.errors import (
     without_frames,
 )
 from blobflow.events import Observer, Warned, ignore
-from blobflow.oci import Descriptor, Digest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
+from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
+
+Absent = Literal["fails", "unchosen", "left out"]
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -127,7 +130,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
-    sparse: bool = False,
+    absent: Absent = "fails",
     documents: Documents | None = None,
     reader: Reader | None = None,
 ) -> GraphRead:
@@ -137,7 +140,11 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
-    `sparse`: what an index lists and its site does not have is left out, and fails nothing.
+    A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
+    then the others are left out, unless none of those that are wanted is there.
+    `absent`: what becomes else of a root whose site lacks something that an index below it lists. It fails;
+    or it fails only for what was chosen for certain, and where no index says what an image runs on, one that
+    is not there was not chosen; or what is absent is left out.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -148,7 +155,8 @@ async def read_graph(
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
+            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), absent))
+            walk.enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
         await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
         for walk in walks.values():
@@ -160,7 +168,7 @@ async def read_graph(
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            error = walks[_reading(choice)].failure((site_of(reference), root), reader, sparse=sparse)
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
@@ -176,8 +184,9 @@ class _Walk:
     """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
     told, where the choice depends on it."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: Choice, absent: Absent) -> None:
         self._choice = choice
+        self._absent = absent
         self._met: set[Mention] = set()
         self.level: list[Mention] = []
         self.in_doubt: list[Mention] = []
@@ -199,9 +208,8 @@ class _Walk:
                 for child in candidates(reader.manifests[descriptor.digest], self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
-        the root is not missed."""
+    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -218,15 +226,24 @@ class _Walk:
             if (error := reader.errors.get((site, digest))) is not None:
                 if digest == root[1].digest or not isinstance(error, NotFound):
                     return error
-                if not sparse:
+                if self._absent != "left out":
                     return _of_sparse(error)
                 continue
             if not reader.walked(site, digest):
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
-            todo += reversed(candidates(reader.manifests[digest], self._choice))
+            todo += reversed(self._wanted(site, reader.manifests[digest], reader))
         return None
+
+    def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
+        """What has to be read of an index."""
+        found = candidates(index, self._choice)
+        if self._absent != "unchosen":
+            here = [child for child in found if not reader.lacks(site, child)]
+            return here if any(not attests(child) for child in here) else found
+        sure, gone = certain(index, self._choice), reader.absent(site)
+        return [child for child in found if child.digest in sure or child.digest not in gone]
 
 
 def _of_sparse(error: NotFound) -> NotFound:
@@ -361,6 +378,20 @@ class Reader:
         lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
+
+    def absent(self, site: Site) -> set[Digest]:
+        """The manifests that a site said it does not have."""
+        return {
+            digest
+            for (at, digest), error in self.errors.items()
+            if at == site and isinstance(error, NotFound) and digest not in self.manifests
+        }
+
+    def lacks(self, site: Site, manifest: Descriptor) -> bool:
+        """Whether a layout or archive has the manifest's parent without having the manifest."""
+        return bool(transport_of(site.registry)) and isinstance(
+            self.errors.get((site, manifest.digest)), NotFound
+        )
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""

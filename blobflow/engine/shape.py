@@ -9,7 +9,7 @@ takes the other entries out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -40,6 +40,7 @@ class _Shaper:
         self._kept: dict[Digest, tuple[Descriptor, ...]] = {}
         self._lacking: dict[Digest, bool] = {}
         self._pruned: dict[Digest, Manifest] = {}
+        self._gone: list[Digest] = []
 
     def shape(self, root: Descriptor, *, prune: bool) -> Shape:
         manifest = self._graph.manifests[root.digest]
@@ -51,15 +52,20 @@ class _Shaper:
             raise NoSuchPlatform(f"there is no {self._wanted()} here; there is {self._offered(root.digest)}")
         order = self._order(root.digest)
         platforms = tuple(dict.fromkeys(map(str, self._platforms(order))))
+        lacking = tuple(dict.fromkeys(self._gone))
         if prune:
             made = {each.descriptor.digest: self._form(each.descriptor.digest) for each in order}
             replaced = tuple(old for old, form in made.items() if form.descriptor.digest != old)
             return Shape(
-                made[root.digest].descriptor, tuple(made.values()), platforms=platforms, replaced=replaced
+                made[root.digest].descriptor,
+                tuple(made.values()),
+                platforms=platforms,
+                replaced=replaced,
+                lacking=lacking,
             )
         sparse = frozenset(each.descriptor.digest for each in order if self._lacks(each.descriptor.digest))
         fallbacks = {digest: self._form(digest) for digest in sparse if self._choice.index == "auto"}
-        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms)
+        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms, lacking=lacking)
 
     def _match(self, digest: Digest) -> Match:
         """What the choice says of a manifest, by what it is or what is below it."""
@@ -87,8 +93,14 @@ class _Shaper:
             manifest = self._graph.manifests[digest]
             self._kept[digest] = ()
             if manifest.is_index:
-                self._kept[digest] = chosen(manifest, self._choice, self._match_entry)
+                self._kept[digest] = self._held(chosen(manifest, self._choice, self._match_entry))
         return self._kept[digest]
+
+    def _held(self, wanted: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+        """The children that were read; of those that are lacking (see `read_graph`) no attestation either."""
+        gone = {child.digest for child in wanted if child.digest not in self._graph.manifests}
+        self._gone += (child.digest for child in wanted if child.digest in gone)
+        return tuple(child for child in wanted if child.digest not in gone and attests(child) not in gone)
 
     def _lacks(self, digest: Digest) -> bool:
         """Whether something that an index lists, or what is below that, is left out."""
@@ -150,7 +162,7 @@ class _Shaper:
             own = self._graph.platforms.get(manifest.descriptor.digest)
             told = map(told_platform, entries(manifest))
             there |= dict.fromkeys(str(platform) for platform in (own, *told) if platform is not None)
-        return ", ".join(there)
+        return ", ".join(there) or "nothing that says what it runs on"
 
 
 class Shapes(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -128,6 +128,10 @@ class Tally:
         """Settled images of these statuses, with the roots that their target tags should name."""
         return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
 
+    def images_of(self, pairs: Iterable[Pair]) -> dict[Pair, frozenset[Digest]]:
+        """The image manifests that are wanted of each, as far as that was looked at."""
+        return {pair: self._shapes[pair].images for pair in pairs if pair in self._shapes}
+
     def final(self, pair: Pair) -> Descriptor:
         """The root of a settled image, as its target has it."""
         return self._final[pair]
@@ -136,8 +140,10 @@ class Tally:
         """The root of an image, as its source has it."""
         return self._roots[pair.source]
 
-    def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
-        """The report as of now. `written`: bytes, by host."""
+    def report(
+        self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
+    ) -> Report:
+        """The report as of now. `written`: bytes, by host; `resent`: of them, in vain."""
         images = tuple(map(self._so_far, self._pairs))
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
@@ -150,6 +156,7 @@ class Tally:
                 blobs_present=self._present,
                 bytes_read=bytes_read,
                 bytes_written=sum(written.values()),
+                bytes_resent=resent,
                 requests=requests,
                 seconds=round(seconds, 3),
                 **sum(self._moved.values(), Counter()),

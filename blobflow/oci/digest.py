@@ -16,6 +16,7 @@ from blobflow.errors import InvalidDigest
 Digest = NewType("Digest", str)
 
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
+ALGORITHMS = tuple(_HEX_LENGTH)
 _FORM = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 

@@ -304,10 +304,10 @@ def _check_keys(table: Mapping[str, object], known: Sequence[str], where: str) -
             raise InvalidConfig(f"{where}: unknown key {key[:100]!r}; known are {', '.join(known)}")
 
 
-# aiohttp warns of plain texts as keys since it has RequestKey (3.14).
-_KEY: Any = getattr(web, "RequestKey", lambda name, kind: name)
-_RIGHTS = _KEY("blobflow_rights", Rights)
-_USER = _KEY("blobflow_user", str)
+# What makes a key for values of a request; aiohttp warns of plain texts since it has RequestKey (3.14).
+request_key: Any = getattr(web, "RequestKey", lambda name, kind: name)
+_RIGHTS = request_key("blobflow_rights", Rights)
+_USER = request_key("blobflow_user", str)
 
 
 def grant(request: web.BaseRequest, user: str, rights: Rights) -> None:

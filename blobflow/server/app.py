@@ -14,13 +14,14 @@ from aiohttp import ClientPayloadError, web
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Warned
-from blobflow.server.access import AccessRules, Action, Rights, grant
+from blobflow.server.access import AccessRules, Action, Rights, grant, request_key
 from blobflow.server.exchange import Access, Exchange, sent
 from blobflow.server.listing import list_repositories, list_tags
 from blobflow.server.logins import Logins, is_nobody
 from blobflow.server.looking import health, metrics, page
 from blobflow.server.manifests import delete_blob, delete_manifest, put_manifest
 from blobflow.server.places import HEALTH, Place, locate
+from blobflow.server.publicurl import Addressing
 from blobflow.server.pull import read_blob, read_manifest, root
 from blobflow.server.push import append, cancel_upload, complete, start_upload, upload_status
 from blobflow.server.referrers import list_referrers
@@ -82,33 +83,39 @@ NEEDS: Mapping[str, Mapping[str, Action]] = MappingProxyType(
 )
 
 REGISTRY = web.AppKey("registry", Registry)
+# The registry in whose place a request was answered, as the client named it.
+_NAMESPACE = request_key("blobflow_namespace", str)
 
 
 def make_app(
     store: Store,
     *,
-    sparse: Sparse = "accept",
+    sparse: Sparse = "indexes",
     read_only: bool = False,
     max_blob_size: int | None = None,
     upload_ttl: float = UPLOAD_TTL,
     logins: Logins | None = None,
     access: AccessRules | None = None,
     through: PullThrough | None = None,
+    addressing: Addressing | None = None,
     wire: Wire | None = None,
     observe: Callable[[Access], None] | None = None,
 ) -> web.Application:
     """The registry over `store` as an application; the store stays its caller's, to close after it, and the
     store's observer is told of requests that failed because the store did.
 
-    `sparse`: whether an index whose manifests are not all here is accepted or refused. `read_only`: what
+    `sparse`: see `Rules`. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
     413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
     (None: anybody), and `through` what is pulled through; both are closed with the application. `access`:
     what each may do (None: everything). `observe` is called once a request, on the loop's thread, and must
-    return at once. `wire` moves the bodies.
+    return at once. `addressing`: the URLs of answers (None: as `publicurl` has it where nobody says).
+    `wire` moves the bodies.
     """
     rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
-    registry = Registry(store, rules=rules, wire=wire or PlainWire(), logins=logins, through=through)
+    registry = Registry(
+        store, rules=rules, wire=wire or PlainWire(), addressing=addressing, logins=logins, through=through
+    )
     granted = access or AccessRules()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -187,8 +194,11 @@ def _store_failed(registry: Registry, request: web.Request, error: StorageError)
 
 
 async def _sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Older docker clients take a host without this header for no v2 registry."""
+    """Older docker clients take a host without the first header for no v2 registry; the second says that
+    `?ns=` was heeded ("Registry Proxying")."""
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+    if _NAMESPACE in request:
+        response.headers["OCI-Namespace"] = request[_NAMESPACE]
 
 
 async def _dispatch(registry: Registry, access: AccessRules, exchange: Exchange) -> web.StreamResponse:
@@ -197,12 +207,15 @@ async def _dispatch(registry: Registry, access: AccessRules, exchange: Exchange)
     rights = await _let_in(registry, access, exchange)
     if registry.rules.read_only and request.method not in READS:
         raise Refusal("UNSUPPORTED", "this registry is read-only", headers={"Allow": ", ".join(READS)})
-    place = locate(request.path)
+    place = locate(registry.addressing.path(request.path))
     if place is None:
         raise Refusal("UNSUPPORTED", "this registry has no such endpoint", status=404)
     exchange.room = place.room
     if registry.through is not None:
-        place = registry.through.upstreams.place(place, request.query.get("ns", ""))
+        named = request.query.get("ns", "")
+        place = registry.through.upstreams.place(place, named)
+        if named and place.origin is not None:
+            request[_NAMESPACE] = named
     methods = ENDPOINTS[place.room]
     endpoint = methods.get(request.method)
     if endpoint is None:

@@ -32,7 +32,7 @@ async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) 
         names = registry.store.tags(place.repository, asked + 1, last)
     else:
         raise Refusal("NAME_UNKNOWN", f"this registry has no repository {place.repository}")
-    return _answer(request, asked, names, "tags", {"name": place.repository})
+    return _answer(registry, request, asked, names, "tags", {"name": place.repository})
 
 
 async def list_repositories(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -44,7 +44,7 @@ async def list_repositories(registry: Registry, request: web.BaseRequest, place:
     else:
         async with rights.listing:
             names = await pulled_by(rights, registry.store, asked + 1, last)
-    return _answer(request, asked, names, "repositories", {})
+    return _answer(registry, request, asked, names, "repositories", {})
 
 
 async def pulled_by(rights: Rights, store: Store, n: int, last: str) -> list[str]:
@@ -71,12 +71,13 @@ def _before(prefix: str) -> str:
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}\uffff" if prefix else ""
 
 
-def next_link(request: web.BaseRequest, **where: str) -> str:
+def next_link(registry: Registry, request: web.BaseRequest, **where: str) -> str:
     """A Link to the next page, which begins `where` these parameters say. All others that the client sent
     are kept, as they say what the list is of (`ns`, a registry that we stand for, say)."""
     kept = [(name, value) for name, value in request.query.items() if name not in where]
     query = urlencode([*kept, *where.items()], quote_via=quote, safe="")
-    return f'<{request.path}?{query}>; rel="next"'
+    path = registry.addressing.path(request.path)
+    return f'<{registry.addressing.url(request, f"{path}?{query}")}>; rel="next"'
 
 
 def _page(request: web.BaseRequest) -> tuple[int, str]:
@@ -88,13 +89,18 @@ def _page(request: web.BaseRequest) -> tuple[int, str]:
 
 
 def _answer(
-    request: web.BaseRequest, asked: int, names: Sequence[str], key: str, head: dict[str, str]
+    registry: Registry,
+    request: web.BaseRequest,
+    asked: int,
+    names: Sequence[str],
+    key: str,
+    head: dict[str, str],
 ) -> web.StreamResponse:
     """One page; `names` holds one more than asked for if there is a next one."""
     page = list(names[:asked])
     headers = {}
     if page and len(names) > asked:
-        headers["Link"] = next_link(request, n=str(asked), last=page[-1])
+        headers["Link"] = next_link(registry, request, n=str(asked), last=page[-1])
     return web.Response(
         headers=headers, body=msgspec.json.encode({**head, key: page}), content_type="application/json"
     )

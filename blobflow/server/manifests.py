@@ -1,8 +1,8 @@
 """Pushing manifests and taking things away: distribution-spec [end-7], [end-9], [end-10].
 
-The registry is strict about what a manifest names: an image manifest is refused while a blob of its own is
-missing, so that a tag never points at content that is not all there. An index may be sparse, if the registry
-was so made: then what it lists may lack.
+The registry is strict about what a manifest names, unless it was made otherwise: an image manifest is refused
+while a blob of its own is missing, so that a tag never points at content that is not all there, and clients
+learn what they have yet to send. An index may be sparse: what it lists may lack.
 """
 
 from __future__ import annotations
@@ -39,31 +39,38 @@ _IN_A_TURN = 250
 
 
 async def put_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """[end-7], PUT: by tag or digest, stored byte for byte."""
-    by_digest = ":" in place.item
-    if not by_digest and not is_tag(place.item):
-        raise Refusal("MANIFEST_INVALID", "the reference is neither a tag nor a digest")
-    named = digest_in(place.item) if by_digest else None
+    """[end-7a], [end-7b], PUT: by tag, or by digest with any number of tags; stored byte for byte.
+
+    Whatever is wrong with one tag, nothing is stored.
+    """
+    named = digest_in(place.item) if ":" in place.item else None
+    tags = list(dict.fromkeys(request.query.getall("tag", ()))) if named else [place.item]
+    for tag in tags:
+        if not is_tag(tag):
+            raise Refusal("MANIFEST_INVALID", f"{tag[:150]!r} is neither a tag nor a digest")
     raw = await _body(registry, request)
     digest = digest_of(raw, algorithm_of(named) if named else "sha256")
     if named not in (None, digest):
         raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
     manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
     _check_kind(manifest, request.headers.get("Content-Type", ""))
-    needed = _needed(registry, manifest)
-    await _check_children(registry, place.repository, needed or children(manifest), may_lack=not needed)
+    may_lack = _may_lack(registry, manifest)
+    await _check_children(registry, place.repository, children(manifest), may_lack=may_lack)
     missing = await promises.put(
         registry.store,
         place.repository,
         raw,
         digest,
         manifest.descriptor.media_type,
-        tag=place.item if named is None else None,
-        needed=[child.digest for child in needed],
+        tags=tags,
+        needed=[] if may_lack else [child.digest for child in children(manifest)],
     )
     if missing:
         raise _unknown(missing)
-    headers = {"Location": f"/v2/{place.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+    location = registry.addressing.url(request, f"/v2/{place.repository}/manifests/{digest}")
+    headers = {"Location": location, "Docker-Content-Digest": digest}
+    if named and tags:
+        headers["OCI-Tag"] = ", ".join(tags)
     if manifest.subject is not None:  # "Pushing Manifests with Subject": no client need keep a list of it
         headers["OCI-Subject"] = manifest.subject.digest
     return web.Response(status=201, headers=headers)
@@ -130,11 +137,10 @@ def _check_kind(manifest: Manifest, content_type: str) -> None:
         raise Refusal("MANIFEST_INVALID", f"the manifest is {kind!r}, it was pushed as {called!r}")
 
 
-def _needed(registry: Registry, manifest: Manifest) -> Sequence[Descriptor]:
-    """What has to be here before the manifest may be."""
-    if manifest.is_index:
-        return children(manifest) if registry.rules.sparse == "refuse" else ()
-    return manifest.blobs
+def _may_lack(registry: Registry, manifest: Manifest) -> bool:
+    """Whether the manifest may be here before what it names."""
+    sparse = registry.rules.sparse
+    return sparse == "accept" or (sparse == "indexes" and manifest.is_index)
 
 
 async def _check_children(

@@ -1,4 +1,5 @@
-"""Pushing blobs: distribution-spec, "Pushing blobs" ([end-4a] to [end-6], [end-11], [end-13], [end-14]).
+"""Pushing blobs: distribution-spec, "Pushing blobs" ([end-4a] to [end-6], [end-11], [end-13], [end-14]), with
+what its main branch has beyond 1.1: `digest-algorithm` ([end-4c]), and mounts that name no origin.
 
 Three forms, and every mix of them, because each is only a way to feed one growing partial: the whole in the
 POST; POST and then the whole in the PUT; POST, PATCHes (one stream, or chunks in order), PUT. Nothing is
@@ -7,40 +8,49 @@ visible in the repository before the bytes have hashed to the digest that the cl
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest
-from blobflow.server.access import rights_of, user_of
+from blobflow.oci.digest import ALGORITHMS
+from blobflow.server.access import Rights, rights_of, user_of
 from blobflow.server.logins import network_of
 from blobflow.server.places import Place, digest_in, is_repository
 from blobflow.server.ranges import chunk_of, progress
 from blobflow.server.refusal import Refusal
 from blobflow.server.sessions import Session
 from blobflow.server.state import Registry
-from blobflow.transports.store import promises
+from blobflow.transports.store import Store, promises
+from blobflow.transports.store.members import holders_after
+
+# Repositories that are looked at in one go for one that a blob may be mounted from.
+_HOLDERS = 500
 
 
 async def start_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-    """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a])."""
+    """POST: mount ([end-11]), upload in one request ([end-4b]), or open a session ([end-4a], [end-4c])."""
     query = request.query
+    algorithm = query.get("digest-algorithm", "sha256")
+    if algorithm not in ALGORITHMS:
+        raise Refusal("DIGEST_INVALID", f"this registry verifies {' and '.join(ALGORITHMS)}, nothing else")
     if "mount" in query:
-        origin = query.get("from", "")
-        allowed = rights_of(request).may_pull(origin)
-        mounted = await _mount(registry, place.repository, query["mount"], origin) if allowed else None
+        mounted = await _mount(registry, request, place.repository)
         if mounted is not None:
-            return _created(place.repository, mounted)
+            return _created(registry, request, place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
         session = registry.sessions.start(place.repository, _owner(request))
         try:
             await _take(registry, request, session, digest)
-            return await _commit(registry, session, digest)
+            return await _commit(registry, request, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    return _accepted(registry.sessions.start(place.repository, _owner(request)))
+    session = registry.sessions.start(place.repository, _owner(request), algorithm=algorithm)
+    return _accepted(registry, request, session)
 
 
 def _owner(request: web.BaseRequest) -> str:
@@ -51,28 +61,26 @@ def _owner(request: web.BaseRequest) -> str:
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-5], PATCH: the next bytes, as a stream or as a chunk with a Content-Range."""
     session = registry.sessions.find(place.repository, place.item)
-    _check_order(request, session)
+    _check_order(registry, request, session)
     await _take(registry, request, session)
     registry.sessions.rest(session, session.turn)
-    return _accepted(session)
+    return _accepted(registry, request, session)
 
 
 async def complete(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-6], PUT: the last bytes, if any, and the digest of the whole."""
     session = registry.sessions.find(place.repository, place.item)
-    if "digest" not in request.query:
-        raise Refusal("DIGEST_INVALID", "a PUT that completes an upload needs ?digest=")
-    digest = digest_in(request.query["digest"])
-    _check_order(request, session)
+    digest = _digest_named(request)
+    _check_order(registry, request, session)
     await _take(registry, request, session, digest)
-    return await _commit(registry, session, digest)
+    return await _commit(registry, request, session, digest)
 
 
 async def upload_status(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
     """[end-13], GET: how much has arrived."""
     session = registry.sessions.find(place.repository, place.item)
     session.told = session.offset
-    return web.Response(status=204, headers=_whereabouts(session))
+    return web.Response(status=204, headers=_whereabouts(registry, request, session))
 
 
 async def cancel_upload(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -82,23 +90,53 @@ async def cancel_upload(registry: Registry, request: web.BaseRequest, place: Pla
     return web.Response(status=204)
 
 
-async def _mount(registry: Registry, repository: str, wanted: str, origin: str) -> Digest | None:
-    """Make a blob of `origin` visible in `repository`; None if that can't be, so that a session is opened.
+async def _mount(registry: Registry, request: web.BaseRequest, repository: str) -> Digest | None:
+    """Make a blob of another repository visible in this one; None if that can't be, so that a session is
+    opened.
 
-    The spec's "MUST return 202" holds for a digest or name that is no such, too. Without `from` nothing is
-    looked for: blobs are visible only where they were pushed or mounted to.
+    That holds for a digest or a name that is no such, too. Without `from` it is whatever repository has the
+    blob and may be pulled from: nobody is given what they could not fetch.
     """
     try:
-        digest = digest_in(wanted)
+        digest = digest_in(request.query["mount"])
     except Refusal:
         return None
-    if not is_repository(origin) or not await promises.mounted(registry.store, repository, digest, origin):
+    store, rights = registry.store, rights_of(request)
+    origin = request.query.get("from", "") or await _holder(store, rights, digest)
+    if not is_repository(origin) or not rights.may_pull(origin):
         return None
-    return digest
+    return digest if await promises.mounted(store, repository, digest, origin) else None
 
 
-def _check_order(request: web.BaseRequest, session: Session) -> None:
-    """Refuse a chunk that does not go on exactly where the session stands (416 with Location and Range)."""
+async def _holder(store: Store, rights: Rights, digest: Digest) -> str:
+    """The first repository that holds the blob and may be pulled from; "" if there is none."""
+    after = ""
+    while names := holders_after(store, digest, after, _HOLDERS):
+        for name in names:
+            if rights.may_pull(name):
+                return name
+        after = names[-1]
+        await asyncio.sleep(0)
+    return ""
+
+
+def _digest_named(request: web.BaseRequest) -> Digest:
+    """What the client says that the whole has; also where it put `?digest=` behind a Location that has a
+    query already, as the spec's own notation suggests. Raises Refusal."""
+    named = request.query.get("digest")
+    if named is None and "?" in request.query_string:
+        named = parse_qs(request.query_string.replace("?", "&")).get("digest", [None])[0]
+    if named is None:
+        raise Refusal("DIGEST_INVALID", "a PUT that completes an upload needs ?digest=")
+    return digest_in(named)
+
+
+def _check_order(registry: Registry, request: web.BaseRequest, session: Session) -> None:
+    """Refuse a chunk that does not go on exactly where the session stands (416 with Location and Range).
+
+    A last byte that is one too high is a client's that counts as slices do (dockertarpusher); distribution
+    takes it, and so do we where the start is right and the length shows what was meant.
+    """
     header = request.headers.get("Content-Range")
     if header is None:
         if session.told not in (None, session.offset) and request.can_read_body:
@@ -106,7 +144,7 @@ def _check_order(request: web.BaseRequest, session: Session) -> None:
                 "BLOB_UPLOAD_INVALID",
                 f"more arrived after the upload's status was told: {session.offset} bytes are here",
                 status=416,
-                headers=_whereabouts(session),
+                headers=_whereabouts(registry, request, session),
             )
         return
     chunk = chunk_of(header)
@@ -115,9 +153,9 @@ def _check_order(request: web.BaseRequest, session: Session) -> None:
             "BLOB_UPLOAD_INVALID",
             f"the chunk is not <start>-<end> with a start of {session.offset}",
             status=416,
-            headers=_whereabouts(session),
+            headers=_whereabouts(registry, request, session),
         )
-    if request.content_length != chunk.length:
+    if request.content_length not in (chunk.length, chunk.length - 1):
         raise Refusal(
             "SIZE_INVALID", f"Content-Range speaks of {chunk.length} bytes, Content-Length does not say so"
         )
@@ -158,29 +196,31 @@ def _check_turn(session: Session, turn: int) -> None:
         raise Refusal("BLOB_UPLOAD_INVALID", "another request has taken this upload session over", status=409)
 
 
-async def _commit(registry: Registry, session: Session, digest: Digest) -> web.StreamResponse:
+async def _commit(
+    registry: Registry, request: web.BaseRequest, session: Session, digest: Digest
+) -> web.StreamResponse:
     registry.sessions.end(session)
     try:
         await promises.uploaded(session.repository, session.writer(digest), digest)
     except IntegrityError as error:
         raise Refusal("DIGEST_INVALID", str(error), detail={"digest": digest}) from None
-    return _created(session.repository, digest)
+    return _created(registry, request, session.repository, digest)
 
 
-def _created(repository: str, digest: Digest) -> web.StreamResponse:
-    return web.Response(
-        status=201,
-        headers={"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest},
-    )
+def _created(
+    registry: Registry, request: web.BaseRequest, repository: str, digest: Digest
+) -> web.StreamResponse:
+    location = registry.addressing.url(request, f"/v2/{repository}/blobs/{digest}")
+    return web.Response(status=201, headers={"Location": location, "Docker-Content-Digest": digest})
 
 
-def _accepted(session: Session) -> web.StreamResponse:
-    return web.Response(status=202, headers=_whereabouts(session))
+def _accepted(registry: Registry, request: web.BaseRequest, session: Session) -> web.StreamResponse:
+    return web.Response(status=202, headers=_whereabouts(registry, request, session))
 
 
-def _whereabouts(session: Session) -> dict[str, str]:
+def _whereabouts(registry: Registry, request: web.BaseRequest, session: Session) -> dict[str, str]:
     return {
-        "Location": session.location,
+        "Location": registry.addressing.upload_url(request, session.location),
         "Range": progress(session.offset),
         "Docker-Upload-UUID": session.token,
     }

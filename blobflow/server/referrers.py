@@ -36,7 +36,7 @@ async def list_referrers(registry: Registry, request: web.BaseRequest, place: Pl
     headers = {"OCI-Filters-Applied": _FILTER} if wanted else {}
     if page.following:
         filtered = {_FILTER: wanted} if wanted else {}
-        headers["Link"] = next_link(request, **filtered, last=page.following)
+        headers["Link"] = next_link(registry, request, **filtered, last=page.following)
     index = {
         "schemaVersion": 2,
         "mediaType": media.OCI_INDEX,

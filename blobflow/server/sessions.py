@@ -13,9 +13,9 @@ feeding just now. Empty ones are forgotten after minutes, others after the time 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Iterable
+from uuid import uuid4
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
@@ -48,10 +48,24 @@ class Session:
     that names no range would be appended behind it: so a stream goes on only from where a status said.
     """
 
-    __slots__ = ("_store", "_writer", "busy", "owner", "repository", "token", "told", "touched", "turn")
+    __slots__ = (
+        "_store",
+        "_writer",
+        "algorithm",
+        "busy",
+        "owner",
+        "repository",
+        "token",
+        "told",
+        "touched",
+        "turn",
+    )
 
-    def __init__(self, store: Store, repository: str, owner: str, token: str, now: float) -> None:
+    def __init__(
+        self, store: Store, repository: str, owner: str, token: str, now: float, *, algorithm: str
+    ) -> None:
         self._store = store
+        self.algorithm = algorithm
         self._writer: Writer | None = None
         self.repository = repository
         self.owner = owner
@@ -73,13 +87,14 @@ class Session:
 
     @property
     def location(self) -> str:
-        """Relative, so that it is right behind any proxy."""
-        return f"/v2/{self.repository}/blobs/uploads/{self.token}"
+        """The path to go on at. It has a query, as that of other registries has, because there are clients
+        that complete an upload by appending `&digest=`; the query tells nothing, and may be left out."""
+        return f"/v2/{self.repository}/blobs/uploads/{self.token}?state=open"
 
     def writer(self, digest: Digest | None = None) -> Writer:
         """The partial, begun at the first byte; `digest` is what it will be, if that is known by then."""
         if self._writer is None:
-            self._writer = self._store.begin_upload(digest)
+            self._writer = self._store.begin_upload(digest, algorithm=self.algorithm)
         return self._writer
 
     def take_over(self) -> int:
@@ -120,8 +135,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def start(self, repository: str, owner: str = "") -> Session:
-        """Open a session ([end-4a]). Raises Refusal (TOOMANYREQUESTS) when there are too many, and all of
+    def start(self, repository: str, owner: str = "", *, algorithm: str = "sha256") -> Session:
+        """Open a session ([end-4a], [end-4c]). `algorithm`: what the digest is likely to be of; another costs
+        the commit a second pass. Raises Refusal (TOOMANYREQUESTS) when there are too many, and all of
         them are being fed."""
         now = self._clock()
         if now - self._looked >= 1.0:
@@ -130,7 +146,7 @@ class Sessions:
             self._make_room(self._owned[owner].values())
         elif len(self._open) >= MAX_SESSIONS:
             self._make_room(max(self._owned.values(), key=len).values())
-        session = Session(self._store, repository, owner, secrets.token_hex(16), now)
+        session = Session(self._store, repository, owner, str(uuid4()), now, algorithm=algorithm)
         self._open[session.token] = session
         self._owned.setdefault(owner, {})[session.token] = session
         return session

@@ -14,6 +14,7 @@ from blobflow.oci import Digest
 from blobflow.server.counts import Counts
 from blobflow.server.logins import Logins
 from blobflow.server.overview import Overview
+from blobflow.server.publicurl import Addressing
 from blobflow.server.recent import Recent
 from blobflow.server.sessions import UPLOAD_TTL, Sessions
 from blobflow.server.subjects import Subjects
@@ -24,7 +25,7 @@ from blobflow.transports.store import Store
 # Seconds between two words to the operator that the disk is full.
 _FULL_TOLD = 60.0
 
-Sparse = Literal["accept", "refuse"]
+Sparse = Literal["accept", "indexes", "refuse"]
 # Digests of damaged content that are remembered, so that each is told once.
 _DAMAGED_AT_MOST = 1000
 
@@ -32,12 +33,13 @@ _DAMAGED_AT_MOST = 1000
 class Rules(msgspec.Struct, frozen=True):
     """What a registry lets others do.
 
-    `sparse`: whether an index whose manifests are not all here is accepted. `read_only`: pull is all there
+    `sparse`: which manifests are accepted while something that they name is not here: all, indexes, or none.
+    `read_only`: pull is all there
     is. `max_blob_size` in bytes; None: what the disk takes. `upload_ttl`: seconds that an unfinished upload
     is kept without a byte.
     """
 
-    sparse: Sparse = "accept"
+    sparse: Sparse = "indexes"
     read_only: bool = False
     max_blob_size: int | None = None
     upload_ttl: float = UPLOAD_TTL
@@ -50,6 +52,7 @@ class Registry:
     __slots__ = (
         "_damaged",
         "_full_told",
+        "addressing",
         "counts",
         "ill",
         "logins",
@@ -69,12 +72,14 @@ class Registry:
         *,
         rules: Rules,
         wire: Wire,
+        addressing: Addressing | None = None,
         logins: Logins | None = None,
         through: PullThrough | None = None,
     ) -> None:
         self.store = store
         self.rules = rules
         self.wire = wire
+        self.addressing = addressing or Addressing()
         self.logins = logins
         self.through = through
         self.counts = Counts()

@@ -203,7 +203,12 @@ class PullThrough:
         """Hold the manifest, and let the tag name it, if one is given: all of it or nothing."""
         descriptor = manifest.descriptor
         await promises.put(
-            self._store, repository, manifest.raw, descriptor.digest, descriptor.media_type, tag=tag or None
+            self._store,
+            repository,
+            manifest.raw,
+            descriptor.digest,
+            descriptor.media_type,
+            tags=[tag] if tag else [],
         )
         self._mentions.note(repository, manifest)
         self._tell(origin, "manifest", "miss")

@@ -24,7 +24,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import pytest
@@ -39,6 +38,7 @@ from blobflow.errors import BlobflowError
 from blobflow.mirror import Settings, mirror
 from blobflow.oci import Reference, parse_digest, parse_manifest
 from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.server.state import Sparse
 from blobflow.transports.registry import (
     HostSettings,
     Profile,
@@ -113,7 +113,7 @@ class Row(msgspec.Struct, frozen=True):
     heals: bool = True
     waits: float | None = None
     profile: Profile | None = None
-    sparse: Literal["accept", "refuse"] = "accept"
+    sparse: Sparse = "indexes"
     patience: float = 60
 
     def __str__(self) -> str:

@@ -258,7 +258,8 @@ async def test_a_run_that_is_killed_leaves_nothing_wrong_and_the_next_one_goes_o
 def sessions_left(scene: Scene) -> set[str]:
     """Upload sessions that were opened and neither completed nor deleted, nor noted for a later run."""
     journal = scene.targets[0].journal
-    opened = {each.answered["Location"] for each in journal.select("POST", "/blobs/uploads/", status=202)}
+    begun = journal.select("POST", "/blobs/uploads/", status=202)
+    opened = {urlsplit(each.answered["Location"]).path for each in begun}
     over = {each.path for each in journal if each.completes is not None}
     # Also one that had become the blob when it was to be deleted: the answer that said so was not awaited.
     over |= {each.path for each in journal.select("DELETE", "/blobs/uploads/") if each.status in (204, 404)}

@@ -238,14 +238,14 @@ async def test_a_manifest_is_held_with_its_tag_or_not_at_all(tmp_path: Path, ser
     manifest = digest_of(raw)
     absent = Digest("sha256:" + "0" * 64)
     kind = media.OCI_MANIFEST
-    assert await promises.put(store, "app", raw, manifest, kind, tag="1", needed=[DIGEST, absent]) == [
+    assert await promises.put(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST, absent]) == [
         DIGEST,
         absent,
     ]
     assert (store.size_of(manifest), store.tags("app"), store.members("app")) == (None, [], [])
     assert list(store.layout.partials.iterdir()) == []
     await push(store, BLOB)
-    assert await promises.put(store, "app", raw, manifest, kind, tag="1", needed=[DIGEST]) == []
+    assert await promises.put(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST]) == []
     assert (store.tag_of("app", "1"), store.member("app", manifest)) == (manifest, kind)
     store.close()
 

@@ -18,11 +18,13 @@ from blobflow.oci import decoding as strangers
 from blobflow.oci.choice import pruned
 from blobflow.oci.convert import converted
 from blobflow.oci.manifest import subject_of
-from blobflow.transports.archive.docker import diff_ids, parse_catalogue
+from blobflow.transports.archive.catalogue import parse_catalogue
+from blobflow.transports.archive.docker import diff_ids
 from blobflow.transports.imageindex import images_of, retagged
 from blobflow.transports.registry.answers import words_of
 from blobflow.transports.registry.auth import read_token
 from blobflow.transports.registry.credentials import find_credentials, read_docker_config
+from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.tags import read_page
 from tests.memory import MemoryPlace, MemoryRegistry
 
@@ -221,8 +223,8 @@ def test_a_null_in_an_answer_is_an_absent_field() -> None:
 
 
 async def test_a_null_in_docker_s_config_is_an_absent_field() -> None:
-    async def answer(program: str, verb: str, given: bytes) -> tuple[int, bytes]:
-        return 0, b'{"ServerURL": null, "Username": "u", "Secret": "s"}'
+    async def answer(program: str, verb: str, given: bytes) -> Ended:
+        return Ended(0, b'{"ServerURL": null, "Username": "u", "Secret": "s"}', b"")
 
     for more in ({}, {"credHelpers": {"other.example": None}, "credsStore": None, "HttpHeaders": None}):
         entry = {"auth": None, "username": "u", "password": "s", "identitytoken": None}

@@ -69,7 +69,7 @@ def forget_promises(store: Store) -> None:
 
 async def put(store: Store, raw: bytes, media_type: str, tag: str | None = None) -> Digest:
     digest = digest_of(raw)
-    assert not await promises.put(store, REPOSITORY, raw, digest, media_type, tag=tag)
+    assert not await promises.put(store, REPOSITORY, raw, digest, media_type, tags=[tag] if tag else [])
     return digest
 
 
@@ -263,7 +263,7 @@ async def test_a_manifest_is_not_put_over_what_a_sweep_that_died_had_moved_away(
     assert store.take_away(digest_of(b"layer")) is not None  # and no row is deleted
     raw = image_of(b"layer")
     missing = await promises.put(
-        store, REPOSITORY, raw, digest_of(raw), media.OCI_MANIFEST, tag="1", needed=needed
+        store, REPOSITORY, raw, digest_of(raw), media.OCI_MANIFEST, tags=["1"], needed=needed
     )
     assert missing == [digest_of(b"layer")]
     assert store.tag_of(REPOSITORY, "1") is None

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blobflow.cli.accesslog import line_maker
 from blobflow.cli.runpage import page_of
-from blobflow.cli.serve import _line_maker
 from blobflow.cli.telling import image_lines
 from blobflow.cli.writing import make_logs_visible, say
 from blobflow.engine.report import ImageRecord, Report, Totals
@@ -151,7 +151,7 @@ def test_a_line_of_the_access_log_is_a_line_whoever_asked(form: str, char: str, 
     hostile = msgspec.structs.replace(
         ACCESS, path=evil, query=evil, user_agent=evil, referer=evil, user=evil, method=evil, remote=evil
     )
-    line = _line_maker(form)(hostile)  # type: ignore[arg-type]
+    line = line_maker(form)(hostile)  # type: ignore[arg-type]
     assert harmless(line)
     line.encode("utf-8")
     if form == "json":

@@ -1,4 +1,4 @@
-"""What one repository holds, a page at a time: for those who walk through very many manifests."""
+"""What repositories hold, a page at a time: for those who walk through very many."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def members_after(store: Store, repository: str, after: str, n: int) -> list[tup
         n,
     )
     return [(Digest(digest), kind) for digest, kind in rows]
+
+
+def holders_after(store: Store, digest: Digest, after: str, n: int) -> list[str]:
+    """The first `n` repositories after the one named `after` that hold the blob. Raises StorageError."""
+    rows = store.state.rows(
+        "SELECT repository FROM members WHERE registry = '' AND digest = ? AND repository > ? "
+        "ORDER BY repository LIMIT ?",
+        digest,
+        after,
+        n,
+    )
+    return [repository for (repository,) in rows]

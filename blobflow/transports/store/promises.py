@@ -68,18 +68,18 @@ async def put(
     digest: Digest,
     media_type: str,
     *,
-    tag: str | None = None,
+    tags: Sequence[str] = (),
     needed: Sequence[Digest] = (),
 ) -> list[Digest]:
-    """Hold a manifest in the repository, and name it `tag`; returns what is missing of `needed`, and then
-    nothing was done. Else returns when it is durable. Raises DigestMismatch, StorageError."""
+    """Hold a manifest in the repository, and have the `tags` name it; returns what is missing of `needed`,
+    and then nothing was done. Else returns when it is durable. Raises DigestMismatch, StorageError."""
     landing = store.landing(raw, digest)
 
     def put() -> None:
         if missing := _missing(store, repository, needed):
             raise _Missing(missing)
         store.add_member(repository, digest, media_type)
-        if tag is not None:
+        for tag in tags:
             store.set_tag(repository, tag, digest)
 
     landing.do_also(put)

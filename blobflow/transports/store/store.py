@@ -193,11 +193,12 @@ class Store:
             if fd is not None:
                 return Writer(self.layout, self.state, self._living, digest, path, fd)
 
-    def begin_upload(self, digest: Digest | None = None) -> Writer:
-        """As `begin`, without a file until there is something to write; nobody else goes on with it."""
+    def begin_upload(self, digest: Digest | None = None, *, algorithm: str = "sha256") -> Writer:
+        """As `begin`, without a file until there is something to write; nobody else goes on with it.
+        `algorithm`: that of the digest, where only that is known."""
         self.state.check_writable()
         path = self.layout.partial(None, secrets.token_hex(8))
-        return Writer(self.layout, self.state, self._living, digest, path)
+        return Writer(self.layout, self.state, self._living, digest, path, algorithm=algorithm)
 
     async def resume(self, digest: Digest) -> Writer | None:
         """Go on with the longest partial of the digest that no living writer has; None if there is none.

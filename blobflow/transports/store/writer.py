@@ -125,7 +125,10 @@ class Writer:
         digest: Digest | None,
         path: Path,
         fd: int = -1,
+        *,
+        algorithm: str = "sha256",
     ) -> None:
+        """`algorithm`: what the digest will be of, where only that is known."""
         self.token = path.name.rpartition(".")[2]
         self.digest = digest
         self.path = path
@@ -139,7 +142,7 @@ class Writer:
         self._ended = False
         self._halted = False
         self._sums = BlockSums()
-        self._algorithm = algorithm_of(digest) if digest else "sha256"
+        self._algorithm = algorithm_of(digest) if digest else algorithm
         self._hasher: Hasher = hashlib.new(self._algorithm, usedforsecurity=False)
         self._gathered: list[Chunk] = []
         living.add(self)
@@ -211,7 +214,7 @@ class Writer:
         self.flushed = self.offset
 
     def digest_so_far(self) -> Digest:
-        """The digest of all bytes taken, in the algorithm of `digest` (sha256 if that is unknown)."""
+        """The digest of all bytes taken, in the algorithm of `digest`, or the one that was named instead."""
         return Digest(f"{self._algorithm}:{self._hasher.hexdigest()}")
 
     async def commit(

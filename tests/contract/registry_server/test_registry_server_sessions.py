@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from blobflow.server import REGISTRY, Server, make_app
 from blobflow.server.refusal import Refusal
@@ -59,7 +60,7 @@ async def upload(registry_store: Store) -> AsyncIterator[Upload]:
     app = make_app(registry_store)
     async with Server(app, grace=0.05) as server, ClientSession(server.url) as client:
         location = await start(client)
-        session = app[REGISTRY].sessions.find("team/app", location.rpartition("/")[2])
+        session = app[REGISTRY].sessions.find("team/app", URL(location).name)
         yield Upload(client, location, session)
 
 

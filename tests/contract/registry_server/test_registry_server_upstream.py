@@ -317,6 +317,25 @@ async def test_a_prefix_and_ns_lead_to_the_same_content(tmp_path: Path) -> None:
         assert await status_of(edge.client, f"/v2/{REPO}/manifests/1.0") == 404
 
 
+async def test_an_answer_in_an_upstreams_place_says_so(tmp_path: Path) -> None:
+    """ "Registry Proxying": the value of `ns` in OCI-Namespace, also where the answer is no."""
+    async with edge_of(tmp_path, prefix="far/away") as edge:
+        await give(edge.upstream)
+        host, paths = edge.upstream.host, ["manifests/1.0", f"blobs/{digest_of(SMALL)}", "tags/list"]
+        paths += [f"referrers/{digest_of(SMALL)}", "manifests/none", f"blobs/{ABSENT}"]
+        for path in paths:
+            for method in ("GET", "HEAD"):
+                async with edge.client.request(method, f"/v2/{REPO}/{path}?ns={host}") as answer:
+                    assert answer.headers["OCI-Namespace"] == host
+                async with edge.client.request(method, f"/v2/far/away/{REPO}/{path}") as answer:
+                    assert "OCI-Namespace" not in answer.headers
+        for stranger in ("quay.io", "%0d%0aX:%20y"):
+            async with edge.client.get(f"/v2/{REPO}/manifests/1.0?ns={stranger}") as answer:
+                assert "OCI-Namespace" not in answer.headers
+        async with edge.client.get(f"/v2/?ns={host}") as answer:
+            assert answer.status == 200
+
+
 async def test_tags_are_the_upstreams_in_pages(tmp_path: Path) -> None:
     async with edge_of(tmp_path) as edge:
         for tag in ("b", "a", "c"):

@@ -91,16 +91,16 @@ class Client:
                 opened = self.ask("POST", uploads)
                 if opened.status != 202:
                     return opened
-                return self.ask("PUT", f"{opened.headers['location']}?digest={deed.digest}", content.raw)
+                return self.ask("PUT", f"{opened.headers['location']}&digest={deed.digest}", content.raw)
             case "upload in chunks":
                 begun = self._send(uploads, content.raw)
                 if begun.status != 202:
                     return begun
-                return self.ask("PUT", f"{begun.headers['location']}?digest={deed.digest}", b"")
+                return self.ask("PUT", f"{begun.headers['location']}&digest={deed.digest}", b"")
             case "begin upload":
                 return self._send(uploads, content.raw)
             case "finish upload":
-                return self.ask("PUT", f"{session}?digest={deed.digest}", b"")
+                return self.ask("PUT", f"{session}&digest={deed.digest}", b"")
             case "mount":
                 return self.ask("POST", f"{uploads}?mount={deed.digest}&from={deed.origin}")
             case "put":
