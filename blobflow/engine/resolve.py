@@ -197,7 +197,7 @@ class _Walk:
             self.level.append(mention)
             child = mention[1]
             untold = told_platform(child) is None and not attests(child)
-            if self._choice.platforms and child.media_type in media.IMAGES and untold:
+            if self._choice.platforms and child.media_type not in media.INDEXES and untold:
                 self.in_doubt.append(mention)
 
     def go_down(self, reader: Reader) -> None:
@@ -398,11 +398,17 @@ class Reader:
         return (site, digest) in self._walked
 
     async def ask_configs(self, images: Iterable[Mention], lane: Lane) -> None:
-        """Learn from their configs what images run on."""
+        """Learn from their configs what images run on; of what was not read, or is an index, nothing."""
         asked = {
-            image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
+            image.digest: (site, image)
+            for site, image in images
+            if (site, image.digest) not in self.errors and self._is_image(image.digest)
         }
         await lane.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
+
+    def _is_image(self, digest: Digest) -> bool:
+        held = self.manifests.get(digest)
+        return held is not None and not held.is_index
 
     async def _ask_config(self, mention: Mention) -> None:
         site, image = mention
