@@ -252,7 +252,7 @@ async def inspect(
             world.source_at,
             Lane(LANE),
             choices={reference: [Choice(index="only")]} if alone else {},
-            absent="left out",
+            sparse=True,
             reader=Reader(world.source_at, documents=world.documents, observe=world.observe),
         )
         for error in read.failures.values():

@@ -118,13 +118,15 @@ class JournallingRegistry:
         faults: Sequence[Fault] = (),
         *,
         sparse: Sparse = "indexes",
+        unreleased: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         told: Callable[[Exchange], None] | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
+        """`unreleased`: see the server's `Rules`; without, it is a registry of spec 1.1, as most are.
+        `clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
         self.store = store
         self.journal = Journal(told)
         self.faults = Faults(faults)
@@ -134,7 +136,7 @@ class JournallingRegistry:
         self._tokens = Tokens(clock)
         self._locations = Locations()
         self._pacing = Pacing(clock, sleep)
-        self.app = make_app(store, sparse=sparse, wire=FaultyWire())
+        self.app = make_app(store, sparse=sparse, unreleased=unreleased, wire=FaultyWire())
         self.app.middlewares.append(self._journal)
         self.app.on_response_prepare.append(falsify_headers)
         self.server = Server(self.app, host=host, port=port, grace=_GRACE)
@@ -318,6 +320,7 @@ async def journalling(
     faults: Sequence[Fault] = (),
     *,
     sparse: Sparse = "indexes",
+    unreleased: bool = False,
     host: str = "127.0.0.1",
     port: int = 0,
     told: Callable[[Exchange], None] | None = None,
@@ -329,7 +332,15 @@ async def journalling(
     store = Store.open(root)
     try:
         registry = JournallingRegistry(
-            store, faults, sparse=sparse, host=host, port=port, told=told, clock=clock, sleep=sleep
+            store,
+            faults,
+            sparse=sparse,
+            unreleased=unreleased,
+            host=host,
+            port=port,
+            told=told,
+            clock=clock,
+            sleep=sleep,
         )
         async with registry.server:
             yield registry

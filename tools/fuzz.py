@@ -21,6 +21,7 @@ import msgspec
 from yarl import URL
 
 from blobflow.cli.figures import one_line
+from blobflow.cli.gotemplates import filled
 from blobflow.errors import BlobflowError
 from blobflow.oci import (
     digest_of,
@@ -30,6 +31,8 @@ from blobflow.oci import (
     parse_platform,
     parse_reference,
 )
+from blobflow.oci.patterns import compiled
+from blobflow.oci.ranges import Dialect, range_of
 from blobflow.server.logins import parse_htpasswd, read_basic
 from blobflow.server.places import locate
 from blobflow.server.ranges import Unsatisfiable, chunk_of, span_of
@@ -146,6 +149,13 @@ _IMAGE = (
     f'"size":2}},"layers":[{{"digest":"{_SHA256}","size":9,"urls":["http://x/"]}}],"annotations":{{"a":"\\u001b[2J"}}}}'
 )
 
+
+def _ranges(text: str) -> None:
+    dialects: tuple[Dialect, ...] = ("masterminds", "regsync")
+    for dialect in dialects:
+        range_of(text, dialect)("1.2.3-rc.1")
+
+
 PARSERS: tuple[Parser, ...] = (
     Parser(
         "manifest",
@@ -177,6 +187,17 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser("digest", _on_text(parse_digest), (_SHA256.encode(), b"sha512:" + b"ab" * 64, b"md5:00")),
     Parser("platform", _on_text(_platform), (b"linux/arm64/v8", b"windows/amd64", b"linux/x86_64")),
+    Parser(
+        "expression",
+        _on_text(lambda text: compiled(text).is_in("v1.2")),
+        (b"v[[:digit:]]+", rb"(?P<a>\Qx\E|\pN)*"),
+    ),
+    Parser("range", _on_text(_ranges), (b">=1.2.3 <2", b"^1.4", b"~0.2.3-rc.1")),
+    Parser(
+        "template",
+        _on_text(lambda text: filled(text, {"A": "b"})),
+        (b'{{env "A" | upper}}:{{- default "x" `y` -}} z', b"{{/* x */}}"),
+    ),
     Parser(
         "WWW-Authenticate",
         _on_text(_challenges),

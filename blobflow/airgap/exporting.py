@@ -157,7 +157,8 @@ async def _kept(
                     )
                 # What has no platform lies beside images, and is none itself; alone it may be an old one.
                 runnable = [each for each in images_there if each[1] is not None] or images_there
-                yield [await _root_of(kept, store, *each) for each in runnable]
+                once = {(image.descriptor.digest, platform): image for image, platform in runnable}
+                yield [await _root_of(kept, store, once[key], key[1]) for key in once]
         finally:
             kept.close()
         await tidy(store, settings)

@@ -114,12 +114,14 @@ class Asked(msgspec.Struct, frozen=True):
     """All that is wanted, and where to.
 
     `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
+    `timing`: how to do what it says of the clock, for who runs it once.
     """
 
     wanted: tuple[Wanted, ...]
     targets: tuple[Place, ...]
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
+    timing: str = ""
 
     @property
     def searches(self) -> list[Search]:

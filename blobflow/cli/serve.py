@@ -156,8 +156,8 @@ class _Wish(msgspec.Struct, frozen=True):
     is_flag=False,
     flag_value=_ANY_PROXY,
     metavar="[ADDRESS,...]",
-    help="Believe what a reverse proxy says of how clients reach it (Forwarded, or X-Forwarded-Proto, -Host "
-    "and -Prefix): one at these addresses or networks; without any, whoever connects.",
+    help="Believe what a reverse proxy at these addresses or networks says of clients and how they come "
+    "(Forwarded, or X-Forwarded-Proto, -Host, -Prefix, -For). Without any address: whoever connects.",
 )
 @click.option(
     "--grace",

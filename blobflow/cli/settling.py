@@ -43,7 +43,7 @@ async def find_pairs(
     asked: Asked, choosing: Choosing, settings: Settings, show: Observer, meter: Meter
 ) -> Settled:
     """The pairs, now. Where rules choose tags, their registries are asked."""
-    for warning in asked.warnings:
+    for warning in (*asked.warnings, *([asked.timing] if asked.timing else [])):
         show(Warned(warning))
     if not asked.searches:
         return _settled(asked, {}, choosing)

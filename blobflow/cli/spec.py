@@ -50,8 +50,12 @@ def _said(text: str) -> msgspec.Meta:
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rules that choose tags when the run begins, each among those that the one before it left."""
 
-    include: Annotated[tuple[str, ...], _said("Regular expressions; one has to match the whole tag.")] = ()
-    exclude: Annotated[tuple[str, ...], _said("Regular expressions; none may match the whole tag.")] = ()
+    include: Annotated[
+        tuple[str, ...], _said("Regular expressions (RE2); one has to match the whole tag.")
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], _said("Regular expressions (RE2); none may match the whole tag.")
+    ] = ()
     semver: Annotated[
         str | tuple[str, ...], _said("A range of versions as npm writes it, or several: '>=1.2 <2', '^3.1'.")
     ] = ()
@@ -65,7 +69,7 @@ class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the expression matches the whole name, it is replaced; else the name stays."""
 
-    match: Annotated[str, _said("A regular expression.")]
+    match: Annotated[str, _said("A regular expression (RE2).")]
     replace: Annotated[str, _said(r"What the name becomes; \1 is the first group.")]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
@@ -18,6 +19,7 @@ from blobflow.cli.writing import put_out
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from blobflow.cli.selection import Asked
     from blobflow.engine.report import Report
     from blobflow.tending.surplus import Limit
 
@@ -82,7 +84,7 @@ def verb(
     """
     from blobflow.cli.settling import carry_out_set, check_asked, draw, may_skip_all
 
-    asked, clearing = select(selection), _limit(delete, max_delete)
+    asked, clearing = _selected(selection, staying), _limit(delete, max_delete)
     check_staying(staying)
     if run.dry_run:
         if staying.stays:
@@ -94,17 +96,25 @@ def verb(
         return
 
     def once(told: Callable[[Report], None]) -> None:
-        outcome = carry_out_set(asked, choosing, link, run, clearing=clearing, told=told)
-        outcome.check_set(may_skip_all=may_skip_all(asked, choosing))
+        nonlocal asked
+        now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
+        outcome = carry_out_set(now, choosing, link, run, clearing=clearing, told=told)
+        outcome.check_set(may_skip_all=may_skip_all(now, choosing))
 
     def reread() -> None:
         nonlocal asked
-        anew = select(selection)
+        anew = _selected(selection, staying)
         check_asked(anew, choosing)
         asked = anew
 
     check_asked(asked, choosing)
     run_kept(staying, link.look, once, reread)
+
+
+def _selected(selection: Selection, staying: Staying) -> Asked:
+    """What is asked for. Who stays knows how."""
+    asked = select(selection)
+    return msgspec.structs.replace(asked, timing="") if staying.stays else asked
 
 
 def _limit(delete: bool, most: str | None) -> Limit | None:

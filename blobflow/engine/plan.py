@@ -195,7 +195,8 @@ class Shape(msgspec.Struct, frozen=True):
     the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
     manifests of the source that forms made anew are here in place of. `lacking`: children that are wanted and
     that the source, a layout or archive of a part of an index, does not have. `attached` and `left`: what
-    refers to all that, subjects before referrers, as far as it was looked up.
+    refers to all that, subjects before referrers, as far as it was looked up. `referring`: those of
+    `manifests` that refer to others themselves, and are to be listed for these.
     """
 
     root: Descriptor
@@ -207,6 +208,7 @@ class Shape(msgspec.Struct, frozen=True):
     lacking: tuple[Digest, ...] = ()
     attached: tuple[Attached, ...] = ()
     left: tuple[Left, ...] = ()
+    referring: tuple[Attached, ...] = ()
 
     @property
     def images(self) -> frozenset[Digest]:

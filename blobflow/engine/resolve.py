@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -35,13 +35,11 @@ from blobflow.errors import (
 )
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, certain, told_platform
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
 from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
-
-Absent = Literal["fails", "unchosen", "left out"]
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -130,7 +128,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
-    absent: Absent = "fails",
+    sparse: bool = False,
     documents: Documents | None = None,
     reader: Reader | None = None,
 ) -> GraphRead:
@@ -142,9 +140,7 @@ async def read_graph(
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
     A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
     then the others are left out, unless none of those that are wanted is there.
-    `absent`: what becomes else of a root whose site lacks something that an index below it lists. It fails;
-    or it fails only for what was chosen for certain, and where no index says what an image runs on, one that
-    is not there was not chosen; or what is absent is left out.
+    `sparse`: whatever an index lists and its site does not have is left out, and fails nothing.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -155,8 +151,7 @@ async def read_graph(
     walks: dict[Choice, _Walk] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            walk = walks.setdefault(_reading(choice), _Walk(_reading(choice), absent))
-            walk.enter((site_of(reference), root))
+            walks.setdefault(_reading(choice), _Walk(_reading(choice))).enter((site_of(reference), root))
     for _ in range(MAX_NESTING + 1):
         await reader.read([mention for walk in walks.values() for mention in walk.level], lane)
         for walk in walks.values():
@@ -168,7 +163,7 @@ async def read_graph(
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader, sparse=sparse)
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
@@ -184,9 +179,8 @@ class _Walk:
     """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
     told, where the choice depends on it."""
 
-    def __init__(self, choice: Choice, absent: Absent) -> None:
+    def __init__(self, choice: Choice) -> None:
         self._choice = choice
-        self._absent = absent
         self._met: set[Mention] = set()
         self.level: list[Mention] = []
         self.in_doubt: list[Mention] = []
@@ -195,21 +189,22 @@ class _Walk:
         if mention not in self._met:
             self._met.add(mention)
             self.level.append(mention)
-            child = mention[1]
-            untold = told_platform(child) is None and not attests(child)
-            if self._choice.platforms and child.media_type not in media.INDEXES and untold:
-                self.in_doubt.append(mention)
 
     def go_down(self, reader: Reader) -> None:
         """From the level that was read to the next one."""
         above, self.level = self.level, []
         for site, descriptor in above:
             if (site, descriptor.digest) not in reader.errors:
-                for child in candidates(reader.manifests[descriptor.digest], self._choice):
+                manifest = reader.manifests[descriptor.digest]
+                untold = told_platform(descriptor) is None and not attests(descriptor)
+                if self._choice.platforms and not manifest.is_index and untold:
+                    self.in_doubt.append((site, descriptor))
+                for child in candidates(manifest, self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was."""
+    def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
+        the root is not missed."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -226,7 +221,7 @@ class _Walk:
             if (error := reader.errors.get((site, digest))) is not None:
                 if digest == root[1].digest or not isinstance(error, NotFound):
                     return error
-                if self._absent != "left out":
+                if not sparse:
                     return _of_sparse(error)
                 continue
             if not reader.walked(site, digest):
@@ -239,11 +234,8 @@ class _Walk:
     def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
         """What has to be read of an index."""
         found = candidates(index, self._choice)
-        if self._absent != "unchosen":
-            here = [child for child in found if not reader.lacks(site, child)]
-            return here if any(not attests(child) for child in here) else found
-        sure, gone = certain(index, self._choice), reader.absent(site)
-        return [child for child in found if child.digest in sure or child.digest not in gone]
+        here = [child for child in found if not reader.lacks(site, child)]
+        return here if any(not attests(child) for child in here) else found
 
 
 def _of_sparse(error: NotFound) -> NotFound:
@@ -379,14 +371,6 @@ class Reader:
         for key, error in lies.items():
             self.errors.setdefault(key, error)
 
-    def absent(self, site: Site) -> set[Digest]:
-        """The manifests that a site said it does not have."""
-        return {
-            digest
-            for (at, digest), error in self.errors.items()
-            if at == site and isinstance(error, NotFound) and digest not in self.manifests
-        }
-
     def lacks(self, site: Site, manifest: Descriptor) -> bool:
         """Whether a layout or archive has the manifest's parent without having the manifest."""
         return bool(transport_of(site.registry)) and isinstance(
@@ -398,17 +382,11 @@ class Reader:
         return (site, digest) in self._walked
 
     async def ask_configs(self, images: Iterable[Mention], lane: Lane) -> None:
-        """Learn from their configs what images run on; of what was not read, or is an index, nothing."""
+        """Learn from their configs what images run on."""
         asked = {
-            image.digest: (site, image)
-            for site, image in images
-            if (site, image.digest) not in self.errors and self._is_image(image.digest)
+            image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
         }
         await lane.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
-
-    def _is_image(self, digest: Digest) -> bool:
-        held = self.manifests.get(digest)
-        return held is not None and not held.is_index
 
     async def _ask_config(self, mention: Mention) -> None:
         site, image = mention

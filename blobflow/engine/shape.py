@@ -16,7 +16,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
 from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
-from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference, media
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.choice import Choice, Match, attests, chosen, entries, joint, pruned, told_platform
 from blobflow.oci.convert import converted
 from blobflow.oci.manifest import children
@@ -48,7 +48,7 @@ class _Shaper:
             sparse = frozenset({root.digest}) if children(manifest) else frozenset[Digest]()
             alone = msgspec.structs.replace(manifest, layers=())
             return Shape(manifest.descriptor, (alone,), sparse)
-        if self._choice.platforms and self._match(root.digest) == "other":
+        if self._match_entry(root) == "other":
             raise NoSuchPlatform(f"there is no {self._wanted()} here; there is {self._offered(root.digest)}")
         order = self._order(root.digest)
         platforms = tuple(dict.fromkeys(map(str, self._platforms(order))))
@@ -82,8 +82,9 @@ class _Shaper:
         """What the choice says of an entry of an index: by what the index says; else by what it is."""
         if not self._choice.platforms:
             return "chosen"
-        told = told_platform(child)
-        if told is not None and (child.media_type not in media.INDEXES or not self._choice.wants(told)):
+        told, read = told_platform(child), self._graph.manifests.get(child.digest)
+        nested = read is not None and read.is_index
+        if told is not None and not (nested and self._choice.wants(told)):
             return self._choice.match(told)
         return self._match(child.digest)
 
@@ -158,7 +159,7 @@ class _Shaper:
     def _offered(self, root: Digest) -> str:
         """The platforms of all that was read, and of what an index tells."""
         there: dict[str, None] = {}
-        for manifest in reversed(self._graph.closure(root)):
+        for manifest in self._graph.closure(root):
             own = self._graph.platforms.get(manifest.descriptor.digest)
             told = map(told_platform, entries(manifest))
             there |= dict.fromkeys(str(platform) for platform in (own, *told) if platform is not None)

@@ -244,7 +244,8 @@ class _Survey:
     def wanted_subjects(self, pairs: Iterable[Pair]) -> list[tuple[Site, Digest]]:
         """What something shall be attached to, in a fixed order."""
         shapes = [(site_of(pair.target), self._shapes[pair]) for pair in pairs]
-        return sorted({(site, each.referrer.subject) for site, shape in shapes for each in shape.attached})
+        wanted = ((site, each) for site, shape in shapes for each in (*shape.attached, *shape.referring))
+        return sorted({(site, each.referrer.subject) for site, each in wanted})
 
     async def ask_referrers(self, wanted: tuple[Site, Digest]) -> None:
         """What is listed as a referrer is known to be listed, not to be there; a tag names what is there."""

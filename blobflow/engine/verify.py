@@ -24,6 +24,7 @@ from blobflow.engine.resolve import read_graph
 from blobflow.engine.shape import shape_of
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.choice import certain
 
 Level = Literal["roots", "blobs", "content"]
 
@@ -85,12 +86,14 @@ class Verification:
             self._lane,
             choices={pinned: [pair.choice]},
             documents=self._documents,
-            absent="unchosen",
+            sparse=True,
         )
         for error in read.failures.values():
             error.side = "target"
             raise error
-        for digest in sorted(images - read.graph.manifests.keys()):
+        below = read.graph.closure(root.digest)
+        wanted = images.union(*(certain(each, pair.choice) for each in below))
+        for digest in sorted(wanted - read.graph.manifests.keys()):
             raise NotFound(f"{site_of(target)} has no manifest {digest}, which was chosen of {root.digest}")
         for manifest in shape_of(read.graph, root, pair.choice, prune=False).manifests:
             for blob in manifest.blobs:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Protocol
 
 from blobflow.errors import UsageError
+from blobflow.visible import visible
 
 # Characters of an expression. RE2 bounds what one may need of memory (8 MiB) by itself.
 MAX_PATTERN = 4096
@@ -20,11 +21,13 @@ MAX_PATTERN = 4096
 # What is quoted, an escape, a class, or any other character.
 _TOKEN = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]|.", re.DOTALL)
 _REFERENCE = re.compile(r"\\(?:(\d{1,2})|g<([A-Za-z0-9_]+)>|(.?))", re.DOTALL)
+# What people bring along from elsewhere, and how it is said here.
+_NONE = "RE2, whose expressions blobflow and Go's tools read, has no"
 _INSTEAD = {
-    "(?=": "RE2 has no look-ahead",
-    "(?!": "RE2 has no look-ahead; leave out what is not wanted by a list of its own",
-    "(?<=": "RE2 has no look-behind",
-    "(?<!": "RE2 has no look-behind; leave out what is not wanted by a list of its own",
+    "(?=": f"{_NONE} look-ahead",
+    "(?!": f"{_NONE} look-ahead; leave out what is not wanted by an expression of its own",
+    "(?<=": f"{_NONE} look-behind",
+    "(?<!": f"{_NONE} look-behind; leave out what is not wanted by an expression of its own",
 }
 
 
@@ -105,12 +108,12 @@ def compiled(text: str, shown: str | None = None) -> Pattern:
     if len(text) > MAX_PATTERN:
         raise UsageError(f"a regular expression has at most {MAX_PATTERN} characters, this one {len(text)}")
     try:
-        if "\\C" in _TOKEN.findall(text):
+        if "\\C" in text and "\\C" in _TOKEN.findall(text):
             raise re2.error(rb"\C is half a character; no tool of Go takes it")
         return Pattern(text, re2.compile(text, _options()))
     except re2.error as error:
         why = error.args[0].decode("utf-8", "replace")
-        why = next((more for form, more in _INSTEAD.items() if form in why), why)
+        why = next((more for form, more in _INSTEAD.items() if form in why), visible(why, 120))
     except UnicodeEncodeError:
         why = "it is no Unicode text"
     raise UsageError(f"{shown[:100]!r} is no regular expression: {why}")

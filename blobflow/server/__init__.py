@@ -8,9 +8,9 @@
 
 Rooms, in the order of a request: `run` (where it comes in), `logins` (who asks), `places` (where it goes),
 `access` (who may do what), `app` (the table of endpoints), `pull`, `push`, `manifests`, `listing`,
-`referrers` (what is done), `wire` (how bodies cross), `refusal` (how no is said). What is held between
-requests is in `state`; what is fetched from other registries in `through`; what those see who look after it
-in `looking`; which files are read again while it serves in `rereading`.
+`referrers` (what is done), `publicurl` (the URLs in answers), `wire` (how bodies cross), `refusal` (how no is
+said). What is held between requests is in `state`; what is fetched from other registries in `through`; what
+those see who look after it in `looking`; which files are read again while it serves in `rereading`.
 
 What a crash leaves: every blob and manifest whose push was answered with 201, and of an unfinished upload
 nothing but a partial, which the store sweeps.

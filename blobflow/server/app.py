@@ -94,6 +94,7 @@ def make_app(
     read_only: bool = False,
     max_blob_size: int | None = None,
     upload_ttl: float = UPLOAD_TTL,
+    unreleased: bool = True,
     logins: Logins | None = None,
     access: AccessRules | None = None,
     through: PullThrough | None = None,
@@ -106,20 +107,27 @@ def make_app(
 
     `sparse`: see `Rules`. `read_only`: what
     would change something is answered with 405. `max_blob_size` in bytes: longer uploads are answered with
-    413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `logins`: who may come in
+    413. `upload_ttl`: seconds that an unfinished upload is kept without a byte. `unreleased`: see `Rules`.
+    `logins`: who may come in
     (None: anybody), and `through` what is pulled through; both are closed with the application. `access`:
     what each may do (None: everything). `observe` is called once a request, on the loop's thread, and must
     return at once. `addressing`: the URLs of answers (None: as `publicurl` has it where nobody says).
     `wire` moves the bodies.
     """
-    rules = Rules(sparse=sparse, read_only=read_only, max_blob_size=max_blob_size, upload_ttl=upload_ttl)
+    rules = Rules(
+        sparse=sparse,
+        read_only=read_only,
+        max_blob_size=max_blob_size,
+        upload_ttl=upload_ttl,
+        unreleased=unreleased,
+    )
     registry = Registry(
         store, rules=rules, wire=wire or PlainWire(), addressing=addressing, logins=logins, through=through
     )
     granted = access or AccessRules()
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        exchange = Exchange(request)
+        exchange = Exchange(request, registry.addressing.client(request))
         response = await _answer(registry, granted, exchange)
         counts = registry.counts
         counts.answered(request.method, exchange.room, response.status)
@@ -237,7 +245,7 @@ async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -
     request, logins = exchange.request, registry.logins
     authorization = request.headers.get("Authorization")
     if logins is not None and not is_nobody(authorization) and request.path != HEALTH:
-        exchange.user = await logins.check(authorization, request.remote or "", _connection(request))
+        exchange.user = await logins.check(authorization, exchange.client, _connection(exchange))
     rights = access.rights(exchange.user, with_logins=logins is not None)
     if not exchange.user and not rights.may_somewhere() and request.path != HEALTH:
         raise rights.denial()
@@ -245,10 +253,12 @@ async def _let_in(registry: Registry, access: AccessRules, exchange: Exchange) -
     return rights
 
 
-def _connection(request: web.BaseRequest) -> object:
+def _connection(exchange: Exchange) -> object:
     """What lives as long as the request's connection and can be referred to weakly: its transport; under TLS
-    the state of that, since transports of uvloop's can't be."""
-    transport = request.transport
+    the state of that, since transports of uvloop's can't be. None for a proxy's, which it uses for many."""
+    transport = exchange.request.transport
+    if exchange.client != (exchange.request.remote or ""):
+        return None
     return transport and (transport.get_extra_info("ssl_object") or transport)
 
 

@@ -30,10 +30,12 @@ class Access(msgspec.Struct, frozen=True):
 class Exchange:
     """A request under way: what is learnt of it on its way through the rooms."""
 
-    __slots__ = ("_begun", "request", "room", "user")
+    __slots__ = ("_begun", "client", "request", "room", "user")
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, client: str) -> None:
+        """`client`: the IP address that it comes from."""
         self.request = request
+        self.client = client
         self.room = "none"
         self.user = ""
         self._begun = time.monotonic()
@@ -44,7 +46,7 @@ class Exchange:
         length = request.content_length
         seconds = time.monotonic() - self._begun
         return Access(
-            remote=request.remote or "",
+            remote=self.client,
             method=request.method,
             path=request.path,
             query=request.query_string,

@@ -25,7 +25,8 @@ keep everybody out. Nobody can, for these rules:
 
 What this does not do: guesses at one user's password, each on a new connection, all from an address that this
 user has in common with the guesser, can keep this one user out for as long as they go on, unless the login is
-known already. Behind a proxy, all that comes through it comes from one address.
+known already. Behind a proxy all that comes through it comes from one address, unless the registry was told
+to believe what the proxy says of its clients.
 
 All that is kept is bounded: known logins by the users of the file, the rest by the constants below, in
 `lanes` and in `paces`.

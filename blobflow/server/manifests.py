@@ -44,7 +44,7 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     Whatever is wrong with one tag, nothing is stored.
     """
     named = digest_in(place.item) if ":" in place.item else None
-    tags = list(dict.fromkeys(request.query.getall("tag", ()))) if named else [place.item]
+    tags = [place.item] if named is None else _tags_with_digest(registry, request)
     for tag in tags:
         if not is_tag(tag):
             raise Refusal("MANIFEST_INVALID", f"{tag[:150]!r} is neither a tag nor a digest")
@@ -74,6 +74,10 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     if manifest.subject is not None:  # "Pushing Manifests with Subject": no client need keep a list of it
         headers["OCI-Subject"] = manifest.subject.digest
     return web.Response(status=201, headers=headers)
+
+
+def _tags_with_digest(registry: Registry, request: web.BaseRequest) -> list[str]:
+    return list(dict.fromkeys(request.query.getall("tag", ()))) if registry.rules.unreleased else []
 
 
 async def delete_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:

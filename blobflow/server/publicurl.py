@@ -10,6 +10,9 @@ need a whole URL. So there are three ways, and the first that applies is taken:
 - nobody says so. Then only an upload's Location, which is what clients must go on with, is a whole URL, and
   only where it can't be wrong: over plain HTTP, where the client names the very socket that it is connected
   to, and no proxy has left its mark. What is behind TLS, or another name, gets paths.
+
+A trusted proxy also says who asks (`for=`, or `X-Forwarded-For`): who guesses at passwords from one address
+behind it is then held back alone.
 """
 
 from __future__ import annotations
@@ -46,6 +49,9 @@ _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+\Z")
 _MAX_PREFIX = 255
 # One parameter of a `Forwarded` element (RFC 7239, section 4); its value may be quoted.
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*\Z')
+
+# `[IPv6]` or `IPv4`, each maybe with a port behind it.
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 
 class PublicUrl(msgspec.Struct, frozen=True):
@@ -117,13 +123,36 @@ class Addressing:
         prefix = self.public.prefix if self.public else ""
         return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
 
+    def client(self, request: web.BaseRequest) -> str:
+        """The IP address that a request comes from: the peer's, or what a trusted proxy says. What is not an
+        address there is the proxy's way to say nothing.
+
+        Each proxy appends who asked it, so the last one that is not a trusted proxy is meant; what is before
+        it, anybody can have made up. Where every peer is trusted, it is the last.
+        """
+        peer = request.remote or ""
+        if not self._is_trusted(peer):
+            return peer
+        headers = request.headers
+        elements = [_parameters(each) for each in _listed(headers.getall("Forwarded", ()))]
+        chain = [each["for"] for each in elements if "for" in each]
+        for named in reversed(chain or _listed(headers.getall("X-Forwarded-For", ()))):
+            address = _address(named)
+            if address is None:
+                break
+            peer = address
+            if self._proxies == EVERYBODY or not self._is_trusted(peer):
+                break
+        return peer
+
     def _told(self, request: web.BaseRequest) -> PublicUrl | None:
         """What a trusted proxy says, None if there is none or it says nothing. Of several proxies the first,
         which the client asked, is believed; what no proxy means to say is left out."""
-        if not self._proxies or not self._is_trusted(request):
+        if not self._is_trusted(request.remote or ""):
             return None
         headers = request.headers
-        forwarded = _first_element(headers.getall("Forwarded", ()))
+        listed = _listed(headers.getall("Forwarded", ()))
+        forwarded = _parameters(listed[0]) if listed else {}
         scheme = (forwarded.get("proto") or _first(headers.get("X-Forwarded-Proto"))).lower()
         named = forwarded.get("host") or _first(headers.get("X-Forwarded-Host"))
         prefix = _first(headers.get("X-Forwarded-Prefix")).rstrip("/")
@@ -134,8 +163,8 @@ class Addressing:
         host = _host(named) or _host(headers.get("Host", ""))
         return PublicUrl(f"{scheme}://{host}" if host else "", prefix if _is_prefix(prefix) else "")
 
-    def _is_trusted(self, request: web.BaseRequest) -> bool:
-        peer = spelled(request.remote or "")
+    def _is_trusted(self, address: str) -> bool:
+        peer = spelled(address) if self._proxies else None
         return peer is not None and any(peer in network for network in self._proxies)
 
 
@@ -184,13 +213,27 @@ def _first(header: str | None) -> str:
     return (header or "").partition(",")[0].strip()
 
 
-def _first_element(headers: Sequence[str]) -> dict[str, str]:
-    """The parameters of the first element of `Forwarded`; none if it breaks the grammar."""
+def _listed(headers: Sequence[str]) -> list[str]:
+    """The elements of a list that may be over several header lines."""
+    return [each.strip() for header in headers for each in header.split(",")]
+
+
+def _parameters(element: str) -> dict[str, str]:
+    """The parameters of one element of `Forwarded`; none if it breaks the grammar."""
     found: dict[str, str] = {}
-    for part in _first(headers[0] if headers else None).split(";"):
+    for part in element.split(";"):
         parameter = _PARAMETER.match(part)
         if parameter is None:
             return {}
         name, quoted, token = parameter.groups()
         found[name.lower()] = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
     return found
+
+
+def _address(node: str) -> str | None:
+    """The IP address of RFC 7239's `node`, which may have a port; None for `unknown` and made-up names."""
+    parts = _NODE.match(node)
+    try:
+        return str(ipaddress.ip_address((parts[1] or parts[2]) if parts else node))
+    except ValueError:
+        return None

@@ -43,19 +43,19 @@ async def start_upload(registry: Registry, request: web.BaseRequest, place: Plac
             return _created(registry, request, place.repository, mounted)
     elif "digest" in query:
         digest = digest_in(query["digest"])
-        session = registry.sessions.start(place.repository, _owner(request))
+        session = registry.sessions.start(place.repository, _owner(registry, request))
         try:
             await _take(registry, request, session, digest)
             return await _commit(registry, request, session, digest)
         finally:
             registry.sessions.forget(session.token)
-    session = registry.sessions.start(place.repository, _owner(request), algorithm=algorithm)
+    session = registry.sessions.start(place.repository, _owner(registry, request), algorithm=algorithm)
     return _accepted(registry, request, session)
 
 
-def _owner(request: web.BaseRequest) -> str:
+def _owner(registry: Registry, request: web.BaseRequest) -> str:
     """Who an upload counts for: the login that asks, or the address where there is none."""
-    return user_of(request) or network_of(request.remote or "")
+    return user_of(request) or network_of(registry.addressing.client(request))
 
 
 async def append(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
@@ -102,7 +102,9 @@ async def _mount(registry: Registry, request: web.BaseRequest, repository: str) 
     except Refusal:
         return None
     store, rights = registry.store, rights_of(request)
-    origin = request.query.get("from", "") or await _holder(store, rights, digest)
+    origin = request.query.get("from", "")
+    if not origin and registry.rules.unreleased:
+        origin = await _holder(store, rights, digest)
     if not is_repository(origin) or not rights.may_pull(origin):
         return None
     return digest if await promises.mounted(store, repository, digest, origin) else None

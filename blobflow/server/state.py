@@ -34,15 +34,16 @@ class Rules(msgspec.Struct, frozen=True):
     """What a registry lets others do.
 
     `sparse`: which manifests are accepted while something that they name is not here: all, indexes, or none.
-    `read_only`: pull is all there
-    is. `max_blob_size` in bytes; None: what the disk takes. `upload_ttl`: seconds that an unfinished upload
-    is kept without a byte.
+    `read_only`: pull is all there is. `max_blob_size` in bytes; None: what the disk takes. `upload_ttl`:
+    seconds that an unfinished upload is kept without a byte. `unreleased`: what the distribution-spec's main
+    branch has, and no release of it yet, is done too: tags that come with a digest, mounts without an origin.
     """
 
     sparse: Sparse = "indexes"
     read_only: bool = False
     max_blob_size: int | None = None
     upload_ttl: float = UPLOAD_TTL
+    unreleased: bool = True
 
 
 class Registry:

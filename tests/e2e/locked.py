@@ -126,15 +126,18 @@ http {{
         listen {host} ssl;
         ssl_certificate {tls.cert};
         ssl_certificate_key {tls.key};
-        ssl_client_certificate {ca};
-        ssl_verify_client on;
-        location / {{
-            proxy_pass http://{upstream};
-            proxy_set_header Host $http_host;
-            proxy_redirect off;
-            proxy_request_buffering off;
-        }}
+        {rest}
     }}
+}}
+"""
+_LOCKED = """\
+ssl_client_certificate {ca};
+ssl_verify_client on;
+location / {{
+    proxy_pass http://{upstream};
+    proxy_set_header Host $http_host;
+    proxy_redirect off;
+    proxy_request_buffering off;
 }}
 """
 
@@ -148,10 +151,17 @@ def nginx_program() -> str | None:
 def nginx(folder: Path, upstream: str, tls: KeyFiles, ca: Path) -> Iterator[str]:
     """nginx that ends TLS, lets in who shows a certificate of `ca`, and tells the registry behind it no more
     than the host's name: so that answers with http:// Locations. Yields its host."""
+    with nginx_with(folder, tls, _LOCKED.format(ca=ca, upstream=upstream)) as host:
+        yield host
+
+
+@contextmanager
+def nginx_with(folder: Path, tls: KeyFiles, rest: str) -> Iterator[str]:
+    """nginx that ends TLS; `rest` is what else its server block says. Yields its host."""
 
     def command(host: str) -> list[str]:
         config = folder / "nginx.conf"
-        config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, ca=ca, upstream=upstream))
+        config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, rest=rest))
         return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
 
     with _serving(command, folder) as (host, _):

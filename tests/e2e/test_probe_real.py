@@ -37,7 +37,8 @@ least_chunk_bytes = 16384
 ranges = true
 mounts = true
 keeps_broken_sessions = true
-# mounts without `from`: no
+tags_with_digest = true
+# mounts without `from`: yes
 # takes indexes whose manifests are absent: yes
 # has the referrers API: yes
 # deletes by tag: yes

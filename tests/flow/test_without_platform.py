@@ -13,9 +13,11 @@ import pytest
 from blobflow.content import Site
 from blobflow.engine.configs import MAX_CONFIG_BYTES
 from blobflow.engine.flow import KEEP_GOING, Policy, Run
+from blobflow.engine.lane import Lane
 from blobflow.engine.outlook import outlooks
 from blobflow.engine.plan import MissingPlatform, Pair
 from blobflow.engine.report import ImageRecord
+from blobflow.engine.verify import Verification
 from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_manifest
 from blobflow.oci.sample import SampleSet
 from blobflow.transports.store import Store
@@ -362,3 +364,45 @@ async def test_a_saved_plan_of_an_index_without_platforms_is_verified(bench: Ben
     bench.targets["target"] = MemoryRegistry("target", sparse=True)
     saved = await saved_by(bench, Policy(verify="blobs"), wanted(ARM64))
     assert [image.status for image in (await applied(bench, saved)).images] == ["done"]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
+async def test_a_chosen_image_that_is_gone_is_missed(bench: Bench, told: bool, known: bool) -> None:
+    """Where no index tells the platform, only who chose knows what has to be there."""
+    image = Image(bench.source)
+    items = [image.item(image.child(str(each)), str(each) if told else "") for each in (AMD64, ARM64, ARMV7)]
+    image.index(*items, tag="1")
+    target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
+    [pair] = wanted(ARM64, AMD64)
+    await run(bench, [pair])
+    gone = image.children["linux/arm64"].descriptor.digest
+    del target.manifests[SITE][gone]
+    world = bench.world()
+    check = Verification(world.source_at, world.sink_at, Lane(4), read_at_once=1)
+    root = await world.source_at(Site("source", "app")).resolve("1")
+    chosen = {image.children[each].descriptor.digest for each in ("linux/arm64", "linux/amd64")}
+    wrong = await check.check({pair: root}, "blobs", {pair: frozenset(chosen)} if known else {})
+    assert [str(error) for error in wrong.values()] == (
+        [f"target: target/app has no manifest {gone}, which was chosen of {root.digest}"]
+        if told or known
+        else []
+    )
+
+
+@pytest.mark.parametrize("kind", [None, "", media.DOCKER_MANIFEST])
+async def test_what_an_entry_is_decides_and_not_what_its_index_calls_it(
+    bench: Bench, kind: str | None
+) -> None:
+    image = Image(bench.source)
+    items = [image.item(image.child(str(each))) for each in (AMD64, ARM64)]
+    for item in items:
+        item.pop("mediaType")
+        if kind is not None:
+            item["mediaType"] = kind
+    image.index(*items, tag="1")
+    bench.targets["target"] = MemoryRegistry("target", sparse=True)
+    [record] = (await run(bench, wanted(ARM64))).images
+    assert (record.status, record.platforms) == ("done", ("linux/arm64",)), record.error
+    [record] = (await run(bench, may_skip(wanted(ARMV7)))).images
+    assert record.reason == "there is no linux/arm/v7 here; there is linux/amd64, linux/arm64"

@@ -141,7 +141,7 @@ def warning_of(value: str) -> str:
     return clean(re.sub(r"\\(.)", r"\1", match[1])) if match else ""
 
 
-_HIT = re.compile(r"\b(?:hit|stale|updating|revalidated)\b", re.ASCII | re.IGNORECASE)
+_HIT = re.compile(r"(?<![=\w])(?:\w{1,20}_)?(?:hit|stale|updating|revalidated)\b", re.ASCII | re.IGNORECASE)
 _TWO_REQUESTS = re.compile(r"\d+ \d+\Z", re.ASCII)  # Varnish: this one, and the one that it kept
 _VERDICTS = ("Cache-Status", "X-Cache-Status", "X-Cache", "X-Proxy-Cache", "CF-Cache-Status")
 

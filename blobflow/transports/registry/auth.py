@@ -198,6 +198,8 @@ class Auth:
         if self._way.scheme == "basic":
             return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
+        if not self._named and self._extra.get(key) is None:
+            return ""  # what to ask for is to be learnt
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
             token = await self._fetch_once(key, scopes)

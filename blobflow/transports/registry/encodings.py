@@ -6,8 +6,9 @@ are those of the content, never of what it came as.
 
 The label is not always true. Object stores keep it with a blob that *is* gzip and was uploaded under it, or
 have words there that are no compression. What begins otherwise than it is labelled, has the content's own
-length, or would no longer be the gzip or zstd that its media type promises, is taken as it is; the digest is
-the judge. What comes out is bounded by who asks: pieces are at most 1 MiB, and nobody reads past a size.
+length, or has none told and would no longer be the gzip or zstd that its media type promises, is taken as it
+is; the digest is the judge. What comes out is bounded by who asks: pieces are at most 1 MiB, and nobody reads
+past a size.
 """
 
 from __future__ import annotations
@@ -118,9 +119,10 @@ def readable(body: bytes, headers: Headers) -> bytes:
 
 
 async def unpacked(
-    pieces: AsyncIterator[bytes | memoryview], codings: tuple[str, ...], what: str, blob: Descriptor
+    pieces: AsyncIterator[bytes | memoryview], codings: tuple[str, ...], what: str, begins: bytes
 ) -> AsyncIterator[bytes]:
-    """A blob's bytes, as its codings come off, in pieces of at most 1 MiB.
+    """A blob's bytes, as its codings come off, in pieces of at most 1 MiB. `begins`: its first ones, where
+    the label may be untrue.
 
     That they are all there is for who knows the size. Raises ProtocolViolation where they are damaged, and
     what `pieces` raises.
@@ -131,15 +133,15 @@ async def unpacked(
             head += piece
             if len(head) < _HEAD:
                 continue
-            undoing, piece = _begin(head, codings, what, _begins_with(blob)), head
+            undoing, piece = _begin(head, codings, what, begins), head
         for part in undoing.feed(bytes(piece)):
             yield part
     if undoing is None:
-        for part in _begin(head, codings, what, _begins_with(blob)).feed(head):
+        for part in _begin(head, codings, what, begins).feed(head):
             yield part
 
 
-def _begins_with(blob: Descriptor) -> bytes:
+def begins_with(blob: Descriptor) -> bytes:
     """The first bytes that a blob has by its media type; none where that does not say."""
     kind = blob.media_type.lower()
     return _GZIP if kind.endswith(("+gzip", ".gzip")) else _ZSTD if kind.endswith("+zstd") else b""

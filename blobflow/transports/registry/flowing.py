@@ -12,7 +12,7 @@ import aiohttp
 from blobflow.content import Chunks
 from blobflow.errors import ConnectionLost
 from blobflow.oci import Descriptor
-from blobflow.transports.registry.encodings import unpacked
+from blobflow.transports.registry.encodings import begins_with, unpacked
 from blobflow.transports.registry.inlet import Inlet, take_over
 from blobflow.transports.registry.leastrate import LeastRate, TooSlow
 from blobflow.transports.registry.session import Session
@@ -88,7 +88,9 @@ class _Flow:
         if self._packed is not None:
             codings, blob = self._packed
             what = f"{self._session.host}'s answer to {self._asked}"
-            return unpacked(_pieces(self._response, self._rate), codings, what, blob)
+            pieces = _pieces(self._response, self._rate)
+            unsized = self._response.content_length is None
+            return unpacked(pieces, codings, what, begins_with(blob) if unsized else b"")
         if not self._closed and self._session.reading is None:
             self._inlet = await take_over(self._response, self._expected)
         if self._inlet is not None:

@@ -126,6 +126,7 @@ class Probe:
             ranges=known is None or await self._serves_ranges(known),
             mounts=known is None or await self._mounts(known),
             keeps_broken_sessions=await self._keeps_broken_sessions() if least else None,
+            tags_with_digest=known is not None and await self._takes_tags_with_digest(known),
         )
         unproved = frozenset[str]()
         if not rungs:
@@ -215,8 +216,10 @@ class Probe:
         return await self._beside.mount(blob.digest, self._here.repository)
 
     async def _put_image(self, blob: Descriptor, tag: str = "") -> Descriptor | None:
-        config = {"mediaType": media.OCI_CONFIG, "digest": blob.digest, "size": blob.size}
-        return await self._here.put({"config": config, "layers": []}, media.OCI_MANIFEST, tag)
+        return await self._here.put(_image_of(blob), media.OCI_MANIFEST, tag)
+
+    async def _takes_tags_with_digest(self, blob: Descriptor) -> bool:
+        return await self._here.confirms_tags(_image_of(blob), media.OCI_MANIFEST, ("probe-a", "probe-b"))
 
     async def _tells_referrers(self, image: Descriptor) -> bool:
         answer = await self._here.ask("GET", f"/referrers/{image.digest}")
@@ -226,6 +229,12 @@ class Probe:
         if await self._put_image(blob, "probe") is None:
             return False
         return await self._here.ask("DELETE", "/manifests/probe", ok=(200, 202, 204)) is not None
+
+
+def _image_of(config: Descriptor) -> dict[str, object]:
+    """An image without layers."""
+    config_mentioned = {"mediaType": media.OCI_CONFIG, "digest": config.digest, "size": config.size}
+    return {"config": config_mentioned, "layers": []}
 
 
 async def _first(sizes: list[int], takes: Callable[[int], Awaitable[bool]]) -> int:

@@ -21,6 +21,7 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry.digests import check_bytes, told
 from blobflow.transports.registry.profiles import Learnt, Profile
+from blobflow.transports.registry.refusals import explain_manifest
 from blobflow.transports.registry.session import Answer, Request, Session
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
@@ -79,8 +80,7 @@ class Putting:
             if isinstance(error, Rejected) and self._learnt.takes_tags_with_digest is None:
                 self._learnt.took_tags_with_digest(False)
             return set()  # what it has against one of the tags is told of that tag
-        listed = ",".join(answer.headers.getall("OCI-Tag", ()))
-        confirmed = {tag.strip() for tag in listed.split(",")} & set(tags)
+        confirmed = confirmed_tags(answer) & set(tags)
         self._note_placed(manifest, confirmed)
         self._learnt.took_tags_with_digest(bool(confirmed))
         return confirmed
@@ -90,6 +90,7 @@ class Putting:
             return await self._put_once(manifest, raw, name, query)
         except (DigestMismatch, Rejected) as error:
             if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
+                explain_manifest(error, len(raw))
                 raise
             return await self._put_once(manifest, raw, name, query)
 
@@ -118,6 +119,12 @@ class Putting:
         """What caches on the way may not know yet."""
         for name in names:
             self._session.caches.placed.put(self._site.repository, name, manifest.digest)
+
+
+def confirmed_tags(answer: Answer) -> set[str]:
+    """The tags that an answer to a PUT by digest says were set: a list, maybe over several headers."""
+    listed = ",".join(answer.headers.getall("OCI-Tag", ()))
+    return {tag.strip() for tag in listed.split(",")}
 
 
 def _is_noted(answer: Answer, raw: bytes) -> bool:

@@ -69,6 +69,15 @@ def explain(error: BlobflowError, place: str, sent_to: str) -> None:
         error.message += f"; if only large blobs fail, {look_for_limit(place)}"
 
 
+def explain_manifest(error: RegistryError, size: int) -> None:
+    """Add to the refusal of a manifest of `size` bytes that it can't be had in smaller requests."""
+    if error.status == 413:
+        error.message += (
+            f"; a manifest goes in one request, so a proxy before the registry has to let {size} bytes"
+            " through (nginx: client_max_body_size)"
+        )
+
+
 def look_for_limit(place: str) -> str:
     return (
         "a proxy before the registry may limit the bodies of requests (nginx: client_max_body_size):"

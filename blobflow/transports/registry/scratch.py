@@ -16,6 +16,7 @@ from blobflow.content import Chunks, Sleep
 from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Unavailable
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.registry.feed import Feed
+from blobflow.transports.registry.putting import confirmed_tags
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tickets import push_scopes
 from blobflow.transports.registry.upload import mount_scopes
@@ -175,12 +176,23 @@ class Scratch:
         return answer.status == 201
 
     async def put(self, document: dict[str, object], media_type: str, tag: str = "") -> Descriptor | None:
-        """A manifest [end-7], under its digest or a tag."""
+        """A manifest [end-7a], under its digest or a tag."""
+        put = await self._put(document, media_type, tag)
+        return put and put[0]
+
+    async def confirms_tags(self, document: dict[str, object], media_type: str, tags: Sequence[str]) -> bool:
+        """Whether a manifest that is put under its digest gets tags with it [end-7b]."""
+        put = await self._put(document, media_type, query="&".join(f"tag={tag}" for tag in tags))
+        return put is not None and confirmed_tags(put[1]) >= set(tags)
+
+    async def _put(
+        self, document: dict[str, object], media_type: str, tag: str = "", query: str = ""
+    ) -> tuple[Descriptor, Answer] | None:
         raw = msgspec.json.encode({"schemaVersion": 2, "mediaType": media_type, **document})
         digest = digest_of(raw)
         answer = await self.ask(
             "PUT",
-            f"/manifests/{tag or digest}",
+            f"/manifests/{tag or digest}{'?' if query else ''}{query}",
             ok=(200, 201, 202),
             body=raw,
             headers={"Content-Type": media_type},
@@ -188,7 +200,7 @@ class Scratch:
         if answer is None:
             return None
         self._made.append(f"/manifests/{digest}")
-        return Descriptor(media_type, digest, len(raw))
+        return Descriptor(media_type, digest, len(raw)), answer
 
     async def clean_up(self) -> list[str]:
         """Delete all that was made, the last first [end-9] [end-10]; what is left, as places at the host."""

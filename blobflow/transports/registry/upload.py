@@ -44,6 +44,7 @@ from blobflow.errors import (
     Unavailable,
 )
 from blobflow.oci import Descriptor, Digest
+from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry.digests import check_told, other_than
 from blobflow.transports.registry.feed import Cut, Feed
 from blobflow.transports.registry.lessons import Lessons
@@ -129,6 +130,7 @@ class Uploads:
                 if "chunked" in rungs and self._lessons.ended(error, ticket, blob):
                     if await self._has_arrived(repository, blob):
                         return
+                    rungs = [rung for rung in rungs if rung == "chunked" or rung != going.rung]
                     continue
                 match self._verdict(error, going.rung, blob, ticket, last=len(rungs) == 1):
                     case "next" if len(rungs) > 1:
@@ -213,10 +215,12 @@ class Uploads:
         return True
 
     async def _begin(self, repository: str, blob: Descriptor) -> Ticket:
-        """Open a session [end-4a]."""
+        """Open a session [end-4a]; what is not to be hashed by sha256 is announced [end-4c]."""
+        algorithm = algorithm_of(blob.digest)
+        query = "" if algorithm == "sha256" else f"?digest-algorithm={algorithm}"
         request = Request(
             "POST",
-            URL(f"/v2/{repository}/blobs/uploads/", encoded=True),
+            URL(f"/v2/{repository}/blobs/uploads/{query}", encoded=True),
             f"upload of blob {blob.digest} to {repository}",
             scopes=push_scopes(repository),
             body=b"",

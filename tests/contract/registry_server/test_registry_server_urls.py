@@ -8,15 +8,26 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
+import bcrypt
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, encode_basic_auth
 from yarl import URL
 
 from blobflow.oci import digest_of
-from blobflow.server import Server, make_app, tls_context
+from blobflow.server import Access, Logins, Server, make_app, tls_context
 from blobflow.server.publicurl import EVERYBODY, Addressing, parse_networks, parse_public_url
 from blobflow.transports.store import Store
-from tests.contract.registry_server.asking import BLOB, DIGEST, REPO, image, push, put, refusal, start
+from tests.contract.registry_server.asking import (
+    BLOB,
+    DIGEST,
+    REPO,
+    image,
+    push,
+    put,
+    refusal,
+    start,
+    status_of,
+)
 
 Serving = Callable[[Addressing], AbstractAsyncContextManager[ClientSession]]
 PUBLIC = Addressing(parse_public_url("https://registry.example:8443/team/mirror/"))
@@ -237,6 +248,56 @@ async def test_over_tls_a_path_is_given(registry_store: Store, certificate: Path
         client.post(f"{REPO}/blobs/uploads/", ssl=trusting) as answer,
     ):
         assert answer.headers["Location"].startswith(f"{REPO}/blobs/uploads/")
+
+
+NEAR = Addressing(proxies=parse_networks("127.0.0.1, 10.0.0.0/8"))
+
+
+@pytest.mark.parametrize(
+    ("addressing", "headers", "client"),
+    [
+        (NEAR, {}, "127.0.0.1"),
+        (NEAR, {"X-Forwarded-For": "192.0.2.7"}, "192.0.2.7"),
+        (NEAR, {"X-Forwarded-For": "203.0.113.9, 192.0.2.7, 10.1.2.3"}, "192.0.2.7"),
+        (NEAR, {"X-Forwarded-For": "10.9.9.9, 10.1.2.3"}, "10.9.9.9"),
+        (NEAR, {"X-Forwarded-For": "192.0.2.7, unknown"}, "127.0.0.1"),
+        (NEAR, {"X-Forwarded-For": "192.0.2.7, 10.1.2.3, <b>, 10.1.2.4"}, "10.1.2.4"),
+        (NEAR, {"X-Forwarded-For": "192.0.2.7:4711"}, "192.0.2.7"),
+        (NEAR, {"Forwarded": 'for="[2001:db8::7]:4711";proto=https'}, "2001:db8::7"),
+        (NEAR, {"Forwarded": "for=203.0.113.9, for=192.0.2.7;by=10.0.0.1"}, "192.0.2.7"),
+        (NEAR, {"Forwarded": "for=_hidden", "X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),
+        (ANY_PROXY, {"X-Forwarded-For": "203.0.113.9, 192.0.2.7"}, "192.0.2.7"),
+        (Addressing(), {"X-Forwarded-For": "192.0.2.7", "Forwarded": "for=192.0.2.7"}, "127.0.0.1"),
+        (PUBLIC, {"X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),
+        (Addressing(proxies=parse_networks("10.0.0.0/8")), {"X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),
+    ],
+)
+async def test_who_asks_is_what_trusted_proxies_have_appended(
+    registry_store: Store, addressing: Addressing, headers: dict[str, str], client: str
+) -> None:
+    """What is before the last that they have not added, anybody can have made up."""
+    seen: list[Access] = []
+    app = make_app(registry_store, addressing=addressing, observe=seen.append)
+    async with Server(app) as server, ClientSession(server.url, headers=headers) as asking:
+        assert await status_of(asking, "/v2/", "GET") == 200
+    assert [access.remote for access in seen] == [client]
+
+
+async def test_one_clients_wrong_logins_hold_up_no_other_behind_the_same_proxy(
+    registry_store: Store,
+) -> None:
+    logins = Logins({"ann": bcrypt.hashpw(b"right", bcrypt.gensalt(4))})
+    wrong = {"Authorization": encode_basic_auth("ann", "wrong"), "X-Forwarded-For": "192.0.2.66"}
+    right = {"Authorization": encode_basic_auth("ann", "right"), "X-Forwarded-For": "192.0.2.7"}
+    app = make_app(registry_store, addressing=NEAR, logins=logins)
+    async with Server(app) as server, ClientSession(server.url) as proxy:  # one connection
+        async with proxy.get("/v2/", headers=wrong) as answer:
+            assert answer.status == 401
+        assert logins._refusals.has_failed("192.0.2.66")
+        async with proxy.get("/v2/", headers=right) as answer:
+            assert answer.status == 200
+        assert not logins._refusals.has_failed("192.0.2.7")
+        assert not logins._failed_connections
 
 
 async def test_a_chunk_whose_last_byte_is_counted_one_too_high_is_taken(registry: ClientSession) -> None:
