@@ -135,7 +135,10 @@ class Lookups:
             yield
         except RegistryError as error:
             if isinstance(refusal, RegistryError) and not error.retryable:
-                heads.was_right(self._name, refusal.status)
+                if error.status == refusal.status:
+                    heads.was_right(self._name, refusal.status)
+                else:  # GET knows better what is wrong: that it is not there
+                    heads.was_wrong(self._name, refusal.status)
             raise
         if isinstance(refusal, RegistryError):
             heads.was_wrong(self._name, refusal.status)
