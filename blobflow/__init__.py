@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from blobflow.events import Event as Event
     from blobflow.events import Meter as Meter
     from blobflow.events import Observer as Observer
-    from blobflow.mirror import Inspection as Inspection
+    from blobflow.inspection import Inspection as Inspection
+    from blobflow.inspection import inspect as inspect
     from blobflow.mirror import apply as apply
-    from blobflow.mirror import inspect as inspect
     from blobflow.mirror import plan_rest as plan_rest
     from blobflow.mirror import plan_run as plan_run
     from blobflow.oci import Descriptor as Descriptor
@@ -64,7 +64,8 @@ _ROOMS = (
     ("blobflow.places", ("Places",)),
     ("blobflow.engine.flow", ("Policy",)),
     ("blobflow.events", ("Event", "Observer", "Meter")),
-    ("blobflow.mirror", ("inspect", "Inspection", "plan_run")),
+    ("blobflow.inspection", ("inspect", "Inspection")),
+    ("blobflow.mirror", ("plan_run",)),
     ("blobflow.engine.flow", ("Planned",)),
     ("blobflow.engine.plan", ("Plan",)),
     ("blobflow.engine.price", ("Price",)),

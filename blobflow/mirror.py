@@ -19,25 +19,24 @@ import msgspec
 from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
 from blobflow.engine.audit import doubt
-from blobflow.engine.bodies import blame
 from blobflow.engine.documents import Documents
 from blobflow.engine.execution import Execution
 from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Pair, site_of
+from blobflow.engine.plan import Pair
 from blobflow.engine.report import Report
-from blobflow.engine.resolve import Reader, read_graph, resolve_roots
+from blobflow.engine.resolve import read_graph
+from blobflow.engine.roots import resolve_roots
 from blobflow.engine.saved import SavedPlan
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shape import Shapes, choices_of, shape_pairs
 from blobflow.engine.survey import Targets, survey_tags
 from blobflow.engine.transfer import World
 from blobflow.engine.verify import Level, Verification
-from blobflow.environment import from_environment, settings_for
+from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Descriptor, Digest, Manifest, Reference
-from blobflow.oci.choice import Choice
+from blobflow.oci import Descriptor, Reference
 from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
 from blobflow.places import MadeOnce, Places
@@ -60,25 +59,6 @@ if TYPE_CHECKING:
     from blobflow.transports.local import LocalPlaces
 
 NO_PLACES = Places()
-
-
-class Inspection(msgspec.Struct, frozen=True):
-    """A reference's manifest and, if it is an index, the manifests under it that are there.
-
-    The root is whole. Of the others those are lean (without `raw` and annotations) that would make the whole
-    too much for memory, see `engine.documents`.
-    """
-
-    reference: Reference
-    root: Manifest
-    manifests: tuple[Manifest, ...]
-
-    @property
-    def absent(self) -> frozenset[Digest]:
-        """What indexes list that is not there: they are sparse."""
-        there = {manifest.descriptor.digest for manifest in self.manifests}
-        listed = {child.digest for each in (self.root, *self.manifests) for child in each.manifests}
-        return frozenset(listed - there)
 
 
 async def mirror(
@@ -229,36 +209,6 @@ def _as_planned(settings: Settings, saved: SavedPlan) -> Settings:
         if mode == saved.compress:
             return msgspec.structs.replace(settings, compress=mode)
     raise InvalidConfig(f"the plan was made with --compress {saved.compress[:40]}, which is not known here")
-
-
-async def inspect(
-    reference: Reference,
-    settings: Settings | None = None,
-    *,
-    alone: bool = False,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    places: Places = NO_PLACES,
-) -> Inspection:
-    """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index lists
-    may lack. Raises what the source answers otherwise."""
-    if settings is None:  # who only looks needs no store that can be written
-        settings = msgspec.structs.replace(from_environment(sources={reference.host}), cache_dir=None)
-    async with open_world(settings, observer, meter or Meter(), places=places) as world:
-        with blame("source"):
-            root = await world.source_at(site_of(reference)).resolve(reference.name)
-        read = await read_graph(
-            {reference: root},
-            world.source_at,
-            Lane(LANE),
-            choices={reference: [Choice(index="only")]} if alone else {},
-            sparse=True,
-            reader=Reader(world.source_at, documents=world.documents, observe=world.observe),
-        )
-        for error in read.failures.values():
-            raise error
-        below = read.graph.closure(root.digest)[:-1]
-        return Inspection(reference, read.graph.whole(root.digest), tuple(below))
 
 
 async def try_login(

@@ -17,7 +17,7 @@ from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
 
 if TYPE_CHECKING:
-    from blobflow.mirror import Inspection
+    from blobflow.inspection import Inspection
     from blobflow.transports.archive import CompressMode
 
 
@@ -45,7 +45,7 @@ def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link:
 
 
 async def _inspected(reference: Reference, compress: CompressMode, link: Link, *, alone: bool) -> Inspection:
-    from blobflow.mirror import inspect
+    from blobflow.inspection import inspect
 
     meter = Meter()
     async with display(link.look, meter) as show:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blobflow.engine.outlook import Outlook
     from blobflow.engine.price import TargetPrice
     from blobflow.engine.report import Report, TagRecord, TargetRecord
-    from blobflow.mirror import Inspection
+    from blobflow.inspection import Inspection
     from blobflow.oci import Descriptor, Digest, Manifest
 
 

@@ -18,7 +18,8 @@ from blobflow.engine.plan import Graph, Inventory, Pair, Shape, merged, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.quota import Quota
 from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers, yielding
-from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_roots
+from blobflow.engine.resolve import Reader, read_graph
+from blobflow.engine.roots import Roots, clashes, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
 from blobflow.engine.taking import not_taken

@@ -1,17 +1,15 @@
-"""Resolve: from references to a graph of digests. Asks the sources only.
+"""Resolve: from roots to a graph of digests. Asks the sources only.
 
-A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures are two
-steps, because most of a repeated run needs only the first: a root that its targets are known to have whole is
-never read. Closures are read level by level, so that before each level it is known how much there is to read.
+Closures are read level by level, so that before each level it is known how much there is to read. Which roots
+there are is told by `engine.roots`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 import msgspec
 
@@ -20,16 +18,15 @@ from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
 from blobflow.engine.configs import find_platform, may_name_platform
 from blobflow.engine.documents import Documents
-from blobflow.engine.lane import Lane, beside
+from blobflow.engine.lane import Lane
 from blobflow.engine.mentions import Origins, check_mention, disputed
-from blobflow.engine.plan import Graph, Pair, site_of
+from blobflow.engine.plan import Graph, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
 from blobflow.errors import (
     BlobflowError,
     NotFound,
     RegistryError,
     UnsupportedContent,
-    UsageError,
     own_copy,
     without_frames,
 )
@@ -40,79 +37,6 @@ from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
-
-
-class Resolved(msgspec.Struct, frozen=True):
-    """Roots by source, and the errors of those that have none."""
-
-    roots: dict[Reference, Descriptor]
-    failures: dict[Reference, BlobflowError]
-
-
-async def _nothing_more(_: Reference) -> None:
-    pass
-
-
-class Roots:
-    """What sources name: each is asked once, whoever wants to know."""
-
-    def __init__(self, source_at: SourceAt) -> None:
-        self._source_at = source_at
-        self._named = Asked(self._ask)
-
-    async def of(self, reference: Reference) -> Descriptor:
-        """The root that a reference names. Raises what the source answers."""
-        return await self._named.of(reference)
-
-    async def _ask(self, reference: Reference) -> Descriptor:
-        with blame("source"):
-            return await self._source_at(site_of(reference)).resolve(reference.name)
-
-
-async def resolve_roots(
-    sources: Iterable[Reference],
-    source_at: SourceAt,
-    lane: Lane,
-    meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
-    *,
-    named: Roots | None = None,
-) -> Resolved:
-    """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
-    that is asked for. `named`: where others ask for the same."""
-    roots: dict[Reference, Descriptor] = {}
-    failures: dict[Reference, BlobflowError] = {}
-    named = named or Roots(source_at)
-
-    async def pin(reference: Reference) -> None:
-        try:
-            roots[reference] = await named.of(reference)
-        except BlobflowError as error:
-            failures[reference] = without_frames(error)
-
-    async def resolve(reference: Reference) -> None:
-        await beside(meanwhile(reference), pin(reference))
-
-    await lane.each(resolve, sorted(set(sources)))
-    return Resolved(roots, failures)
-
-
-def clashes(pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]) -> dict[Pair, BlobflowError]:
-    """Pairs that aim different things at one tag of one target: none of them may win by chance."""
-    aimed: dict[Reference, list[Pair]] = {}
-    for pair in sorted(set(pairs)):
-        if pair.target.tag and pair.source in roots:
-            place = Reference(pair.target.host, pair.target.repository, pair.target.tag)
-            aimed.setdefault(place, []).append(pair)
-    failures: dict[Pair, BlobflowError] = {}
-    for place, rivals in aimed.items():
-        if len({(roots[pair.source].digest, pair.choice) for pair in rivals}) > 1:
-            sources = " and ".join(f"{p.source} ({roots[p.source].digest[:19]}…)" for p in rivals[:3])
-            for pair in rivals:
-                failures[pair] = UsageError(
-                    f"{place} is aimed at by {sources}, which differ; give one of them another target",
-                    side="target",
-                )
-    return failures
 
 
 class GraphRead(msgspec.Struct, frozen=True):

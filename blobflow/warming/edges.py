@@ -15,7 +15,7 @@ from blobflow.content import Site, Sleep, SourceAt, Verifier
 from blobflow.engine.flow import LANE
 from blobflow.engine.lane import Lane, together
 from blobflow.engine.plan import Pair, site_of
-from blobflow.engine.resolve import Resolved
+from blobflow.engine.roots import Resolved
 from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError
 from blobflow.events import (

@@ -13,7 +13,7 @@ from blobflow.engine.bodies import source_body
 from blobflow.engine.flow import LANE
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
-from blobflow.engine.resolve import resolve_roots
+from blobflow.engine.roots import resolve_roots
 from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError
 from blobflow.events import (

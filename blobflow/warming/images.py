@@ -12,8 +12,9 @@ from blobflow.content import Sleep, SourceAt
 from blobflow.engine.flow import LANE
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Graph, Pair
-from blobflow.engine.resolve import Resolved, read_graph
+from blobflow.engine.resolve import read_graph
 from blobflow.engine.retry import Tries, delay_before_retry
+from blobflow.engine.roots import Resolved
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.errors import BlobflowError, NoSuchPlatform, StorageError
 from blobflow.events import (

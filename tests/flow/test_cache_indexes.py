@@ -233,6 +233,18 @@ async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(bench: Benc
     assert not target.blobs.get(SITE)
 
 
+async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_to_do(bench: Bench) -> None:
+    mixed(bench.source)
+    image = Image(bench.source)
+    gone = image.child("linux/arm64").descriptor.digest
+    del bench.source.manifests[image.site][gone]
+    bench.targets["target"] = MemoryRegistry("target", sparse=True)
+    [failed] = (await bench.mirror(pairs=pairs())).images
+    assert gone in (failed.error or "")
+    assert "--platform" in (failed.error or "")
+    assert statuses(await bench.mirror(pairs=pairs(choice=Choice((AMD64,))))) == ["done"]
+
+
 # What is a blob
 
 

@@ -12,7 +12,8 @@ from blobflow.content import Chunks, Site
 from blobflow.engine.report import Report
 from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
-from blobflow.mirror import Settings, inspect, mirror, plan_run, verify_run
+from blobflow.inspection import inspect
+from blobflow.mirror import Settings, mirror, plan_run, verify_run
 from blobflow.oci import Descriptor, digest_of
 from blobflow.oci.sample import SampleSet, sample_set
 from tests.flow.faultrows import tag_at

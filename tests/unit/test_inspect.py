@@ -137,18 +137,6 @@ def test_a_root_that_is_not_there_is_an_error(layout: Layout) -> None:
         assert root["digest"] in inspect(layout, *options, code=5).stderr
 
 
-def test_who_copies_a_sparse_index_is_told_what_to_do(layout: Layout, tmp_path: Path) -> None:
-    here, gone = layout.image("amd64"), layout.image("arm64")
-    layout.tag(layout.index(here, gone))
-    layout.lose(gone)
-    copy = ["copy", f"oci:{layout.folder}:x", f"oci:{tmp_path}/copy:x"]
-    failed = CliRunner().invoke(door, copy)
-    assert failed.exit_code == 5
-    assert gone["digest"] in failed.stderr.splitlines()[-1]
-    assert "--platform" in failed.stderr.splitlines()[-1]
-    assert CliRunner().invoke(door, [*copy, "--platform", "linux/amd64"]).exit_code == 0
-
-
 def test_configs_are_not_read(layout: Layout) -> None:
     """Whatever they are: 0 bytes, no JSON, or not there."""
     image = layout.image("amd64")

@@ -17,7 +17,8 @@ from blobflow.engine.flow import Run
 from blobflow.engine.plan import Pair
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.events import Event, Warned
-from blobflow.oci import Manifest, Reference, digest_of, media, parse_manifest
+from blobflow.oci import Manifest, Reference, digest_of, media, parse_manifest, parse_platform
+from blobflow.oci.choice import Choice
 from blobflow.oci.manifest import is_schema1
 from blobflow.oci.sample import SampleSet
 from blobflow.transports.store import Store
@@ -154,6 +155,25 @@ async def test_an_index_that_lists_its_images_as_another_form_is_kept_and_told_o
         assert target.manifests[SITE][child.descriptor.digest] == (media.OCI_MANIFEST, child.raw)
     for root in roots:
         assert target.manifests[SITE][root.descriptor.digest][1] == root.raw
+
+
+@pytest.mark.parametrize("said", [*sorted(media.SCHEMA1), media.DOCKER_MANIFEST, "", None])
+async def test_an_image_runs_on_what_its_config_says_whatever_it_is_called(
+    bench: Bench, said: str | None
+) -> None:
+    image = Image(bench.source)
+    inner = image.index(image.item(image.child("linux/arm64")))
+    items = [image.item(image.child("linux/amd64")), image.item(inner)]
+    root = image.index(*({**item, "mediaType": said} for item in items[: 2 if not said else 1]), tag="1")
+    bench.target()
+    for name, left in (("linux/amd64", 0), ("linux/arm64", 1), ("linux/s390x", 2)):
+        if left == 1 and said:
+            continue
+        choice = Choice((parse_platform(name),), "prune")
+        pair = Pair(Reference("source", "app", "1"), Reference("target", "app", name[6:]), choice)
+        [record] = (await bench.mirror(pairs=[pair])).images
+        assert (record.status == "failed") is (left == 2)
+        assert (record.digest == root.descriptor.digest) is (bool(said) and left == 0)
 
 
 async def test_who_does_not_say_what_a_manifest_is_contradicts_nothing(bench: Bench) -> None:

@@ -66,6 +66,7 @@ ROOMS = {
     "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
     "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
     "mirror": Room((*SEAM, "engine", "transports", "environment", "places", "settings"), ("msgspec",)),
+    "inspection": Room((*SEAM, "engine", "environment", "mirror", "places", "settings"), ("msgspec",)),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     **dict.fromkeys(
         ("airgap", "benching", "indexes", "tending", "warming"),

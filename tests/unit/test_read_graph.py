@@ -12,7 +12,8 @@ from blobflow.engine.lane import Lane
 from blobflow.engine.quota import Mention
 from blobflow.engine.resolve import MAX_NESTING, GraphRead, read_graph
 from blobflow.errors import BlobflowError, NotFound, Throttled, UnsupportedContent
-from blobflow.oci import Descriptor, Reference, digest_of, media
+from blobflow.oci import Descriptor, Reference, digest_of, media, parse_platform
+from blobflow.oci.choice import Choice
 from tests.memory import MemoryPlace, MemoryRegistry
 
 PLACES = ("one", "two")
@@ -133,3 +134,14 @@ async def test_a_permit_that_refuses_ends_it_all(shelf: Shelf) -> None:
     with pytest.raises(BlobflowError, match="no"):
         await read_graph({Reference("one", "app", "1"): shelf.put()}, shelf.source, Lane(4), never)
     assert shelf.reads() == 0
+
+
+async def test_an_image_too_deep_to_be_read_is_not_asked_what_it_runs_on() -> None:
+    shelf = Shelf()
+    deep = Descriptor(media.OCI_MANIFEST, digest_of(b"an image"), 8)
+    for level in range(MAX_NESTING + 1):
+        deep = shelf.put(deep, name=str(level))
+    choice = Choice((parse_platform("linux/arm64"),))
+    named = Reference("one", "app", "1")
+    read = await read_graph({named: deep}, shelf.source, Lane(4), choices={named: [choice]})
+    assert "nested more than" in str(read.failures[named])

@@ -9,7 +9,7 @@ import pytest
 from blobflow.content import Site
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair
-from blobflow.engine.resolve import resolve_roots
+from blobflow.engine.roots import resolve_roots
 from blobflow.engine.survey import Targets
 from blobflow.errors import BlobflowError, Denied, NotFound
 from blobflow.oci import Descriptor, Reference, digest_of, media

@@ -16,7 +16,7 @@ from blobflow.cli.runpage import page_of
 from blobflow.cli.telling import image_lines
 from blobflow.cli.writing import make_logs_visible, say
 from blobflow.engine.report import ImageRecord, Report, Totals
-from blobflow.mirror import Inspection
+from blobflow.inspection import Inspection
 from blobflow.oci import Digest, digest_of, media, parse_manifest, parse_reference
 from blobflow.server import Access, CommonLog, json_line
 from blobflow.server.overview import ImageShown, RepositoryShown, Shown, TagShown, UpstreamShown
