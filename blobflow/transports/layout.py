@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import Body, Chunks, Site, Verifier
+from blobflow.content import Body, Chunks, Referrer, Site, Verifier
 from blobflow.errors import NotFound, SizeMismatch, StorageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
@@ -32,16 +32,21 @@ from blobflow.transports.imageindex import (
     retagged,
 )
 from blobflow.transports.names import as_digest
+from blobflow.transports.subjects import Subjects
 
 
 class Layout:
-    """One layout. Implements Source, Sink and Lists; made without looking at the disk."""
+    """One layout. Implements Source, Sink, Lists and Refers; made without looking at the disk.
+
+    What refers to an image is found here, and not put here: index.json has no place for it that all know.
+    """
 
     def __init__(self, site: Site, folder: Path, meter: HostMeter) -> None:
         self.site = site
         self._folder = folder
         self._meter = meter
         self._swept = False
+        self._subjects: tuple[bytes, Subjects] | None = None
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / "blobs" / algorithm_of(digest) / encoded_of(digest)
@@ -58,11 +63,21 @@ class Layout:
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(self._images(), name, str(self.site), self._read)
 
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """What index.json lists besides images that refers to the manifest."""
+        raw = self._index()
+        if self._subjects is None or self._subjects[0] != raw:
+            images = images_of(raw, str(self._folder / "index.json"))
+            self._subjects = raw, Subjects(images, self._read)
+        return self._subjects[1].of(subject)
+
     def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:
         """The entries of index.json with their names. Raises NotFound where there is no layout."""
-        path = self._folder / "index.json"
+        return images_of(self._index(), str(self._folder / "index.json"))
+
+    def _index(self) -> bytes:
         try:
-            return images_of(read_small(path), str(path))
+            return read_small(self._folder / "index.json")
         except FileNotFoundError:
             raise NotFound(f"there is no OCI layout at {self._folder}: it has no index.json") from None
 

@@ -46,7 +46,14 @@ ROOMS = {
     "transports.registry": Room((*SEAM, "bounded"), ("msgspec", "aiohttp", "yarl", "multidict")),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
-        (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
+        (
+            *SEAM,
+            STORE,
+            "transports.files",
+            "transports.imageindex",
+            "transports.names",
+            "transports.subjects",
+        ),
         ("msgspec", "isal", "zlib_ng", "zstandard", "lz4"),
     ),
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),

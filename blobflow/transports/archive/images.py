@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
+from blobflow.content import Referrer
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
 from blobflow.transports.archive.catalogue import (
@@ -33,6 +34,7 @@ from blobflow.transports.imageindex import (
     path_in_layout,
 )
 from blobflow.transports.names import as_digest, asked_for, choose
+from blobflow.transports.subjects import Subjects
 
 _T = TypeVar("_T")
 # Layers being compressed at the same time: one a core of the smallest machines that this is used on.
@@ -65,6 +67,10 @@ class Images(Protocol):
         """The manifest that a name, `@n`, a digest or "" (the only image) means."""
         ...
 
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        ...
+
 
 def read_manifest(opened: Opened, images: Images, manifest: Descriptor) -> bytes:
     """A manifest's bytes, verified. Raises NotFound, IntegrityError, UnsupportedContent."""
@@ -88,6 +94,7 @@ class OciImages:
             raise without_catalogue(files, opened.name)
         what = f"index.json of {opened.name}"
         self._images = images_of(opened.small(index, what), what)
+        self._subjects: Subjects | None = None
 
     def blob(self, digest: Digest) -> Stored | None:
         return self._opened.contents.find(path_in_layout(digest), self._opened.name)
@@ -106,6 +113,11 @@ class OciImages:
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return find(self._images, name, self._place, self._read)
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        if self._subjects is None:
+            self._subjects = Subjects(self._images, self._read)
+        return self._subjects.of(subject)
 
     def _read(self, manifest: Descriptor) -> bytes:
         return read_manifest(self._opened, self, manifest)
@@ -134,6 +146,9 @@ class DockerImages:
 
     def held(self) -> frozenset[Digest]:
         return frozenset(self._blobs)
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        return []  # docker's archives have nothing but images
 
     def tags(self) -> list[str]:
         return asked_for([(image.names, image.content) for image in self._images], lambda content: content)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.content import Chunks, Site
+from blobflow.content import Chunks, Referrer, Site
 from blobflow.errors import BlobflowError, NotFound, SizeMismatch, own_copy
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest
@@ -30,7 +30,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class Archive:
-    """One archive. Implements Source and Lists; made without looking at the disk."""
+    """One archive. Implements Source, Lists and Refers; made without looking at the disk."""
 
     def __init__(self, site: Site, store: Store, importer: Importer, meter: HostMeter) -> None:
         self.site = site
@@ -59,6 +59,10 @@ class Archive:
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         return await (await self._open()).images.resolve(name)
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """What index.json lists besides images that refers to the manifest."""
+        return (await self._open()).images.referrers(subject)
 
     async def read(self, manifest: Descriptor) -> bytes:
         found = await self._open()
