@@ -50,10 +50,10 @@ def verb(
 ) -> None:
     """Bring what archives hold to a registry, each name as one multi-platform image.
 
-    FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: .tar, .tar.gz or .tar.zst. Several
-    with one platform each become one index a name; platforms come from the images' configs. Where those are
-    known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them,
-    or by its name without their numbers.
+    FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
+    zstd, bzip2, xz or lz4. Several with one platform each become one index a name; platforms come from the
+    images' configs. Where those are known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in
+    parts is given with all of them, or by its name without their numbers.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000

@@ -7,7 +7,7 @@ answer is under way. No target waits for another's answers, so that one which do
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -152,6 +152,7 @@ class Inquiry:
         skipped.update(shapes.skipped)
         self._tell_lacking({pair.source: shape for pair, shape in shapes.of.items() if shape.lacking})
         failures.update(not_taken(good(), shapes.of, world.sink_at))
+        self._tell_unhung(pair for pair in good() if self._policy.lookup(pair) == "always")
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
@@ -181,6 +182,15 @@ class Inquiry:
             if said not in self._told:
                 self._told.add(said)
                 self._observe(Warned(said))
+
+    def _tell_unhung(self, pairs: Iterable[Pair]) -> None:
+        """Say where referrers that were asked for do not get."""
+        places = {pair.target.host for pair in pairs if not holds_referrers(pair, self._world.sink_at)}
+        for place in sorted(places):
+            if (said := f"{place} holds images alone") not in self._told:
+                self._told.add(said)
+                why = "signatures and other referrers of them are not written there"
+                self._observe(Warned(f"{said}: {why}; copy those that are wanted by their digests"))
 
     async def _survey_tags(
         self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane

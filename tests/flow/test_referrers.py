@@ -17,6 +17,7 @@ from blobflow.engine.plan import Lookup, Pair
 from blobflow.engine.referring import MAX_DEPTH
 from blobflow.engine.report import ImageRecord
 from blobflow.errors import Denied, TimedOut
+from blobflow.events import Event, Warned
 from blobflow.oci import (
     Descriptor,
     Digest,
@@ -366,3 +367,15 @@ async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Looku
     other: Lookup = "always" if policy == "off" else "off"
     await stand.run(Policy(referrers=policy), referrers=other)
     assert bool(stand.source.count("referrers")) == (policy == "always")
+
+
+@pytest.mark.parametrize(("asked", "told"), [("always", 1), ("auto", 0), ("off", 0)])
+async def test_where_they_do_not_get_is_told_once(store: Store, asked: Lookup, told: int) -> None:
+    stand = Stand(store)
+    stand.targets["target"] = MemoryRegistry("target")
+    pairs = [Pair(Reference("source", "app", "1"), Reference("target", "app", tag)) for tag in ("1", "2")]
+    events: list[Event] = []
+    report = await Run(pairs, Policy(referrers=asked), observe=events.append).go(stand.world())
+    said = [event.message for event in events if isinstance(event, Warned)]
+    assert report.ok
+    assert len([each for each in said if "target holds images alone: signatures" in each]) == told

@@ -14,6 +14,7 @@ from blobflow.content import Site
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError, UnsupportedContent
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, media, parse_manifest
+from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.layout import Layout
 from tests.contract.places import blob_of, image_of
 from tests.unit.archive_fakes import FORMS, Entries, Link, Reading, write
@@ -91,6 +92,14 @@ async def test_links_are_followed_inside_of_an_archive(
             assert await collect(chunks) == content
     if case != "a folder":
         assert {blob.digest for blob in manifest.blobs} <= await archive.held()
+
+
+def test_content_beside_the_blobs_makes_no_docker_archive(tmp_path: Path) -> None:
+    for case in ("a symbolic link", "a hard link", "a folder"):
+        path = write(tmp_path / "a", [*LINKED[case], ("README", b"hello"), OTHERS[0]])
+        assert kind_of(path) == "oci-archive"
+        path = write(tmp_path / "b", [*LINKED[case], OTHERS[0], ("manifest.json", b"[]")])
+        assert kind_of(path) == "docker-archive"
 
 
 async def test_index_json_may_be_one_as_well(reading: Reading, tmp_path: Path) -> None:

@@ -49,8 +49,15 @@ ROOMS = {
     ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
-        (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),
-        ("msgspec", "isal", "zlib_ng", "zstandard"),
+        (
+            *SEAM,
+            STORE,
+            "transports.files",
+            "transports.imageindex",
+            "transports.names",
+            "transports.attached",
+        ),
+        ("msgspec", "isal", "zlib_ng", "zstandard", "lz4"),
     ),
     "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),

@@ -63,12 +63,12 @@ class Images(Protocol):
         """All names of each image, by the n of its `@n`, in the order of the archive."""
         ...
 
-    def referrers(self, subject: Digest) -> list[Referrer]:
-        """See `Refers.referrers`."""
-        ...
-
     async def resolve(self, name: str) -> Descriptor:
         """The manifest that a name, `@n`, a digest or "" (the only image) means."""
+        ...
+
+    def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
         ...
 
 

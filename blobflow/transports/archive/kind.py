@@ -49,9 +49,10 @@ def kind_of(path: Path) -> str:
 
 
 def _kind(tape: Tape) -> str:
-    """Of a compressed archive bare layers decide at once; an open one is cheap to look through to its end."""
+    """Of a compressed archive bare layers decide at once, and so do files that no layout has; an open one is
+    cheap to look through to its end."""
     found: set[str] = set()
-    first, bare = True, False
+    first, bare, strange = True, False, False
     for member in members(tape):
         if member.kind != "file":
             continue
@@ -59,9 +60,12 @@ def _kind(tape: Tape) -> str:
             return OCI_ARCHIVE  # as we begin it, and nobody else does
         first = False
         if blob_at(member.path) is None:
-            if member.path not in _OF_EITHER:
+            if member.path in _OF_EITHER:
+                found.add(member.path)
+            elif isinstance(tape, PlainTape):
+                strange = True
+            else:
                 return DOCKER_ARCHIVE
-            found.add(member.path)
             continue
         head = tape.read(min(_HEAD, member.size))
         if is_compressed(head):
@@ -69,5 +73,5 @@ def _kind(tape: Tape) -> str:
         bare = bare or is_tar(head)
         if bare and not isinstance(tape, PlainTape):
             return DOCKER_ARCHIVE
-    dockers = "index.json" not in found or (bare and CATALOGUE in found)
+    dockers = "index.json" not in found or (CATALOGUE in found and (bare or strange))
     return DOCKER_ARCHIVE if dockers else OCI_ARCHIVE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any
 
 from blobflow.errors import UnsupportedContent
 from blobflow.transports.archive.compressions import Kind, unpacking
@@ -14,23 +14,11 @@ from blobflow.transports.files import BLOCK
 _XZ_BESIDES = 16 * 1024 * 1024  # bytes that xz needs besides its dictionary
 
 
-class _Decompressor(Protocol):
-    """What bz2, lzma and lz4 have in common. After its end a stream's `unused_data` is what lies behind."""
-
-    def decompress(self, data: bytes | memoryview, max_length: int = -1) -> bytes: ...
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-
-
 class _Library(Streams):
     """What a library reads stream by stream."""
 
     kind: Kind = "xz"
-    _state: _Decompressor
+    _state: Any  # the same face in all three of bz2, lzma and lz4, and no common type
     _errors: tuple[type[Exception], ...] = (OSError, EOFError, ValueError)
 
     def _open(self) -> None:
@@ -43,7 +31,7 @@ class _Library(Streams):
             ) from None
 
     @abstractmethod
-    def _opened(self) -> _Decompressor: ...
+    def _opened(self) -> Any: ...
 
     @property
     def _unused(self) -> int | None:
@@ -71,7 +59,7 @@ class Unbzip2(_Library):
     kind: Kind = "bzip2"
     _first = ord("B")
 
-    def _opened(self) -> _Decompressor:
+    def _opened(self) -> Any:
         import bz2
 
         return bz2.BZ2Decompressor()
@@ -83,7 +71,7 @@ class Unxz(_Library):
     kind: Kind = "xz"
     _first = 0xFD
 
-    def _opened(self) -> _Decompressor:
+    def _opened(self) -> Any:
         import lzma
 
         self._errors = (lzma.LZMAError, EOFError, ValueError)
@@ -102,8 +90,7 @@ class Unlz4(_Library):
     _first = 0x04
     _errors = (RuntimeError, EOFError, ValueError)
 
-    def _opened(self) -> _Decompressor:
+    def _opened(self) -> Any:
         import lz4.frame
 
-        opened: _Decompressor = lz4.frame.LZ4FrameDecompressor()
-        return opened
+        return lz4.frame.LZ4FrameDecompressor()
