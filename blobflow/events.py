@@ -119,11 +119,13 @@ class HostMeter:
 
 
 class Meter:
-    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way."""
+    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way.
+    `bytes_resent`: bytes of blobs that a target was sent beyond their sizes, since its uploads broke."""
 
     def __init__(self) -> None:
         self.hosts: defaultdict[str, HostMeter] = defaultdict(HostMeter)
         self.active: dict[int, int] = {}
+        self.bytes_resent = 0
 
     @property
     def requests(self) -> int:

@@ -25,11 +25,12 @@ def summary_lines(report: Report) -> list[str]:
     totals = report.totals
     told = _statuses_text(Counter[str](image.status for image in report.images))
     moved = len({image.source for image in report.images if image.moved})
+    resent = f" ({size_text(totals.bytes_resent)} of it again)" if totals.bytes_resent else ""
     lines = [
         f"{count_text(totals.images, 'image')}: {told}",
         f"{count_text(totals.blobs_copied, 'blob')} copied, {totals.blobs_mounted} mounted, "
         f"{totals.blobs_present} present; {count_text(totals.manifests_put, 'manifest')} put",
-        f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
+        f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written{resent}, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
     if totals.audited or totals.incomplete:

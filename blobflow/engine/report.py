@@ -56,7 +56,8 @@ class Totals(msgspec.Struct, frozen=True):
     `blobs_copied` and `blobs_mounted` count steps that ended well; `blobs_present` blobs that the survey
     found at their target (those of a root that was known to be whole are not looked at, so not counted).
     `audited`: roots put by earlier runs that were looked below to the end; `incomplete`: images that were
-    found to lack something there, or were known to.
+    found to lack something there, or were known to. `bytes_resent`: of the bytes written, those that blobs
+    took beyond their sizes, since uploads broke or were refused.
     """
 
     images: int = 0
@@ -71,6 +72,7 @@ class Totals(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     audited: int = 0
     incomplete: int = 0
+    bytes_resent: int = 0
 
 
 class TargetRecord(msgspec.Struct, frozen=True):

@@ -130,8 +130,10 @@ class Tally:
         """The root of an image, as its source has it."""
         return self._roots[pair.source]
 
-    def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
-        """The report as of now. `written`: bytes, by host."""
+    def report(
+        self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
+    ) -> Report:
+        """The report as of now. `written`: bytes, by host; `resent`: of them, in vain."""
         images = tuple(map(self._so_far, self._pairs))
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
@@ -143,6 +145,7 @@ class Tally:
                 blobs_present=self._present,
                 bytes_read=bytes_read,
                 bytes_written=sum(written.values()),
+                bytes_resent=resent,
                 requests=requests,
                 seconds=round(seconds, 3),
                 **sum(self._moved.values(), Counter()),

@@ -18,14 +18,15 @@ import msgspec
 
 from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import Count, counted, from_start, source_body
+from blobflow.engine.bodies import Sent, counted, from_start, source_body
 from blobflow.engine.documents import Documents
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
-from blobflow.engine.retry import Tries, delay_before_retry
+from blobflow.engine.retry import Tries, delay_before_retry, may_send
 from blobflow.engine.road import CacheMode, through_store
-from blobflow.engine.schedule import Flight, Limits, Ready, schedule, streams
+from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
+from blobflow.engine.slots import Slots
 from blobflow.errors import BlobflowError, Rejected, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
@@ -69,65 +70,6 @@ class World(msgspec.Struct, frozen=True):
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
     documents: Documents = msgspec.field(default_factory=Documents)
-
-
-class _Slots:
-    """The slots of one copy. A blob that streams has two, and each is free as soon as the bytes have passed:
-    an answer that is still to come is no stream, unless a host is to get one blob at a time. A small one has
-    one of the target's small requests."""
-
-    def __init__(
-        self,
-        flight: Flight,
-        limits: Callable[[str], Limits],
-        step: Copy,
-        *,
-        largest: bool,
-        reads: bool,
-        freed: asyncio.Event,
-    ) -> None:
-        self._flight = flight
-        self._limits = limits
-        self._streams = streams(step)
-        self._source, self._target = step.source.registry, step.target.registry
-        self._largest = largest
-        self._reads = reads and self._streams
-        self._writes = self._streams
-        self._freed = freed
-        flight.read(self._source, self._target, int(self._reads))
-        flight.writing[self._target] += self._writes
-        flight.largest[self._target] += largest
-        flight.small[self._target] += not self._streams
-
-    def reading_over(self) -> None:
-        self._flight.read(self._source, self._target, -int(self._reads))
-        self._reads = False
-        self._freed.set()
-
-    def bytes_passed(self) -> None:
-        if self._limits(self._target).blobs > 1:
-            self._writing_over()
-
-    def again(self, *, read: bool) -> None:
-        """The bytes are to pass once more: until then the target's slot is taken; the source's too, if they
-        are to be `read` there once more."""
-        if self._streams and not self._writes:
-            self._writes = True
-            self._flight.writing[self._target] += 1
-        if self._streams and read and not self._reads:
-            self._reads = True
-            self._flight.read(self._source, self._target, 1)
-
-    def _writing_over(self) -> None:
-        self._flight.writing[self._target] -= self._writes
-        self._flight.largest[self._target] -= self._largest
-        self._writes = self._largest = False
-        self._freed.set()
-
-    def free(self) -> None:
-        self.reading_over()
-        self._writing_over()
-        self._flight.small[self._target] -= not self._streams
 
 
 class Transfer:
@@ -270,13 +212,13 @@ class Transfer:
             case _:
                 assert_never(step)
 
-    def _road(self, step: Copy, largest: bool) -> tuple[_Slots, Body]:
+    def _road(self, step: Copy, largest: bool) -> tuple[Slots, Body]:
         """Take the slots, and put the blob on the shelf if that is its road."""
         digest = step.blob.digest
         on_shelf = self._shelf.on(digest)
         reads = not self._shelf.warm(step.blob)
         limits = self._world.limits
-        slots = _Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
+        slots = Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
         if not on_shelf and self._wants_store(step.blob, more=self._more):
@@ -312,7 +254,7 @@ class Transfer:
             begun=self._shelf.begun(blob.digest),
         )
 
-    async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
+    async def _copy(self, number: int, step: Copy, slots: Slots, body: Body) -> None:
         try:
             await self._step(number, step, lambda: self._push(number, step, body, slots))
         finally:
@@ -348,19 +290,22 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: Body, slots: _Slots) -> Outcome:
+    async def _push(self, number: int, step: Copy, body: Body, slots: Slots) -> Outcome:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
-        began = [0]
+        sent = Sent(step.blob.size)
         while True:
             try:
-                await self._push_once(number, step, body, began.append, slots.bytes_passed)
+                await self._push_once(number, step, body, sent, slots.bytes_passed)
                 return "done"
             except BlobflowError as error:
-                tries = tries.after(error, at=began[-1])
+                tries = tries.after(error, at=sent.at)
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
                 if delay is None or self.agenda.winding_down:
+                    raise
+                if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+                    error.message += f"; {sent}"
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
@@ -386,17 +331,18 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]
+        self, number: int, step: Copy, body: Body, sent: Sent, over: Callable[[], None]
     ) -> None:
-        active = self._world.meter.active
+        meter = self._world.meter
+        active = meter.active
         active[number] = 0
 
         def begin(offset: int) -> None:
-            active[number] = offset
-            began(offset)
+            active[number] = sent.at = offset
 
         def count(size: int) -> None:
             active[number] += size
+            meter.bytes_resent += sent.count(size)
 
         sink = self._world.sink_at(step.target)
         if self._shelf.on(step.blob.digest):

@@ -21,6 +21,7 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry.digests import check_bytes, told
 from blobflow.transports.registry.profiles import Learnt, Profile
+from blobflow.transports.registry.refusals import explain_manifest
 from blobflow.transports.registry.session import Answer, Request, Session
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
@@ -88,6 +89,7 @@ class Putting:
             return await self._put_once(manifest, raw, name, query)
         except (DigestMismatch, Rejected) as error:
             if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
+                explain_manifest(error, len(raw))
                 raise
             return await self._put_once(manifest, raw, name, query)
 

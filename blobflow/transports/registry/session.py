@@ -13,6 +13,7 @@ one, can't deadlock.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -28,7 +29,7 @@ from blobflow.errors import (
     RegistryError,
     TimedOut,
 )
-from blobflow.events import HostMeter, Observer, Retrying
+from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.answers import error_of
@@ -57,6 +58,11 @@ __all__ = ["Answer", "Request", "Session"]
 # large ones, at the bytes a second that a slow object store copies.
 COMMIT_SECONDS = 300.0
 COMMIT_RATE = 20_000_000
+# A proxy that takes in a whole body before it passes it on answers when the registry has it all. The slowest
+# way from our first byte to an answer, seen with bodies from SHOWING on, says how long that may take: twice
+# as long is waited, but so many seconds more than without this at most.
+SHOWING = 1024 * 1024
+LONGEST_COMMIT = 3600.0
 MAX_REDIRECTS = 5
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
 _CONGESTED = frozenset({408, 429, 503})
@@ -115,6 +121,7 @@ class Session:
             reading=self.reading,
         )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._slowest = math.inf  # bytes a second, of bodies that were answered
         self.allowance: Allowance | None = None
         self.etags = Validators()
         self.referring = Referring()
@@ -193,6 +200,10 @@ class Session:
         """A stream stood still: what there is to say of it is as old as its last byte."""
         self.gate.congested(self._clock() - PROGRESS_SECONDS)
 
+    def warn(self, message: str) -> None:
+        """Tell the user something of the host that fails nothing."""
+        self._observer(Warned(message))
+
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
 
@@ -220,14 +231,21 @@ class Session:
         """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
         url = await self._absolute(request.url)
         sent = await self._permission(request, url)
-        timeout = timeout_of(COMMIT_SECONDS + size / COMMIT_RATE)
-        response = await self._transmit(request, url, body, sent, timeout)
+        began = self._clock()
+        response = await self._transmit(request, url, body, sent, timeout_of(self._patience(size)))
+        if isinstance(body, Feed) and body.done and size >= SHOWING:
+            self._slowest = min(self._slowest, size / max(self._clock() - began, 0.001))
         try:
             if challenges := self._challenges(response):
                 await self._auth.learn(challenges, request.scopes, sent)
             return await self._conclude(request, response)
         finally:
             leave(response)
+
+    def _patience(self, size: int) -> float:
+        """Seconds after the last of `size` bytes until there is no answer to be expected any more."""
+        shown = min(2 * size / self._slowest, LONGEST_COMMIT)
+        return COMMIT_SECONDS + max(size / COMMIT_RATE, shown)
 
     async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
         response = await self._reach(request)
