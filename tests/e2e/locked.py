@@ -105,7 +105,7 @@ def locked_registry(
         file.write_text(json.dumps(config | ({"auth": dict(auth)} if auth else {})))  # JSON is YAML
         return ["docker-registry", "serve", str(file)]
 
-    with _serving(command, folder) as (host, process):
+    with serving(command, folder) as (host, process):
         yield Locked(host, folder, process)
 
 
@@ -154,12 +154,12 @@ def nginx(folder: Path, upstream: str, tls: KeyFiles, ca: Path) -> Iterator[str]
         config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, ca=ca, upstream=upstream))
         return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
 
-    with _serving(command, folder) as (host, _):
+    with serving(command, folder) as (host, _):
         yield host
 
 
 @contextmanager
-def _serving(
+def serving(
     command: Callable[[str], Sequence[str]], folder: Path
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server on a free port, once it takes connections; ended with the context."""
