@@ -141,10 +141,14 @@ class RegistryError(BlobflowError):
     """The registry answered, and not with what was asked.
 
     `status` is the HTTP status, `code` the distribution spec's error code if the body had one, `detail` the
-    registry's own words, bounded and stripped of control characters.
+    registry's own words, bounded and stripped of control characters. `method`: of the request that was
+    answered so; "" where no single answer said it. `cached`: whose answer it was, if a cache said that it had
+    kept it.
     """
 
     exit_code = 5
+    method = ""
+    cached = ""
 
     def __init__(
         self,

@@ -86,6 +86,14 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What each source named when the plan was made."""
         return {image.pair.source: image.source_root for image in self.images}
 
+    def origins(self) -> dict[Digest, tuple[Site, ...]]:
+        """Where the contents of its steps can be read."""
+        found = dict(self.sources)
+        for step in self.steps:
+            if isinstance(step, Copy | Mount):
+                found[step.blob.digest] = (step.source,)
+        return found
+
     def manifest_of(self, digest: Digest) -> Manifest:
         """One of those that no source has."""
         made = self.made[digest]

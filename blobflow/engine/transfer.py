@@ -20,6 +20,7 @@ from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt
 from blobflow.engine.agenda import Agenda, State
 from blobflow.engine.bodies import Sent, counted, from_start, source_body
 from blobflow.engine.documents import Documents
+from blobflow.engine.lacking import Lacking, Origins
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
 from blobflow.engine.retry import Tries, delay_before_retry, may_send
@@ -78,6 +79,7 @@ class Transfer:
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
     until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
+    `origins`: where contents of the plan are that the graph does not know of.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Transfer:
         ended: Callable[[Agenda, int], None],
         *,
         more: bool = False,
+        origins: Origins | None = None,
     ) -> None:
         self.agenda = Agenda(plan)
         self._made = dict(plan.made)
@@ -109,6 +112,18 @@ class Transfer:
         self._more = more
         self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
+        self._beside = 0  # copies that are no steps of the plan
+        self._lacking = Lacking(
+            graph,
+            self._made,
+            origins or {},
+            source_at=world.source_at,
+            documents=world.documents,
+            steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
+            put=self._put_bytes,
+            copy=self._copy_beside,
+            observe=world.observe,
+        )
         self._note_blobs(plan.steps, 0)
 
     def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
@@ -379,7 +394,7 @@ class Transfer:
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._world.journal, registry):
             try:
-                await self._put_bytes(step.manifest, step)
+                await self._lacking.put(step, step.manifest)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -387,14 +402,35 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._world.journal.record_note(registry, SPARSE, REFUSED)
-        await self._put_bytes(step.fallback, step)
+        await self._lacking.put(step, step.fallback)
         return "fell back"
 
-    async def _put_bytes(self, manifest: Descriptor, step: Put) -> None:
+    async def _put_bytes(self, site: Site, manifest: Descriptor, tags: tuple[str, ...]) -> None:
         made = self._made.get(manifest.digest)
-        async with self._world.documents.moving(step.target.registry, manifest):
+        async with self._world.documents.moving(site.registry, manifest):
             raw = self._graph.raw(manifest.digest) if made is None else made.raw
-            await self._world.sink_at(step.target).put(manifest, raw, step.tags)
+            await self._world.sink_at(site).put(manifest, raw, tags)
+
+    async def _copy_beside(self, copy: Copy) -> None:
+        """Copy a blob that no step brings, for a Put that waits for it."""
+        digest = copy.blob.digest
+        self._beside -= 1
+        number = self._beside
+        await self._shelf.find_held({digest: copy.blob})
+        reads = not self._shelf.warm(copy.blob)
+        limits = self._world.limits
+        slots = Slots(self._flight, limits, copy, largest=False, reads=reads, freed=self._changed)
+        body = source_body(self._world.source_at(copy.source), copy.blob, over=slots.reading_over)
+        arrived = False
+        try:
+            await self._push(number, copy, body, slots)
+            arrived = True
+        finally:
+            self._world.meter.active.pop(number, None)
+            slots.free()
+            if not self._blob_open[digest] and digest not in self._lingering:
+                self._shelf.release(digest, arrived=arrived)
+            self._changed.set()
 
 
 Outcome = Literal["done", "refused", "fell back"]

@@ -43,7 +43,10 @@ ROOMS = {
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
-    "transports.registry": Room((*SEAM, "bounded"), ("msgspec", "aiohttp", "yarl", "multidict")),
+    # What inflates layers also undoes Content-Encoding.
+    "transports.registry": Room(
+        (*SEAM, "bounded", "transports.archive.inflating"), ("msgspec", "aiohttp", "yarl", "multidict")
+    ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),

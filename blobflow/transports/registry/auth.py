@@ -160,12 +160,24 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
 
 
 class Auth:
-    """What one origin wants in its Authorization header. Owned by the origin's session."""
+    """What one origin wants in its Authorization header. Owned by the origin's session.
+
+    `names_are_its_own`: else the scopes that are wanted name repositories as another registry does, and only
+    the origin's challenges say what to ask for.
+    """
 
     def __init__(
-        self, home: URL, host: str, credentials: CredentialsGiver, fetch: Fetch, clock: Callable[[], float]
+        self,
+        home: URL,
+        host: str,
+        credentials: CredentialsGiver,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        *,
+        names_are_its_own: bool = True,
     ) -> None:
         self.home = home
+        self._named = names_are_its_own
         self._host = host
         self._credentials = credentials
         self._fetch = fetch
@@ -183,6 +195,8 @@ class Auth:
         if self._way.scheme == "basic":
             return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
+        if not self._named and self._extra.get(key) is None:
+            return ""  # what to ask for is to be learnt
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
             token = await self._fetch_once(key, scopes)
@@ -262,7 +276,7 @@ class Auth:
         assert self._way is not None
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
-        asked = scopes_with(scopes, self._extra.get(key) or "")
+        asked = scopes_with(scopes if self._named else (), self._extra.get(key) or "")
         login = await self._credentials(repository_of(scopes))
         now = self._clock()
         body = None

@@ -82,6 +82,8 @@ class Putting:
             return set()  # what it has against one of the tags is told of that tag
         confirmed = confirmed_tags(answer) & set(tags)
         self._learnt.took_tags_with_digest(bool(confirmed))
+        for tag in confirmed:
+            self._session.caches.placed.put(self._site.repository, tag, manifest.digest)
         return confirmed
 
     async def _put(self, manifest: Descriptor, raw: bytes, name: str, query: str = "") -> Answer:
@@ -109,6 +111,8 @@ class Putting:
         self._session.meter.bytes_written += len(raw)
         what = f"{request.asked} at {self._site.registry}"
         check_bytes(answer.headers, raw, what, known=manifest.digest)
+        for placed in {name, manifest.digest}:
+            self._session.caches.placed.put(repository, placed, manifest.digest)
         noted = _is_noted(answer, raw)
         self._session.referring.put(repository, manifest.digest, noted=noted)
         return answer

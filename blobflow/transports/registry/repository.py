@@ -14,21 +14,19 @@ referrers      see `referrers`                                                  
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
-import aiohttp
 from yarl import URL
 
-from blobflow.content import Body, Chunks, Referrer, Site, is_small
+from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import (
     Denied,
     DigestMismatch,
     NotFound,
-    ProtocolViolation,
     RegistryError,
-    Rejected,
     SizeMismatch,
+    Unauthorized,
     UnsupportedContent,
 )
 from blobflow.oci import (
@@ -44,10 +42,11 @@ from blobflow.oci import (
 )
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry import removing
-from blobflow.transports.registry.answers import content_range, number_of
-from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
-from blobflow.transports.registry.flowing import flowing
+from blobflow.transports.registry.digests import check_bytes, check_told, told
+from blobflow.transports.registry.encodings import length_of
+from blobflow.transports.registry.lookups import Lookups
 from blobflow.transports.registry.putting import Putting, called
+from blobflow.transports.registry.reading import Reading
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -59,11 +58,19 @@ class Repository:
     """A `Source` and, with `writes`, a `Sink` over one host's session.
 
     `writes` makes every request ask for the right to push, so that a target costs one token and not two.
-    `hasty`: what it fails to answer is asked elsewhere, so that little is tried again.
+    `hasty`: what it fails to answer is asked elsewhere, so that little is tried again. `written`: it is read
+    to see what became of writing there.
     """
 
     def __init__(
-        self, site: Site, session: Session, uploads: Uploads, *, writes: bool, hasty: bool = False
+        self,
+        site: Site,
+        session: Session,
+        uploads: Uploads,
+        *,
+        writes: bool,
+        hasty: bool = False,
+        written: bool = False,
     ) -> None:
         self._site = site
         self._hasty = hasty
@@ -74,64 +81,71 @@ class Repository:
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
+        self._target = target = writes or written
+        self._lookups = Lookups(session, site, self._scopes, target=target, writes=writes, hasty=hasty)
         self._referrals = Referrals(session, site, self._scopes, self)
         self._putting = Putting(site, session, uploads.profile, uploads.learnt, self._scopes)
 
     async def resolve(self, name: str) -> Descriptor:
-        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed.
+        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is refused.
 
         Artifactory answers 403 for a manifest that it does not have; where we write, the tags then tell.
         """
-        try:
-            return await self._resolve(name)
-        except Denied as error:
-            if not self._writes or ":" in name or await self._lists(name):
-                raise
-            raise NotFound(error.message, status=error.status, code=error.code, detail=error.detail) from None
+        return await self._find(name, expected=not self._writes and not self._hasty)
 
-    async def _resolve(self, name: str) -> Descriptor:
-        pinned = parse_digest(name) if ":" in name else None
+    async def find(self, name: str) -> Descriptor:
+        """As `resolve`, of what may well not be there: that it is not costs no second request."""
+        return await self._find(name, expected=False)
+
+    async def _find(self, name: str, *, expected: bool) -> Descriptor:
         try:
-            answer = await self._session.ask(self._manifest("HEAD", name))
-        except Rejected as error:
-            if error.status != 405:
+            return await self._resolve(name, expected=expected)
+        except Denied as error:
+            if not self._writes or ":" in name:
                 raise
-            return (await self.fetch(name)).descriptor
+            if not await self._lists(name):
+                raise NotFound(
+                    error.message, status=error.status, code=error.code, detail=error.detail
+                ) from None
+            if error.method != "HEAD":
+                raise
+            with self._lookups.in_place_of(error, self._session.manifest_heads, name):
+                return (await self.fetch(name)).descriptor
+
+    async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
+        heads = self._session.manifest_heads
+        found = await self._lookups.head(self._lookups.manifest("HEAD", name), name, heads, expected=expected)
+        if isinstance(found, Answer) and (described := self._described(name, found)) is not None:
+            return described
+        # What was put may be missing by a cache's word alone.
+        past = self._target and isinstance(found, NotFound)
+        with self._lookups.in_place_of(found, heads, name):
+            return (await self._fetch(name, past=past)).descriptor
+
+    def _described(self, name: str, answer: Answer) -> Descriptor | None:
+        """The manifest that a HEAD told of; None if it did not tell enough."""
+        pinned = parse_digest(name) if ":" in name else None
         media_type = media.bare(answer.headers.get("Content-Type", ""))
         named = told(answer.headers)
         if pinned is not None and named:
             check_told(answer.headers, pinned, f"manifest {name} at {self._site}")
             named = (pinned,)  # maybe told by the registry's own algorithm
         if len(named) != 1 or media_type not in media.MANIFESTS:
-            return (await self.fetch(name)).descriptor
+            return None
         # A length of 0, which no manifest has, is what servers say of an answer without a body.
-        length = number_of(answer.headers.get("Content-Length")) or UNKNOWN_SIZE
-        return Descriptor(media_type, named[0], length)
+        return Descriptor(media_type, named[0], length_of(answer.headers) or UNKNOWN_SIZE)
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
-        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
+        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size, expected=self._target)
         return raw
 
-    @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
         """See `Source.open`: the chunks are aiohttp's own, as they come from the socket."""
-        stop = blob.size if end is None else min(end, blob.size)
-        if offset >= stop:
-            yield _nothing()
-            return
-        for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
-            request = self._reading(blob, offset, stop, ranged=ranged)
-            async with self._session.stream(request, small=is_small(blob)) as (response, turn):
-                self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
-                begins = self._begins_at(response, blob, offset, stop)
-                if begins is None:
-                    continue  # no ranges here: all of it, and what comes before is passed over
-                skip = offset - begins
-                length, whole = stop - offset, stop - begins == blob.size and not skip
-                with flowing(self._session, response, request.asked, skip + length, turn.leave) as chunks:
-                    yield chunks if whole else _part(chunks, skip, length)
-                return
+        reading = Reading(self._session, self._lookups, self._site, blob)
+        return reading.chunks(offset, end, ranges=self._profile.ranges)
 
     async def vacant(self) -> bool:
         """See `Sink.vacant`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
@@ -152,27 +166,12 @@ class Repository:
 
     async def has(self, content: Descriptor) -> bool:
         """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
-        if content.media_type in media.MANIFESTS:
-            request = self._manifest("HEAD", content.digest)
-        else:
-            request = Request(
-                "HEAD",
-                URL(f"{self._root}/blobs/{content.digest}", encoded=True),
-                f"blob {content.digest} of {self._site.repository}",
-                scopes=self._scopes,
-            )
         try:
-            answer = await self._session.ask(request)
-        except NotFound:
-            return False
+            return await self._lookups.holds(content)
         except Denied:
             if not self._writes:
                 raise
             return False  # as in `resolve`; who may not look may not write either, and is told so then
-        if other_than(content.digest, answer.headers) is not None:
-            return False
-        length = number_of(answer.headers.get("Content-Length"))
-        return not content.sized or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
@@ -188,15 +187,19 @@ class Repository:
             ok=(201, 202),
         )
         try:
-            return await self._uploads.mount(request, name, blob.digest)
+            mounted = await self._uploads.mount(request, name, blob.digest)
         except RegistryError as error:
             if error.retryable:
                 raise
             return False
+        if mounted:
+            self._session.caches.placed.put(name, blob.digest, blob.digest)
+        return mounted
 
     async def push(self, blob: Descriptor, body: Body) -> None:
         """See `Sink.push` and `upload`."""
         await self._uploads.push(self._site.repository, blob, body)
+        self._session.caches.placed.put(self._site.repository, blob.digest, blob.digest)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
         """See `Sink.put`."""
@@ -218,18 +221,23 @@ class Repository:
         """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
         name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`, and
         DigestMismatch where the registry tells another digest than the bytes have."""
+        return await self._fetch(name)
+
+    async def _fetch(self, name: str, *, past: bool = False) -> Manifest:
         pinned = parse_digest(name) if ":" in name else None
-        raw, answer = await self._read(name, pinned)
+        raw, answer = await self._read(name, pinned, past=past)
         named = told(answer.headers)
         digest = pinned or (named[0] if len(named) == 1 else None)
         return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=digest)
 
     async def untag(self, tag: str) -> bool:
         """See `Deletes.untag`."""
+        self._session.caches.placed.removed(self._site.repository, tag)
         return await removing.untag(self._session, self._site, tag)
 
     async def delete(self, manifest: Digest) -> None:
         """See `Deletes.delete`."""
+        self._session.caches.placed.removed(self._site.repository, manifest)
         await removing.delete(self._session, self._site, manifest)
 
     async def _lists(self, tag: str) -> bool:
@@ -238,36 +246,40 @@ class Repository:
             return tag in await self.tags()
         except NotFound:
             return False
+        except (Denied, Unauthorized):
+            return True  # it tells nothing
 
     # Manifests
 
-    def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
-        return Request(
-            method,
-            URL(f"{self._root}/manifests/{name}", encoded=True),
-            called(self._site.repository, name),
-            scopes=self._scopes,
-            headers={"Accept": media.ACCEPT_MANIFESTS},
-            limit=limit,
-            hasty=self._hasty,
-        )
-
     async def _read(
-        self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
+        self,
+        name: str,
+        digest: Digest | None,
+        size: int = UNKNOWN_SIZE,
+        *,
+        expected: bool = False,
+        past: bool = False,
     ) -> tuple[bytes, Answer]:
         """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by, and that
         they were answered with. Asked twice, since a bit that flips on its way does so once.
 
-        No more is read of them than `size`, if that is known: room was made for so many.
+        No more is read of them than `size`, if that is known: room was made for so many. `expected`, `past`:
+        see `Lookups.ask`.
         """
-        try:
-            return await self._read_once(name, expected, size)
-        except DigestMismatch:
-            return await self._read_once(name, expected, size)
 
-    async def _read_once(self, name: str, expected: Digest | None, size: int) -> tuple[bytes, Answer]:
-        limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
-        answer = await self._session.ask(self._manifest("GET", name, limit))
+        async def read() -> tuple[bytes, Answer]:
+            limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+            request = self._lookups.manifest("GET", name, limit)
+            answer = await self._lookups.ask(request, name, expected=expected, past=past)
+            return self._checked(name, digest, size, answer), answer
+
+        try:
+            return await read()
+        except DigestMismatch:
+            return await read()
+
+    def _checked(self, name: str, expected: Digest | None, size: int, answer: Answer) -> bytes:
+        """A manifest's bytes, if the answer brought what was asked for."""
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -276,7 +288,7 @@ class Repository:
                 f"{what} has more than {MAX_MANIFEST_BYTES} bytes, the most that a manifest may have"
             )
         if size not in (UNKNOWN_SIZE, len(raw)):
-            length = number_of(answer.headers.get("Content-Length")) or 0
+            length = length_of(answer.headers) or 0
             came = max(length, len(raw)) if len(raw) > size else len(raw)
             raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
@@ -284,64 +296,4 @@ class Repository:
         if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
             what = f"{called(self._site.repository, name)} at {self._site.registry}"
             check_bytes(answer.headers, raw, what, known=expected)
-        return raw, answer
-
-    # Blobs
-
-    def _reading(self, blob: Descriptor, offset: int, stop: int, *, ranged: bool) -> Request:
-        """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
-        path, etags = f"{self._root}/blobs/{blob.digest}", self._session.etags
-        headers = {"Range": f"bytes={offset}-{stop - 1}"} if ranged else {}
-        if ranged and offset and path in etags:
-            headers["If-Range"] = etags[path]
-        return Request(
-            "GET",
-            URL(path, encoded=True),
-            f"blob {blob.digest} of {self._site.repository}",
-            scopes=self._scopes,
-            headers=headers,
-            ok=(200, 206, 416) if ranged else (200,),
-            hasty=self._hasty,
-        )
-
-    def _begins_at(
-        self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int
-    ) -> int | None:
-        """Where in the blob the answer's body begins; None: it is none (416). Raises SizeMismatch or
-        DigestMismatch where the answer announces another blob."""
-        what = f"blob {blob.digest} at {self._site}"
-        length = response.content_length
-        check_told(response.headers, blob.digest, what)
-        if response.status == 200:
-            if length is not None and length != blob.size:
-                raise SizeMismatch(what, expected=blob.size, actual=length)
-            return 0
-        told = content_range(response.headers.get("Content-Range"))
-        if told is not None and told.total is not None and told.total != blob.size:
-            raise SizeMismatch(what, expected=blob.size, actual=told.total)
-        if response.status == 416:
-            return None
-        first, last = (told.first, told.last) if told is not None else (None, None)
-        if first is None or last is None or first > offset or last + 1 < stop:
-            raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
-        return first
-
-
-async def _nothing() -> Chunks:
-    """No bytes at all."""
-    return
-    yield b""
-
-
-async def _part(chunks: Chunks, skip: int, length: int) -> Chunks:
-    """`length` bytes after the first `skip`: for registries that answer a range with more."""
-    async for chunk in chunks:
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        part = memoryview(chunk)[skip : skip + length]
-        skip = 0
-        length -= len(part)
-        yield part
-        if not length:
-            return
+        return raw

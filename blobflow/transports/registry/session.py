@@ -21,32 +21,32 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
-from blobflow.content import Allowance, Sleep
+from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import (
-    BlobflowError,
     NetworkError,
     ProtocolViolation,
     RegistryError,
     TimedOut,
+    Unauthorized,
 )
 from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
-from blobflow.transports.registry.answers import error_of
 from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
+from blobflow.transports.registry.caches import Caches
 from blobflow.transports.registry.client import (
     PROGRESS_SECONDS,
     discard,
     leave,
-    read_error,
-    read_small,
     timeout_of,
 )
 from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.elsewhere import Elsewhere
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Gate, Pace, Turn, brake_of, pace_of
+from blobflow.transports.registry.heads import Heads
 from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.quota import allowance_of
 from blobflow.transports.registry.referring import Referring
@@ -67,6 +67,7 @@ MAX_REDIRECTS = 5
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
 _CONGESTED = frozenset({408, 429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READING = ("GET", "HEAD")
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class Session:
         reading: Pace | None = None,
         writing: Pace | None = None,
         longest_wait: float = retry.MAX_RETRY_AFTER,
+        journal: Journal | None = None,
     ) -> None:
         """`reading` and `writing`: paces of bytes that are shared with other hosts. `longest_wait`: see
         `Registries`.
@@ -121,9 +123,14 @@ class Session:
             reading=self.reading,
         )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._elsewhere = Elsewhere(host, self._fetch, clock)
         self._slowest = math.inf  # bytes a second, of bodies that were answered
         self.allowance: Allowance | None = None
+        notes = journal or NullJournal()
+        self.caches = Caches(host, notes, observer)
+        self.manifest_heads, self.blob_heads = Heads(host, "manifests", notes), Heads(host, "blobs", notes)
         self.etags = Validators()
+        self.pages: dict[str, int] = {}  # by the kind of list, the most names that it gives at once
         self.referring = Referring()
 
     @property
@@ -204,17 +211,23 @@ class Session:
         """Tell the user something of the host that fails nothing."""
         self._observer(Warned(message))
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the host has asked who we are."""
+        return self._auth.wants_login
+
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
 
         Raises Unauthorized, and whatever else the host answers.
         """
         await self.ask(Request("GET", URL("/v2/", encoded=True), "registry API"))
-        return self._auth.wants_login
+        return self.wants_login
 
     async def close(self) -> None:
         """Close every connection."""
         await self._auth.close()
+        await self._elsewhere.close()
         await self._wire.close()
 
     # One exchange
@@ -259,29 +272,17 @@ class Session:
     async def _conclude(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
         if response.status not in request.ok:
             raise await self._refusal(request, response)
-        body = bytearray()
         try:
-            await read_small(response, request.limit, self.reading, body)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._broken(error, request.asked, response, len(body)) from None
-        return Answer(response.status, response.headers, bytes(body[: request.limit + 1]), response.url)
+            return await self._wire.whole(request, response)
+        except TimedOut:
+            self._silent()
+            raise
 
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        body = await read_error(response)
-        host = self._wire.name(response.url)
-        return error_of(
-            host, request.method, request.asked, response.status, response.headers, body, request.passing
-        )
-
-    def _broken(
-        self, error: Exception, asked: str, response: aiohttp.ClientResponse, received: int
-    ) -> BlobflowError:
-        """What a small answer's body raised, as an error of ours."""
-        name, length = self._wire.name(response.url), response.content_length
-        failure = translated(error, name, asked, received=received, expected=length)
-        if isinstance(failure, TimedOut):
-            self._silent()
-        return failure
+        error = await self._wire.refusal(request, response)
+        if isinstance(error, Unauthorized) and not self._wire.is_home(response.url):
+            return Unauthorized(self._elsewhere.refusal(response.url, request.asked), status=401)
+        return error
 
     async def _reach(self, request: Request) -> aiohttp.ClientResponse:
         """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
@@ -292,16 +293,23 @@ class Session:
             if response.status not in _REDIRECTS or location is None:
                 return response
             await discard(response)
-            if request.method not in ("GET", "HEAD") and response.status not in (307, 308):
+            if request.method not in _READING and response.status not in (307, 308):
                 break
             url = follow(self.home, url, location, request.asked)
         raise ProtocolViolation(f"{self.host} answered {request.asked} with redirects that lead nowhere")
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
+        """Send the request, and once more with what it was refused for the lack of."""
         sent = await self._permission(request, url)
         response = await self._transmit(request, url, request.body, sent)
         if not (challenges := self._challenges(response)):
             return response
+        if not self._wire.is_home(url):
+            if not await self._elsewhere.learn(url, challenges, request.scopes, sent):
+                return response
+            await discard(response)
+            sent = await self._permission(request, url)
+            return await self._transmit(request, url, request.body, sent)
         await discard(response)
         await self._auth.learn(challenges, request.scopes, sent)
         sent = await self._permission(request, url)
@@ -315,12 +323,15 @@ class Session:
         return response
 
     async def _permission(self, request: Request, url: URL) -> str:
-        """The Authorization for a request; none but to the registry's own origin."""
-        return await self._auth.header(request.scopes) if self._wire.is_home(url) else ""
+        """The Authorization for a request: the host's own at its origin; elsewhere, for who reads, what
+        anybody gets there."""
+        if self._wire.is_home(url):
+            return await self._auth.header(request.scopes)
+        return await self._elsewhere.header(url, request.scopes) if request.method in _READING else ""
 
     def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
-        """What the registry itself, nobody else, wants to see before it answers otherwise."""
-        if response.status != 401 or not self._wire.is_home(response.url):
+        """What is wanted before the answer is another; elsewhere only who reads has anything to give."""
+        if response.status != 401 or not (self._wire.is_home(response.url) or response.method in _READING):
             return []
         return parse_challenges(response.headers.getall("WWW-Authenticate", []))
 
