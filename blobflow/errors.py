@@ -14,6 +14,7 @@
         ConnectionLost
       RegistryError            5   an answer came, and it says no
         NotFound
+          NoSuchPlatform           an image for other platforms than those that were chosen
         Unauthorized
         Denied
         Throttled                  retryable, after `retry_after` seconds if given
@@ -167,6 +168,10 @@ class RegistryError(BlobflowError):
 
 class NotFound(RegistryError):
     pass
+
+
+class NoSuchPlatform(NotFound):
+    """An image is for other platforms than those that were chosen; the message says for which."""
 
 
 class Unauthorized(RegistryError):

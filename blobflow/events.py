@@ -70,7 +70,7 @@ class Retrying(Event, frozen=True, tag="retry"):
 
 
 class ImageDone(Event, frozen=True, tag="image"):
-    """An image is settled: `status` is done, present, failed or skipped."""
+    """An image is settled: `status` is done, present, failed or skipped; `reason`: why it was skipped."""
 
     source: str
     target: str
@@ -79,6 +79,7 @@ class ImageDone(Event, frozen=True, tag="image"):
     error: str
     done: int
     images: int
+    reason: str = ""
 
 
 class Warned(Event, frozen=True, tag="warning"):

@@ -1,5 +1,5 @@
-"""Of all tests: where one lies says what it is, soaks are only run by name (`pytest -m soak`), and
-CI skips nothing that is end to end. No test fails because it is slow."""
+"""Of all tests: where one lies says what it is, soaks and most clients are only run by name (`pytest -m
+soak`, `-m clients`), and CI skips nothing that is end to end. No test fails because it is slow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ settings.register_profile("no clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no clock")
 
 E2E = Path(__file__).parent / "e2e"
+BY_NAME = ("soak", "clients")
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -21,10 +22,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-    if "soak" not in config.option.markexpr:
-        soaks = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=soaks)
-        items[:] = [item for item in items if item not in soaks]
+    for name in BY_NAME:
+        if name not in config.option.markexpr:
+            unasked = [item for item in items if _only_by_name(item.get_closest_marker(name))]
+            config.hook.pytest_deselected(items=unasked)
+            items[:] = [item for item in items if item not in unasked]
+
+
+def _only_by_name(mark: pytest.Mark | None) -> bool:
+    return mark is not None and not mark.kwargs.get("always")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -162,7 +162,7 @@ class _Planner:
         site = site_of(pair.target)
         unlisted: dict[Digest, list[Manifest]] = {}
         for each in shape.attached:
-            digest, subject = each.manifest.descriptor.digest, each.referrer.subject
+            digest = each.manifest.descriptor.digest
             for manifest in self._missing(pair, each.manifests):
                 after = self._after_subject(site, each) if manifest is each.manifest else ()
                 number = self._put(site, manifest, shape, after)
@@ -173,6 +173,8 @@ class _Planner:
                     after = self._after_subject(site, each)
                     self._emit_put(site, each.manifest.descriptor, shape, after)
                 yield self._put_steps[site, digest]
+        for each in (*shape.attached, *shape.referring):
+            digest, subject = each.manifest.descriptor.digest, each.referrer.subject
             listed = (subject, digest) in self._inventory.listed.get(site, ())
             if not each.referrer.tag and not listed:
                 unlisted.setdefault(subject, []).append(each.manifest)

@@ -253,7 +253,17 @@ def _hung(shape: Shape, site: Site, found: Found) -> Shape:
             fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
             met.update(fresh)
             waiting.extend(fresh)
-    return msgspec.structs.replace(shape, attached=tuple(attached.values()), left=tuple(left))
+    return msgspec.structs.replace(
+        shape, attached=tuple(attached.values()), left=tuple(left), referring=tuple(_referring(shape))
+    )
+
+
+def _referring(shape: Shape) -> Iterable[Attached]:
+    """Those of a shape's own manifests that have a subject. Who puts one sees to it that it is listed
+    (distribution-spec, "Pushing Manifests with Subject")."""
+    for manifest in shape.manifests:
+        if manifest.subject is not None:
+            yield Attached(Referrer(manifest.descriptor, manifest.subject.digest, "api"), (manifest,))
 
 
 def yielding(shapes: Mapping[Pair, Shape], inventory: Inventory) -> dict[Pair, Shape]:

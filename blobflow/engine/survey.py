@@ -244,7 +244,8 @@ class _Survey:
     def wanted_subjects(self, pairs: Iterable[Pair]) -> list[tuple[Site, Digest]]:
         """What something shall be attached to, in a fixed order."""
         shapes = [(site_of(pair.target), self._shapes[pair]) for pair in pairs]
-        return sorted({(site, each.referrer.subject) for site, shape in shapes for each in shape.attached})
+        wanted = ((site, each) for site, shape in shapes for each in (*shape.attached, *shape.referring))
+        return sorted({(site, each.referrer.subject) for site, each in wanted})
 
     async def ask_referrers(self, wanted: tuple[Site, Digest]) -> None:
         """What is listed as a referrer is known to be listed, not to be there; a tag names what is there."""
@@ -279,10 +280,10 @@ class _Survey:
 
     async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
         deep = self._deep or (site, manifest.descriptor.digest) in self._doubted
-        if not await self._holds(site, manifest.descriptor) or deep:
+        if not await self._holds(site, manifest.descriptor) or deep or manifest.is_index:
             for blob in manifest.blobs:
                 self._wanted[site, blob.digest] = blob
-        elif not manifest.is_index:
+        else:
             for blob in manifest.blobs:
                 if blob.digest in manifest.carried:  # the registry took the manifest without looking for it
                     self._wanted[site, blob.digest] = blob

@@ -18,7 +18,7 @@ from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedC
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.files import translated
-from blobflow.transports.names import IMAGE_NAME, REF_NAME, as_digest, choose, tagged_name
+from blobflow.transports.names import IMAGE_NAME, REF_NAME, as_digest, asked_for, choose, tagged_name
 
 MARK = b'{"imageLayoutVersion":"1.0.0"}'  # the content of the file oci-layout
 EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'.encode()
@@ -43,7 +43,7 @@ def images_of(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]
     Raises UnsupportedContent naming `path`.
     """
     try:
-        index = parse_manifest(raw, media.OCI_INDEX)
+        index = parse_manifest(raw, media.OCI_INDEX, as_listed=True)
     except UnsupportedContent as error:
         raise UnsupportedContent(f"{path} is not the index of an OCI layout: {error}") from None
     return [(_names(entry.annotations or {}), entry) for entry in index.manifests]
@@ -55,15 +55,19 @@ def _names(annotations: dict[str, str]) -> tuple[str, ...]:
 
 def names_in(images: Images) -> list[str]:
     """One name for each image that has any, as it is to be asked for."""
-    return list(dict.fromkeys(names[0] for names, _ in images if names))
+    return asked_for(images, _digest_of_entry)
 
 
 def find(images: Images, name: str, place: str, read: Callable[[Descriptor], bytes]) -> Descriptor:
     """The manifest that a name means; `read` is asked where the entry does not say what it is."""
-    entry = choose(images, name, place)
+    entry = choose(images, name, place, _digest_of_entry)
     if entry.media_type in media.MANIFESTS:
         return Descriptor(entry.media_type, entry.digest, entry.size)
     return parse_manifest(read(entry), entry.media_type, digest=entry.digest).descriptor
+
+
+def _digest_of_entry(entry: Descriptor) -> Digest:
+    return entry.digest
 
 
 def manifest_at(raw: bytes, digest: Digest) -> Descriptor:
@@ -101,7 +105,9 @@ def check_size(raw: bytes, manifest: Descriptor, what: str) -> None:
 
 
 async def check_blobs(sink: Sink, manifest: Manifest) -> None:
-    """Raise Rejected, as a registry would, if `sink` lacks a blob of the image."""
+    """Raise Rejected, as a registry would, if `sink` lacks a blob of the image. An index may be sparse."""
+    if manifest.is_index:
+        return
     missing = [blob.digest for blob in manifest.blobs if not await sink.has(blob)]
     if missing:
         raise Rejected(

@@ -7,8 +7,8 @@ looked for as it stands, then with docker's defaults on both sides, then, if it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from blobflow.errors import InvalidDigest, InvalidReference, NotFound, UnsupportedContent, UsageError
 from blobflow.oci import Digest, parse_digest
@@ -63,30 +63,84 @@ _WAYS: tuple[Callable[[str], str], ...] = (str, full_name)
 _WAYS_WITHOUT_HOST = (*_WAYS, _without_host)
 
 
-def choose(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str) -> _Image:
+def choose(
+    images: Sequence[tuple[Iterable[str], _Image]],
+    name: str,
+    place: str,
+    identity: Callable[[_Image], Hashable],
+) -> _Image:
     """The image that `name` means among those of `place`, each with its names.
 
-    `@n` is the n-th from 0; "" is the only one. Raises NotFound; UsageError where several fit, with what to
-    write; UnsupportedContent where two bear the very name.
+    `@n` is the n-th from 0; "" is the only one. Images of one `identity` are one, however often and under
+    however many names they are listed; the first listing counts. Raises NotFound; UsageError where several
+    fit, with what to write; UnsupportedContent where several bear the very name.
     """
     if name.startswith("@"):
         return _numbered(images, name, place)
+    distinct = _Distinct(images, identity)
     if not name:
-        if len(images) == 1:
-            return images[0][1]
-        if not images:
+        found = distinct.among(range(len(images)))
+        if len(found) == 1:
+            return images[found[0]][1]
+        if not found:
             raise NotFound(f"{place} holds no image")
-        raise UsageError(f"{place} holds {len(images)} images; write {place}:NAME: {_known(images, place)}")
+        raise UsageError(f"{place} holds {len(found)} images; {distinct.choices(found, place)}")
     for way in _WAYS if _has_host(name) else _WAYS_WITHOUT_HOST:
         wanted = way(name)
-        found = [image for names, image in images if wanted and wanted in map(way, names)]
+        found = distinct.among(
+            number for number, (names, _) in enumerate(images) if wanted and wanted in map(way, names)
+        )
         if len(found) == 1:
-            return found[0]
-        if len(found) > 1 and way is str:
-            raise UnsupportedContent(f"{place} has {len(found)} images named {name}; write {place}:@n")
+            return images[found[0]][1]
         if found:
-            raise UsageError(f"{place} has {len(found)} images that {name} may mean: {_known(images, place)}")
+            error = UnsupportedContent if way is str else UsageError
+            said = f"images named {name}" if way is str else f"images that {name} may mean"
+            raise error(f"{place} has {len(found)} {said}; {distinct.choices(found, place)}")
     raise NotFound(f"{place} has no image {name}; {_known(images, place)}")
+
+
+class _Distinct(Generic[_Image]):
+    """Images by their identity, each spoken of by the number of its first listing."""
+
+    def __init__(
+        self, images: Sequence[tuple[Iterable[str], _Image]], identity: Callable[[_Image], Hashable]
+    ) -> None:
+        first: dict[Hashable, int] = {}
+        self._first = [first.setdefault(identity(image), number) for number, (_, image) in enumerate(images)]
+        self._images = images
+
+    def among(self, numbers: Iterable[int]) -> list[int]:
+        """The images of some listings, each once."""
+        return list(dict.fromkeys(self._first[number] for number in numbers))
+
+    def choices(self, found: Sequence[int], place: str) -> str:
+        """What to write for each of these: a name that no other image has, or its number."""
+        bearers: dict[str, set[int]] = {}
+        own: dict[int, list[str]] = {}
+        for first, (names, _) in zip(self._first, self._images, strict=True):
+            for name in names:
+                bearers.setdefault(name, set()).add(first)
+                own.setdefault(first, []).append(name)
+        words = [
+            next((name for name in own.get(number, ()) if len(bearers[name]) == 1), f"@{number}")
+            for number in found[:_SHOWN]
+        ]
+        more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+        return f"write {place}:NAME with one of {', '.join(words)}{more}"
+
+
+def asked_for(
+    images: Sequence[tuple[Sequence[str], _Image]], identity: Callable[[_Image], Hashable]
+) -> list[str]:
+    """One name for each image that has any, as it is to be asked for: the first that no other image has."""
+    bearers: dict[str, set[Hashable]] = {}
+    for names, image in images:
+        for name in names:
+            bearers.setdefault(name, set()).add(identity(image))
+    chosen = (
+        next((name for name in names if len(bearers[name]) == 1), names[0]) for names, _ in images if names
+    )
+    return list(dict.fromkeys(chosen))
 
 
 def _numbered(images: Sequence[tuple[Iterable[str], _Image]], name: str, place: str) -> _Image:

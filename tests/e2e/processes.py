@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from tests.e2e.access_log import Requests, parse_access_log
+from tools.certificate import Pair as KeyFiles
 
 TOP = Path(__file__).resolve().parents[2]
 BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
@@ -42,10 +44,14 @@ http: {{addr: "{host}"}}
 
 
 class Registry:
-    """A registry process on `host`. `root` is its storage; `log` takes its standard output."""
+    """A registry process on `host`. `root` is its storage; `log` takes its standard output. With `ca`, a
+    certificate that is trusted, it speaks TLS."""
 
-    def __init__(self, host: str, root: Path, log: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, host: str, root: Path, log: Path, process: subprocess.Popen[bytes], ca: Path | None = None
+    ) -> None:
         self.host = host
+        self.ca = ca
         self.root = root
         self.process = process
         self._log = log
@@ -56,7 +62,7 @@ class Registry:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """One exchange on a connection of its own: status, headers in lower case, body."""
-        connection = http.client.HTTPConnection(self.host, timeout=30)
+        connection = _connection(self.host, 30, self.ca)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
@@ -137,19 +143,27 @@ def empty(storage: Path) -> None:
 
 
 @contextmanager
-def docker_registry(folder: Path, upstream: str = "", *, leave: Leave = remove) -> Iterator[Registry]:
+def docker_registry(
+    folder: Path, upstream: str = "", *, leave: Leave = remove, tls: KeyFiles | None = None
+) -> Iterator[Registry]:
     """Debian's docker-registry under `folder`. Its storage goes when the context ends, its logs stay.
 
     `upstream`: the host that it is a pull-through cache of. `leave`: what is done to its storage at the end.
+    With `tls` it speaks TLS alone, and its Locations are relative.
     """
 
     def command(host: str) -> list[str]:
         config = folder / "config.yml"
-        proxy = f"proxy: {{remoteurl: http://{upstream}}}\n" if upstream else ""
-        config.write_text(DOCKER_REGISTRY.format(root=folder / "storage", host=host) + proxy)
+        text = DOCKER_REGISTRY.format(root=folder / "storage", host=host)
+        if upstream:
+            text += f"proxy: {{remoteurl: http://{upstream}}}\n"
+        if tls:
+            files = f"{{certificate: {tls.cert}, key: {tls.key}}}"
+            text = text.replace("http: {", f"http: {{relativeurls: true, tls: {files}, ")
+        config.write_text(text)
         return ["docker-registry", "serve", str(config)]
 
-    with _serving(command, folder, leave) as registry:
+    with _serving(command, folder, leave, ca=tls and tls.cert) as registry:
         yield registry
 
 
@@ -165,14 +179,19 @@ def blobflow_of(checkout: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def blobflow_serve(folder: Path, *arguments: str, checkout: Path = TOP) -> Iterator[Registry]:
-    """`blobflow serve` with its store under `folder`, which goes when the context ends. `checkout`: whose."""
+def blobflow_serve(
+    folder: Path, *arguments: str, checkout: Path = TOP, tls: KeyFiles | None = None
+) -> Iterator[Registry]:
+    """`blobflow serve` with its store under `folder`, which goes when the context ends. `checkout`: whose.
+    `{host}` in an argument becomes where it listens; with `tls` it speaks TLS alone."""
     program = blobflow_of(checkout)
+    more = ["--tls-cert", str(tls.cert), "--tls-key", str(tls.key)] if tls else []
 
     def command(host: str) -> list[str]:
-        return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *arguments]
+        told = [argument.replace("{host}", host) for argument in arguments]
+        return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *more, *told]
 
-    with _serving(command, folder, top=checkout) as registry:
+    with _serving(command, folder, top=checkout, ca=tls and tls.cert) as registry:
         yield registry
 
 
@@ -192,7 +211,12 @@ def faulty_registry(folder: Path, journal: Path, *faults: str, leave: Leave = re
 
 @contextmanager
 def _serving(
-    command: Callable[[str], Sequence[str]], folder: Path, leave: Leave = remove, *, top: Path = TOP
+    command: Callable[[str], Sequence[str]],
+    folder: Path,
+    leave: Leave = remove,
+    *,
+    top: Path = TOP,
+    ca: Path | None = None,
 ) -> Iterator[Registry]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -208,14 +232,14 @@ def _serving(
                 cwd=top,
                 env=environment(folder),
             )
-            if _answers(host, process):
+            if _answers(host, process, ca):
                 break
             _end(process)
         else:
             raise RuntimeError(f"no registry came up: {(folder / 'errors.log').read_text()}")
         stack.callback(leave, folder / "storage")
         stack.callback(_end, process)
-        yield Registry(host, folder / "storage", folder / "access.log", process)
+        yield Registry(host, folder / "storage", folder / "access.log", process, ca)
 
 
 def free_port() -> int:
@@ -225,11 +249,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(host: str, process: subprocess.Popen[bytes]) -> bool:
+def _connection(host: str, seconds: float, ca: Path | None) -> http.client.HTTPConnection:
+    """A connection not yet made, over TLS where `ca` is trusted for it."""
+    if ca is None:
+        return http.client.HTTPConnection(host, timeout=seconds)
+    trusting = ssl.create_default_context(cafile=str(ca))
+    return http.client.HTTPSConnection(host, timeout=seconds, context=trusting)
+
+
+def _answers(host: str, process: subprocess.Popen[bytes], ca: Path | None = None) -> bool:
     """Wait until the registry answers; False when it ended instead (it lost its port)."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection(host, timeout=READY_SECONDS)
+        connection = _connection(host, READY_SECONDS, ca)
         try:
             connection.request("GET", "/v2/?probe=ready")
             return connection.getresponse().status == 200 and process.poll() is None

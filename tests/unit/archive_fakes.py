@@ -18,8 +18,9 @@ import zstandard
 from blobflow.content import Site
 from blobflow.events import HostMeter
 from blobflow.oci import parse_manifest
-from blobflow.transports.archive import Archive, CompressMode, Importer, codec, inflating
+from blobflow.transports.archive import Archive, CompressMode, Importer, codec
 from blobflow.transports.archive.codecs import Compressor
+from blobflow.transports.archive.compressions import GZIP
 from blobflow.transports.store import Store
 from tests.unit.registry_fakes import collect
 
@@ -139,5 +140,5 @@ async def bare_layers(archive: Archive, name: str = "") -> list[bytes]:
         async with archive.open(layer) as chunks:
             content = await collect(chunks)
         assert digest(content) == layer.digest
-        found.append(gzip.decompress(content) if content.startswith(inflating.GZIP) else content)
+        found.append(gzip.decompress(content) if content.startswith(GZIP) else content)
     return found

@@ -20,10 +20,11 @@ from isal import isal_zlib
 
 from blobflow.errors import StorageError, UnsupportedContent
 from blobflow.oci import digest_of
-from blobflow.transports.archive import contents, docker, inflating, tar
+from blobflow.transports.archive import contents, inflating, tar
+from blobflow.transports.archive.catalogue import MAX_LISTED, parse_catalogue
 from blobflow.transports.archive.contents import Contents, scan
-from blobflow.transports.archive.docker import diff_ids, parse_catalogue
-from blobflow.transports.archive.inflating import BareDigest
+from blobflow.transports.archive.docker import diff_ids
+from blobflow.transports.archive.inflaters import BareDigest
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.streams import PlainTape
 from blobflow.transports.archive.tar import END, padding
@@ -371,7 +372,7 @@ def test_lists_are_bounded(raw: bytes, words: str) -> None:
     with pytest.raises(UnsupportedContent, match=words) as raised:
         parse_catalogue(raw, "a.tar")
     assert len(str(raised.value)) < 300
-    assert docker.MAX_LISTED >= 50 * 1000  # a thousand images of fifty layers
+    assert MAX_LISTED >= 50 * 1000  # a thousand images of fifty layers
 
 
 def test_the_number_of_diff_ids_is_looked_at_before_any_of_them() -> None:

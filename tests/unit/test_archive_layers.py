@@ -16,7 +16,7 @@ import zstandard
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, StorageError, UnsupportedContent
 from blobflow.oci import media, parse_manifest
-from blobflow.transports.archive import Archive, codec, inflating
+from blobflow.transports.archive import Archive, codec, inflaters
 from blobflow.transports.store import Imports
 from tests.unit.archive_fakes import (
     FORMS,
@@ -156,13 +156,13 @@ async def test_a_layer_that_is_listed_often_is_inflated_once(
     reading: Reading, tmp_path: Path, packed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    real = inflating.BareDigest.__init__
+    real = inflaters.BareDigest.__init__
 
-    def counted(self: inflating.BareDigest, head: bytes, name: str) -> None:
+    def counted(self: inflaters.BareDigest, head: bytes, name: str) -> None:
         begun.append(name)
         real(self, head, name)
 
-    monkeypatch.setattr(inflating.BareDigest, "__init__", counted)
+    monkeypatch.setattr(inflaters.BareDigest, "__init__", counted)
     entries = [("l", gzip.compress(BARE)), ("c.json", config_of(*[BARE] * 500)), listing(*["l"] * 500)]
     archive = opened(reading, tmp_path, entries, packed)
     manifest = parse_manifest(await archive.read(await archive.resolve("")))
@@ -170,14 +170,12 @@ async def test_a_layer_that_is_listed_often_is_inflated_once(
 
 
 @pytest.mark.parametrize("packed", FORMS)
-@pytest.mark.parametrize(
-    ("head", "what"), [(b"BZh91AY&SY", "bzip2"), (b"\xfd7zXZ\x00\x00\x04", "xz"), (b"junk", "neither")]
-)
+@pytest.mark.parametrize(("head", "what"), [(b"PK\3\4", "zip"), (b"LZIP\1", "lzip"), (b"junk", "neither")])
 async def test_a_layer_that_can_not_be_checked_is_refused(
     reading: Reading, tmp_path: Path, head: bytes, what: str, packed: str
 ) -> None:
     archive = opened(reading, tmp_path, archive_of(head + os.urandom(2000)), packed)
-    with pytest.raises((UnsupportedContent, DigestMismatch), match=f"{what}|gzip or zstd|has digest"):
+    with pytest.raises((UnsupportedContent, DigestMismatch), match=f"{what}|neither|has digest"):
         await archive.resolve("")
 
 

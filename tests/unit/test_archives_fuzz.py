@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError
+from blobflow.transports.archive.catalogue import parse_catalogue
 from blobflow.transports.archive.contents import Contents, Register, pieces, scan
-from blobflow.transports.archive.docker import diff_ids, parse_catalogue
+from blobflow.transports.archive.docker import diff_ids
 from blobflow.transports.archive.streams import PlainTape, running_tape
 from blobflow.transports.archive.tar import header_of, padding
 
@@ -52,7 +53,7 @@ def read_once(content: bytes) -> dict[str, bytes]:
     with file_with(content) as fd:
         tape = running_tape(fd, "a.tar")
         found: dict[str, bytes] = {}
-        for piece in pieces(tape, Register("a.tar"), lambda member: True):
+        for piece in pieces(tape, Register("a.tar")):
             found[piece.member.path] = found.get(piece.member.path, b"") + piece.block
         return found
 

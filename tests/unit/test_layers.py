@@ -36,7 +36,7 @@ ROOMS = {
     "__main__": Room(("cli",)),
     "errors": Room(WORDS),
     "events": Room(WORDS, ("msgspec",)),
-    "oci": Room(WORDS, ("msgspec",)),
+    "oci": Room(WORDS, ("msgspec", "re2")),
     "visible": Room(()),
     "bounded": Room(()),
     "shared": Room(("errors",)),

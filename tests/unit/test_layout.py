@@ -28,6 +28,7 @@ from tests.unit.registry_fakes import Bytes
 
 CONFIG = blob_of(b"{}")
 IMAGE, RAW = image_of(CONFIG)
+OTHER, OTHER_RAW = image_of(CONFIG, CONFIG)
 
 
 def layout_at(folder: Path) -> Layout:
@@ -117,10 +118,12 @@ async def test_the_only_image_needs_no_name_and_one_of_several_does(tmp_path: Pa
     layout = await tagged(tmp_path, "1")
     assert await layout.resolve("") == await layout.resolve("@0") == IMAGE
     await tagged(tmp_path, "2")
-    with pytest.raises(UsageError, match="it has 1, 2"):
+    assert await layout.resolve("") == IMAGE  # one image, whatever the number of its names
+    await layout.put(OTHER, OTHER_RAW, ["3"])
+    with pytest.raises(UsageError, match=r"holds 2 images; write .*:NAME with one of 1, 3"):
         await layout.resolve("")
-    with pytest.raises(NotFound, match="it has 1, 2"):
-        await layout.resolve("3")
+    with pytest.raises(NotFound, match="it has 1, 2, 3"):
+        await layout.resolve("4")
 
 
 async def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from blobflow.transports.files import BLOCK, in_thread
 MAX_MEMBERS = 500_000
 # Bytes of their names, and of what links point to; those of the thousand images come to 9 MB.
 MAX_NAMES = 32 * 1024 * 1024
-_MAX_LINKS = 8  # followed for one file; docker and podman make one
+_MAX_LINKS = 40  # followed for one file, as in Linux; docker and podman make one
 _T = TypeVar("_T")
 
 
@@ -141,11 +141,11 @@ class Piece(msgspec.Struct, frozen=True):
     last: bool
 
 
-def pieces(tape: Tape, register: Register, wanted: Callable[[Member], bool]) -> Iterator[Piece]:
-    """The content of the wanted files, in the order of the archive."""
+def pieces(tape: Tape, register: Register) -> Iterator[Piece]:
+    """The content of all files, in the order of the archive."""
     for member in members(tape):
         number = register.enter(member)
-        if member.kind != "file" or not wanted(member):
+        if member.kind != "file":
             continue
         left = member.size
         first = True

@@ -9,22 +9,30 @@ from typing import Any, Protocol, TypeVar
 
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
-from blobflow.transports.archive.codecs import LAYER
-from blobflow.transports.archive.contents import Stored, one_ahead
-from blobflow.transports.archive.docker import (
+from blobflow.transports.archive.catalogue import (
     CATALOGUE,
     DockerImage,
-    diff_ids,
-    make_manifest,
     parse_catalogue,
     without_catalogue,
 )
+from blobflow.transports.archive.codecs import LAYER
+from blobflow.transports.archive.compressions import unread_compression
+from blobflow.transports.archive.contents import Stored, one_ahead
+from blobflow.transports.archive.docker import diff_ids, make_manifest
 from blobflow.transports.archive.importing import Importer, layer_type
-from blobflow.transports.archive.inflating import other_compression
+from blobflow.transports.archive.inflaters import in_blocks, inflater_for
 from blobflow.transports.archive.opened import Opened
 from blobflow.transports.files import in_thread
-from blobflow.transports.imageindex import blob_at, check_manifest, find, images_of, manifest_at, names_in
-from blobflow.transports.names import as_digest, choose
+from blobflow.transports.imageindex import (
+    blob_at,
+    check_manifest,
+    find,
+    images_of,
+    manifest_at,
+    names_in,
+    path_in_layout,
+)
+from blobflow.transports.names import as_digest, asked_for, choose
 
 _T = TypeVar("_T")
 # Layers being compressed at the same time: one a core of the smallest machines that this is used on.
@@ -32,9 +40,18 @@ _AT_ONCE = 2
 
 
 class Images(Protocol):
-    """`blobs`: where everything is that the images are made of, as far as they have been resolved."""
+    """What an archive's images are, and what they are made of."""
 
-    blobs: dict[Digest, Stored]
+    def blob(self, digest: Digest) -> Stored | None:
+        """Where content is, manifests too; None if it is not here, or of an image that was not resolved.
+
+        Raises UnsupportedContent where links lead on and on.
+        """
+        ...
+
+    def held(self) -> frozenset[Digest]:
+        """All digests that `blob` knows, and that are told by the names of files."""
+        ...
 
     def tags(self) -> list[str]:
         """One name for each image that has any, in the order of the archive."""
@@ -49,28 +66,35 @@ class Images(Protocol):
         ...
 
 
-def read_manifest(opened: Opened, blobs: dict[Digest, Stored], manifest: Descriptor) -> bytes:
+def read_manifest(opened: Opened, images: Images, manifest: Descriptor) -> bytes:
     """A manifest's bytes, verified. Raises NotFound, IntegrityError, UnsupportedContent."""
     what = f"manifest {manifest.digest} in {opened.name}"
-    raw = opened.small(blobs.get(manifest.digest), what)
+    raw = opened.small(images.blob(manifest.digest), what)
     check_manifest(raw, manifest, what)
     return raw
 
 
 class OciImages:
-    """index.json and blobs: all there is, from the start."""
+    """index.json and blobs: all there is, from the start. Any of them may be a link inside of the archive."""
 
     def __init__(self, opened: Opened, place: str) -> None:
         self._opened = opened
         self._place = place
-        files = opened.contents.files
-        self.blobs = {digest: stored for path, stored in files.items() if (digest := blob_at(path))}
-        if "index.json" not in files:
+        index = opened.contents.find("index.json", opened.name)
+        if index is None:
+            files = set(opened.contents.files)
             if CATALOGUE in files:
                 raise UnsupportedContent(f"{opened.name} is docker's; write docker-archive:{opened.name}")
-            raise without_catalogue(set(files), opened.name)
+            raise without_catalogue(files, opened.name)
         what = f"index.json of {opened.name}"
-        self._images = images_of(opened.small(files["index.json"], what), what)
+        self._images = images_of(opened.small(index, what), what)
+
+    def blob(self, digest: Digest) -> Stored | None:
+        return self._opened.contents.find(path_in_layout(digest), self._opened.name)
+
+    def held(self) -> frozenset[Digest]:
+        contents = self._opened.contents
+        return frozenset(digest for path in (*contents.files, *contents.links) if (digest := blob_at(path)))
 
     def tags(self) -> list[str]:
         return names_in(self._images)
@@ -84,7 +108,7 @@ class OciImages:
         return find(self._images, name, self._place, self._read)
 
     def _read(self, manifest: Descriptor) -> bytes:
-        return read_manifest(self._opened, self.blobs, manifest)
+        return read_manifest(self._opened, self, manifest)
 
 
 class DockerImages:
@@ -94,7 +118,7 @@ class DockerImages:
         self._opened = opened
         self._place = place
         self._importer = importer
-        self.blobs: dict[Digest, Stored] = {}
+        self._blobs: dict[Digest, Stored] = {}
         stored = opened.contents.find(CATALOGUE, opened.name)
         if stored is None:
             raise without_catalogue(set(opened.contents.files), opened.name)
@@ -105,8 +129,14 @@ class DockerImages:
         self._locks: dict[int | Digest, asyncio.Lock] = {}
         self._cores = asyncio.Semaphore(_AT_ONCE)
 
+    def blob(self, digest: Digest) -> Stored | None:
+        return self._blobs.get(digest)
+
+    def held(self) -> frozenset[Digest]:
+        return frozenset(self._blobs)
+
     def tags(self) -> list[str]:
-        return [image.names[0] for image in self._images if image.names]
+        return asked_for([(image.names, image.content) for image in self._images], lambda content: content)
 
     def names(self) -> list[tuple[str, ...]]:
         return [image.names for image in self._images]
@@ -115,7 +145,8 @@ class DockerImages:
         digest = as_digest(name)
         if digest is None:
             numbered = [(image.names, number) for number, image in enumerate(self._images)]
-            return (await self._manifest(choose(numbered, name, self._place))).descriptor
+            number = choose(numbered, name, self._place, lambda number: self._images[number].content)
+            return (await self._manifest(number)).descriptor
         for number in range(len(self._images)):
             made = await self._manifest(number)
             if made.descriptor.digest == digest:
@@ -136,8 +167,8 @@ class DockerImages:
         each = list(dict.fromkeys(pairs))
         found = dict(zip(each, await _all(self._layer(*pair) for pair in each), strict=True))
         made = make_manifest(config, [found[pair] for pair in pairs])
-        self.blobs[digest_of(config)] = Stored(len(config), raw=config)
-        self.blobs[made.descriptor.digest] = Stored(len(made.raw), raw=made.raw)
+        self._blobs[digest_of(config)] = Stored(len(config), raw=config)
+        self._blobs[made.descriptor.digest] = Stored(len(made.raw), raw=made.raw)
         return made
 
     def _needed(self, path: str) -> Stored:
@@ -156,11 +187,11 @@ class DockerImages:
                 if stored.offset is not None:
                     ready, digest = await self._layer_in_place(stored, diff_id, what)
                 elif stored.digest is None or stored.diff_id is None:
-                    raise UnsupportedContent(f"{what} is neither a tar nor compressed by gzip or zstd")
+                    raise UnsupportedContent(f"{what} is neither a tar nor compressed in a way that is read")
                 else:
                     ready, digest = stored, stored.digest
                     _check(what, expected=diff_id, actual=stored.diff_id)
-                self.blobs[digest] = ready
+                self._blobs[digest] = ready
                 described = Descriptor(ready.media_type or LAYER, digest, ready.size)
                 self._layers[stored, diff_id] = described
             return self._layers[stored, diff_id]
@@ -168,16 +199,20 @@ class DockerImages:
     async def _layer_in_place(self, stored: Stored, diff_id: Digest, what: str) -> tuple[Stored, Digest]:
         """A layer of an archive that can be read anywhere: as it is where that will do, else compressed."""
         head = self._opened.head(stored)
-        if other := other_compression(head):
-            raise UnsupportedContent(f"{what} is compressed by {other}; blobflow reads gzip and zstd")
+        if unread := unread_compression(head):
+            raise UnsupportedContent(f"{what} is compressed by {unread.name}, which is not read")
         if kind := layer_type(head):
             async with self._cores:
                 digest, actual = await in_thread(self._opened.digests, stored, what)
             _check(what, expected=diff_id, actual=actual)
             return Stored(stored.size, stored.offset, media_type=kind, diff_id=diff_id), digest
-        if self._importer.codec.mode == "none":
+        inflater = inflater_for(head, what)
+        if self._importer.codec.mode == "none" and inflater is None:
             return stored, diff_id  # which is verified as every blob is, when it is moved
-        async with self._cores, aclosing(one_ahead(self._opened.blocks(stored))) as blocks:
+        bare = self._opened.blocks(stored)
+        if inflater is not None:
+            bare = in_blocks(inflater.whole(bare))
+        async with self._cores, aclosing(one_ahead(bare)) as blocks:
             made = await self._importer.compress(blocks, diff_id, what)
         assert made.digest is not None, "what was compressed is in the store"
         return made, made.digest

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.codecs import GZIP_LAYER, ZSTD_LAYER, Codec
+from blobflow.transports.archive.compressions import Kind, compression_of
 from blobflow.transports.archive.contents import Contents, Piece, Register, Stored, one_ahead, pieces
-from blobflow.transports.archive.inflating import GZIP, ZSTD, BareDigest, Damaged
+from blobflow.transports.archive.inflaters import BareDigest, inflater_for
+from blobflow.transports.archive.inflating import Damaged, Inflater
 from blobflow.transports.archive.streams import RunningTape
 from blobflow.transports.archive.tar import Member
-from blobflow.transports.files import in_thread
+from blobflow.transports.files import BLOCK, in_thread
 from blobflow.transports.imageindex import blob_at
 from blobflow.transports.store import Imports, Store, Writer
 
 # What of an archive is held in memory: its configs and lists. A thousand images have 10 MB of them.
 _MAX_HELD = 64 * 1024 * 1024
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]")
-_KNOWN = {GZIP: GZIP_LAYER, ZSTD: ZSTD_LAYER}
+_LISTS = frozenset({"index.json", "oci-layout", "manifest.json"})
+_LAYER_TYPES: dict[Kind | None, str] = {"gzip": GZIP_LAYER, "zstd": ZSTD_LAYER}
 
 
 class Importer:
@@ -48,11 +51,11 @@ class Importer:
             self._leases[digest] = self._store.leases.hold(digest)
 
     async def take(self, tape: RunningTape, *, oci: bool) -> Contents:
-        """Read the archive to its end. `oci`: its blobs as they are; else whatever may be config or layer."""
+        """Read the archive to its end. `oci`: its files as they are, wherever they lie, since links may make
+        blobs of them; else whatever may be config or layer."""
         register = Register(tape.name)
         receiver = _Receiver(self, tape.name, oci=oci)
-        wanted: Callable[[Member], bool] = _may_be_oci if oci else _may_be_docker
-        async with aclosing(one_ahead(pieces(tape, register, wanted))) as coming:
+        async with aclosing(one_ahead(pieces(tape, register))) as coming:
             try:
                 async for piece in coming:
                     await receiver.receive(piece)
@@ -139,6 +142,33 @@ class _Layer:
         self._writer.abort()
 
 
+class _Repacked:
+    """A layer compressed in a way that OCI has no media type for, on its way to be compressed in ours."""
+
+    def __init__(self, importer: Importer, inflater: Inflater) -> None:
+        self._bare = _Layer(importer)
+        self._inflater = inflater
+        self._gathered = bytearray()
+
+    async def write(self, block: bytes) -> None:
+        """Raises Damaged, UnsupportedContent."""
+        pieces = self._inflater.inflate(block)
+        while (piece := await in_thread(next, pieces, None)) is not None:
+            self._gathered += piece
+            if len(self._gathered) >= BLOCK:
+                await self._bare.write(bytes(self._gathered[:BLOCK]))
+                del self._gathered[:BLOCK]
+
+    async def finish(self, expected: Digest | None, what: str) -> Stored:
+        self._inflater.finish()
+        if self._gathered:
+            await self._bare.write(bytes(self._gathered))
+        return await self._bare.finish(expected, what)
+
+    def abort(self) -> None:
+        self._bare.abort()
+
+
 class _AsItIs:
     """Content that goes into the store unchanged: `digest` if its name says it, `bare` if it is a layer."""
 
@@ -207,7 +237,7 @@ class _Receiver:
         self._name = name
         self._oci = oci
         self._held = 0
-        self._current: _Layer | _AsItIs | _Held | None = None
+        self._current: _Layer | _Repacked | _AsItIs | _Held | None = None
         self.stored: dict[int, Stored] = {}
         self.damaged: dict[int, BlobflowError] = {}
 
@@ -232,17 +262,19 @@ class _Receiver:
             self._current.abort()
             self._current = None
 
-    def _begin(self, piece: Piece) -> _Layer | _AsItIs | _Held | None:
+    def _begin(self, piece: Piece) -> _Layer | _Repacked | _AsItIs | _Held | None:
         member = piece.member
-        if self._oci and (digest := blob_at(member.path)):
-            return _AsItIs(self._importer, member, digest)
-        if self._oci:
+        if self._oci and member.path in _LISTS:
             return self._hold(member)
-        if is_tar(piece.block):
+        if self._oci:
+            return _AsItIs(self._importer, member, blob_at(member.path))
+        if is_tar(piece.block) or not piece.block:
             return _Layer(self._importer)
         if media_type := layer_type(piece.block):
             bare = BareDigest(piece.block, f"layer {member.path} of {self._name}")
             return _AsItIs(self._importer, member, None, media_type, bare)
+        if inflater := inflater_for(piece.block, f"layer {member.path} of {self._name}"):
+            return _Repacked(self._importer, inflater)
         return self._hold(member) if piece.block[:64].lstrip()[:1] in (b"{", b"[") else None
 
     def _hold(self, member: Member) -> _Held | None:
@@ -254,17 +286,9 @@ class _Receiver:
         return _Held()
 
 
-def _may_be_oci(member: Member) -> bool:
-    return member.path in ("index.json", "oci-layout", "manifest.json") or blob_at(member.path) is not None
-
-
-def _may_be_docker(member: Member) -> bool:
-    return True
-
-
 def layer_type(head: bytes) -> str:
-    """The media type of a layer that is compressed already, "" for any other."""
-    return next((kind for magic, kind in _KNOWN.items() if head.startswith(magic)), "")
+    """The media type of a layer that is compressed as OCI has it, "" for any other."""
+    return _LAYER_TYPES.get(compression_of(head), "")
 
 
 def is_tar(head: bytes) -> bool:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.oci.location import DOCKER_ARCHIVE, OCI_ARCHIVE
-from blobflow.transports.archive.docker import CATALOGUE
-from blobflow.transports.archive.importing import is_tar, layer_type
+from blobflow.transports.archive.catalogue import CATALOGUE, REPOSITORIES
+from blobflow.transports.archive.compressions import is_compressed
+from blobflow.transports.archive.importing import is_tar
 from blobflow.transports.archive.streams import PlainTape, begins_compressed, running_tape
 from blobflow.transports.archive.tar import Tape, members
 from blobflow.transports.files import open_to_read
 from blobflow.transports.imageindex import blob_at
 
 _MARKER = "oci-layout"
-_OF_EITHER = frozenset({CATALOGUE, "repositories", "index.json", _MARKER})
+_OF_EITHER = frozenset({CATALOGUE, REPOSITORIES, "index.json", _MARKER})
 _HEAD = 512
 
 
@@ -63,7 +64,7 @@ def _kind(tape: Tape) -> str:
             found.add(member.path)
             continue
         head = tape.read(min(_HEAD, member.size))
-        if layer_type(head):
+        if is_compressed(head):
             return OCI_ARCHIVE
         bare = bare or is_tar(head)
         if bare and not isinstance(tape, PlainTape):

@@ -16,7 +16,7 @@ from blobflow.errors import NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.contents import Contents, Stored, scan
 from blobflow.transports.archive.importing import Importer
-from blobflow.transports.archive.inflating import BareDigest
+from blobflow.transports.archive.inflaters import BareDigest
 from blobflow.transports.archive.streams import STDIN, PlainTape, begins_compressed, running_tape
 from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translated
 from blobflow.transports.store import Imports, Store
@@ -24,7 +24,7 @@ from blobflow.transports.store import Imports, Store
 _contents = msgspec.msgpack.Decoder(Contents)
 # What is recorded of an archive: in which form (one that was read by other rules is read again), and bytes at
 # most. A thousand images come to 10 MB; what is larger is read again every time.
-_FORM = 2
+_FORM = 3
 _MAX_RECORD = 16 * 1024 * 1024
 
 

@@ -54,7 +54,7 @@ class Archive:
 
     async def held(self) -> frozenset[Digest]:
         """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""
-        return frozenset((await self._open()).images.blobs)
+        return (await self._open()).images.held()
 
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
@@ -62,14 +62,14 @@ class Archive:
 
     async def read(self, manifest: Descriptor) -> bytes:
         found = await self._open()
-        raw = read_manifest(found.opened, found.images.blobs, manifest)
+        raw = read_manifest(found.opened, found.images, manifest)
         self._meter.bytes_read += len(raw)
         return raw
 
     @asynccontextmanager
     async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
         found = await self._open()
-        stored = found.images.blobs.get(blob.digest)
+        stored = found.images.blob(blob.digest)
         if stored is None:
             raise NotFound(f"{self.site} has no blob {blob.digest}")
         if stored.size != blob.size:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import algorithm_of
-from blobflow.transports.archive.inflating import Inflater, inflater_for, is_compressed, other_compression
+from blobflow.transports.archive.compressions import is_compressed, unread_compression
+from blobflow.transports.archive.inflaters import inflater_for
+from blobflow.transports.archive.inflating import Inflater
 from blobflow.transports.archive.tar import cut_off
 from blobflow.transports.files import BLOCK, translated
 
@@ -141,13 +143,8 @@ class Raw:
 
 def _blocks(raw: Raw, inflater: Inflater | None) -> Iterator[bytes]:
     """What comes out, in pieces of any size."""
-    while block := raw.read(_AT_ONCE if inflater else BLOCK):
-        if inflater is None:
-            yield block
-        else:
-            yield from inflater.inflate(block)
-    if inflater is not None:
-        inflater.finish()
+    blocks = iter(lambda: raw.read(_AT_ONCE if inflater else BLOCK), b"")
+    return blocks if inflater is None else inflater.whole(blocks)
 
 
 def running_tape(fd: int, name: str) -> RunningTape:
@@ -164,8 +161,10 @@ def layer_tape(fd: int, name: str, diff_id: Digest) -> LayerTape:
 
 def _raw(fd: int, name: str) -> Raw:
     raw = Raw(fd, name)
-    if what := other_compression(raw.head):
-        raise UnsupportedContent(f"{name} is a {what} file; blobflow reads tar, tar.gz and tar.zst")
+    if unread := unread_compression(raw.head):
+        raise UnsupportedContent(
+            f"{name} is compressed by {unread.name}, which is not read; unpack it first: {unread.command}"
+        )
     return raw
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Throttled, Unauthorized, Unavailable
+from blobflow.oci.decoding import decode
 from blobflow.visible import is_visible
 
 # Of the registry's own words, this many characters get into a message.
@@ -79,7 +80,7 @@ def clean(text: str, limit: int = MAX_WORDS) -> str:
 def words_of(body: bytes, content_type: str = "") -> Words:
     """Read an error body, of whatever form."""
     try:
-        errors = _decoder.decode(body).errors
+        errors = decode(body, _decoder).errors
     except (msgspec.DecodeError, ValueError, RecursionError):
         html = "html" in content_type or body.lstrip()[:1] == b"<"
         words = "" if html else body.decode("utf-8", "replace")

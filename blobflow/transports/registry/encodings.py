@@ -236,7 +236,7 @@ class _Inflating:
 
     def __init__(self, head: bytes, coding: str, what: str) -> None:
         # Seldom needed, and it takes the libraries along.
-        from blobflow.transports.archive.inflating import inflater_for
+        from blobflow.transports.archive.inflaters import inflater_for
 
         magic = _GZIP if coding == "gzip" else _ZSTD
         inflater = inflater_for(magic, f"{what}, which came as {coding},", padded=True)

@@ -19,6 +19,7 @@ from blobflow.transports.registry.digests import other_than, told
 from blobflow.transports.registry.encodings import codings_of, length_of
 from blobflow.transports.registry.gate import Turn
 from blobflow.transports.registry.heads import Heads
+from blobflow.transports.registry.putting import called
 from blobflow.transports.registry.session import Answer, Request, Session
 
 
@@ -48,7 +49,7 @@ class Lookups:
         return Request(
             method,
             URL(f"/v2/{self._name}/manifests/{name}", encoded=True),
-            f"manifest {self._name}{'@' if ':' in name else ':'}{name}",
+            called(self._name, name),
             scopes=self._scopes,
             headers={"Accept": media.ACCEPT_MANIFESTS},
             limit=limit,

@@ -10,7 +10,7 @@ It is the only way to a tag of a sha512 manifest: pushed by the tag, the registr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from yarl import URL
 
@@ -81,9 +81,8 @@ class Putting:
                 self._learnt.took_tags_with_digest(False)
             return set()  # what it has against one of the tags is told of that tag
         confirmed = confirmed_tags(answer) & set(tags)
+        self._note_placed(manifest, confirmed)
         self._learnt.took_tags_with_digest(bool(confirmed))
-        for tag in confirmed:
-            self._session.caches.placed.put(self._site.repository, tag, manifest.digest)
         return confirmed
 
     async def _put(self, manifest: Descriptor, raw: bytes, name: str, query: str = "") -> Answer:
@@ -111,11 +110,15 @@ class Putting:
         self._session.meter.bytes_written += len(raw)
         what = f"{request.asked} at {self._site.registry}"
         check_bytes(answer.headers, raw, what, known=manifest.digest)
-        for placed in {name, manifest.digest}:
-            self._session.caches.placed.put(repository, placed, manifest.digest)
+        self._note_placed(manifest, {name, manifest.digest})
         noted = _is_noted(answer, raw)
         self._session.referring.put(repository, manifest.digest, noted=noted)
         return answer
+
+    def _note_placed(self, manifest: Descriptor, names: Iterable[str]) -> None:
+        """What caches on the way may not know yet."""
+        for name in names:
+            self._session.caches.placed.put(self._site.repository, name, manifest.digest)
 
 
 def confirmed_tags(answer: Answer) -> set[str]:

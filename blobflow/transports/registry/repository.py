@@ -41,6 +41,7 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import is_schema1
 from blobflow.transports.registry import removing
 from blobflow.transports.registry.digests import check_bytes, check_told, told
 from blobflow.transports.registry.encodings import length_of
@@ -228,7 +229,14 @@ class Repository:
         raw, answer = await self._read(name, pinned, past=past)
         named = told(answer.headers)
         digest = pinned or (named[0] if len(named) == 1 else None)
-        return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=digest)
+        served = answer.headers.get("Content-Type", "")
+        manifest = parse_manifest(raw, served, digest=digest)
+        if media.belied(served, kind := manifest.descriptor.media_type):
+            self._session.warn(
+                f"{self._site} serves {manifest.descriptor.digest} as {media.bare(served)!r}; by its content"
+                f" it is {kind!r}, and is taken as that"
+            )
+        return manifest
 
     async def untag(self, tag: str) -> bool:
         """See `Deletes.untag`."""
@@ -293,7 +301,8 @@ class Repository:
             raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
-        if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
+        served = media.bare(answer.headers.get("Content-Type", ""))
+        if served not in media.SCHEMA1 or not is_schema1(raw, served):  # that is refused later, in words
             what = f"{called(self._site.repository, name)} at {self._site.registry}"
             check_bytes(answer.headers, raw, what, known=expected)
         return raw

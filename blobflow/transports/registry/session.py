@@ -23,6 +23,7 @@ from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import (
+    Denied,
     NetworkError,
     ProtocolViolation,
     RegistryError,
@@ -132,6 +133,7 @@ class Session:
             reading=self.reading,
         )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._lack = ""
         self._elsewhere = Elsewhere(host, self._fetch, clock)
         self._slowest = math.inf  # bytes a second, of bodies that were answered
         self.allowance: Allowance | None = None
@@ -146,6 +148,10 @@ class Session:
     def home(self) -> URL:
         """The host's origin."""
         return self._wire.home
+
+    def warn(self, sentence: str) -> None:
+        """See `Wire.warn`."""
+        self._wire.warn(sentence)
 
     async def ask(self, request: Request) -> Answer:
         """Send a request without a body or with a small one, and read the whole answer; retried.
@@ -215,10 +221,6 @@ class Session:
     def _silent(self) -> None:
         """A stream stood still: what there is to say of it is as old as its last byte."""
         self.gate.congested(self._clock() - PROGRESS_SECONDS)
-
-    def warn(self, message: str) -> None:
-        """Tell the user something of the host that fails nothing."""
-        self._observer(Warned(message))
 
     @property
     def wants_login(self) -> bool:
@@ -298,6 +300,8 @@ class Session:
         error = await self._wire.refusal(request, response)
         if isinstance(error, Unauthorized) and not self._wire.is_home(response.url):
             return Unauthorized(self._elsewhere.refusal(response.url, request.asked), status=401)
+        if self._lack and isinstance(error, Unauthorized | Denied):
+            error.message += f"; it was asked without a login, since {self._lack}"
         return error
 
     async def _reach(self, request: Request) -> aiohttp.ClientResponse:
@@ -429,4 +433,8 @@ class Session:
 
     async def _login(self, repository: str) -> Credentials | None:
         credentials = self._access.credentials
-        return await credentials(repository) if callable(credentials) else credentials
+        found = await credentials(repository) if callable(credentials) else credentials
+        if found is not None and found.lack and found.lack != self._lack:
+            self._lack = found.lack
+            self._observer(Warned(f"{self.host} is asked without a login: {found.lack}"))
+        return found

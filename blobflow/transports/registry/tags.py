@@ -22,6 +22,7 @@ from yarl import URL
 
 from blobflow.content import Site
 from blobflow.errors import InvalidReference, ProtocolViolation, Rejected
+from blobflow.oci.decoding import decode
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.origins import follow
@@ -133,7 +134,7 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
     if body.count(b'"') > 2 * MAX_NAMES + 100:  # so many objects would take many times the page's bytes
         raise ProtocolViolation(f"{host} lists more than {MAX_NAMES} {asked}; name those wanted")
     try:
-        page = _decoder.decode(body)
+        page = decode(body, _decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(f"{host} answered {asked} with something that is no list of names") from None
     return page.tags or page.repositories or []

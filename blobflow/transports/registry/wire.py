@@ -173,9 +173,14 @@ class Wire:
     def _pass_on(self, values: list[str]) -> None:
         for value in values:
             text = warning_of(value)
-            if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
-                self._warned.add(text)
-                self._observer(Warned(f"{self.host} says: {text}"))
+            if text:
+                self.warn(f"{self.host} says: {text}")
+
+    def warn(self, sentence: str) -> None:
+        """Tell of something about the host, once each, and not endlessly."""
+        if sentence not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(sentence)
+            self._observer(Warned(sentence))
 
     def is_home(self, url: URL) -> bool:
         return url.origin() == self.home
