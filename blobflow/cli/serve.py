@@ -309,7 +309,7 @@ def _addressing(wish: _Wish) -> Addressing:
     """Raises InvalidConfig."""
     from blobflow.server.publicurl import EVERYBODY, Addressing, parse_networks, parse_public_url
 
-    public = parse_public_url(wish.public_url) if wish.public_url else None
+    public = parse_public_url(wish.public_url) if wish.public_url is not None else None
     match wish.trust_proxy:
         case None:
             return Addressing(public)

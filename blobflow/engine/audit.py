@@ -36,7 +36,7 @@ from typing import Literal
 import msgspec
 
 from blobflow.content import Journal, Reads, Site
-from blobflow.engine.bodies import blame
+from blobflow.engine.bodies import blame, can_be_read
 from blobflow.engine.descent import Descent, Part, TargetRoot, root_at
 from blobflow.engine.lane import together
 from blobflow.engine.plan import Pair, site_of
@@ -370,14 +370,8 @@ class _HostAudit:
         """Whether a blob is there. Not every registry answers HEAD as it should, so a no is asked again."""
         if await self._world.sink_at(site).has(blob):
             return True
-        if not blob.size:
-            return False
-        self._asked += 1
-        try:
-            async with self._world.source_at(site).open(blob, 0, 1) as chunks:
-                return any([bool(chunk) async for chunk in chunks])
-        except (NotFound, IntegrityError):
-            return False
+        self._asked += bool(blob.size)
+        return await can_be_read(self._world.source_at(site), blob)
 
     def _close_if_over(self, descent: Descent) -> None:
         """Take down how a way down ended."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from blobflow.content import Body, Chunks, Source, Verifier
-from blobflow.errors import BlobflowError, Side
+from blobflow.errors import BlobflowError, IntegrityError, NotFound, Side
 from blobflow.oci import Descriptor
 
 Count = Callable[[int], None]
@@ -20,6 +20,17 @@ def blame(side: Side) -> Iterator[None]:
     except BlobflowError as error:
         error.side = error.side or side
         raise
+
+
+async def can_be_read(source: Source, blob: Descriptor) -> bool:
+    """Whether a blob's first byte can be had; of one without bytes that is not known."""
+    if not blob.size:
+        return False
+    try:
+        async with source.open(blob, 0, 1) as chunks:
+            return any([bool(chunk) async for chunk in chunks])
+    except (NotFound, IntegrityError):
+        return False
 
 
 def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -> Body:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
-from blobflow.engine.bodies import blame
+from blobflow.engine.bodies import blame, can_be_read
 from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
@@ -73,7 +73,7 @@ class Verification:
 
     async def _check(self, pair: Pair, root: Descriptor, level: Level, images: frozenset[Digest]) -> None:
         target = pair.target
-        found = await self._sink_at(site_of(target)).resolve(target.tag or root.digest)
+        found = await self._named(target, root)
         if found.digest != root.digest:
             raise DigestMismatch(str(target), expected=root.digest, actual=found.digest)
         if level == "roots":
@@ -99,13 +99,22 @@ class Verification:
             for blob in manifest.blobs:
                 await self._check_blob(pair, manifest, blob, level)
 
+    async def _named(self, target: Reference, root: Descriptor) -> Descriptor:
+        """What the target's name names. That it names nothing is asked again as of a source, where it has to
+        exist: a cache may have kept that from before it was put."""
+        site, name = site_of(target), target.tag or root.digest
+        try:
+            return await self._sink_at(site).resolve(name)
+        except NotFound:
+            return await self._source_at(site).resolve(name)
+
     async def _check_blob(self, pair: Pair, manifest: Manifest, blob: Descriptor, level: Level) -> None:
         site = site_of(pair.target)
         key = (site.registry, blob.digest)
         if level == "content" and key not in self._read_back:
             self._read_back[key] = asyncio.create_task(self._read(pair, blob))
             await self._was_read(key)
-        elif not await self._sink_at(site).has(blob):
+        elif not await self._sink_at(site).has(blob) and not await can_be_read(self._source_at(site), blob):
             raise NotFound(
                 f"{site} has no blob {blob.digest}, which manifest {manifest.descriptor.digest} names"
             )

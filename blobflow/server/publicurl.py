@@ -75,6 +75,8 @@ def parse_public_url(text: str) -> PublicUrl:
         parts = urlsplit(text)
     except ValueError:  # brackets around what is no IPv6 address
         raise InvalidConfig(f"{shown} is no URL; {_WRITE}") from None
+    if "@" in parts.netloc:
+        raise InvalidConfig(f"a public URL is given to everybody, and has no login in it; {_WRITE}")
     host, prefix = _host(parts.netloc), parts.path.rstrip("/")
     if parts.scheme not in _SCHEMES or host is None or parts.query or parts.fragment:
         raise InvalidConfig(f"{shown} is not one that clients could ask; {_WRITE}")

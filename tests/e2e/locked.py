@@ -105,7 +105,7 @@ def locked_registry(
         file.write_text(json.dumps(config | ({"auth": dict(auth)} if auth else {})))  # JSON is YAML
         return ["docker-registry", "serve", str(file)]
 
-    with _serving(command, folder) as (host, process):
+    with serving(command, folder) as (host, process):
         yield Locked(host, folder, process)
 
 
@@ -164,12 +164,12 @@ def nginx_with(folder: Path, tls: KeyFiles, rest: str) -> Iterator[str]:
         config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, rest=rest))
         return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
 
-    with _serving(command, folder) as (host, _):
+    with serving(command, folder) as (host, _):
         yield host
 
 
 @contextmanager
-def _serving(
+def serving(
     command: Callable[[str], Sequence[str]], folder: Path
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server on a free port, once it takes connections; ended with the context."""

@@ -77,6 +77,50 @@ def test_the_options_reach_the_registry(htpasswd: Path, tmp_path: Path) -> None:
         assert status(f"{url}/v2/app/blobs/uploads/", "POST") == 405
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        *(
+            ("--public-url", url, "write https://HOST[:PORT][/PREFIX]")
+            for url in (
+                "",
+                "registry.example",
+                "https://",
+                "ftp://x",
+                "https://h?x=1",
+                "https://[::1",
+                "https://h:99999",
+            )
+        ),
+        ("--public-url", "https://h/a/../b", "a prefix has letters"),
+        ("--public-url", "https://h//b", "a prefix has letters"),
+        ("--public-url", "https://ann:s3cret@h", "no login"),
+        ("--trust-proxy", "nginx", "write 10.0.0.7 or 10.0.0.0/8"),
+        ("--trust-proxy", "10.0.0.7,", "write 10.0.0.7 or 10.0.0.0/8"),
+        ("--trust-proxy", "10.0.0.7/33", "write 10.0.0.7 or 10.0.0.0/8"),
+    ],
+)
+def test_a_wrong_word_on_how_clients_come_is_said_so(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    where = ["--listen", "127.0.0.1:0", "--root", str(tmp_path / "r")]
+    done = CliRunner().invoke(door, ["serve", *where, f"{option}={value}"])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert "s3cret" not in done.output
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("trusted", [["--trust-proxy"], ["--trust-proxy=10.0.0.7,127.0.0.0/8"]])
+def test_trust_in_a_proxy_needs_no_address_and_takes_several(tmp_path: Path, trusted: list[str]) -> None:
+    told = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "reg.example", "X-Forwarded-For": "192.0.2.7"}
+    with served(tmp_path / "r", *trusted, "-v") as url:
+        request = urllib.request.Request(f"{url}/v2/app/blobs/uploads/", method="POST", headers=told)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.headers["Location"].startswith("https://reg.example/v2/app/blobs/uploads/")
+    assert "192.0.2.7 POST /v2/app/blobs/uploads/ 202 " in (tmp_path / "r.log").read_text()
+
+
 def test_logins_and_rules_may_come_through_pipes_which_are_read_once(htpasswd: Path, tmp_path: Path) -> None:
     """As from a program that knows the logins; SIGHUP does not wait for more of them."""
     root, pipe = tmp_path / "r", tmp_path / "pipe"

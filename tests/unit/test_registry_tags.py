@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Lists
-from blobflow.errors import NotFound, ProtocolViolation
+from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Rejected
 from blobflow.oci import digest_of, media
 from blobflow.transports.registry import tags
 from blobflow.transports.registry.links import next_link
@@ -246,3 +246,72 @@ async def test_a_registry_without_a_catalog_says_so() -> None:
     async with fake(pages(lambda number: web.Response(status=404, text="404"))) as server, world() as w:
         with pytest.raises(NotFound, match="has no catalog of repositories"):
             await w.registries.repositories(server.host)
+
+
+# pages that have to be smaller
+
+
+def limited(
+    most: int, names: list[str], *, code: str = "PAGINATION_NUMBER_INVALID", status: int = 400
+) -> Handler:
+    """A registry that refuses pages of more than `most` names, and gives so many where none are asked for; 0:
+    where any are."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        wanted = int(request.query.get("n", most or 10))
+        if wanted > most and "n" in request.query:
+            refusal = {"errors": [{"code": code, "detail": {"n": wanted}}]}
+            return web.json_response(refusal, status=status)
+        after = [name for name in names if name > request.query.get("last", "")]
+        here, path = after[:wanted], request.path
+        more = {"Link": f'<{path}?last={here[-1]}&n={wanted}>; rel="next"'} if len(after) > wanted else {}
+        if more and not most:
+            more["Link"] = f'<{path}?last={here[-1]}>; rel="next"'
+        kind = "repositories" if path.endswith("_catalog") else "tags"
+        return web.json_response({kind: here}, headers=more)
+
+    return handler
+
+
+@pytest.mark.parametrize(("most", "tried"), [(1000, 1), (999, 2), (100, 2), (99, 3), (20, 3), (0, 3)])
+@pytest.mark.parametrize("code", ["PAGINATION_NUMBER_INVALID", "UNKNOWN"])
+async def test_a_page_that_is_too_large_is_asked_for_smaller_and_then_as_the_registry_likes(
+    most: int, tried: int, code: str
+) -> None:
+    names = [f"v{number:03}" for number in range(150)]
+    async with fake(limited(most, names, code=code)) as server, world() as w:
+        assert await w.source(server.host).tags() == names
+        firsts = [each.target for each in server.seen if "last=" not in each.target]
+        assert firsts == [f"/v2/app/tags/list{query}" for query in ("?n=1000", "?n=100", "")[:tried]]
+        server.seen.clear()
+        assert await w.source(server.host, "other").tags() == names
+        assert [each.target for each in server.seen if "last=" not in each.target] == [
+            f"/v2/other/tags/list{('?n=1000', '?n=100', '')[tried - 1]}"
+        ], "what it takes is known by now"
+
+
+async def test_a_catalog_has_pages_of_its_own_size() -> None:
+    names = [f"v{number:03}" for number in range(150)]
+    async with fake(limited(100, names)) as server, world() as w:
+        assert await w.registries.repositories(server.host) == names
+    assert [each.target.partition("?")[2] for each in server.seen] == ["n=1000", "n=100", "last=v099&n=100"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_list_that_is_refused_for_another_reason_is_asked_for_once(status: int) -> None:
+    async with fake(limited(-1, [], code="DENIED", status=status)) as server, world() as w:
+        with pytest.raises(RegistryError):
+            await w.source(server.host).tags()
+    assert len(server.seen) == 1
+
+
+async def test_a_list_that_is_refused_in_every_size_ends_in_its_words() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(
+            {"errors": [{"code": "UNSUPPORTED", "message": "no lists here"}]}, status=400
+        )
+
+    async with fake(handler) as server, world() as w:
+        with pytest.raises(Rejected, match="no lists here"):
+            await w.source(server.host).tags()
+    assert len(server.seen) == 3

@@ -116,8 +116,9 @@ class Registries:
 
         What is written in this run is read where it is written: a mirror lags behind.
         """
-        own = self._reader(site)
-        mirrors = [] if site in self._written else self._mirrors_of(site)
+        written = site in self._written
+        own = self._reader(site, written=written)
+        mirrors = [] if written else self._mirrors_of(site)
         return Mirrored(mirrors, own, self._standing) if mirrors else own
 
     def sink(self, site: Site) -> Repository:
@@ -167,8 +168,8 @@ class Registries:
         await asyncio.gather(*(uploads.close() for _, uploads in hosts))
         await asyncio.gather(*(session.close() for session, _ in hosts))
 
-    def _reader(self, site: Site, *, hasty: bool = False) -> Repository:
-        return Repository(site, *self._host(site.registry), writes=False, hasty=hasty)
+    def _reader(self, site: Site, *, hasty: bool = False, written: bool = False) -> Repository:
+        return Repository(site, *self._host(site.registry), writes=False, hasty=hasty, written=written)
 
     def _mirrors_of(self, site: Site) -> list[Mirror]:
         """The repository at the mirrors of its registry; mirrors of mirrors are not asked."""

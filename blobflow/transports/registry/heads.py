@@ -54,12 +54,16 @@ class Heads:
             return expected
         return not self._meant.get((repository, error.status))
 
-    def was_wrong(self, repository: str, status: int) -> None:
-        """GET gave what HEAD had refused with `status`. Only that it is told not to be there has to outlive
-        the process: everything else is seen again, at the cost of one HEAD."""
+    def was_wrong(self, repository: str, status: int, *, surely: bool) -> None:
+        """GET gave what HEAD had refused with `status`; `surely`: the registry itself had.
+
+        Only that it is told not to be there has to outlive the process: everything else is seen again, at the
+        cost of one HEAD.
+        """
         self._refused.put(repository, True)
-        self._everywhere = True
-        if status == 404:
+        if surely:
+            self._everywhere = True
+        if surely and status == 404:
             self._journal.record_note(self._host, self._note, "yes")
 
     def was_right(self, repository: str, status: int) -> None:

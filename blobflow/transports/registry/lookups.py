@@ -24,15 +24,23 @@ from blobflow.transports.registry.session import Answer, Request, Session
 
 
 class Lookups:
-    """How one repository is asked. `writes`: as a target, where nothing that was kept is good enough.
-    `hasty`: what it does not answer is asked elsewhere."""
+    """How one repository is asked. `target`: nothing that a cache kept is good enough. `writes`: its tags are
+    listed where one is denied. `hasty`: what it does not answer is asked elsewhere."""
 
     def __init__(
-        self, session: Session, site: Site, scopes: tuple[str, ...], *, writes: bool, hasty: bool
+        self,
+        session: Session,
+        site: Site,
+        scopes: tuple[str, ...],
+        *,
+        target: bool,
+        writes: bool,
+        hasty: bool,
     ) -> None:
         self._session = session
         self._name = site.repository
         self._scopes = scopes
+        self._target = target
         self._writes = writes
         self._hasty = hasty
 
@@ -60,26 +68,27 @@ class Lookups:
             hasty=self._hasty,
         )
 
-    async def ask(self, request: Request, name: str) -> Answer:
+    async def ask(self, request: Request, name: str, *, expected: bool = False, past: bool = False) -> Answer:
         """The answer about what a tag or digest names. Raises as `Session.ask`.
 
-        One that contradicts what was put, or that a cache has kept too long, is asked for past the cache.
+        One that contradicts what was put, or that a cache has kept too long, is asked for past the cache; so
+        is a 404 of what is `expected` to be there. `past`: at once.
         """
         caches = self._session.caches
-        if self._writes and caches.are_passed:
+        if past or (self._target and caches.are_passed):
             return await self._session.ask(past_caches(request))
         placed = caches.placed.at(self._name, name)
         answer: Answer | None = None
         try:
             answer = await self._session.ask(request)
-            cached = cache_of(answer.headers) if self._writes else ""
+            cached = cache_of(answer.headers) if self._target else ""
             if not cached and (placed is None or not _is_another(placed, answer)):
                 return answer
         except NotFound as error:
-            if placed is None and not error.cached:
+            if placed is None and not error.cached and not expected:
                 raise
             cached = error.cached
-        if cached and self._writes:
+        if cached and self._target:
             caches.saw()
         try:
             fresh = await self._session.ask(past_caches(request))
@@ -93,15 +102,19 @@ class Lookups:
 
     @asynccontextmanager
     async def stream(
-        self, request: Request, digest: Digest, *, small: bool
+        self, request: Request, digest: Digest, *, small: bool, expected: bool = True
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Turn]]:
-        """A blob's bytes, as `Session.stream`; what a cache says is not there, past the cache."""
+        """A blob's bytes, as `Session.stream`. A 404 is asked about past the cache where it is a cache's, and
+        at a target also of what is `expected` to be there."""
         caches = self._session.caches
+        if self._target and caches.are_passed:
+            request = past_caches(request)
         async with AsyncExitStack() as stack:
             try:
                 opened = await stack.enter_async_context(self._session.stream(request, small=small))
             except NotFound as error:
-                if caches.placed.at(self._name, digest) is None and not error.cached:
+                doubtful = error.cached or (self._target and expected) or self._was_put(digest)
+                if not doubtful or (self._target and caches.are_passed):
                     raise
                 again = self._session.stream(past_caches(request), small=small)
                 opened = await stack.enter_async_context(again)
@@ -115,7 +128,7 @@ class Lookups:
         sending. Raises refusals that are taken at their word. `expected`: the thing has to exist."""
         if not heads.are_sent(self._name):
             return None
-        expected = expected or self._session.caches.placed.at(self._name, name) is not None
+        expected = expected or self._was_put(name)
         try:
             answer = await self.ask(request, name)
         except RegistryError as error:
@@ -129,7 +142,7 @@ class Lookups:
         return answer
 
     @contextmanager
-    def in_place_of(self, refusal: Answer | RegistryError | None, heads: Heads) -> Iterator[None]:
+    def in_place_of(self, refusal: Answer | RegistryError | None, heads: Heads, name: str) -> Iterator[None]:
         """GET is sent inside, in place of the HEAD that came to this."""
         try:
             yield
@@ -141,7 +154,9 @@ class Lookups:
                     heads.was_wrong(self._name, refusal.status)
             raise
         if isinstance(refusal, RegistryError):
-            heads.was_wrong(self._name, refusal.status)
+            # Of what was put, HEAD was asked past the cache too; else a cache may have kept its 404.
+            surely = refusal.status != 404 or self._was_put(name)
+            heads.was_wrong(self._name, refusal.status, surely=surely)
 
     async def holds(self, content: Descriptor) -> bool:
         """Whether the repository holds a blob or manifest. What is told to have another size or digest is a
@@ -153,7 +168,7 @@ class Lookups:
             found = await self.head(make("HEAD", content.digest), content.digest, heads, expected=False)
             if isinstance(found, Answer):
                 return _is_whole(content, found, length_of(found.headers))
-            with self.in_place_of(found, heads):
+            with self.in_place_of(found, heads, content.digest):
                 if is_manifest:
                     answer = await self.ask(self.manifest("GET", content.digest), content.digest)
                     return _is_whole(content, answer, len(answer.body))
@@ -161,10 +176,13 @@ class Lookups:
         except NotFound:
             return False
 
+    def _was_put(self, name: str) -> bool:
+        return self._session.caches.placed.at(self._name, name) is not None
+
     async def _begins(self, blob: Descriptor) -> bool:
         """Whether a blob's first byte can be had; of the rest, if it comes, nothing is read."""
         request = self.blob("GET", blob.digest, part="bytes=0-0")
-        async with self.stream(request, blob.digest, small=True) as (response, _):
+        async with self.stream(request, blob.digest, small=True, expected=False) as (response, _):
             if other_than(blob.digest, response.headers) is not None:
                 return False
             if response.status == 200:

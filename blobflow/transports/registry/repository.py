@@ -14,18 +14,16 @@ referrers      see `referrers`                                                  
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
-import aiohttp
 from yarl import URL
 
-from blobflow.content import Body, Chunks, Referrer, Site, is_small
+from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import (
     Denied,
     DigestMismatch,
     NotFound,
-    ProtocolViolation,
     RegistryError,
     SizeMismatch,
     Unauthorized,
@@ -45,12 +43,11 @@ from blobflow.oci import (
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import is_schema1
 from blobflow.transports.registry import removing
-from blobflow.transports.registry.answers import content_range
 from blobflow.transports.registry.digests import check_bytes, check_told, told
-from blobflow.transports.registry.encodings import codings_over, length_of
-from blobflow.transports.registry.flowing import flowing
+from blobflow.transports.registry.encodings import length_of
 from blobflow.transports.registry.lookups import Lookups
 from blobflow.transports.registry.putting import Putting, called
+from blobflow.transports.registry.reading import Reading
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tags import list_tags
@@ -62,11 +59,19 @@ class Repository:
     """A `Source` and, with `writes`, a `Sink` over one host's session.
 
     `writes` makes every request ask for the right to push, so that a target costs one token and not two.
-    `hasty`: what it fails to answer is asked elsewhere, so that little is tried again.
+    `hasty`: what it fails to answer is asked elsewhere, so that little is tried again. `written`: it is read
+    to see what became of writing there.
     """
 
     def __init__(
-        self, site: Site, session: Session, uploads: Uploads, *, writes: bool, hasty: bool = False
+        self,
+        site: Site,
+        session: Session,
+        uploads: Uploads,
+        *,
+        writes: bool,
+        hasty: bool = False,
+        written: bool = False,
     ) -> None:
         self._site = site
         self._hasty = hasty
@@ -77,7 +82,8 @@ class Repository:
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
-        self._lookups = Lookups(session, site, self._scopes, writes=writes, hasty=hasty)
+        self._target = target = writes or written
+        self._lookups = Lookups(session, site, self._scopes, target=target, writes=writes, hasty=hasty)
         self._referrals = Referrals(session, site, self._scopes, self)
         self._putting = Putting(site, session, uploads.profile, uploads.learnt, self._scopes)
 
@@ -104,7 +110,7 @@ class Repository:
                 ) from None
             if error.method != "HEAD":
                 raise
-            with self._lookups.in_place_of(error, self._session.manifest_heads):
+            with self._lookups.in_place_of(error, self._session.manifest_heads, name):
                 return (await self.fetch(name)).descriptor
 
     async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
@@ -112,8 +118,10 @@ class Repository:
         found = await self._lookups.head(self._lookups.manifest("HEAD", name), name, heads, expected=expected)
         if isinstance(found, Answer) and (described := self._described(name, found)) is not None:
             return described
-        with self._lookups.in_place_of(found, heads):
-            return (await self.fetch(name)).descriptor
+        # What was put may be missing by a cache's word alone.
+        past = self._target and isinstance(found, NotFound)
+        with self._lookups.in_place_of(found, heads, name):
+            return (await self._fetch(name, past=past)).descriptor
 
     def _described(self, name: str, answer: Answer) -> Descriptor | None:
         """The manifest that a HEAD told of; None if it did not tell enough."""
@@ -130,37 +138,15 @@ class Repository:
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
-        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size)
+        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size, expected=self._target)
         return raw
 
-    @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[Chunks]:
         """See `Source.open`: the chunks are aiohttp's own, as they come from the socket."""
-        stop = blob.size if end is None else min(end, blob.size)
-        if offset >= stop:
-            yield _nothing()
-            return
-        for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
-            request = self._reading(blob, offset, stop, ranged=ranged)
-            opening = self._lookups.stream(request, blob.digest, small=is_small(blob))
-            async with opening as (response, turn):
-                codings = codings_over(response, blob, self._session.host, request.asked)
-                if codings and ranged and response.status != 200:
-                    continue  # a part of something else: of what it came as
-                if not codings:
-                    self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
-                begins = 0 if codings else self._begins_at(response, blob, offset, stop)
-                if begins is None:
-                    continue  # no ranges here: all of it, and what comes before is passed over
-                skip = offset - begins
-                length, whole = stop - offset, stop - begins == blob.size and not skip
-                packed = (codings, blob) if codings else None
-                expected = skip + length
-                with flowing(
-                    self._session, response, request.asked, expected, turn.leave, packed=packed
-                ) as chunks:
-                    yield chunks if whole else _part(chunks, skip, length)
-                return
+        reading = Reading(self._session, self._lookups, self._site, blob)
+        return reading.chunks(offset, end, ranges=self._profile.ranges)
 
     async def vacant(self) -> bool:
         """See `Sink.vacant`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
@@ -236,8 +222,11 @@ class Repository:
         """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
         name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`, and
         DigestMismatch where the registry tells another digest than the bytes have."""
+        return await self._fetch(name)
+
+    async def _fetch(self, name: str, *, past: bool = False) -> Manifest:
         pinned = parse_digest(name) if ":" in name else None
-        raw, answer = await self._read(name, pinned)
+        raw, answer = await self._read(name, pinned, past=past)
         named = told(answer.headers)
         digest = pinned or (named[0] if len(named) == 1 else None)
         served = answer.headers.get("Content-Type", "")
@@ -271,21 +260,34 @@ class Repository:
     # Manifests
 
     async def _read(
-        self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
+        self,
+        name: str,
+        digest: Digest | None,
+        size: int = UNKNOWN_SIZE,
+        *,
+        expected: bool = False,
+        past: bool = False,
     ) -> tuple[bytes, Answer]:
         """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by, and that
         they were answered with. Asked twice, since a bit that flips on its way does so once.
 
-        No more is read of them than `size`, if that is known: room was made for so many.
+        No more is read of them than `size`, if that is known: room was made for so many. `expected`, `past`:
+        see `Lookups.ask`.
         """
-        try:
-            return await self._read_once(name, expected, size)
-        except DigestMismatch:
-            return await self._read_once(name, expected, size)
 
-    async def _read_once(self, name: str, expected: Digest | None, size: int) -> tuple[bytes, Answer]:
-        limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
-        answer = await self._lookups.ask(self._lookups.manifest("GET", name, limit), name)
+        async def read() -> tuple[bytes, Answer]:
+            limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+            request = self._lookups.manifest("GET", name, limit)
+            answer = await self._lookups.ask(request, name, expected=expected, past=past)
+            return self._checked(name, digest, size, answer), answer
+
+        try:
+            return await read()
+        except DigestMismatch:
+            return await read()
+
+    def _checked(self, name: str, expected: Digest | None, size: int, answer: Answer) -> bytes:
+        """A manifest's bytes, if the answer brought what was asked for."""
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -303,57 +305,4 @@ class Repository:
         if served not in media.SCHEMA1 or not is_schema1(raw, served):  # that is refused later, in words
             what = f"{called(self._site.repository, name)} at {self._site.registry}"
             check_bytes(answer.headers, raw, what, known=expected)
-        return raw, answer
-
-    # Blobs
-
-    def _reading(self, blob: Descriptor, offset: int, stop: int, *, ranged: bool) -> Request:
-        """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
-        part = f"bytes={offset}-{stop - 1}" if ranged else ""
-        request, etags = self._lookups.blob("GET", blob.digest, part=part), self._session.etags
-        path = request.url.path
-        if ranged and offset and path in etags:
-            request.headers["If-Range"] = etags[path]
-        return request
-
-    def _begins_at(
-        self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int
-    ) -> int | None:
-        """Where in the blob the answer's body begins; None: it is none (416). Raises SizeMismatch or
-        DigestMismatch where the answer announces another blob."""
-        what = f"blob {blob.digest} at {self._site}"
-        length = response.content_length
-        check_told(response.headers, blob.digest, what)
-        if response.status == 200:
-            if length is not None and length != blob.size:
-                raise SizeMismatch(what, expected=blob.size, actual=length)
-            return 0
-        told = content_range(response.headers.get("Content-Range"))
-        if told is not None and told.total is not None and told.total != blob.size:
-            raise SizeMismatch(what, expected=blob.size, actual=told.total)
-        if response.status == 416:
-            return None
-        first, last = (told.first, told.last) if told is not None else (None, None)
-        if first is None or last is None or first > offset or last + 1 < stop:
-            raise ProtocolViolation(f"{self._session.host} served other bytes of {what} than asked for")
-        return first
-
-
-async def _nothing() -> Chunks:
-    """No bytes at all."""
-    return
-    yield b""
-
-
-async def _part(chunks: Chunks, skip: int, length: int) -> Chunks:
-    """`length` bytes after the first `skip`: for registries that answer a range with more."""
-    async for chunk in chunks:
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        part = memoryview(chunk)[skip : skip + length]
-        skip = 0
-        length -= len(part)
-        yield part
-        if not length:
-            return
+        return raw

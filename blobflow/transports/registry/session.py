@@ -68,9 +68,18 @@ MAX_REDIRECTS = 5
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
 _CONGESTED = frozenset({408, 429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING = frozenset({307, 308})  # the method, and the body
 _READING = ("GET", "HEAD")
 
 T = TypeVar("T")
+
+
+class Redirected(ProtocolViolation):
+    """A request was sent on to `url`, and was not followed there: too often, or its body is spent."""
+
+    def __init__(self, host: str, asked: str, url: URL) -> None:
+        super().__init__(f"{host} answered {asked} with redirects that lead nowhere")
+        self.url = url
 
 
 class Session:
@@ -243,19 +252,26 @@ class Session:
                 leave(response)
 
     async def _ask_patiently(self, request: Request, body: bytes | Feed | None, size: int) -> Answer:
-        """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
+        """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt.
+        Redirects are followed; where a feed can't be sent again, Redirected says to where."""
         url = await self._absolute(request.url)
-        sent = await self._permission(request, url)
-        began = self._clock()
-        response = await self._transmit(request, url, body, sent, timeout_of(self._patience(size)))
-        if isinstance(body, Feed) and body.done and size >= SHOWING:
-            self._slowest = min(self._slowest, size / max(self._clock() - began, 0.001))
-        try:
-            if challenges := self._challenges(response):
-                await self._auth.learn(challenges, request.scopes, sent)
-            return await self._conclude(request, response)
-        finally:
-            leave(response)
+        for _ in range(MAX_REDIRECTS + 1):
+            sent = await self._permission(request, url)
+            began = self._clock()
+            response = await self._transmit(request, url, body, sent, timeout_of(self._patience(size)))
+            if isinstance(body, Feed) and body.done and size >= SHOWING:
+                self._slowest = min(self._slowest, size / max(self._clock() - began, 0.001))
+            try:
+                if challenges := self._challenges(response):
+                    await self._auth.learn(challenges, request.scopes, sent)
+                if response.status not in _KEEPING or "Location" not in response.headers:
+                    return await self._conclude(request, response)
+                url = follow(self.home, url, response.headers["Location"], request.asked)
+            finally:
+                leave(response)
+            if isinstance(body, Feed):
+                raise Redirected(self.host, request.asked, url)
+        raise Redirected(self.host, request.asked, url)
 
     def _patience(self, size: int) -> float:
         """Seconds after the last of `size` bytes until there is no answer to be expected any more."""
@@ -297,10 +313,10 @@ class Session:
             if response.status not in _REDIRECTS or location is None:
                 return response
             await discard(response)
-            if request.method not in _READING and response.status not in (307, 308):
+            if request.method not in _READING and response.status not in _KEEPING:
                 break
             url = follow(self.home, url, location, request.asked)
-        raise ProtocolViolation(f"{self.host} answered {request.asked} with redirects that lead nowhere")
+        raise Redirected(self.host, request.asked, url)
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
         """Send the request, and once more with what it was refused for the lack of."""

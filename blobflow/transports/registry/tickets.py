@@ -39,7 +39,7 @@ JOURNALED_FROM = 4 * 1024 * 1024
 _PROGRESS = re.compile(r"(?:bytes[= ])?0-(\d{1,19})\Z", re.ASCII)
 
 # Where a session came from: a POST of this push; a mount that was refused; or an earlier push left it.
-Origin = Literal["fresh", "mount", "left"]
+Origin = Literal["fresh", "mount", "left", "moved"]
 
 
 class Ticket:
@@ -171,6 +171,11 @@ class Tickets:
             self.leave(before)
         self._idle[key] = ticket
         self._unjournaled.add(key)
+
+    def moved(self, ticket: Ticket, url: URL) -> None:
+        """Keep a session whose last request was redirected, to send its bytes there."""
+        ticket.location, ticket.origin, ticket.sent = url, "moved", ticket.offset
+        self.keep(ticket)
 
     def park(self, ticket: Ticket) -> None:
         """Leave a session open for the next push, here or in another process."""

@@ -57,7 +57,7 @@ from blobflow.transports.registry.refusals import (
     refuses_form,
 )
 from blobflow.transports.registry.requestsize import RequestSize
-from blobflow.transports.registry.session import Answer, Request, Session
+from blobflow.transports.registry.session import MAX_REDIRECTS, Answer, Redirected, Request, Session
 from blobflow.transports.registry.tickets import (
     JOURNALED_FROM,
     KEPT_FROM,
@@ -116,7 +116,7 @@ class Uploads:
         if await self._has_arrived(repository, blob):
             return
         rungs = list(ladder(blob.size, self.profile, self._learnt))
-        repeated = 0
+        repeated = hops = reached = 0
         while True:
             going = _Going(await self._idle(repository, blob), rungs[0])
             try:
@@ -125,6 +125,9 @@ class Uploads:
                 ticket = going.ticket
                 if ticket is None or error is ticket.body_error:
                     raise
+                if isinstance(error, Redirected) and hops < MAX_REDIRECTS:
+                    hops, reached = (hops + 1 if ticket.offset == reached else 1), ticket.offset
+                    continue
                 if await self._ended_well(error, ticket, blob):
                     return
                 if "chunked" in rungs and self._lessons.ended(error, ticket, blob):
@@ -235,7 +238,7 @@ class Uploads:
     async def _idle(self, repository: str, blob: Descriptor) -> Ticket | None:
         """The session to go on with, at the offset that the registry confirms [end-13]; None: a fresh one."""
         ticket = self._tickets.take(repository, blob.digest)
-        if ticket is None or ticket.origin == "mount":
+        if ticket is None or ticket.origin in ("mount", "moved"):
             return ticket
         request = self._request("GET", ticket, blob, ok=(200, 204))
         try:
@@ -349,7 +352,9 @@ class Uploads:
 
     def _put_aside(self, ticket: Ticket, blob: Descriptor, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
-        if isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
+        if isinstance(error, Redirected):
+            self._tickets.moved(ticket, error.url)
+        elif isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
             ticket.doubted = True
             self._tickets.park(ticket)
         elif self._resumes and ticket.sent >= KEPT_FROM and is_interruption(error):
@@ -484,4 +489,6 @@ async def _read_out(ticket: Ticket, chunks: Chunks) -> None:
 def _with_digest(ticket: Ticket, blob: Descriptor) -> URL:
     """The Location with the digest added as text: it is opaque, and parsing would quote it anew."""
     text = str(ticket.location)
+    if f"digest={blob.digest}" in text:  # it was redirected, with all that had been asked
+        return ticket.location
     return URL(f"{text}{'&' if '?' in text else '?'}digest={blob.digest}", encoded=True)
