@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caching import CACHES, nginx, nginx_program
+from tests.e2e.caching import CACHES, nginx
 from tests.e2e.conftest import StartsRegistries
+from tests.e2e.locked import nginx_program
 from tests.e2e.processes import Registry, blobflow, skopeo
 from tools import imageset
 
@@ -74,7 +75,7 @@ def test_a_tag_that_moves_through_a_cache_is_where_it_was_put(
         (told,) = json.loads((home / "report.json").read_text())["images"]
         assert registry.digest_of("app", "1") == told["digest"]
     (home / "list").write_text("app:1\n")
-    ends = ["--from", registry.host, "--to", cache, "--images", home / "list"]
+    ends = ["--from", registry.host, "--to", cache, "--images", str(home / "list")]
     checked = blobflow("verify", *ends, "--verify", "content", home=home / "another")
     assert checked.code == 0, checked.err
 

@@ -146,7 +146,7 @@ _VERDICTS = ("Cache-Status", "X-Cache-Status", "X-Cache", "X-Proxy-Cache", "CF-C
 
 
 def cache_of(headers: Mapping[str, str]) -> str:
-    """How an answer says that a cache had kept it: "a cache's, 81 s old"; "" where it does not say so.
+    """How an answer says that a cache had kept it: "from a cache, 81 s old"; "" where it does not say so.
 
     By Age (RFC 9111, 5.1), Cache-Status (RFC 9211), or what caches have of their own. An Age of 0 says that
     there is a cache, not that it had this.
@@ -157,7 +157,7 @@ def cache_of(headers: Mapping[str, str]) -> str:
         return ""
     via = clean(headers.get("Via", ""), 60)
     old = f", {age} s old" if age else ""
-    return f"a cache's{old} (Via: {via})" if via else f"a cache's{old}"
+    return f"from a cache{old} (Via: {via})" if via else f"from a cache{old}"
 
 
 def error_of(
@@ -176,7 +176,7 @@ def error_of(
     error = _error_of(host, method, asked, status, headers, body, passing)
     error.method, error.cached = method, cache_of(headers)
     if error.cached:
-        error.message += f"; the answer is {error.cached}"
+        error.message += f"; that answer came {error.cached}"
     return error
 
 

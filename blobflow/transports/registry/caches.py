@@ -19,6 +19,7 @@ from collections.abc import Callable
 import msgspec
 from yarl import URL
 
+from blobflow.bounded import Bounded
 from blobflow.content import Journal
 from blobflow.events import Event, Warned
 from blobflow.oci import Digest
@@ -66,6 +67,7 @@ class Caches:
         self._past: bool | None = None
         self._told = False
         self.placed = Placed()
+        self._named: Bounded[tuple[str, str], str] = Bounded(entries=_MOST)
 
     @property
     def are_passed(self) -> bool:
@@ -78,8 +80,16 @@ class Caches:
         """An answer said that it had been kept: for the rest of this process they are asked past."""
         self._past = True
 
+    def named(self, repository: str, digest: str, cached: str) -> None:
+        """A tag names this digest by an answer that came so from a cache."""
+        self._named.put((repository, digest), cached)
+
+    def named_by(self, repository: str, digest: str) -> str:
+        """How the answer came that a tag names this digest, if from a cache; else empty."""
+        return self._named.get((repository, digest)) or ""
+
     def contradicted(self, asked: str, cached: str) -> None:
-        """Past the cache the answer about `asked` was another one. `cached`: whose the kept one was."""
+        """Past the cache the answer about `asked` was another one. `cached`: how that came."""
         self._past = True
         if not self._told:
             self._told = True
