@@ -176,6 +176,25 @@ async def test_what_a_cache_says_of_a_source_is_told_with_its_age() -> None:
     assert len(server.seen) == 2, "once past the cache"
 
 
+@pytest.mark.parametrize(
+    ("through", "more"), [({"Server": "nginx/1.22.1"}, 3), ({"Via": "1.1 x"}, 3), ({}, 0)]
+)
+async def test_a_proxy_that_can_keep_answers_costs_a_few_requests_a_run(
+    through: dict[str, str], more: int
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=404, headers={"Server": "registry", **through})
+
+    async with fake(handler) as server, world() as w:
+        for number in range(10):
+            with pytest.raises(NotFound):
+                await w.sink(server.host).resolve(str(number))
+        assert len(server.seen) == 10 + more
+        with pytest.raises(NotFound):
+            await w.source(server.host).resolve("1")
+    assert len(server.seen) == 10 + more + 2, "a source is asked by HEAD and GET, as any other"
+
+
 async def test_a_manifest_that_is_gone_since_a_cache_kept_its_tag_is_told_so() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         if not request.path.endswith("/1"):

@@ -85,7 +85,8 @@ def words_of(body: bytes, content_type: str = "") -> Words:
         words = "" if html else body.decode("utf-8", "replace")
         return Words(text=clean(words), digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
     if not errors:
-        return Words()
+        words = body.decode("utf-8", "replace")
+        return Words(digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
     first = errors[0]
     told = " ".join(f"{bytes(each.detail).decode('utf-8', 'replace')} {each.message}" for each in errors)
     lacks = any(each.code in _MISSING_CODES for each in errors) or bool(_LACKS.search(told))
@@ -160,6 +161,17 @@ def cache_of(headers: Mapping[str, str]) -> str:
     return f"from a cache{old} (Via: {via})" if via else f"from a cache{old}"
 
 
+# Servers that pass requests on and can keep the answers, and say nothing of that as they come.
+_CAN_KEEP = re.compile(r"nginx|openresty|tengine|angie|apache|squid|varnish|trafficserver", re.IGNORECASE)
+
+
+def may_be_cached(headers: Mapping[str, str]) -> bool:
+    """Whether an answer came through something that may have kept it, by what that says of itself."""
+    if _CAN_KEEP.search(headers.get("Server", "")[:100]):
+        return True
+    return any(name in headers for name in ("Via", "Age", "X-Varnish", *_VERDICTS))
+
+
 def error_of(
     host: str,
     method: str,
@@ -175,6 +187,7 @@ def error_of(
     """
     error = _error_of(host, method, asked, status, headers, body, passing)
     error.method, error.cached = method, cache_of(headers)
+    error.maybe_cached = may_be_cached(headers)
     if error.cached:
         error.message += f"; that answer came {error.cached}"
     return error
