@@ -143,13 +143,14 @@ class RegistryError(BlobflowError):
 
     `status` is the HTTP status, `code` the distribution spec's error code if the body had one, `detail` the
     registry's own words, bounded and stripped of control characters. `method`: of the request that was
-    answered so; "" where no single answer said it. `cached`: whose answer it was, if a cache said that it had
-    kept it.
+    answered so; "" where no single answer said it. `cached`: that the answer came from a cache, and how old
+    it was, if that said so; `maybe_cached`: it came through something that can keep answers.
     """
 
     exit_code = 5
     method = ""
     cached = ""
+    maybe_cached = False
 
     def __init__(
         self,

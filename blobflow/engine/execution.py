@@ -117,7 +117,16 @@ class Execution(Undertaking[list[int]]):
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
             keep_going, more = self._policy.keep_going, not self._waves.over
             origins = self._saved.origins()
-            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more, origins=origins)
+            self._transfer = Transfer(
+                part,
+                graph,
+                world,
+                keep_going,
+                ended,
+                more=more,
+                origins=origins,
+                brought=self._tally.moved_by,
+            )
             await beside(self._take_late(self._transfer, world), self._transfer.run())
         await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
         await complete_places(self._tally, world, self._observe)

@@ -123,7 +123,9 @@ class Run(Undertaking[Answers]):
             self._observe(PhaseStarted("transfer", len(self._pairs)))
             ended = partial(self._step_ended, world)
             graph, keep_going, more = inquiry.graph(), self._policy.keep_going, not self._waves.over
-            self._transfer = Transfer(plan, graph, world, keep_going, ended, more=more)
+            self._transfer = Transfer(
+                plan, graph, world, keep_going, ended, more=more, brought=self._tally.moved_by
+            )
             await beside(self._take_late(self._transfer, inquiry, world), self._transfer.run())
         await self._verify(world)
         await complete_places(self._tally, world, self._observe)

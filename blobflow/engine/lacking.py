@@ -32,7 +32,8 @@ class Lacking:
     """What the targets of one transfer said that they lack.
 
     `made`: manifests that no source has; what is read here is added. `origins`: where else than by the graph
-    content can be had. `put` and `copy` do one thing each, and are tried again by whoever they belong to.
+    content can be had. `put` and `copy` do one thing each, and are tried again by whoever they belong to;
+    `brought` is told of each thing that is there now.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Lacking:
         steps: Callable[[], Iterable[Step]],
         put: PutBytes,
         copy: Callable[[Copy], Awaitable[None]],
+        brought: Callable[[Step], None],
         observe: Observer,
     ) -> None:
         self._graph = graph
@@ -56,6 +58,7 @@ class Lacking:
         self._steps = steps
         self._put = put
         self._copy = copy
+        self._told_of = brought
         self._observe = observe
         self._mentions: dict[tuple[Site, Digest], Descriptor] = {}
         self._found_at: dict[Digest, tuple[Site, ...]] = {}
@@ -103,10 +106,14 @@ class Lacking:
     async def _bring(self, key: tuple[Site, Digest]) -> None:
         site, digest = key
         content = self._mentions[key]
+        step: Put | Copy
         if self._manifest(digest) is not None:
+            step = Put(content, site)
             await self._put_whole(site, content, ())
         else:
-            await self._copy(Copy(content, min(self._sites(digest)), site))
+            step = Copy(content, min(self._sites(digest)), site)
+            await self._copy(step)
+        self._told_of(step)
 
     async def _find(
         self, manifest: Descriptor, lacked: set[Digest], wanted: Callable[[Digest], bool]

@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.content import Referrer, Site
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Put, Shape, merged, site_of
+from blobflow.engine.plan import Copy, Goal, Inventory, Mount, Pair, Put, Shape, Step, merged, site_of
 from blobflow.engine.price import blobs_present
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
@@ -85,21 +85,24 @@ class Tally:
     def ended(self, agenda: Agenda, number: int) -> list[tuple[Goal, ImageRecord]]:
         """Take in a step that ended. Returns the images that it settled."""
         if agenda.states[number] is State.DONE:
-            step = agenda.step(number)
-            moved = self._moved[step.target.registry]
-            match step:
-                case Copy():
-                    moved["blobs_copied"] += 1
-                case Mount():
-                    moved["blobs_mounted"] += 1
-                case Put(tags=tags):
-                    moved["manifests_put"] += max(1, len(tags))
+            self.moved_by(agenda.step(number))
         settled = []
         for goal in self._goals.get(number, ()):
             self._open[goal.pair] -= 1
             if not self._open[goal.pair]:
                 settled.append((goal, self._outcome(agenda, goal)))
         return settled
+
+    def moved_by(self, step: Step) -> None:
+        """Take in what a step that was done has moved, whether it is the plan's or was found to be needed."""
+        moved = self._moved[step.target.registry]
+        match step:
+            case Copy():
+                moved["blobs_copied"] += 1
+            case Mount():
+                moved["blobs_mounted"] += 1
+            case Put(tags=tags):
+                moved["manifests_put"] += max(1, len(tags))
 
     def not_verified(self, pair: Pair, error: BlobflowError) -> ImageRecord:
         """An image that looked settled is not what it should be."""

@@ -79,7 +79,8 @@ class Transfer:
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
     until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
-    `origins`: where contents of the plan are that the graph does not know of.
+    `origins`: where contents of the plan are that the graph does not know of. `brought` is told what was done
+    beside the plan, since a target said that it lacked it.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Transfer:
         *,
         more: bool = False,
         origins: Origins | None = None,
+        brought: Callable[[Step], None] = lambda step: None,
     ) -> None:
         self.agenda = Agenda(plan)
         self._made = dict(plan.made)
@@ -122,6 +124,7 @@ class Transfer:
             steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
             put=self._put_bytes,
             copy=self._copy_beside,
+            brought=brought,
             observe=world.observe,
         )
         self._note_blobs(plan.steps, 0)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caching import CACHES, nginx, nginx_program
+from tests.e2e.caching import CACHES, nginx
 from tests.e2e.conftest import StartsRegistries
+from tests.e2e.locked import nginx_program
 from tests.e2e.processes import Registry, blobflow, skopeo
 from tools import imageset
 
@@ -65,6 +66,22 @@ def test_what_was_put_through_a_cache_is_there_and_is_put_once(
     assert not registry.requests().uploads()
 
 
+def test_what_a_cold_repository_got_is_not_uploaded_again_under_another_tag(
+    registry: Registry, cache: str, images: list[str], home: Path
+) -> None:
+    """A cache has kept that there is no such repository, too."""
+    run = blobflow("copy", images[0], f"{cache}/app:1", home=home)
+    assert run.code == 0, run.err
+    registry.forget()
+    # Nor by a process that remembers nothing of it.
+    for tag, where in (("2", home), ("3", home / "another"), ("1", home / "third")):
+        again = blobflow("copy", images[0], f"{cache}/app:{tag}", home=where)
+        assert again.code == 0, again.err
+    asked = registry.requests()
+    assert not asked.uploads() and not asked.opened_uploads()
+    assert asked.counts()["PUT manifests"] == 2
+
+
 def test_a_tag_that_moves_through_a_cache_is_where_it_was_put(
     registry: Registry, cache: str, images: list[str], home: Path
 ) -> None:
@@ -74,7 +91,7 @@ def test_a_tag_that_moves_through_a_cache_is_where_it_was_put(
         (told,) = json.loads((home / "report.json").read_text())["images"]
         assert registry.digest_of("app", "1") == told["digest"]
     (home / "list").write_text("app:1\n")
-    ends = ["--from", registry.host, "--to", cache, "--images", home / "list"]
+    ends = ["--from", registry.host, "--to", cache, "--images", str(home / "list")]
     checked = blobflow("verify", *ends, "--verify", "content", home=home / "another")
     assert checked.code == 0, checked.err
 

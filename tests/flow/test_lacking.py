@@ -80,6 +80,8 @@ async def test_what_a_cache_had_said_to_be_there_is_brought_once(store: Store, n
     report = await bench.mirror()
     assert report.ok, report.images
     bench.assert_whole(target)
+    assert report.totals.blobs_copied == len(bench.blobs())
+    assert report.totals.manifests_put == sum(map(len, target.manifests.values()))
     pushed = {name: n for (call, name), n in target.calls.items() if call == "push"}
     assert pushed == dict.fromkeys(bench.blobs(), 1)
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1)

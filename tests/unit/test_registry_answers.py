@@ -102,6 +102,51 @@ def test_a_refused_manifest_names_the_children_that_are_missing(status: int, cod
     assert DIGEST in error.message
 
 
+HEX = DIGEST.partition(":")[2]
+LONG = "sha512:" + "c" * 128
+
+
+@pytest.mark.parametrize(
+    ("body", "missing"),
+    [
+        (errors({"code": "MANIFEST_BLOB_UNKNOWN", "detail": [DIGEST, {"digest": OTHER}]}), (DIGEST, OTHER)),
+        (errors({"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"Digest": {"hex": HEX}}}), (DIGEST,)),
+        (errors({"code": "BLOB_UNKNOWN", "message": f"blob {LONG} unknown"}), (LONG,)),
+        (errors({"code": "MANIFEST_INVALID", "message": f"layer {DIGEST} does not exist"}), (DIGEST,)),
+        (errors({"code": "X"}, {"code": "MANIFEST_BLOB_UNKNOWN", "detail": DIGEST}), (DIGEST,)),
+        (errors({"code": "NAME", "detail": {"missing": {OTHER: {}}}}), (OTHER,)),
+        (json.dumps({"message": f"no such blob: {DIGEST}"}).encode(), (DIGEST,)),
+        (f"manifest blob unknown: {DIGEST}\n".encode(), (DIGEST,)),
+    ],
+)
+def test_what_is_missing_is_read_in_whatever_form_it_is_told(body: bytes, missing: tuple[str, ...]) -> None:
+    error = answer(400, body, method="PUT")
+    assert isinstance(error, Rejected)
+    assert error.missing == missing
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        errors({"code": "DIGEST_INVALID", "message": "provided digest did not match", "detail": DIGEST}),
+        errors({"code": "MANIFEST_INVALID", "message": f"the size of {DIGEST} is another"}),
+        errors({"code": "MANIFEST_INVALID", "message": "something is missing"}),
+        errors({"code": "UNKNOWN", "detail": HEX + "0"}),
+        b"",
+    ],
+)
+def test_a_refusal_for_another_reason_names_nothing_that_is_missing(body: bytes) -> None:
+    error = answer(400, body, method="PUT")
+    assert isinstance(error, Rejected)
+    assert error.missing == ()
+
+
+def test_only_a_manifest_lacks_something_by_words_alone() -> None:
+    body = errors({"code": "BLOB_UPLOAD_UNKNOWN", "message": f"blob upload unknown, for {DIGEST}"})
+    error = error_of("r.example", "PUT", f"upload of blob {DIGEST} to app", 404, {}, body)
+    assert isinstance(error, NotFound)
+
+
 def test_a_manifest_that_is_not_there_to_be_read_is_not_found_whatever_its_code() -> None:
     assert isinstance(answer(404, errors({"code": "MANIFEST_UNKNOWN"})), NotFound)
 

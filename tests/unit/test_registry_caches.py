@@ -171,9 +171,41 @@ async def test_what_a_cache_says_of_a_source_is_told_with_its_age() -> None:
         return web.Response(status=404, headers=told)
 
     async with fake(handler) as server, world() as w:
-        with pytest.raises(NotFound, match=r"a cache's, 812 s old \(Via: 1\.1 edge\)"):
+        with pytest.raises(NotFound, match=r"from a cache, 812 s old \(Via: 1\.1 edge\)"):
             await w.source(server.host).read(Descriptor(IMAGE.media_type, IMAGE.digest, IMAGE.size))
     assert len(server.seen) == 2, "once past the cache"
+
+
+@pytest.mark.parametrize(
+    ("through", "more"), [({"Server": "nginx/1.22.1"}, 3), ({"Via": "1.1 x"}, 3), ({}, 0)]
+)
+async def test_a_proxy_that_can_keep_answers_costs_a_few_requests_a_run(
+    through: dict[str, str], more: int
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=404, headers={"Server": "registry", **through})
+
+    async with fake(handler) as server, world() as w:
+        for number in range(10):
+            with pytest.raises(NotFound):
+                await w.sink(server.host).resolve(str(number))
+        assert len(server.seen) == 10 + more
+        with pytest.raises(NotFound):
+            await w.source(server.host).resolve("1")
+    assert len(server.seen) == 10 + more + 2, "a source is asked by HEAD and GET, as any other"
+
+
+async def test_a_manifest_that_is_gone_since_a_cache_kept_its_tag_is_told_so() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if not request.path.endswith("/1"):
+            return web.Response(status=404)
+        told = {"Age": "300", "Content-Type": IMAGE.media_type, "Docker-Content-Digest": IMAGE.digest}
+        return web.Response(body=RAW, headers=told)
+
+    async with fake(handler) as server, world() as w:
+        found = await w.source(server.host).resolve("1")
+        with pytest.raises(NotFound, match="the tag that names it came from a cache, 300 s old"):
+            await w.source(server.host).read(found)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +221,14 @@ async def test_what_a_cache_says_of_a_source_is_told_with_its_age() -> None:
         ({"X-Cache": "Miss from cloudfront", "Via": "1.1 x"}, ""),
         ({"CF-Cache-Status": "DYNAMIC"}, ""),
         ({"Cache-Status": "nginx; fwd=miss"}, ""),
-        ({"Age": "81"}, "a cache's, 81 s old"),
-        ({"X-Varnish": "5 3"}, "a cache's"),
-        ({"X-Cache-Status": "HIT"}, "a cache's"),
-        ({"X-Cache-Status": "STALE"}, "a cache's"),
-        ({"Cache-Status": "nginx; hit"}, "a cache's"),
-        ({"X-Cache": "TCP_HIT from a1.example"}, "a cache's"),
+        ({"Age": "81"}, "from a cache, 81 s old"),
+        ({"X-Varnish": "5 3"}, "from a cache"),
+        ({"X-Cache-Status": "HIT"}, "from a cache"),
+        ({"X-Cache-Status": "STALE"}, "from a cache"),
+        ({"Cache-Status": "nginx; hit"}, "from a cache"),
+        ({"X-Cache": "TCP_HIT from a1.example"}, "from a cache"),
         ({"Cache-Status": "nginx; fwd=stale"}, ""),
-        ({"X-Cache": "Hit from cloudfront", "Via": "1.1 cf\x1b[31m"}, "a cache's (Via: 1.1 cf [31m)"),
+        ({"X-Cache": "Hit from cloudfront", "Via": "1.1 cf\x1b[31m"}, "from a cache (Via: 1.1 cf [31m)"),
     ],
 )
 def test_an_answer_is_a_cache_s_where_it_says_so(headers: dict[str, str], words: str) -> None:

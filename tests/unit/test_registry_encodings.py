@@ -202,3 +202,13 @@ async def test_a_glance_at_a_cache_that_compresses_gives_the_blob() -> None:
         async with glance as chunks:
             assert chunks is not None
             assert await collect(chunks) == LAYER
+
+
+async def test_what_is_said_of_a_put_may_come_as_it_likes() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        headers = {"Content-Encoding": "br", "Docker-Content-Digest": IMAGE.digest}
+        return web.Response(status=201, body=b"\x06", headers=headers)
+
+    async with fake(handler) as server, world() as w:
+        await w.sink(server.host).put(IMAGE, RAW, ["1"])
+    assert server.asked() == ["PUT /v2/app/manifests/1"]

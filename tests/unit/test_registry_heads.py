@@ -92,6 +92,25 @@ async def test_a_target_that_refuses_head_is_asked_for_manifests_and_blobs_by_ge
     assert all(each.headers.get("Range") == "bytes=0-0" for each in ranged)
 
 
+async def test_a_head_that_no_token_opens_is_left_for_gets_that_one_opens() -> None:
+    inner, given = registry(401), list[str]()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/token":
+            given.append(f"t{len(given)}")
+            return web.json_response({"token": given[-1]})
+        if request.method == "HEAD" or "Authorization" not in request.headers:
+            way = f'Bearer realm="http://{request.host}/token",service="r"'
+            return web.Response(status=401, headers={"WWW-Authenticate": way})
+        return await inner(request)
+
+    async with fake(handler) as server, world() as w:
+        for name in ("1", "2", IMAGE.digest):
+            assert await w.source(server.host).resolve(name) == IMAGE
+    assert len(server.asked("HEAD")) == 2, "without a token and with one"
+    assert len(given) == 2
+
+
 @pytest.mark.parametrize("size", [BLOB.size, BLOB.size + 1])
 async def test_a_blob_of_another_size_is_not_there_by_get_either(size: int) -> None:
     async with fake(registry(405)) as server, world() as w:

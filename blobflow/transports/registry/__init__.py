@@ -7,8 +7,11 @@
     leastrate    what may not drip
     gate         how much at once, and how fast         quota  what it says of its allowance of manifests
     auth         who we are there        credentials, logins, keepers  where logins come from, and are kept
+    elsewhere    tokens of other registries that it sends us to
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
+    lookups      how a repository is asked: by HEAD or GET (heads), past caches (caches)
+    reading      a blob from an offset       encodings  what it came as, undone
     flowing      bodies as they come         inlet  the same, past aiohttp
     referrers    what hangs on manifests        referring   what is known of a host's way with that
     tags         its tags, and the host's repositories              removing  tags and manifests that go

@@ -86,7 +86,8 @@ def words_of(body: bytes, content_type: str = "") -> Words:
         words = "" if html else body.decode("utf-8", "replace")
         return Words(text=clean(words), digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
     if not errors:
-        return Words()
+        words = body.decode("utf-8", "replace")
+        return Words(digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
     first = errors[0]
     told = " ".join(f"{bytes(each.detail).decode('utf-8', 'replace')} {each.message}" for each in errors)
     lacks = any(each.code in _MISSING_CODES for each in errors) or bool(_LACKS.search(told))
@@ -147,7 +148,7 @@ _VERDICTS = ("Cache-Status", "X-Cache-Status", "X-Cache", "X-Proxy-Cache", "CF-C
 
 
 def cache_of(headers: Mapping[str, str]) -> str:
-    """How an answer says that a cache had kept it: "a cache's, 81 s old"; "" where it does not say so.
+    """How an answer says that a cache had kept it: "from a cache, 81 s old"; "" where it does not say so.
 
     By Age (RFC 9111, 5.1), Cache-Status (RFC 9211), or what caches have of their own. An Age of 0 says that
     there is a cache, not that it had this.
@@ -158,7 +159,18 @@ def cache_of(headers: Mapping[str, str]) -> str:
         return ""
     via = clean(headers.get("Via", ""), 60)
     old = f", {age} s old" if age else ""
-    return f"a cache's{old} (Via: {via})" if via else f"a cache's{old}"
+    return f"from a cache{old} (Via: {via})" if via else f"from a cache{old}"
+
+
+# Servers that pass requests on and can keep the answers, and say nothing of that as they come.
+_CAN_KEEP = re.compile(r"nginx|openresty|tengine|angie|apache|squid|varnish|trafficserver", re.IGNORECASE)
+
+
+def may_be_cached(headers: Mapping[str, str]) -> bool:
+    """Whether an answer came through something that may have kept it, by what that says of itself."""
+    if _CAN_KEEP.search(headers.get("Server", "")[:100]):
+        return True
+    return any(name in headers for name in ("Via", "Age", "X-Varnish", *_VERDICTS))
 
 
 def error_of(
@@ -176,8 +188,9 @@ def error_of(
     """
     error = _error_of(host, method, asked, status, headers, body, passing)
     error.method, error.cached = method, cache_of(headers)
+    error.maybe_cached = may_be_cached(headers)
     if error.cached:
-        error.message += f"; the answer is {error.cached}"
+        error.message += f"; that answer came {error.cached}"
     return error
 
 

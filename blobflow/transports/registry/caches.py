@@ -5,7 +5,8 @@ its old tags too, also from before a put through that same cache. So what a regi
 held against what it is said to have: where the two contradict each other, the question is put once more, past
 the cache. If that gets another answer, the host has such a cache: that is told once, and noted, and from then
 on whatever is asked of it as a target goes past the cache, in later runs too. So do questions whose answers
-say themselves that they were kept.
+say themselves that they were kept; and where a proxy that can keep answers says nothing of it, the first few
+404s of a run are asked about twice.
 
 Past a cache is under a name that it can't have kept: a query that no registry knows, and so each ignores, as
 it does containerd's `?ns=`. Caches that heed `Cache-Control: no-cache` (RFC 9111, 5.2.1.4) are asked to.
@@ -19,13 +20,18 @@ from collections.abc import Callable
 import msgspec
 from yarl import URL
 
+from blobflow.bounded import Bounded
 from blobflow.content import Journal
+from blobflow.errors import NotFound
 from blobflow.events import Event, Warned
 from blobflow.oci import Digest
 from blobflow.transports.registry.wire import Request
 
 # Names of what was put that are remembered; the oldest are forgotten, and then a cache is believed.
 _MOST = 20_000
+# How often in a run a 404 from behind a proxy that can keep answers, at a target, is asked about again. Most
+# such proxies keep none: these few requests tell.
+_CHECKS = 3
 # The journal's key for a host whose answers a cache keeps for too long.
 _NOTE = "stale answers"
 
@@ -65,7 +71,9 @@ class Caches:
         self._observer = observer
         self._past: bool | None = None
         self._told = False
+        self._checks = 0
         self.placed = Placed()
+        self._named: Bounded[tuple[str, str], str] = Bounded(entries=_MOST)
 
     @property
     def are_passed(self) -> bool:
@@ -74,12 +82,28 @@ class Caches:
             self._past = self._journal.note(self._host, _NOTE) is not None
         return self._past
 
+    def is_to_be_checked(self, error: NotFound) -> bool:
+        """Whether what is said not to be there is asked for past the cache, with nothing else to contradict
+        it: the first times that a host is asked through something that can keep answers."""
+        if self._checks >= _CHECKS or not error.maybe_cached:
+            return False
+        self._checks += 1
+        return True
+
     def saw(self) -> None:
         """An answer said that it had been kept: for the rest of this process they are asked past."""
         self._past = True
 
+    def named(self, repository: str, digest: str, cached: str) -> None:
+        """A tag names this digest by an answer that came so from a cache."""
+        self._named.put((repository, digest), cached)
+
+    def named_by(self, repository: str, digest: str) -> str:
+        """How the answer came that a tag names this digest, if from a cache; else empty."""
+        return self._named.get((repository, digest)) or ""
+
     def contradicted(self, asked: str, cached: str) -> None:
-        """Past the cache the answer about `asked` was another one. `cached`: whose the kept one was."""
+        """Past the cache the answer about `asked` was another one. `cached`: how that came."""
         self._past = True
         if not self._told:
             self._told = True

@@ -81,11 +81,18 @@ class Lookups:
         answer: Answer | None = None
         try:
             answer = await self._session.ask(request)
-            cached = cache_of(answer.headers) if self._target else ""
+            cached = cache_of(answer.headers)
+            if cached and not self._target:
+                for digest in told(answer.headers) if ":" not in name else ():
+                    caches.named(self._name, digest, cached)
+                cached = ""
             if not cached and (placed is None or not _is_another(placed, answer)):
                 return answer
         except NotFound as error:
-            if placed is None and not error.cached and not expected:
+            if by := caches.named_by(self._name, name):
+                error.message += f"; the answer of the tag that names it came {by}"
+            doubted = placed is not None or error.cached or expected
+            if not doubted and not (self._target and caches.is_to_be_checked(error)):
                 raise
             cached = error.cached
         if cached and self._target:

@@ -158,7 +158,7 @@ class Repository:
             scopes=self._scopes,
         )
         try:
-            await self._session.ask(request)
+            await self._lookups.ask(request, "")
         except NotFound as error:
             return error.code == "NAME_UNKNOWN"
         except RegistryError:

@@ -148,7 +148,9 @@ class Wire:
     async def whole(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
         """Read an answer's body, whose codings are undone, as far as the request's limit goes."""
         host, body = self.name(response.url), bytearray()
-        codings = codings_of(response.headers) if request.method != "HEAD" else ()
+        # What is said of something that was sent (a token's form aside) is of no interest: as it may come.
+        wanted = request.method == "GET" or (request.method == "POST" and response.status == 200)
+        codings = codings_of(response.headers) if wanted else ()
         # What is compressed in spite of being too short for it is longer.
         limit = request.limit + (CODING_BYTES if codings else 0)
         try:
