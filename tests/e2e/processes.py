@@ -149,7 +149,7 @@ def docker_registry(folder: Path, upstream: str = "", *, leave: Leave = remove) 
         config.write_text(DOCKER_REGISTRY.format(root=folder / "storage", host=host) + proxy)
         return ["docker-registry", "serve", str(config)]
 
-    with _serving(command, folder, leave) as registry:
+    with serving(command, folder, leave) as registry:
         yield registry
 
 
@@ -172,7 +172,7 @@ def blobflow_serve(folder: Path, *arguments: str, checkout: Path = TOP) -> Itera
     def command(host: str) -> list[str]:
         return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *arguments]
 
-    with _serving(command, folder, top=checkout) as registry:
+    with serving(command, folder, top=checkout) as registry:
         yield registry
 
 
@@ -186,14 +186,15 @@ def faulty_registry(folder: Path, journal: Path, *faults: str, leave: Leave = re
         where = ["--root", str(folder / "storage"), "--journal", str(journal)]
         return [sys.executable, "-m", "tools.faultyregistry", "--listen", host, *where, *told]
 
-    with _serving(command, folder, leave) as registry:
+    with serving(command, folder, leave) as registry:
         yield registry
 
 
 @contextmanager
-def _serving(
+def serving(
     command: Callable[[str], Sequence[str]], folder: Path, leave: Leave = remove, *, top: Path = TOP
 ) -> Iterator[Registry]:
+    """What `command` starts on the host that it is given, once it answers as a registry does."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context((folder / "access.log").open("wb"))
