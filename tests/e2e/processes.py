@@ -163,7 +163,7 @@ def docker_registry(
         config.write_text(text)
         return ["docker-registry", "serve", str(config)]
 
-    with _serving(command, folder, leave, ca=tls and tls.cert) as registry:
+    with serving(command, folder, leave, ca=tls and tls.cert) as registry:
         yield registry
 
 
@@ -191,7 +191,7 @@ def blobflow_serve(
         told = [argument.replace("{host}", host) for argument in arguments]
         return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *more, *told]
 
-    with _serving(command, folder, top=checkout, ca=tls and tls.cert) as registry:
+    with serving(command, folder, top=checkout, ca=tls and tls.cert) as registry:
         yield registry
 
 
@@ -205,12 +205,12 @@ def faulty_registry(folder: Path, journal: Path, *faults: str, leave: Leave = re
         where = ["--root", str(folder / "storage"), "--journal", str(journal)]
         return [sys.executable, "-m", "tools.faultyregistry", "--listen", host, *where, *told]
 
-    with _serving(command, folder, leave) as registry:
+    with serving(command, folder, leave) as registry:
         yield registry
 
 
 @contextmanager
-def _serving(
+def serving(
     command: Callable[[str], Sequence[str]],
     folder: Path,
     leave: Leave = remove,
@@ -218,6 +218,7 @@ def _serving(
     top: Path = TOP,
     ca: Path | None = None,
 ) -> Iterator[Registry]:
+    """What `command` starts on the host that it is given, once it answers as a registry does."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context((folder / "access.log").open("wb"))
