@@ -89,6 +89,10 @@ class Bounded(Generic[Key, Value]):
         self.weight -= entry.weight
         return entry.value
 
+    def values(self) -> list[Value]:
+        """All that is held, the least recently used first."""
+        return [entry.value for entry in self._held.values()]
+
     def clear(self) -> None:
         """Forget everything."""
         self._held.clear()

@@ -34,14 +34,14 @@ in `blobflow.Places`; README shows one, and `blobflow.contract` tries it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from blobflow.errors import DigestMismatch, SizeMismatch
-from blobflow.oci import Descriptor, Digest, hasher_for, media
+from blobflow.oci import Descriptor, Digest, Manifest, hasher_for, media
 
 Chunk = bytes | memoryview
 Chunks = AsyncIterator[Chunk]
@@ -228,6 +228,18 @@ class Expects(Protocol):
 
     def expect(self, blobs: Iterable[Descriptor]) -> None:
         """These blobs will be pushed, in whatever order, or fail to; this is the order of their places."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A Sink that holds images of some kinds alone: an archive for docker."""
+
+    def check_image(self, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
+        """Called before anything is written, with all manifests that shall be put of one image.
+
+        Raises UnsupportedContent where it can't be held here: the sentence says why, and what to do.
+        """
         ...
 
 

@@ -14,6 +14,7 @@
         ConnectionLost
       RegistryError            5   an answer came, and it says no
         NotFound
+          NoSuchPlatform           an image for other platforms than those that were chosen
         Unauthorized
         Denied
         Throttled                  retryable, after `retry_after` seconds if given
@@ -141,10 +142,14 @@ class RegistryError(BlobflowError):
     """The registry answered, and not with what was asked.
 
     `status` is the HTTP status, `code` the distribution spec's error code if the body had one, `detail` the
-    registry's own words, bounded and stripped of control characters.
+    registry's own words, bounded and stripped of control characters. `method`: of the request that was
+    answered so; "" where no single answer said it. `cached`: whose answer it was, if a cache said that it had
+    kept it.
     """
 
     exit_code = 5
+    method = ""
+    cached = ""
 
     def __init__(
         self,
@@ -163,6 +168,10 @@ class RegistryError(BlobflowError):
 
 class NotFound(RegistryError):
     pass
+
+
+class NoSuchPlatform(NotFound):
+    """An image is for other platforms than those that were chosen; the message says for which."""
 
 
 class Unauthorized(RegistryError):

@@ -70,7 +70,7 @@ class Retrying(Event, frozen=True, tag="retry"):
 
 
 class ImageDone(Event, frozen=True, tag="image"):
-    """An image is settled: `status` is done, present, failed or skipped."""
+    """An image is settled: `status` is done, present, failed or skipped; `reason`: why it was skipped."""
 
     source: str
     target: str
@@ -79,6 +79,7 @@ class ImageDone(Event, frozen=True, tag="image"):
     error: str
     done: int
     images: int
+    reason: str = ""
 
 
 class Warned(Event, frozen=True, tag="warning"):
@@ -119,11 +120,13 @@ class HostMeter:
 
 
 class Meter:
-    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way."""
+    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way.
+    `bytes_resent`: bytes of blobs that a target was sent beyond their sizes, since its uploads broke."""
 
     def __init__(self) -> None:
         self.hosts: defaultdict[str, HostMeter] = defaultdict(HostMeter)
         self.active: dict[int, int] = {}
+        self.bytes_resent = 0
 
     @property
     def requests(self) -> int:

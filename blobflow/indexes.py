@@ -136,6 +136,11 @@ class _Look:
     ) -> None:
         """Add the images below an index to `listed`, in order of mention, each index of them once."""
         above = (*above, index.descriptor.digest)
+        if index.layers:
+            raise UnsupportedContent(
+                f"index {index.descriptor.digest} of {self._wish.image} lists {index.layers[0].digest},"
+                f" a {index.layers[0].media_type[:120]!r}; an index made by hand is of images alone"
+            )
         for child in index.manifests:
             manifest = self._manifests[child.digest]
             if child.digest in above:

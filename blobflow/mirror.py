@@ -26,7 +26,7 @@ from blobflow.engine.flow import KEEP_GOING, LANE, Planned, Policy, Run
 from blobflow.engine.lane import Lane
 from blobflow.engine.plan import Pair, site_of
 from blobflow.engine.report import Report
-from blobflow.engine.resolve import read_graph, resolve_roots
+from blobflow.engine.resolve import Reader, read_graph, resolve_roots
 from blobflow.engine.saved import SavedPlan
 from blobflow.engine.schedule import Limits
 from blobflow.engine.shape import Shapes, choices_of, shape_pairs
@@ -36,7 +36,8 @@ from blobflow.engine.verify import Level, Verification
 from blobflow.environment import from_environment, settings_for
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Descriptor, Manifest, Reference
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.choice import Choice
 from blobflow.oci.location import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
 from blobflow.places import MadeOnce, Places
@@ -62,7 +63,7 @@ NO_PLACES = Places()
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """A reference's manifest and, if it is an index, the manifests under it that could be read.
+    """A reference's manifest and, if it is an index, the manifests under it that are there.
 
     The root is whole. Of the others those are lean (without `raw` and annotations) that would make the whole
     too much for memory, see `engine.documents`.
@@ -71,6 +72,13 @@ class Inspection(msgspec.Struct, frozen=True):
     reference: Reference
     root: Manifest
     manifests: tuple[Manifest, ...]
+
+    @property
+    def absent(self) -> frozenset[Digest]:
+        """What indexes list that is not there: they are sparse."""
+        there = {manifest.descriptor.digest for manifest in self.manifests}
+        listed = {child.digest for each in (self.root, *self.manifests) for child in each.manifests}
+        return frozenset(listed - there)
 
 
 async def mirror(
@@ -113,8 +121,9 @@ async def verify_run(
 ) -> dict[Pair, BlobflowError | None]:
     """Ask every pair's target whether it is what the source names now, as closely as `level` says.
 
-    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing); a
-    later run does not take what was found wrong for whole because an earlier one put it there.
+    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing), and
+    NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found wrong
+    for whole because an earlier one put it there.
     """
     settings = settings_for(settings, pairs)
     async with open_world(settings, observer, meter or Meter(), looking=True, places=places) as world:
@@ -131,10 +140,11 @@ async def verify_run(
             read_at_once=settings.concurrency,
             documents=world.documents,
         )
-        wrong = await verification.check(roots, level)
+        images = {pair: shape.images for pair, shape in shapes.of.items()}
+        wrong = await verification.check(roots, level, images)
         for pair in wrong:
             doubt(world.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
-    wrong = {**shapes.failures, **wrong}
+    wrong = {**shapes.failures, **shapes.skipped, **wrong}
     return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
 
 
@@ -151,7 +161,7 @@ async def _shapes_there(world: World, pairs: Sequence[Pair], roots: Mapping[Refe
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
     shapes = shape_pairs((p for p in pairs if p not in failures), graph, tags.tags)
-    return Shapes(shapes.of, {**failures, **shapes.failures})
+    return Shapes(shapes.of, {**failures, **shapes.failures}, shapes.skipped)
 
 
 async def plan_run(
@@ -225,17 +235,26 @@ async def inspect(
     reference: Reference,
     settings: Settings | None = None,
     *,
+    alone: bool = False,
     observer: Observer = ignore,
     meter: Meter | None = None,
     places: Places = NO_PLACES,
 ) -> Inspection:
-    """Read a reference's manifest and those under it. Raises what the source answers."""
+    """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index lists
+    may lack. Raises what the source answers otherwise."""
     if settings is None:  # who only looks needs no store that can be written
         settings = msgspec.structs.replace(from_environment(sources={reference.host}), cache_dir=None)
     async with open_world(settings, observer, meter or Meter(), places=places) as world:
         with blame("source"):
             root = await world.source_at(site_of(reference)).resolve(reference.name)
-        read = await read_graph({reference: root}, world.source_at, Lane(LANE), documents=world.documents)
+        read = await read_graph(
+            {reference: root},
+            world.source_at,
+            Lane(LANE),
+            choices={reference: [Choice(index="only")]} if alone else {},
+            sparse=True,
+            reader=Reader(world.source_at, documents=world.documents, observe=world.observe),
+        )
         for error in read.failures.values():
             raise error
         below = read.graph.closure(root.digest)[:-1]

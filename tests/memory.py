@@ -16,7 +16,6 @@ from typing import Literal
 from blobflow.content import Body, Chunks, Referrer, Site
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected, SizeMismatch
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
-from blobflow.oci.manifest import children
 from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of, merged
 from blobflow.oci.sample import SampleSet
 
@@ -169,8 +168,8 @@ class MemoryPlace:
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
         self._call("put", manifest.digest)
         parsed = parse_manifest(raw, manifest.media_type, digest=manifest.digest)
-        held = self._manifests() if parsed.is_index else self._blobs()
-        missing = [child.digest for child in children(parsed) if child.digest not in held]
+        missing = [child.digest for child in parsed.manifests if child.digest not in self._manifests()]
+        missing += [blob.digest for blob in parsed.blobs if blob.digest not in self._blobs()]
         if missing and not (parsed.is_index and self._registry.sparse):
             raise Rejected(f"{manifest.digest} lacks {missing}", missing=missing, status=404)
         self._manifests()[manifest.digest] = (manifest.media_type, raw)

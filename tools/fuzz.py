@@ -21,6 +21,7 @@ import msgspec
 from yarl import URL
 
 from blobflow.cli.figures import one_line
+from blobflow.cli.gotemplates import filled
 from blobflow.errors import BlobflowError
 from blobflow.oci import (
     digest_of,
@@ -30,12 +31,15 @@ from blobflow.oci import (
     parse_platform,
     parse_reference,
 )
+from blobflow.oci.patterns import compiled
+from blobflow.oci.ranges import Dialect, range_of
 from blobflow.server.logins import parse_htpasswd, read_basic
 from blobflow.server.places import locate
 from blobflow.server.ranges import Unsatisfiable, chunk_of, span_of
 from blobflow.transports.registry.answers import content_range, error_of, number_of, retry_after, warning_of
 from blobflow.transports.registry.auth import parse_challenges, read_token, scopes_with
 from blobflow.transports.registry.credentials import find_credentials, read_docker_config
+from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.mirrors import parse_mirror
 from blobflow.transports.registry.origins import follow
@@ -126,8 +130,8 @@ def _challenges(text: str) -> None:
 def _login(given: bytes) -> None:
     config = read_docker_config(given, "config.json")
 
-    async def nobody(program: str, verb: str, host: bytes) -> tuple[int, bytes]:
-        return 1, b""
+    async def nobody(program: str, verb: str, host: bytes) -> Ended:
+        return Ended(1, b"")
 
     asking = find_credentials(config, "registry.example.com", run=nobody)
     try:
@@ -144,6 +148,13 @@ _IMAGE = (
     f'{{"schemaVersion":2,"mediaType":"{media.OCI_MANIFEST}","config":{{"mediaType":"a/b","digest":"{_SHA256}",'
     f'"size":2}},"layers":[{{"digest":"{_SHA256}","size":9,"urls":["http://x/"]}}],"annotations":{{"a":"\\u001b[2J"}}}}'
 )
+
+
+def _ranges(text: str) -> None:
+    dialects: tuple[Dialect, ...] = ("masterminds", "regsync")
+    for dialect in dialects:
+        range_of(text, dialect)("1.2.3-rc.1")
+
 
 PARSERS: tuple[Parser, ...] = (
     Parser(
@@ -176,6 +187,17 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser("digest", _on_text(parse_digest), (_SHA256.encode(), b"sha512:" + b"ab" * 64, b"md5:00")),
     Parser("platform", _on_text(_platform), (b"linux/arm64/v8", b"windows/amd64", b"linux/x86_64")),
+    Parser(
+        "expression",
+        _on_text(lambda text: compiled(text).is_in("v1.2")),
+        (b"v[[:digit:]]+", rb"(?P<a>\Qx\E|\pN)*"),
+    ),
+    Parser("range", _on_text(_ranges), (b">=1.2.3 <2", b"^1.4", b"~0.2.3-rc.1")),
+    Parser(
+        "template",
+        _on_text(lambda text: filled(text, {"A": "b"})),
+        (b'{{env "A" | upper}}:{{- default "x" `y` -}} z', b"{{/* x */}}"),
+    ),
     Parser(
         "WWW-Authenticate",
         _on_text(_challenges),

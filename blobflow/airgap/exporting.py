@@ -14,14 +14,14 @@ import msgspec
 
 from blobflow.airgap.loading import Begin
 from blobflow.content import NullJournal, Sink, Site
-from blobflow.engine.configs import read_diff_ids, read_platform
+from blobflow.engine.configs import find_platform, may_name_platform, read_diff_ids
 from blobflow.engine.flow import Run
 from blobflow.engine.plan import Pair
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NoSuchPlatform, NotFound, UnsupportedContent
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, opened, tidy
 from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
-from blobflow.oci.choice import Choice, attests
+from blobflow.oci.choice import Choice, attests, told_platform
 from blobflow.transports.files import Arriving, in_thread, is_stream, stream_at, translated
 from blobflow.transports.kept import Kept
 from blobflow.transports.rootfs import Flat, Layer, arriving_folder, read_tree, unpack, write_tar
@@ -124,7 +124,8 @@ async def _kept(
     observer: Observer,
     meter: Meter | None,
 ) -> AsyncIterator[list[Root]]:
-    """The chosen platforms of an image, held in the store. Raises the image's own error if it has failed."""
+    """The chosen platforms of an image, held in the store. Raises the image's own error if it has failed, and
+    NoSuchPlatform also if it may lack them."""
     if settings.cache == "off":
         settings = msgspec.structs.replace(settings, cache_dir=None)
     settings = msgspec.structs.replace(settings, cache="all")
@@ -139,6 +140,9 @@ async def _kept(
             report = await run.go(msgspec.structs.replace(world, sink_at=sink_at, journal=NullJournal()))
             for error in run.errors.values():
                 raise error
+            for image in report.images:
+                if image.reason:
+                    raise NoSuchPlatform(f"{source}: {image.reason}", side="source")
             images = [image for image in report.images if image.status in ("done", "present")]
             if not images:
                 raise NotFound(f"{source} was not read: the run ended before")
@@ -146,7 +150,15 @@ async def _kept(
                 kept.check()
                 observer(PhaseStarted("export", 1))
                 root = await kept.resolve(images[0].digest)
-                yield [await _root_of(kept, store, *image) for image in await _images(kept, root, choice)]
+                images_there = await _images(kept, root, choice)
+                if not images_there:
+                    raise UnsupportedContent(
+                        f"{source} lists no image, and nothing to unpack; `blobflow copy` brings it as it is"
+                    )
+                # What has no platform lies beside images, and is none itself; alone it may be an old one.
+                runnable = [each for each in images_there if each[1] is not None] or images_there
+                once = {(image.descriptor.digest, platform): image for image, platform in runnable}
+                yield [await _root_of(kept, store, once[key], key[1]) for key in once]
         finally:
             kept.close()
         await tidy(store, settings)
@@ -162,21 +174,27 @@ def _told_to(run: Run) -> Iterator[None]:
         raise
 
 
-async def _images(kept: Kept, root: Descriptor, choice: Choice) -> list[tuple[Manifest, Platform]]:
+async def _images(kept: Kept, root: Descriptor, choice: Choice) -> list[tuple[Manifest, Platform | None]]:
     """The image manifests below a root that were chosen, with their platforms."""
     manifest = parse_manifest(await kept.read(root), root.media_type, digest=root.digest)
     if not manifest.is_index:
-        platform = root.platform or await read_platform(kept, manifest)
+        platform = told_platform(root) or await find_platform(kept, manifest)
         return [(manifest, platform)] if choice.wants(platform) else []
-    found = []
+    found: list[tuple[Manifest, Platform | None]] = []
     for child in manifest.manifests:
-        wanted = child.platform is None or choice.wants(child.platform)
+        wanted = choice.wants(told_platform(child))
         if wanted and not attests(child) and await kept.has(child):
             found += await _images(kept, child, choice)
     return found
 
 
-async def _root_of(kept: Kept, store: Store, manifest: Manifest, platform: Platform) -> Root:
+async def _root_of(kept: Kept, store: Store, manifest: Manifest, platform: Platform | None) -> Root:
+    config = manifest.config
+    if config is not None and not may_name_platform(manifest):
+        raise UnsupportedContent(
+            f"manifest {manifest.descriptor.digest} is no image's: its config is {config.size} bytes of the "
+            f"type {config.media_type[:120]!r}, and nothing to unpack; `blobflow copy` brings it as it is"
+        )
     foreign = manifest.foreign
     absent = [layer.digest for layer in foreign if store.size_of(layer.digest) is None]
     if absent:
@@ -188,7 +206,7 @@ async def _root_of(kept: Kept, store: Store, manifest: Manifest, platform: Platf
         Layer(f"layer {layer.digest}", store.path_of(layer.digest), diff_id)
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
     )
-    return Root(_folder(platform), layers)
+    return Root(_folder(platform or Platform()), layers)
 
 
 def _folder(platform: Platform) -> str:

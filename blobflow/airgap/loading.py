@@ -213,6 +213,11 @@ class _Gathering:
                 raise UsageError(
                     f"{label} has an index for {name}: platform= is for archives of one platform"
                 )
+            if manifest.layers:
+                raise UnsupportedContent(
+                    f"{label} has an index for {name} that lists {manifest.layers[0].media_type[:120]!r}, no"
+                    " images: it can't be joined with what other archives have under that name"
+                )
             children = tuple([child for child in manifest.manifests if await self._has(child)])
             return Part(label, find.root, children=children, whole=True)
         platform = await read_platform(self._all, manifest)

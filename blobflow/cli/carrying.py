@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from blobflow.cli.console import display
+from blobflow.cli.figures import count_text
 from blobflow.cli.files import check_place, write_whole
 from blobflow.cli.options import Ends, Link, Look, Run, ends_of, policy_of, settings_of
 from blobflow.cli.outlook import outlook_lines
@@ -43,11 +44,15 @@ class Outcome(msgspec.Struct, frozen=True):
     report: Report
     errors: Mapping[Pair, BlobflowError]
 
-    def check_set(self) -> None:
-        """Raise RunIncomplete unless every image of the set is where it should be."""
-        missing = sum(image.status not in ("done", "present") for image in self.report.images)
+    def check_set(self, *, may_skip_all: bool = True) -> None:
+        """Raise RunIncomplete unless every image of the set is where it should be, or was skipped; not all of
+        them, unless they may."""
+        images = self.report.images
+        missing = sum(not image.ok for image in images)
         if missing:
-            raise RunIncomplete(f"{missing} of {len(self.report.images)} images did not arrive")
+            raise RunIncomplete(f"{missing} of {len(images)} images did not arrive")
+        if not may_skip_all:
+            check_skipped(sum(bool(image.reason) for image in images), len(images))
         if failed := sum(tag.status == "failed" for tag in self.report.tags):
             raise RunIncomplete(f"{failed} of {len(self.report.tags)} tags too many could not be removed")
 
@@ -56,6 +61,15 @@ class Outcome(msgspec.Struct, frozen=True):
         for error in self.errors.values():
             raise error
         self.check_set()
+
+
+def check_skipped(skipped: int, images: int) -> None:
+    """Raise RunIncomplete if none of so many images is for the platforms that were chosen."""
+    if skipped and skipped == images:
+        raise RunIncomplete(
+            f"none of {count_text(images, 'image')} is for a platform that was chosen; if that is right, say "
+            "--missing-platform skip"
+        )
 
 
 Begin = Callable[[Sequence["Pair"], Sequence[str]], Flow]
@@ -240,14 +254,16 @@ def show_plan(planned: Planned, look: Look, more: Sequence[str] = ()) -> None:
             say(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
 
-def check_planned(planned: Planned, look: Look, *, listed: bool = True) -> None:
+def check_planned(planned: Planned, look: Look, *, listed: bool = True, may_skip_all: bool = True) -> None:
     """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
-    are `listed` on standard output."""
+    are `listed` on standard output. Not all may be skipped, unless they may."""
     if not listed or look.quiet:
         for pair, error in planned.failures.items():
             say(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
     if planned.failures:
         raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
+    if not may_skip_all:
+        check_skipped(len(planned.skipped), len(planned.pairs))
 
 
 def check_planned_image(planned: Planned) -> None:

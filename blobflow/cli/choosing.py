@@ -12,7 +12,7 @@ from blobflow.cli.options import gathered
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan import Pair
+    from blobflow.engine.plan import MissingPlatform, Pair
     from blobflow.oci import Platform
     from blobflow.oci.choice import Choice, IndexMode
     from blobflow.oci.convert import Format
@@ -32,7 +32,15 @@ class Choosing(msgspec.Struct, frozen=True):
     override_arch: str = ""
     override_variant: str = ""
     format: Format = ""
+    missing_platform: MissingPlatform | None = None
 
+
+missing_platform_option = click.option(
+    "--missing-platform",
+    type=click.Choice(("fail", "skip")),
+    help="Of an image for none of the platforms: fail it, or skip it and say so. [default: as the spec says, "
+    "else skip in a set, fail a single image]",
+)
 
 choice_options = gathered(
     "choosing",
@@ -64,6 +72,7 @@ choice_options = gathered(
         callback=lambda _context, _option, said: said or "",
         help="Put manifests in this format, for targets that take no other; digests change.",
     ),
+    missing_platform_option,
 )
 
 
@@ -75,7 +84,8 @@ def choose(pairs: Sequence[Pair], choosing: Choosing) -> list[Pair]:
     chosen = []
     for pair in pairs:
         choice = _choice(choosing, pair.choice)
-        chosen.append(msgspec.structs.replace(pair, choice=choice))
+        missing = choosing.missing_platform or pair.missing_platform
+        chosen.append(msgspec.structs.replace(pair, choice=choice, missing_platform=missing))
     return chosen
 
 

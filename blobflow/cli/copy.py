@@ -19,7 +19,7 @@ from blobflow.cli.options import Link, Run, link_options, run_options
     "--digestfile",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write the digest that was copied to FILE.",
+    help="Write the digest that was copied to FILE; nothing if the image was skipped.",
 )
 @choice_options
 @run_options
@@ -50,4 +50,5 @@ def verb(
     outcome = carry_out(pairs, link, run, list_failures=len(pairs) > 1)
     outcome.check_image()
     if digestfile:
-        write_whole(digestfile, outcome.report.images[0].digest.encode())
+        first = outcome.report.images[0]
+        write_whole(digestfile, b"" if first.reason else first.digest.encode())

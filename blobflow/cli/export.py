@@ -11,14 +11,16 @@ import click
 import msgspec
 
 from blobflow.cli.carrying import Begin, Outcome, carry_out, carry_out_work
+from blobflow.cli.choosing import missing_platform_option
 from blobflow.cli.options import Ends, Link, Run, link_options, run_options, unlisted
-from blobflow.errors import UsageError
+from blobflow.errors import NoSuchPlatform, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.location import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, STREAM, place_at
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan import Pair
+    from blobflow.engine.flow import Run as Flow
+    from blobflow.engine.plan import MissingPlatform, Pair
     from blobflow.mirror import Settings
     from blobflow.oci.choice import Choice
 
@@ -55,10 +57,11 @@ class Output(msgspec.Struct, frozen=True):
     metavar="type=TYPE[,dest=PATH|name=REF][,platform=…]",
     help="oci, docker: an archive; tar, local: the root file system; registry; cacheonly.",
 )
+@missing_platform_option
 @unlisted("dry_run")
 @run_options
 @link_options
-def verb(reference: str, output: str, run: Run, link: Link) -> None:
+def verb(reference: str, output: str, missing_platform: MissingPlatform | None, run: Run, link: Link) -> None:
     """Write one image out: as an archive, as its root file system, to a registry, or only into the store.
 
     The outputs are buildx's. dest=- is standard output. Several platforms get a folder each (linux_arm_v7) in
@@ -73,10 +76,11 @@ def verb(reference: str, output: str, run: Run, link: Link) -> None:
     if run.dry_run:
         raise UsageError("export has no --dry-run; `blobflow inspect` shows what the image holds")
     source, wanted = parse_reference(reference), parse_output(output)
+    missing = missing_platform or "fail"
     if wanted.type in ("tar", "local", "cacheonly"):
-        _kept(source, wanted, run, link).check_image()
+        _kept(source, wanted, missing, run, link).check_image()
     else:
-        pairs = _pairs(source, wanted)
+        pairs = _pairs(source, wanted, missing)
         carry_out(pairs, link, run, list_failures=False).check_image()
 
 
@@ -149,7 +153,7 @@ def _choice(output: Output) -> Choice:
     return Choice(platforms, "prune" if platforms and output.type in ("oci", "docker") else "auto")
 
 
-def _pairs(source: Reference, output: Output) -> list[Pair]:
+def _pairs(source: Reference, output: Output, missing: MissingPlatform) -> list[Pair]:
     """The copy that the output is."""
     from blobflow.cli.selection import copy_pairs
     from blobflow.engine.plan import Pair
@@ -160,15 +164,16 @@ def _pairs(source: Reference, output: Output) -> list[Pair]:
         word = {"oci": OCI_ARCHIVE if output.tar else LAYOUT, "docker": DOCKER_ARCHIVE}[output.type]
         target = place_at(word, output.dest) + (f":{output.name}" if output.name else "")
     choice = _choice(output)
-    return [Pair(pair.source, pair.target, choice) for pair in copy_pairs(str(source), [target])]
+    pairs = copy_pairs(str(source), [target])
+    return [Pair(pair.source, pair.target, choice, missing_platform=missing) for pair in pairs]
 
 
-def _kept(source: Reference, output: Output, run: Run, link: Link) -> Outcome:
+def _kept(source: Reference, output: Output, missing: MissingPlatform, run: Run, link: Link) -> Outcome:
     """Bring the image into the store, and from there to where the output wants it."""
     streams = output.type == "tar" and output.dest == STREAM
     choice = _choice(output)
 
-    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
+    async def write(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.airgap.exporting import export_folder, export_tar, keep
 
         if output.type == "local":
@@ -188,6 +193,17 @@ def _kept(source: Reference, output: Output, run: Run, link: Link) -> Outcome:
         else:
             await keep(source, choice, begin, settings, observer=show, meter=meter)
         return ()
+
+    async def work(settings: Settings, begin: Begin, show: Observer, meter: Meter) -> Sequence[str]:
+        def may_miss(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
+            return begin([msgspec.structs.replace(p, missing_platform=missing) for p in pairs], notes)
+
+        try:
+            return await write(settings, may_miss, show, meter)
+        except NoSuchPlatform:
+            if missing == "fail":
+                raise
+            return ()  # the report says so
 
     ends = Ends(frozenset({source.host}), frozenset({place_at(OCI_ARCHIVE, STREAM)} if streams else ()))
     return carry_out_work(work, ends, link, run, list_failures=False)

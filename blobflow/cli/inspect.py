@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 @compress_option
 @link_options
 def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link: Link) -> None:
-    """Show an image or index: platform, digest, size and layers of each manifest in it."""
+    """Show an image or index: platform, digest, size and layers of each manifest in it.
+
+    What a sparse index lists and its place does not have is marked absent.
+    """
     if raw and as_json:
         raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
-    found = run_loop(_inspected(parse_reference(reference), compress, link))
+    found = run_loop(_inspected(parse_reference(reference), compress, link, alone=raw))
     if raw:
         put_out(found.root.raw, nl=False)
     elif as_json:
@@ -41,11 +44,11 @@ def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link:
             say(line)
 
 
-async def _inspected(reference: Reference, compress: CompressMode, link: Link) -> Inspection:
+async def _inspected(reference: Reference, compress: CompressMode, link: Link, *, alone: bool) -> Inspection:
     from blobflow.mirror import inspect
 
     meter = Meter()
     async with display(link.look, meter) as show:
         ends = Ends(sources=frozenset({reference.host}))
         settings = settings_of(link, ends=ends, compress=compress)
-        return await inspect(reference, settings, observer=show, meter=meter)
+        return await inspect(reference, settings, alone=alone, observer=show, meter=meter)

@@ -68,6 +68,9 @@ def entered(account: Account, report: Report, end: End, now: float) -> Account:
     }
     for image in report.images:
         key = image.source, image.target
+        if image.reason:  # it is not to be there, and nobody is to be told that it never came
+            arrived.pop(key, None)
+            continue
         arrived[key] = now if image.status in _ARRIVED else arrived.get(key, 0.0)
     return Account(
         runs={**account.runs, end: account.runs.get(end, 0) + 1},

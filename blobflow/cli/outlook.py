@@ -23,6 +23,8 @@ def outlook_lines(planned: Planned) -> list[str]:
 def _what(outlook: Outlook) -> str:
     if outlook.error is not None:
         return f"failed: {outlook.error}"
+    if outlook.status == "skipped":
+        return f"skipped: {outlook.reason}"
     form = _form(outlook)
     if outlook.status == "current":
         return f"present{form}"
@@ -41,6 +43,8 @@ def _form(outlook: Outlook) -> str:
     choice = outlook.pair.choice
     if choice.index == "only":
         return ", index only"
+    if outlook.bare:
+        return ", as it is: it has no platform" + (f"; as {choice.format}" if choice.format else "")
     platforms = ", ".join(outlook.platforms)
     if choice.format:
         return f", as {choice.format}" + (f" of {platforms}" if choice.platforms else "")

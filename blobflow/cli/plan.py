@@ -49,14 +49,15 @@ def verb(
     mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and what that
     cost is noted.
     """
-    from blobflow.cli.settling import draw
+    from blobflow.cli.settling import draw, may_skip_all
     from blobflow.planfile import save_plan
 
     if run.report:
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_place(out, "--out")
-    drawn = draw(select(selection), choosing, link, run)
+    asked = select(selection)
+    drawn = draw(asked, choosing, link, run)
     planned = drawn.planned
     if out:
         write_whole(out, save_plan(planned, compress=run.compress))
@@ -65,6 +66,7 @@ def verb(
             put_out(json.dumps(plan_document(planned, drawn.notes), indent=2))
     else:
         show_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
-    check_planned(planned, link.look, listed=not as_json)
+    may = may_skip_all(asked, choosing)
+    check_planned(planned, link.look, listed=not as_json, may_skip_all=may)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from blobflow.transports.registry.probe import Findings
 
 _REPOSITORY = "blobflow-probe"
-# The smallest chunk that is tried is a thirty-second of the largest.
+# The smallest chunk that is tried is a 64th of the largest.
 _LEAST = 1024
 
 
@@ -68,24 +68,17 @@ async def _found(host: str, repository: str, largest: int, link: Link) -> Findin
         return await probe(host, repository, settings, largest=largest, observer=show)
 
 
-# Fields that say something of one form of upload, and nothing where that is not taken.
-_OF_A_FORM = {
-    "single_bytes": "single",
-    "bounded": "single",
-    "chunk_bytes": "chunked",
-    "least_chunk_bytes": "chunked",
-    "keeps_broken_sessions": "chunked",
-}
-
-
 def as_toml(host: str, found: Findings) -> str:
-    """The findings as a table of the configuration file; what no profile holds, as comments."""
+    """The findings as a table of the configuration file, without what was not found out; what no profile
+    holds, as comments."""
+    from blobflow.transports.registry.probe import OF_A_FORM
+
     rungs = found.profile.rungs
     lines = [f"[registry.{json.dumps(host)}.profile]"]
     for name, value in msgspec.to_builtins(found.profile).items():
         if name == "tags_with_digest" and not value:
             continue  # as it is where nothing is said; few registries do it
-        if _OF_A_FORM.get(name, rungs[0]) in rungs:
+        if name not in found.unproved and OF_A_FORM.get(name, rungs[0]) in rungs:
             # Text, numbers, truth values and lists of text are the same in TOML as in JSON.
             lines.append(f"{name} = {json.dumps(value)}")
     lines += [f"# {question}: {'yes' if answer else 'no'}" for question, answer in found.facts.items()]

@@ -13,7 +13,7 @@ import re
 import msgspec
 
 from blobflow.errors import UsageError
-from blobflow.oci.selecting import compiled
+from blobflow.oci.patterns import compiled
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 _WORDS = ("host", "path", "name", "tag")
@@ -44,11 +44,7 @@ def check_rule(rule: Rule) -> Rule:
             known = ", ".join(f"{{{each}}}" for each in _WORDS)
             raise UsageError(f"{{{word}}} in {rule.template[:100]!r} stands for nothing; known are {known}")
     if rule.match:
-        try:
-            compiled(rule.match).sub(rule.replace, "")
-            re.compile(f"(?:{rule.match})|").sub(rule.replace, "")
-        except (re.error, IndexError) as error:
-            raise UsageError(f"{rule.replace[:100]!r} can't replace {rule.match[:100]!r}: {error}") from None
+        compiled(rule.match).check_template(rule.replace)
     return rule
 
 
@@ -57,6 +53,6 @@ def renamed(rule: Rule, name: str, *, host: str, path: str, tag: str) -> str:
     if rule.template:
         facts = {"host": host, "path": path, "name": path.rpartition("/")[2], "tag": tag}
         return _WORD.sub(lambda word: facts[word[1]], rule.template)
-    if rule.match and (found := compiled(rule.match).fullmatch(name)):
-        return found.expand(rule.replace)
+    if rule.match and (new := compiled(rule.match).replaced(name, rule.replace)) is not None:
+        return new
     return name

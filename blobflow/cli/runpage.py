@@ -288,7 +288,7 @@ def _images(report: Report) -> str:
             _text(image.target),
             f'<span class="{image.status}">{image.status}</span>',
             f"<code>{_text(short_digest(image.digest))}</code>" if image.digest else "",
-            _text(", ".join(image.platforms)),
+            _text(image.reason or ", ".join(image.platforms)),
         )
         for image in sorted(report.images, key=lambda image: image.status != "failed")
     ]

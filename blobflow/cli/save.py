@@ -87,7 +87,8 @@ def verb(
         await save(pairs, bundle, begin, settings, observer=show, meter=meter)
         return ()
 
-    carry_out_work(work, ends_of(pairs), link, run).check_set()
+    outcome = carry_out_work(work, ends_of(pairs), link, run)
+    outcome.check_set(may_skip_all=choosing.missing_platform is not None)
 
 
 def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:
@@ -100,5 +101,5 @@ def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pai
     for wanted in read_list(images, origin, any_host=any_host):
         name = wanted.named if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
         target = bundle.under(name, wanted.tag, "" if wanted.tag else wanted.digest)
-        pairs.append(Pair(wanted.origin, target))
+        pairs.append(Pair(wanted.origin, target, missing_platform="skip"))
     return pairs

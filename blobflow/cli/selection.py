@@ -16,7 +16,7 @@ import msgspec
 
 from blobflow.cli.figures import count_text
 from blobflow.cli.renaming import AS_IT_IS, Renaming, renamed
-from blobflow.engine.plan import Lookup, Pair
+from blobflow.engine.plan import Lookup, MissingPlatform, Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
@@ -66,7 +66,8 @@ class Wanted(msgspec.Struct, frozen=True):
     `host` is what the image's name begins with in a layout or archive, which has images of several ("": any).
     `target` replaces the path there, `target_tag` the tag, `rename` either. `targets` go before those of the
     whole. With `repositories` the path is "", and it is all repositories of the source that these choose.
-    `chosen`: it came of rules, and may have been asked for otherwise as well.
+    `chosen`: it came of rules, and may have been asked for otherwise as well. `missing_platform`: None if
+    nothing was said.
     """
 
     source: Place
@@ -84,6 +85,7 @@ class Wanted(msgspec.Struct, frozen=True):
     chosen: bool = False
     referrers: Lookup = "auto"
     host: str = ""
+    missing_platform: MissingPlatform | None = None
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -112,17 +114,24 @@ class Asked(msgspec.Struct, frozen=True):
     """All that is wanted, and where to.
 
     `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
+    `timing`: how to do what it says of the clock, for who runs it once.
     """
 
     wanted: tuple[Wanted, ...]
     targets: tuple[Place, ...]
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
+    timing: str = ""
 
     @property
     def searches(self) -> list[Search]:
         """What is to be looked for, each once."""
         return list(dict.fromkeys(search for image in self.wanted if (search := image.search) is not None))
+
+    @property
+    def says_missing(self) -> bool:
+        """Whether it says of any image what is to become of it if it lacks the platforms."""
+        return any(image.missing_platform is not None for image in self.wanted)
 
     @property
     def places(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -292,7 +301,7 @@ def _pair(image: Wanted, target: Place) -> Pair:
         raise InvalidReference(f"{image.where}: {error}") from None
     if source == goal:
         raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
-    return Pair(source, goal, image.choice, image.referrers)
+    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip")
 
 
 def _path_at(target: Place, image: Wanted) -> str:

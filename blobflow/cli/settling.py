@@ -43,7 +43,7 @@ async def find_pairs(
     asked: Asked, choosing: Choosing, settings: Settings, show: Observer, meter: Meter
 ) -> Settled:
     """The pairs, now. Where rules choose tags, their registries are asked."""
-    for warning in asked.warnings:
+    for warning in (*asked.warnings, *([asked.timing] if asked.timing else [])):
         show(Warned(warning))
     if not asked.searches:
         return _settled(asked, {}, choosing)
@@ -51,6 +51,12 @@ async def find_pairs(
 
     found = await find(asked.searches, settings, observer=show, meter=meter)
     return _settled(asked, found, choosing)
+
+
+def may_skip_all(asked: Asked, choosing: Choosing) -> bool:
+    """Whether somebody said that images may be skipped. If nobody did, a set of which all are is a
+    mistake."""
+    return choosing.missing_platform is not None or asked.says_missing
 
 
 def check_asked(asked: Asked, choosing: Choosing) -> None:
@@ -97,7 +103,9 @@ def carry_out_set(
         course.lost = settled.lost
         flow = course(settled.pairs, settled.notes)
         report = await mirror(settled.pairs, settings, observer=show, meter=meter, run=flow)
-        if clearing is not None and report.ok and not settled.lost:
+        skips_all = all(image.reason for image in report.images)
+        whole = report.ok and not settled.lost and (may_skip_all(asked, choosing) or not skips_all)
+        if clearing is not None and whole:
             from blobflow.tending.clearing import clear
 
             keep = _kept(settled.pairs, report)
@@ -114,7 +122,7 @@ def _kept(pairs: Iterable[Pair], report: Report) -> Iterator[Keep]:
     from blobflow.tending.clearing import Keep
 
     for pair, image in zip(pairs, report.images, strict=True):
-        yield Keep(pair.target, parse_digest(image.digest))
+        yield Keep(pair.target, parse_digest(image.digest) if image.digest else None)
 
 
 def draw(asked: Asked, choosing: Choosing, link: Link, run: Run, *, clearing: Limit | None = None) -> Drawn:
@@ -157,3 +165,5 @@ def _to_be_kept(planned: Planned) -> Iterator[Keep]:
             if manifest.is_index
         }
         yield Keep(pair.target, shape.root.digest, lists)
+    for pair in planned.skipped:
+        yield Keep(pair.target, None)

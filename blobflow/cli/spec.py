@@ -13,8 +13,8 @@
   rules that choose among its tags: see `oci.selecting`) and `target`, the repository path under each target's
   prefix; or `rename`, rules for the names there: see `renaming`.
 - `platforms` (as `[linux/amd64, linux/arm64]`) and `index` (auto, keep, prune, only) say what of an image is
-  wanted, `referrers` (auto, always, off) when what refers to it is looked for; an image's own go before those
-  of `defaults`.
+  wanted, `missing-platform` (skip, fail) what becomes of one that is for none of them, `referrers` (auto,
+  always, off) when what refers to it is looked for; an image's own go before those of `defaults`.
 
 Keys that are not known are errors: a typing mistake must not quietly mirror something else. The descriptions
 here are those of the JSON schema.
@@ -31,7 +31,7 @@ from blobflow.cli.choosing import platforms_of
 from blobflow.cli.renaming import AS_IT_IS, Renaming, Rule, check_rule
 from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
 from blobflow.cli.yamlfile import compose, find, line_of, typed
-from blobflow.engine.plan import Lookup
+from blobflow.engine.plan import Lookup, MissingPlatform
 from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.choice import Choice, IndexMode
@@ -50,8 +50,12 @@ def _said(text: str) -> msgspec.Meta:
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rules that choose tags when the run begins, each among those that the one before it left."""
 
-    include: Annotated[tuple[str, ...], _said("Regular expressions; one has to match the whole tag.")] = ()
-    exclude: Annotated[tuple[str, ...], _said("Regular expressions; none may match the whole tag.")] = ()
+    include: Annotated[
+        tuple[str, ...], _said("Regular expressions (RE2); one has to match the whole tag.")
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], _said("Regular expressions (RE2); none may match the whole tag.")
+    ] = ()
     semver: Annotated[
         str | tuple[str, ...], _said("A range of versions as npm writes it, or several: '>=1.2 <2', '^3.1'.")
     ] = ()
@@ -65,7 +69,7 @@ class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the expression matches the whole name, it is replaced; else the name stays."""
 
-    match: Annotated[str, _said("A regular expression.")]
+    match: Annotated[str, _said("A regular expression (RE2).")]
     replace: Annotated[str, _said(r"What the name becomes; \1 is the first group.")]
 
 
@@ -94,6 +98,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     referrers: Annotated[
         Lookup | bool | None, _said("When to look for signatures, SBOMs and attestations to bring along.")
     ] = None
+    missing_platform: Annotated[
+        MissingPlatform | None,
+        _said("An image that is for none of the platforms: `skip` it and say so, or `fail` it."),
+    ] = msgspec.field(default=None, name="missing-platform")
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +112,9 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     platforms: Annotated[tuple[str, ...], _said("As an image's.")] = ("all",)
     index: Annotated[IndexMode, _said("As an image's.")] = "auto"
     referrers: Annotated[Lookup | bool, _said("As an image's.")] = "auto"
+    missing_platform: Annotated[
+        MissingPlatform | None, _said("As an image's; `skip` where nothing is said.")
+    ] = msgspec.field(default=None, name="missing-platform")
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,8 +152,11 @@ def parse_spec(text: str, name: str) -> Asked:
         try:
             choice, rename = _choice(one, spec.defaults), _renaming(one)
             lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
+            missing = one.missing_platform or spec.defaults.missing_platform
             images = _wanted(one, source, where, choice, rename)
-            wanted.extend(msgspec.structs.replace(each, referrers=lookup) for each in images)
+            wanted.extend(
+                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in images
+            )
         except (InvalidReference, InvalidDigest) as error:
             raise InvalidReference(f"{where}: {error}") from None
         except UsageError as error:

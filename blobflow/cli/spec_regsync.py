@@ -1,4 +1,4 @@
-"""regsync.yml, the configuration of regclient's regsync, as it is. Pure.
+"""regsync.yml, the configuration of regclient's regsync, as it is. Pure, but for files that templates name.
 
     version: 1
     creds: [{registry: localhost:5000, tls: disabled, user: …, pass: '{{env "PASSWORD"}}'}]
@@ -8,87 +8,53 @@
       - {source: ghcr.io/org/app, target: localhost:5000/app, type: repository, tags: {allow: ['v1\\..*']}}
       - {source: registry.example.com, target: localhost:5000, type: registry, repos: {deny: ['old/.*']}}
 
-`allow` and `deny` are regular expressions that match from end to end. Of Go's templates `{{env "NAME"}}` is
-filled in. What is about when to run, and how, is for the caller of `blobflow sync`: it is told as such.
+What chooses means what it means to regsync (0.11):
+
+- `tagSets` and `tags` are sets of which one is enough; within a set `semverRange`, `allow` and `deny` all
+  have to hold. Ranges are regsync's own, see `oci.ranges`.
+- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
+- Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
+  unchanged images they are looked for too, unless `fastCheck` says not to.
+- What can't be carried out is refused: `referrerFilters`, places of their own for referrers, `mediaTypes`
+  that leave a kind of image out, another `hostname`.
+
+What is about when to run is told as the command that does it; `regsync_keys` has the rest.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
 from blobflow.cli.choosing import platforms_of
+from blobflow.cli.gotemplates import filled
+from blobflow.cli.regsync_keys import (
+    Creds,
+    Entry,
+    File,
+    Repos,
+    Tags,
+    leave_out_what_says_nothing,
+    told_keys,
+    with_defaults,
+)
+from blobflow.cli.regsync_times import told_times
 from blobflow.cli.selection import Asked, Place, Wanted, parse_place
-from blobflow.cli.yamlfile import compose, find, line_of, typed, unknown_keys
+from blobflow.cli.yamlfile import compose, find, line_of, lines_text, typed
+from blobflow.engine.plan import Lookup
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
-from blobflow.oci.reference import check_host
+from blobflow.oci.media import MANIFESTS
+from blobflow.oci.patterns import compiled, has_loose_choice
+from blobflow.oci.reference import DOCKER_HUB, check_host
 from blobflow.oci.selecting import TagRules, check_rules
 from blobflow.transports.registry import Credentials, HostSettings
+from blobflow.visible import visible
 
-_TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
-_ENV = re.compile(r'env\s+["`]([^"`]+)["`]\Z')
-_ELSEWHERE = {
-    "interval": "a run of blobflow is one pass; have it started again by a timer",
-    "schedule": "a run of blobflow is one pass; have it started by a timer",
-    "parallel": "images are not what is done at once; see --concurrency",
-    "ratelimit": "blobflow reads the registry's allowance itself; see --wait",
-    "backup": "what a tag named before is not kept",
-    "digestTags": "use --referrers for signatures and attestations",
-    "referrers": "use --referrers",
-    "skipDockerConfig": "logins of docker are used where the file has none",
-    "userAgent": "blobflow says who it is",
-    "regcert": "put the certificate into a file, and name that with --ca or in blobflow's configuration",
-    "clientCert": "use --cert and --key, or blobflow's configuration",
-    "clientKey": "use --cert and --key, or blobflow's configuration",
-    "hostname": "write the registry's own name",
-    "credHelper": "name the helper in docker's config.json",
-}
-
-
-class _Names(msgspec.Struct, frozen=True):
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    semver_range: tuple[str, ...] = msgspec.field(name="semverRange", default=())
-
-    @property
-    def rules(self) -> TagRules:
-        return check_rules(TagRules(self.allow, self.deny, self.semver_range))
-
-
-class _Creds(msgspec.Struct, frozen=True, rename="camel"):
-    registry: str
-    user: str = ""
-    password: str = msgspec.field(name="pass", default="")
-    tls: str = "enabled"
-    mirrors: tuple[str, ...] = ()
-    req_per_sec: float = 0
-    req_concurrent: int | None = None
-
-
-class _Sync(msgspec.Struct, frozen=True):
-    source: str
-    target: str
-    type: str
-    tags: _Names = _Names()
-    repos: _Names = _Names()
-    platform: str = ""
-    platforms: tuple[str, ...] = ()
-
-
-class _Defaults(msgspec.Struct, frozen=True):
-    platform: str = ""
-    platforms: tuple[str, ...] = ()
-
-
-class _File(msgspec.Struct, frozen=True):
-    sync: tuple[_Sync, ...]
-    version: int = 1
-    creds: tuple[_Creds, ...] = ()
-    defaults: _Defaults = _Defaults()
+_DOCKER_HUB_NAMES = (DOCKER_HUB, "registry-1.docker.io", "index.docker.io")
 
 
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
@@ -97,44 +63,51 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
     node = compose(text, name)
-    file = typed(node, name, _File, as_written=True)
-    if file.version != 1:
+    leave_out_what_says_nothing(node)
+    file = typed(node, name, File, as_written=True)
+    if file.version not in (0, 1):
         raise InvalidConfig(f"{name} has version {file.version}; of regsync's, blobflow reads version 1")
-    warnings = [
-        _warning(name, key, line)
-        for path in ("", ".defaults", *_each("creds", file.creds), *_each("sync", file.sync))
-        for key, line in unknown_keys(find(node, path), _File, path)
-        if path != ".defaults" or find(node, path) is not node
-    ]
+    defaults = msgspec.structs.asdict(file.defaults)
     wanted: list[Wanted] = []
-    for number, each in enumerate(file.sync):
-        where = f"{name} line {line_of(find(node, f'.sync[{number}]'))}"
+    warnings = [*told_keys(node, name)]
+    times: list[tuple[int, str, str]] = []
+    alone: list[int] = []
+    for number, own in enumerate(file.sync):
+        line = line_of(find(node, f".sync[{number}]"))
+        where, each = f"{name} line {line}", with_defaults(own, defaults)
         try:
-            wanted.append(_wanted(each, file.defaults, where, environ))
+            wanted.append(_wanted(each, where, environ))
         except InvalidReference as error:
             raise InvalidReference(f"{where}: {error}") from None
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{where}: {error}") from None
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
-        if each.platform or file.defaults.platform:
-            warnings.append(
-                f"{where}: of `platform` an index of that one is put, where regsync puts the image alone"
-            )
+        warnings += (f"{where}: {loose}" for loose in _loose(each))
+        times.append((line, each.interval, each.schedule))
+        alone += [line] if each.platform else []
     if not wanted:
         raise UsageError(f"{name} names nothing to sync")
-    return Asked(tuple(wanted), (), tuple(warnings), _hosts(file.creds, name, environ))
+    if alone:
+        warnings.append(
+            f"{name} {lines_text(alone)}: of `platform` an index of that one is put, where regsync puts the "
+            "image alone"
+        )
+    hosts = _hosts(file.creds, name, environ)
+    return Asked(tuple(wanted), (), tuple(warnings), hosts, told_times(name, times))
 
 
-def _each(key: str, values: Sequence[object]) -> Iterator[str]:
-    return (f".{key}[{number}]" for number in range(len(values)))
-
-
-def _warning(name: str, key: str, line: int) -> str:
-    return f"{name} line {line}: `{key}` has no effect: {_ELSEWHERE.get(key, 'blobflow does not know it')}"
-
-
-def _wanted(each: _Sync, defaults: _Defaults, where: str, environ: Mapping[str, str]) -> Wanted:
-    source, target = _filled(each.source, environ), _filled(each.target, environ)
-    choice = _choice(each, defaults)
+def _wanted(each: Entry, where: str, environ: Mapping[str, str]) -> Wanted:
+    facts = {".Sync.Source": each.source, ".Sync.Type": each.type}
+    source = filled(each.source, environ, facts)
+    target = filled(each.target, environ, {**facts, ".Sync.Source": source})
+    for place in (source, target):
+        if place.startswith("ocidir://"):
+            raise UsageError(
+                f"{place[:100]!r} is a layout; `blobflow copy` brings images to and from oci:PATH"
+            )
+    _refuse_what_cant_be_chosen(each)
+    choice, lookup = _choice(each), _lookup(each)
     match each.type:
         case "image":
             origin, goal = parse_reference(source), parse_reference(target)
@@ -148,6 +121,7 @@ def _wanted(each: _Sync, defaults: _Defaults, where: str, environ: Mapping[str, 
                 choice,
                 target_tag=goal.tag,
                 targets=(_place_of(goal),),
+                referrers=lookup,
             )
         case "repository":
             origin, goal = parse_reference(source), parse_reference(target)
@@ -159,8 +133,9 @@ def _wanted(each: _Sync, defaults: _Defaults, where: str, environ: Mapping[str, 
                 where,
                 goal.repository,
                 choice,
-                rules=each.tags.rules,
+                rules=_rules(each),
                 targets=(_place_of(goal),),
+                referrers=lookup,
             )
         case "registry":
             return Wanted(
@@ -171,9 +146,10 @@ def _wanted(each: _Sync, defaults: _Defaults, where: str, environ: Mapping[str, 
                 where,
                 "",
                 choice,
-                rules=each.tags.rules,
-                repositories=each.repos.rules,
+                rules=_rules(each),
+                repositories=_names(each.repos),
                 targets=(parse_place(target),),
+                referrers=lookup,
             )
     raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
 
@@ -184,43 +160,102 @@ def _place_of(reference: Reference) -> Place:
     return Place(reference.host)
 
 
-def _choice(each: _Sync, defaults: _Defaults) -> Choice:
-    """The platforms: an entry's own before those of the defaults; regsync's `local` is our `system`."""
-    for one, several in ((each.platform, each.platforms), (defaults.platform, defaults.platforms)):
-        words = several or ((one,) if one else ())
-        if words:
-            return Choice(platforms_of([word.replace("local", "system") for word in words]), "auto")
-    return EVERYTHING
+def _rules(each: Entry) -> TagRules:
+    sets = [*each.tag_sets, *([each.tags] if each.tags != Tags() else [])]
+    rules = [_names(each) for each in sets]
+    return rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
 
 
-def _hosts(creds: Sequence[_Creds], name: str, environ: Mapping[str, str]) -> dict[str, HostSettings]:
+def _names(names: Tags | Repos) -> TagRules:
+    """The rules of a set, with expressions between ^ and $ as regsync puts them."""
+    for text in (*names.allow, *names.deny):
+        compiled(f"^{text}$", shown=text)
+    allow, deny = ([f"^{text}$" for text in side] for side in (names.allow, names.deny))
+    ranges = names.semver_range if isinstance(names, Tags) else ()
+    return check_rules(
+        TagRules(
+            tuple(allow),
+            tuple(deny),
+            tuple(each for each in ranges if each),
+            anywhere=bool(allow or deny),
+            ranges="regsync" if any(ranges) else "npm",
+        )
+    )
+
+
+def _loose(each: Entry) -> Iterator[str]:
+    """What is told of expressions that match more than they seem to."""
+    sides = [(names.allow, names.deny) for names in (*each.tag_sets, each.tags)]
+    for text in chain(*chain(*sides), each.repos.allow, each.repos.deny):
+        if has_loose_choice(text):
+            shown = visible(text, 100)
+            yield f"`{shown}` is ^{shown}$ to regsync, so only its ends are bound; write ({shown})"
+
+
+def _choice(each: Entry) -> Choice:
+    """The platforms; regsync's `local` is our `system`."""
+    words = each.platforms or ((each.platform,) if each.platform else ())
+    if not words:
+        return EVERYTHING
+    return Choice(platforms_of(["system" if word == "local" else word for word in words]), "auto")
+
+
+def _lookup(each: Entry) -> Lookup:
+    if not (each.referrers or each.digest_tags):
+        return "off"
+    return "auto" if each.fast_check else "always"
+
+
+def _refuse_what_cant_be_chosen(each: Entry) -> None:
+    """Raise InvalidConfig where something is chosen by what blobflow can't choose by."""
+    left_out = sorted(MANIFESTS - set(each.media_types)) if each.media_types else ()
+    if left_out:
+        raise InvalidConfig(
+            f"`mediaTypes` leaves out {', '.join(left_out)}, and blobflow brings images of every type; name "
+            "the tags that are wanted instead"
+        )
+    if not each.referrers:
+        return
+    for key, said in (
+        ("referrerFilters", each.referrer_filters),
+        ("referrerSource", each.referrer_source),
+        ("referrerTarget", each.referrer_target),
+    ):
+        if said:
+            raise InvalidConfig(
+                f"`{key}` can't be carried out: all that refers to an image goes with it, from its source to "
+                "its target; leave it out for that"
+            )
+
+
+def _hosts(creds: Sequence[Creds], name: str, environ: Mapping[str, str]) -> dict[str, HostSettings]:
+    prefixes = {each.registry: each.path_prefix.strip("/") for each in creds if each.path_prefix}
+    mirrors = {mirror for each in creds for mirror in each.mirrors}
     hosts = {}
     for each in creds:
-        user, password = _filled(each.user, environ), _filled(each.password, environ)
-        if each.tls not in ("enabled", "insecure", "disabled"):
+        host = check_host(filled(each.registry, environ))
+        if each.tls.lower() not in ("", "enabled", "insecure", "disabled"):
             raise InvalidConfig(f"{name}: tls of {each.registry} is enabled, insecure or disabled")
-        hosts[check_host(_filled(each.registry, environ))] = HostSettings(
-            http=True if each.tls == "disabled" else None,
-            verify=False if each.tls == "insecure" else None,
-            credentials=Credentials(user, password) if user else None,
-            mirrors=each.mirrors,
+        there = _DOCKER_HUB_NAMES if host == DOCKER_HUB else (host,)
+        if each.hostname and each.hostname not in there:
+            raise InvalidConfig(
+                f"{name}: {host} has the hostname {each.hostname[:100]}, and blobflow asks a registry where "
+                "its name says; write that in `source` or `target`, or make it one of the `mirrors`"
+            )
+        if each.registry in prefixes and each.registry not in mirrors:
+            raise InvalidConfig(
+                f"{name}: {host} has a pathPrefix and is no mirror; write that in `source` or `target`"
+            )
+        user, password = filled(each.user, environ), filled(each.password, environ)
+        login = Credentials(user, password, each.token)
+        hosts[host] = HostSettings(
+            http=True if each.tls.lower() == "disabled" or each.scheme == "http" else None,
+            verify=False if each.tls.lower() == "insecure" else None,
+            credentials=login if user or each.token else None,
+            mirrors=tuple(
+                f"{mirror}/{prefixes[mirror]}" if mirror in prefixes else mirror for mirror in each.mirrors
+            ),
             connections=each.req_concurrent or None,
             requests_per_second=each.req_per_sec,
         )
     return hosts
-
-
-def _filled(text: str, environ: Mapping[str, str]) -> str:
-    """The text with its templates filled in. Raises InvalidConfig for one that we can't fill."""
-
-    def fill(found: re.Match[str]) -> str:
-        named = _ENV.match(found[1])
-        if named is None:
-            raise InvalidConfig(
-                f"the template {found[0][:60]!r} can't be filled in; of regsync's, {{{{env \"NAME\"}}}} can"
-            )
-        if named[1] not in environ:
-            raise InvalidConfig(f"the template {found[0][:60]!r} names a variable that is not set")
-        return environ[named[1]]
-
-    return _TEMPLATE.sub(fill, text)

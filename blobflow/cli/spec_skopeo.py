@@ -8,6 +8,10 @@
       tls-verify: false
       cert-dir: /etc/certs/example                            # *.crt, *.cert, *.key
 
+Expressions are Go's (see `oci.patterns`), ranges those of Masterminds (see `oci.ranges`): prereleases are
+left out unless the range has one. Null is an absent value, as it is to Go; a key that skopeo does not know is
+an error, since it might have chosen images.
+
 It names sources alone. Where skopeo puts an image, by the last component of its name under the destination,
 we put it too; `scoped`, as skopeo's --scoped, keeps host and path.
 """
@@ -22,7 +26,7 @@ import yaml
 
 from blobflow.cli.renaming import Renaming, Rule
 from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
-from blobflow.cli.yamlfile import compose, line_of, typed, unknown_keys
+from blobflow.cli.yamlfile import compose, is_null, line_of, typed
 from blobflow.errors import InvalidDigest, InvalidReference, UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.reference import check_repository, check_tag
@@ -33,18 +37,19 @@ from blobflow.transports.registry.trust import trust_in
 LISTS = ("images", "images-by-tag-regex", "images-by-semver")
 
 
-class _Login(msgspec.Struct, frozen=True):
-    username: str = ""
-    password: str = ""
+class _Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    username: str | None = None
+    password: str | None = None
+    identitytoken: str | None = None
 
 
-class _Registry(msgspec.Struct, frozen=True, rename="kebab"):
+class _Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     images: dict[str, tuple[str, ...] | None] | None = None
-    images_by_tag_regex: dict[str, str] | None = None
-    images_by_semver: dict[str, str] | None = None
+    images_by_tag_regex: dict[str, str | None] | None = None
+    images_by_semver: dict[str, str | None] | None = None
     credentials: _Login | None = None
     tls_verify: bool | None = None
-    cert_dir: str = ""
+    cert_dir: str | None = None
 
 
 def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool = False) -> Asked:
@@ -54,14 +59,17 @@ def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool
     warnings: list[str] = []
     hosts: dict[str, HostSettings] = {}
     for key, value in node.value:
+        if str(key.value).startswith("x-"):
+            continue  # what anchors are put under
         where = f"{name} line {line_of(key)}"
         try:
             source = parse_place(str(key.value))
-            registry = typed(value, name, _Registry, as_written=True)
+            registry = _Registry() if is_null(value) else _typed(value, name)
             wanted += _wanted(registry, source, where, scoped=scoped)
         except (InvalidReference, InvalidDigest) as error:
             raise InvalidReference(f"{where}: {error}") from None
-        warnings += _left_out(value, name)
+        if not (registry.images or registry.images_by_tag_regex or registry.images_by_semver):
+            warnings.append(f"{where}: {source} has no images")
         if (own := _settings(registry)) != HostSettings():
             hosts[source.host] = own
     if not wanted:
@@ -85,9 +93,9 @@ def _wanted(registry: _Registry, source: Place, where: str, *, scoped: bool) -> 
             else:
                 yield images(path, tag=check_tag(tag))
     for path, pattern in (registry.images_by_tag_regex or {}).items():
-        yield images(path, rules=_checked(TagRules(include=(pattern,), anywhere=True), where))
+        yield images(path, rules=_checked(TagRules(include=(pattern or "",), anywhere=True), where))
     for path, semver in (registry.images_by_semver or {}).items():
-        yield images(path, rules=_checked(TagRules(semver=(semver,), prereleases=True), where))
+        yield images(path, rules=_checked(TagRules(semver=(semver or "",), ranges="masterminds"), where))
 
 
 def _below(source: Place) -> str:
@@ -101,16 +109,22 @@ def _checked(rules: TagRules, where: str) -> TagRules:
         raise UsageError(f"{where}: {error}") from None
 
 
-def _left_out(node: yaml.Node, name: str) -> Iterator[str]:
-    for key, line in unknown_keys(node, _Registry):
-        yield f"{name} line {line}: `{key}` is nothing that blobflow knows, and has no effect"
+def _typed(node: yaml.Node, name: str) -> _Registry:
+    if isinstance(node, yaml.MappingNode):
+        node.value = [pair for pair in node.value if not str(pair[0].value).startswith("x-")]
+    return typed(node, name, _Registry, as_written=True)
 
 
 def _settings(registry: _Registry) -> HostSettings:
     login = registry.credentials
-    folder = Path(registry.cert_dir)
+    folder = Path(registry.cert_dir or "")
     return HostSettings(
         verify=registry.tls_verify,
-        credentials=Credentials(login.username, login.password) if login else None,
+        credentials=_credentials(login) if login else None,
         trust=trust_in((folder.parent,), folder.name) if registry.cert_dir else Trust(),
     )
+
+
+def _credentials(login: _Login) -> Credentials | None:
+    found = Credentials(login.username or "", login.password or "", login.identitytoken or "")
+    return found if found != Credentials() else None

@@ -11,7 +11,7 @@ from blobflow.cli.selection import Asked, Place
 from blobflow.cli.spec import parse_spec
 from blobflow.cli.spec_regsync import parse_regsync
 from blobflow.cli.spec_skopeo import LISTS, parse_skopeo
-from blobflow.cli.yamlfile import child, compose
+from blobflow.cli.yamlfile import child, compose, is_null
 from blobflow.errors import UsageError
 
 SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
@@ -48,7 +48,8 @@ def recognised(text: str, name: str) -> SpecFormat:
     node = compose(text, name)
     if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
         return "regsync"
-    values = [value for _, value in node.value]
+    pairs = [pair for pair in node.value if not (is_null(pair[1]) or str(pair[0].value).startswith("x-"))]
+    values = [value for _, value in pairs]
     if values and all(any(child(value, key) is not None for key in LISTS) for value in values):
         return "skopeo"
     return "blobflow"

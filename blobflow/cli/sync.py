@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from blobflow.cli.carrying import check_planned, show_plan
 from blobflow.cli.choosing import Choosing, choice_options
@@ -18,6 +19,7 @@ from blobflow.cli.writing import put_out
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from blobflow.cli.selection import Asked
     from blobflow.engine.report import Report
     from blobflow.tending.surplus import Limit
 
@@ -80,9 +82,9 @@ def verb(
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
-    from blobflow.cli.settling import carry_out_set, check_asked, draw
+    from blobflow.cli.settling import carry_out_set, check_asked, draw, may_skip_all
 
-    asked, clearing = select(selection), _limit(delete, max_delete)
+    asked, clearing = _selected(selection, staying), _limit(delete, max_delete)
     check_staying(staying)
     if run.dry_run:
         if staying.stays:
@@ -90,20 +92,29 @@ def verb(
         drawn = draw(asked, choosing, link, run, clearing=clearing)
         more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
         show_plan(drawn.planned, link.look, more)
-        check_planned(drawn.planned, link.look)
+        check_planned(drawn.planned, link.look, may_skip_all=may_skip_all(asked, choosing))
         return
 
     def once(told: Callable[[Report], None]) -> None:
-        carry_out_set(asked, choosing, link, run, clearing=clearing, told=told).check_set()
+        nonlocal asked
+        now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
+        outcome = carry_out_set(now, choosing, link, run, clearing=clearing, told=told)
+        outcome.check_set(may_skip_all=may_skip_all(now, choosing))
 
     def reread() -> None:
         nonlocal asked
-        anew = select(selection)
+        anew = _selected(selection, staying)
         check_asked(anew, choosing)
         asked = anew
 
     check_asked(asked, choosing)
     run_kept(staying, link.look, once, reread)
+
+
+def _selected(selection: Selection, staying: Staying) -> Asked:
+    """What is asked for. Who stays knows how."""
+    asked = select(selection)
+    return msgspec.structs.replace(asked, timing="") if staying.stays else asked
 
 
 def _limit(delete: bool, most: str | None) -> Limit | None:

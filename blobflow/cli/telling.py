@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blobflow.engine.price import TargetPrice
     from blobflow.engine.report import Report, TagRecord, TargetRecord
     from blobflow.mirror import Inspection
-    from blobflow.oci import Descriptor, Manifest
+    from blobflow.oci import Descriptor, Digest, Manifest
 
 
 def summary_lines(report: Report) -> list[str]:
@@ -25,11 +25,12 @@ def summary_lines(report: Report) -> list[str]:
     totals = report.totals
     told = _statuses_text(Counter[str](image.status for image in report.images))
     moved = len({image.source for image in report.images if image.moved})
+    resent = f" ({size_text(totals.bytes_resent)} of it again)" if totals.bytes_resent else ""
     lines = [
         f"{count_text(totals.images, 'image')}: {told}",
         f"{count_text(totals.blobs_copied, 'blob')} copied, {totals.blobs_mounted} mounted, "
         f"{totals.blobs_present} present; {count_text(totals.manifests_put, 'manifest')} put",
-        f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written, "
+        f"{size_text(totals.bytes_read)} read, {size_text(totals.bytes_written)} written{resent}, "
         f"{count_text(totals.requests, 'request')}, {seconds_text(totals.seconds)}",
     ]
     if totals.audited or totals.incomplete:
@@ -41,6 +42,11 @@ def summary_lines(report: Report) -> list[str]:
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
     lines += tag_lines(report.tags)
+    lines += [
+        one_line(f"skipped: {image.source} -> {image.target}: {image.reason}")
+        for image in report.images
+        if image.reason
+    ]
     lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
@@ -107,8 +113,9 @@ def plan_lines(planned: Planned) -> list[str]:
     """A plan's price."""
     price = planned.price
     if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
+    skipped = f"; {len(planned.skipped)} skipped" if planned.skipped else ""
     figures = [
-        ("images", f"{price.images}, of which {price.images_current} current"),
+        ("images", f"{price.images}, of which {price.images_current} current{skipped}"),
         (
             "blobs",
             f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
@@ -157,7 +164,8 @@ def _target_price_text(host: str, target: TargetPrice) -> str:
 
 
 def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
-    """A plan for programs: `price`, and `images` with status mirror, current or failed.
+    """A plan for programs: `price`, and `images` with status mirror, current, failed (`error` says why) or
+    skipped (`reason` does).
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
@@ -186,6 +194,7 @@ def _planned_image(planned: Planned, outlook: Outlook) -> dict[str, Any]:
         "digest": outlook.digest,
         "status": outlook.status,
         "error": "" if outlook.error is None else str(outlook.error),
+        "reason": outlook.reason,
         "platforms": list(outlook.platforms),
         "copies": outlook.copies,
         "mounts": outlook.mounts,
@@ -210,6 +219,7 @@ def image_lines(found: Inspection) -> list[str]:
     if not root.is_index:
         return lines + _content_lines(root, indent="")
     below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
+    absent = found.absent
     for child in root.manifests:
         platform = str(child.platform) if child.platform else "no platform"
         lines += ["", one_line(platform)]
@@ -218,11 +228,14 @@ def image_lines(found: Inspection) -> list[str]:
                 ("digest", child.digest),
                 ("media type", one_line(child.media_type)),
                 ("size", size_text(child.size)),
+                *([("absent", "not there: the index is sparse")] if child.digest in absent else []),
             ],
             indent="  ",
         )
         if child.digest in below:
-            lines += _content_lines(below[child.digest], indent="  ")
+            lines += _content_lines(below[child.digest], indent="  ", absent=absent)
+    if root.layers:
+        lines += ["", *_content_lines(msgspec.structs.replace(root, manifests=()), indent="")]
     return lines
 
 
@@ -230,37 +243,40 @@ def _annotations(manifest: Manifest) -> list[tuple[str, ...]]:
     return [("annotation", one_line(f"{key}={value}")) for key, value in manifest.annotations.items()]
 
 
-def _content_lines(manifest: Manifest, *, indent: str) -> list[str]:
-    """Config and layers of an image, or the manifests of an index inside an index."""
-    parts = [("manifest", child) for child in manifest.manifests]
+def _content_lines(manifest: Manifest, *, indent: str, absent: frozenset[Digest] = frozenset()) -> list[str]:
+    """Config and layers of an image, or what an index lists inside an index: manifests, or blobs."""
+    parts = [("absent" if child.digest in absent else "manifest", child) for child in manifest.manifests]
     if manifest.config is not None:
-        parts = [("config", manifest.config), *(("layer", layer) for layer in manifest.layers)]
+        parts.append(("config", manifest.config))
+    parts += [("blob" if manifest.is_index else "layer", layer) for layer in manifest.layers]
     rows: list[tuple[str, ...]] = [
         (kind, part.digest, size_text(part.size), one_line(part.media_type or "no media type"))
         for kind, part in parts
     ]
-    if rows and manifest.config is not None:
+    if manifest.blobs:
         rows.append(("in all", "", size_text(sum(blob.size for blob in manifest.blobs)), ""))
     return table(rows, indent=indent) if rows else []
 
 
 def image_document(found: Inspection) -> dict[str, Any]:
-    """An image for programs: the root's descriptor and content, children inside `manifests`."""
+    """An image for programs: the root's descriptor and content, children inside `manifests`; those of a
+    sparse index that are not there have `absent`. What an index lists that is no manifest comes last."""
     below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
     return {"name": str(found.reference), **_described(found.root.descriptor, found.root, below)}
 
 
-def _described(mention: Descriptor, manifest: Manifest | None, below: dict[Any, Manifest]) -> dict[str, Any]:
-    """A descriptor as its parent has it, with what the manifest it names holds, if that was read."""
+def _described(mention: Descriptor, manifest: Manifest, below: dict[Any, Manifest]) -> dict[str, Any]:
+    """A descriptor as its parent has it, with what the manifest it names holds."""
     described: dict[str, Any] = msgspec.to_builtins(mention)
-    if manifest is None:
-        return described
     if manifest.annotations:
         described["annotations"] = {**manifest.annotations, **described.get("annotations", {})}
     if manifest.is_index:
         described["manifests"] = [
-            _described(child, below.get(child.digest), below) for child in manifest.manifests
-        ]
+            _described(child, below[child.digest], below)
+            if child.digest in below
+            else msgspec.to_builtins(child) | {"absent": True}
+            for child in manifest.manifests
+        ] + [msgspec.to_builtins(blob) for blob in manifest.layers]
     else:
         described["config"] = msgspec.to_builtins(manifest.config)
         described["layers"] = msgspec.to_builtins(manifest.layers)

@@ -68,12 +68,18 @@ A spec says in YAML which images go where; `blobflow sync --schema` prints its J
 
 Of an image: `tags` are tags or digests, or rules that choose among its tags when a run begins (include,
 exclude, semver, newest, by). `target` is its repository behind each target's prefix; `rename` has rules for
-the names there. `platforms`, `index` (auto, keep, prune, only) and `referrers` (auto, always, off) go before
-those of `defaults`. A key that is not known is an error.
+the names there. `platforms`, `index` (auto, keep, prune, only), `missing-platform` (skip, fail: what becomes
+of an image that is for none of the platforms) and `referrers` (auto, always, off) go before those of
+`defaults`. A key that is not known is an error.
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops
-it. The YAML of `skopeo sync` and regsync's regsync.yml are read as they are.
+it.
+
+Expressions are RE2's, as Go's tools have them, and match a tag from end to end. The YAML of `skopeo sync` and
+regsync's regsync.yml choose what they choose there: skopeo's expressions match anywhere, and its ranges leave
+prereleases out unless they name one; regsync binds an expression with ^ and $, and takes prereleases as any
+version. A key that chooses and can't be carried out is an error; what else has no effect is told.
 """
 
 _COMPRESSION = """\

@@ -23,7 +23,7 @@ from blobflow.cli.options import (
 )
 from blobflow.cli.running import run as run_loop
 from blobflow.cli.writing import say
-from blobflow.errors import BlobflowError, RunIncomplete
+from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
@@ -55,15 +55,26 @@ def verb(
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
+    from blobflow.cli.carrying import check_skipped
+    from blobflow.cli.settling import may_skip_all
+
+    asked = select(selection)
     run = Run(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
-    found = run_loop(_verified(select(selection), choosing, verify, link, run))
-    wrong = 0
+    found = run_loop(_verified(asked, choosing, verify, link, run))
+    wrong = skipped = 0
     for pair, error in found.items():
+        if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
+            skipped += 1
+            if not link.look.quiet:
+                say(f"skipped: {pair.target}: {error.message}")
+            continue
         wrong += error is not None
         if error is not None or not link.look.quiet:
             say(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
     if wrong:
         raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
+    if not may_skip_all(asked, choosing):
+        check_skipped(skipped, len(found))
 
 
 async def _verified(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.choosing import Choosing
+from blobflow.cli.choosing import Choosing, missing_platform_option
 from blobflow.cli.console import display
 from blobflow.cli.figures import count_text, size_text
 from blobflow.cli.images import Selection, any_host_option, select
@@ -33,6 +33,7 @@ from blobflow.events import Meter
 if TYPE_CHECKING:
     from blobflow.cli.selection import Asked, Place, Wanted
     from blobflow.cli.specs import SpecFormat
+    from blobflow.engine.plan import MissingPlatform
     from blobflow.warming import Warmth
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -70,6 +71,7 @@ class Order(msgspec.Struct, frozen=True):
     metavar="PLATFORM",
     help="os/architecture[/variant], `system` or `all` (the default); several by commas or by repeating.",
 )
+@missing_platform_option
 @click.option(
     "--again",
     is_flag=True,
@@ -103,6 +105,7 @@ def verb(
     edges: tuple[str, ...],
     into_cache: bool,
     platform: tuple[str, ...],
+    missing_platform: MissingPlatform | None,
     again: bool,
     settle: float,
     spec_format: SpecFormat,
@@ -124,7 +127,9 @@ def verb(
       blobflow warm --from docker.io --images images.txt --edge edge-1:5000 --platform linux/arm64
       blobflow warm mirror.yaml --into-cache
     """
+    from blobflow.cli.carrying import check_skipped
     from blobflow.cli.selection import parse_place
+    from blobflow.cli.settling import may_skip_all
     from blobflow.oci.location import transport_of
 
     if bool(edges) == into_cache:
@@ -134,7 +139,8 @@ def verb(
         if transport_of(place.host):
             raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
     selection = Selection(spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host)
-    order = Order(asked_of(selection, places), Choosing(platform=platform), places, again, settle)
+    choosing = Choosing(platform=platform, missing_platform=missing_platform)
+    order = Order(asked_of(selection, places), choosing, places, again, settle)
     run = Run(
         concurrency=concurrency,
         cache="all" if into_cache else "off",
@@ -144,6 +150,8 @@ def verb(
     )
     told, lost = run_loop(_warmed(order, link, run))
     _show(told, lost, link, as_json=as_json)
+    if not may_skip_all(order.asked, order.choosing):
+        check_skipped(sum(each.status == "skipped" for each in told), len(told) + len(lost))
 
 
 def asked_of(selection: Selection, edges: Sequence[Place]) -> Asked:
@@ -167,22 +175,34 @@ def asked_of(selection: Selection, edges: Sequence[Place]) -> Asked:
 
 
 def _merged(wanted: Iterable[Wanted]) -> Iterable[Wanted]:
-    """Each image once, by its name at the source, with all platforms that any mention of it wants."""
+    """Each image once, by its name at the source, with all platforms that any mention of it wants. It has to
+    have one of them if a mention says so."""
     from blobflow.cli.renaming import AS_IT_IS
     from blobflow.oci.choice import Choice
 
-    merged: dict[Wanted, list[Choice]] = {}
+    merged: dict[Wanted, list[Wanted]] = {}
     for image in wanted:
         bare = msgspec.structs.replace(
-            image, where="", target="", target_tag="", rename=AS_IT_IS, targets=(), choice=Choice()
+            image,
+            where="",
+            target="",
+            target_tag="",
+            rename=AS_IT_IS,
+            targets=(),
+            choice=Choice(),
+            missing_platform=None,
         )
-        merged.setdefault(bare, []).append(image.choice)
-    for image, choices in merged.items():
-        platforms = {platform for choice in choices for platform in choice.platforms}
-        some = all(choice.platforms for choice in choices)
+        merged.setdefault(bare, []).append(image)
+    for image, mentions in merged.items():
+        platforms = {platform for each in mentions for platform in each.choice.platforms}
+        some = all(each.choice.platforms for each in mentions)
         choice = Choice(tuple(sorted(platforms)) if some else ())
         where = f"{image}" if image.search is None else str(image.source)
-        yield msgspec.structs.replace(image, choice=choice, where=where, chosen=True)
+        said = {each.missing_platform for each in mentions} - {None}
+        missing = min(said, default=None, key=str)  # fail before skip
+        yield msgspec.structs.replace(
+            image, choice=choice, where=where, chosen=True, missing_platform=missing
+        )
 
 
 async def _warmed(order: Order, link: Link, run: Run) -> tuple[list[Warmth], dict[str, str]]:
@@ -218,7 +238,7 @@ def _show(told: Sequence[Warmth], lost: dict[str, str], link: Link, *, as_json: 
                 say(_line(each))
         for image, error in lost.items():
             say(f"failed: {image}: {error}")
-    missing = sum(each.status != "warm" for each in told) + len(lost)
+    missing = sum(each.status not in ("warm", "skipped") for each in told) + len(lost)
     if missing:
         raise RunIncomplete(f"{missing} of {count_text(len(told) + len(lost), 'image')} are not warm")
 
@@ -226,6 +246,8 @@ def _show(told: Sequence[Warmth], lost: dict[str, str], link: Link, *, as_json: 
 def _line(each: Warmth) -> str:
     if each.status == "failed":
         return f"failed: {each.image}: {each.error}"
+    if each.status == "skipped":
+        return f"skipped: {each.image}: {each.reason}"
     pulled = f"{each.pulled} pulled ({size_text(each.bytes_pulled)})" if each.pulled else "all there before"
     cold = f", {each.cold} not stored yet" if each.cold else ""
     blobs = f"{count_text(each.blobs, 'blob')}, {size_text(each.bytes)}"

@@ -7,7 +7,7 @@ refused. A key twice in a mapping is refused too: the parser would let the last 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from blobflow.errors import InvalidConfig
 
 T = TypeVar("T")
 
+_SHOWN_LINES = 5
 # Scalars that are something else than a text: nothing, and the key that takes another mapping in.
 _NO_TEXT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
@@ -53,16 +54,6 @@ def typed(node: yaml.Node, name: str, kind: type[T], *, as_written: bool = False
         return msgspec.convert(_plain(node, name), kind, strict=not as_written)
     except msgspec.ValidationError as error:
         raise InvalidConfig(_explain(str(error), node, name, kind)) from None
-
-
-def unknown_keys(node: yaml.Node, kind: type, path: str = "") -> list[tuple[str, int]]:
-    """Keys of a mapping that the type at `path` of `kind` does not have, with their lines; not those for
-    people (`x-…`)."""
-    known = _keys_at(kind, path)
-    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    return [
-        (key.value, line_of(key)) for key in keys if key.value not in known and not key.value.startswith("x-")
-    ]
 
 
 def _plain(node: yaml.Node, name: str) -> object:
@@ -177,7 +168,18 @@ def child(node: yaml.Node, key: str) -> yaml.Node | None:
     return next((value for name, value in node.value if name.value == key), None)
 
 
+def is_null(node: yaml.Node) -> bool:
+    """Whether nothing stands there, or null."""
+    return bool(node.tag == "tag:yaml.org,2002:null")
+
+
 def line_of(node: yaml.Node) -> int:
     """The line that a node begins in, from 1."""
     line: int = node.start_mark.line
     return line + 1
+
+
+def lines_text(lines: Sequence[int]) -> str:
+    """`line 3`, or `lines 3, 9, 12, 15, 20 …`."""
+    shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
+    return f"line{'s' if len(lines) > 1 else ''} {shown}{' …' if len(lines) > _SHOWN_LINES else ''}"

@@ -81,6 +81,27 @@ async def _rest(chunks: Chunks, over: Callable[[], None]) -> Chunks:
     over()
 
 
+class Sent:
+    """What one target took of a blob of `size` bytes in all its tries: `bytes`, and `at`, the offset from
+    which it wanted it last."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bytes = 0
+        self.at = 0
+
+    def count(self, size: int) -> int:
+        """So many more; how many of them are beyond the blob's size, and so were sent once more."""
+        before, self.bytes = self.bytes, self.bytes + size
+        return max(0, self.bytes - max(before, self.size))
+
+    def __str__(self) -> str:
+        return (
+            f"given up after {self.bytes / 1e6:.1f} MB were sent for {self.size / 1e6:.1f} MB, since uploads"
+            " break on the way and the registry keeps nothing of them"
+        )
+
+
 def counted(body: Body, begin: Count, count: Count, over: Callable[[], None]) -> Body:
     """The same body; `begin` is told the offset of every opening, `count` the bytes of every chunk taken, and
     `over` is called when the last of them was asked past."""

@@ -42,7 +42,7 @@ async def verify_targets(
     verification = Verification(
         world.source_at, world.sink_at, lane, read_at_once=at_once, documents=world.documents
     )
-    wrong = await verification.check(roots, level)
+    wrong = await verification.check(roots, level, tally.images_of(roots))
     if audit is not None:
         wrong |= await audit.look_again(roots, {pair: tally.source_root(pair) for pair in roots})
     for pair, error in wrong.items():
@@ -83,4 +83,5 @@ def image_done(record: ImageRecord, done: int, images: int) -> ImageDone:
         error=record.error,
         done=done,
         images=images,
+        reason=record.reason,
     )

@@ -1,4 +1,15 @@
-"""An image's own word on itself: its config (image-spec config.md), not what an index says of it."""
+"""An image's own word on itself: its config (image-spec config.md), not what an index says of it.
+
+What runs on some platform, and what does not
+---------------------------------------------
+
+An image has a platform if its config has the media type of an image's config, OCI's or Docker's, and names a
+system or an architecture. Charts, wasm modules, signatures, attestations and files of all sorts have none:
+their configs are of other types, or empty, or say nothing (`{}`, cosign's empty words, BuildKit's `unknown`),
+or are no JSON at all. Configs of no type in particular (application/octet-stream, application/json,
+text/html, or none) docker takes for images', because some builders wrote that; so they are looked into. What
+is too large to be a config is not read, and has no platform either.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +19,45 @@ import msgspec
 
 from blobflow.content import Source, Verifier
 from blobflow.errors import IntegrityError, InvalidDigest, UnsupportedContent
-from blobflow.oci import Digest, Manifest, Platform, parse_digest
+from blobflow.oci import Digest, Manifest, Platform, media, parse_digest
+from blobflow.oci.decoding import decode
 from blobflow.oci.platform import MAX_PLATFORM
 
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
+# moby's distribution/registry.go: what it takes for the config of an image.
+_IMAGE_CONFIGS = frozenset(
+    {
+        media.OCI_CONFIG,
+        media.DOCKER_CONFIG,
+        "application/octet-stream",
+        "application/json",
+        "text/html",
+        "",
+    }
+)
+
 
 class Config(msgspec.Struct):
-    """What is read of a config. `created`: RFC 3339, or nothing."""
+    """What is read of a config; a null is an absent field. `created`: RFC 3339, or nothing."""
 
     created: str | None = None
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-    os_version: str = msgspec.field(name="os.version", default="")
-    os_features: tuple[str, ...] = msgspec.field(name="os.features", default=())
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
+    os_version: str | None = msgspec.field(name="os.version", default=None)
+    os_features: tuple[str, ...] | None = msgspec.field(name="os.features", default=None)
 
     @property
     def platform(self) -> Platform:
-        return Platform(self.architecture, self.os, self.variant, self.os_version, self.os_features)
+        return Platform(
+            self.architecture or "",
+            self.os or "",
+            self.variant or "",
+            self.os_version or "",
+            self.os_features or (),
+        )
 
 
 class _RootFs(msgspec.Struct):
@@ -47,6 +77,31 @@ async def read_platform(source: Source, manifest: Manifest) -> Platform:
     """The platform that the config of an image manifest names; empty strings where it names none, as the
     configs of artifacts do. Costs and raises as `read_config`."""
     return (await read_config(source, manifest)).platform
+
+
+def may_name_platform(manifest: Manifest) -> bool:
+    """Whether the config of an image manifest may be an image's, and so name a platform: see above."""
+    config = manifest.config
+    return (
+        config is not None
+        and media.bare(config.media_type) in _IMAGE_CONFIGS
+        and 0 < config.size <= MAX_CONFIG_BYTES
+    )
+
+
+async def find_platform(source: Source, manifest: Manifest) -> Platform | None:
+    """The platform of what an image manifest is; None where it is nothing that has one: see above.
+
+    Costs one read of the config, or none where its media type or size tells already. Raises what the source
+    raises, and IntegrityError for a config that is not what its digest says.
+    """
+    if not may_name_platform(manifest):
+        return None
+    try:
+        platform = await read_platform(source, manifest)
+    except UnsupportedContent:  # no config of an image's: no JSON, or words that are none
+        return None
+    return platform if platform.is_known else None
 
 
 async def read_diff_ids(source: Source, manifest: Manifest) -> list[Digest]:
@@ -98,6 +153,6 @@ async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:
             parts.append(bytes(chunk))
     verifier.finish()
     try:
-        return msgspec.json.decode(b"".join(parts), type=kind)
+        return decode(b"".join(parts), msgspec.json.Decoder(kind))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from blobflow.content import Site
-from blobflow.oci import UNKNOWN_SIZE, Digest, Manifest, media
+from blobflow.oci import UNKNOWN_SIZE, Digest, Manifest
 from blobflow.oci.choice import EVERYTHING, Choice, candidates, certain
 
 # Of what is below one root so much is looked at, and no more is remembered where a descent stops.
@@ -109,19 +109,14 @@ class Descent:
 
 
 def _below(manifest: Manifest, choice: Choice) -> list[Part]:
-    """What a manifest's children are asked for as; an index of layers (a build's cache) has blobs."""
-    if not manifest.is_index:
-        blobs = {blob.digest: blob for blob in manifest.blobs}
-        return [Part(False, "", blob.digest, blob.size) for blob in blobs.values()]
+    """What a manifest's children are asked for as; also an index may have blobs (a build's cache)."""
+    if choice.index == "only" and manifest.is_index:
+        return []
     sure = certain(manifest, choice)
     children = {child.digest: child for child in candidates(manifest, choice)}
-    return [
-        Part(
-            child.media_type in media.MANIFESTS or not child.media_type,
-            child.media_type,
-            child.digest,
-            child.size,
-            child.digest in sure,
-        )
+    parts = [
+        Part(True, child.media_type, child.digest, child.size, child.digest in sure)
         for child in children.values()
     ]
+    blobs = {blob.digest: blob for blob in manifest.blobs}
+    return parts + [Part(False, "", blob.digest, blob.size) for blob in blobs.values()]

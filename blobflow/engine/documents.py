@@ -15,6 +15,7 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
+from itertools import chain
 
 from blobflow.content import Aside, Site, Source
 from blobflow.errors import DigestMismatch, UnsupportedContent
@@ -191,7 +192,7 @@ class _Load:
 def _weight(manifest: Manifest) -> int:
     """About what a manifest takes in memory besides the names of its children, in bytes."""
     objects = 2 * len(manifest.annotations)
-    for child in manifest.layers or manifest.manifests:
+    for child in chain(manifest.layers, manifest.manifests):
         if child.annotations is not None:
             objects += 2 * len(child.annotations)
         if child.urls is not None:

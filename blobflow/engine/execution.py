@@ -45,17 +45,17 @@ from blobflow.engine.quota import Quota
 from blobflow.engine.recheck import Look
 from blobflow.engine.referring import REPLACED
 from blobflow.engine.remaining import Found, rest_of, steps_of
-from blobflow.engine.report import ReferrerRecord, Report
+from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, with_more
 from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
 from blobflow.engine.resolve import Reader
-from blobflow.engine.saved import SavedImage, SavedPlan
+from blobflow.engine.saved import SavedImage, SavedPlan, SavedSkip
 from blobflow.engine.survey import recorded_as
 from blobflow.engine.transfer import Transfer, World
 from blobflow.engine.undertaking import Undertaking
 from blobflow.engine.waves import asked
 from blobflow.errors import BlobflowError, Rejected, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Digest
+from blobflow.oci import Digest, media
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
 
@@ -90,7 +90,8 @@ class Execution(Undertaking[list[int]]):
             for record, image in zip(report.images, self._saved.images, strict=True)
         )
         totals = msgspec.structs.replace(report.totals, blobs_present=len(self._found.present))
-        return msgspec.structs.replace(report, images=images, totals=totals)
+        report = msgspec.structs.replace(report, images=images, totals=totals)
+        return with_more(report, {each.pair: _skipped(each) for each in self._saved.skipped})
 
     async def plan(self, world: World) -> Planned:
         """Find out what is left to be done; nothing is changed anywhere.
@@ -115,7 +116,8 @@ class Execution(Undertaking[list[int]]):
             self._observe(PhaseStarted("transfer", len(self._saved.images)))
             ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
             keep_going, more = self._policy.keep_going, not self._waves.over
-            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more)
+            origins = self._saved.origins()
+            self._transfer = Transfer(part, graph, world, keep_going, ended, more=more, origins=origins)
             await beside(self._take_late(self._transfer, world), self._transfer.run())
         await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
         await complete_places(self._tally, world, self._observe)
@@ -129,7 +131,7 @@ class Execution(Undertaking[list[int]]):
         self._quota = Quota(
             world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
         )
-        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents)
+        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents, self._observe)
         hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
         return (self._ask(world, host) for host in hosts)
 
@@ -209,7 +211,7 @@ class Execution(Undertaking[list[int]]):
             for image in saved.images
         }
         self.planned = Planned(
-            saved.pairs,
+            (*saved.pairs, *(each.pair for each in saved.skipped)),
             whole,
             self._reader.graph(saved.roots),
             shapes,
@@ -219,6 +221,7 @@ class Execution(Undertaking[list[int]]):
             self._quota.allowances,
             self._policy,
             self._price(whole),
+            {each.pair: each.reason for each in saved.skipped},
         )
         self._observe(plan_made(self.planned.price, len(self._saved.images)))
         return part
@@ -246,6 +249,8 @@ class Execution(Undertaking[list[int]]):
         was_put = any(isinstance(s, Put) and s.manifest.digest == goal.root.digest for s in steps)
         if pair.target.transport or not was_put:
             return
+        if pair.source.transport and goal.root.media_type in media.INDEXES:
+            return  # the source may have had only a part of it, see `Shape.lacking`
         put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
         looked_up = policy.lookup(pair) != "off"
         chosen = recorded_as(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
@@ -269,6 +274,11 @@ class Execution(Undertaking[list[int]]):
         """Why manifests that should be put at a site are left, by the look at the targets."""
         steps = [(self._saved.steps[number], why) for number, why in self._found.left.items()]
         return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
+
+
+def _skipped(each: SavedSkip) -> ImageRecord:
+    pair, digest = each.pair, each.source_root.digest
+    return ImageRecord(str(pair.source), str(pair.target), "", digest, (), "skipped", reason=each.reason)
 
 
 def _referrers(

@@ -49,9 +49,10 @@ __all__ = ["KEEP_GOING", "LANE", "Planned", "Policy", "Run"]
 class Planned(msgspec.Struct, frozen=True):
     """A plan with what it was made from.
 
-    `failures`: pairs that could not be planned, and why. `reads`: the manifests that planning read, by host;
-    a run of the plan reads as many. `allowances`: what their hosts said last of how many they let be read.
-    `policy`: what it was made under. `counted`: its price, where the graph is not all of it.
+    `failures`: pairs that could not be planned, and why; `skipped`: those that were not to be, as they lack
+    the platforms that are wanted. `reads`: the manifests that planning read, by host; a run of the plan reads
+    as many. `allowances`: what their hosts said last of how many they let be read. `policy`: what it was made
+    under. `counted`: its price, where the graph is not all of it.
     """
 
     pairs: tuple[Pair, ...]
@@ -64,10 +65,11 @@ class Planned(msgspec.Struct, frozen=True):
     allowances: dict[str, Allowance] = {}
     policy: Policy = KEEP_GOING
     counted: Price | None = None
+    skipped: dict[Pair, str] = {}
 
     @property
     def price(self) -> Price:
-        return self.counted or price_of(self.plan, self.graph, self.failures)
+        return self.counted or price_of(self.plan, self.graph, (*self.failures, *self.skipped))
 
 
 class Run(Undertaking[Answers]):
@@ -89,6 +91,7 @@ class Run(Undertaking[Answers]):
         self._sums = Sums()
         self.planned: Planned | None = None
         self._current: frozenset[Pair] = frozenset()
+        self._partial: set[Pair] = set()
         self._audit: Audit | None = None
 
     def report(self) -> Report:
@@ -167,8 +170,11 @@ class Run(Undertaking[Answers]):
             self._tell(self._tally.failed(pair, error))
         for record in self._tally.planned(part.goals, found.shapes, found.inventory):
             self._tell(record)
+        for pair, lacks in found.skipped.items():
+            self._tell(self._tally.skipped(pair, lacks.message))
         found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
         self._current |= found.current
+        self._partial |= {pair for pair in found.good if found.shapes[pair].lacking}
         self._remember(world, found_whole)
         announce(part, world)
         return part
@@ -214,6 +220,8 @@ class Run(Undertaking[Answers]):
             pair = goal.pair
             if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
                 continue
+            if pair in self._partial:  # of another source the same root may have more below it
+                continue
             put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
             chosen = recorded_as(
                 pair.choice,
@@ -238,9 +246,18 @@ def _with(
     """What was planned before, and a part of the plan beside it."""
     quota, graph = inquiry.quota, inquiry.graph()
     reads = dict(sorted(quota.reads.items()))
+    skipped = {pair: lacks.message for pair, lacks in answers.skipped.items()}
     if before is None:
         return Planned(
-            pairs, part, graph, answers.shapes, answers.inventory, answers.failures, reads, quota.allowances
+            pairs,
+            part,
+            graph,
+            answers.shapes,
+            answers.inventory,
+            answers.failures,
+            reads,
+            quota.allowances,
+            skipped=skipped,
         )
     return Planned(
         pairs,
@@ -251,4 +268,5 @@ def _with(
         before.failures | answers.failures,
         reads,
         quota.allowances,
+        skipped=before.skipped | skipped,
     )

@@ -21,9 +21,10 @@ from blobflow.engine.referring import Referrals, hang_referrers, holds_referrers
 from blobflow.engine.resolve import Reader, Roots, clashes, read_graph, resolve_roots
 from blobflow.engine.shape import choices_of, shape_pairs
 from blobflow.engine.survey import TagSurvey, Targets, survey_content, survey_tags
+from blobflow.engine.taking import not_taken
 from blobflow.engine.transfer import World, refuses_sparse
-from blobflow.errors import BlobflowError, own_copy
-from blobflow.events import Observer, PhaseStarted
+from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
+from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
@@ -33,8 +34,9 @@ LANE = 32
 class Answers(msgspec.Struct, frozen=True):
     """What is known of some pairs: what they want at their targets, and what is there.
 
-    `failures`: pairs that nothing can be planned for, and why. `current`: those that are taken as whole
-    because an earlier run put them there.
+    `failures`: pairs that nothing can be planned for, and why; `skipped`: those of which nothing is wanted,
+    as they lack the platforms that are. `current`: those that are taken as whole because an earlier run put
+    them there.
     """
 
     pairs: tuple[Pair, ...]
@@ -42,25 +44,29 @@ class Answers(msgspec.Struct, frozen=True):
     inventory: Inventory
     failures: dict[Pair, BlobflowError]
     current: frozenset[Pair]
+    skipped: dict[Pair, NoSuchPlatform] = {}
 
     @property
     def good(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair not in self.failures]
+        return [pair for pair in self.pairs if pair not in self.failures and pair not in self.skipped]
 
 
 def joined(answers: Sequence[Answers]) -> Answers:
     """What is known of several groups of pairs, each with a target host of its own."""
     shapes: dict[Pair, Shape] = {}
     failures: dict[Pair, BlobflowError] = {}
+    skipped: dict[Pair, NoSuchPlatform] = {}
     for each in answers:
         shapes |= each.shapes
         failures |= each.failures
+        skipped |= each.skipped
     return Answers(
         pairs=tuple(pair for each in answers for pair in each.pairs),
         shapes=shapes,
         inventory=merged(each.inventory for each in answers),
         failures=failures,
         current=frozenset[Pair]().union(*(each.current for each in answers)),
+        skipped=skipped,
     )
 
 
@@ -86,7 +92,7 @@ class Inquiry:
         self._named = Roots(world.source_at)
         self._referrals = Referrals(world.source_at)
         self.quota = Quota(world.allowance_of, world.source_at, observe, world.sleep, waits=policy.wait)
-        self._reader = Reader(world.source_at, self.quota.permit, world.documents)
+        self._reader = Reader(world.source_at, self.quota.permit, world.documents, observe)
         self.roots: dict[Reference, Descriptor] = {}
         groups: dict[str, list[Pair]] = {}
         for pair in pairs:
@@ -104,9 +110,10 @@ class Inquiry:
         """
         world, lane = self._world, Lane(LANE)
         failures: dict[Pair, BlobflowError] = {}
+        skipped: dict[Pair, NoSuchPlatform] = {}
 
         def good() -> list[Pair]:
-            return [pair for pair in pairs if pair not in failures]
+            return [pair for pair in pairs if pair not in failures and pair not in skipped]
 
         def drop(failed: Mapping[Reference, BlobflowError]) -> None:
             failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
@@ -141,6 +148,9 @@ class Inquiry:
             good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(world.journal, host)
         )
         failures.update(shapes.failures)
+        skipped.update(shapes.skipped)
+        self._tell_lacking({pair.source: shape for pair, shape in shapes.of.items() if shape.lacking})
+        failures.update(not_taken(good(), shapes.of, world.sink_at))
         looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
         hung = await hang_referrers(
             looked_up, shapes.of, graph, world.source_at, world.sink_at, lane, self._referrals, self._reader
@@ -150,13 +160,26 @@ class Inquiry:
         content = await survey_content(good(), hung.shapes, tags, targets, world.sink_at, lane, deep=deep)
         failures.update(content.failures)
         final = yielding(hung.shapes, content.inventory) if self._policy.no_overwrite else hung.shapes
-        return Answers(tuple(pairs), final, content.inventory, failures, tags.current)
+        return Answers(tuple(pairs), final, content.inventory, failures, tags.current, skipped)
 
     def _tell(self, phase: str) -> None:
         """Say that a phase has begun, when the first group gets to it."""
         if phase not in self._told:
             self._told.add(phase)
             self._observe(PhaseStarted(phase, self._images))
+
+    def _tell_lacking(self, found: Mapping[Reference, Shape]) -> None:
+        """Say which sources have only a part of what is wanted of them."""
+        for source, shape in sorted(found.items()):
+            count = len(shape.lacking)
+            left = (
+                "a manifest that it does not have is" if count == 1 else f"{count} that it does not have are"
+            )
+            here = f", {', '.join(shape.platforms)} goes on" if shape.platforms else ""
+            said = f"{source} has only a part of its index {self.roots[source].digest}{here}: {left} left out"
+            if said not in self._told:
+                self._told.add(said)
+                self._observe(Warned(said))
 
     async def _survey_tags(
         self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane

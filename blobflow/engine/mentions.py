@@ -8,6 +8,7 @@ a right one too, and the right one does not fail for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 from typing import cast
 
 from blobflow.content import Site, SourceAt
@@ -77,7 +78,7 @@ async def disputed(
     said: dict[Digest, int] = {}
     doubtful: set[Digest] = set()
     for manifest in manifests.values():
-        for blob in (manifest.config, *manifest.layers) if manifest.config is not None else ():
+        for blob in chain(filter(None, (manifest.config,)), manifest.layers):
             if said.setdefault(blob.digest, blob.size) != blob.size:
                 doubtful.add(blob.digest)
     wrong: dict[Place, BlobflowError] = {}

@@ -11,12 +11,13 @@ from blobflow.engine.flow import Planned
 from blobflow.engine.plan import Attach, Copy, Goal, Mount, Pair, Put
 from blobflow.errors import BlobflowError
 
-Prospect = Literal["mirror", "current", "failed"]
+Prospect = Literal["mirror", "current", "failed", "skipped"]
 
 
 class Outlook(msgspec.Struct, frozen=True):
     """One pair. `digest` is what its target shall name, and `made` says so if no source has that: then
-    `platforms` are those that are in it. `sparse`: an index is put that lacks children.
+    `platforms` are those that are in it. `sparse`: an index is put that lacks children. `bare`: platforms
+    were chosen, and it has none, so that all of it goes along. `reason`: why it is skipped.
 
     `copies`, `mounts`, `manifests` and `attached` count steps, a manifest once a tag; `bytes_to_write` is as
     in `Price`. What several images need is counted for the first of them, so that all of them together are
@@ -35,6 +36,8 @@ class Outlook(msgspec.Struct, frozen=True):
     attached: int = 0
     bytes_to_write: int = 0
     error: BlobflowError | None = None
+    bare: bool = False
+    reason: str = ""
 
 
 def outlooks(planned: Planned) -> Iterator[Outlook]:
@@ -44,13 +47,16 @@ def outlooks(planned: Planned) -> Iterator[Outlook]:
     for pair in planned.pairs:
         if pair in planned.failures:
             yield Outlook(pair, "failed", error=planned.failures[pair])
+        elif pair in planned.skipped:
+            yield Outlook(pair, "skipped", reason=planned.skipped[pair])
         elif pair in goals:
             yield _outlook(planned, goals[pair], counted)
 
 
 def _outlook(planned: Planned, goal: Goal, counted: set[int]) -> Outlook:
     shape, named = planned.shapes[goal.pair], planned.graph.roots[goal.pair.source]
-    platforms = shape.platforms or tuple(map(str, goal.pair.choice.platforms))
+    bare = bool(shape.manifests and goal.pair.choice.platforms and not shape.platforms)
+    platforms = shape.platforms or (() if bare else tuple(map(str, goal.pair.choice.platforms)))
     copies = mounts = manifests = attached = size = 0
     sparse = False
     todo = list(goal.steps)
@@ -83,4 +89,5 @@ def _outlook(planned: Planned, goal: Goal, counted: set[int]) -> Outlook:
         manifests,
         attached,
         size,
+        bare=bare and goal.pair.choice.index != "only",
     )

@@ -94,19 +94,23 @@ class Need(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
 #   always  again for images that have not changed, too
 #   off     never
 Lookup = Literal["auto", "always", "off"]
+# What becomes of an image that has none of the platforms that are wanted: an error, or left out and told.
+MissingPlatform = Literal["fail", "skip"]
 
 
 class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
     """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
 
     `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: what
-    is wanted of what refers to it, where the run's policy does not say.
+    is wanted of what refers to it, where the run's policy does not say. `missing_platform`: what becomes of
+    it if it is an image for other platforms than those of `choice`.
     """
 
     source: Reference
     target: Reference
     choice: Choice = EVERYTHING
     referrers: Lookup = "auto"
+    missing_platform: MissingPlatform = "fail"
 
 
 class Goal(msgspec.Struct, frozen=True, gc=False):
@@ -189,9 +193,10 @@ class Shape(msgspec.Struct, frozen=True):
     last; none where the graph was not read, because the target is known to have it all. `sparse`: the
     digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
     the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
-    manifests of the source that forms made anew are here in place of. `attached` and `left`: what refers to
-    all that, subjects before referrers, as far as it was looked up. `referring`: those of `manifests` that
-    refer to others themselves, and are to be listed for these.
+    manifests of the source that forms made anew are here in place of. `lacking`: children that are wanted and
+    that the source, a layout or archive of a part of an index, does not have. `attached` and `left`: what
+    refers to all that, subjects before referrers, as far as it was looked up. `referring`: those of
+    `manifests` that refer to others themselves, and are to be listed for these.
     """
 
     root: Descriptor
@@ -200,9 +205,15 @@ class Shape(msgspec.Struct, frozen=True):
     fallbacks: dict[Digest, Manifest] = {}
     platforms: tuple[str, ...] = ()
     replaced: tuple[Digest, ...] = ()
+    lacking: tuple[Digest, ...] = ()
     attached: tuple[Attached, ...] = ()
     left: tuple[Left, ...] = ()
     referring: tuple[Attached, ...] = ()
+
+    @property
+    def images(self) -> frozenset[Digest]:
+        """The image manifests, which are the same in every form of the indexes above them."""
+        return frozenset(each.descriptor.digest for each in self.manifests if not each.is_index)
 
     @property
     def everything(self) -> tuple[Manifest, ...]:

@@ -33,7 +33,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
     """One pair. `digest` is what the target tag names now, `source_digest` what the source tag named.
 
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
-    in one sentence that names the side), skipped (not finished, perhaps begun: the run ended before).
+    in one sentence that names the side), skipped (not finished, perhaps begun: the run ended before, as
+    `error` says; or, with a `reason`, left as it was, because it has none of the platforms that are wanted).
     `platforms` of the root's children, as far as they were read: a root that was known to be whole is not.
     `moved`: what the source's tag names by the end of the run, "nothing" if it is gone; "" if it did not
     move. `referrers`: what refers to it, if that was looked up.
@@ -48,6 +49,12 @@ class ImageRecord(msgspec.Struct, frozen=True):
     error: str = ""
     moved: str = ""
     referrers: tuple[ReferrerRecord, ...] = ()
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as it was wanted: where it should be, or left because that was asked for."""
+        return self.status in ("done", "present") or bool(self.reason)
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -56,7 +63,9 @@ class Totals(msgspec.Struct, frozen=True):
     `blobs_copied` and `blobs_mounted` count steps that ended well; `blobs_present` blobs that the survey
     found at their target (those of a root that was known to be whole are not looked at, so not counted).
     `audited`: roots put by earlier runs that were looked below to the end; `incomplete`: images that were
-    found to lack something there, or were known to.
+    found to lack something there, or were known to. `skipped`: images of that status, for whatever reason.
+    `bytes_resent`: of the bytes written, those that blobs took beyond their sizes, since uploads broke or
+    were refused.
     """
 
     images: int = 0
@@ -71,6 +80,8 @@ class Totals(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     audited: int = 0
     incomplete: int = 0
+    skipped: int = 0
+    bytes_resent: int = 0
 
 
 class TargetRecord(msgspec.Struct, frozen=True):
@@ -115,29 +126,43 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        return all(image.status in ("done", "present") for image in self.images)
+        return all(image.ok for image in self.images)
 
 
 def with_lost(report: Report, lost: Mapping[Pair, BlobflowError]) -> Report:
     """The report with images, or repositories, of which it was not even found out what they are."""
-    records = tuple(
-        ImageRecord(str(pair.source), str(pair.target), "", "", (), "failed", str(error))
-        for pair, error in lost.items()
+    return with_more(
+        report,
+        {
+            pair: ImageRecord(str(pair.source), str(pair.target), "", "", (), "failed", str(error))
+            for pair, error in lost.items()
+        },
     )
-    failed = Counter(pair.target.host for pair in lost)
+
+
+def with_more(report: Report, records: Mapping[Pair, ImageRecord]) -> Report:
+    """The report with images that failed or were skipped before there was anything to do for them."""
+    failed = Counter(pair.target.host for pair, record in records.items() if record.status == "failed")
+    skipped = Counter(pair.target.host for pair, record in records.items() if record.status == "skipped")
     known = {target.target: target for target in report.targets}
-    targets = [known.get(host) or TargetRecord(host) for host in dict.fromkeys((*known, *failed))]
+    targets = [known.get(host) or TargetRecord(host) for host in dict.fromkeys((*known, *failed, *skipped))]
+    totals = report.totals
     return msgspec.structs.replace(
         report,
-        images=report.images + records,
+        images=(*report.images, *records.values()),
         totals=msgspec.structs.replace(
-            report.totals,
-            images=report.totals.images + len(lost),
-            failed=report.totals.failed + len(lost),
+            totals,
+            images=totals.images + len(records),
+            failed=totals.failed + failed.total(),
+            skipped=totals.skipped + skipped.total(),
         ),
         targets=tuple(
-            msgspec.structs.replace(target, failed=target.failed + failed[target.target])
-            for target in targets
+            msgspec.structs.replace(
+                each,
+                failed=each.failed + failed[each.target],
+                skipped=each.skipped + skipped[each.target],
+            )
+            for each in targets
         ),
     )
 

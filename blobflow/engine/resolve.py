@@ -18,15 +18,25 @@ import msgspec
 from blobflow.content import Site, SourceAt
 from blobflow.engine.asked import Asked
 from blobflow.engine.bodies import blame
-from blobflow.engine.configs import read_platform
+from blobflow.engine.configs import find_platform, may_name_platform
 from blobflow.engine.documents import Documents
 from blobflow.engine.lane import Lane, beside
 from blobflow.engine.mentions import Origins, check_mention, disputed
 from blobflow.engine.plan import Graph, Pair, site_of
 from blobflow.engine.quota import Mention, Permit, unlimited
-from blobflow.errors import BlobflowError, RegistryError, UnsupportedContent, UsageError, without_frames
-from blobflow.oci import Descriptor, Digest, Platform, Reference, media
-from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates
+from blobflow.errors import (
+    BlobflowError,
+    NotFound,
+    RegistryError,
+    UnsupportedContent,
+    UsageError,
+    own_copy,
+    without_frames,
+)
+from blobflow.events import Observer, Warned, ignore
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
+from blobflow.oci.choice import EVERYTHING, Choice, attests, candidates, told_platform
+from blobflow.oci.location import transport_of
 
 # Indexes inside indexes. The spec sets no limit; real ones have one level, attestation bundles two.
 MAX_NESTING = 8
@@ -118,6 +128,7 @@ async def read_graph(
     *,
     choices: Mapping[Reference, Collection[Choice]] = {},
     foreign: bool = False,
+    sparse: bool = False,
     documents: Documents | None = None,
     reader: Reader | None = None,
 ) -> GraphRead:
@@ -127,6 +138,9 @@ async def read_graph(
     `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
     ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
     read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
+    then the others are left out, unless none of those that are wanted is there.
+    `sparse`: whatever an index lists and its site does not have is left out, and fails nothing.
     `documents`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
@@ -149,7 +163,7 @@ async def read_graph(
     failures: dict[Reference, BlobflowError] = {}
     for reference, root in sorted(roots.items()):
         for choice in choices.get(reference) or (EVERYTHING,):
-            error = walks[_reading(choice)].failure((site_of(reference), root), reader)
+            error = walks[_reading(choice)].failure((site_of(reference), root), reader, sparse=sparse)
             if error is not None:
                 failures.setdefault(reference, error)
     kept = {reference: root for reference, root in roots.items() if reference not in failures}
@@ -175,20 +189,22 @@ class _Walk:
         if mention not in self._met:
             self._met.add(mention)
             self.level.append(mention)
-            kind, platform = mention[1].media_type, mention[1].platform
-            if self._choice.platforms and kind in media.IMAGES and not platform and not attests(mention[1]):
-                self.in_doubt.append(mention)
 
     def go_down(self, reader: Reader) -> None:
         """From the level that was read to the next one."""
         above, self.level = self.level, []
         for site, descriptor in above:
             if (site, descriptor.digest) not in reader.errors:
-                for child in candidates(reader.manifests[descriptor.digest], self._choice):
+                manifest = reader.manifests[descriptor.digest]
+                untold = told_platform(descriptor) is None and not attests(descriptor)
+                if self._choice.platforms and not manifest.is_index and untold:
+                    self.in_doubt.append((site, descriptor))
+                for child in candidates(manifest, self._choice):
                     self.enter((site, child))
 
-    def failure(self, root: Mention, reader: Reader) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was."""
+    def failure(self, root: Mention, reader: Reader, *, sparse: bool) -> BlobflowError | None:
+        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
+        the root is not missed."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -203,23 +219,52 @@ class _Walk:
                 continue
             seen.add(digest)
             if (error := reader.errors.get((site, digest))) is not None:
-                return error
+                if digest == root[1].digest or not isinstance(error, NotFound):
+                    return error
+                if not sparse:
+                    return _of_sparse(error)
+                continue
             if not reader.walked(site, digest):
                 return UnsupportedContent(
                     f"index {digest} in {site} is nested more than {MAX_NESTING} levels deep", side="source"
                 )
-            todo += reversed(candidates(reader.manifests[digest], self._choice))
+            todo += reversed(self._wanted(site, reader.manifests[digest], reader))
         return None
+
+    def _wanted(self, site: Site, index: Manifest, reader: Reader) -> Sequence[Descriptor]:
+        """What has to be read of an index."""
+        found = candidates(index, self._choice)
+        here = [child for child in found if not reader.lacks(site, child)]
+        return here if any(not attests(child) for child in here) else found
+
+
+def _of_sparse(error: NotFound) -> NotFound:
+    """The error of what an index lists and its site does not have, with what there is to be done."""
+    own = own_copy(error)
+    own.message += "; the index that lists it is sparse there: choose what is there with --platform"
+    return own
+
+
+def taken_for(manifest: Descriptor) -> str:
+    """What is done with a manifest that is not what it is called; the end of a sentence."""
+    return f"by its content it is {manifest.media_type!r}, and is taken as that"
 
 
 class Reader:
     """Reads manifests, each digest once, however many sites have it and however many readers want it."""
 
     def __init__(
-        self, source_at: SourceAt, permit: Permit = unlimited, documents: Documents | None = None
+        self,
+        source_at: SourceAt,
+        permit: Permit = unlimited,
+        documents: Documents | None = None,
+        observe: Observer = ignore,
     ) -> None:
+        """`observe` is told, once a manifest, of those that are not what they are called."""
         self._source_at = source_at
         self._permit = permit
+        self._observe = observe
+        self._belied: set[Digest] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
@@ -313,6 +358,9 @@ class Reader:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
+        if media.belied(mention.media_type, own.media_type) and own.digest not in self._belied:
+            self._belied.add(own.digest)
+            self._observe(Warned(f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}"))
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))
@@ -322,6 +370,12 @@ class Reader:
         lies = await disputed(self.manifests, self.origins, self._source_at, lane)
         for key, error in lies.items():
             self.errors.setdefault(key, error)
+
+    def lacks(self, site: Site, manifest: Descriptor) -> bool:
+        """Whether a layout or archive has the manifest's parent without having the manifest."""
+        return bool(transport_of(site.registry)) and isinstance(
+            self.errors.get((site, manifest.digest)), NotFound
+        )
 
     def walked(self, site: Site, digest: Digest) -> bool:
         """Whether that manifest was read, or tried to be read, at that site."""
@@ -345,8 +399,10 @@ class Reader:
         site, image = mention
         manifest = self.manifests[image.digest]
         assert manifest.config is not None, "an image has a config"
+        if not may_name_platform(manifest):
+            return
         async with self.manifests.documents.moving(site.registry, manifest.config):
             with blame("source"):
-                platform = await read_platform(self._source_at(site), manifest)
-        if platform.os or platform.architecture:
+                platform = await find_platform(self._source_at(site), manifest)
+        if platform is not None:
             self.platforms[image.digest] = platform

@@ -60,12 +60,21 @@ class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     referrers: tuple[ReferrerRecord, ...] = ()
 
 
+class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pair that nothing is to be done for, what its source named, and why."""
+
+    pair: Pair
+    source_root: Descriptor
+    reason: str
+
+
 class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps as in `Plan`, the images that they complete, and the policy that the plan was made under.
 
     `made`: the manifests of steps that no source has. `sources`: where each other manifest of a step can be
-    read, all places that it was found at. `price` is what it cost when it was made, for people.
-    `compress`: how bare layers of docker archives were compressed, which their digests depend on.
+    read, all places that it was found at. `price` is what it cost when it was made, for people. `compress`:
+    how bare layers of docker archives were compressed, which their digests depend on. `skipped`: for the
+    report.
     """
 
     policy: Policy
@@ -76,6 +85,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: dict[Digest, tuple[Site, ...]]
     price: Price
     compress: str = "gzip"
+    skipped: tuple[SavedSkip, ...] = ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -85,6 +95,14 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def roots(self) -> dict[Reference, Descriptor]:
         """What each source named when the plan was made."""
         return {image.pair.source: image.source_root for image in self.images}
+
+    def origins(self) -> dict[Digest, tuple[Site, ...]]:
+        """Where the contents of its steps can be read."""
+        found = dict(self.sources)
+        for step in self.steps:
+            if isinstance(step, Copy | Mount):
+                found[step.blob.digest] = (step.source,)
+        return found
 
     def manifest_of(self, digest: Digest) -> Manifest:
         """One of those that no source has."""
@@ -129,6 +147,11 @@ def to_be_saved(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
         sources={digest: holders(digest) for digest in sorted(puts - made.keys())},
         price=planned.price,
         compress=compress,
+        skipped=tuple(
+            SavedSkip(pair, _lean(graph.roots[pair.source]), planned.skipped[pair])
+            for pair in planned.pairs
+            if pair in planned.skipped
+        ),
     )
 
 
@@ -182,6 +205,10 @@ def _check_images(saved: SavedPlan) -> None:
                 raise ValueError(f"{pair.target} wants step {number}, which there is not")
             if saved.steps[number].target != site_of(pair.target):
                 raise ValueError(f"{pair.target} wants step {number}, which is for another target")
+    for each in saved.skipped:
+        for reference in (each.pair.source, each.pair.target):
+            _check_reference(reference)
+        parse_digest(each.source_root.digest)
     if len(set(saved.pairs)) != len(saved.images):
         raise ValueError("it has an image twice")
 

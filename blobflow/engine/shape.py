@@ -3,26 +3,29 @@
 A shape is made of a root and a choice. Where the choice leaves something out, every index above that is
 sparse (kept as it is, some children absent) or pruned (made anew without them). In mode `auto` the kept form
 is put first, and each sparse index has its pruned form to fall back on: both are known before anything moves.
+An index that lists one digest for several platforms loses nothing by a choice of one of them: only `prune`
+takes the other entries out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.plan import Graph, Pair, Shape, site_of
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
-from blobflow.oci.choice import Choice, attests, chosen, pruned
+from blobflow.oci.choice import Choice, Match, attests, chosen, entries, joint, pruned, told_platform
 from blobflow.oci.convert import converted
+from blobflow.oci.manifest import children
 
 
 def shape_of(graph: Graph, root: Descriptor, choice: Choice, *, prune: bool) -> Shape:
     """The shape of `root` under a choice; `prune`: in mode `auto`, take the pruned form at once.
 
-    Raises NotFound where the choice leaves nothing: the sentence says what there is.
+    Raises NoSuchPlatform where the choice leaves nothing: the sentence says what there is.
     """
     if root.digest not in graph.manifests:
         return Shape(root)
@@ -33,50 +36,81 @@ class _Shaper:
     def __init__(self, graph: Graph, choice: Choice) -> None:
         self._graph = graph
         self._choice = choice
+        self._matches: dict[Digest, Match] = {}
         self._kept: dict[Digest, tuple[Descriptor, ...]] = {}
+        self._lacking: dict[Digest, bool] = {}
         self._pruned: dict[Digest, Manifest] = {}
+        self._gone: list[Digest] = []
 
     def shape(self, root: Descriptor, *, prune: bool) -> Shape:
         manifest = self._graph.manifests[root.digest]
         if self._choice.index == "only" and manifest.is_index:
-            sparse = frozenset({root.digest}) if manifest.manifests else frozenset[Digest]()
-            return Shape(manifest.descriptor, (manifest,), sparse)
-        if not self._has(root.digest):
-            raise NotFound(f"there is no {self._wanted()} here; there is {self._offered(manifest)}", status=0)
+            sparse = frozenset({root.digest}) if children(manifest) else frozenset[Digest]()
+            alone = msgspec.structs.replace(manifest, layers=())
+            return Shape(manifest.descriptor, (alone,), sparse)
+        if self._match_entry(root) == "other":
+            raise NoSuchPlatform(f"there is no {self._wanted()} here; there is {self._offered(root.digest)}")
         order = self._order(root.digest)
-        platforms = tuple(dict.fromkeys(filter(None, map(str, self._platforms(order)))))
+        platforms = tuple(dict.fromkeys(map(str, self._platforms(order))))
+        lacking = tuple(dict.fromkeys(self._gone))
         if prune:
             made = {each.descriptor.digest: self._form(each.descriptor.digest) for each in order}
             replaced = tuple(old for old, form in made.items() if form.descriptor.digest != old)
             return Shape(
-                made[root.digest].descriptor, tuple(made.values()), platforms=platforms, replaced=replaced
+                made[root.digest].descriptor,
+                tuple(made.values()),
+                platforms=platforms,
+                replaced=replaced,
+                lacking=lacking,
             )
-        sparse = frozenset(
-            each.descriptor.digest for each in order if self._form(each.descriptor.digest) is not each
-        )
+        sparse = frozenset(each.descriptor.digest for each in order if self._lacks(each.descriptor.digest))
         fallbacks = {digest: self._form(digest) for digest in sparse if self._choice.index == "auto"}
-        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms)
+        return Shape(manifest.descriptor, tuple(order), sparse, fallbacks, platforms, lacking=lacking)
+
+    def _match(self, digest: Digest) -> Match:
+        """What the choice says of a manifest, by what it is or what is below it."""
+        if digest not in self._matches:
+            self._matches[digest] = "other"  # an index can't contain itself, and one that says so has nothing
+            manifest = self._graph.manifests.get(digest)
+            if manifest is not None and manifest.is_index:
+                self._matches[digest] = joint(map(self._match_entry, entries(manifest)))
+            elif manifest is not None:
+                self._matches[digest] = self._choice.match(self._graph.platforms.get(digest))
+        return self._matches[digest]
+
+    def _match_entry(self, child: Descriptor) -> Match:
+        """What the choice says of an entry of an index: by what the index says; else by what it is."""
+        if not self._choice.platforms:
+            return "chosen"
+        told, read = told_platform(child), self._graph.manifests.get(child.digest)
+        nested = read is not None and read.is_index
+        if told is not None and not (nested and self._choice.wants(told)):
+            return self._choice.match(told)
+        return self._match(child.digest)
 
     def _children(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The chosen children of a manifest."""
+        """The chosen entries of a manifest."""
         if digest not in self._kept:
             manifest = self._graph.manifests[digest]
-            self._kept[digest] = ()  # an index can't contain itself, and one that says so gets no further
+            self._kept[digest] = ()
             if manifest.is_index:
-                self._kept[digest] = chosen(manifest, self._choice, self._known, self._has)
+                self._kept[digest] = self._held(chosen(manifest, self._choice, self._match_entry))
         return self._kept[digest]
 
-    def _known(self, child: Descriptor) -> Platform | None:
-        return self._graph.platforms.get(child.digest)
+    def _held(self, wanted: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+        """The children that were read; of those that are lacking (see `read_graph`) no attestation either."""
+        gone = {child.digest for child in wanted if child.digest not in self._graph.manifests}
+        self._gone += (child.digest for child in wanted if child.digest in gone)
+        return tuple(child for child in wanted if child.digest not in gone and attests(child) not in gone)
 
-    def _has(self, digest: Digest) -> bool:
-        """Whether anything below, or the manifest itself, is chosen."""
-        manifest = self._graph.manifests.get(digest)
-        if manifest is None:
-            return False
-        if not manifest.is_index:
-            return self._choice.wants(self._graph.platforms.get(digest))
-        return bool(self._children(digest)) or not self._choice.platforms
+    def _lacks(self, digest: Digest) -> bool:
+        """Whether something that an index lists, or what is below that, is left out."""
+        if digest not in self._lacking:
+            self._lacking[digest] = False
+            kept = {child.digest for child in self._children(digest)}
+            listed = {child.digest for child in self._graph.manifests[digest].manifests}
+            self._lacking[digest] = listed != kept or any(map(self._lacks, kept))
+        return self._lacking[digest]
 
     def _order(self, root: Digest) -> list[Manifest]:
         order: dict[Digest, Manifest] = {}
@@ -96,22 +130,24 @@ class _Shaper:
             manifest, kept = self._graph.manifests[digest], self._children(digest)
             forms = {child.digest: self._form(child.digest) for child in kept}
             replaced = {old: form.descriptor for old, form in forms.items() if form.descriptor.digest != old}
-            whole = len(kept) == len(manifest.manifests) and not replaced
+            uncut = len(kept) == len(manifest.manifests)
+            uncut = uncut or (self._choice.index != "prune" and not self._lacks(digest))
             if self._choice.format:
                 read = self._graph.whole(digest)
-                fitting = read if whole else pruned(read, kept, {})
+                fitting = read if uncut and not replaced else pruned(read, kept, {})
                 made = converted(fitting, self._choice.format, replaced)
                 self._pruned[digest] = manifest if made is read else made
-            elif whole:
+            elif uncut and not replaced:
                 self._pruned[digest] = manifest
             else:
                 self._pruned[digest] = pruned(self._graph.whole(digest), kept, replaced)
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:
+        """What the chosen images run on, where something says it."""
         for manifest in manifests:
             for child in self._children(manifest.descriptor.digest):
-                platform = child.platform or self._known(child)
+                platform = told_platform(child) or self._graph.platforms.get(child.digest)
                 if platform is not None and not attests(child):
                     yield platform
             if not manifest.is_index and manifest.descriptor.digest in self._graph.platforms:
@@ -120,21 +156,23 @@ class _Shaper:
     def _wanted(self) -> str:
         return " or ".join(map(str, self._choice.platforms))
 
-    def _offered(self, manifest: Manifest) -> str:
-        own = self._graph.platforms.get(manifest.descriptor.digest)
-        there = (
-            [str(own)]
-            if own
-            else [str(c.platform) for c in manifest.manifests if c.platform and not attests(c)]
-        )
-        return ", ".join(dict.fromkeys(there)) or "none that says what it runs on"
+    def _offered(self, root: Digest) -> str:
+        """The platforms of all that was read, and of what an index tells."""
+        there: dict[str, None] = {}
+        for manifest in self._graph.closure(root):
+            own = self._graph.platforms.get(manifest.descriptor.digest)
+            told = map(told_platform, entries(manifest))
+            there |= dict.fromkeys(str(platform) for platform in (own, *told) if platform is not None)
+        return ", ".join(there) or "nothing that says what it runs on"
 
 
 class Shapes(msgspec.Struct, frozen=True):
-    """The shape of every pair, and why some have none."""
+    """The shape of every pair, and why some have none. `skipped`: those that lack the platforms that are
+    wanted, and may."""
 
     of: dict[Pair, Shape]
     failures: dict[Pair, BlobflowError]
+    skipped: dict[Pair, NoSuchPlatform] = {}
 
 
 def shape_pairs(
@@ -153,6 +191,7 @@ def shape_pairs(
     made: dict[tuple[Digest, Choice, bool], Shape] = {}
     shapes: dict[Pair, Shape] = {}
     failures: dict[Pair, BlobflowError] = {}
+    skipped: dict[Pair, NoSuchPlatform] = {}
 
     def shape(root: Descriptor, choice: Choice, *, prune: bool) -> Shape:
         key = (root.digest, choice, prune)
@@ -173,12 +212,14 @@ def shape_pairs(
             if prune and not refuses_sparse(pair.target.host):
                 prune = named is not None and named == shape(root, choice, prune=True).root.digest
             shapes[pair] = shape(root, choice, prune=prune)
-        except NotFound as error:
-            failures[pair] = NotFound(f"{pair.source}: {error.message}", status=0)
-            failures[pair].side = "source"
+        except NoSuchPlatform as error:
+            if pair.missing_platform == "skip":
+                skipped[pair] = error
+            else:
+                failures[pair] = NoSuchPlatform(f"{pair.source}: {error.message}", side="source")
         except UnsupportedContent as error:
             failures[pair] = UnsupportedContent(f"{pair.source}: {error.message}", side="source")
-    return Shapes(shapes, failures)
+    return Shapes(shapes, failures, skipped)
 
 
 def choices_of(pairs: Iterable[Pair]) -> dict[Reference, list[Choice]]:

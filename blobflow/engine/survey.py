@@ -280,10 +280,10 @@ class _Survey:
 
     async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
         deep = self._deep or (site, manifest.descriptor.digest) in self._doubted
-        if not await self._holds(site, manifest.descriptor) or deep:
+        if not await self._holds(site, manifest.descriptor) or deep or manifest.is_index:
             for blob in manifest.blobs:
                 self._wanted[site, blob.digest] = blob
-        elif not manifest.is_index:
+        else:
             for blob in manifest.blobs:
                 if blob.digest in manifest.carried:  # the registry took the manifest without looking for it
                     self._wanted[site, blob.digest] = blob

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -50,7 +50,7 @@ class Tally:
     def cut_short(self) -> bool:
         """Whether there are images that neither failed nor have all that they need."""
         records = map(self._records.get, self._pairs)
-        return any(record is None or record.status == "skipped" for record in records)
+        return any(record is None or (record.status == "skipped" and not record.reason) for record in records)
 
     def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
         """Take in what the sources' tags name."""
@@ -60,6 +60,12 @@ class Tally:
         """An image that got no goal: its source or target could not be asked."""
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
+
+    def skipped(self, pair: Pair, reason: str) -> ImageRecord:
+        """An image that is left as it is, because it may lack what is wanted of it, and does."""
+        record = self._record(pair, "skipped", self._names_now(pair), "")
+        self._records[pair] = record = msgspec.structs.replace(record, reason=reason)
+        return record
 
     def planned(
         self, goals: Sequence[Goal], shapes: Mapping[Pair, Shape], inventory: Inventory
@@ -122,6 +128,10 @@ class Tally:
         """Settled images of these statuses, with the roots that their target tags should name."""
         return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
 
+    def images_of(self, pairs: Iterable[Pair]) -> dict[Pair, frozenset[Digest]]:
+        """The image manifests that are wanted of each, as far as that was looked at."""
+        return {pair: self._shapes[pair].images for pair in pairs if pair in self._shapes}
+
     def final(self, pair: Pair) -> Descriptor:
         """The root of a settled image, as its target has it."""
         return self._final[pair]
@@ -130,8 +140,10 @@ class Tally:
         """The root of an image, as its source has it."""
         return self._roots[pair.source]
 
-    def report(self, *, bytes_read: int, written: Mapping[str, int], requests: int, seconds: float) -> Report:
-        """The report as of now. `written`: bytes, by host."""
+    def report(
+        self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
+    ) -> Report:
+        """The report as of now. `written`: bytes, by host; `resent`: of them, in vain."""
         images = tuple(map(self._so_far, self._pairs))
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
@@ -140,9 +152,11 @@ class Tally:
             totals=Totals(
                 images=len(images),
                 failed=sum(image.status == "failed" for image in images),
+                skipped=sum(image.status == "skipped" for image in images),
                 blobs_present=self._present,
                 bytes_read=bytes_read,
                 bytes_written=sum(written.values()),
+                bytes_resent=resent,
                 requests=requests,
                 seconds=round(seconds, 3),
                 **sum(self._moved.values(), Counter()),

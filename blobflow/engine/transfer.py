@@ -18,14 +18,16 @@ import msgspec
 
 from blobflow.content import AllowanceOf, Attaches, Body, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.bodies import Count, counted, from_start, source_body
+from blobflow.engine.bodies import Sent, counted, from_start, source_body
 from blobflow.engine.documents import Documents
+from blobflow.engine.lacking import Lacking, Origins
 from blobflow.engine.plan import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.quota import uncounted
-from blobflow.engine.retry import Tries, delay_before_retry
+from blobflow.engine.retry import Tries, delay_before_retry, may_send
 from blobflow.engine.road import CacheMode, through_store
-from blobflow.engine.schedule import Flight, Limits, Ready, schedule, streams
+from blobflow.engine.schedule import Flight, Limits, Ready, schedule
 from blobflow.engine.shelf import Shelf
+from blobflow.engine.slots import Slots
 from blobflow.errors import BlobflowError, Rejected, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
@@ -71,71 +73,13 @@ class World(msgspec.Struct, frozen=True):
     documents: Documents = msgspec.field(default_factory=Documents)
 
 
-class _Slots:
-    """The slots of one copy. A blob that streams has two, and each is free as soon as the bytes have passed:
-    an answer that is still to come is no stream, unless a host is to get one blob at a time. A small one has
-    one of the target's small requests."""
-
-    def __init__(
-        self,
-        flight: Flight,
-        limits: Callable[[str], Limits],
-        step: Copy,
-        *,
-        largest: bool,
-        reads: bool,
-        freed: asyncio.Event,
-    ) -> None:
-        self._flight = flight
-        self._limits = limits
-        self._streams = streams(step)
-        self._source, self._target = step.source.registry, step.target.registry
-        self._largest = largest
-        self._reads = reads and self._streams
-        self._writes = self._streams
-        self._freed = freed
-        flight.read(self._source, self._target, int(self._reads))
-        flight.writing[self._target] += self._writes
-        flight.largest[self._target] += largest
-        flight.small[self._target] += not self._streams
-
-    def reading_over(self) -> None:
-        self._flight.read(self._source, self._target, -int(self._reads))
-        self._reads = False
-        self._freed.set()
-
-    def bytes_passed(self) -> None:
-        if self._limits(self._target).blobs > 1:
-            self._writing_over()
-
-    def again(self, *, read: bool) -> None:
-        """The bytes are to pass once more: until then the target's slot is taken; the source's too, if they
-        are to be `read` there once more."""
-        if self._streams and not self._writes:
-            self._writes = True
-            self._flight.writing[self._target] += 1
-        if self._streams and read and not self._reads:
-            self._reads = True
-            self._flight.read(self._source, self._target, 1)
-
-    def _writing_over(self) -> None:
-        self._flight.writing[self._target] -= self._writes
-        self._flight.largest[self._target] -= self._largest
-        self._writes = self._largest = False
-        self._freed.set()
-
-    def free(self) -> None:
-        self.reading_over()
-        self._writing_over()
-        self._flight.small[self._target] -= not self._streams
-
-
 class Transfer:
     """One plan on its way. `agenda` knows what became of each step.
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
     until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
+    `origins`: where contents of the plan are that the graph does not know of.
     """
 
     def __init__(
@@ -147,6 +91,7 @@ class Transfer:
         ended: Callable[[Agenda, int], None],
         *,
         more: bool = False,
+        origins: Origins | None = None,
     ) -> None:
         self.agenda = Agenda(plan)
         self._made = dict(plan.made)
@@ -167,6 +112,18 @@ class Transfer:
         self._more = more
         self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
+        self._beside = 0  # copies that are no steps of the plan
+        self._lacking = Lacking(
+            graph,
+            self._made,
+            origins or {},
+            source_at=world.source_at,
+            documents=world.documents,
+            steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
+            put=self._put_bytes,
+            copy=self._copy_beside,
+            observe=world.observe,
+        )
         self._note_blobs(plan.steps, 0)
 
     def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
@@ -270,13 +227,13 @@ class Transfer:
             case _:
                 assert_never(step)
 
-    def _road(self, step: Copy, largest: bool) -> tuple[_Slots, Body]:
+    def _road(self, step: Copy, largest: bool) -> tuple[Slots, Body]:
         """Take the slots, and put the blob on the shelf if that is its road."""
         digest = step.blob.digest
         on_shelf = self._shelf.on(digest)
         reads = not self._shelf.warm(step.blob)
         limits = self._world.limits
-        slots = _Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
+        slots = Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._world.source_at(step.source)
         body = source_body(source, step.blob, over=slots.reading_over)
         if not on_shelf and self._wants_store(step.blob, more=self._more):
@@ -312,7 +269,7 @@ class Transfer:
             begun=self._shelf.begun(blob.digest),
         )
 
-    async def _copy(self, number: int, step: Copy, slots: _Slots, body: Body) -> None:
+    async def _copy(self, number: int, step: Copy, slots: Slots, body: Body) -> None:
         try:
             await self._step(number, step, lambda: self._push(number, step, body, slots))
         finally:
@@ -348,19 +305,22 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: Body, slots: _Slots) -> Outcome:
+    async def _push(self, number: int, step: Copy, body: Body, slots: Slots) -> Outcome:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
-        began = [0]
+        sent = Sent(step.blob.size)
         while True:
             try:
-                await self._push_once(number, step, body, began.append, slots.bytes_passed)
+                await self._push_once(number, step, body, sent, slots.bytes_passed)
                 return "done"
             except BlobflowError as error:
-                tries = tries.after(error, at=began[-1])
+                tries = tries.after(error, at=sent.at)
                 delay = delay_before_retry(error, tries, self._world.random)
                 error.attempts = max(error.attempts, tries.made)
                 if delay is None or self.agenda.winding_down:
+                    raise
+                if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+                    error.message += f"; {sent}"
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))
@@ -386,17 +346,18 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, body: Body, began: Count, over: Callable[[], None]
+        self, number: int, step: Copy, body: Body, sent: Sent, over: Callable[[], None]
     ) -> None:
-        active = self._world.meter.active
+        meter = self._world.meter
+        active = meter.active
         active[number] = 0
 
         def begin(offset: int) -> None:
-            active[number] = offset
-            began(offset)
+            active[number] = sent.at = offset
 
         def count(size: int) -> None:
             active[number] += size
+            meter.bytes_resent += sent.count(size)
 
         sink = self._world.sink_at(step.target)
         if self._shelf.on(step.blob.digest):
@@ -433,7 +394,7 @@ class Transfer:
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._world.journal, registry):
             try:
-                await self._put_bytes(step.manifest, step)
+                await self._lacking.put(step, step.manifest)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -441,14 +402,35 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._world.journal.record_note(registry, SPARSE, REFUSED)
-        await self._put_bytes(step.fallback, step)
+        await self._lacking.put(step, step.fallback)
         return "fell back"
 
-    async def _put_bytes(self, manifest: Descriptor, step: Put) -> None:
+    async def _put_bytes(self, site: Site, manifest: Descriptor, tags: tuple[str, ...]) -> None:
         made = self._made.get(manifest.digest)
-        async with self._world.documents.moving(step.target.registry, manifest):
+        async with self._world.documents.moving(site.registry, manifest):
             raw = self._graph.raw(manifest.digest) if made is None else made.raw
-            await self._world.sink_at(step.target).put(manifest, raw, step.tags)
+            await self._world.sink_at(site).put(manifest, raw, tags)
+
+    async def _copy_beside(self, copy: Copy) -> None:
+        """Copy a blob that no step brings, for a Put that waits for it."""
+        digest = copy.blob.digest
+        self._beside -= 1
+        number = self._beside
+        await self._shelf.find_held({digest: copy.blob})
+        reads = not self._shelf.warm(copy.blob)
+        limits = self._world.limits
+        slots = Slots(self._flight, limits, copy, largest=False, reads=reads, freed=self._changed)
+        body = source_body(self._world.source_at(copy.source), copy.blob, over=slots.reading_over)
+        arrived = False
+        try:
+            await self._push(number, copy, body, slots)
+            arrived = True
+        finally:
+            self._world.meter.active.pop(number, None)
+            slots.free()
+            if not self._blob_open[digest] and digest not in self._lingering:
+                self._shelf.release(digest, arrived=arrived)
+            self._changed.set()
 
 
 Outcome = Literal["done", "refused", "fell back"]

@@ -37,6 +37,7 @@ class Undertaking(Generic[Answer]):
         return self._tally.report(
             bytes_read=self._meter.bytes_read,
             written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
+            resent=self._meter.bytes_resent,
             requests=self._meter.requests,
             seconds=time.monotonic() - self._started,
         )

@@ -5,7 +5,8 @@
     content  and every blob is read back whole and hashed: once a registry where several repositories have the
              same blob, for there it is one file
 
-The target is asked and believed; the source only says which root it should be.
+The target is asked and believed; the source only says which root it should be, and where platforms were
+chosen, which images have to be below it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from blobflow.engine.resolve import read_graph
 from blobflow.engine.shape import shape_of
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.choice import certain
 
 Level = Literal["roots", "blobs", "content"]
 
@@ -46,21 +48,30 @@ class Verification:
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
-    async def check(self, roots: Mapping[Pair, Descriptor], level: Level) -> dict[Pair, BlobflowError]:
-        """Check every pair's target against its root. Returns what is wrong; an absent pair is right."""
+    async def check(
+        self,
+        roots: Mapping[Pair, Descriptor],
+        level: Level,
+        images: Mapping[Pair, frozenset[Digest]] = {},
+    ) -> dict[Pair, BlobflowError]:
+        """Check every pair's target against its root. Returns what is wrong; an absent pair is right.
+
+        `images`: the image manifests that have to be there, as far as that is known. Of others, of which no
+        index tells the platform, those count that are there.
+        """
         wrong: dict[Pair, BlobflowError] = {}
 
         async def check(pair: Pair) -> None:
             try:
                 with blame("target"):
-                    await self._check(pair, roots[pair], level)
+                    await self._check(pair, roots[pair], level, images.get(pair, frozenset()))
             except BlobflowError as error:
                 wrong[pair] = error
 
         await self._lane.each(check, sorted(roots))
         return wrong
 
-    async def _check(self, pair: Pair, root: Descriptor, level: Level) -> None:
+    async def _check(self, pair: Pair, root: Descriptor, level: Level, images: frozenset[Digest]) -> None:
         target = pair.target
         found = await self._sink_at(site_of(target)).resolve(target.tag or root.digest)
         if found.digest != root.digest:
@@ -75,10 +86,15 @@ class Verification:
             self._lane,
             choices={pinned: [pair.choice]},
             documents=self._documents,
+            sparse=True,
         )
         for error in read.failures.values():
             error.side = "target"
             raise error
+        below = read.graph.closure(root.digest)
+        wanted = images.union(*(certain(each, pair.choice) for each in below))
+        for digest in sorted(wanted - read.graph.manifests.keys()):
+            raise NotFound(f"{site_of(target)} has no manifest {digest}, which was chosen of {root.digest}")
         for manifest in shape_of(read.graph, root, pair.choice, prune=False).manifests:
             for blob in manifest.blobs:
                 await self._check_blob(pair, manifest, blob, level)

@@ -7,6 +7,18 @@
 
 A pruned index is the old one with items cut out of its text: every other key, its order and the formatting
 stay as they are, so the same choice always gives the same digest.
+
+What has a platform
+-------------------
+
+An entry of an index runs on what the index says; else, as an image that is no entry, on what its config says
+(see `engine.configs`). `unknown/unknown` says nothing. Whatever has no platform by then (charts, signatures,
+files: artifacts) is no image for some machine, and goes with every choice, byte for byte. An index is chosen
+if something below it is; it lacks the platform if all that has one there has another; and if nothing there
+has one, all of it goes along.
+
+Entries are chosen, not digests: one digest may be listed for two platforms, and may stay for one of them.
+Attestations (BuildKit's) follow the image that they name.
 """
 
 from __future__ import annotations
@@ -14,12 +26,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import media
 from blobflow.oci.convert import Format
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest, digest_of
@@ -28,6 +39,9 @@ from blobflow.oci.platform import Platform
 
 IndexMode = Literal["auto", "keep", "prune", "only"]
 INDEX_MODES: tuple[IndexMode, ...] = ("auto", "keep", "prune", "only")
+
+# What a choice says of something: that it is chosen, that it has another platform, or that it has none.
+Match = Literal["chosen", "other", "bare"]
 
 # BuildKit's mark of an attestation manifest, which has the platform unknown/unknown and names its image.
 _REFERS = "vnd.docker.reference.digest"
@@ -55,11 +69,36 @@ class Choice(msgspec.Struct, frozen=True, order=True, gc=False):
             return f"{platforms}; {self.format}"
         return f"{platforms}; pruned" if self.index == "prune" and self.platforms else platforms
 
+    def match(self, platform: Platform | None) -> Match:
+        """What the choice says of something for a platform; None: of something that has none."""
+        if not self.platforms:
+            return "chosen"
+        if platform is None or not platform.is_known:
+            return "bare"
+        fits = any(_filled(platform, wanted).matches(wanted) for wanted in self.platforms)
+        return "chosen" if fits else "other"
+
     def wants(self, platform: Platform | None) -> bool:
-        return not self.platforms or (platform is not None and any(map(platform.matches, self.platforms)))
+        """Whether something for a platform, or that has none (None), goes along."""
+        return self.match(platform) != "other"
 
 
 EVERYTHING = Choice()
+
+
+def _filled(platform: Platform, wanted: Platform) -> Platform:
+    """The platform with what it does not say, system or architecture, as it is wanted: half a platform
+    contradicts nothing with the other half."""
+    if platform.os and platform.architecture:
+        return platform
+    os, architecture = platform.os or wanted.os, platform.architecture or wanted.architecture
+    return msgspec.structs.replace(platform, os=os, architecture=architecture)
+
+
+def joint(matches: Iterable[Match]) -> Match:
+    """What a choice says of an index, by what it says of its entries."""
+    found = set(matches)
+    return "chosen" if "chosen" in found else "other" if "other" in found else "bare"
 
 
 def attests(child: Descriptor) -> str:
@@ -93,58 +132,57 @@ def bare(child: Descriptor) -> Descriptor:
     )
 
 
+def told_platform(child: Descriptor) -> Platform | None:
+    """The platform that a parent says; None where it says none, or that it is not known."""
+    return child.platform if child.platform is not None and child.platform.is_known else None
+
+
 def candidates(index: Manifest, choice: Choice) -> tuple[Descriptor, ...]:
-    """The children that have to be read to know which of them are chosen: the chosen ones, and those of
+    """The entries that have to be read to know which of them are chosen: the chosen ones, and those of
     which the index does not tell the platform."""
     if choice.index == "only":
         return ()
-    return _with_attestations(
-        index, lambda child: _platform_of(child) is None or choice.wants(_platform_of(child))
-    )
+    return _with_attestations(index, lambda child: choice.wants(told_platform(child)))
 
 
 def certain(index: Manifest, choice: Choice) -> frozenset[Digest]:
     """Those of the `candidates` that are chosen by what the index itself tells of them."""
     if choice.index == "only":
         return frozenset()
-    told = _with_attestations(index, lambda child: choice.wants(_platform_of(child)))
+    told = _with_attestations(index, lambda child: choice.match(told_platform(child)) == "chosen")
     return frozenset(child.digest for child in told)
 
 
-def chosen(
-    index: Manifest,
-    choice: Choice,
-    known: Callable[[Descriptor], Platform | None],
-    has: Callable[[Digest], bool],
-) -> tuple[Descriptor, ...]:
-    """The children that are chosen; in Docker's format there are no attestations.
+def chosen(index: Manifest, choice: Choice, match: Callable[[Descriptor], Match]) -> tuple[Descriptor, ...]:
+    """The entries that go along; in Docker's format there are no attestations.
 
-    `known` tells a child's platform where the index does not; `has` says whether anything is chosen below a
-    nested index.
+    `match`: what the choice says of an entry.
     """
-
-    def wanted(child: Descriptor) -> bool:
-        if child.media_type in media.INDEXES:
-            return has(child.digest)
-        return choice.wants(_platform_of(child) or known(child))
-
-    kept = _with_attestations(index, wanted)
+    kept = _with_attestations(index, lambda child: match(child) != "other")
     return tuple(child for child in kept if choice.format != "v2s2" or not attests(child))
 
 
-def _platform_of(child: Descriptor) -> Platform | None:
-    """What the index says; a platform without a system says nothing."""
-    platform = child.platform
-    return platform if platform is not None and (platform.os or platform.architecture) else None
+def entries(index: Manifest) -> tuple[Descriptor, ...]:
+    """The entries of an index that stand for themselves: all but what attests another one."""
+    listed = {child.digest for child in index.manifests}
+    return tuple(child for child in index.manifests if attests(child) not in listed)
 
 
 def _with_attestations(index: Manifest, wanted: Callable[[Descriptor], bool]) -> tuple[Descriptor, ...]:
-    own = {child.digest for child in index.manifests if not attests(child) and wanted(child)}
-    return tuple(child for child in index.manifests if child.digest in own or attests(child) in own)
+    listed = {child.digest for child in index.manifests}
+    of = [attests(child) for child in index.manifests]
+    keeps = [image not in listed and wanted(child) for child, image in zip(index.manifests, of, strict=True)]
+    own = {child.digest for child, keep in zip(index.manifests, keeps, strict=True) if keep}
+    return tuple(
+        child
+        for child, image, keep in zip(index.manifests, of, keeps, strict=True)
+        if keep or (image in listed and image in own)
+    )
 
 
 def pruned(index: Manifest, kept: Iterable[Descriptor], replaced: Mapping[Digest, Descriptor]) -> Manifest:
-    """The index without the children that are not kept; those `replaced` have become other indexes.
+    """The index without the entries that are not kept; those `replaced` have become other indexes. Entries
+    that are equal are one.
 
     Raises UnsupportedContent where that can't be cut: numbers of thousands of digits, or nested a
     thousandfold.
@@ -157,21 +195,47 @@ def pruned(index: Manifest, kept: Iterable[Descriptor], replaced: Mapping[Digest
 
 def _pruned(index: Manifest, kept: Iterable[Descriptor], replaced: Mapping[Digest, Descriptor]) -> Manifest:
     text = index.raw.decode()
-    wanted = {child.digest for child in kept}
+    dropped = set(map(_entry, index.manifests)) - set(map(_entry, kept))
     start, end = _members(text, 0)["manifests"]
     items = _items(text, start)
     parts: list[str] = []
+    met: set[str] = set()
     for item_start, item_end in items:
         item = text[item_start:item_end]
-        digest = Digest(json.loads(item)["digest"])
-        if digest in wanted:
-            parts.append(_renamed(item, replaced[digest]) if digest in replaced else item)
+        said = json.loads(item)
+        same = json.dumps(said, sort_keys=True)
+        if same in met or _entry_said(said) in dropped:
+            continue
+        met.add(same)
+        digest = Digest(said["digest"])
+        parts.append(_renamed(item, replaced[digest]) if digest in replaced else item)
     between = text[items[0][1] : items[1][0]] if len(items) > 1 else ","
     lead, tail = text[start + 1 : items[0][0]], text[items[-1][1] : end]
     raw = (text[:start] + "[" + lead + between.join(parts) + tail + text[end:]).encode()
     return parse_manifest(
         raw, index.descriptor.media_type, digest=digest_of(raw, index.descriptor.digest[:6])
     )
+
+
+# What tells the entries of an index apart, as far as choosing goes: digest, platform, and what it attests.
+_Entry = tuple[str, Platform, str]
+
+
+def _entry(child: Descriptor) -> _Entry:
+    return child.digest, child.platform or Platform(), attests(child)
+
+
+def _entry_said(item: dict[str, Any]) -> _Entry:
+    """The same of an item as its index has it, where a null is an absent field."""
+    said = item.get("platform") or {}
+    platform = Platform(
+        said.get("architecture") or "",
+        said.get("os") or "",
+        said.get("variant") or "",
+        said.get("os.version") or "",
+        tuple(said.get("os.features") or ()),
+    )
+    return item["digest"], platform, (item.get("annotations") or {}).get(_REFERS) or ""
 
 
 def _renamed(item: str, child: Descriptor) -> str:

@@ -57,9 +57,11 @@ def converted(manifest: Manifest, form: Format, replaced: Mapping[Digest, Descri
     kind = words.get(manifest.descriptor.media_type, manifest.descriptor.media_type)
     made: dict[str, Any] = {"schemaVersion": 2, "mediaType": kind}
     for key, value in document.items():
+        if value is None:
+            continue  # as absent
         if key == "config":
             made[key] = _said(value, words, replaced, manifest)
-        elif key in ("layers", "manifests") and value is not None:
+        elif key in ("layers", "manifests"):
             made[key] = [_said(each, words, replaced, manifest) for each in value]
         elif key not in made and not (form == "v2s2" and key in _NOT_DOCKERS):
             made[key] = value
@@ -83,7 +85,7 @@ def _said(
     if new is not None:
         said = {**child, "mediaType": new.media_type, "digest": new.digest, "size": new.size}
     else:
-        kind = child.get("mediaType", "")
+        kind = child.get("mediaType") or ""
         if kind not in words and kind not in words.values():
             raise UnsupportedContent(
                 f"manifest {parent.descriptor.digest} has a child of the media type {kind[:120]!r}, for which"

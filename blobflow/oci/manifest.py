@@ -3,6 +3,11 @@
 A `Manifest` holds the raw bytes exactly as they were read. Nothing is ever re-encoded: the digest is of these
 bytes. Decoding is typed (msgspec) and lenient about everything the specs call optional, strict about what the
 engine leans on: media types, digests, sizes, and bounds on what a registry can make us hold.
+
+What a manifest is, its content decides, not who serves or lists it: its own `mediaType`; without one it is
+OCI's, image or index by its fields, also with Docker's config and under Docker's header, since Docker's own
+manifests have to name their type (docker and its registry refuse them without). The header counts where
+neither tells anything. Only image and index are never taken for each other: see `ambiguity`.
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ import msgspec
 from blobflow.errors import InvalidDigest, UnsupportedContent
 from blobflow.oci import media
 from blobflow.oci.ambiguity import ambiguous_key, is_plain
-from blobflow.oci.descriptor import Descriptor
+from blobflow.oci.decoding import decode
+from blobflow.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from blobflow.oci.digest import Digest, digest_of, parse_digest
 from blobflow.oci.platform import MAX_PLATFORM, Platform
 
@@ -34,7 +40,7 @@ _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 class _Child(msgspec.Struct, rename="camel"):
     digest: str
-    size: int
+    size: int | None = None
     media_type: str | None = None
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
@@ -66,10 +72,10 @@ _referring_decoder = msgspec.json.Decoder(_Referring)
 class Manifest(msgspec.Struct, frozen=True, gc=False):
     """An image manifest or an image index, with its children in order.
 
-    `config` is None for an index; `layers` are the image's layers or the index's manifests. The media type of
-    `descriptor` is the one that the registry or the parent gave, checked against the document. `carried`: the
-    digests of foreign layers that are to be moved all the same. `more`: how many children are left out, of a
-    manifest that was parsed with a bound.
+    `config` is None for an index. `layers` are an image's layers, or what an index lists that is no manifest.
+    The media type of `descriptor` is what the document is, whatever the registry or a parent calls it.
+    `carried`: the digests of foreign layers that are to be moved all the same. `more`: how many children are
+    left out, of a manifest that was parsed with a bound.
     """
 
     descriptor: Descriptor
@@ -89,8 +95,8 @@ class Manifest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers that the registry itself must hold; foreign ones stay where they are, unless they
-        are carried."""
+        """Config and layers that the registry itself must hold, and the blobs that an index lists; foreign
+        ones stay where they are, unless they are carried."""
         own = (layer for layer in self.layers if layer.digest in self.carried or not _is_foreign(layer))
         return (self.config, *own) if self.config is not None else tuple(own)
 
@@ -113,8 +119,8 @@ def _is_foreign(layer: Descriptor) -> bool:
 
 
 def children(manifest: Manifest) -> tuple[Descriptor, ...]:
-    """Everything that has to be there before this manifest: its manifests, or its config and layers."""
-    return manifest.manifests if manifest.is_index else manifest.blobs
+    """Everything that a manifest is made of: its manifests and its blobs."""
+    return (*manifest.manifests, *manifest.blobs)
 
 
 def parse_manifest(
@@ -124,6 +130,7 @@ def parse_manifest(
     digest: Digest | None = None,
     most: int | None = None,
     let_in: bool = False,
+    as_listed: bool = False,
 ) -> Manifest:
     """Decode manifest bytes. The one judge of what a manifest is.
 
@@ -132,6 +139,7 @@ def parse_manifest(
     and check no more than so many of its children, for who only wants to show something of it (decoding
     19,000 takes milliseconds, making values of them a tenth of a second). `let_in`: the bytes were let into
     our store before, perhaps by a version that knew less; it is read what they name, and nothing is judged.
+    `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called.
 
     Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
     an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
@@ -148,20 +156,35 @@ def parse_manifest(
         raise UnsupportedContent(f"{what} lists {len(listed)} children, more than the {MAX_CHILDREN} allowed")
     taken = (listed or ())[:most]
     decoded = tuple(_descriptor(child, what) for child in taken)
+    is_index = kind in media.INDEXES
     config = _descriptor(document.config, what) if document.config else None
-    if kind in media.IMAGES and config is None:
+    if not is_index and config is None:
         raise UnsupportedContent(f"{what} is an image manifest without a config")
+    manifests = (
+        tuple(child for child in decoded if as_listed or media.is_manifest(child.media_type))
+        if is_index
+        else ()
+    )
     return Manifest(
         descriptor=descriptor,
         raw=raw,
-        config=config if kind in media.IMAGES else None,
-        layers=decoded if kind in media.IMAGES else (),
-        manifests=decoded if kind in media.INDEXES else (),
-        subject=_descriptor(document.subject, what) if document.subject else None,
+        config=None if is_index else config,
+        layers=_others(decoded, manifests),
+        manifests=manifests,
+        subject=_descriptor(document.subject, what, sized=False) if document.subject else None,
         artifact_type=document.artifact_type or "",
         annotations=document.annotations or {},
         more=len(listed or ()) - len(taken),
     )
+
+
+def _others(children: tuple[Descriptor, ...], manifests: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+    """The children that are no manifests."""
+    if not manifests:
+        return children
+    if len(manifests) == len(children):
+        return ()
+    return tuple(child for child in children if not media.is_manifest(child.media_type))
 
 
 def _decoded(raw: bytes, what: str) -> _Document:
@@ -172,7 +195,7 @@ def _decoded(raw: bytes, what: str) -> _Document:
     try:
         if not raw.isascii():
             raw.decode()  # where the decoder only passes over a value it does not look at its bytes
-        return _decoder.decode(raw)
+        return decode(raw, _decoder)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{what} is not a manifest: {error}") from None
 
@@ -183,7 +206,7 @@ def subject_of(raw: bytes) -> Digest | None:
     Nothing else of them is decoded: for walking through many.
     """
     try:
-        subject = _referring_decoder.decode(raw).subject
+        subject = decode(raw, _referring_decoder).subject
         return None if subject is None else parse_digest(subject.digest)
     except (msgspec.DecodeError, ValueError, RecursionError, InvalidDigest):
         return None
@@ -202,7 +225,8 @@ def _members(document: _Document) -> int:
     found = sum(value is not None for value in msgspec.structs.astuple(document)[:-schema1])
     found += len(document.annotations or ())
     for child in children:
-        found += 2 + bool(child.media_type) + (child.urls is not None) + (child.artifact_type is not None)
+        found += 1 + bool(child.media_type)
+        found += sum(value is not None for value in (child.size, child.urls, child.artifact_type))
         if child.annotations is not None:
             found += 1 + len(child.annotations)
         if child.platform is not None:
@@ -210,31 +234,45 @@ def _members(document: _Document) -> int:
     return found
 
 
-def _kind(document: _Document, said: str, what: str, *, let_in: bool) -> str:
-    """The one media type that the outside, the document's own field and its other fields agree on.
+def is_schema1(raw: bytes, media_type: str) -> bool:
+    """Whether bytes served under a media type are a Docker schema 1 manifest, as far as they can be read."""
+    try:
+        return _is_schema1(_decoded(raw, "it"), media.bare(media_type))
+    except UnsupportedContent:
+        return media.bare(media_type) in media.SCHEMA1
 
-    Without a field of its own a document is OCI's: Docker's manifests have to say theirs, and registries that
-    call all they have Docker's (Nexus did) do not make them that. What the outside says then only has to be
-    of the same kind, image or index. A generic outside type (text/plain, application/json) is no statement.
-    """
+
+def _is_schema1(document: _Document, outside: str) -> bool:
+    """The word of whoever serves it counts only where the document itself says nothing."""
+    inside = document.media_type or ""
+    if document.schema_version == 1 or inside in media.SCHEMA1:
+        return True
+    says = inside in media.MANIFESTS or bool(_kind_by_fields(document))
+    return outside in media.SCHEMA1 and not says
+
+
+def _kind(document: _Document, said: str, what: str, *, let_in: bool) -> str:
+    """The media type of a document: see above. What the outside `said` has to be of the same kind, image or
+    index; schema 1 or a generic type (text/plain, application/json) is no statement of that."""
     outside, inside = media.bare(said), document.media_type or ""
-    if document.schema_version == 1 or outside in media.SCHEMA1 or inside in media.SCHEMA1:
+    if _is_schema1(document, outside):
         raise UnsupportedContent(
             f"{what} is a Docker schema 1 manifest; re-push the image with a current docker or buildah"
         )
     if document.schema_version not in (None, 2) and not let_in:
         raise UnsupportedContent(f"{what} has schemaVersion {document.schema_version}; manifests have 2")
-    if inside and media.is_specific(outside) and inside != outside:
+    if outside in media.SCHEMA1 or not media.is_specific(outside):
+        outside = ""
+    if inside and outside not in ("", inside) and not media.alike(inside, outside):
         raise UnsupportedContent(f"{what} calls itself {inside[:120]!r}, but was served as {outside[:120]!r}")
-    if inside or (media.is_specific(outside) and outside not in media.MANIFESTS):
+    if inside or (outside and outside not in media.MANIFESTS):
         kind = inside or outside
     else:
         kind = _kind_by_fields(document) or media.OCI_FORMS.get(outside, outside)
     if kind not in media.MANIFESTS:
         raise UnsupportedContent(f"{what} has the unknown manifest media type {kind[:120]!r}")
     if not let_in:
-        called = inside or (outside if media.is_specific(outside) else kind)
-        _check_fields(document, called, what)
+        _check_fields(document, inside or outside or kind, what)
     return kind
 
 
@@ -272,20 +310,24 @@ def _refuse_long_words(child: _Child, what: str) -> None:
         )
 
 
-def _descriptor(child: _Child, what: str) -> Descriptor:
+def _descriptor(child: _Child, what: str, *, sized: bool = True) -> Descriptor:
+    """`sized`: it has to say a size."""
     try:
         digest = parse_digest(child.digest)
     except InvalidDigest as error:
         raise UnsupportedContent(f"{what} has a child that can't be verified: {error}") from None
-    if not 0 <= child.size <= _MAX_SIZE:
-        raise UnsupportedContent(f"{what} says that {digest} has {child.size} bytes")
+    if child.size is None and sized:
+        raise UnsupportedContent(f"{what} does not say how many bytes {digest} has")
+    size = UNKNOWN_SIZE if child.size is None else child.size
+    if child.size is not None and not 0 <= size <= _MAX_SIZE:
+        raise UnsupportedContent(f"{what} says that {digest} has {size} bytes")
     kind = child.media_type or ""
     if len(kind) > _MAX_WORD or child.artifact_type or child.platform is not None:
         _refuse_long_words(child, what)
     return Descriptor(
         media_type=sys.intern(kind),
         digest=digest,
-        size=child.size,
+        size=size,
         platform=child.platform,
         annotations=child.annotations,
         urls=child.urls,

@@ -43,6 +43,30 @@ def is_nondistributable(media_type: str) -> bool:
     return media_type.startswith(_FOREIGN_LAYERS)
 
 
+def is_manifest(media_type: str) -> bool:
+    """Whether what an index lists under a media type is a manifest: known, of another kind (schema 1, the
+    former artifact manifest; what they list could not be carried), or not said.
+
+    All else that an index lists is a blob, as for containerd: BuildKit's registry cache is an index of
+    layers and a cache config.
+    """
+    if media_type in MANIFESTS:
+        return True
+    kind = bare(media_type)
+    return kind in MANIFESTS or not kind or ".manifest." in kind or ".image.index." in kind
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether both are media types of images, or both of indexes, in OCI's or Docker's words."""
+    return any(one in kinds and other in kinds for kinds in (IMAGES, INDEXES))
+
+
+def belied(said: str, kind: str) -> bool:
+    """Whether a label says of a manifest that is `kind` that it is another one."""
+    label = bare(said)
+    return label != kind and (label in MANIFESTS or label in SCHEMA1)
+
+
 def is_specific(media_type: str) -> bool:
     """Whether a media type says what kind of OCI or Docker content something is; text/plain, application/json
     and application/octet-stream, with which plain web servers and some registries answer, do not."""

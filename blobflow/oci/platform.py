@@ -42,16 +42,23 @@ class Platform(
     def matches(self, wanted: Platform) -> bool:
         """Whether this one satisfies `wanted`; what `wanted` leaves out is free.
 
-        linux/arm64 equals linux/arm64/v8, and linux/arm equals linux/arm/v7, both ways.
+        linux/arm64 equals linux/arm64/v8, and linux/arm equals linux/arm/v7, both ways. What this one calls
+        by another name (x86_64, aarch64, armhf), or in capitals, is understood.
         """
-        if (self.os, self.architecture) != (wanted.os, wanted.architecture):
+        architecture, variant = _normal(self.architecture, self.variant)
+        if (self.os.lower(), architecture) != (wanted.os, wanted.architecture):
             return False
         if wanted.os_version and not self.os_version.startswith(wanted.os_version):
             return False
-        implied = _IMPLIED_VARIANT.get(self.architecture, "")
-        if not wanted.variant and self.architecture not in _IMPLIED_VARIANT:
+        implied = _IMPLIED_VARIANT.get(architecture, "")
+        if not wanted.variant and architecture not in _IMPLIED_VARIANT:
             return True
-        return (self.variant or implied) == (wanted.variant or implied)
+        return (variant or implied) == (wanted.variant or implied)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it says anything: empty words do not, nor does `unknown`, as attestations have it."""
+        return not {self.os, self.architecture} <= {"", "unknown"}
 
     @property
     def length(self) -> int:
@@ -67,6 +74,13 @@ class Platform(
         return f"{text} ({self.os_version})" if self.os_version else text
 
 
+def _normal(architecture: str, variant: str) -> tuple[str, str]:
+    """An architecture and variant as Go's tools call them."""
+    lowered = architecture.lower()
+    name, implied = _ALIASES.get(lowered, (lowered, None))
+    return name, variant.lower() or implied or ""
+
+
 def implied_variant(architecture: str) -> str:
     """The variant that is meant where none is said, "" where none is."""
     return _IMPLIED_VARIANT.get(architecture, "")
@@ -80,6 +94,5 @@ def parse_platform(text: str) -> Platform:
     parts = text.strip().lower().split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UsageError(f"{text[:80]!r} is not a platform; write os/architecture[/variant], as linux/arm64")
-    architecture, alias_variant = _ALIASES.get(parts[1], (parts[1], None))
-    variant = parts[2] if len(parts) == 3 else (alias_variant or "")
+    architecture, variant = _normal(parts[1], parts[2] if len(parts) == 3 else "")
     return Platform(architecture=architecture, os=parts[0], variant=variant)

@@ -8,9 +8,7 @@ In this order, each on what the one before has left:
     newest    so many, by version (what is none goes) or by the date of their creation (what only belongs to
               an image goes, as its signatures)
 
-Expressions are Python's, and match a tag from end to end unless `anywhere`. Such expressions can be made to
-backtrack for ever (`(a+)+$`). They come from the user's own file and tags have at most 128 characters, so
-they are bounded in length and otherwise taken at their word.
+Expressions (see `patterns`) match a tag from end to end unless `anywhere`.
 """
 
 from __future__ import annotations
@@ -23,9 +21,10 @@ from typing import Literal
 import msgspec
 
 from blobflow.errors import UsageError
-from blobflow.oci.versions import parse_range, parse_version
+from blobflow.oci.patterns import Pattern, compiled
+from blobflow.oci.ranges import Dialect, range_of
+from blobflow.oci.versions import parse_version
 
-MAX_PATTERN = 512
 # "Referrers Tag Schema" cuts the encoded digest at so many characters (a sha512 has 128).
 _ENCODED = 64
 _OF_SUBJECT = re.compile(
@@ -37,8 +36,9 @@ By = Literal["version", "created"]
 class TagRules(msgspec.Struct, frozen=True):
     """Rules that choose tags; one that says nothing chooses all of them.
 
-    `semver`: ranges, of which one is enough. `newest`: 0 is no limit. `prereleases`: versions with a
-    prerelease count as any other. `anywhere`: expressions need not match from end to end.
+    `semver`: ranges, of which one is enough, as `ranges` has them written. `newest`: 0 is no limit.
+    `prereleases`: versions with a prerelease count as any other. `anywhere`: expressions need not match from
+    end to end. `any_of`: rules of which one is enough, before all others.
     """
 
     include: tuple[str, ...] = ()
@@ -48,6 +48,8 @@ class TagRules(msgspec.Struct, frozen=True):
     by: By = "version"
     prereleases: bool = False
     anywhere: bool = False
+    ranges: Dialect = "npm"
+    any_of: tuple[TagRules, ...] = ()
 
     @property
     def dated(self) -> bool:
@@ -63,7 +65,9 @@ def check_rules(rules: TagRules) -> TagRules:
     for pattern in (*rules.include, *rules.exclude):
         compiled(pattern)
     for text in rules.semver:
-        parse_range(text)
+        range_of(text, rules.ranges)
+    for each in rules.any_of:
+        check_rules(each)
     if rules.newest < 0:
         raise UsageError(f"newest is {rules.newest}; write how many of the newest tags are wanted")
     if rules.by == "created" and not rules.newest:
@@ -71,32 +75,19 @@ def check_rules(rules: TagRules) -> TagRules:
     return rules
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A regular expression of the user's. Raises UsageError."""
-    if len(pattern) > MAX_PATTERN:
-        raise UsageError(
-            f"a regular expression has at most {MAX_PATTERN} characters, this one {len(pattern)}"
-        )
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{pattern[:100]!r} is no regular expression: {error}") from None
-
-
 def candidates(tags: Iterable[str], rules: TagRules) -> list[str]:
     """What the rules leave of `tags`, in their order, before the newest are picked by date.
 
     So it is all that is chosen, unless `rules.dated`. Raises UsageError for rules that can't be read.
     """
+    if rules.any_of:
+        tags = list(tags)
+        chosen = {tag for each in rules.any_of for tag in candidates(tags, each)}
+        tags = [tag for tag in tags if tag in chosen]
     left = _matching(tags, rules)
     if rules.semver:
-        ranges = [parse_range(text) for text in rules.semver]
-        left = [
-            tag
-            for tag in left
-            if (version := parse_version(tag)) is not None
-            and any(each.has(version, prereleases=rules.prereleases) for each in ranges)
-        ]
+        ranges = [range_of(text, rules.ranges, prereleases=rules.prereleases) for text in rules.semver]
+        left = [tag for tag in left if any(has(tag) for has in ranges)]
     if rules.newest and rules.by == "version":
         left = _newest_versions(left, rules)
     elif rules.dated:
@@ -107,8 +98,8 @@ def candidates(tags: Iterable[str], rules: TagRules) -> list[str]:
 def _matching(tags: Iterable[str], rules: TagRules) -> list[str]:
     include, exclude = [[compiled(each) for each in side] for side in (rules.include, rules.exclude)]
 
-    def matches(patterns: list[re.Pattern[str]], tag: str) -> bool:
-        return any(p.search(tag) if rules.anywhere else p.fullmatch(tag) for p in patterns)
+    def matches(patterns: list[Pattern], tag: str) -> bool:
+        return any(p.is_in(tag) if rules.anywhere else p.is_whole(tag) for p in patterns)
 
     return [tag for tag in tags if (not include or matches(include, tag)) and not matches(exclude, tag)]
 

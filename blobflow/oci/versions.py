@@ -97,7 +97,7 @@ def parse_version(text: str) -> Version | None:
     found = _VERSION.match(text)
     if found is None or (found[4] and found[3] is None):
         return None
-    return Version((int(found[1]), int(found[2] or 0), int(found[3] or 0)), _identifiers(found[4]))
+    return Version((int(found[1]), int(found[2] or 0), int(found[3] or 0)), identifiers(found[4]))
 
 
 def parse_range(text: str) -> Range:
@@ -107,7 +107,8 @@ def parse_range(text: str) -> Range:
     return Range(tuple(_alternative(part.strip(), text) for part in text.split("||")))
 
 
-def _identifiers(text: str | None) -> tuple[int | str, ...]:
+def identifiers(text: str | None) -> tuple[int | str, ...]:
+    """The identifiers of a prerelease, numbers as numbers."""
     parts = text.split(".") if text else ()
     return tuple(int(p) if p.isdigit() and len(p) <= _MAX_DIGITS else p for p in parts)
 
@@ -152,7 +153,7 @@ def _partial(parts: tuple[str | None, ...]) -> _Partial:
             break
         numbers.append(int(part))
     whole = len(numbers) == 3
-    return _Partial(tuple(numbers), _identifiers(parts[3]) if whole else ())
+    return _Partial(tuple(numbers), identifiers(parts[3]) if whole else ())
 
 
 def _alternative(text: str, whole: str) -> _Alternative:

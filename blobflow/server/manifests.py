@@ -2,7 +2,7 @@
 
 The registry is strict about what a manifest names, unless it was made otherwise: an image manifest is refused
 while a blob of its own is missing, so that a tag never points at content that is not all there, and clients
-learn what they have yet to send. An index may be sparse: its manifests may lack.
+learn what they have yet to send. An index may be sparse: what it lists may lack.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import children
 from blobflow.server.places import Place, digest_in, is_tag
 from blobflow.server.pull import held_blob, held_manifest
 from blobflow.server.refusal import Problem, Refusal
@@ -53,9 +54,8 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
         raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
     manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
     _check_kind(manifest, request.headers.get("Content-Type", ""))
-    children = manifest.manifests if manifest.is_index else manifest.blobs
     may_lack = _may_lack(registry, manifest)
-    await _check_children(registry, place.repository, children, may_lack=may_lack)
+    await _check_children(registry, place.repository, children(manifest), may_lack=may_lack)
     missing = await promises.put(
         registry.store,
         place.repository,
@@ -63,7 +63,7 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
         digest,
         manifest.descriptor.media_type,
         tags=tags,
-        needed=[] if may_lack else [child.digest for child in children],
+        needed=[] if may_lack else [child.digest for child in children(manifest)],
     )
     if missing:
         raise _unknown(missing)
@@ -128,9 +128,9 @@ async def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest:
 
 
 def _belies(called: str, kind: str) -> bool:
-    """Whether a parent calls a manifest what it is not; what has no mediaType of its own may be called
-    Docker's, as some registries do."""
-    return called in media.MANIFESTS and kind not in (called, media.OCI_FORMS.get(called))
+    """Whether a parent calls an image an index, or an index an image. Whether it is in OCI's words or in
+    Docker's it says itself."""
+    return called in media.MANIFESTS and not media.alike(called, kind)
 
 
 def _check_kind(manifest: Manifest, content_type: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from itertools import islice
 
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, media, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 from blobflow.server.indexes import Head, Indexes, Readers
 from blobflow.server.refusal import Refusal
 from blobflow.transports.store import Store
@@ -63,9 +63,7 @@ class Mentions:
 
     def __init__(self, store: Store, readers: Readers) -> None:
         self._searches = 0
-        self._indexes: Indexes[Sizes, Mentioned] = Indexes(
-            store, readers, make=Mentioned, look=_blobs_in, kinds=media.IMAGES
-        )
+        self._indexes: Indexes[Sizes, Mentioned] = Indexes(store, readers, make=Mentioned, look=_blobs_in)
 
     async def find(self, repository: str, digest: Digest) -> Descriptor | None:
         """The blob as a manifest of the repository has it; None: none does. Raises StorageError."""
@@ -80,8 +78,7 @@ class Mentions:
 
     def note(self, repository: str, manifest: Manifest) -> None:
         """Take in a manifest that has just come into the repository."""
-        if manifest.descriptor.media_type in media.IMAGES:
-            self._indexes.note(repository, manifest.descriptor.digest, _sizes(manifest))
+        self._indexes.note(repository, manifest.descriptor.digest, _sizes(manifest))
 
     async def close(self) -> None:
         await self._indexes.close()

@@ -14,6 +14,7 @@ import msgspec
 
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci.decoding import decode
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES
 from blobflow.server.gatherings import Gathered, Gatherings, GivenUp, Stopped
 from blobflow.server.through import PullThrough
@@ -42,6 +43,8 @@ _MAX_CONFIG = 1024 * 1024
 _SHARE_BYTES = 400
 # A name of a repository in a request that is longer can't be one.
 _LONGEST_NAME = 256
+
+_platform = msgspec.json.Decoder(Platform)
 
 MayPull = Callable[[str], bool]
 
@@ -303,6 +306,10 @@ class _Look:
                 sizes |= image.blobs
                 images.append(ImageShown(platform, sum(image.blobs.values()), image.at_least))
         more = len(root.manifests) + root.more - len(images)
+        if root.blobs:  # a build's cache, not an image
+            blobs = {blob.digest: blob.size for blob in root.blobs}
+            images.append(ImageShown("blobs", sum(blobs.values())))
+            sizes |= blobs
         return TagShown("", root.descriptor.digest, tuple(images), sum(sizes.values()), more=more)
 
     def _image(self, digest: Digest, kind: str) -> _Image | None:
@@ -317,8 +324,8 @@ class _Look:
             return ""
         raw = self._read(image.config.digest, _MAX_CONFIG)
         try:
-            platform = msgspec.json.decode(raw or b"", type=Platform)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            platform = decode(raw or b"", _platform)
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return ""
         return str(platform) if platform.os else ""
 

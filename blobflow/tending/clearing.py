@@ -24,11 +24,12 @@ from blobflow.transports.registry import Registries, Repository
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """An image that is wanted at a target: what its tag, or without a tag its digest, names there. `lists`:
-    what the indexes in it list, as far as that is known already."""
+    """An image that is wanted at a target: what its tag, or without a tag its digest, names there (None:
+    nothing that this run knows of; its tag is not too many all the same). `lists`: what the indexes in it
+    list, as far as that is known already."""
 
     target: Reference
-    root: Digest
+    root: Digest | None
     lists: Mapping[Digest, tuple[Digest, ...]] = {}
 
 
@@ -107,7 +108,8 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[Keep]) 
     now = await look(repository, listed, Lane(LANE), lambda tag: tag in tags or bool(subject_of(tag)))
     known = {index: below for image in kept for index, below in image.lists.items()}
     standing = Standing(now.tags, {**now.lists, **known})
-    return _Place(site, tuple(surplus_in(standing, tags, {image.root for image in kept})), count)
+    roots = {image.root for image in kept if image.root is not None}
+    return _Place(site, tuple(surplus_in(standing, tags, roots)), count)
 
 
 async def _remove(repository: Repository, place: _Place) -> AsyncIterator[TagRecord]:

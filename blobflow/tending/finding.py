@@ -1,14 +1,16 @@
 """From rules to the tags that they choose now, asked of the registries that have them.
 
 One listing a repository. Rules by date of creation cost more: for each tag that the names alone leave, its
-manifest and its config are read, two requests, and three where it is an index (its first platform stands for
-it); an annotation `org.opencontainers.image.created` saves the last.
+manifest and its config are read, two requests, and three where it is an index (its first platform that
+is there stands for it); an annotation `org.opencontainers.image.created` saves the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 
 from blobflow.content import Site
 from blobflow.engine.bodies import blame
@@ -17,13 +19,15 @@ from blobflow.engine.lane import Lane
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.mirror import Settings, open_registries
-from blobflow.oci import Manifest
+from blobflow.oci import Descriptor, Manifest
 from blobflow.oci.selecting import candidates, newest_created, parse_date
 from blobflow.tending.naming import LANE, catalog
 from blobflow.tending.search import Chosen, Search
 from blobflow.transports.registry import Registries, Repository
 
 _CREATED = "org.opencontainers.image.created"
+# Images of a sparse index that are tried before it counts as one without a date.
+_LOOKED_FOR = 8
 
 
 async def find(
@@ -102,15 +106,24 @@ async def _newest(repository: Repository, tags: Sequence[str], count: int) -> li
     return newest_created([tag for tag in tags if tag in created], created, count)
 
 
+async def _first_there(repository: Repository, images: Iterable[Descriptor]) -> Manifest | None:
+    """The first of an index's images that is there: it may be sparse."""
+    for image in islice(images, _LOOKED_FOR):
+        with suppress(NotFound):
+            return await repository.fetch(image.digest)
+    return None
+
+
 async def _created(repository: Repository, manifest: Manifest) -> datetime | None:
     """When an image was made, None if it does not say."""
     if moment := parse_date(manifest.annotations.get(_CREATED, "")):
         return moment
     if manifest.is_index:
         images = [child for child in manifest.manifests if str(child.platform) != "unknown/unknown"]
-        if not images:
+        found = await _first_there(repository, images)
+        if found is None:
             return None
-        manifest = await repository.fetch(images[0].digest)
+        manifest = found
     if manifest.is_index or manifest.config is None:
         return None
     return parse_date((await read_config(repository, manifest)).created or "")

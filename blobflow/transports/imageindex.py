@@ -43,7 +43,7 @@ def images_of(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]
     Raises UnsupportedContent naming `path`.
     """
     try:
-        index = parse_manifest(raw, media.OCI_INDEX)
+        index = parse_manifest(raw, media.OCI_INDEX, as_listed=True)
     except UnsupportedContent as error:
         raise UnsupportedContent(f"{path} is not the index of an OCI layout: {error}") from None
     return [(_names(entry.annotations or {}), entry) for entry in index.manifests]
@@ -105,7 +105,9 @@ def check_size(raw: bytes, manifest: Descriptor, what: str) -> None:
 
 
 async def check_blobs(sink: Sink, manifest: Manifest) -> None:
-    """Raise Rejected, as a registry would, if `sink` lacks a blob of the image."""
+    """Raise Rejected, as a registry would, if `sink` lacks a blob of the image. An index may be sparse."""
+    if manifest.is_index:
+        return
     missing = [blob.digest for blob in manifest.blobs if not await sink.has(blob)]
     if missing:
         raise Rejected(

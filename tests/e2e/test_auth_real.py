@@ -264,6 +264,55 @@ def test_a_credential_program_keeps_the_login_and_gives_it(
     assert json.loads(config.read_text()) == {"credHelpers": {locked.host: "vault"}, "theme": "dark"}
 
 
+def test_a_credential_program_that_fails_keeps_nobody_from_what_anybody_may_read(
+    programs: None,
+    source: Registry,
+    images: imageset.Layout,
+    authority: Authority,
+    server_keys: KeyFiles,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    image, *_ = images.images.values()
+    program, config = home / "bin" / "docker-credential-x", home / "docker" / "config.json"
+    for file in (program, config):
+        file.parent.mkdir(parents=True)
+    variables = {"PATH": f"{program.parent}:/usr/bin:/bin", "BLOBFLOW_CA": str(authority.pem)}
+    signer = self_signed(tmp_path, "signer")
+
+    def helper(script: str) -> None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    with (
+        token_server(signer, server_keys, user=USER, password=PASSWORD, refresh=REFRESH) as tokens,
+        locked_registry(tmp_path / "locked", server_keys, tokens.registry_auth()) as locked,
+    ):
+        config.write_text(json.dumps({"auths": {locked.host: {"auth": BASIC.rstrip("=")}}}))
+        places = [f"{locked.host}/{room}/app:1" for room in ("public", "private")]
+        copied = blobflow("copy", f"{source.host}/{image.name}", *places, home=home, variables=variables)
+        assert copied.code == 0, copied.err
+
+        config.write_text('{"credsStore": "x"}')
+        for script, words in {
+            "": "can't run the credential helper docker-credential-x: No such file or directory",
+            f"cat >/dev/null; echo no bus >&2; echo {PASSWORD}; exit 1": "ended with status 1: no bus",
+            "exit 3": "ended with status 3",
+        }.items():
+            if script:
+                helper(script)
+            public, private = (blobflow("inspect", place, home=home, variables=variables) for place in places)
+            assert (public.code, public.err.count(words)) == (0, 1), public.err
+            assert f"{locked.host} is asked without a login: {config}: " in public.err
+            assert private.code == 5, private.err
+            assert words in private.err.splitlines()[-1]
+            assert_no_secret(tmp_path / "nothing", public, private)
+        helper(f"""echo '{{"Username": "{USER}", "Secret": "{PASSWORD}"}}'""")
+        for _ in range(5):  # it does not read what it is given
+            told = blobflow("inspect", places[1], home=home, variables=variables)
+            assert (told.code, "without a login" in told.err) == (0, False), told.err
+
+
 @pytest.mark.parametrize("way", ["GET", "POST"])
 def test_a_token_server_is_asked_once_for_what_a_repository_needs(
     way: str,

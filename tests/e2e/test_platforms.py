@@ -12,6 +12,7 @@ import pytest
 
 from blobflow.oci import media
 from tests.e2e.conftest import StartsRegistries
+from tests.e2e.handmade import put_image, put_index
 from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, skopeo
 from tools import imageset
 from tools.imageset import Layout
@@ -156,3 +157,34 @@ def test_a_saved_plan_keeps_what_was_chosen(
     run, again = synced.to(target, *ARM64, "--index", "prune")
     assert run.code == 0 and {image["status"] for image in again} == {"present"}
     assert all(image["digest"] != image["source_digest"] for image in again)
+
+
+def test_docker_registry_gets_whole_what_lists_one_digest_for_two_platforms(
+    start_registry: StartsRegistries, home: Path, tmp_path: Path
+) -> None:
+    """Nothing that it lists is absent, so it is not sparse; an image for amd64 alone is skipped."""
+    source, target = start_registry("source"), start_registry("target")
+    image = put_image(source, "twice")
+    root = put_index(source, "twice", [image, image], "1")
+    put_image(source, "alone", "1")
+    images, report = tmp_path / "images.txt", tmp_path / "report.json"
+    images.write_text("twice:1\nalone:1\n")
+    run = blobflow(
+        *("sync", "--from", source.host, "--to", target.host, "--images", images, "--report", report, *ARM64),
+        home=home,
+    )
+    assert run.code == 0, run.err
+    twice, alone = json.loads(report.read_text())["images"]
+    assert (twice["status"], twice["digest"]) == ("done", root)
+    assert (alone["status"], alone["reason"]) == (
+        "skipped",
+        "there is no linux/arm64 here; there is linux/amd64",
+    )
+    assert target.ask("GET", "/v2/alone/tags/list")[0] == 404
+    for architecture in ("amd64", "arm64"):
+        taken = skopeo(
+            *("inspect", "--override-arch", architecture, "--tls-verify=false", "--format", "{{.Digest}}"),
+            f"docker://{target.host}/twice:1",
+            home=home,
+        )
+        assert taken.code == 0 and taken.out.strip() == root, taken.err

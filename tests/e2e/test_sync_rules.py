@@ -306,10 +306,39 @@ def test_files_of_skopeo_and_regsync_are_read_as_they_are(
     path.write_text(REGSYNC.format(host=source.host, target=target.host))
     done = run("sync", path)
     assert done.exit_code == 0, done.output
-    assert "`interval` has no effect: a run of blobflow is one pass" in done.stderr
+    assert f"`blobflow sync {path} --every 60m`" in done.stderr
     assert tags_of(target, "regsync/one") == ["mine"]
     assert tags_of(target, "regsync/some") == ["1.1.0", "1.2.0"]
     assert tags_of(target, "regsync/all/app") == ["latest"]
+
+
+SETS = """\
+defaults: {{interval: 12h}}
+sync:
+  - source: {host}/app
+    target: {target}/sets
+    type: repository
+    tagSets:
+      - allow: ['[[:alpha:]]+']
+      - semverRange: ['>=2.0.0-rc.1']
+  - {{source: '{host}/app:1.0.0', target: '{target}/one:a', type: image, schedule: '15 3 * * *'}}
+"""
+
+
+def test_sets_of_tags_are_one_choice_and_times_are_told_once(
+    folder: Path, source: Registry, registries: dict[str, Registry]
+) -> None:
+    target, path = registries["serve"], folder / "regsync.yml"
+    path.write_text(SETS.format(host=source.host, target=target.host))
+    done = run("sync", path)
+    assert done.exit_code == 0, done.output
+    assert tags_of(target, "sets") == ["2.0.0", "2.0.0-rc.1", "latest"]
+    (told,) = [line for line in done.stderr.splitlines() if "--every" in line or "--cron" in line]
+    assert f"`blobflow sync {path} --every 12h` (line 3), `blobflow sync {path} --cron '15 3 * * *'`" in told
+    path.write_text(path.read_text().replace("tagSets", "tagSet"))
+    refused = run("sync", path)
+    assert refused.exit_code == 2
+    assert "unknown key `tagSet`; did you mean `tagSets`?" in refused.stderr
 
 
 SAME = """\

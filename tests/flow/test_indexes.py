@@ -341,3 +341,12 @@ async def test_a_config_that_is_none_is_told(bench: Bench, config: bytes) -> Non
         await bench.gather("app:1")
     assert refused.value.exit_code == 7
     assert str(refused.value).startswith(f"source: config {digest_of(config)} can't be read")
+
+
+async def test_an_index_that_lists_more_than_images_is_refused_by_name(bench: Bench) -> None:
+    """What would be left out without a word."""
+    image = bench.image("app", "linux/arm")
+    cached = described(b"a step", media.OCI_LAYER_GZIP)
+    bench.index("app:old", [mention(image), cached])
+    with pytest.raises(UnsupportedContent, match=rf"here/app:old lists {cached['digest']}, a 'application/"):
+        await bench.gather("app:old")

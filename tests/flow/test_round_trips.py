@@ -54,7 +54,7 @@ def graphs(draw: st.DrawFn, algorithms: Sequence[str] = ("sha256", "sha256", "sh
     made: list[Descriptor] = []
     for number in range(draw(st.integers(1, 7))):
         if draw(st.booleans()) and made:
-            kind, document = draw(_index(made))
+            kind, document = draw(_index(made, blobs))
         else:
             kind, document = draw(_image(blobs, made))
         raw = json.dumps(document, indent=draw(st.sampled_from([None, 1, 3]))).encode()
@@ -96,14 +96,20 @@ def _image(draw: st.DrawFn, blobs: Sequence[Descriptor], made: Sequence[Descript
 
 
 @st.composite
-def _index(draw: st.DrawFn, made: Sequence[Descriptor]) -> tuple[str, object]:
+def _index(draw: st.DrawFn, made: Sequence[Descriptor], blobs: Sequence[Descriptor]) -> tuple[str, object]:
+    """Of manifests, of blobs as a build's cache has them, or of both."""
     kind = draw(st.sampled_from([media.OCI_INDEX, media.DOCKER_LIST]))
     platforms = st.sampled_from([None, Platform("amd64", "linux"), Platform("unknown", "unknown")])
     children = []
-    for child in draw(st.lists(st.sampled_from(made), max_size=4)):
+    kinds = st.sampled_from([media.OCI_LAYER_GZIP, "application/vnd.buildkit.cacheconfig.v0"])
+    others = [msgspec.structs.replace(blob, media_type=draw(kinds)) for blob in blobs]
+    for child in draw(st.lists(st.sampled_from([*made, *others]), max_size=4)):
         mention = msgspec.structs.replace(child, platform=draw(platforms))
         children.append(
-            {**msgspec.to_builtins(mention), **draw(st.sampled_from([{}, {"annotations": ATTESTED}]))}
+            {
+                **msgspec.to_builtins(mention),
+                **draw(st.sampled_from([{}, {"annotations": ATTESTED}, {"annotations": None, "urls": None}])),
+            }
         )
     return kind, {"schemaVersion": 2, "mediaType": kind, "manifests": children}
 

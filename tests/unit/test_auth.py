@@ -146,8 +146,10 @@ async def test_a_token_that_opens_nothing_ends_in_a_sentence() -> None:
         registry.deaf = True
         with pytest.raises(Unauthorized, match="check the credentials"):
             await w.source(server.host).has(BLOB)
-    assert registry.given == 1
-    assert len(server.asked("HEAD")) == 2
+        assert (len(server.asked("HEAD")), len(server.asked("GET"))) == (2, 5), "three are for tokens"
+        with pytest.raises(Unauthorized, match="check the credentials"):
+            await w.source(server.host).has(BLOB)
+    assert len(server.asked("HEAD")) == 4, "that GET fares no better is known by now"
 
 
 async def test_a_token_that_ends_under_an_upload_is_a_retry_and_not_an_end() -> None:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 import pytest
 
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import Credentials, find_credentials, read_docker_config
-from blobflow.transports.registry.credentials import run_program
+from blobflow.transports.registry.keepers import Ended
 
 
 def b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+HUB = "https://index.docker.io/v1/"
+
+
 class Helpers:
     """A runner of helpers over a table; remembers what it was asked."""
 
     def __init__(self, status: int = 0, out: bytes = b"") -> None:
-        self.answer = status, out
+        self.answer = Ended(status, out)
         self.asked: list[tuple[str, str, bytes]] = []
 
-    async def __call__(self, program: str, verb: str, given: bytes) -> tuple[int, bytes]:
+    async def __call__(self, program: str, verb: str, given: bytes) -> Ended:
         self.asked.append((program, verb, given))
         return self.answer
 
@@ -39,7 +41,14 @@ async def login(config: dict[str, object], host: str, run: Helpers | None = None
     [
         ("https://index.docker.io/v1/", "docker.io"),
         ("docker.io", "docker.io"),
+        ("https://index.docker.io/v1", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("http://docker.io/", "docker.io"),
         ("registry-1.docker.io", "docker.io"),
+        ("https://registry-1.docker.io/v2/", "docker.io"),
+        ("r.example/", "r.example"),
+        (" r.example", "r.example"),
+        ("https://r.example/v1/", "r.example"),
         ("r.example", "r.example"),
         ("https://r.example", "r.example"),
         ("http://r.example/v2/", "r.example"),
@@ -64,6 +73,68 @@ async def test_plain_fields_and_identity_tokens_are_read() -> None:
     )
     token = {"auth": b64("joe:"), "identitytoken": "tok"}
     assert await login({"auths": {"r.example": token}}, "r.example") == Credentials("joe", "", "tok")
+    registry = {"registrytoken": "abc.def"}
+    assert await login({"auths": {"r.example": registry}}, "r.example") == Credentials(
+        registry_token="abc.def"
+    )
+
+
+PAIR = "robot:" + "p?>" * 30
+SPELLINGS = {
+    "as docker writes it": b64(PAIR),
+    "without padding": b64(PAIR + "x").rstrip("="),
+    "wrapped at 76": "\n".join(b64(PAIR)[at : at + 76] for at in range(0, len(b64(PAIR)), 76)) + "\n",
+    "wrapped by Windows": b64(PAIR).replace("c", "c\r\n"),
+    "blanks around it": f"  {b64(PAIR)}\t",
+    "of URLs": b64(PAIR).replace("+", "-").replace("/", "_"),
+    "of URLs, without padding": b64(PAIR + "x").replace("+", "-").replace("/", "_").rstrip("="),
+    "too much padding": b64(PAIR) + "==",
+    "zeros behind the password": b64(PAIR + "\0\0"),
+}
+
+
+@pytest.mark.parametrize("auth", SPELLINGS.values(), ids=SPELLINGS)
+async def test_base64_is_read_in_each_of_its_spellings(auth: str) -> None:
+    found = await login({"auths": {"r.example": {"auth": auth}}}, "r.example")
+    assert found is not None
+    assert (found.username, found.password.removesuffix("x")) == tuple(PAIR.split(":"))
+
+
+async def test_what_auth_says_goes_before_plain_fields_and_blanks_are_nothing() -> None:
+    both = {"auth": b64("joe:p"), "username": "ann", "password": "q"}
+    assert await login({"auths": {"r.example": both}}, "r.example") == Credentials("joe", "p")
+    assert await login({"auths": {"r.example": {**both, "auth": " \n"}}}, "r.example") == Credentials(
+        "ann", "q"
+    )
+
+
+async def test_null_is_an_absent_field_wherever_it_stands() -> None:
+    assert await login({"auths": None, "credHelpers": None, "credsStore": None}, "r.example") is None
+    entries = {"x.example": None, "r.example": {"auth": b64("joe:p"), "identitytoken": None}}
+    config: dict[str, object] = {"auths": entries, "credHelpers": {"x.example": None}}
+    assert await login(config, "r.example") == Credentials("joe", "p")
+    assert await login(config, "x.example") is None
+
+
+async def test_names_of_fields_are_taken_in_any_case() -> None:
+    config: dict[str, object] = {"Auths": {"r.example": {"Auth": b64("joe:p"), "identityToken": "tok"}}}
+    assert await login(config, "r.example") == Credentials("joe", "p", "tok")
+    run = Helpers(0, b'{"username": "joe", "secret": "s", "serverurl": "x", "more": [1]}')
+    assert await login({"credsstore": "x"}, "r.example", run) == Credentials("joe", "s")
+
+
+async def test_docker_s_own_key_goes_before_the_other_spellings_of_a_host() -> None:
+    entries = {
+        key: {"auth": b64(f"{n}:p")} for n, key in enumerate(("registry-1.docker.io", "docker.io", HUB))
+    }
+    assert await login({"auths": entries}, "docker.io") == Credentials("2", "p")
+    del entries[HUB]
+    assert await login({"auths": entries}, "docker.io") == Credentials("1", "p")
+
+
+@pytest.mark.parametrize("raw", [b"", b" \n"])
+async def test_an_empty_file_says_nothing(raw: bytes) -> None:
+    assert await find_credentials(read_docker_config(raw, "config.json"), "r.example") is None
 
 
 async def test_without_an_entry_access_is_anonymous() -> None:
@@ -89,6 +160,19 @@ async def test_the_store_is_asked_for_docker_io_by_its_old_name() -> None:
     assert run.asked == [("docker-credential-desktop", "get", b"https://index.docker.io/v1/")]
 
 
+async def test_a_host_without_a_helper_of_its_own_by_name_is_kept_in_the_file() -> None:
+    config: dict[str, object] = {"credsStore": "x", "credHelpers": {"r.example": ""}}
+    assert await login(config, "r.example") is None
+    config["auths"] = {"r.example": {"auth": b64("joe:p")}}
+    assert await login(config, "r.example") == Credentials("joe", "p")
+
+
+async def test_a_helper_that_answers_with_nothing_knows_nothing() -> None:
+    assert (
+        await login({"credsStore": "x"}, "r.example", Helpers(0, b'{"Username": "", "Secret": ""}')) is None
+    )
+
+
 async def test_a_helper_that_knows_nothing_means_anonymous() -> None:
     run = Helpers(1, b"credentials not found in native keychain\n")
     assert await login({"credsStore": "x"}, "r.example", run) is None
@@ -103,6 +187,8 @@ async def test_a_helper_that_knows_nothing_means_anonymous() -> None:
         ({"credHelpers": {"r.example": "a b"}}, Helpers(0, b""), "names the credential helper"),
         ({"auths": {"r.example": {"auth": "%%%"}}}, Helpers(), "'r.example' is not base64"),
         ({"auths": {"r.example": {"auth": b64("joe")}}}, Helpers(), "'r.example' has no password"),
+        ({"auths": {"r.example": {"auth": "/////w=="}}}, Helpers(), "'r.example' is not UTF-8"),
+        ({"auths": {"r.example": {"registrytoken": "a\nb"}}}, Helpers(), "registrytoken for 'r.example'"),
     ],
 )
 async def test_what_can_t_be_used_is_one_sentence(
@@ -112,25 +198,11 @@ async def test_what_can_t_be_used_is_one_sentence(
         await login(config, "r.example", run)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b'{"auths": 3}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("raw", [b"[]", b"null x", b'{"auths": 3}', b"\xff", b"[" * 100_000])
 def test_a_broken_file_is_named(raw: bytes) -> None:
     with pytest.raises(InvalidConfig, match=r"the file is not a docker config\.json"):
         read_docker_config(raw, "the file")
 
 
 def test_a_login_does_not_show_its_secrets() -> None:
-    assert "hush" not in repr(Credentials("joe", "hush", "hush"))
-
-
-async def test_helpers_are_run_as_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "docker-credential-fake"
-    program.write_text('#!/bin/sh\nread host\necho "{\\"Username\\": \\"$1\\", \\"Secret\\": \\"$host\\"}"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    config = read_docker_config(b'{"credsStore": "fake"}', "config.json")
-    assert await find_credentials(config, "r.example") == Credentials("get", "r.example")
-
-
-async def test_a_helper_that_is_not_there_is_named() -> None:
-    with pytest.raises(InvalidConfig, match=r"can't run .* docker-credential-absent: No such file"):
-        await run_program("docker-credential-absent", "get", b"x")
+    assert "hush" not in repr(Credentials("joe", "hush", "hush", "hush"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, StorageError
 from blobflow.transports.registry import Credentials, Logins, find_credentials, read_docker_config
+from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.logins import KEEP_SECONDS, forget, keep
 from tests.unit.registry_fakes import Clock
 from tests.unit.test_auth_credentials import Helpers, b64
@@ -108,7 +109,7 @@ async def test_a_program_is_asked_once_and_again_after_a_while(tmp_path: Path) -
     assert len(run.asked) == 1
     await logins.find("s.example")
     assert [given for _, _, given in run.asked] == [b"r.example", b"s.example"]
-    run.answer = 0, b'{"Username": "joe", "Secret": "new"}'
+    run.answer = Ended(0, b'{"Username": "joe", "Secret": "new"}')
     clock.now += KEEP_SECONDS
     assert await logins.find("r.example", "a") == Credentials("joe", "new")
 

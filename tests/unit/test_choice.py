@@ -16,7 +16,7 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice, candidates, certain, chosen, pruned
+from blobflow.oci.choice import Choice, Match, candidates, certain, chosen, joint, pruned, told_platform
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 
@@ -58,10 +58,24 @@ def names(children: tuple[Descriptor, ...]) -> list[str]:
     return [known[each.digest] for each in children]
 
 
+def kept(
+    index: Manifest, *platforms: Platform, known: Platform | None = None, below: Match = "chosen"
+) -> tuple[Descriptor, ...]:
+    """The entries that go along, where configs say `known`, and nested indexes have `below`."""
+    choice = Choice(platforms)
+
+    def match(child: Descriptor) -> Match:
+        if child.media_type in media.INDEXES:
+            return below
+        return choice.match(told_platform(child) or known)
+
+    return chosen(index, choice, match)
+
+
 def picked(
-    index: Manifest, *platforms: Platform, known: Platform | None = None, has: bool = True
+    index: Manifest, *platforms: Platform, known: Platform | None = None, below: Match = "chosen"
 ) -> list[str]:
-    return names(chosen(index, Choice(platforms), lambda _: known, lambda _: has))
+    return names(kept(index, *platforms, known=known, below=below))
 
 
 def test_attestations_follow_their_image() -> None:
@@ -73,24 +87,112 @@ def test_attestations_follow_their_image() -> None:
     assert candidates(BUILT, Choice(index="only")) == ()
 
 
-def test_a_child_without_a_platform_is_looked_into() -> None:
-    index = index_of(child("one", AMD64), child("bare", None))
+def test_an_attestation_of_what_is_not_listed_is_an_entry_as_any_other() -> None:
+    index = index_of(child("one", AMD64), child("att-two", UNKNOWN, attests="two"))
+    assert names(candidates(index, Choice((AMD64,)))) == ["one", "att-two"]
+    assert picked(index, AMD64) == ["one", "att-two"]
+
+
+@pytest.mark.parametrize("untold", [None, UNKNOWN, Platform()], ids=["none", "unknown", "empty"])
+def test_an_entry_without_a_platform_is_looked_into_and_goes_along_if_it_has_none(
+    untold: Platform | None,
+) -> None:
+    index = index_of(child("one", AMD64), child("bare", untold))
     assert names(candidates(index, Choice((ARM64,)))) == ["bare"]
     assert picked(index, ARM64, known=ARM64) == ["bare"]
-    assert picked(index, ARM64, known=None) == []
+    assert picked(index, ARM64, known=AMD64) == []
+    assert picked(index, ARM64, known=None) == ["bare"]
+    assert picked(index, AMD64, known=None) == ["one", "bare"]
 
 
 def test_a_nested_index_is_chosen_for_what_is_below_it() -> None:
     index = index_of(child("one", AMD64), child("nested", None, kind=media.OCI_INDEX))
-    assert picked(index, ARM64, has=True) == ["nested"]
-    assert picked(index, ARM64, has=False) == []
+    assert picked(index, ARM64, below="chosen") == picked(index, ARM64, below="bare") == ["nested"]
+    assert picked(index, ARM64, below="other") == []
+
+
+@pytest.mark.parametrize(
+    ("matches", "said"),
+    [
+        ((), "bare"),
+        (("bare", "bare"), "bare"),
+        (("bare", "other"), "other"),
+        (("bare", "other", "chosen"), "chosen"),
+        (("bare", "chosen"), "chosen"),
+    ],
+)
+def test_an_index_lacks_a_platform_if_all_in_it_that_has_one_has_another(
+    matches: tuple[Match, ...], said: Match
+) -> None:
+    assert joint(matches) == said
+
+
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [
+        (None, "bare"),
+        (Platform(), "bare"),
+        (Platform("unknown", "unknown"), "bare"),
+        (Platform("", "unknown"), "bare"),
+        (Platform("arm64", "linux"), "chosen"),
+        (Platform("arm64", "linux", "v8"), "chosen"),
+        (Platform("aarch64", "Linux"), "chosen"),
+        (Platform("arm64", ""), "chosen"),
+        (Platform("", "linux"), "chosen"),
+        (Platform("amd64", ""), "other"),
+        (Platform("", "windows"), "other"),
+        (Platform("arm64", "darwin"), "other"),
+        (Platform("wasm", "wasip1"), "other"),
+    ],
+)
+def test_what_a_choice_says_of_a_platform(platform: Platform | None, said: Match) -> None:
+    assert Choice((ARM64,)).match(platform) == said
+    assert Choice((ARM64,)).wants(platform) is (said != "other")
+    assert Choice().match(platform) == "chosen"
+
+
+def test_entries_are_chosen_and_not_digests() -> None:
+    """One digest for several platforms, as busybox's scratch images, or an image of arm binaries, have it."""
+    twice = [child("one", AMD64), child("one", ARM64), child("two", ARMV7)]
+    index = index_of(*twice)
+    assert [each.platform for each in kept(index, ARM64)] == [ARM64]
+    assert pruned(index, kept(index, ARM64), {}).raw == index_of(twice[1]).raw
+    assert pruned(index, kept(index, AMD64, ARMV7), {}).raw == index_of(twice[0], twice[2]).raw
+    assert pruned(index, kept(index, ARM64, ARMV7), {}).raw == index_of(*twice[1:]).raw
+
+
+def test_variants_of_one_digest_are_entries_of_their_own() -> None:
+    said = [
+        {**child("one", None), "platform": {"os": "linux", "architecture": "arm", "variant": variant}}
+        for variant in ("v6", "v7")
+    ]
+    index = index_of(*said)
+    for variant, item in zip(("v6", "v7"), said, strict=True):
+        [entry] = kept(index, parse_platform(f"linux/arm/{variant}"))
+        assert entry.platform == Platform("arm", "linux", variant)
+        assert pruned(index, [entry], {}).raw == index_of(item).raw
+
+
+def test_equal_entries_are_one() -> None:
+    one, two = child("one", AMD64), child("two", ARM64)
+    spelt = dict(reversed(one.items()))
+    index = index_of(one, spelt, two, one)
+    assert pruned(index, kept(index, AMD64), {}).raw == index_of(one).raw
+
+
+def test_what_a_null_stands_for_is_absent_in_entries_too() -> None:
+    """As far as the manifest could be read; and what is no entry's to drop stays."""
+    bare = {**child("one", None), "platform": None, "annotations": None}
+    index = index_of(bare, child("two", ARM64))
+    assert pruned(index, kept(index, ARM64), {}).raw == index_of(bare, child("two", ARM64)).raw
+    assert pruned(index, kept(index, ARM64, known=AMD64), {}).raw == index_of(child("two", ARM64)).raw
 
 
 @pytest.mark.parametrize("indent", [None, 1, 3])
 def test_a_pruned_index_is_the_old_text_without_some_items(indent: int | None) -> None:
     children = [child("one", AMD64), child("two", ARM64), child("bare", ARMV7)]
     index = index_of(*children, indent=indent)
-    made = pruned(index, chosen(index, Choice((AMD64, ARMV7)), lambda _: None, lambda _: True), {})
+    made = pruned(index, kept(index, AMD64, ARMV7), {})
     assert made.raw == index_of(children[0], children[2], indent=indent).raw
     assert made.descriptor == Descriptor(media.OCI_INDEX, digest_of(made.raw), len(made.raw))
     assert made == pruned(index, made.manifests, {})

@@ -36,14 +36,17 @@ ROOMS = {
     "__main__": Room(("cli",)),
     "errors": Room(WORDS),
     "events": Room(WORDS, ("msgspec",)),
-    "oci": Room(WORDS, ("msgspec",)),
+    "oci": Room(WORDS, ("msgspec", "re2")),
     "visible": Room(()),
     "bounded": Room(()),
     "shared": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
-    "transports.registry": Room((*SEAM, "bounded"), ("msgspec", "aiohttp", "yarl", "multidict")),
+    # What inflates layers also undoes Content-Encoding.
+    "transports.registry": Room(
+        (*SEAM, "bounded", "transports.archive.inflating"), ("msgspec", "aiohttp", "yarl", "multidict")
+    ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (*SEAM, STORE, "transports.files", "transports.imageindex", "transports.names"),

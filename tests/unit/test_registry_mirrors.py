@@ -218,7 +218,7 @@ async def test_a_registry_that_names_itself_as_its_mirror_is_asked_once() -> Non
     async with fake(NONE) as own, mirrored(own, own.host) as w:
         with pytest.raises(NotFound):
             await w.source.resolve("1")
-    assert len(own.seen) == 1
+    assert own.asked() == ["HEAD /v2/team/app/manifests/1", "GET /v2/team/app/manifests/1"]
 
 
 def test_a_mirror_is_a_host_with_or_without_a_prefix() -> None:

@@ -110,7 +110,7 @@ async def test_a_tag_that_several_pages_tell_is_one() -> None:
 
 
 async def test_a_full_page_without_a_link_is_asked_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "PAGE", 2)
+    monkeypatch.setattr(tags, "PAGES", (2,))
     told = [["a", "b+"], ["c", "d"], ["d"]]
     names, asked = await listed(pages(lambda number: page(told[number])))
     assert names == ["a", "c", "d"], "a name that breaks the grammar is left out"
@@ -118,7 +118,7 @@ async def test_a_full_page_without_a_link_is_asked_on(monkeypatch: pytest.Monkey
 
 
 async def test_a_registry_that_knows_no_pages_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "PAGE", 2)
+    monkeypatch.setattr(tags, "PAGES", (2,))
     names, asked = await listed(pages(lambda number: page(["a", "b", "c"])))
     assert (names, len(asked)) == (["a", "b", "c"], 2)
 
@@ -213,7 +213,7 @@ async def test_a_repository_that_is_not_there_is_not_found() -> None:
 async def test_the_embedded_registry_lists_in_pages(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setattr(tags, "PAGE", 3)
+    monkeypatch.setattr(tags, "PAGES", (3,))
     async with journalling(tmp_path_factory.mktemp("store")) as registry, world() as w:
         store = registry.store
         raw = b"{}"

@@ -6,7 +6,17 @@ from random import Random
 
 import pytest
 
-from blobflow.engine.retry import ALIKE, ATTEMPTS, FRUITFUL, LONGEST_DELAY, MOST, Tries, delay_before_retry
+from blobflow.engine.retry import (
+    ALIKE,
+    ATTEMPTS,
+    FRUITFUL,
+    LONGEST_DELAY,
+    MOST,
+    RESENT,
+    Tries,
+    delay_before_retry,
+    may_send,
+)
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
@@ -19,6 +29,8 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
+
+SIZE = 60_000_000
 
 
 def tries_of(error: BlobflowError) -> int:
@@ -83,3 +95,25 @@ def test_delays_grow_have_jitter_and_an_end() -> None:
 def test_the_registrys_retry_after_is_kept(error: BlobflowError) -> None:
     assert delay_before_retry(error, Tries(1, 1), lambda: 0.0) == 7.5
     assert LONGEST_DELAY > 7.5
+
+
+@pytest.mark.parametrize(
+    ("written", "at", "may"),
+    [
+        (0, 0, True),
+        (2 * SIZE, 0, True),
+        (2 * SIZE + 1, 0, False),
+        (2 * SIZE + 1, 1, True),
+        (3 * SIZE - 1, SIZE - 1, True),
+        (3 * SIZE, SIZE - 1, False),
+    ],
+)
+def test_a_blob_is_sent_again_while_that_makes_no_more_than_three_times_its_bytes(
+    written: int, at: int, may: bool
+) -> None:
+    assert RESENT == 3
+    assert may_send(written, SIZE, at) is may
+
+
+def test_small_blobs_are_bounded_by_their_tries_alone() -> None:
+    assert may_send(100 * FRUITFUL, FRUITFUL - 1, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from blobflow.cli.selection import Asked, Place, settle
 from blobflow.cli.specs import SpecFormat, read_spec, recognised
-from blobflow.errors import UsageError
+from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.selecting import TagRules
 from blobflow.tending.search import Chosen, Search
@@ -119,7 +119,7 @@ def test_skopeos_example_is_read() -> None:
     assert asked.searches == [
         Search("registry.example.com", "busybox"),
         Search("registry.example.com", "nginx", TagRules((r"^1\.13\.[12]-alpine-perl$",), anywhere=True)),
-        Search("registry.example.com", "alpine", TagRules(semver=(">= 3.12.0",), prereleases=True)),
+        Search("registry.example.com", "alpine", TagRules(semver=(">= 3.12.0",), ranges="masterminds")),
     ]
     assert asked.warnings == ()
     assert asked.hosts == {
@@ -148,8 +148,8 @@ def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> Non
     asked = read(REGSYNC)
     assert exact(asked) == ["docker.io/library/busybox:1.10 localhost:5000/library/busybox:stable"]
     assert asked.searches == [
-        Search("docker.io", "library/alpine", TagRules(("3", r"3\.\d+"), ("3.0",))),
-        Search("registry.example.com", "", repositories=TagRules(exclude=("old/.*",))),
+        Search("docker.io", "library/alpine", TagRules(("^3$", r"^3\.\d+$"), ("^3.0$",), anywhere=True)),
+        Search("registry.example.com", "", repositories=TagRules(exclude=("^old/.*$",), anywhere=True)),
     ]
     assert asked.hosts == {
         "localhost:5000": HostSettings(http=True),
@@ -157,12 +157,14 @@ def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> Non
             credentials=Credentials("me", "secret"), requests_per_second=2.5, mirrors=("cache.example.com",)
         ),
     }
-    told = [warning.partition(" has no effect")[0] for warning in asked.warnings[:4]]
-    assert told == [
-        f"f.yml line {line}: `{key}`"
-        for line, key in ((13, "ratelimit"), (16, "parallel"), (6, "scheme"), (22, "schedule"))
-    ]
-    assert "line 23: of `platform` an index of that one is put" in asked.warnings[4]
+    told = [warning.partition(" has no effect")[0] for warning in asked.warnings[:2]]
+    assert told == ["f.yml line 13: `ratelimit`", "f.yml line 16: `parallel`"]
+    assert "f.yml line 23: of `platform` an index of that one is put" in asked.warnings[2]
+    assert len(asked.warnings) == 3
+    assert asked.timing == (
+        "f.yml: this is one pass; what it says of the clock is `blobflow sync f.yml --cron '15 01 * * *'`"
+        " (line 19)"
+    )
 
 
 def test_regsyncs_platforms_are_an_entrys_own_or_those_of_the_defaults() -> None:
@@ -210,12 +212,12 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "regsync: a template": (
         "sync: [{source: '{{ .X }}', target: 't:1/a', type: image}]",
         "",
-        "'{{ .X }}' can't be filled in",
+        "f.yml line 1: the template `{{ .X }}` can't be filled in",
     ),
     "regsync: a variable": (
         "sync: [{source: '{{env \"NO\"}}', target: 't:1/a', type: image}]",
         "",
-        "that is not set",
+        "names a variable that is not set",
     ),
     "regsync: a bad expression": (
         "sync: [{source: a, target: 't:1/a', type: repository, tags: {allow: ['(']}}]",
@@ -238,9 +240,39 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(text: str, targets: str,
     assert sentence in str(caught.value)
 
 
-def test_a_key_that_skopeo_does_not_know_is_told() -> None:
-    asked = read("r.example.com: {images: {a: ['1']}, tls_verify: false}", "t:1")
-    assert asked.warnings == ("f.yml line 1: `tls_verify` is nothing that blobflow knows, and has no effect",)
+UNKNOWN = {
+    "tls_verify: false": "unknown key `tls_verify`; did you mean `tls-verify`",
+    "images-by-tag-regexp: {a: x}": "unknown key `images-by-tag-regexp`; did you mean `images-by-tag-regex`",
+    "credentials: {user: x}": "unknown key `user`; did you mean `username`",
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), UNKNOWN.items(), ids=UNKNOWN)
+def test_a_key_that_skopeo_does_not_know_is_an_error(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        read(f"{{r.example.com: {{images: {{a: ['1']}}, {text}}}}}", "t:1")
+    assert f"f.yml line 1: {sentence}" in str(caught.value)
+
+
+def test_what_is_null_is_absent_to_skopeo() -> None:
+    text = """\
+x-login: &login {username: joe, password: p, identitytoken: null}
+empty.example.com:
+a.example.com: {images: {app: }, images-by-semver: null, credentials: *login, tls-verify: , cert-dir: , x-y: }
+b.example.com: {images: , images-by-tag-regex: {app: }, credentials: {username: }}
+"""
+    asked = read(text, "t:1")
+    assert asked.searches == [
+        Search("a.example.com", "app"),
+        Search("b.example.com", "app", TagRules(include=("",), anywhere=True)),
+    ]
+    assert asked.hosts == {"a.example.com": HostSettings(credentials=Credentials("joe", "p"))}
+    assert asked.warnings == ("f.yml line 2: empty.example.com has no images",)
+
+
+def test_skopeos_identity_token_is_a_login() -> None:
+    asked = read("r.example.com: {images: {a: ['1']}, credentials: {identitytoken: tok}}", "t:1")
+    assert asked.hosts == {"r.example.com": HostSettings(credentials=Credentials(identity_token="tok"))}
 
 
 def test_a_format_that_is_named_is_taken_at_its_word() -> None:

@@ -174,6 +174,17 @@ async def test_dates_cost_two_requests_a_tag_one_less_if_noted_and_one_more_for_
         assert server.asked("HEAD") == []
 
 
+async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() -> None:
+    shelf = Shelf()
+    lost, child = shelf.image("app", text="a"), shelf.image("app", text="b", created="2023-01-01T00:00:00Z")
+    shelf.index("app", "sparse", children=[lost, child])
+    shelf.index("app", "empty", children=[lost])
+    shelf.image("app", "old", text="c", created="2020-01-01T00:00:00Z")
+    del shelf.content[lost]
+    async with fake(shelf) as server:
+        assert await found(server, TagRules(newest=1, by="created")) == (Chosen("app", ("sparse",), dated=3),)
+
+
 async def test_dates_are_not_asked_for_if_all_are_wanted_anyway() -> None:
     shelf = Shelf()
     shelf.image("app", "1", "2", digest_of(b"x").replace(":", "-") + ".sig")

@@ -122,8 +122,9 @@ def test_the_page_of_a_run_shows_it_harmless(char: str, shown: str) -> None:
 def test_inspect_shows_it_harmless_in_every_place_of_a_manifest(char: str, shown: str) -> None:
     evil = f"x{char.encode('utf-8', 'replace').decode()}y"
     shown = visible(evil)
+    blob = {"mediaType": evil, "digest": digest_of(b"{}"), "size": 2}
     child = {
-        "mediaType": evil,
+        "mediaType": f"a.manifest.{evil}",
         "digest": digest_of(b"{}"),
         "size": 2,
         "platform": {"os": evil, "architecture": evil, "variant": evil, "os.version": evil},
@@ -131,13 +132,13 @@ def test_inspect_shows_it_harmless_in_every_place_of_a_manifest(char: str, shown
     document = {
         "mediaType": media.OCI_INDEX,
         "schemaVersion": 2,
-        "manifests": [child],
+        "manifests": [child, blob],
         "annotations": {evil: evil},
     }
     root = parse_manifest(json.dumps(document).encode())
     lines = image_lines(Inspection(parse_reference("127.0.0.1:5000/a:1"), root, ()))
     assert all(map(harmless, lines))
-    assert "\n".join(lines).count(shown) == 7
+    assert "\n".join(lines).count(shown) == 8
 
 
 ACCESS = Access("::1", "GET", "/v2/", "", 200, 0, 2, 0.1, "curl")

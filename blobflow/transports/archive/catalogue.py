@@ -8,7 +8,7 @@ in which of them counts. A null is an absent field.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -125,16 +125,19 @@ def without_catalogue(paths: set[str], name: str) -> UnsupportedContent:
 
 
 def listed_images(
-    tags: Mapping[str, Descriptor], manifests: Mapping[Digest, Manifest], platform: Platform
+    tags: Mapping[str, Descriptor],
+    manifests: Mapping[Digest, Manifest],
+    platform: Platform,
+    name_of: Callable[[str], str] = tagged_name,
 ) -> list[tuple[Manifest, list[str]]]:
     """What docker shall load of an archive: images, each with all its names, in the order of these.
 
-    Of an index that is the manifest for `platform`, else its first image. A name that is no reference, and an
-    image that is none to docker, are left out.
+    Of an index that is the manifest for `platform`, else its first image. A name of which `name_of` makes no
+    reference, and an image that is none to docker, are left out.
     """
     named: dict[Digest, set[str]] = {}
     for tag, root in tags.items():
-        full, image = tagged_name(tag), _one_image(root, manifests, platform)
+        full, image = name_of(tag), _one_image(root.digest, manifests, platform)
         if full and image:
             named.setdefault(image.descriptor.digest, set()).add(full)
     return [
@@ -170,13 +173,34 @@ def _familiar(repository: str) -> str:
     return path.removeprefix("library/") if host == DOCKER_HUB else repository
 
 
-def _one_image(root: Descriptor, manifests: Mapping[Digest, Manifest], platform: Platform) -> Manifest | None:
+def check_loadable(
+    root: Digest, manifests: Mapping[Digest, Manifest], platform: Platform, place: str
+) -> None:
+    """Raise UnsupportedContent, with the reason, unless docker can load something of what is below a root."""
+    if _one_image(root, manifests, platform) is None:
+        raise UnsupportedContent(
+            f"{place} can't hold {root}: {_why_not(manifests[root])}; write it to oci-archive:FILE"
+        )
+
+
+def _why_not(manifest: Manifest) -> str:
+    if manifest.is_index:
+        return "it is an index of which docker can load nothing"
+    if _is_image(manifest):
+        return "a layer of it is kept elsewhere (urls)"
+    kind = (
+        f"its config is {manifest.config.media_type}" if manifest.config is not None else "it has no config"
+    )
+    return f"it is an artifact, no image that docker can load ({kind})"
+
+
+def _one_image(root: Digest, manifests: Mapping[Digest, Manifest], platform: Platform) -> Manifest | None:
     """The image below a root that docker shall load; None if there is none that it can."""
-    manifest = manifests.get(root.digest)
+    manifest = manifests.get(root)
     if manifest is None or not manifest.is_index:
         return manifest if manifest and _is_dockers(manifest) else None
     fitting = sorted(manifest.manifests, key=lambda child: not _fits(child, platform))
-    found = (_one_image(child, manifests, platform) for child in fitting)
+    found = (_one_image(child.digest, manifests, platform) for child in fitting)
     return next((image for image in found if image), None)
 
 
@@ -186,6 +210,9 @@ def _fits(child: Descriptor, platform: Platform) -> bool:
 
 def _is_dockers(manifest: Manifest) -> bool:
     """Whether docker can load it: an image's config, and every layer in the archive."""
+    return _is_image(manifest) and len(manifest.blobs) == 1 + len(manifest.layers)
+
+
+def _is_image(manifest: Manifest) -> bool:
     kinds = (media.OCI_CONFIG, media.DOCKER_CONFIG)
-    own = manifest.config is not None and manifest.config.media_type in kinds
-    return own and len(manifest.blobs) == 1 + len(manifest.layers)
+    return manifest.config is not None and manifest.config.media_type in kinds

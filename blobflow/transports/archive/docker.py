@@ -12,6 +12,7 @@ import msgspec
 
 from blobflow.errors import InvalidDigest, StorageError, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media, parse_digest, parse_manifest
+from blobflow.oci.decoding import decode
 from blobflow.transports.archive.catalogue import CATALOGUE
 
 
@@ -32,7 +33,7 @@ def diff_ids(config: bytes, layers: int, what: str) -> list[Digest]:
     Raises UnsupportedContent for a config without any, StorageError where their number is another.
     """
     try:
-        rootfs = _config.decode(config).rootfs
+        rootfs = decode(config, _config).rootfs
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UnsupportedContent(f"{what} is not an image's config: {error}") from None
     if rootfs is None:

@@ -5,15 +5,17 @@ anew, beside its place, and takes it when the run has ended well; what an archiv
 gone then. It has oci-layout, the blobs in the order in which they were announced, the manifests by digest,
 manifest.json, docker's older `repositories` and index.json: the same images give the same bytes.
 
-docker's list knows one platform a name: the preferred one, else the first. A name that is no reference, or an
-image that is none to docker (an artifact, one with layers elsewhere), is in index.json alone.
+docker's list knows one platform a name: the preferred one, else the first. In an OCI archive a name that is
+no reference, or an image that is none to docker (an artifact, one with layers elsewhere), is in index.json
+alone. In docker's own a bare word is a repository, as docker has it, and what is no image is refused before
+anything is written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -22,11 +24,12 @@ from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.choice import lean
-from blobflow.oci.location import STREAM, path_of
+from blobflow.oci.location import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.transports.archive.catalogue import (
     CATALOGUE,
     REPOSITORIES,
     catalogue_of,
+    check_loadable,
     listed_images,
     repositories_of,
 )
@@ -42,7 +45,7 @@ from blobflow.transports.imageindex import (
     manifest_at,
     path_in_layout,
 )
-from blobflow.transports.names import as_digest
+from blobflow.transports.names import as_digest, full_name, tagged_name
 
 # Bytes of manifests that are held until the archive is complete. What is more waits in a file.
 HELD_BYTES = 8 * 1024 * 1024
@@ -73,6 +76,7 @@ class ArchiveSink:
         self.site = site
         path = path_of(site.registry)
         self._path = None if path == STREAM else Path(path)
+        self._dockers = transport_of(site.registry) == DOCKER_ARCHIVE
         self._scratch = scratch
         self._meter = meter
         self._platform = platform
@@ -135,6 +139,11 @@ class ArchiveSink:
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return origin.registry == self.site.registry and await self.has(blob)
+
+    def check_image(self, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
+        """See `Selective`: what docker can't load would be lost in an archive for it."""
+        if self._dockers:
+            check_loadable(root, manifests, self._platform, str(self.site))
 
     # Writing
 
@@ -234,7 +243,8 @@ class ArchiveSink:
             digest = manifest.descriptor.digest
             parts.add(path_in_layout(digest), self._raw(digest))
         if self._limit is None and not self._elsewhere:
-            listed = listed_images(self._tags, self._manifests, self._platform)
+            name_of = full_name if self._dockers else tagged_name
+            listed = listed_images(self._tags, self._manifests, self._platform, name_of)
             parts.add(CATALOGUE, catalogue_of(listed))
             parts.add(REPOSITORIES, repositories_of(listed))
         parts.finish(self._index())

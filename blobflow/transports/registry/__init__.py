@@ -6,7 +6,7 @@
     wire         one exchange with it       client  aiohttp, set up       insecure  hosts without TLS
     leastrate    what may not drip
     gate         how much at once, and how fast         quota  what it says of its allowance of manifests
-    auth         who we are there        credentials, logins  where logins come from, and are kept
+    auth         who we are there        credentials, logins, keepers  where logins come from, and are kept
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
     flowing      bodies as they come         inlet  the same, past aiohttp
@@ -200,6 +200,7 @@ class Registries:
                 reading=self._reading,
                 writing=self._writing,
                 longest_wait=self._longest_wait,
+                journal=self._journal,
             )
             learnt = Learnt(self._journal, host)
             uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)

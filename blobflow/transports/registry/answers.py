@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from blobflow.errors import Denied, NotFound, RegistryError, Rejected, Throttled, Unauthorized, Unavailable
+from blobflow.oci.decoding import decode
 from blobflow.visible import is_visible
 
 # Of the registry's own words, this many characters get into a message.
@@ -23,6 +24,7 @@ MAX_WORDS = 300
 # Codes with which a registry that refuses a manifest says that children are not there (a sparse index, a
 # blob that was collected). Registries disagree on status (400, 404, 422) and code, so the method decides.
 _MISSING_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_REFUSALS_OF_CONTENT = frozenset({400, 404, 409, 412, 415, 422, 424})
 _SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound | Rejected], str]] = {
     401: (Unauthorized, "{host} wants a valid login for {asked}{tail}; check the credentials for {host}"),
     403: (Denied, "{host} denies {asked}{tail}; check what the login may do"),
@@ -33,7 +35,12 @@ _SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound | Rejected], s
 }
 _PASSING = frozenset({408, 425})  # below 500, but time mends them
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+# Digests in a refusal's words and details: strings, objects or lists, with their algorithm or without.
+_HEX = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{128}|[0-9a-f]{64})(?![0-9a-f])", re.ASCII)
+# How refusals of a manifest that have another code, or none, say that something is not there.
+_LACKS = re.compile(
+    r"\b(?:unknown|missing|not found|no such|does ?n[o']t exist|lacks?)\b", re.ASCII | re.IGNORECASE
+)
 _GAPS = re.compile("\n+")
 
 
@@ -51,11 +58,13 @@ _decoder = msgspec.json.Decoder(_Errors)
 
 
 class Words(msgspec.Struct, frozen=True):
-    """What an error body said: the first error's `code`, its words, and the digests it names."""
+    """What an error body said: the first error's `code`, its words, and the digests it names. `lacks`: it
+    says that something is not there."""
 
     code: str = ""
     text: str = ""
     digests: tuple[str, ...] = ()
+    lacks: bool = False
 
 
 def clean(text: str, limit: int = MAX_WORDS) -> str:
@@ -71,19 +80,23 @@ def clean(text: str, limit: int = MAX_WORDS) -> str:
 def words_of(body: bytes, content_type: str = "") -> Words:
     """Read an error body, of whatever form."""
     try:
-        errors = _decoder.decode(body).errors
+        errors = decode(body, _decoder).errors
     except (msgspec.DecodeError, ValueError, RecursionError):
         html = "html" in content_type or body.lstrip()[:1] == b"<"
-        return Words(text="" if html else clean(body.decode("utf-8", "replace")))
+        words = "" if html else body.decode("utf-8", "replace")
+        return Words(text=clean(words), digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
     if not errors:
         return Words()
     first = errors[0]
-    named = dict.fromkeys(
-        digest
-        for error in errors
-        for digest in _DIGEST.findall(f"{bytes(error.detail).decode('utf-8', 'replace')} {error.message}")
-    )
-    return Words(code=clean(first.code or "", 60), text=clean(first.message or ""), digests=tuple(named))
+    told = " ".join(f"{bytes(each.detail).decode('utf-8', 'replace')} {each.message}" for each in errors)
+    lacks = any(each.code in _MISSING_CODES for each in errors) or bool(_LACKS.search(told))
+    return Words(clean(first.code or "", 60), clean(first.message or ""), _digests_in(told), lacks)
+
+
+def _digests_in(text: str) -> tuple[str, ...]:
+    """The digests that a text names, each once; their algorithm is told by their length."""
+    found = dict.fromkeys(_HEX.findall(text))
+    return tuple(f"{'sha256' if len(each) == 64 else 'sha512'}:{each}" for each in found)
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -128,6 +141,26 @@ def warning_of(value: str) -> str:
     return clean(re.sub(r"\\(.)", r"\1", match[1])) if match else ""
 
 
+_HIT = re.compile(r"(?<![=\w])(?:\w{1,20}_)?(?:hit|stale|updating|revalidated)\b", re.ASCII | re.IGNORECASE)
+_TWO_REQUESTS = re.compile(r"\d+ \d+\Z", re.ASCII)  # Varnish: this one, and the one that it kept
+_VERDICTS = ("Cache-Status", "X-Cache-Status", "X-Cache", "X-Proxy-Cache", "CF-Cache-Status")
+
+
+def cache_of(headers: Mapping[str, str]) -> str:
+    """How an answer says that a cache had kept it: "a cache's, 81 s old"; "" where it does not say so.
+
+    By Age (RFC 9111, 5.1), Cache-Status (RFC 9211), or what caches have of their own. An Age of 0 says that
+    there is a cache, not that it had this.
+    """
+    age = number_of(headers.get("Age")) or 0
+    hit = age or any(_HIT.search(headers.get(name, "")[:200]) for name in _VERDICTS)
+    if not hit and not _TWO_REQUESTS.search(headers.get("X-Varnish", "")[:100].strip()):
+        return ""
+    via = clean(headers.get("Via", ""), 60)
+    old = f", {age} s old" if age else ""
+    return f"a cache's{old} (Via: {via})" if via else f"a cache's{old}"
+
+
 def error_of(
     host: str,
     method: str,
@@ -141,9 +174,27 @@ def error_of(
 
     `passing`: codes of refusals that time mends, for this request.
     """
+    error = _error_of(host, method, asked, status, headers, body, passing)
+    error.method, error.cached = method, cache_of(headers)
+    if error.cached:
+        error.message += f"; the answer is {error.cached}"
+    return error
+
+
+def _error_of(
+    host: str,
+    method: str,
+    asked: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    passing: Collection[str],
+) -> RegistryError:
     said = words_of(body, headers.get("Content-Type", ""))
     tail = _tail(said)
-    if method == "PUT" and 400 <= status < 500 and said.code in _MISSING_CODES:
+    by_its_words = said.lacks and said.digests and asked.startswith("manifest ") and said.code not in passing
+    names_it = said.code in _MISSING_CODES or by_its_words
+    if method == "PUT" and status in _REFUSALS_OF_CONTENT and names_it:
         return Rejected(
             f"{host} refused {asked}: it lacks {_listed(said.digests)}{tail}",
             missing=said.digests,

@@ -1,9 +1,10 @@
 """How one registry wants to be asked: challenges, Basic, and Bearer tokens.
 
 A registry says how with a 401 and WWW-Authenticate (RFC 9110, 11.6.1). Basic sends the login with every
-request. Bearer names a realm: a token server that gives tokens for scopes, to whoever may have them, often
-to anybody (distribution's token specification; OAuth2's form for identity tokens). What was learnt from the
-first 401 serves all later scopes, so a repository costs one token and no further 401.
+request; a token that is kept for the registry itself goes in the same way. Bearer names a realm: a token
+server that gives tokens for scopes, to whoever may have them, often to anybody (distribution's token
+specification; OAuth2's form for identity tokens). What was learnt from the first 401 serves all later scopes,
+so a repository costs one token and no further 401.
 
 Tokens are kept by their sorted scopes, for this origin alone. One fetch a scope set is in flight; who comes
 later waits for it. A token is renewed before it would end inside a request, and a 401 that comes nevertheless
@@ -13,6 +14,7 @@ renews it once.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from yarl import URL
 
 from blobflow.bounded import Bounded
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from blobflow.oci.decoding import decode
 from blobflow.shared import result_of
 from blobflow.transports.registry.answers import clean
 from blobflow.transports.registry.credentials import Credentials
@@ -142,7 +145,7 @@ class Token(msgspec.Struct, frozen=True):
 def read_token(body: bytes, now: float, realm: str) -> Token:
     """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
     try:
-        answer = _answer_decoder.decode(body)
+        answer = decode(body, _answer_decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(
             f"the token server {realm} answered with something that is no token"
@@ -160,12 +163,24 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
 
 
 class Auth:
-    """What one origin wants in its Authorization header. Owned by the origin's session."""
+    """What one origin wants in its Authorization header. Owned by the origin's session.
+
+    `names_are_its_own`: else the scopes that are wanted name repositories as another registry does, and only
+    the origin's challenges say what to ask for.
+    """
 
     def __init__(
-        self, home: URL, host: str, credentials: CredentialsGiver, fetch: Fetch, clock: Callable[[], float]
+        self,
+        home: URL,
+        host: str,
+        credentials: CredentialsGiver,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        *,
+        names_are_its_own: bool = True,
     ) -> None:
         self.home = home
+        self._named = names_are_its_own
         self._host = host
         self._credentials = credentials
         self._fetch = fetch
@@ -183,6 +198,8 @@ class Auth:
         if self._way.scheme == "basic":
             return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
+        if not self._named and self._extra.get(key) is None:
+            return ""  # what to ask for is to be learnt
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
             token = await self._fetch_once(key, scopes)
@@ -195,26 +212,26 @@ class Auth:
         """
         ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
         bearer, basic = ways.get("bearer"), ways.get("basic")
+        repository = repository_of(scopes)
+        login = await self._credentials(repository) or Credentials()
+        if login.registry_token and sent == login.header:
+            raise Unauthorized(f"{self._host} does not accept the registry token kept for it", status=401)
         if bearer is not None and "realm" in bearer.params:
             key = tuple(sorted(scopes))
             self._way = bearer
             self._extra.put(key, bearer.params.get("scope", ""))
             if (token := self._tokens.get(key)) is not None and token.header == sent:
                 self._tokens.pop(key)
-        elif basic is not None:
-            repository = repository_of(scopes)
-            credentials = await self._credentials(repository)
-            if credentials is None or not credentials.username:
+        elif basic is not None or login.registry_token:
+            if not login.header:
+                why = f": {login.lack}" if login.lack else f"; run `blobflow login {self._host}`"
+                raise Unauthorized(f"{self._host} wants a login, and there is none{why}", status=401)
+            if sent == login.header:
                 raise Unauthorized(
-                    f"{self._host} wants a login, and there is none; run `blobflow login {self._host}`",
-                    status=401,
+                    f"{self._host} does not accept the login of {login.username!r}", status=401
                 )
-            if sent == credentials.basic:
-                raise Unauthorized(
-                    f"{self._host} does not accept the login of {credentials.username!r}", status=401
-                )
-            self._way = basic
-            self._basic.put(repository, credentials.basic)
+            self._way = Challenge("basic")
+            self._basic.put(repository, login.header)
         else:
             raise Unauthorized(
                 f"{self._host} wants a login of a kind that blobflow does not know"
@@ -237,9 +254,8 @@ class Auth:
         """Basic, for a repository whose login may be its own."""
         basic = self._basic.get(repository)
         if basic is None:
-            credentials = await self._credentials(repository)
-            named = credentials is not None and credentials.username
-            basic = credentials.basic if credentials and named else ""
+            login = await self._credentials(repository)
+            basic = login.header if login else ""
             self._basic.put(repository, basic)
         return basic
 
@@ -262,8 +278,10 @@ class Auth:
         assert self._way is not None
         params = self._way.params
         realm = follow(self.home, self.home, params["realm"], "a request for a login")
-        asked = scopes_with(scopes, self._extra.get(key) or "")
+        asked = scopes_with(scopes if self._named else (), self._extra.get(key) or "")
         login = await self._credentials(repository_of(scopes))
+        if login is not None and login.registry_token:
+            return Token(login.header, math.inf)
         now = self._clock()
         body = None
         if login is not None and login.identity_token:

@@ -1,45 +1,56 @@
 """Credentials, and docker's config.json that holds them or names the programs that do.
 
-Pure but for `run_program` and `parse_login`: the file's bytes are given by the caller, who knows the
-environment. The format is
-docker's (`auths`, `credHelpers`, `credsStore`), which containers' auth.json shares and extends: a key may be
-about the part of a host below a path (`host/team`), and the longest that fits wins. Helpers speak the
-docker-credential-helpers protocol: `docker-credential-NAME get` takes the server's name on stdin and gives
-JSON, with `<token>` as the user's name for an identity token; `store` takes such JSON, `erase` the name.
+Pure but for `parse_login`: the file's bytes are given by the caller, who knows the environment, and who runs
+the helpers. The format is docker's (`auths`, `credHelpers`, `credsStore`), which containers' auth.json shares
+and extends: a key may be about the part of a host below a path (`host/team`), and the longest that fits wins.
+
+Files are written by many programs, and by hand. So they are read as docker's own decoder reads them: null is
+an absent field, names of fields are taken in any case, an empty file says nothing. And beyond that base64 may
+lack its padding, be wrapped, or have the characters of URLs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.transports.registry.keepers import (
+    Runner,
+    Secret,
+    ask_keeper,
+    run_program,
+    tell_keeper,
+)
 from blobflow.transports.registry.origins import DOCKER_HUB
 
 # Under this key docker keeps the login of docker.io, for historical reasons.
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_HOSTS = frozenset({"index.docker.io", "registry-1.docker.io", DOCKER_HUB})
 
-# A helper that asks a person or a cloud answers within this many seconds, or not at all.
-HELPER_SECONDS = 60.0
-_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-
-# Runs a program with one argument and bytes on its stdin; returns its exit status and stdout.
-Runner = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
+_BLANKS = str.maketrans("", "", " \t\r\n\f\v")
+_FROM_URLS = str.maketrans("-_", "+/")
+# What a header can carry as a token (RFC 6750, 2.1, and beyond it what registries really give).
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}\Z")
+# The fields of an entry that are text.
+_FIELDS = ("auth", "username", "password", "identitytoken", "registrytoken")
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """A login. `identity_token`, where there is one, stands in for the password at token servers."""
+    """A login. `identity_token`, where there is one, stands in for the password at token servers;
+    `registry_token` is sent to the registry itself, as it is. `lack`: why there is none at all, where the
+    helper that should know failed; it says of whom, and how."""
 
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    registry_token: str = ""
+    lack: str = ""
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, …)"
@@ -49,6 +60,13 @@ class Credentials(msgspec.Struct, frozen=True):
         """The value of an Authorization header of scheme Basic (RFC 7617)."""
         pair = f"{self.username}:{self.password}".encode()
         return "Basic " + base64.b64encode(pair).decode("ascii")
+
+    @property
+    def header(self) -> str:
+        """The Authorization for the registry itself, without a token server; "" where there is none."""
+        if self.registry_token:
+            return f"Bearer {self.registry_token}"
+        return self.basic if self.username else ""
 
 
 def parse_login(text: str, named: str, ask: Callable[[str], str] | None = None) -> Credentials:
@@ -77,39 +95,39 @@ def _first_line(file: Path, named: str) -> str:
         raise UsageError(f"{named}: {file} is not UTF-8") from None
 
 
-class _Auth(msgspec.Struct):
-    auth: str | None = None
-    username: str | None = None
-    password: str | None = None
-    identitytoken: str | None = None
+class DockerConfig(msgspec.Struct, frozen=True):
+    """The parts of docker's config.json that are about logins: the fields of each entry that have a value."""
+
+    auths: dict[str, dict[str, str | None] | None] = {}
+    cred_helpers: dict[str, str | None] = {}
+    creds_store: str = ""
 
 
-class DockerConfig(msgspec.Struct, frozen=True, rename="camel"):
-    """The parts of docker's config.json that are about logins."""
-
-    auths: dict[str, _Auth] | None = None
-    cred_helpers: dict[str, str] | None = None
-    creds_store: str | None = None
-
-
-class _Secret(msgspec.Struct, rename={"server": "ServerURL", "username": "Username", "secret": "Secret"}):
-    """What helpers give and take."""
-
-    server: str = ""
-    username: str = ""
-    secret: str = ""
-
-
-_config_decoder = msgspec.json.Decoder(DockerConfig)
-_secret_decoder = msgspec.json.Decoder(_Secret)
+_NAMES = {"auths": "auths", "credhelpers": "cred_helpers", "credsstore": "creds_store"}
 
 
 def read_docker_config(raw: bytes, name: str) -> DockerConfig:
     """Decode config.json; `name` is what the user knows the file by. Raises InvalidConfig."""
+    if not raw.strip():
+        return DockerConfig()
     try:
-        return _config_decoder.decode(raw)
+        document = _lower(msgspec.json.decode(raw, type=dict[str, object]))
+        known = {_NAMES[key]: value for key, value in document.items() if key in _NAMES and value is not None}
+        if isinstance(entries := known.get("auths"), dict):
+            known["auths"] = {key: _known_fields(entry) for key, entry in entries.items()}
+        return msgspec.convert(known, DockerConfig)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{name} is not a docker config.json: {error}") from None
+
+
+def _lower(document: dict[str, object]) -> dict[str, object]:
+    return {key.lower(): value for key, value in document.items()}
+
+
+def _known_fields(entry: object) -> object:
+    if not isinstance(entry, dict):
+        return entry
+    return {key: value for key, value in _lower(entry).items() if key in _FIELDS}
 
 
 async def find_credentials(
@@ -117,28 +135,43 @@ async def find_credentials(
 ) -> Credentials | None:
     """The login for a repository at `host[:port]` ("": for the host as a whole); None for anonymous access.
 
-    A helper named for the host wins, then the entries in the file, then the general store, as in docker.
-    Raises InvalidConfig for an entry or a helper's answer that can't be used.
+    A helper named for the host wins, then the entries in the file, then the general store, as in docker; one
+    named "" says that there is none, not even the general store. Raises InvalidConfig for an entry that can't
+    be used, KeeperFailed for a helper.
     """
-    run = run or run_program
-    if named := _own_keeper(config, host):
-        return await _ask_program(named, server_of(host), run)
-    entries = config.auths or {}
-    for key in sorted(entries, key=lambda key: len(place_of(key)[1]), reverse=True):
-        fits = _covers(key, host, repository)
-        if fits and (found := _from_entry(entries[key], key)):
+    run, server, keeper = run or run_program, server_of(host), keeper_of(config, host)
+    own = keeper if _own_keeper(config, host) else ""
+    if own:
+        return await _ask(own, server, run)
+
+    def rank(key: str) -> tuple[int, bool, bool]:
+        return -len(place_of(key)[1]), key != server, key != host
+
+    for key in sorted(config.auths, key=rank):
+        if _covers(key, host, repository) and (found := _from_entry(config.auths[key] or {}, key)):
             return found
-    return await _ask_program(config.creds_store, server_of(host), run) if config.creds_store else None
+    return await _ask(keeper, server, run) if keeper else None
+
+
+async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
+    secret = await ask_keeper(helper, server, run)
+    if secret is None:
+        return None
+    if secret.username == "<token>":
+        return Credentials(identity_token=secret.secret)
+    return Credentials(username=secret.username, password=secret.secret)
 
 
 def keeper_of(config: DockerConfig, host: str) -> str:
     """The helper that keeps a host's login, "" where the file itself does."""
-    return _own_keeper(config, host) or config.creds_store or ""
+    own = _own_keeper(config, host)
+    return config.creds_store if own is None else own
 
 
-def _own_keeper(config: DockerConfig, host: str) -> str:
-    named = {place_of(key): helper for key, helper in (config.cred_helpers or {}).items()}
-    return named.get((host, ""), "")
+def _own_keeper(config: DockerConfig, host: str) -> str | None:
+    """The helper that is named for the host; None if it is not named at all."""
+    named = {place_of(key): helper or "" for key, helper in config.cred_helpers.items()}
+    return named.get((host, ""))
 
 
 def server_of(host: str) -> str:
@@ -151,7 +184,7 @@ def place_of(key: str) -> tuple[str, str]:
 
     The key may be a URL, with docker's old /v1/ or /v2/ for a path.
     """
-    bare = key.removeprefix("https://").removeprefix("http://")
+    bare = key.strip().removeprefix("https://").removeprefix("http://")
     host, _, path = bare.partition("/")
     path, host = path.strip("/"), host.lower()
     return DOCKER_HUB if host in _DOCKER_HUB_HOSTS else host, "" if path in ("v1", "v2") else path
@@ -162,75 +195,34 @@ def _covers(key: str, host: str, repository: str) -> bool:
     return named == host and (not path or f"{repository}/".startswith(f"{path}/"))
 
 
-def _from_entry(entry: _Auth, key: str) -> Credentials | None:
-    username, password = entry.username or "", entry.password or ""
-    if entry.auth:
-        try:
-            pair = base64.b64decode(entry.auth.encode(), validate=True).decode()
-        except (binascii.Error, ValueError):
-            raise InvalidConfig(f"the login for {key!r} is not base64") from None
-        username, colon, password = pair.partition(":")
+def _from_entry(entry: dict[str, str | None], key: str) -> Credentials | None:
+    auth, username, password, identity, token = (entry.get(field) or "" for field in _FIELDS)
+    if token and not _TOKEN.match(token):
+        raise InvalidConfig(f"the registrytoken for {key!r} has characters that no token has")
+    if auth.strip():
+        username, colon, password = _decoded(auth, key).partition(":")
         if not colon:
             raise InvalidConfig(f"the login for {key!r} has no password")
-        password = password.rstrip("\0")
-    if entry.identitytoken:
-        return Credentials(username, password, entry.identitytoken)
-    return Credentials(username=username, password=password) if username or password else None
+        password = password.strip("\0")
+    found = Credentials(username, password, identity, token)
+    return found if found != Credentials() else None
+
+
+def _decoded(auth: str, key: str) -> str:
+    text = auth.translate(_BLANKS).translate(_FROM_URLS).rstrip("=")
+    try:
+        raw = base64.b64decode((text + "=" * (-len(text) % 4)).encode(), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidConfig(f"the login for {key!r} is not base64") from None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidConfig(f"the login for {key!r} is not UTF-8 behind its base64") from None
 
 
 async def tell_program(helper: str, verb: str, host: str, login: Credentials | None, run: Runner) -> None:
     """Have a helper `store` a login, or `erase` that of a host. Raises InvalidConfig where it does not."""
-    program, given = _program(helper), server_of(host).encode()
+    given = server_of(host).encode()
     if login is not None:
-        given = msgspec.json.encode(_Secret(server_of(host), login.username, login.password))
-    status, out = await run(program, verb, given)
-    if status != 0 and not (verb == "erase" and b"credentials not found" in out):
-        raise InvalidConfig(f"{program} did not {verb} the login for {host}: it ended with status {status}")
-
-
-def _program(helper: str) -> str:
-    if not _HELPER_NAME.match(helper):
-        raise InvalidConfig(
-            f"the file names the credential helper {helper[:80]!r}, which no program is called"
-        )
-    return f"docker-credential-{helper}"
-
-
-async def _ask_program(helper: str, key: str, run: Runner) -> Credentials | None:
-    program = _program(helper)
-    status, out = await run(program, "get", key.encode())
-    if status != 0:
-        if b"credentials not found" in out:
-            return None
-        raise InvalidConfig(f"{program} has no login for {key}: it ended with status {status}")
-    try:
-        secret = _secret_decoder.decode(out)
-    except (msgspec.DecodeError, ValueError):
-        raise InvalidConfig(f"{program} answered for {key} with something that is no login") from None
-    if secret.username == "<token>":
-        return Credentials(identity_token=secret.secret)
-    return Credentials(username=secret.username, password=secret.secret)
-
-
-async def run_program(program: str, verb: str, given: bytes) -> tuple[int, bytes]:
-    """Run `program verb` with `given` on stdin. Raises InvalidConfig when it can't run or never ends."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            verb,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise InvalidConfig(f"can't run the credential helper {program}: {error.strerror}") from None
-    try:
-        async with asyncio.timeout(HELPER_SECONDS):
-            out, _ = await process.communicate(given)
-    except TimeoutError:
-        raise InvalidConfig(f"{program} gave no answer in {HELPER_SECONDS:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, out
+        given = msgspec.json.encode(Secret(server_of(host), login.username, login.password))
+    await tell_keeper(helper, verb, host, given, run)

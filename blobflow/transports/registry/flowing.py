@@ -11,6 +11,8 @@ import aiohttp
 
 from blobflow.content import Chunks
 from blobflow.errors import ConnectionLost
+from blobflow.oci import Descriptor
+from blobflow.transports.registry.encodings import begins_with, unpacked
 from blobflow.transports.registry.inlet import Inlet, take_over
 from blobflow.transports.registry.leastrate import LeastRate, TooSlow
 from blobflow.transports.registry.session import Session
@@ -23,14 +25,16 @@ def flowing(
     asked: str,
     expected: int,
     over: Callable[[], None],
+    *,
+    packed: tuple[tuple[str, ...], Descriptor] | None = None,
 ) -> Iterator[Chunks]:
     """The body of an answer to `asked`: at least `expected` bytes, or ConnectionLost or TimedOut. When all of
-    it has come, `over` is called.
+    it has come, `over` is called. `packed`: the codings that are to be undone, and the blob below them.
 
     On leaving, a connection that was taken over is closed; the others are `response`'s. Chunks that are asked
     for after that raise ConnectionLost.
     """
-    flow = _Flow(session, response, asked, expected)
+    flow = _Flow(session, response, asked, expected, packed)
     try:
         yield flow.chunks(over)
     finally:
@@ -38,7 +42,15 @@ def flowing(
 
 
 class _Flow:
-    def __init__(self, session: Session, response: aiohttp.ClientResponse, asked: str, expected: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        response: aiohttp.ClientResponse,
+        asked: str,
+        expected: int,
+        packed: tuple[tuple[str, ...], Descriptor] | None,
+    ) -> None:
+        self._packed = packed
         self._session = session
         self._response = response
         self._asked = asked
@@ -73,6 +85,12 @@ class _Flow:
 
     async def _begin(self) -> AsyncIterator[bytes | memoryview]:
         self._rate = LeastRate(self._fail)
+        if self._packed is not None:
+            codings, blob = self._packed
+            what = f"{self._session.host}'s answer to {self._asked}"
+            pieces = _pieces(self._response, self._rate)
+            unsized = self._response.content_length is None
+            return unpacked(pieces, codings, what, begins_with(blob) if unsized else b"")
         if not self._closed and self._session.reading is None:
             self._inlet = await take_over(self._response, self._expected)
         if self._inlet is not None:

@@ -21,6 +21,7 @@ from blobflow.errors import SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.answers import content_range
 from blobflow.transports.registry.digests import check_told
+from blobflow.transports.registry.encodings import codings_over
 from blobflow.transports.registry.flowing import flowing
 from blobflow.transports.registry.session import Request, Session
 
@@ -41,11 +42,15 @@ async def glance(
         request = _request(site, blob, part=part)
         async with session.stream(request) as (response, turn):
             check_told(response.headers, blob.digest, f"blob {blob.digest} at {site}")
-            size = _announced(response)
+            codings = codings_over(response, blob, session.host, request.asked)
+            size = _announced(response) if not codings else None
             if size is not None and size != blob.size:
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
-                with flowing(session, response, request.asked, blob.size, turn.leave) as chunks:
+                packed = (codings, blob) if codings else None
+                with flowing(
+                    session, response, request.asked, blob.size, turn.leave, packed=packed
+                ) as chunks:
                     yield chunks
                 return
             if not says_missed(response.headers):  # 416 is how a stored blob without bytes answers

@@ -3,6 +3,8 @@
 Files are looked into in order; the first that has a login for a place decides. Each is read once, when the
 first login is wanted. A helper is asked again after a while, since what it gives may end (ECR's after 12
 hours) and a run may last longer.
+
+A helper that fails is no reason to fail what needs no login: then there is none, and the reason goes with it.
 """
 
 from __future__ import annotations
@@ -20,23 +22,24 @@ from typing import Any
 
 import msgspec
 
-from blobflow.errors import InvalidConfig, StorageError
+from blobflow.errors import InvalidConfig, StorageError, own_copy, without_frames
 from blobflow.transports.registry.credentials import (
     Credentials,
     DockerConfig,
-    Runner,
     find_credentials,
     keeper_of,
     place_of,
     read_docker_config,
-    run_program,
     server_of,
     tell_program,
 )
+from blobflow.transports.registry.keepers import Ended, KeeperFailed, Runner, run_program
 
-# Seconds for which a helper's answer holds: one run of it serves the tokens of all repositories of a set,
-# and a login that ended is noticed soon.
+# Seconds for which a helper's answer, or its failure, holds: one run of it serves the tokens of all
+# repositories of a set, and a login that ended is noticed soon.
 KEEP_SECONDS = 60.0
+# One that never answered is not waited for again so soon, whichever host it is asked for.
+_SILENT_SECONDS = 600.0
 
 
 class Logins:
@@ -52,29 +55,50 @@ class Logins:
         self._run = run
         self._clock = clock
         self._configs: dict[Path, DockerConfig] | None = None
-        self._answers: dict[tuple[str, bytes], tuple[float, tuple[int, bytes]]] = {}
+        self._answers: dict[tuple[str, bytes], tuple[float, Ended | KeeperFailed]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def find(self, host: str, repository: str = "") -> Credentials | None:
-        """The login for a repository at `host[:port]`, None for anonymous access. Raises InvalidConfig."""
+        """The login for a repository at `host[:port]`, None for anonymous access.
+
+        Where helpers fail and no other file has a login, it is one that has a `lack` and nothing else. Raises
+        InvalidConfig for a file, or an entry of it, that can't be used.
+        """
         if self._configs is None:
             self._configs = {file: config for file in self._files if (config := read_file(file))}
+        lack = ""
         for file, config in self._configs.items():
             try:
                 found = await find_credentials(config, host, self._ask, repository=repository)
+            except KeeperFailed as error:
+                lack = lack or f"{file}: {error.message}"
+                continue
             except InvalidConfig as error:
                 raise InvalidConfig(f"{file}: {error.message}") from None
             if found:
                 return found
-        return None
+        return Credentials(lack=lack) if lack else None
 
-    async def _ask(self, program: str, verb: str, given: bytes) -> tuple[int, bytes]:
+    async def _ask(self, program: str, verb: str, given: bytes) -> Ended:
         async with self._asking[program]:
-            until, answer = self._answers.get((program, given), (0.0, (0, b"")))
-            if self._clock() >= until:
-                answer = await self._run(program, verb, given)
-                self._answers[program, given] = self._clock() + KEEP_SECONDS, answer
+            answer = self._kept(program, given) or self._kept(program, b"")
+            if answer is None:
+                keep = KEEP_SECONDS
+                try:
+                    answer = await self._run(program, verb, given)
+                except KeeperFailed as error:
+                    answer = without_frames(error)
+                    if error.silent:
+                        given, keep = b"", _SILENT_SECONDS
+                self._answers[program, given] = self._clock() + keep, answer
+            if isinstance(answer, KeeperFailed):
+                raise own_copy(answer)
             return answer
+
+    def _kept(self, program: str, given: bytes) -> Ended | KeeperFailed | None:
+        """What a program answered for a server; for b"": that it never answers."""
+        until, answer = self._answers.get((program, given), (0.0, None))
+        return answer if self._clock() < until else None
 
 
 def read_file(file: Path) -> DockerConfig | None:
@@ -125,7 +149,7 @@ async def forget(file: Path, host: str, run: Runner = run_program) -> bool:
 def _document(file: Path) -> dict[str, Any]:
     """The whole file, which `read_file` has found to be docker's, with what we don't know of."""
     raw = _read(file)
-    document: dict[str, Any] = msgspec.json.decode(raw) if raw is not None else {}
+    document: dict[str, Any] = msgspec.json.decode(raw) if raw and raw.strip() else {}
     return document
 
 

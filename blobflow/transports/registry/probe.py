@@ -19,6 +19,7 @@ from blobflow.events import HostMeter, Observer, ignore
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry.access import HostAccess
 from blobflow.transports.registry.profiles import MIB, Profile, Rung
+from blobflow.transports.registry.requestsize import safe_through
 from blobflow.transports.registry.scratch import Scratch, noise
 from blobflow.transports.registry.session import Session
 from blobflow.transports.registry.tickets import progress_of
@@ -26,19 +27,29 @@ from blobflow.transports.registry.tickets import progress_of
 # What is sent at most in one request, unless the caller says otherwise: the size of our chunks, and above the
 # low limits on requests that are known (4, 10 and 20 MiB).
 LARGEST = 32 * MIB
-# `largest` is halved so often: from 32 MiB down to 1 MiB, below which no chunk is worth its request.
-_HALVINGS = 5
+# `largest` is halved so often: from 32 MiB down to 512 KiB, below which no chunk is worth its request.
+_HALVINGS = 6
 _TINY = 1024
+# Fields that say something of one form of upload, and nothing where that is not taken.
+OF_A_FORM: dict[str, Rung] = {
+    "single_bytes": "single",
+    "bounded": "single",
+    "chunk_bytes": "chunked",
+    "least_chunk_bytes": "chunked",
+    "keeps_broken_sessions": "chunked",
+}
 _OPAQUE = "application/octet-stream"
 
 
 class Findings(msgspec.Struct, frozen=True):
     """What a registry takes. `facts`: answers that no profile holds, by question. `left`: what the probe made
-    and the registry would not delete, as `repository/blobs/digest`."""
+    and the registry would not delete, as `repository/blobs/digest`. `unproved`: fields of the profile of
+    which nothing was found out; they are as usual."""
 
     profile: Profile
     facts: dict[str, bool]
     left: tuple[str, ...] = ()
+    unproved: frozenset[str] = frozenset()
 
 
 async def probe_host(
@@ -73,10 +84,10 @@ async def probe_host(
     try:
         probe = Probe(here, beside, [largest >> halving for halving in range(_HALVINGS + 1)])
         try:
-            profile, facts = await probe.profile(), await probe.facts()
+            (profile, unproved), facts = await probe.profile(), await probe.facts()
         finally:
             left = [*await beside.clean_up(), *await here.clean_up()]
-        return Findings(profile, facts, tuple(left))
+        return Findings(profile, facts, tuple(left), unproved)
     finally:
         await session.close()
 
@@ -89,21 +100,27 @@ class Probe:
         self._beside = beside
         self._sizes = sizes
 
-    async def profile(self) -> Profile:
-        """What pushes and reads go by."""
+    async def profile(self) -> tuple[Profile, frozenset[str]]:
+        """What pushes and reads go by, and the fields of which nothing was found out."""
+        largest = self._sizes[0]
         blob = await self._here.push(noise(_TINY), single=True)
         streamed = await self._here.push(noise(_TINY), single=False)
-        single = await _first(self._sizes, self._takes_single) if blob else 0
+        if (safe := safe_through(self._here.via)) is not None:  # larger ones may get through now and then
+            self._sizes = [size for size in self._sizes if size <= safe] or self._sizes[-1:]
+        single = (await _first(self._sizes, self._takes_single) or _TINY) if blob else 0
         chunk = await _first(self._sizes, self._takes_chunk)
         least = await _first(self._sizes[::-1], self._takes_two_chunks) if chunk else 0
-        forms: dict[Rung, object] = {"single": blob, "stream": streamed, "chunked": least}
+        # Where large streams are refused, or not safe, they are no choice beside chunks.
+        streams = streamed and (not least or (safe is None and await self._takes_stream(largest)))
+        forms: dict[Rung, object] = {"single": blob, "stream": streams, "chunked": least}
+        rungs = tuple(form for form, taken in forms.items() if taken)
         usual = Profile("probed")
         known = blob or streamed or await self._chunked(self._sizes[0])
-        return Profile(
+        profile = Profile(
             "probed",
-            rungs=tuple(form for form, taken in forms.items() if taken) or usual.rungs,
+            rungs=rungs or usual.rungs,
             single_bytes=single or usual.single_bytes,
-            bounded=bool(blob) and single < self._sizes[0],
+            bounded=bool(blob) and single < largest,
             chunk_bytes=chunk or usual.chunk_bytes,
             least_chunk_bytes=least or usual.least_chunk_bytes,
             ranges=known is None or await self._serves_ranges(known),
@@ -111,6 +128,12 @@ class Probe:
             keeps_broken_sessions=await self._keeps_broken_sessions() if least else None,
             tags_with_digest=known is not None and await self._takes_tags_with_digest(known),
         )
+        unproved = frozenset[str]()
+        if not rungs:
+            unproved |= {"rungs", *OF_A_FORM}
+        if known is None:
+            unproved |= {"ranges", "mounts"}
+        return profile, unproved
 
     async def facts(self) -> dict[str, bool]:
         """What blobflow finds out as it goes, or does without."""
@@ -131,6 +154,9 @@ class Probe:
 
     async def _takes_single(self, size: int) -> bool:
         return await self._here.push(noise(size), single=True) is not None
+
+    async def _takes_stream(self, size: int) -> bool:
+        return await self._here.push(noise(size), single=False) is not None
 
     async def _takes_chunk(self, size: int) -> bool:
         """Whether a first chunk of that size is taken; nothing is made of it."""

@@ -29,16 +29,20 @@ CHUNK = 32 * MIB
 # A blob whose restart would hurt goes by chunks: what was confirmed before a break need not be sent again.
 CHUNKED_FROM = 256 * MIB
 WORTHY_CHUNK = 5 * MIB
+# The smallest chunk that a bad line or a proxy's limit may call for. nginx's own limit is 1 MiB; some are set
+# to 1,000,000 bytes.
+LEAST_CHUNK = MIB // 2
 
 
 class Profile(msgspec.Struct, frozen=True):
     """What a registry takes.
 
     `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
-    also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line may halve down to
-    `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs. `mounts`: whether it is worth asking
-    for mounts. `keeps_broken_sessions`: whether an upload can go on after a request of it broke; None is for
-    finding out. `tags_with_digest`: whether it is worth asking to put several tags in one request ([end-7b]).
+    also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line, or a proxy that takes
+    no request as large, may halve down to `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs.
+    `mounts`: whether it is worth asking for mounts. `keeps_broken_sessions`: whether an upload can go on
+    after a request of it broke; None is for finding out. `tags_with_digest`: whether it is worth asking to
+    put several tags in one request ([end-7b]).
     """
 
     name: str
@@ -46,7 +50,7 @@ class Profile(msgspec.Struct, frozen=True):
     single_bytes: int = UNPROVEN_SINGLE
     bounded: bool = False
     chunk_bytes: int = CHUNK
-    least_chunk_bytes: int = MIB
+    least_chunk_bytes: int = LEAST_CHUNK
     ranges: bool = True
     mounts: bool = True
     keeps_broken_sessions: bool | None = None
@@ -109,7 +113,8 @@ def profiles_by_name() -> dict[str, Profile]:
 class Learnt:
     """What one host's answers have taught: which rungs it took, and from which size on it refused them.
 
-    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `put.tags`) and adds to them.
+    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `upload.body.limit`,
+    `put.tags`) and adds to them.
     """
 
     def __init__(self, journal: Journal, origin: str) -> None:
@@ -130,6 +135,15 @@ class Learnt:
             note = self._journal.note(self._origin, f"upload.{rung}.refused") or ""
             self._refused[rung] = float(note) if note.isascii() and note.isdigit() else math.inf
         return self._refused[rung]
+
+    def body_limit(self) -> int | None:
+        """The size in bytes that chunks had to have to get through; None if they never had to."""
+        note = self._journal.note(self._origin, "upload.body.limit") or ""
+        return int(note) if note.isascii() and note.isdigit() and 0 < len(note) < 19 else None
+
+    def limit_bodies(self, size: int) -> None:
+        """Chunks of `size` bytes got through, and larger ones did not."""
+        self._journal.record_note(self._origin, "upload.body.limit", str(size))
 
     def taken(self, rung: Rung) -> None:
         if not self.has_taken(rung):

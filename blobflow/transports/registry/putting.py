@@ -10,7 +10,7 @@ It is the only way to a tag of a sha512 manifest: pushed by the tag, the registr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from yarl import URL
 
@@ -21,6 +21,7 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
 from blobflow.transports.registry.digests import check_bytes, told
 from blobflow.transports.registry.profiles import Learnt, Profile
+from blobflow.transports.registry.refusals import explain_manifest
 from blobflow.transports.registry.session import Answer, Request, Session
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
@@ -80,6 +81,7 @@ class Putting:
                 self._learnt.took_tags_with_digest(False)
             return set()  # what it has against one of the tags is told of that tag
         confirmed = confirmed_tags(answer) & set(tags)
+        self._note_placed(manifest, confirmed)
         self._learnt.took_tags_with_digest(bool(confirmed))
         return confirmed
 
@@ -88,6 +90,7 @@ class Putting:
             return await self._put_once(manifest, raw, name, query)
         except (DigestMismatch, Rejected) as error:
             if isinstance(error, Rejected) and error.code != "MANIFEST_INVALID":
+                explain_manifest(error, len(raw))
                 raise
             return await self._put_once(manifest, raw, name, query)
 
@@ -107,9 +110,15 @@ class Putting:
         self._session.meter.bytes_written += len(raw)
         what = f"{request.asked} at {self._site.registry}"
         check_bytes(answer.headers, raw, what, known=manifest.digest)
+        self._note_placed(manifest, {name, manifest.digest})
         noted = _is_noted(answer, raw)
         self._session.referring.put(repository, manifest.digest, noted=noted)
         return answer
+
+    def _note_placed(self, manifest: Descriptor, names: Iterable[str]) -> None:
+        """What caches on the way may not know yet."""
+        for name in names:
+            self._session.caches.placed.put(self._site.repository, name, manifest.digest)
 
 
 def confirmed_tags(answer: Answer) -> set[str]:

@@ -56,7 +56,7 @@ _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
 class Manifests(Protocol):
     """The part of a repository that is leaned on here."""
 
-    async def resolve(self, name: str) -> Descriptor: ...
+    async def find(self, name: str) -> Descriptor: ...
 
     async def read(self, manifest: Descriptor) -> bytes: ...
 
@@ -116,7 +116,7 @@ class Referrals:
     async def _fallback(self, tag: str) -> bytes | None:
         """The fallback index as it is now."""
         try:
-            index = await self._manifests.resolve(tag)
+            index = await self._manifests.find(tag)
             if index.media_type not in media.INDEXES:
                 raise UnsupportedContent(
                     f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
@@ -138,7 +138,7 @@ class Referrals:
         if tags is not None and tag not in tags:
             return None
         try:
-            return await self._manifests.resolve(tag)
+            return await self._manifests.find(tag)
         except RegistryError as error:
             if error.retryable:
                 raise

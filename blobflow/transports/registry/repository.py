@@ -27,8 +27,8 @@ from blobflow.errors import (
     NotFound,
     ProtocolViolation,
     RegistryError,
-    Rejected,
     SizeMismatch,
+    Unauthorized,
     UnsupportedContent,
 )
 from blobflow.oci import (
@@ -43,10 +43,13 @@ from blobflow.oci import (
     parse_manifest,
 )
 from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import is_schema1
 from blobflow.transports.registry import removing
-from blobflow.transports.registry.answers import content_range, number_of
-from blobflow.transports.registry.digests import check_bytes, check_told, other_than, told
+from blobflow.transports.registry.answers import content_range
+from blobflow.transports.registry.digests import check_bytes, check_told, told
+from blobflow.transports.registry.encodings import codings_over, length_of
 from blobflow.transports.registry.flowing import flowing
+from blobflow.transports.registry.lookups import Lookups
 from blobflow.transports.registry.putting import Putting, called
 from blobflow.transports.registry.referrers import Referrals
 from blobflow.transports.registry.session import Answer, Request, Session
@@ -74,39 +77,56 @@ class Repository:
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
+        self._lookups = Lookups(session, site, self._scopes, writes=writes, hasty=hasty)
         self._referrals = Referrals(session, site, self._scopes, self)
         self._putting = Putting(site, session, uploads.profile, uploads.learnt, self._scopes)
 
     async def resolve(self, name: str) -> Descriptor:
-        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is not allowed.
+        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is refused.
 
         Artifactory answers 403 for a manifest that it does not have; where we write, the tags then tell.
         """
-        try:
-            return await self._resolve(name)
-        except Denied as error:
-            if not self._writes or ":" in name or await self._lists(name):
-                raise
-            raise NotFound(error.message, status=error.status, code=error.code, detail=error.detail) from None
+        return await self._find(name, expected=not self._writes and not self._hasty)
 
-    async def _resolve(self, name: str) -> Descriptor:
-        pinned = parse_digest(name) if ":" in name else None
+    async def find(self, name: str) -> Descriptor:
+        """As `resolve`, of what may well not be there: that it is not costs no second request."""
+        return await self._find(name, expected=False)
+
+    async def _find(self, name: str, *, expected: bool) -> Descriptor:
         try:
-            answer = await self._session.ask(self._manifest("HEAD", name))
-        except Rejected as error:
-            if error.status != 405:
+            return await self._resolve(name, expected=expected)
+        except Denied as error:
+            if not self._writes or ":" in name:
                 raise
+            if not await self._lists(name):
+                raise NotFound(
+                    error.message, status=error.status, code=error.code, detail=error.detail
+                ) from None
+            if error.method != "HEAD":
+                raise
+            with self._lookups.in_place_of(error, self._session.manifest_heads):
+                return (await self.fetch(name)).descriptor
+
+    async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
+        heads = self._session.manifest_heads
+        found = await self._lookups.head(self._lookups.manifest("HEAD", name), name, heads, expected=expected)
+        if isinstance(found, Answer) and (described := self._described(name, found)) is not None:
+            return described
+        with self._lookups.in_place_of(found, heads):
             return (await self.fetch(name)).descriptor
+
+    def _described(self, name: str, answer: Answer) -> Descriptor | None:
+        """The manifest that a HEAD told of; None if it did not tell enough."""
+        pinned = parse_digest(name) if ":" in name else None
         media_type = media.bare(answer.headers.get("Content-Type", ""))
         named = told(answer.headers)
         if pinned is not None and named:
             check_told(answer.headers, pinned, f"manifest {name} at {self._site}")
             named = (pinned,)  # maybe told by the registry's own algorithm
         if len(named) != 1 or media_type not in media.MANIFESTS:
-            return (await self.fetch(name)).descriptor
+            return None
         # A length of 0, which no manifest has, is what servers say of an answer without a body.
-        length = number_of(answer.headers.get("Content-Length")) or UNKNOWN_SIZE
-        return Descriptor(media_type, named[0], length)
+        return Descriptor(media_type, named[0], length_of(answer.headers) or UNKNOWN_SIZE)
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
@@ -122,14 +142,23 @@ class Repository:
             return
         for ranged in (offset > 0 or stop < blob.size) and self._profile.ranges, False:
             request = self._reading(blob, offset, stop, ranged=ranged)
-            async with self._session.stream(request, small=is_small(blob)) as (response, turn):
-                self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
-                begins = self._begins_at(response, blob, offset, stop)
+            opening = self._lookups.stream(request, blob.digest, small=is_small(blob))
+            async with opening as (response, turn):
+                codings = codings_over(response, blob, self._session.host, request.asked)
+                if codings and ranged and response.status != 200:
+                    continue  # a part of something else: of what it came as
+                if not codings:
+                    self._session.etags.note(request.url.path, response.headers.get("ETag", ""))
+                begins = 0 if codings else self._begins_at(response, blob, offset, stop)
                 if begins is None:
                     continue  # no ranges here: all of it, and what comes before is passed over
                 skip = offset - begins
                 length, whole = stop - offset, stop - begins == blob.size and not skip
-                with flowing(self._session, response, request.asked, skip + length, turn.leave) as chunks:
+                packed = (codings, blob) if codings else None
+                expected = skip + length
+                with flowing(
+                    self._session, response, request.asked, expected, turn.leave, packed=packed
+                ) as chunks:
                     yield chunks if whole else _part(chunks, skip, length)
                 return
 
@@ -152,27 +181,12 @@ class Repository:
 
     async def has(self, content: Descriptor) -> bool:
         """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
-        if content.media_type in media.MANIFESTS:
-            request = self._manifest("HEAD", content.digest)
-        else:
-            request = Request(
-                "HEAD",
-                URL(f"{self._root}/blobs/{content.digest}", encoded=True),
-                f"blob {content.digest} of {self._site.repository}",
-                scopes=self._scopes,
-            )
         try:
-            answer = await self._session.ask(request)
-        except NotFound:
-            return False
+            return await self._lookups.holds(content)
         except Denied:
             if not self._writes:
                 raise
             return False  # as in `resolve`; who may not look may not write either, and is told so then
-        if other_than(content.digest, answer.headers) is not None:
-            return False
-        length = number_of(answer.headers.get("Content-Length"))
-        return not content.sized or length is None or length == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
@@ -188,15 +202,19 @@ class Repository:
             ok=(201, 202),
         )
         try:
-            return await self._uploads.mount(request, name, blob.digest)
+            mounted = await self._uploads.mount(request, name, blob.digest)
         except RegistryError as error:
             if error.retryable:
                 raise
             return False
+        if mounted:
+            self._session.caches.placed.put(name, blob.digest, blob.digest)
+        return mounted
 
     async def push(self, blob: Descriptor, body: Body) -> None:
         """See `Sink.push` and `upload`."""
         await self._uploads.push(self._site.repository, blob, body)
+        self._session.caches.placed.put(self._site.repository, blob.digest, blob.digest)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
         """See `Sink.put`."""
@@ -222,14 +240,23 @@ class Repository:
         raw, answer = await self._read(name, pinned)
         named = told(answer.headers)
         digest = pinned or (named[0] if len(named) == 1 else None)
-        return parse_manifest(raw, answer.headers.get("Content-Type", ""), digest=digest)
+        served = answer.headers.get("Content-Type", "")
+        manifest = parse_manifest(raw, served, digest=digest)
+        if media.belied(served, kind := manifest.descriptor.media_type):
+            self._session.warn(
+                f"{self._site} serves {manifest.descriptor.digest} as {media.bare(served)!r}; by its content"
+                f" it is {kind!r}, and is taken as that"
+            )
+        return manifest
 
     async def untag(self, tag: str) -> bool:
         """See `Deletes.untag`."""
+        self._session.caches.placed.removed(self._site.repository, tag)
         return await removing.untag(self._session, self._site, tag)
 
     async def delete(self, manifest: Digest) -> None:
         """See `Deletes.delete`."""
+        self._session.caches.placed.removed(self._site.repository, manifest)
         await removing.delete(self._session, self._site, manifest)
 
     async def _lists(self, tag: str) -> bool:
@@ -238,19 +265,10 @@ class Repository:
             return tag in await self.tags()
         except NotFound:
             return False
+        except (Denied, Unauthorized):
+            return True  # it tells nothing
 
     # Manifests
-
-    def _manifest(self, method: str, name: str, limit: int = MAX_MANIFEST_BYTES) -> Request:
-        return Request(
-            method,
-            URL(f"{self._root}/manifests/{name}", encoded=True),
-            called(self._site.repository, name),
-            scopes=self._scopes,
-            headers={"Accept": media.ACCEPT_MANIFESTS},
-            limit=limit,
-            hasty=self._hasty,
-        )
 
     async def _read(
         self, name: str, expected: Digest | None, size: int = UNKNOWN_SIZE
@@ -267,7 +285,7 @@ class Repository:
 
     async def _read_once(self, name: str, expected: Digest | None, size: int) -> tuple[bytes, Answer]:
         limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
-        answer = await self._session.ask(self._manifest("GET", name, limit))
+        answer = await self._lookups.ask(self._lookups.manifest("GET", name, limit), name)
         raw = answer.body
         self._session.meter.bytes_read += len(raw)
         if len(raw) > MAX_MANIFEST_BYTES:
@@ -276,12 +294,13 @@ class Repository:
                 f"{what} has more than {MAX_MANIFEST_BYTES} bytes, the most that a manifest may have"
             )
         if size not in (UNKNOWN_SIZE, len(raw)):
-            length = number_of(answer.headers.get("Content-Length")) or 0
+            length = length_of(answer.headers) or 0
             came = max(length, len(raw)) if len(raw) > size else len(raw)
             raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
-        if media.bare(answer.headers.get("Content-Type", "")) not in media.SCHEMA1:  # refused later, in words
+        served = media.bare(answer.headers.get("Content-Type", ""))
+        if served not in media.SCHEMA1 or not is_schema1(raw, served):  # that is refused later, in words
             what = f"{called(self._site.repository, name)} at {self._site.registry}"
             check_bytes(answer.headers, raw, what, known=expected)
         return raw, answer
@@ -290,19 +309,12 @@ class Repository:
 
     def _reading(self, blob: Descriptor, offset: int, stop: int, *, ranged: bool) -> Request:
         """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
-        path, etags = f"{self._root}/blobs/{blob.digest}", self._session.etags
-        headers = {"Range": f"bytes={offset}-{stop - 1}"} if ranged else {}
+        part = f"bytes={offset}-{stop - 1}" if ranged else ""
+        request, etags = self._lookups.blob("GET", blob.digest, part=part), self._session.etags
+        path = request.url.path
         if ranged and offset and path in etags:
-            headers["If-Range"] = etags[path]
-        return Request(
-            "GET",
-            URL(path, encoded=True),
-            f"blob {blob.digest} of {self._site.repository}",
-            scopes=self._scopes,
-            headers=headers,
-            ok=(200, 206, 416) if ranged else (200,),
-            hasty=self._hasty,
-        )
+            request.headers["If-Range"] = etags[path]
+        return request
 
     def _begins_at(
         self, response: aiohttp.ClientResponse, blob: Descriptor, offset: int, stop: int

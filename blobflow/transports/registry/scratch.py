@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from yarl import URL
 
 from blobflow.content import Chunks, Sleep
-from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError
+from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Unavailable
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.registry.feed import Feed
-from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.putting import confirmed_tags
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tickets import push_scopes
 from blobflow.transports.registry.upload import mount_scopes
+from blobflow.transports.registry.uploadlocation import whereabouts
 
 # So long (seconds) a registry gets to see that a connection broke, after it got the bytes before that.
 NOTICED = 0.25
@@ -27,8 +28,11 @@ _COMMITTED = (200, 201, 204)
 
 
 class Scratch:
-    """One repository at one host. Every question returns None, or False, where the registry says no; what
-    fails for a while is tried again, and raised if it lasts."""
+    """One repository at one host. Every question returns None, or False, where the registry, or a proxy
+    before it, says no; what fails for a while is tried again, and raised if it lasts.
+
+    `via`: the Via header of the last answer that opened an upload.
+    """
 
     def __init__(self, session: Session, repository: str, sleep: Sleep) -> None:
         self.repository = repository
@@ -37,6 +41,7 @@ class Scratch:
         self._root = f"/v2/{repository}"
         self._made: list[str] = []
         self._scopes = push_scopes(repository)
+        self.via: str | None = None
 
     async def ask(
         self,
@@ -61,15 +66,26 @@ class Scratch:
             hasty=bool(body),
         )
         try:
-            return await self._session.ask(request)
+            return await self._ask(request)
         except RegistryError as error:
-            if error.retryable:
+            # A body that is too large for a proxy may end with the proxy's loss of its registry.
+            if error.retryable and not (body and error.status in (502, 504)):
                 raise
             return None
         except NetworkError:
             if not body:
                 raise
             return None  # a refusal gets lost in the reset that follows it, when the body is on its way still
+
+    async def _ask(self, request: Request) -> Answer:
+        """Ask, and with patience where a proxy wants fewer requests and says so like one whose registry is
+        gone."""
+        try:
+            return await self._session.ask(request)
+        except Unavailable as error:
+            if not request.hasty or error.status != 503:
+                raise
+        return await self._session.ask(msgspec.structs.replace(request, hasty=False))
 
     async def open(self) -> URL:
         """An upload session's Location [end-4a]. Raises what a push would: nothing else can be tried then."""
@@ -81,7 +97,9 @@ class Scratch:
             body=b"",
             ok=(202,),
         )
-        return self.location(await self._session.ask(request))
+        answer = await self._session.ask(request)
+        self.via = answer.headers.get("Via")
+        return self.location(answer)
 
     async def patch(self, location: URL, content: bytes, start: int | None = None) -> URL | None:
         """The next bytes [end-5], as a chunk from `start`, or as a stream; the next Location."""
@@ -106,7 +124,8 @@ class Scratch:
 
     async def drop(self, location: URL) -> None:
         """Give up a session [end-14]; the registry purges what it does not let us delete."""
-        await self.ask("DELETE", location, ok=(200, 202, 204))
+        with suppress(RegistryError, NetworkError):
+            await self.ask("DELETE", location, ok=(200, 202, 204))
 
     async def push(self, content: bytes, *, single: bool) -> Descriptor | None:
         """A blob, in one PUT, or as one stream."""
@@ -197,7 +216,7 @@ class Scratch:
         text = answer.headers.get("Location")
         if not text:
             raise ProtocolViolation(f"{self._session.host} opened an upload without saying where")
-        return follow(self._session.home, answer.url, text, f"upload to {self.repository}")
+        return whereabouts(self._session.home, answer.url, text, f"upload to {self.repository}").urls[0]
 
 
 def noise(size: int) -> bytes:

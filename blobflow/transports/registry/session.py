@@ -13,6 +13,7 @@ one, can't deadlock.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -20,32 +21,33 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
-from blobflow.content import Allowance, Sleep
+from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import (
-    BlobflowError,
+    Denied,
     NetworkError,
     ProtocolViolation,
     RegistryError,
     TimedOut,
+    Unauthorized,
 )
-from blobflow.events import HostMeter, Observer, Retrying
+from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry import retry
 from blobflow.transports.registry.access import HostAccess
-from blobflow.transports.registry.answers import error_of
 from blobflow.transports.registry.auth import Auth, Challenge, parse_challenges
+from blobflow.transports.registry.caches import Caches
 from blobflow.transports.registry.client import (
     PROGRESS_SECONDS,
     discard,
     leave,
-    read_error,
-    read_small,
     timeout_of,
 )
 from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.elsewhere import Elsewhere
 from blobflow.transports.registry.etags import Validators
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed
 from blobflow.transports.registry.gate import Gate, Pace, Turn, brake_of, pace_of
+from blobflow.transports.registry.heads import Heads
 from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.quota import allowance_of
 from blobflow.transports.registry.referring import Referring
@@ -57,10 +59,16 @@ __all__ = ["Answer", "Request", "Session"]
 # large ones, at the bytes a second that a slow object store copies.
 COMMIT_SECONDS = 300.0
 COMMIT_RATE = 20_000_000
+# A proxy that takes in a whole body before it passes it on answers when the registry has it all. The slowest
+# way from our first byte to an answer, seen with bodies from SHOWING on, says how long that may take: twice
+# as long is waited, but so many seconds more than without this at most.
+SHOWING = 1024 * 1024
+LONGEST_COMMIT = 3600.0
 MAX_REDIRECTS = 5
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
 _CONGESTED = frozenset({408, 429, 503})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READING = ("GET", "HEAD")
 
 T = TypeVar("T")
 
@@ -83,6 +91,7 @@ class Session:
         reading: Pace | None = None,
         writing: Pace | None = None,
         longest_wait: float = retry.MAX_RETRY_AFTER,
+        journal: Journal | None = None,
     ) -> None:
         """`reading` and `writing`: paces of bytes that are shared with other hosts. `longest_wait`: see
         `Registries`.
@@ -115,14 +124,25 @@ class Session:
             reading=self.reading,
         )
         self._auth = Auth(self.home, host, self._login, self._fetch, clock)
+        self._lack = ""
+        self._elsewhere = Elsewhere(host, self._fetch, clock)
+        self._slowest = math.inf  # bytes a second, of bodies that were answered
         self.allowance: Allowance | None = None
+        notes = journal or NullJournal()
+        self.caches = Caches(host, notes, observer)
+        self.manifest_heads, self.blob_heads = Heads(host, "manifests", notes), Heads(host, "blobs", notes)
         self.etags = Validators()
+        self.pages: dict[str, int] = {}  # by the kind of list, the most names that it gives at once
         self.referring = Referring()
 
     @property
     def home(self) -> URL:
         """The host's origin."""
         return self._wire.home
+
+    def warn(self, sentence: str) -> None:
+        """See `Wire.warn`."""
+        self._wire.warn(sentence)
 
     async def ask(self, request: Request) -> Answer:
         """Send a request without a body or with a small one, and read the whole answer; retried.
@@ -193,17 +213,23 @@ class Session:
         """A stream stood still: what there is to say of it is as old as its last byte."""
         self.gate.congested(self._clock() - PROGRESS_SECONDS)
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the host has asked who we are."""
+        return self._auth.wants_login
+
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
 
         Raises Unauthorized, and whatever else the host answers.
         """
         await self.ask(Request("GET", URL("/v2/", encoded=True), "registry API"))
-        return self._auth.wants_login
+        return self.wants_login
 
     async def close(self) -> None:
         """Close every connection."""
         await self._auth.close()
+        await self._elsewhere.close()
         await self._wire.close()
 
     # One exchange
@@ -220,14 +246,21 @@ class Session:
         """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt."""
         url = await self._absolute(request.url)
         sent = await self._permission(request, url)
-        timeout = timeout_of(COMMIT_SECONDS + size / COMMIT_RATE)
-        response = await self._transmit(request, url, body, sent, timeout)
+        began = self._clock()
+        response = await self._transmit(request, url, body, sent, timeout_of(self._patience(size)))
+        if isinstance(body, Feed) and body.done and size >= SHOWING:
+            self._slowest = min(self._slowest, size / max(self._clock() - began, 0.001))
         try:
             if challenges := self._challenges(response):
                 await self._auth.learn(challenges, request.scopes, sent)
             return await self._conclude(request, response)
         finally:
             leave(response)
+
+    def _patience(self, size: int) -> float:
+        """Seconds after the last of `size` bytes until there is no answer to be expected any more."""
+        shown = min(2 * size / self._slowest, LONGEST_COMMIT)
+        return COMMIT_SECONDS + max(size / COMMIT_RATE, shown)
 
     async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
         response = await self._reach(request)
@@ -241,29 +274,19 @@ class Session:
     async def _conclude(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
         if response.status not in request.ok:
             raise await self._refusal(request, response)
-        body = bytearray()
         try:
-            await read_small(response, request.limit, self.reading, body)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._broken(error, request.asked, response, len(body)) from None
-        return Answer(response.status, response.headers, bytes(body[: request.limit + 1]), response.url)
+            return await self._wire.whole(request, response)
+        except TimedOut:
+            self._silent()
+            raise
 
     async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        body = await read_error(response)
-        host = self._wire.name(response.url)
-        return error_of(
-            host, request.method, request.asked, response.status, response.headers, body, request.passing
-        )
-
-    def _broken(
-        self, error: Exception, asked: str, response: aiohttp.ClientResponse, received: int
-    ) -> BlobflowError:
-        """What a small answer's body raised, as an error of ours."""
-        name, length = self._wire.name(response.url), response.content_length
-        failure = translated(error, name, asked, received=received, expected=length)
-        if isinstance(failure, TimedOut):
-            self._silent()
-        return failure
+        error = await self._wire.refusal(request, response)
+        if isinstance(error, Unauthorized) and not self._wire.is_home(response.url):
+            return Unauthorized(self._elsewhere.refusal(response.url, request.asked), status=401)
+        if self._lack and isinstance(error, Unauthorized | Denied):
+            error.message += f"; it was asked without a login, since {self._lack}"
+        return error
 
     async def _reach(self, request: Request) -> aiohttp.ClientResponse:
         """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
@@ -274,16 +297,23 @@ class Session:
             if response.status not in _REDIRECTS or location is None:
                 return response
             await discard(response)
-            if request.method not in ("GET", "HEAD") and response.status not in (307, 308):
+            if request.method not in _READING and response.status not in (307, 308):
                 break
             url = follow(self.home, url, location, request.asked)
         raise ProtocolViolation(f"{self.host} answered {request.asked} with redirects that lead nowhere")
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
+        """Send the request, and once more with what it was refused for the lack of."""
         sent = await self._permission(request, url)
         response = await self._transmit(request, url, request.body, sent)
         if not (challenges := self._challenges(response)):
             return response
+        if not self._wire.is_home(url):
+            if not await self._elsewhere.learn(url, challenges, request.scopes, sent):
+                return response
+            await discard(response)
+            sent = await self._permission(request, url)
+            return await self._transmit(request, url, request.body, sent)
         await discard(response)
         await self._auth.learn(challenges, request.scopes, sent)
         sent = await self._permission(request, url)
@@ -297,12 +327,15 @@ class Session:
         return response
 
     async def _permission(self, request: Request, url: URL) -> str:
-        """The Authorization for a request; none but to the registry's own origin."""
-        return await self._auth.header(request.scopes) if self._wire.is_home(url) else ""
+        """The Authorization for a request: the host's own at its origin; elsewhere, for who reads, what
+        anybody gets there."""
+        if self._wire.is_home(url):
+            return await self._auth.header(request.scopes)
+        return await self._elsewhere.header(url, request.scopes) if request.method in _READING else ""
 
     def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
-        """What the registry itself, nobody else, wants to see before it answers otherwise."""
-        if response.status != 401 or not self._wire.is_home(response.url):
+        """What is wanted before the answer is another; elsewhere only who reads has anything to give."""
+        if response.status != 401 or not (self._wire.is_home(response.url) or response.method in _READING):
             return []
         return parse_challenges(response.headers.getall("WWW-Authenticate", []))
 
@@ -384,4 +417,8 @@ class Session:
 
     async def _login(self, repository: str) -> Credentials | None:
         credentials = self._access.credentials
-        return await credentials(repository) if callable(credentials) else credentials
+        found = await credentials(repository) if callable(credentials) else credentials
+        if found is not None and found.lack and found.lack != self._lack:
+            self._lack = found.lack
+            self._observer(Warned(f"{self.host} is asked without a login: {found.lack}"))
+        return found

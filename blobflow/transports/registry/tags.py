@@ -4,6 +4,10 @@ same pages a registry's repositories, where it has a catalog: docker's HTTP API 
     GET /v2/<name>/tags/list?n=1000 → {"name": …, "tags": […]} and, if there is more, Link: <…>; rel="next"
     GET /v2/_catalog?n=1000         → {"repositories": […]}, the same
 
+A registry may refuse so large a page (distribution, with a smaller `maxentries`: 400
+PAGINATION_NUMBER_INVALID). Then a smaller one is asked for, and then one of whatever size the registry likes;
+what it took is remembered for the host.
+
 The registry says where the next page is, and so could lead us round and round: pages, bytes and names are
 bounded, and no page is asked for twice.
 """
@@ -17,14 +21,17 @@ import msgspec
 from yarl import URL
 
 from blobflow.content import Site
-from blobflow.errors import InvalidReference, ProtocolViolation
+from blobflow.errors import InvalidReference, ProtocolViolation, Rejected
+from blobflow.oci.decoding import decode
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.origins import follow
 from blobflow.transports.registry.session import Answer, Request, Session
 
-# Names asked for in a page. ECR refuses more than 1000, and so does distribution 3 as it comes.
-PAGE = 1000
+# Names asked for in a page, and what is tried next where that is refused; 0: none are. ECR refuses more than
+# 1000, and so does distribution 3 as it comes; a hundred is its default.
+PAGES = (1000, 100, 0)
+_TOO_LARGE = "PAGINATION_NUMBER_INVALID"
 # Bytes of one page: distribution 2.8 knows no pages and answers with all of them at once.
 MAX_PAGE_BYTES = 32 * 1024 * 1024
 # Registries with small pages (Quay: 50) need many of them; this many make up the most names that are taken.
@@ -71,12 +78,14 @@ async def _names(
     check: Callable[[str], str],
 ) -> list[str]:
     """All names of a list that `check` lets pass, each once, in order. Others are never held."""
-    path = f"{where}?n={PAGE}"
     found: dict[str, None] = {}
-    url, seen, size, last = URL(path, encoded=True), set[str](), 0, ""
-    for _ in range(most):
-        request = Request("GET", url, asked, scopes=scopes, limit=MAX_PAGE_BYTES)
-        answer = await session.ask(request)
+    answer, url, length = await _first(session, where, asked, scopes)
+    path = str(url)
+    seen, size, last = set[str](), 0, ""
+    for number in range(most):
+        if number:
+            request = Request("GET", url, asked, scopes=scopes, limit=MAX_PAGE_BYTES)
+            answer = await session.ask(request)
         seen |= {str(url), str(answer.url)}
         page = read_page(answer.body, session.host, asked)
         before, size = len(found), size + len(answer.body)
@@ -88,7 +97,7 @@ async def _names(
         following = _following(session, answer, asked)
         is_news = len(found) > before or (page and page[-1] != last)
         last = page[-1] if page else ""
-        if following is None and len(page) >= PAGE and is_news:
+        if following is None and 0 < length <= len(page) and is_news:
             # A full page and no word of another: some registries want to be asked without saying so.
             following = URL(f"{path}&last={quote(page[-1], safe='')}", encoded=True)
         if following is None:
@@ -99,6 +108,25 @@ async def _names(
     raise ProtocolViolation(f"{session.host} lists {asked} in more than {most} pages")
 
 
+async def _first(
+    session: Session, where: str, asked: str, scopes: tuple[str, ...]
+) -> tuple[Answer, URL, int]:
+    """The first page, its address, and how many names were asked for in it (0: it was not said)."""
+    kind = where.rpartition("/")[2]
+    sizes = PAGES[PAGES.index(session.pages.get(kind, PAGES[0])) :]
+    for length in sizes:
+        url = URL(f"{where}?n={length}" if length else where, encoded=True)
+        try:
+            answer = await session.ask(Request("GET", url, asked, scopes=scopes, limit=MAX_PAGE_BYTES))
+        except Rejected as error:
+            if not length or not (error.code == _TOO_LARGE or error.status in (400, 416, 422)):
+                raise
+        else:
+            session.pages[kind] = length
+            return answer, url, length
+    raise AssertionError("the last size is none, and what is refused then is raised")
+
+
 def read_page(body: bytes, host: str, asked: str) -> list[str]:
     """The names of one page; `null` is none. Raises ProtocolViolation."""
     if len(body) > MAX_PAGE_BYTES:
@@ -106,7 +134,7 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
     if body.count(b'"') > 2 * MAX_NAMES + 100:  # so many objects would take many times the page's bytes
         raise ProtocolViolation(f"{host} lists more than {MAX_NAMES} {asked}; name those wanted")
     try:
-        page = _decoder.decode(body)
+        page = decode(body, _decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ProtocolViolation(f"{host} answered {asked} with something that is no list of names") from None
     return page.tags or page.repositories or []

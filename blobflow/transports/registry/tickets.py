@@ -23,7 +23,9 @@ from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Digest
 from blobflow.transports.registry.answers import number_of
 from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.profiles import Rung
 from blobflow.transports.registry.session import Answer, Request, Session
+from blobflow.transports.registry.uploadlocation import Whereabouts, whereabouts
 
 # Deleting an abandoned session is a courtesy; registries purge them. So long (seconds), not longer.
 TAKE_BACK_SECONDS = 5.0
@@ -46,7 +48,8 @@ class Ticket:
     `offset` is what the registry has confirmed, `sent` how far bytes have left us; both count from the blob's
     start. `body_error` is what the body raised while it was being sent: a source's 404 must not pass for the
     registry's. `doubted`: the registry disagreed on the offset before. `broken`: a request of this process
-    broke in it.
+    broke in it. `request`: the size of the body that was sent last, and `passed`: how much of it left us; 0
+    once it was taken. `form`: how. `odd`: what is odd about the Location that opened it, "" if nothing is.
     """
 
     def __init__(
@@ -71,6 +74,10 @@ class Ticket:
         self.body_error: BlobflowError | None = None
         self.doubted = False
         self.broken = False
+        self.request = 0
+        self.passed = 0
+        self.odd = ""
+        self.form: Rung | None = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -91,29 +98,54 @@ class Tickets:
         self._idle: dict[tuple[str, Digest], Ticket] = {}
         self._unjournaled: set[tuple[str, Digest]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._unlikely = False
+        self._choices = False
+        self._proven = False
 
     def made(self, repository: str, digest: Digest, answer: Answer, origin: Origin) -> Ticket:
         """The ticket of the session that an answer speaks of. Raises ProtocolViolation, UntrustedPeer."""
         floor = min(number_of(answer.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
         # A proposal to the spec, which Cloudflare's serverless registry follows.
         ceiling = min(number_of(answer.headers.get("OCI-Chunk-Max-Length")) or MAX_CHUNK, MAX_CHUNK)
-        return Ticket(
+        found = self._whereabouts(repository, answer)
+        ticket = Ticket(
             repository,
             digest,
-            self.location(repository, answer),
+            self._chosen(found),
             origin=origin,
             chunk_floor=floor,
             chunk_ceiling=max(ceiling, floor),
         )
+        ticket.odd = found.told
+        return ticket
 
     def location(self, repository: str, answer: Answer) -> URL:
         """Where an answer says that the session goes on."""
+        return self._chosen(self._whereabouts(repository, answer))
+
+    def read_otherwise(self) -> bool:
+        """A session was not found where a Location was taken to lead. Take Locations of this host the other
+        way from now on; False if they have led to a blob, were read otherwise before, or had no other
+        meaning."""
+        otherwise = self._choices and not self._unlikely and not self._proven
+        self._unlikely = self._unlikely or otherwise
+        return otherwise
+
+    def arrived(self) -> None:
+        """A session became a blob: Locations are read rightly."""
+        self._proven = True
+
+    def _chosen(self, found: Whereabouts) -> URL:
+        self._choices = self._choices or len(found.urls) > 1
+        return found.urls[-1 if self._unlikely else 0]
+
+    def _whereabouts(self, repository: str, answer: Answer) -> Whereabouts:
         text = answer.headers.get("Location")
         if not text:
             raise ProtocolViolation(
                 f"{self._session.host} opened an upload to {repository} without saying where"
             )
-        return follow(self._session.home, answer.url, text, f"upload to {repository}")
+        return whereabouts(self._session.home, answer.url, text, f"upload to {repository}")
 
     def take(self, repository: str, digest: Digest) -> Ticket | None:
         """The idle session for that blob: parked or kept here, or left by a process that is gone."""

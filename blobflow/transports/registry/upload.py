@@ -13,6 +13,10 @@ from there by ranged chunks; if the registry has forgotten, it starts afresh. Re
 one and distribution 3 keep what came before a break, distribution 2.8.2 keeps a session only if it stopped
 between two chunks.
 
+What is too large for a request on the way (`requestsize`) goes by smaller chunks. A request whose end speaks
+of its size (413; 502, 504 or no answer after its bytes) is followed by a smaller one at once. So it is once
+two broke at about the same byte, or two uploads of a blob were lost at a registry that forgets them.
+
 Connections that break are not mended here: the engine opens the body again and pushes anew. Where only the
 answer got lost, the blob may be there by then: so the registry is asked before it is sent a second time.
 """
@@ -30,21 +34,29 @@ from blobflow.content import Body, Chunks, Journal, is_small
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
-    IntegrityError,
     NetworkError,
     NotFound,
     ProtocolViolation,
     RegistryError,
     Rejected,
     SizeMismatch,
-    StorageError,
     Unauthorized,
+    Unavailable,
 )
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.digest import algorithm_of
 from blobflow.transports.registry.digests import check_told, other_than
 from blobflow.transports.registry.feed import Cut, Feed
+from blobflow.transports.registry.lessons import Lessons
 from blobflow.transports.registry.profiles import Learnt, Profile, Rung, ladder
+from blobflow.transports.registry.refusals import (
+    AT_ANY_SIZE,
+    STALE,
+    explain,
+    is_interruption,
+    refuses_form,
+)
+from blobflow.transports.registry.requestsize import RequestSize
 from blobflow.transports.registry.session import Answer, Request, Session
 from blobflow.transports.registry.tickets import (
     JOURNALED_FROM,
@@ -55,15 +67,6 @@ from blobflow.transports.registry.tickets import (
     push_scopes,
 )
 
-# Statuses by which a registry says that it does not take a body in this form: 400 and 404 are Artifactory's
-# and Docker Hub's for single PUTs, 413 ACR's, 416 GHCR's and ECR's for ranges.
-_FORM_REFUSED = frozenset({400, 404, 405, 411, 413, 415, 416, 501})
-# Of these, the ones that have never been about a size.
-_AT_ANY_SIZE = frozenset({404, 405, 411, 415, 501})
-# Codes that speak of the name or of the session, so another form would fare no better, or no form was
-# refused.
-_NOT_THE_FORM = frozenset({"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"})
-_STALE = frozenset({"BLOB_UPLOAD_UNKNOWN"})
 _COMMITTED = (200, 201, 204)  # the spec says 201
 # A round trip is no matter to a blob above so many bytes; what came of it in the meantime might be lost.
 BESIDE_UP_TO = 128 * 1024 * 1024
@@ -89,7 +92,8 @@ class Uploads:
         self._session = session
         self._learnt = learnt
         self._tickets = Tickets(session, journal)
-        self._chunk_bytes = profile.chunk_bytes
+        self._size = RequestSize(profile, learnt)
+        self._lessons = Lessons(self._size, session)
         self._forgetful = profile.keeps_broken_sessions is False
         self._opens: set[str] = set()
         self._broken: set[tuple[str, Digest]] = set()
@@ -98,6 +102,7 @@ class Uploads:
     async def mount(self, request: Request, repository: str, digest: Digest) -> bool:
         """Ask for a mount; a session that a refusal opens is kept for the next push of that blob."""
         answer = await self._tickets.opened(repository, digest, request)
+        self._size.passed_by(answer.headers.get("Via"))
         if answer.status == 201:
             return other_than(digest, answer.headers) is None  # something else was mounted: it is pushed
         try:
@@ -122,15 +127,23 @@ class Uploads:
                     raise
                 if await self._ended_well(error, ticket, blob):
                     return
+                if "chunked" in rungs and self._lessons.ended(error, ticket, blob):
+                    if await self._has_arrived(repository, blob):
+                        return
+                    rungs = [rung for rung in rungs if rung == "chunked" or rung != going.rung]
+                    continue
                 match self._verdict(error, going.rung, blob, ticket, last=len(rungs) == 1):
                     case "next" if len(rungs) > 1:
                         rungs.remove(going.rung if going.rung in rungs else rungs[0])
                     case "again" if repeated < _AGAIN:
                         repeated += 1
                     case _:
+                        explain(error, f"{self._session.host}/{repository}", ticket.odd)
                         raise
             else:
                 self._learnt.taken(going.rung)
+                self._lessons.arrived(repository, blob.digest)
+                self._tickets.arrived()
                 return
 
     def _verdict(
@@ -148,15 +161,17 @@ class Uploads:
                 return (
                     "again"  # the session of the mount, or of an earlier push, is gone; a fresh one decides
                 )
-            case Rejected() | NotFound() if _refuses_form(error):
+            case Rejected() | NotFound() if error.status in (404, 405) and self._tickets.read_otherwise():
+                return "again"
+            case Rejected() | NotFound() if refuses_form(error):
                 if error.code == "DIGEST_INVALID":
                     # What left had the right digest: the way changed it, or the form is not understood.
                     self._learnt.broke(rung, blob.size)
                     return "again" if self._learnt.has_taken(rung) else "next"
-                if error.code in _STALE:
+                if error.code in STALE:
                     works = ticket.offset or self._learnt.has_taken(rung)
                     return "again" if works or last else "next"
-                if error.status in _AT_ANY_SIZE and not self._learnt.has_taken(rung):
+                if error.status in AT_ANY_SIZE and not self._learnt.has_taken(rung):
                     self._learnt.refused(rung, 0)
                 else:
                     # Half of it is not tried either: so a limit is found in a few steps, not blob by blob.
@@ -174,7 +189,7 @@ class Uploads:
         A session that is unknown may have become the blob: the HTTP library sends the PUT again by itself
         when it lost a kept connection. Where the line broke, the next push asks.
         """
-        if ticket.sent == blob.size >= KEPT_FROM and isinstance(error, (NetworkError, NotFound)):
+        if ticket.sent == blob.size >= KEPT_FROM and isinstance(error, NetworkError | NotFound | Unavailable):
             self._unanswered.add((ticket.repository, ticket.digest))
         return isinstance(error, NotFound) and await self._has_arrived(ticket.repository, blob)
 
@@ -213,6 +228,7 @@ class Uploads:
         )
         answer = await self._tickets.opened(repository, blob.digest, request)
         ticket = self._tickets.made(repository, blob.digest, answer, "fresh")
+        self._size.passed_by(answer.headers.get("Via"))
         self._opens.add(repository)
         return ticket
 
@@ -226,8 +242,9 @@ class Uploads:
             answer = await self._session.ask(request)
         except (NotFound, Rejected, ProtocolViolation):
             self._tickets.forget(ticket)
-            if ticket.broken and self.profile.keeps_broken_sessions is None:
-                self._forgetful = True
+            if ticket.broken:
+                self._forgetful = self._forgetful or self.profile.keeps_broken_sessions is None
+                self._lessons.lost(ticket, blob)
             return None
         except BaseException:
             self._tickets.park(ticket)
@@ -236,17 +253,13 @@ class Uploads:
         if not confirmed or confirmed > blob.size:
             self._tickets.leave(ticket)
             return None
-        if ticket.broken and confirmed <= ticket.offset:
-            self._shorten_chunks(ticket)
+        if ticket.broken and confirmed <= ticket.offset:  # nothing of a whole chunk counts
+            self._lessons.nothing_counted(ticket)
         ticket.broken = False
         if "Location" in answer.headers:
             ticket.location = self._tickets.location(repository, answer)
         ticket.offset = ticket.sent = confirmed
         return ticket
-
-    def _shorten_chunks(self, ticket: Ticket) -> None:
-        """A chunk broke and nothing of it counts: the line is too bad for chunks of this size."""
-        self._chunk_bytes = max(self._chunk_bytes // 2, self.profile.least_chunk_bytes, ticket.chunk_floor)
 
     async def _climb(
         self, going: _Going, rungs: list[Rung], repository: str, blob: Descriptor, body: Body
@@ -270,7 +283,7 @@ class Uploads:
                     await self._send(going, rungs, blob, _then(chunks, turn.only_answer))
         except BaseException as error:
             if going.ticket is not None:
-                self._put_aside(going.ticket, error)
+                self._put_aside(going.ticket, blob, error)
             raise
 
     @asynccontextmanager
@@ -306,7 +319,7 @@ class Uploads:
         """Send what is left of the blob, in the form that is its session's."""
         ticket = going.ticket
         assert ticket is not None
-        going.rung = _rung(ticket, blob, rungs)
+        going.rung = ticket.form = _rung(ticket, blob, rungs, self._size.limit)
         noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
         if ticket.offset == blob.size:
             await _read_out(ticket, chunks)
@@ -334,15 +347,17 @@ class Uploads:
         """Whether this host may be expected to go on with a session that broke."""
         return "chunked" in self.profile.rungs and not self._forgetful
 
-    def _put_aside(self, ticket: Ticket, error: BaseException) -> None:
+    def _put_aside(self, ticket: Ticket, blob: Descriptor, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
         if isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
             ticket.doubted = True
             self._tickets.park(ticket)
-        elif self._resumes and ticket.sent >= KEPT_FROM and _is_interruption(error):
-            ticket.broken = error is not ticket.body_error and isinstance(error, ConnectionLost)
+        elif self._resumes and ticket.sent >= KEPT_FROM and is_interruption(error):
+            ticket.broken = self._lessons.broke(ticket, error)
             self._tickets.park(ticket)
         else:
+            if self._lessons.broke(ticket, error):
+                self._lessons.lost(ticket, blob)
             self._tickets.leave(ticket)
 
     async def _single(self, ticket: Ticket, blob: Descriptor, chunks: Chunks) -> None:
@@ -360,10 +375,12 @@ class Uploads:
         """PATCH after PATCH with Content-Range [end-5], from the ticket's offset, then PUT [end-6]."""
         cut = Cut(chunks)
         while (start := ticket.offset) < blob.size:
-            length = min(max(self._chunk_bytes, ticket.chunk_floor), ticket.chunk_ceiling, blob.size - start)
+            chunk = max(self._size.chunk_bytes, ticket.chunk_floor)
+            length = min(chunk, ticket.chunk_ceiling, blob.size - start)
             ranged = {"Content-Range": f"{start}-{start + length - 1}"}
             await self._patch(ticket, blob, cut.take(length), length, ranged)
             ticket.offset = start + length
+            self._lessons.passed(ticket, length)
             if self._resumes and blob.size >= JOURNALED_FROM:
                 self._tickets.note(ticket)
         await self._finish(ticket, blob)
@@ -410,15 +427,18 @@ class Uploads:
     async def _pour(self, ticket: Ticket, chunks: Chunks, size: int, request: Request) -> tuple[Answer, int]:
         """Send `size` bytes as the request's body; the answer, and how many were taken before it came."""
         feed = Feed(chunks, size, request.asked, self._session.meter)
-        before = ticket.sent
+        before, ticket.request, ticket.passed = ticket.sent, size, 0
         try:
-            return await self._session.send(request, feed), feed.sent
+            answer = await self._session.send(request, feed)
+            ticket.request = 0
+            return answer, feed.sent
         except ConnectionLost as error:
             if error is not feed.error:
                 error.received = max(error.received, feed.sent)
             raise
         finally:
             ticket.body_error = feed.error
+            ticket.passed = feed.sent
             ticket.sent = before + feed.sent
 
     def _check(self, answer: Answer, blob: Descriptor) -> None:
@@ -445,9 +465,11 @@ def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
     return (f"repository:{repository}:pull,push", f"repository:{origin}:pull")
 
 
-def _rung(ticket: Ticket, blob: Descriptor, rungs: list[Rung]) -> Rung:
-    """The form for this session: chunks where it has a part already, or takes no more than a part at once."""
-    if ticket.offset or (blob.size > ticket.chunk_ceiling and "chunked" in rungs):
+def _rung(ticket: Ticket, blob: Descriptor, rungs: list[Rung], limit: int | None) -> Rung:
+    """The form for this session: chunks where it has a part already, or where the registry or the way to it
+    takes no more than a part at once."""
+    most = ticket.chunk_ceiling if limit is None else min(limit, ticket.chunk_ceiling)
+    if ticket.offset or (blob.size > most and "chunked" in rungs):
         return "chunked"
     return rungs[0]
 
@@ -463,16 +485,3 @@ def _with_digest(ticket: Ticket, blob: Descriptor) -> URL:
     """The Location with the digest added as text: it is opaque, and parsing would quote it anew."""
     text = str(ticket.location)
     return URL(f"{text}{'&' if '?' in text else '?'}digest={blob.digest}", encoded=True)
-
-
-def _is_interruption(error: BaseException) -> bool:
-    """Whether what was sent before this is still good: the bytes are right, only their way broke."""
-    if isinstance(error, IntegrityError):
-        return False
-    if isinstance(error, (asyncio.CancelledError, Unauthorized, StorageError)):
-        return True
-    return isinstance(error, BlobflowError) and error.retryable
-
-
-def _refuses_form(error: RegistryError) -> bool:
-    return error.status in _FORM_REFUSED and error.code not in _NOT_THE_FORM

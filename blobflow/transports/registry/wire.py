@@ -14,11 +14,12 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from blobflow.errors import ConnectFailed
+from blobflow.errors import ConnectFailed, RegistryError
 from blobflow.events import HostMeter, Observer, Traced, Warned
 from blobflow.transports.registry.access import HostAccess
-from blobflow.transports.registry.answers import warning_of
-from blobflow.transports.registry.client import head_limit, new_client, tls_of
+from blobflow.transports.registry.answers import error_of, warning_of
+from blobflow.transports.registry.client import head_limit, new_client, read_error, read_small, tls_of
+from blobflow.transports.registry.encodings import CODING_BYTES, check, codings_of, readable, undone
 from blobflow.transports.registry.failures import translated
 from blobflow.transports.registry.feed import Feed, Outlet
 from blobflow.transports.registry.gate import Brake
@@ -144,12 +145,42 @@ class Wire:
             self._pass_on(response.headers.getall("Warning"))
         return response
 
+    async def whole(self, request: Request, response: aiohttp.ClientResponse) -> Answer:
+        """Read an answer's body, whose codings are undone, as far as the request's limit goes."""
+        host, body = self.name(response.url), bytearray()
+        codings = codings_of(response.headers) if request.method != "HEAD" else ()
+        # What is compressed in spite of being too short for it is longer.
+        limit = request.limit + (CODING_BYTES if codings else 0)
+        try:
+            await read_small(response, limit, self._reading, body)
+        except (aiohttp.ClientError, OSError) as error:
+            length = response.content_length
+            raise translated(error, host, request.asked, received=len(body), expected=length) from None
+        content = bytes(body[: limit + 1])
+        if codings:
+            check(codings, host, request.asked)
+            content = undone(content, codings, f"{host}'s answer to {request.asked}", request.limit)
+        return Answer(response.status, response.headers, content, response.url)
+
+    async def refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+        """The error that an answer means, with as much of its words as comes quickly."""
+        body = readable(await read_error(response), response.headers)
+        host = self.name(response.url)
+        return error_of(
+            host, request.method, request.asked, response.status, response.headers, body, request.passing
+        )
+
     def _pass_on(self, values: list[str]) -> None:
         for value in values:
             text = warning_of(value)
-            if text and text not in self._warned and len(self._warned) < MAX_WARNINGS:
-                self._warned.add(text)
-                self._observer(Warned(f"{self.host} says: {text}"))
+            if text:
+                self.warn(f"{self.host} says: {text}")
+
+    def warn(self, sentence: str) -> None:
+        """Tell of something about the host, once each, and not endlessly."""
+        if sentence not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(sentence)
+            self._observer(Warned(sentence))
 
     def is_home(self, url: URL) -> bool:
         return url.origin() == self.home

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -74,8 +75,9 @@ def image(*layers: dict[str, Any], config: bytes = SMALL, **more: Any) -> bytes:
     return json.dumps(document, indent=3).encode()  # as nobody would write it again
 
 
-def index(*manifests: bytes) -> bytes:
-    listed = [descriptor(raw, media.OCI_MANIFEST) for raw in manifests]
+def index(*manifests: bytes, others: Sequence[dict[str, Any]] = ()) -> bytes:
+    """Of images, and of what else is listed."""
+    listed = [*(descriptor(raw, media.OCI_MANIFEST) for raw in manifests), *others]
     return json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": listed}).encode()
 
 

@@ -1,0 +1,279 @@
+"""Content-Encoding (RFC 9110, 8.4) in answers: undone where that can be done, named where it can't.
+
+We ask for none (`Accept-Encoding: identity`). Caches answer all the same with what another client asked for,
+where their key lacks Accept-Encoding (nginx), and some proxies compress whatever passes. Digests and sizes
+are those of the content, never of what it came as.
+
+The label is not always true. Object stores keep it with a blob that *is* gzip and was uploaded under it, or
+have words there that are no compression. What begins otherwise than it is labelled, has the content's own
+length, or has none told and would no longer be the gzip or zstd that its media type promises, is taken as it
+is; the digest is the judge. What comes out is bounded by who asks: pieces are at most 1 MiB, and nobody reads
+past a size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+from blobflow.errors import ProtocolViolation, StorageError, UnsupportedContent
+from blobflow.oci import Descriptor
+from blobflow.transports.registry.answers import clean, content_range, number_of
+
+if TYPE_CHECKING:
+    from blobflow.transports.archive.inflating import Inflater
+
+_NO_COMPRESSION = frozenset({"", "identity", "none", "binary", "8bit", "utf-8", "utf8", "aws-chunked"})
+_ALIASES = {"x-gzip": "gzip"}
+_UNDONE = frozenset({"gzip", "deflate", "zstd"})
+# Codings on top of each other that are undone: a cache's and a proxy's.
+_MOST = 2
+# Bytes that tell what content is, and those of it that are tried before the rest has come.
+_HEAD = 512
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_MAGIC = {
+    "gzip": (_GZIP,),
+    "zstd": (_ZSTD, *(bytes((first, 0x2A, 0x4D, 0x18)) for first in range(0x50, 0x60))),
+}
+_TELLS = {"gzip": 2, "deflate": 2, "zstd": 4}  # bytes
+_PIECE = 1024 * 1024
+# What a coding adds at most to a small answer that it can't make smaller, in bytes.
+CODING_BYTES = 4096
+
+Headers = CIMultiDictProxy[str]
+
+
+def codings_of(headers: Headers) -> tuple[str, ...]:
+    """The compressions that were applied, in their order; most often none."""
+    if "Content-Encoding" not in headers:
+        return ()
+    words = ",".join(headers.getall("Content-Encoding"))[:1000].lower().split(",")
+    names = (_ALIASES.get(word.strip(), word.strip()) for word in words)
+    return tuple(name for name in names if name not in _NO_COMPRESSION)
+
+
+def length_of(headers: Headers) -> int | None:
+    """The content's size in bytes, as far as Content-Length tells it: that of compressed bytes is another."""
+    return None if codings_of(headers) else number_of(headers.get("Content-Length"))
+
+
+def codings_over(
+    response: aiohttp.ClientResponse, blob: Descriptor, host: str, asked: str
+) -> tuple[str, ...]:
+    """What is to be undone to get at a blob; none where the answer has its size without that.
+
+    Raises ProtocolViolation as `check` does.
+    """
+    codings = codings_of(response.headers)
+    if codings:
+        told = content_range(response.headers.get("Content-Range"))
+        if blob.size in (response.content_length, told.total if told is not None else None):
+            return ()
+        check(codings, host, asked)
+    return codings
+
+
+def check(codings: tuple[str, ...], host: str, asked: str) -> None:
+    """Raises ProtocolViolation where codings can't be undone."""
+    if len(codings) > _MOST or not _UNDONE.issuperset(codings):
+        raise ProtocolViolation(
+            f"{host} answered {asked} with Content-Encoding {clean(', '.join(codings), 60)}, which was not"
+            " asked for and is not read here; have the proxy or cache before it leave /v2/ uncompressed"
+        )
+
+
+def undone(body: bytes, codings: tuple[str, ...], what: str, limit: int) -> bytes:
+    """A whole small body without its codings, or the first `limit` + 1 bytes of that.
+
+    Raises ProtocolViolation where it is damaged; `what` names it.
+    """
+    content = bytearray()
+    undoing = _begin(body, codings, what, b"")
+    for piece in undoing.feed(body):
+        content += piece
+        if len(content) > limit:
+            return bytes(content[: limit + 1])
+    undoing.finish()
+    return bytes(content)
+
+
+def readable(body: bytes, headers: Headers) -> bytes:
+    """The words of a refusal without their codings, as much as there is; nothing where they can't be read."""
+    codings = codings_of(headers)
+    if not codings:
+        return body
+    content = bytearray()
+    try:
+        check(codings, "", "")
+        for piece in _begin(body, codings, "", b"").feed(body):
+            content += piece
+            if len(content) > CODING_BYTES * 16:
+                break
+    except ProtocolViolation:
+        pass
+    return bytes(content)
+
+
+async def unpacked(
+    pieces: AsyncIterator[bytes | memoryview], codings: tuple[str, ...], what: str, begins: bytes
+) -> AsyncIterator[bytes]:
+    """A blob's bytes, as its codings come off, in pieces of at most 1 MiB. `begins`: its first ones, where
+    the label may be untrue.
+
+    That they are all there is for who knows the size. Raises ProtocolViolation where they are damaged, and
+    what `pieces` raises.
+    """
+    head, undoing = b"", None
+    async for piece in pieces:
+        if undoing is None:
+            head += piece
+            if len(head) < _HEAD:
+                continue
+            undoing, piece = _begin(head, codings, what, begins), head
+        for part in undoing.feed(bytes(piece)):
+            yield part
+    if undoing is None:
+        for part in _begin(head, codings, what, begins).feed(head):
+            yield part
+
+
+def begins_with(blob: Descriptor) -> bytes:
+    """The first bytes that a blob has by its media type; none where that does not say."""
+    kind = blob.media_type.lower()
+    return _GZIP if kind.endswith(("+gzip", ".gzip")) else _ZSTD if kind.endswith("+zstd") else b""
+
+
+class _Layer(Protocol):
+    """One coding that is being undone."""
+
+    def feed(self, block: bytes) -> Iterator[bytes]: ...
+
+    def finish(self) -> None: ...
+
+
+def _begin(head: bytes, codings: tuple[str, ...], what: str, begins: bytes) -> _Layer:
+    """What undoes the codings of a body that begins with `head`, and whose content has to with `begins`."""
+    undoing: _Layer = _Through()
+    for coding in codings:  # the last one comes off first
+        undoing = _Chain(_Labelled(coding, what), undoing)
+    if begins and head.startswith(begins):
+        trial: _Layer = _Through()
+        for coding in codings:
+            trial = _Chain(_Labelled(coding, what), trial)
+        try:
+            first = next(trial.feed(head[:_HEAD]), begins)
+        except ProtocolViolation:
+            return _Through()
+        if not first.startswith(begins[: len(first)]):
+            return _Through()
+    return undoing
+
+
+class _Through:
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        if block:
+            yield block
+
+    def finish(self) -> None:
+        return None
+
+
+class _Chain:
+    def __init__(self, first: _Layer, then: _Layer) -> None:
+        self._first = first
+        self._then = then
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        for piece in self._first.feed(block):
+            yield from self._then.feed(piece)
+
+    def finish(self) -> None:
+        self._first.finish()
+        self._then.finish()
+
+
+class _Labelled:
+    """A coding by its label, which the first bytes may contradict: then there is nothing to undo."""
+
+    def __init__(self, coding: str, what: str) -> None:
+        self._coding = coding
+        self._what = what
+        self._head = b""
+        self._layer: _Layer | None = None
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        if self._layer is None:
+            self._head += block
+            if len(self._head) < _TELLS[self._coding]:
+                return
+            block = self._decide()
+        assert self._layer is not None
+        yield from self._layer.feed(block)
+
+    def finish(self) -> None:
+        if self._layer is None and self._head:
+            raise ProtocolViolation(f"{self._what} came as {self._coding}, and is cut off")
+        if self._layer is not None:
+            self._layer.finish()
+
+    def _decide(self) -> bytes:
+        head, self._head = self._head, b""
+        if self._coding == "deflate":
+            self._layer = _Deflate(head, self._what)
+        elif head.startswith(_MAGIC[self._coding]):
+            self._layer = _Inflating(head, self._coding, self._what)
+        else:
+            self._layer = _Through()
+        return head
+
+
+class _Inflating:
+    """gzip and zstd, by what reads them in archives."""
+
+    def __init__(self, head: bytes, coding: str, what: str) -> None:
+        # Seldom needed, and it takes the libraries along.
+        from blobflow.transports.archive.inflaters import inflater_for
+
+        magic = _GZIP if coding == "gzip" else _ZSTD
+        inflater = inflater_for(magic, f"{what}, which came as {coding},", padded=True)
+        assert inflater is not None
+        self._inflater: Inflater = inflater
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        try:
+            yield from self._inflater.inflate(block)
+        except (StorageError, UnsupportedContent) as error:
+            raise ProtocolViolation(error.message) from None
+
+    def finish(self) -> None:
+        try:
+            self._inflater.finish()
+        except StorageError as error:
+            raise ProtocolViolation(error.message) from None
+
+
+class _Deflate:
+    """zlib's format, as the RFC has it, or bare deflate, as many send it."""
+
+    def __init__(self, head: bytes, what: str) -> None:
+        is_zlib = head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
+        self._state = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+        self._what = what
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        while block and not self._state.eof:
+            try:
+                piece = self._state.decompress(block, _PIECE)
+            except zlib.error:
+                raise ProtocolViolation(f"{self._what} came as deflate, and is damaged") from None
+            block = self._state.unconsumed_tail
+            if piece:
+                yield piece
+
+    def finish(self) -> None:
+        if not self._state.eof:
+            raise ProtocolViolation(f"{self._what} came as deflate, and is cut off")

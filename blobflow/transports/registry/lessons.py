@@ -1,0 +1,75 @@
+"""What broken and refused uploads teach of the size that requests to a host may have.
+
+`requestsize` holds the size; here is judged which end of a request says something of it, and what was lost of
+each blob. One object a host, shared by all its pushes.
+"""
+
+from __future__ import annotations
+
+from blobflow.errors import BlobflowError, ConnectionLost, Rejected
+from blobflow.oci import Descriptor, Digest
+from blobflow.transports.registry.refusals import ended_by_size, look_for_limit
+from blobflow.transports.registry.requestsize import TELLING, RequestSize
+from blobflow.transports.registry.session import Session
+from blobflow.transports.registry.tickets import Ticket
+
+# A blob that lost so large a part of itself by breaks goes by the smallest chunks.
+TOO_MUCH_LOST = 4
+
+
+class Lessons:
+    """See above. `size` is what is to be gone by."""
+
+    def __init__(self, size: RequestSize, session: Session) -> None:
+        self.size = size
+        self._session = session
+        self._losses: dict[tuple[str, Digest], tuple[int, int]] = {}
+
+    def ended(self, error: BlobflowError, ticket: Ticket, blob: Descriptor) -> bool:
+        """Whether the ticket's last request ended because of its size, and a smaller one is left to try."""
+        size = ticket.request
+        if isinstance(error, Rejected) and error.status == 413 and ticket.form != "single":
+            self.size.refused(size)
+        elif size and (reason := ended_by_size(error, all_sent=ticket.passed == size)):
+            self.lost(ticket, blob, reason)
+        else:
+            return False
+        return max(self.size.chunk_bytes, ticket.chunk_floor) < size
+
+    def broke(self, ticket: Ticket, error: BaseException) -> bool:
+        """Whether the connection broke under a request. Where two in a row did so at about the same byte,
+        something lets no more than so much through."""
+        if error is ticket.body_error or not isinstance(error, ConnectionLost):
+            return False
+        if 0 < ticket.passed < ticket.request and self.size.ended_alike(ticket.passed):
+            self.size.broke(ticket.request, ticket.passed)
+        return True
+
+    def lost(self, ticket: Ticket, blob: Descriptor, reason: str = "") -> None:
+        """A request broke, and what had been sent to its session is lost. `reason`: what it ended with, where
+        that speaks of its size; without one, the first break of a blob teaches nothing yet."""
+        key = ticket.repository, blob.digest
+        times, lost = self._losses.get(key, (0, 0))
+        self._losses[key] = times, lost = times + 1, lost + ticket.sent
+        if ticket.passed < TELLING or (times == 1 and not reason):
+            return
+        if times > 1 and lost > blob.size // TOO_MUCH_LOST:
+            self.size.shrink_most()  # to look for the largest that passes would cost more
+        self.size.broke(ticket.request, ticket.passed, reason)
+
+    def nothing_counted(self, ticket: Ticket) -> None:
+        """A chunk broke, and the registry has nothing of it: the line is too bad for chunks of this size."""
+        self.size.broke(ticket.request, ticket.request)
+
+    def passed(self, ticket: Ticket, size: int) -> None:
+        """A chunk of `size` bytes arrived. If that was found out by refusals, the user is told."""
+        if reason := self.size.passed(size):
+            host = self._session.host
+            self._session.warn(
+                f"larger requests to {host} ended with {reason}, so blobs go there by chunks of"
+                f" {size / 1e6:.1f} MB; {look_for_limit(f'{host}/{ticket.repository}')}"
+            )
+
+    def arrived(self, repository: str, digest: Digest) -> None:
+        """The blob is there: what it lost is of no account any more."""
+        self._losses.pop((repository, digest), None)

@@ -1,0 +1,325 @@
+"""regsync.yml as regsync reads it: what chooses, what is refused, what is told, templates and times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from blobflow.cli.gotemplates import filled
+from blobflow.cli.regsync_times import told_times
+from blobflow.cli.selection import Asked
+from blobflow.cli.specs import read_spec
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.oci.choice import EVERYTHING
+from blobflow.oci.selecting import candidates
+from blobflow.transports.registry import Credentials, HostSettings
+
+VERSIONS = ["1.0.0", "1.0.1", "1.1.0", "1.1.0-rc1", "2.0.0", "2.0.0-rc1", "3-alpine", "10.0.17763.2114", "v2"]
+TAGS = [*VERSIONS, "latest", "latest-debug", "edge"]
+
+
+def read(text: str, **environ: str) -> Asked:
+    return read_spec(text, "f.yml", environ=environ)
+
+
+def entry(more: str = "", head: str = "") -> str:
+    """A file with one entry, which is in its line 3; `more` goes into it, `head` above it."""
+    lines = [head or "version: 1", "sync:", f"- {{source: r.example/app, target: 't:1/app', {more}}}"]
+    return "\n".join(lines)
+
+
+def repository(more: str = "", head: str = "") -> str:
+    return entry(f"type: repository, {more}", head)
+
+
+def chosen(text: str) -> list[str]:
+    """The tags that the rules of a file's only entry choose."""
+    (search,) = read(text).searches
+    return candidates(TAGS, search.tags)
+
+
+CHOOSES = [
+    ("", TAGS),
+    ("tags: , tagSets: , repos: ", TAGS),
+    ("tags: {allow: , deny: , semverRange: }", TAGS),
+    ("tags: {allow: [latest, '[[:alpha:]]+']}", ["latest", "edge"]),
+    ("tags: {deny: ['.*[[:digit:]].*']}", ["latest", "latest-debug", "edge"]),
+    ("tagSets: [{allow: ['1\\.0\\.0']}, {semverRange: ['>=2.0.0']}]",
+     ["1.0.0", "2.0.0", "3-alpine", "10.0.17763.2114", "v2"]),
+    ("tagSets: [{allow: [edge]}], tags: {allow: [latest]}", ["latest", "edge"]),
+    ("tagSets: [{allow: [edge]}], tags: {}", ["edge"]),
+    ("tagSets: [{allow: [edge]}, {}]", TAGS),
+    ("tagSets: []", TAGS),
+    ("tags: {semverRange: ['=1.0', '>1.0.1 <1.1', '^2']}",
+     ["1.0.0", "1.1.0-rc1", "2.0.0", "3-alpine", "v2"]),
+    ("tags: {semverRange: ['>=1'], allow: ['\\d\\.\\d\\.\\d'], deny: ['1\\.0.*']}", ["1.1.0", "2.0.0"]),
+    ("tags: {semverRange: ['', '=1.0']}", ["1.0.0"]),
+    ("tags: {semverRange: ['']}", TAGS),
+    ("tags: {allow: ['latest|edge']}", ["latest", "latest-debug", "edge"]),
+    ("tags: {allow: ['(latest|edge)']}", ["latest", "edge"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "tags"), CHOOSES, ids=[row[0] or "nothing" for row in CHOOSES])
+def test_the_tags_are_those_that_regsync_would_take(more: str, tags: list[str]) -> None:
+    assert chosen(repository(more)) == tags
+
+
+def test_a_choice_that_is_only_half_bound_is_told() -> None:
+    (told,) = read(repository("tags: {allow: ['latest|edge', '(a|b)']}")).warnings
+    assert told.startswith("f.yml line 3: `latest|edge` is ^latest|edge$ to regsync")
+
+
+def test_repositories_of_a_registry_are_chosen_alike() -> None:
+    text = entry("type: registry, repos: {allow: ['team/.*'], deny: ['team/old']}").replace(
+        "r.example/app", "r.example"
+    )
+    (search,) = read(text.replace("t:1/app", "t:1")).searches
+    assert candidates(["team/a", "team/old", "my/team/a"], search.repositories) == ["team/a"]
+
+
+@pytest.mark.parametrize(
+    ("head", "more", "lookup"),
+    [
+        ("", "", "off"),
+        ("", "referrers: false", "off"),
+        ("", "referrers: true", "always"),
+        ("", "digestTags: true", "always"),
+        ("", "referrers: true, fastCheck: true", "auto"),
+        ("defaults: {referrers: true, fastCheck: true}", "", "auto"),
+        ("defaults: {referrers: true}", "referrers: false", "off"),
+        ("defaults: {referrers: true}", "referrers: ", "always"),
+    ],
+)
+def test_referrers_are_looked_for_where_the_file_asks_for_them(head: str, more: str, lookup: str) -> None:
+    assert read(entry(f"type: image, {more}", head)).wanted[0].referrers == lookup
+
+
+REFUSED = {
+    "tagsets: [{allow: [a]}]": "unknown key `tagsets`; did you mean `tagSets`",
+    "tags: {allows: [a]}": "unknown key `allows`; did you mean `allow`",
+    "tagSets: [{semver: ['>1']}]": "unknown key `semver`",
+    "repos: {semverRange: ['>1']}": "unknown key `semverRange`",
+    "newestTags: 3": "unknown key `newestTags`",
+    "tagSets: {allow: [a]}": "expected `list",
+    "tags: {allow: a}": "expected `list",
+    "tags: {allow: ['(']}": r"line 3: '(' is no regular expression",
+    "tags: {deny: ['a(?!b)']}": "'a(?!b)' is no regular expression: RE2, whose",
+    "tags: {semverRange: ['>=1 || 3']}": "is no range of versions for regsync, at '||'",
+    "mediaTypes: [application/vnd.oci.image.index.v1+json]": "`mediaTypes` leaves out application/vnd.docker",
+    "referrers: true, referrerFilters: [{artifactType: a/b}]": "`referrerFilters` can't be carried out",
+    "referrers: true, referrerSource: r.example/sigs": "`referrerSource` can't be carried out",
+    "referrers: true, referrerTarget: r.example/sigs": "`referrerTarget` can't be carried out",
+    "referrers: perhaps": "referrers: expected `bool",
+    "platforms: [linux]": "linux",
+}
+
+
+@pytest.mark.parametrize(("more", "sentence"), REFUSED.items(), ids=REFUSED)
+def test_what_chooses_and_can_t_be_carried_out_is_an_error(more: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=r"^f\.yml line 3: ") as caught:
+        read(repository(more))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sink", "default"])
+def test_a_key_that_is_not_known_is_an_error_at_the_top_too(key: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"line 1: unknown key `{key}`"):
+        read(entry("type: image", f"{key}: []"))
+
+
+def test_what_chooses_nothing_away_is_no_matter() -> None:
+    types = [f"application/vnd.{each}+json" for each in (
+        "docker.distribution.manifest.v2", "docker.distribution.manifest.list.v2", "oci.image.manifest.v1",
+        "oci.image.index.v1", "docker.distribution.manifest.v1", "oci.artifact.manifest.v1",
+    )]  # fmt: skip
+    filters = "referrerFilters: [{artifactType: a/b, annotations: {x: y}}], referrerSource: r.example/sigs"
+    asked = read(repository(f"mediaTypes: [{', '.join(types)}], {filters}"))
+    assert asked.warnings == ()
+    assert asked.wanted[0].choice == EVERYTHING
+
+
+def test_keys_for_people_and_anchors_are_no_keys() -> None:
+    text = """\
+x-common: &common {type: repository, x-why: so, referrers: true, fastCheck: true}
+version:
+creds:
+defaults:
+sync:
+- {<<: *common, source: r.example/a, target: 't:1/a', platforms: }
+- {<<: *common, source: r.example/b, target: 't:1/b', x-team: c}
+"""
+    asked = read(text)
+    assert [each.referrers for each in asked.wanted] == ["auto", "auto"]
+    assert asked.warnings == ()
+
+
+def test_a_key_that_only_says_how_is_told_once() -> None:
+    text = """\
+defaults: {parallel: 2, skipDockerConfig: false, blobLimit: 0, userAgent: x, backup: 'b-{{.Ref.Tag}}'}
+sync:
+- {source: r.example/a, target: 't:1/a', type: image, backup: o, forceRecursive: true, includeExternal: true}
+- {source: r.example/b, target: 't:1/b', type: image, backup: o, forceRecursive: false, hooks: {pre: {}}}
+- {source: r.example/c, target: 't:1/c', type: image, backup: old, fastCopy: true, ratelimit: {min: 5}}
+"""
+    told = [each.partition(" has no effect: ")[::2] for each in read(text).warnings]
+    assert [where for where, _ in told] == [
+        "f.yml line 1: `parallel`",
+        "f.yml line 1: `userAgent`",
+        "f.yml lines 1, 3, 4, 5: `backup`",
+        "f.yml line 3: `forceRecursive`",
+        "f.yml line 3: `includeExternal`",
+        "f.yml line 4: `hooks`",
+        "f.yml line 5: `fastCopy`",
+        "f.yml line 5: `ratelimit`",
+    ]
+    assert all(why for _, why in told)
+
+
+def test_an_image_of_one_platform_is_told_once() -> None:
+    more = "type: image, platform: linux/amd64"
+    text = entry(more) + "\n" + entry(more).splitlines()[2].replace("app", "b")
+    (told,) = read(text).warnings
+    assert told.startswith("f.yml lines 3, 4: of `platform` an index of that one is put")
+
+
+# Hosts
+
+
+def test_what_is_said_of_hosts_is_theirs() -> None:
+    head = """\
+creds: [{registry: docker.io, hostname: registry-1.docker.io, token: t, mirrors: [c.example:5000, m.example]},
+ {registry: 'c.example:5000', pathPrefix: /hub/, tls: Disabled, priority: 5},
+ {registry: m.example, scheme: http, tls: , reqConcurrent: 3}, {registry: i.example, tls: insecure}]"""
+    assert read(entry("type: image", head)).hosts == {
+        "docker.io": HostSettings(
+            credentials=Credentials(identity_token="t"), mirrors=("c.example:5000/hub", "m.example")
+        ),
+        "c.example:5000": HostSettings(http=True),
+        "m.example": HostSettings(http=True, connections=3),
+        "i.example": HostSettings(verify=False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("creds", "sentence"),
+    [
+        ("{registry: r.example, hostname: other.example}", "r.example has the hostname other.example"),
+        ("{registry: r.example, pathPrefix: hub}", "r.example has a pathPrefix and is no mirror"),
+        ("{registry: r.example, password: x}", "unknown key `password`"),
+        ("{registry: r.example, pass: '{{file \"/nowhere/x\"}}'}", "can't read /nowhere/x: No such file"),
+    ],
+)
+def test_hosts_that_would_be_others_are_refused(creds: str, sentence: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        read(entry("type: image", f"creds: [{creds}]"))
+    assert sentence in str(caught.value)
+
+
+def test_a_layout_is_named_with_what_to_do() -> None:
+    with pytest.raises(UsageError, match=r"f.yml line 3: 'ocidir://a' is a layout; `blobflow copy`"):
+        read(entry("type: image").replace("r.example/app", "ocidir://a"))
+
+
+# Times
+
+TIMES: list[tuple[Sequence[tuple[int, str, str]], str]] = [
+    ([(3, "60m", ""), (4, "60m", "")], "`blobflow sync f.yml --every 60m`"),
+    ([(3, "1h30m0s", "")], "`blobflow sync f.yml --every 1h30m0s`"),
+    ([(3, "1.5h", "")], "`blobflow sync f.yml --every 1.5h`"),
+    ([(3, "2h0.5s", "")], "`blobflow sync f.yml --every 2h0.5s`"),
+    ([(3, "90000ms", "")], "`blobflow sync f.yml --every 90s`"),
+    ([(3, "1h", "15 01 * * *")], "`blobflow sync f.yml --cron '15 01 * * *'`"),
+    ([(3, "", "0 3 ? * MON-FRI")], "`blobflow sync f.yml --cron '0 3 * * MON-FRI'`"),
+    ([(3, "", "@daily")], "`blobflow sync f.yml --cron @daily`"),
+    ([(3, "", "@every 90m")], "`blobflow sync f.yml --every 90m`"),
+    (
+        [(3, "", "CRON_TZ=Europe/Berlin 0 3 * * *")],
+        "`TZ=Europe/Berlin blobflow sync f.yml --cron '0 3 * * *'`",
+    ),
+    ([(3, "5ms", "")], "`blobflow sync f.yml # '0s' is too short; a second is the least`"),
+    ([(3, "", "now and then")], "`blobflow sync f.yml # 'now and then' is no cron expression"),
+    ([(3, "1h", ""), (4, "", "")], "`blobflow sync f.yml --every 1h` (line 3)"),
+    (
+        [(3, "1h", ""), (4, "2h", ""), (5, "1h", "")],
+        "`blobflow sync f.yml --every 1h` (lines 3, 5), `blobflow sync f.yml --every 2h` (line 4); one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("times", "command"), TIMES, ids=[row[1] for row in TIMES])
+def test_times_are_told_as_the_command_that_keeps_them(
+    times: Sequence[tuple[int, str, str]], command: str
+) -> None:
+    told = told_times("f.yml", times)
+    assert told.startswith(f"f.yml: this is one pass; what it says of the clock is {command}")
+    assert "\n" not in told
+
+
+def test_a_name_is_quoted_as_a_shell_wants_it_and_no_times_are_no_sentence() -> None:
+    assert "`blobflow sync 'my file.yml' --every 1h`" in told_times("my file.yml", [(1, "1h", "")])
+    assert told_times("f.yml", [(1, "", "")]) == ""
+
+
+def test_an_entry_s_own_times_go_before_the_defaults() -> None:
+    head = "defaults: {schedule: '@daily'}"
+    assert "--every 1h" in read(entry("type: image, interval: 1h", head)).timing
+    assert "--cron @daily" in read(entry("type: image", head)).timing
+    assert (
+        "--cron @hourly" in read(entry("type: image, schedule: '@hourly'", "defaults: {interval: 1h}")).timing
+    )
+
+
+# Templates
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{{env "A"}}', "one"),
+        ("{{ env `A` }}/{{env \"B\"}}", "one/ Two "),
+        ('x {{- env "A" -}} y', "xoney"),
+        ('x {{- env "A" }} y', "xone y"),
+        ('{{ env "NO" | default "d" }}', "d"),
+        ('{{ default "d" (env "A") }}', None),
+        ('{{ env "B" | trimSpace | upper }}', "TWO"),
+        ('{{ lower "X" }}', "x"),
+        ('{{ "a\\"b" }}', 'a"b'),
+        ("{{/* nothing */}}a", "a"),
+        ("{{ .Sync.Source }}-x", "src-x"),
+        ('{{ if true }}{{ end }}', None),
+        ('{{ env "NO" }}', None),
+        ("{{ env }}", None),
+        ("{{ | env }}", None),
+        ("no template", "no template"),
+    ],
+)  # fmt: skip
+def test_templates_are_filled_in_or_named(text: str, value: str | None) -> None:
+    environ, facts = {"A": "one", "B": " Two "}, {".Sync.Source": "src"}
+    if value is None:
+        with pytest.raises(InvalidConfig, match=r"^the template `\{\{.*`"):
+            filled(text, environ, facts)
+    else:
+        assert filled(text, environ, facts) == value
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("hush\n")
+    text = entry(
+        "type: image", f"creds: [{{registry: r.example, user: joe, pass: '{{{{file \"{secret}\"}}}}'}}]"
+    )
+    assert read(text).hosts["r.example"].credentials == Credentials("joe", "hush")
+    secret.write_bytes(b"a" * 70_000)
+    with pytest.raises(InvalidConfig, match="has more than 65536 bytes"):
+        read(text)
+    secret.write_bytes(b"\xff")
+    with pytest.raises(InvalidConfig, match="it is not UTF-8"):
+        read(text)
+
+
+def test_a_target_may_name_the_source() -> None:
+    text = entry("type: image").replace("'t:1/app'", "'t:1/{{ .Sync.Source }}'")
+    assert read(text).wanted[0].target == "r.example/app"
