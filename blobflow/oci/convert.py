@@ -47,7 +47,7 @@ def converted(manifest: Manifest, form: Format, replaced: Mapping[Digest, Descri
     on nothing but the arguments. Raises UnsupportedContent for what has no word there.
     """
     words = _WORDS.get(form, {})
-    if not form or (manifest.descriptor.media_type in words.values() and not replaced):
+    if not form or (_fits(manifest, form, words) and not replaced):
         return manifest
     try:
         document: dict[str, Any] = json.loads(manifest.raw)
@@ -67,6 +67,14 @@ def converted(manifest: Manifest, form: Format, replaced: Mapping[Digest, Descri
             made[key] = value
     raw = json.dumps(made, indent=3, ensure_ascii=False).encode()
     return parse_manifest(raw, kind)
+
+
+def _fits(manifest: Manifest, form: Format, words: Mapping[str, str]) -> bool:
+    """Whether a manifest is in the words of `form` already. Docker's readers refuse OCI's words in a manifest
+    of theirs; OCI's read Docker's (image-spec media-types.md, "Compatibility Matrix")."""
+    own = manifest.manifests if manifest.is_index else (manifest.config, *manifest.layers)
+    foreign = form == "v2s2" and any(each is not None and each.media_type in words for each in own)
+    return manifest.descriptor.media_type in words.values() and not foreign
 
 
 def _said(

@@ -28,7 +28,7 @@ from tests.e2e.clients.bench import (
 )
 from tests.e2e.clients.npm import NPM, SIGNED
 from tests.e2e.clients.pypi import PYPI
-from tests.e2e.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry
+from tests.e2e.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry, skopeo
 from tools import imageset
 from tools.certificate import self_signed
 
@@ -54,10 +54,14 @@ class World(NamedTuple):
         kind, _, name = place.partition(":")
         return f"{kind}:{self.folder}/served/{name}"
 
-    def copy(self, source: str, target: str) -> None:
+    def copy(self, source: str, target: str, *options: str) -> None:
         trusted = ("--ca", self.served.ca) if self.served.ca else ()
-        done = blobflow("copy", "--quiet", *trusted, source, target, home=self.home)
+        done = blobflow("copy", "--quiet", *options, *trusted, source, target, home=self.home)
         assert (done.code, done.err) == (0, "")
+
+
+def client_called(name: str) -> Client:
+    return next(client for client in (*PYPI, *NPM) if client.name == name)
 
 
 def _each(client: Client) -> object:
@@ -148,7 +152,7 @@ def test_the_readme_has_every_client_with_the_version_that_was_tried() -> None:
         assert f"\n| {client.name} {version}" in table
 
 
-@pytest.mark.parametrize("world", [_each(NPM[-1])], indirect=True)
+@pytest.mark.parametrize("world", [_each(client_called("@sigstore/oci"))], indirect=True)
 def test_what_sigstore_attaches_goes_along_and_is_listed_with_what_it_attaches_there(world: World) -> None:
     """docker-registry keeps no list of referrers: there blobflow and the client add to one under a tag."""
     served, third = world.served, world.third
@@ -172,6 +176,19 @@ def test_what_sigstore_attaches_goes_along_and_is_listed_with_what_it_attaches_t
     assert {each["digest"] for each in json.loads(raw)["manifests"]} == {first, second, last}
     for digest in (first, second, last):
         assert everything_of(served, f"again@{digest}") == everything_of(third, f"{SIGNED}@{digest}")
+
+
+@pytest.mark.parametrize("world", [_each(client_called("appendlayer"))], indirect=True)
+def test_what_appendlayer_mixes_is_for_skopeo_in_one_format(world: World) -> None:
+    """It reads no manifest of docker's that describes OCI's blobs."""
+    [image] = world.client.push(world.at(world.served)).images
+    world.copy(f"{world.served.host}/{image}", f"{world.third.host}/one:1", "--format", "v2s2")
+    insecure = ("--src-tls-verify=false", f"docker://{world.third.host}/one:1", f"dir:{world.folder}/one")
+    done = skopeo("copy", *insecure, home=world.home)
+    assert done.code == 0, done.err
+    mixed, one = (manifest_at(world.served, image), manifest_at(world.third, "one:1"))
+    for key in ("config", "layers"):
+        assert digests_in(one[key]) == digests_in(mixed[key])
 
 
 def attached_by(pushed: Pushed) -> str:
