@@ -20,7 +20,7 @@ from blobflow.events import HostMeter
 from blobflow.oci import parse_manifest
 from blobflow.transports.archive import Archive, CompressMode, Importer, codec
 from blobflow.transports.archive.codecs import Compressor
-from blobflow.transports.archive.compressions import GZIP
+from blobflow.transports.compression.compressions import GZIP
 from blobflow.transports.store import Store
 from tests.unit.registry_fakes import collect
 

@@ -18,9 +18,10 @@ import zstandard
 
 from blobflow.errors import BlobflowError, DigestMismatch, StorageError, UnsupportedContent
 from blobflow.oci import Digest
-from blobflow.transports.archive import CompressMode, inflating, unpacking
-from blobflow.transports.archive.inflaters import inflater_for
+from blobflow.transports.archive import CompressMode
 from blobflow.transports.archive.kind import kind_of
+from blobflow.transports.compression import inflating, unpacking
+from blobflow.transports.compression.inflaters import inflater_for
 from blobflow.transports.rootfs import Layer, read_tree
 from tests.unit.archive_fakes import (
     LAYERS,

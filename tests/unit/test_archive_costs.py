@@ -20,14 +20,15 @@ from isal import isal_zlib
 
 from blobflow.errors import StorageError, UnsupportedContent
 from blobflow.oci import digest_of
-from blobflow.transports.archive import contents, inflating, tar
+from blobflow.transports.archive import contents, tar
 from blobflow.transports.archive.catalogue import MAX_LISTED, parse_catalogue
 from blobflow.transports.archive.contents import Contents, scan
 from blobflow.transports.archive.docker import diff_ids
-from blobflow.transports.archive.inflaters import BareDigest
 from blobflow.transports.archive.kind import kind_of
 from blobflow.transports.archive.streams import PlainTape
 from blobflow.transports.archive.tar import END, padding
+from blobflow.transports.compression import inflating
+from blobflow.transports.compression.inflaters import BareDigest
 from blobflow.transports.rootfs import Flat, Layer, read_tree, tree, write_tar
 from blobflow.transports.rootfs.tree import Entry, flat
 

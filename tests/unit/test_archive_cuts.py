@@ -19,9 +19,9 @@ from blobflow import cli
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.oci import media
 from blobflow.transports.archive.contents import Contents, Register, pieces, scan
-from blobflow.transports.archive.inflaters import inflater_for
 from blobflow.transports.archive.streams import PlainTape, running_tape
 from blobflow.transports.archive.tar import BLOCK, END, header_of, padding
+from blobflow.transports.compression.inflaters import inflater_for
 from tests.unit.archive_fakes import PACKERS, config_of, digest, tar_of
 
 NAME = "docker.io/team/app:1"

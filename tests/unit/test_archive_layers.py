@@ -16,7 +16,8 @@ import zstandard
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, StorageError, UnsupportedContent
 from blobflow.oci import media, parse_manifest
-from blobflow.transports.archive import Archive, codec, inflaters
+from blobflow.transports.archive import Archive, codec
+from blobflow.transports.compression import inflaters
 from blobflow.transports.store import Imports
 from tests.unit.archive_fakes import (
     FORMS,

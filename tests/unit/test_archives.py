@@ -22,7 +22,8 @@ from blobflow.errors import (
     UsageError,
 )
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import CompressMode, inflating
+from blobflow.transports.archive import CompressMode
+from blobflow.transports.compression import inflating
 from tests.unit.archive_fakes import (
     FORMS,
     LAYERS,

@@ -45,21 +45,26 @@ ROOMS = {
     "transports": Room(SEAM),
     # What inflates layers also undoes Content-Encoding.
     "transports.registry": Room(
-        (*SEAM, "bounded", "transports.archive.inflating"), ("msgspec", "aiohttp", "yarl", "multidict")
+        (*SEAM, "bounded", "transports.compression"), ("msgspec", "aiohttp", "yarl", "multidict")
     ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.archive": Room(
         (
             *SEAM,
             STORE,
+            "transports.compression",
             "transports.files",
             "transports.imageindex",
             "transports.names",
             "transports.attached",
         ),
-        ("msgspec", "isal", "zlib_ng", "zstandard", "lz4"),
+        ("msgspec", "isal", "zlib_ng", "zstandard"),
     ),
-    "transports.rootfs": Room((*SEAM, "transports.archive", "transports.files"), ("msgspec",)),
+    "transports.compression": Room((*SEAM, "transports.files"), ("msgspec", "isal", "zstandard", "lz4")),
+    "transports.attached": Room((*SEAM, "transports.imageindex")),
+    "transports.rootfs": Room(
+        (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
+    ),
     "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room(
         (*SEAM, "bounded", STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")

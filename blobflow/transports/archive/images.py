@@ -17,13 +17,13 @@ from blobflow.transports.archive.catalogue import (
     without_catalogue,
 )
 from blobflow.transports.archive.codecs import LAYER
-from blobflow.transports.archive.compressions import unread_compression
 from blobflow.transports.archive.contents import Stored, one_ahead
 from blobflow.transports.archive.docker import diff_ids, make_manifest
 from blobflow.transports.archive.importing import Importer, layer_type
-from blobflow.transports.archive.inflaters import in_blocks, inflater_for
 from blobflow.transports.archive.opened import Opened
 from blobflow.transports.attached import AttachedImages
+from blobflow.transports.compression.compressions import unread_compression
+from blobflow.transports.compression.inflaters import in_blocks, inflater_for
 from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import (
     blob_at,

@@ -14,12 +14,12 @@ from contextlib import aclosing
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.codecs import GZIP_LAYER, ZSTD_LAYER, Codec
-from blobflow.transports.archive.compressions import Kind, compression_of
 from blobflow.transports.archive.contents import Contents, Piece, Register, Stored, one_ahead, pieces
-from blobflow.transports.archive.inflaters import BareDigest, inflater_for
-from blobflow.transports.archive.inflating import Damaged, Inflater
 from blobflow.transports.archive.streams import RunningTape
 from blobflow.transports.archive.tar import Member
+from blobflow.transports.compression.compressions import Kind, compression_of
+from blobflow.transports.compression.inflaters import BareDigest, inflater_for
+from blobflow.transports.compression.inflating import Damaged, Inflater
 from blobflow.transports.files import BLOCK, in_thread
 from blobflow.transports.imageindex import blob_at
 from blobflow.transports.store import Imports, Store, Writer

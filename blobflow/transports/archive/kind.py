@@ -15,10 +15,10 @@ from pathlib import Path
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.oci.location import DOCKER_ARCHIVE, OCI_ARCHIVE
 from blobflow.transports.archive.catalogue import CATALOGUE, REPOSITORIES
-from blobflow.transports.archive.compressions import is_compressed
 from blobflow.transports.archive.importing import is_tar
 from blobflow.transports.archive.streams import PlainTape, begins_compressed, running_tape
 from blobflow.transports.archive.tar import Tape, members
+from blobflow.transports.compression.compressions import is_compressed
 from blobflow.transports.files import open_to_read
 from blobflow.transports.imageindex import blob_at
 

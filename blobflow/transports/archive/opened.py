@@ -16,8 +16,8 @@ from blobflow.errors import NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.contents import Contents, Stored, scan
 from blobflow.transports.archive.importing import Importer
-from blobflow.transports.archive.inflaters import BareDigest
 from blobflow.transports.archive.streams import STDIN, PlainTape, begins_compressed, running_tape
+from blobflow.transports.compression.inflaters import BareDigest
 from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translated
 from blobflow.transports.store import Imports, Store
 

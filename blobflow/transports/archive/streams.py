@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import algorithm_of
-from blobflow.transports.archive.compressions import is_compressed, unread_compression
-from blobflow.transports.archive.inflaters import inflater_for
-from blobflow.transports.archive.inflating import Inflater
 from blobflow.transports.archive.tar import cut_off
+from blobflow.transports.compression.compressions import is_compressed, unread_compression
+from blobflow.transports.compression.inflaters import inflater_for
+from blobflow.transports.compression.inflating import Inflater
 from blobflow.transports.files import BLOCK, translated
 
 STDIN = 0

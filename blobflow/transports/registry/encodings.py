@@ -25,7 +25,7 @@ from blobflow.oci import Descriptor
 from blobflow.transports.registry.answers import clean, content_range, number_of
 
 if TYPE_CHECKING:
-    from blobflow.transports.archive.inflating import Inflater
+    from blobflow.transports.compression.inflating import Inflater
 
 _NO_COMPRESSION = frozenset({"", "identity", "none", "binary", "8bit", "utf-8", "utf8", "aws-chunked"})
 _ALIASES = {"x-gzip": "gzip"}
@@ -236,7 +236,7 @@ class _Inflating:
 
     def __init__(self, head: bytes, coding: str, what: str) -> None:
         # Seldom needed, and it takes the libraries along.
-        from blobflow.transports.archive.inflaters import inflater_for
+        from blobflow.transports.compression.inflaters import inflater_for
 
         magic = _GZIP if coding == "gzip" else _ZSTD
         inflater = inflater_for(magic, f"{what}, which came as {coding},", padded=True)

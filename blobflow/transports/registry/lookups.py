@@ -158,7 +158,7 @@ class Lookups:
                 if error.status == refusal.status:
                     heads.was_right(self._name, refusal.status)
                 else:  # GET knows better what is wrong: that it is not there
-                    heads.was_wrong(self._name, refusal.status)
+                    heads.was_wrong(self._name, refusal.status, surely=True)
             raise
         if isinstance(refusal, RegistryError):
             # Of what was put, HEAD was asked past the cache too; else a cache may have kept its 404.

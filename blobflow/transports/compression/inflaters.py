@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from blobflow.oci import Digest
-from blobflow.transports.archive.compressions import compression_of
-from blobflow.transports.archive.inflating import Gunzip, Inflater
-from blobflow.transports.archive.unpacking import Unbzip2, Unlz4, Unxz
-from blobflow.transports.archive.unzstd import Unzstd
+from blobflow.transports.compression.compressions import compression_of
+from blobflow.transports.compression.inflating import Gunzip, Inflater
+from blobflow.transports.compression.unpacking import Unbzip2, Unlz4, Unxz
+from blobflow.transports.compression.unzstd import Unzstd
 from blobflow.transports.files import BLOCK
 
 

@@ -19,7 +19,7 @@ from typing import cast
 from isal import isal_zlib
 
 from blobflow.errors import StorageError, UnsupportedContent
-from blobflow.transports.archive.compressions import GZIP, Kind, unpacking
+from blobflow.transports.compression.compressions import GZIP, Kind, unpacking
 from blobflow.transports.files import BLOCK
 
 # Bytes of what went by that an inflater has to keep, as the content's own header says: zstd's window, xz's

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import zstandard
 
-from blobflow.transports.archive.compressions import ZSTD
-from blobflow.transports.archive.inflating import MAX_WINDOW, Inflater
+from blobflow.transports.compression.compressions import ZSTD
+from blobflow.transports.compression.inflating import MAX_WINDOW, Inflater
 
 # RFC 8878, 3.1.1: sizes in bytes of what a frame consists of.
 _MAX_BLOCK = 128 * 1024

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from blobflow.errors import UnsupportedContent
-from blobflow.transports.archive.compressions import Kind, unpacking
-from blobflow.transports.archive.inflating import MAX_WINDOW, Damaged, Streams
+from blobflow.transports.compression.compressions import Kind, unpacking
+from blobflow.transports.compression.inflating import MAX_WINDOW, Damaged, Streams
 from blobflow.transports.files import BLOCK
 
 _XZ_BESIDES = 16 * 1024 * 1024  # bytes that xz needs besides its dictionary
