@@ -236,10 +236,12 @@ class Expects(Protocol):
 class Selective(Protocol):
     """A Sink that holds images of some kinds alone: an archive for docker."""
 
-    def check_image(self, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
-        """Called before anything is written, with all manifests that shall be put of one image.
+    def check_image(self, name: str, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
+        """Called before anything is written, with all manifests that shall be put of one image, and the tag
+        that it gets ("": none).
 
-        Raises UnsupportedContent where it can't be held here: the sentence says why, and what to do.
+        Raises UnsupportedContent or UsageError where it can't be held here: the sentence says why, and what
+        to do.
         """
         ...
 

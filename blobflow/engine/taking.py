@@ -19,7 +19,8 @@ def not_taken(
         if not isinstance(sink, Selective) or not shape.manifests:
             continue
         try:
-            sink.check_image(shape.root.digest, {each.descriptor.digest: each for each in shape.manifests})
+            manifests = {each.descriptor.digest: each for each in shape.manifests}
+            sink.check_image(pair.target.tag, shape.root.digest, manifests)
         except BlobflowError as error:
             error.side = "target"
             failures[pair] = error

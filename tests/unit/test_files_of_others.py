@@ -264,6 +264,13 @@ def test_a_bare_word_is_a_repository_for_docker(tmp_path: Path, two_tags: Conten
     assert image["RepoTags"] == ["docker.io/library/mine:latest"] and set(repositories) == {"mine"}
 
 
+@pytest.mark.parametrize("name", ["UPPER", "a//b:1", "app:-x"])
+def test_a_name_that_docker_does_not_take_is_refused(tmp_path: Path, two_tags: Content, name: str) -> None:
+    result = run("copy", two_tags.layout(tmp_path / "in"), f"docker-archive:{tmp_path}/d.tar:{name}")
+    assert result.exit_code == 2 and f"d.tar:{name} is no name for docker" in result.stderr, result.output
+    assert not (tmp_path / "d.tar").exists()
+
+
 def test_an_image_without_layers_has_no_top_one(tmp_path: Path) -> None:
     content = Content()
     about = content.blob(config_of(), media.OCI_CONFIG)

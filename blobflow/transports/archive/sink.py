@@ -144,9 +144,11 @@ class ArchiveSink:
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return origin.registry == self.site.registry and await self.has(blob)
 
-    def check_image(self, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
+    def check_image(self, name: str, root: Digest, manifests: Mapping[Digest, Manifest]) -> None:
         """See `Selective`: what docker can't load would be lost in an archive for it."""
         if self._dockers:
+            if name and not full_name(name):
+                raise UsageError(f"{self.site}:{name} is no name for docker; write {self.site}:NAME:TAG")
             check_loadable(root, manifests, self._platform, str(self.site))
 
     # Writing
