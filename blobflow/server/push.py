@@ -27,6 +27,9 @@ from blobflow.server.state import Registry
 from blobflow.transports.store import Store, promises
 from blobflow.transports.store.members import holders_after
 
+# The query of an upload's Location. It tells nothing, and may be left out; but there are clients that
+# complete an upload by appending `&digest=`, as other registries' Locations have a query.
+_QUERY = "state=open"
 # Repositories that are looked at in one go for one that a blob may be mounted from.
 _HOLDERS = 500
 
@@ -222,7 +225,7 @@ def _accepted(registry: Registry, request: web.BaseRequest, session: Session) ->
 
 def _whereabouts(registry: Registry, request: web.BaseRequest, session: Session) -> dict[str, str]:
     return {
-        "Location": registry.addressing.upload_url(request, session.location),
+        "Location": registry.addressing.upload_url(request, f"{session.location}?{_QUERY}"),
         "Range": progress(session.offset),
         "Docker-Upload-UUID": session.token,
     }

@@ -87,9 +87,8 @@ class Session:
 
     @property
     def location(self) -> str:
-        """The path to go on at. It has a query, as that of other registries has, because there are clients
-        that complete an upload by appending `&digest=`; the query tells nothing, and may be left out."""
-        return f"/v2/{self.repository}/blobs/uploads/{self.token}?state=open"
+        """The path at which it goes on."""
+        return f"/v2/{self.repository}/blobs/uploads/{self.token}"
 
     def writer(self, digest: Digest | None = None) -> Writer:
         """The partial, begun at the first byte; `digest` is what it will be, if that is known by then."""
