@@ -25,6 +25,8 @@ from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 Origins = Mapping[Digest, tuple[Site, ...]]
 # Puts a manifest's bytes at a site, under tags or under its digest alone.
 PutBytes = Callable[[Site, Descriptor, tuple[str, ...]], Awaitable[None]]
+# Whether a child of a manifest is to be where its parent is.
+Wanted = Callable[[Digest], bool]
 _NOWHERE: tuple[Site, ...] = ()
 
 
@@ -60,7 +62,8 @@ class Lacking:
         self._copy = copy
         self._told_of = brought
         self._observe = observe
-        self._mentions: dict[tuple[Site, Digest], Descriptor] = {}
+        self._mentions: dict[tuple[Site, Digest], tuple[Descriptor, Wanted]] = {}
+        self._warned: set[str] = set()
         self._found_at: dict[Digest, tuple[Site, ...]] = {}
         self._brought = Asked(self._bring)
 
@@ -77,7 +80,7 @@ class Lacking:
         site: Site,
         manifest: Descriptor,
         tags: tuple[str, ...],
-        wanted: Callable[[Digest], bool] = lambda digest: True,
+        wanted: Wanted,
     ) -> None:
         brought: set[Digest] = set()
         while True:
@@ -93,30 +96,33 @@ class Lacking:
                     raise
                 refusal = error
             fresh = [found[digest] for digest in sorted(lacked - brought)]
-            if not all((site, each.digest) in self._mentions for each in fresh):
-                names = ", ".join(each.digest for each in fresh[:3]) + (", …" if len(fresh) > 3 else "")
+            if site.registry not in self._warned:
+                self._warned.add(site.registry)
                 self._observe(
-                    Warned(f"{refusal.message}; {site.registry} was taken to have {names}, and gets it now")
+                    Warned(
+                        f"{refusal.message}; it was taken to have that, and gets it now, and so it is with"
+                        " whatever else it names"
+                    )
                 )
             for each in fresh:
-                self._mentions[site, each.digest] = each
+                self._mentions[site, each.digest] = each, wanted
                 await self._brought.of((site, each.digest))
             brought |= lacked
 
     async def _bring(self, key: tuple[Site, Digest]) -> None:
         site, digest = key
-        content = self._mentions[key]
+        content, wanted = self._mentions[key]
         step: Put | Copy
-        if self._manifest(digest) is not None:
-            step = Put(content, site)
-            await self._put_whole(site, content, ())
+        if (manifest := self._manifest(digest)) is not None:
+            step = Put(manifest.descriptor, site)
+            await self._put_whole(site, manifest.descriptor, (), wanted)
         else:
             step = Copy(content, min(self._sites(digest)), site)
             await self._copy(step)
         self._told_of(step)
 
     async def _find(
-        self, manifest: Descriptor, lacked: set[Digest], wanted: Callable[[Digest], bool]
+        self, manifest: Descriptor, lacked: set[Digest], wanted: Wanted
     ) -> dict[Digest, Descriptor] | None:
         """How what is lacked is mentioned below a manifest; None if some of it can't be brought, or is not
         to be."""
@@ -164,7 +170,7 @@ class Lacking:
         here = self._graph.origins.get(content) or self._origins.get(content)
         return here or self._found_at.get(content, _NOWHERE)
 
-    def _chosen(self, step: Put, manifest: Descriptor) -> Callable[[Digest], bool]:
+    def _chosen(self, step: Put, manifest: Descriptor) -> Wanted:
         """Which children of a step's manifest are wanted at its target."""
         if not step.sparse or (step.fallback is not None and manifest.digest == step.fallback.digest):
             return lambda digest: True

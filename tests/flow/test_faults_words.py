@@ -222,11 +222,11 @@ LIES = [
         target=(Fault("*", "/(manifests|blobs)/", times=0, act=PlainErrors(403)),),
         more="| tags+2",
     ),
-    Row("HEAD is not allowed", (Fault("HEAD", "", times=0, act=Status(405)),), more="GET+4 |"),
+    Row("HEAD is not allowed", (Fault("HEAD", "", times=0, act=Status(405)),), more="GET+4 HEAD-2 |"),
     Row(
         "HEAD is not allowed at the target",
         target=(Fault("HEAD", "", times=0, act=Status(405)),),
-        more="| GET+4",
+        more="| GET+4 HEAD-2",
     ),
     Row(
         "tags are not told",

@@ -176,6 +176,28 @@ async def test_one_repository_that_refuses_leaves_the_others_their_heads() -> No
     ]
 
 
+async def test_a_target_that_denies_what_is_not_there_and_every_head_is_not_believed_of_what_it_took() -> (
+    None
+):
+    held: set[str] = set()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        name = request.path.rpartition("/")[2]
+        if request.method == "PUT":
+            held.update((name, IMAGE.digest))
+            return web.Response(status=201)
+        if request.method == "HEAD" or name not in held:
+            return web.Response(status=403)
+        return web.Response(body=RAW, headers={"Content-Type": IMAGE.media_type})
+
+    async with fake(handler) as server, world() as w:
+        sink = w.sink(server.host)
+        assert not await sink.has(IMAGE)
+        await sink.put(IMAGE, RAW, ["1"])
+        assert await sink.has(IMAGE)
+        assert (await sink.resolve("1")).digest == IMAGE.digest
+
+
 async def test_a_target_s_403_for_a_tag_is_settled_by_its_list() -> None:
     async with fake(registry(403)) as server, world() as w:
         assert (await w.sink(server.host).resolve("1")).digest == IMAGE.digest
@@ -208,6 +230,17 @@ async def test_a_target_that_says_404_of_what_it_took_is_not_believed_then_nor_i
         async with world(journal=notes) as w:
             assert (await w.sink(server.host).resolve("1")).digest == IMAGE.digest
         assert server.asked("HEAD") == []
+
+
+@pytest.mark.parametrize("status", [400, 405, 501])
+async def test_that_nothing_is_there_is_an_answer_of_get_s(status: int) -> None:
+    """The survey of a target asks for what is not there yet, and the end of the run for the same."""
+    async with fake(registry(status, tags=())) as server, world() as w:
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await w.sink(server.host).resolve("1")
+        assert (await w.sink(server.host).resolve(IMAGE.digest)).digest == IMAGE.digest
+        assert (len(server.asked("HEAD")), len(server.asked("GET"))) == (1, 3)
 
 
 async def test_what_get_says_is_what_is_told() -> None:

@@ -46,9 +46,16 @@ class Heads:
         self._ever_worked = True
         self._works.put(repository, True)
 
-    def is_doubtful(self, repository: str, error: RegistryError, *, expected: bool) -> bool:
-        """Whether a GET may answer what HEAD was refused with. `expected`: the thing has to exist."""
-        if error.method != "HEAD" or error.status not in _REFUSALS or self._works.get(repository):
+    def is_doubtful(
+        self, repository: str, error: RegistryError, *, expected: bool, put: bool = False
+    ) -> bool:
+        """Whether a GET may answer what HEAD was refused with. `expected`: the thing has to exist; `put`: it
+        was put by us."""
+        if error.method != "HEAD" or error.status not in _REFUSALS:
+            return False
+        if put:
+            return True
+        if self._works.get(repository):
             return False
         if error.status == 404:
             return expected

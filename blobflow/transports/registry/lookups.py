@@ -135,13 +135,13 @@ class Lookups:
         sending. Raises refusals that are taken at their word. `expected`: the thing has to exist."""
         if not heads.are_sent(self._name):
             return None
-        expected = expected or self._was_put(name)
+        put = self._was_put(name)
         try:
             answer = await self.ask(request, name)
         except RegistryError as error:
             without_login = error.status == 401 and not self._session.wants_login
-            tags_tell = error.status == 403 and self._writes and ":" not in name
-            doubtful = heads.is_doubtful(self._name, error, expected=expected)
+            tags_tell = error.status == 403 and self._writes and ":" not in name and not put
+            doubtful = heads.is_doubtful(self._name, error, expected=expected, put=put)
             if without_login or tags_tell or not doubtful:
                 raise
             return error
@@ -150,20 +150,23 @@ class Lookups:
 
     @contextmanager
     def in_place_of(self, refusal: Answer | RegistryError | None, heads: Heads, name: str) -> Iterator[None]:
-        """GET is sent inside, in place of the HEAD that came to this."""
+        """GET is sent inside, in place of the HEAD that came to this. That something is not there is an
+        answer, where HEAD did not say so."""
+        if not isinstance(refusal, RegistryError):
+            yield
+            return
         try:
             yield
-        except RegistryError as error:
-            if isinstance(refusal, RegistryError) and not error.retryable:
-                if error.status == refusal.status:
-                    heads.was_right(self._name, refusal.status)
-                else:  # GET knows better what is wrong: that it is not there
-                    heads.was_wrong(self._name, refusal.status, surely=True)
+        except NotFound:
+            if refusal.status != 404:
+                heads.was_wrong(self._name, refusal.status, surely=True)
             raise
-        if isinstance(refusal, RegistryError):
-            # Of what was put, HEAD was asked past the cache too; else a cache may have kept its 404.
-            surely = refusal.status != 404 or self._was_put(name)
-            heads.was_wrong(self._name, refusal.status, surely=surely)
+        except RegistryError as error:
+            if not error.retryable:
+                heads.was_right(self._name, refusal.status)
+            raise
+        # Of what was put, HEAD was asked past the cache too; else a cache may have kept its 404.
+        heads.was_wrong(self._name, refusal.status, surely=refusal.status != 404 or self._was_put(name))
 
     async def holds(self, content: Descriptor) -> bool:
         """Whether the repository holds a blob or manifest. What is told to have another size or digest is a
