@@ -106,10 +106,12 @@ class Sent:
         before, self.bytes = self.bytes, self.bytes + size
         return max(0, self.bytes - max(before, self.size))
 
-    def __str__(self) -> str:
+    def given_up(self, place: str) -> str:
+        """Why `place` (`host/repository`) is not sent the blob once more."""
         return (
-            f"given up after {self.bytes / 1e6:.1f} MB were sent for {self.size / 1e6:.1f} MB, since uploads"
-            " break on the way and the registry keeps nothing of them"
+            f"given up after {self.bytes / 1e6:.1f} MB were sent for {self.size / 1e6:.1f} MB: uploads end on"
+            " their way; if a proxy before the registry does that,"
+            f" `blobflow probe {place}` shows what gets through"
         )
 
 

@@ -323,7 +323,7 @@ class Transfer:
                 if delay is None or self.agenda.winding_down:
                     raise
                 if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
-                    error.message += f"; {sent}"
+                    error.message += f"; {sent.given_up(str(step.target))}"
                     raise
                 what = f"copy of {step.blob.digest} to {step.target}"
                 self._world.observe(Retrying(what, str(error), tries.made, delay))

@@ -28,6 +28,7 @@ SHORT_BLOB = blob_of(SHORT)
 # What is 32 MiB and 512 KiB with real registries; at this scale no test has to move more than some MiB.
 SMALL = Profile("test", chunk_bytes=MIB, least_chunk_bytes=64 * KIB)
 BOTH: tuple[Rung, ...] = ("stream", "chunked")
+SMALL_CHUNKS = Profile("test", ("chunked",), chunk_bytes=MIB, least_chunk_bytes=64 * KIB)
 FORMS: list[tuple[Rung, ...]] = [("single", "chunked"), BOTH, ("chunked",)]
 
 
@@ -145,6 +146,35 @@ async def test_a_registry_s_own_least_chunk_is_kept_to_and_so_is_the_end_of_tryi
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert requests.count(MIB) == 1
     assert min(requests) == MIB
+
+
+async def test_a_refused_small_blob_says_nothing_of_large_ones(tmp_path: Path) -> None:
+    refuse = Fault("*", "/uploads/", times=0, act=Refuse(413, over=0))
+    small = CONTENT[:1000]
+    async with journalling(tmp_path, [refuse]) as registry, world() as w:
+        with pytest.raises(Rejected):
+            await w.sink(registry.host).push(blob_of(small), Bytes(small))
+        registry.faults.clear()
+        await w.sink(registry.host).push(BLOB, Bytes(CONTENT))
+        assert max(sizes(registry) + sizes(registry, "PUT")) == len(CONTENT)
+
+
+async def test_a_registry_that_has_no_room_for_the_blob_itself_is_believed(tmp_path: Path) -> None:
+    body = '{"errors": [{"code": "SIZE_INVALID", "message": "blobs of up to 1 MB"}]}'
+    refuse = Fault("*", "/uploads/.", times=0, act=Refuse(413, over=MIB, body=body))
+    async with journalling(tmp_path, [refuse]) as registry, world(profile=Profile("p", BOTH)) as w:
+        with pytest.raises(Rejected, match="SIZE_INVALID") as raised:
+            await w.sink(registry.host).push(BLOB, Bytes(CONTENT))
+        assert "proxy" not in raised.value.message
+        assert len(sizes(registry)) == 2  # once in each form
+
+
+async def test_a_limit_behind_chunks_as_large_that_passed_is_no_limit_on_requests(tmp_path: Path) -> None:
+    refuse = Fault("PATCH", "", nth=3, times=0, act=Status(413))
+    async with journalling(tmp_path, [refuse]) as registry, world(profile=SMALL_CHUNKS) as w:
+        with pytest.raises(Rejected):
+            await w.sink(registry.host).push(BLOB, Bytes(CONTENT))
+        assert sizes(registry) == [MIB] * 3
 
 
 async def test_a_refused_put_alone_says_nothing_against_a_patch_as_large(tmp_path: Path) -> None:

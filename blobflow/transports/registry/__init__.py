@@ -18,6 +18,8 @@
     etags        versions of blobs, for reads that go on       glance  what a pull-through cache has stored
     upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
     tickets      upload sessions between requests: parked, journaled, given back
+    uploadlocation  where they go on         refusals  what a failed upload says
+    requestsize  how large a request may be on the way           lessons  what teaches that
 
 Rule: everything a host needs to remember lives in its one `Session` and `Uploads`; repositories are views.
 """

@@ -28,7 +28,11 @@ class Lessons:
     def ended(self, error: BlobflowError, ticket: Ticket, blob: Descriptor) -> bool:
         """Whether the ticket's last request ended because of its size, and a smaller one is left to try."""
         size = ticket.request
-        if isinstance(error, Rejected) and error.status == 413 and ticket.form != "single":
+        if isinstance(error, Rejected) and error.status == 413:
+            # A PUT may be bounded where PATCH is not. What took a chunk as large before, or is the registry's
+            # own word, is about the blob.
+            if ticket.form == "single" or not size or size <= ticket.offset or error.code:
+                return False
             self.size.refused(size)
         elif size and (reason := ended_by_size(error, all_sent=ticket.passed == size)):
             self.lost(ticket, blob, reason)

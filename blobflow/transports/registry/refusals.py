@@ -56,14 +56,15 @@ def ended_by_size(error: BlobflowError, *, all_sent: bool) -> str:
 
 
 def explain(error: BlobflowError, place: str, sent_to: str) -> None:
-    """Add to an error that ends a push what a person can do about it, where that is not what it says.
+    """Add to an error that ends a push what a person can do about it, where that is not what it says. A
+    refusal with a code is the registry's own, and no proxy's.
 
     `place`: `host/repository`. `sent_to`: what is wrong with where the registry sent the upload, "" if
     nothing.
     """
     if sent_to and _may_be_lost(error):
         error.message += f"; {sent_to}"
-    elif isinstance(error, Rejected) and error.status == 413:
+    elif isinstance(error, Rejected) and error.status == 413 and not error.code:
         error.message += f"; {look_for_limit(place)}"
     elif isinstance(error, Unavailable) and error.status in _GATEWAY:
         error.message += f"; if only large blobs fail, {look_for_limit(place)}"
@@ -71,7 +72,7 @@ def explain(error: BlobflowError, place: str, sent_to: str) -> None:
 
 def explain_manifest(error: RegistryError, size: int) -> None:
     """Add to the refusal of a manifest of `size` bytes that it can't be had in smaller requests."""
-    if error.status == 413:
+    if error.status == 413 and not error.code:
         error.message += (
             f"; a manifest goes in one request, so a proxy before the registry has to let {size} bytes"
             " through (nginx: client_max_body_size)"

@@ -58,9 +58,11 @@ class RequestSize:
             self._lower(safe + 1)
 
     def refused(self, size: int) -> None:
-        """A body of `size` was refused because of its size (413)."""
-        self._reason = "413"
-        self._lower(size)
+        """A body of `size` was refused because of its size (413). If no smaller one can be had, that says
+        nothing."""
+        if size > self._least:
+            self._reason = "413"
+            self._lower(size)
 
     def broke(self, size: int, passed: int, reason: str = "") -> None:
         """A request of `size` ended after `passed` bytes had left us, and what it brought is lost. `reason`:
