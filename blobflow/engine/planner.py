@@ -214,6 +214,9 @@ class _Planner:
         if (site, root.digest) in self._put_steps:
             return self._put_steps[site, root.digest]
         waits = {self._put_steps.get((site, m.descriptor.digest)) for m in shape.manifests} - {None}
+        for manifest in shape.manifests:
+            if manifest.descriptor.digest == root.digest:
+                self._note_made(manifest)
         return self._emit_put(site, root, shape, [Need(number) for number in waits if number is not None])
 
     def _put(self, site: Site, manifest: Manifest, shape: Shape, after: Iterable[Need] = ()) -> int:
@@ -225,10 +228,14 @@ class _Planner:
                 number = self._put_steps.get((site, child.digest))
                 if number is not None:
                     hard.append(number)
-            if manifest.descriptor.digest not in self._graph.manifests:
-                self._made[manifest.descriptor.digest] = manifest
+            self._note_made(manifest)
             self._emit_put(site, manifest.descriptor, shape, [*map(Need, hard), *after])
         return self._put_steps[key]
+
+    def _note_made(self, manifest: Manifest) -> None:
+        """Keep what a Put is of where no source has it."""
+        if manifest.descriptor.digest not in self._graph.manifests:
+            self._made[manifest.descriptor.digest] = manifest
 
     def _emit_put(self, site: Site, manifest: Descriptor, shape: Shape, needs: Iterable[Need]) -> int:
         fallback = shape.fallbacks.get(manifest.digest)

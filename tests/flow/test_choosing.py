@@ -323,3 +323,18 @@ async def test_what_the_other_format_has_no_word_for_is_said(bench: Bench) -> No
     [pair] = wanted()
     report = await run(bench, [msgspec.structs.replace(pair, choice=Choice((), "auto", "v2s2"))])
     assert "tar+zstd', for which the other format has no word" in report.images[0].error
+
+
+async def test_a_form_made_anew_that_is_there_gets_another_tag(bench: Bench) -> None:
+    """As of two versions that differ in a platform that nobody wants, or of a tag that was moved."""
+    image = Image(bench.source)
+    kept, one, other = image.child("linux/amd64"), image.child("linux/arm64"), image.child("linux/arm/v7")
+    first = [image.item(kept, "linux/amd64"), image.item(one, "linux/arm64")]
+    second = [image.item(kept, "linux/amd64"), image.item(other, "linux/arm/v7")]
+    image.index(*first, tag="1")
+    image.index(*second, tag="2")
+    target = bench.target()
+    await run(bench, wanted(AMD64, index="prune"))
+    report = await run(bench, wanted(AMD64, index="prune", tag="2"))
+    assert [each.status for each in report.images] == ["done"]
+    assert target.tags[SITE, "1"] == target.tags[SITE, "2"] == report.images[0].digest
