@@ -166,7 +166,8 @@ class _Gathering:
         found: dict[Name, _Find] = {}
         for number, called in enumerate(await archive.names()):
             names = _names(called, wanted or {})
-            if not names and wanted is None:
+            nameless = not names and wanted is None
+            if nameless and (called or not await self._refers(item, archive, number)):
                 raise UsageError(_unnamed(item, number, called))
             for name, text in names.items():
                 if wanted is not None and not _is_at(text, wanted.get(name, "")):
@@ -177,6 +178,20 @@ class _Gathering:
                     if held.root.digest != root.digest:
                         raise UnsupportedContent(_twice(item, name, held.called, text))
         return found
+
+    async def _refers(self, item: Input, archive: Archive, number: int) -> bool:
+        """Whether an entry without a name is a signature or the like, which is then told of."""
+        try:
+            manifest = await self._manifest(await archive.resolve(f"@{number}"))
+        except (NotFound, UnsupportedContent):
+            return False
+        if manifest.subject is None:
+            return False
+        self._note(
+            f"{item.label} has signatures or other referrers, and load brings images alone; "
+            f"`blobflow copy {item.place}:NAME TARGET` brings one with them"
+        )
+        return True
 
     async def _group(self, name: Name, found: Sequence[_Find]) -> Group:
         whole = all(_is_whole(find) and find.root.digest == found[0].root.digest for find in found)
