@@ -2,8 +2,11 @@
 
 tar, streams          what an archive is made of: entries, and bytes in order
 contents, importing   what it holds, and bringing that into the store where it can't stay
-codecs, inflating     how bare layers are compressed, and how what is compressed is read
-docker, images, kind  manifest.json; the images of either kind; telling which kind it is
+codecs                how bare layers are compressed
+compressions          which compression content has; inflating (gzip), unzstd and unpacking (bzip2, xz, lz4)
+                      undo them, and inflaters has the one for it
+catalogue, docker     manifest.json and `repositories`; the manifests that are made of configs and layers
+images, kind          the images of either kind; telling which kind it is
 opened, source        an archive as a Source
 sink                  an archive as a Sink: OCI layout and docker's manifest.json in one
 """
