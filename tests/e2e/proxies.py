@@ -121,6 +121,7 @@ def apache(folder: Path, origin: str, words: str = "", *, servers: str = "") -> 
 {modules}Listen {host}
 ServerName {host}
 {"User www-data" if AS_ROOT else ""}
+{"Group www-data" if AS_ROOT else ""}
 PidFile {folder}/pid
 ErrorLog {folder}/error.log
 ProxyPass / http://{origin}/
@@ -160,7 +161,9 @@ shutdown_lifetime 0 seconds
 http_access allow all
 {words}
 """
-        return [program("squid"), "-N", "-f", _written(folder, "squid.conf", text)]
+        # By its name it calls its shared memory, which would be there for the next one if it were killed.
+        name = f"blobflow{host.rpartition(':')[2]}"
+        return [program("squid"), "-N", "-n", name, "-f", _written(folder, "squid.conf", text)]
 
     with serving(command, folder) as proxy:
         yield proxy

@@ -162,7 +162,7 @@ RESETS = [
         target=(Fault("PUT", COMMIT, times=0, act=Hangup()),),
         fails=Failure("ConnectionLost", "target", 4, 1),
         heals=False,
-        more="HEAD-1 blob+1 | HEAD-1 POST+20 PUT+20 cancel+20 has+20 manifest-2 status+20",
+        more="HEAD-1 blob+1 | HEAD-1 POST+2 PUT+2 cancel+2 has+2 manifest-2 status+2",
     ),
     Row(
         "nobody there",
@@ -341,7 +341,7 @@ NOW = [
         target=(Fault("PUT", "digest=", times=0, act=Status(500)),),
         fails=Failure("Unavailable", "target", 5, 2),
         heals=False,
-        more="HEAD-2 blob+24 | HEAD-2 POST+42 PUT+42 cancel+42 manifest-4 mount-2 status+32",
+        more="HEAD-2 blob+16 | HEAD-2 POST+26 PUT+26 cancel+26 manifest-4 mount-2 status+16",
     ),
     Row(
         "500 after every PATCH",

@@ -138,6 +138,23 @@ def test_load_keeps_both_names(tmp_path: Path, two_tags: Content) -> None:
     assert roots(tmp_path / "out") == {"library/app:latest": root, "library/app:1.0.0": root}
 
 
+def test_a_signature_beside_them_goes_with_them_and_another_image_without_a_name_is_asked_about(
+    tmp_path: Path, two_tags: Content
+) -> None:
+    proof = two_tags.blob(b"proof", "application/x-proof")
+    document = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": proof, "layers": []}
+    subject = {key: two_tags.entries[0][key] for key in ("mediaType", "digest", "size")}
+    signature = json.dumps(document | {"subject": subject}).encode()
+    two_tags.entries.append(two_tags.blob(signature, media.OCI_MANIFEST))
+    two_tags.archive(tmp_path / "in.tar")
+    done("load", tmp_path / "in.tar", "--to", f"oci:{tmp_path}/out")
+    assert (tmp_path / "out/blobs/sha256" / digest_of(signature)[7:]).exists()
+    two_tags.entries.append(two_tags.image("arm64"))
+    two_tags.archive(tmp_path / "in.tar")
+    result = run("load", tmp_path / "in.tar", "--to", f"oci:{tmp_path}/out")
+    assert (result.exit_code, "has an image without a name" in result.stderr) == (2, True)
+
+
 def test_two_images_of_one_name_are_told_with_the_choices(tmp_path: Path) -> None:
     content = Content()
     for architecture, name in (("amd64", "app"), ("arm64", "web")):

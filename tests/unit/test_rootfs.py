@@ -363,7 +363,8 @@ def test_an_empty_layer_brings_nothing(tmp_path: Path, content: bytes) -> None:
     [
         (b"no tar at all" * 100, UnsupportedContent),
         (gzip.compress(b"no tar")[:-4], StorageError),
-        (b"BZh91AY&SY", UnsupportedContent),
+        (b"BZh91AY&SY", StorageError),
+        (b"LZIP\1", UnsupportedContent),
     ],
 )
 def test_what_is_no_layer_is_named(tmp_path: Path, content: bytes, error: type[Exception]) -> None:

@@ -3,7 +3,7 @@
 tar, streams          what an archive is made of: entries, and bytes in order
 contents, importing   what it holds, and bringing that into the store where it can't stay
 codecs                how bare layers are compressed; what is compressed is read by `transports.compression`
-catalogue, docker     manifest.json, and the manifests that are made of it
+catalogue, docker     manifest.json and `repositories`; the manifests that are made of configs and layers
 images, kind          the images of either kind; telling which kind it is
 opened, source        an archive as a Source
 sink                  an archive as a Sink: OCI layout and docker's manifest.json in one

@@ -9,6 +9,8 @@ from blobflow.errors import (
     ConnectFailed,
     ConnectionLost,
     IntegrityError,
+    NetworkError,
+    NotFound,
     RegistryError,
     Rejected,
     StorageError,
@@ -43,6 +45,12 @@ def is_interruption(error: BaseException) -> bool:
     if isinstance(error, (asyncio.CancelledError, Unauthorized, StorageError)):
         return True
     return isinstance(error, BlobflowError) and error.retryable
+
+
+def may_have_arrived(error: BlobflowError) -> bool:
+    """Whether a registry that was sent everything may have the blob all the same."""
+    gone = isinstance(error, Unavailable) and error.status in _GATEWAY
+    return gone or isinstance(error, NetworkError | NotFound)
 
 
 def ended_by_size(error: BlobflowError, *, all_sent: bool) -> str:

@@ -34,14 +34,12 @@ from blobflow.content import Body, Chunks, Journal, is_small
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
-    NetworkError,
     NotFound,
     ProtocolViolation,
     RegistryError,
     Rejected,
     SizeMismatch,
     Unauthorized,
-    Unavailable,
 )
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.digest import algorithm_of
@@ -54,6 +52,7 @@ from blobflow.transports.registry.refusals import (
     STALE,
     explain,
     is_interruption,
+    may_have_arrived,
     refuses_form,
 )
 from blobflow.transports.registry.requestsize import RequestSize
@@ -192,7 +191,7 @@ class Uploads:
         A session that is unknown may have become the blob: the HTTP library sends the PUT again by itself
         when it lost a kept connection. Where the line broke, the next push asks.
         """
-        if ticket.sent == blob.size >= KEPT_FROM and isinstance(error, NetworkError | NotFound | Unavailable):
+        if ticket.sent == blob.size >= KEPT_FROM and may_have_arrived(error):
             self._unanswered.add((ticket.repository, ticket.digest))
         return isinstance(error, NotFound) and await self._has_arrived(ticket.repository, blob)
 
