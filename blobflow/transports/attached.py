@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from blobflow.content import Referrer
-from blobflow.errors import NotFound, UnsupportedContent
+from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
@@ -20,7 +20,7 @@ from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
 from blobflow.oci.selecting import subject_of as subject_in
 from blobflow.transports.imageindex import Images
 
-# The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent.
+# The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
 ReadManifest = Callable[[Descriptor], bytes]
 
 
@@ -76,8 +76,8 @@ class AttachedImages:
     def _subject(self, entry: Descriptor) -> Digest | None:
         try:
             return subject_of(self._read(entry))
-        except (NotFound, UnsupportedContent):
-            return None  # an entry of what is not here refers to nothing here
+        except (NotFound, UnsupportedContent, IntegrityError):
+            return None  # what is not here refers to nothing; what is wrong fails who asks for it, no other
 
     def images(self) -> Images:
         """The entries that are images of their own; all of them if none is."""
@@ -107,6 +107,8 @@ class AttachedImages:
             self._read(Descriptor("", digest, UNKNOWN_SIZE))
         except NotFound:
             return False
+        except (UnsupportedContent, IntegrityError):
+            return True  # a blob, larger than manifests are, or one that its reader will be told is wrong
         return True
 
 

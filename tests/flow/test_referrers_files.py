@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from itertools import pairwise
@@ -208,3 +209,19 @@ async def test_lists_are_added_to_as_others_keep_them(desk: Desk, tmp_path: Path
     listed = json.loads(await layout.read(named))["manifests"]
     assert [each["digest"] for each in listed] == sorted(each["digest"] for each in listed)
     assert len(listed) == 2
+
+
+async def test_what_hangs_on_an_image_is_not_for_docker_to_load(desk: Desk, tmp_path: Path) -> None:
+    """A tag of cosign's may name anything, also what docker could load."""
+    signed = await loaded(desk)
+    here = desk.registry("source").at(Site("source", "app"))
+    subject = signed.index.descriptor.digest
+    child = next(iter(signed.children.values()))
+    await here.put(child.descriptor, child.raw, [f"{fallback_tag(subject)}.att"])
+    for place in (f"docker-archive:{tmp_path}/d.tar", f"oci-archive:{tmp_path}/o.tar"):
+        await desk.copy(Reference("source", "app", "1"), Reference(place, "", "docker.io/library/app:1"))
+        with tarfile.open(place.partition(":")[2]) as tar:
+            listed = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+            old = json.load(tar.extractfile("repositories"))  # type: ignore[arg-type]
+        assert [each["RepoTags"] for each in listed] == [["docker.io/library/app:1"]]
+        assert list(old) == ["app"]

@@ -94,3 +94,33 @@ async def test_they_go_to_a_registry_with_their_image(
         off = Policy(referrers="off")
         report = await mirror([pair], Settings(cache_dir=tmp_path / "other"), off)
         assert report.ok and not report.images[0].referrers
+
+
+@pytest.mark.parametrize("form", ["layout", "archive"])
+@pytest.mark.parametrize("name", ["other", ""])
+async def test_what_is_wrong_beside_an_image_is_not_the_images_fault(
+    tmp_path: Path, signed: tuple[Layout, list[Digest]], form: str, name: str
+) -> None:
+    layout, proofs = signed
+    wrong = layout.proof("to be changed", None)
+    (layout.folder / "blobs" / wrong["digest"].replace(":", "/")).write_bytes(b"something else")
+    layout.list(wrong, name)
+    long = layout.proof("long", layout.image)
+    layout.list(long | {"size": long["size"] + 1}, "third")
+    source = layout.archive(tmp_path / "in.tar") if form == "archive" else f"oci:{layout.folder}"
+    async with registries(tmp_path, ["target"]) as [target]:
+        pair = Pair(Reference(source, "", "x"), Reference(target.host, "app", "1"))
+        report = await mirror([pair], Settings(cache_dir=tmp_path / "cache"))
+        assert report.ok
+        assert sorted(each.digest for each in report.images[0].referrers) == sorted(proofs)
+
+
+@pytest.mark.parametrize("form", ["layout", "archive"])
+async def test_an_sbom_of_a_large_blob_is_no_second_image(tmp_path: Path, form: str) -> None:
+    layout = Layout(tmp_path / "in")
+    layout.list(layout.proof("of a blob", layout.blob(b"x" * (5 << 20))))
+    source = layout.archive(tmp_path / "in.tar") if form == "archive" else f"oci:{layout.folder}"
+    async with registries(tmp_path, ["target"]) as [target]:
+        pair = Pair(Reference(source, ""), Reference(target.host, "app", "1"))
+        report = await mirror([pair], Settings(cache_dir=tmp_path / "cache"))
+        assert report.ok and report.images[0].digest == layout.image["digest"]

@@ -188,9 +188,12 @@ def _why_not(manifest: Manifest) -> str:
         return "it is an index of which docker can load nothing"
     if _is_image(manifest):
         return "a layer of it is kept elsewhere (urls)"
-    kind = (
-        f"its config is {manifest.config.media_type}" if manifest.config is not None else "it has no config"
-    )
+    if manifest.config is None:
+        kind = "it has no config"
+    elif manifest.config.media_type not in _CONFIGS:
+        kind = f"its config is {manifest.config.media_type}"
+    else:
+        kind = f"a layer is {next(each.media_type for each in manifest.layers if not _may_be_tar(each))}"
     return f"it is an artifact, no image that docker can load ({kind})"
 
 
@@ -214,5 +217,13 @@ def _is_dockers(manifest: Manifest) -> bool:
 
 
 def _is_image(manifest: Manifest) -> bool:
-    kinds = (media.OCI_CONFIG, media.DOCKER_CONFIG)
-    return manifest.config is not None and manifest.config.media_type in kinds
+    """cosign's signatures and buildx' attestations have an image's config as well, and layers of JSON."""
+    own = manifest.config is not None and manifest.config.media_type in _CONFIGS
+    return own and all(map(_may_be_tar, manifest.layers))
+
+
+def _may_be_tar(layer: Descriptor) -> bool:
+    return not layer.media_type or "tar" in layer.media_type or "layer" in layer.media_type
+
+
+_CONFIGS = (media.OCI_CONFIG, media.DOCKER_CONFIG)

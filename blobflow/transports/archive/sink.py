@@ -26,6 +26,7 @@ from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, m
 from blobflow.oci.choice import lean
 from blobflow.oci.location import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.oci.referrers import fallback_tag
+from blobflow.oci.selecting import subject_of
 from blobflow.transports.archive.catalogue import (
     CATALOGUE,
     REPOSITORIES,
@@ -258,7 +259,8 @@ class ArchiveSink:
             parts.add(path_in_layout(digest), self._raw(digest))
         if self._limit is None and not self._elsewhere:
             name_of = full_name if self._dockers else tagged_name
-            listed = listed_images(self._tags, self._manifests, self._platform, name_of)
+            own = {tag: root for tag, root in self._tags.items() if not self._hangs(tag)}
+            listed = listed_images(own, self._manifests, self._platform, name_of)
             parts.add(CATALOGUE, catalogue_of(listed))
             parts.add(REPOSITORIES, repositories_of(listed))
         parts.finish(self._index())
@@ -280,6 +282,11 @@ class ArchiveSink:
                 assert made is not None, "there was no list"
                 self._hold(made)
                 self._tags[fallback_tag(subject)] = made.descriptor
+
+    def _hangs(self, tag: str) -> bool:
+        """Whether what a tag names is there because of its subject, and would be strange to docker."""
+        subject = subject_of(tag)
+        return bool(subject) and subject.replace("-", ":", 1) in self._manifests
 
     def _reached(self) -> list[Manifest]:
         """The manifests that the tags reach, by digest."""
