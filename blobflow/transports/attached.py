@@ -18,7 +18,7 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
 from blobflow.oci.selecting import subject_of as subject_in
-from blobflow.transports.imageindex import Images
+from blobflow.transports.imageindex import Images, find, named
 
 # The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
 ReadManifest = Callable[[Descriptor], bytes]
@@ -31,6 +31,7 @@ class AttachedImages:
     def __init__(self, images: Images, read: ReadManifest) -> None:
         self._images = images
         self._read = read
+        self._by_name = named(images)
         self._named: dict[str, Descriptor] = {name: entry for names, entry in images for name in names}
         self._by_subject: Mapping[Digest, list[Descriptor]] | None = None
 
@@ -78,6 +79,10 @@ class AttachedImages:
             return subject_of(self._read(entry))
         except (NotFound, UnsupportedContent, IntegrityError):
             return None  # what is not here refers to nothing; what is wrong fails who asks for it, no other
+
+    def find(self, name: str, place: str) -> Descriptor:
+        """See `imageindex.find`; "" is the only image of its own."""
+        return find(self._by_name, name, place, self._read, None if name else self.numbers())
 
     def images(self) -> Images:
         """The entries that are images of their own; all of them if none is."""

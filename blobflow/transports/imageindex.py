@@ -18,7 +18,7 @@ from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedC
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.files import translated
-from blobflow.transports.names import IMAGE_NAME, REF_NAME, as_digest, asked_for, choose, tagged_name
+from blobflow.transports.names import IMAGE_NAME, REF_NAME, Named, as_digest, asked_for, tagged_name
 
 MARK = b'{"imageLayoutVersion":"1.0.0"}'  # the content of the file oci-layout
 EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'.encode()
@@ -58,16 +58,21 @@ def names_in(images: Images) -> list[str]:
     return asked_for(images, _digest_of_entry)
 
 
+def named(images: Images) -> Named[Descriptor]:
+    """The entries of an index.json, to be found by their names."""
+    return Named(images, _digest_of_entry)
+
+
 def find(
-    images: Images,
+    images: Named[Descriptor],
     name: str,
     place: str,
     read: Callable[[Descriptor], bytes],
     own: Sequence[int] | None = None,
 ) -> Descriptor:
-    """The manifest that a name means, see `choose`; `read` is asked where the entry does not say what it
+    """The manifest that a name means, see `Named`; `read` is asked where the entry does not say what it
     is."""
-    entry = choose(images, name, place, _digest_of_entry, own)
+    entry = images.choose(name, place, own)
     if entry.media_type in media.MANIFESTS:
         return Descriptor(entry.media_type, entry.digest, entry.size)
     return parse_manifest(read(entry), entry.media_type, digest=entry.digest).descriptor

@@ -26,7 +26,6 @@ from blobflow.transports.imageindex import (
     MARK,
     check_blobs,
     check_manifest,
-    find,
     images_of,
     manifest_at,
     names_in,
@@ -59,9 +58,7 @@ class Layout:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
-        images = self._images()
-        own = None if name else AttachedImages(images, self._read).numbers()
-        return find(images, name, str(self.site), self._read, own)
+        return self._attached().find(name, str(self.site))
 
     async def referrers(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""

@@ -7,7 +7,7 @@ looked for as it stands, then with docker's defaults on both sides, then, if it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from blobflow.errors import InvalidDigest, InvalidReference, NotFound, UnsupportedContent, UsageError
@@ -63,42 +63,54 @@ _WAYS: tuple[Callable[[str], str], ...] = (str, full_name)
 _WAYS_WITHOUT_HOST = (*_WAYS, _without_host)
 
 
-def choose(
-    images: Sequence[tuple[Iterable[str], _Image]],
-    name: str,
-    place: str,
-    identity: Callable[[_Image], Hashable],
-    own: Sequence[int] | None = None,
-) -> _Image:
-    """The image that `name` means among those of `place`, each with its names.
+class Named(Generic[_Image]):
+    """The images of a place, each with its names, to be asked many times: they are looked through once for
+    each way of reading names. Images of one `identity` are one, however often and under however many names
+    they are listed; the first listing counts."""
 
-    `@n` is the n-th from 0; "" is the only one, of those with the numbers `own` (None: of all). Images of one
-    `identity` are one, however often and under however many names they are listed; the first listing counts.
-    Raises NotFound; UsageError where several fit, with what to write; UnsupportedContent where several bear
-    the very name.
-    """
-    if name.startswith("@"):
-        return _numbered(images, name, place)
-    distinct = _Distinct(images, identity)
-    if not name:
-        found = distinct.among(range(len(images)) if own is None else own)
-        if len(found) == 1:
-            return images[found[0]][1]
-        if not found:
-            raise NotFound(f"{place} holds no image")
-        raise UsageError(f"{place} holds {len(found)} images; {distinct.choices(found, place)}")
-    for way in _WAYS if _has_host(name) else _WAYS_WITHOUT_HOST:
-        wanted = way(name)
-        found = distinct.among(
-            number for number, (names, _) in enumerate(images) if wanted and wanted in map(way, names)
-        )
-        if len(found) == 1:
-            return images[found[0]][1]
-        if found:
-            error = UnsupportedContent if way is str else UsageError
-            said = f"images named {name}" if way is str else f"images that {name} may mean"
-            raise error(f"{place} has {len(found)} {said}; {distinct.choices(found, place)}")
-    raise NotFound(f"{place} has no image {name}; {_known(images, place)}")
+    def __init__(
+        self, images: Sequence[tuple[Iterable[str], _Image]], identity: Callable[[_Image], Hashable]
+    ) -> None:
+        self._images = images
+        self._distinct = _Distinct(images, identity)
+        self._bearers: dict[Callable[[str], str], dict[str, list[int]]] = {}
+
+    def choose(self, name: str, place: str, own: Sequence[int] | None = None) -> _Image:
+        """The image that `name` means among those of `place`.
+
+        `@n` is the n-th from 0; "" is the only one, of those with the numbers `own` (None: of all). Raises
+        NotFound; UsageError where several fit, with what to write; UnsupportedContent where several bear the
+        very name.
+        """
+        images = self._images
+        if name.startswith("@"):
+            return _numbered(images, name, place)
+        if not name:
+            found = self._distinct.among(range(len(images)) if own is None else own)
+            if len(found) == 1:
+                return images[found[0]][1]
+            if not found:
+                raise NotFound(f"{place} holds no image")
+            raise UsageError(f"{place} holds {len(found)} images; {self._distinct.choices(found, place)}")
+        for way in _WAYS if _has_host(name) else _WAYS_WITHOUT_HOST:
+            found = self._distinct.among(self._bearing(way).get(way(name), ()))
+            if len(found) == 1:
+                return images[found[0]][1]
+            if found:
+                error = UnsupportedContent if way is str else UsageError
+                said = f"images named {name}" if way is str else f"images that {name} may mean"
+                raise error(f"{place} has {len(found)} {said}; {self._distinct.choices(found, place)}")
+        raise NotFound(f"{place} has no image {name}; {_known(images, place)}")
+
+    def _bearing(self, way: Callable[[str], str]) -> Mapping[str, Sequence[int]]:
+        """The numbers of the images that bear each name, read that way."""
+        if way not in self._bearers:
+            found: dict[str, list[int]] = {}
+            for number, (names, _) in enumerate(self._images):
+                for word in filter(None, map(way, names)):
+                    found.setdefault(word, []).append(number)
+            self._bearers[way] = found
+        return self._bearers[way]
 
 
 class _Distinct(Generic[_Image]):

@@ -22,6 +22,7 @@ from blobflow.errors import (
 from blobflow.events import HostMeter
 from blobflow.transports import files
 from blobflow.transports.files import Arriving, sweep
+from blobflow.transports.imageindex import read_small
 from blobflow.transports.layout import Layout
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Bytes
@@ -184,3 +185,24 @@ async def test_an_index_that_can_be_read_and_not_changed_is_left_as_it_is(tmp_pa
         assert path.read_bytes() == before
     else:
         assert set(await layout_at(tmp_path).tags()) == {"1", "2"}
+
+
+async def test_many_names_are_one_reading_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [str(number) for number in range(50)]
+    await tagged(tmp_path, *tags)
+    read: list[str] = []
+
+    def reading(path: Path) -> bytes:
+        read.append(path.name)
+        return read_small(path)
+
+    monkeypatch.setattr("blobflow.transports.layout.read_small", reading)
+    layout = layout_at(tmp_path)
+    assert {(await layout.resolve(tag)).digest for tag in tags} == {IMAGE.digest}
+    assert read.count("index.json") == 1
+
+    other = layout_at(tmp_path)
+    await other.put(OTHER, OTHER_RAW, ["1"])
+    assert (await layout.resolve("1")).digest == OTHER.digest, "what others write meanwhile counts"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, UsageError
-from blobflow.transports.names import asked_for, choose
+from blobflow.transports.names import Named, asked_for
 
 Images = list[tuple[tuple[str, ...], str]]
 # What buildx writes for two tags; the image, here a letter, stands for its digest.
@@ -18,7 +20,7 @@ ONE_TAG: Images = [(("1", "docker.io/library/app:1"), "a"), (("1", "docker.io/li
 
 
 def chosen(images: Images, name: str) -> str:
-    return choose(images, name, "oci:x", lambda image: image)
+    return Named(images, lambda image: image).choose(name, "oci:x")
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,19 @@ def test_each_image_is_listed_by_a_name_that_finds_it() -> None:
         names = asked_for(images, lambda image: image)
         assert [chosen(images, name) for name in names] == [image for _, image in images]
     assert asked_for([(("1",), "a"), (("1",), "b"), ((), "c")], lambda image: image) == ["1"]
+
+
+def test_names_are_looked_through_once_for_all_that_are_asked_for() -> None:
+    looks = 0
+
+    class Names(tuple[str, ...]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    images = [(Names((f"docker.io/library/app:{number}",)), str(number)) for number in range(200)]
+    named = Named(images, lambda image: image)
+    for number in range(200):
+        assert named.choose(f"app:{number}", "oci:x") == str(number)
+    assert looks <= 3 * len(images), "each name once for each way of reading it"

@@ -28,13 +28,12 @@ from blobflow.transports.files import in_thread
 from blobflow.transports.imageindex import (
     blob_at,
     check_manifest,
-    find,
     images_of,
     manifest_at,
     names_in,
     path_in_layout,
 )
-from blobflow.transports.names import as_digest, asked_for, choose
+from blobflow.transports.names import Named, as_digest, asked_for
 
 _T = TypeVar("_T")
 # Layers being compressed at the same time: one a core of the smallest machines that this is used on.
@@ -115,8 +114,7 @@ class OciImages:
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
             return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
-        own = None if name else self._attached.numbers()
-        return find(self._images, name, self._place, self._read, own)
+        return self._attached.find(name, self._place)
 
     def _read(self, manifest: Descriptor) -> bytes:
         return read_manifest(self._opened, self, manifest)
@@ -135,6 +133,8 @@ class DockerImages:
             raise without_catalogue(set(opened.contents.files), opened.name)
         raw = opened.small(stored, f"{CATALOGUE} of {opened.name}")
         self._images = parse_catalogue(raw, opened.name)
+        numbered = [(image.names, number) for number, image in enumerate(self._images)]
+        self._named = Named(numbered, lambda number: self._images[number].content)
         self._made: dict[int, Manifest] = {}
         self._layers: dict[tuple[Stored, Digest], Descriptor] = {}
         self._locks: dict[int | Digest, asyncio.Lock] = {}
@@ -158,8 +158,7 @@ class DockerImages:
     async def resolve(self, name: str) -> Descriptor:
         digest = as_digest(name)
         if digest is None:
-            numbered = [(image.names, number) for number, image in enumerate(self._images)]
-            number = choose(numbered, name, self._place, lambda number: self._images[number].content)
+            number = self._named.choose(name, self._place)
             return (await self._manifest(number)).descriptor
         for number in range(len(self._images)):
             made = await self._manifest(number)

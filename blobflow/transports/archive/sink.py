@@ -46,9 +46,10 @@ from blobflow.transports.imageindex import (
     images_of,
     index_of,
     manifest_at,
+    named,
     path_in_layout,
 )
-from blobflow.transports.names import as_digest, full_name, tagged_name
+from blobflow.transports.names import Named, as_digest, full_name, tagged_name
 
 # Bytes of manifests that are held until the archive is complete. What is more waits in a file.
 HELD_BYTES = 8 * 1024 * 1024
@@ -95,6 +96,7 @@ class ArchiveSink:
         self._put_aside: dict[Digest, Callable[[], bytes]] = {}
         self._held = 0
         self._tags: dict[str, Descriptor] = {}
+        self._named: Named[Descriptor] | None = None  # what the tags are, until there is another
         self._referrers: dict[Digest, dict[Digest, Descriptor]] = {}
 
     # What is here
@@ -102,7 +104,9 @@ class ArchiveSink:
     async def resolve(self, name: str) -> Descriptor:
         if digest := as_digest(name):
             return manifest_at(await self.read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
-        return find(images_of(self._index(), str(self.site)), name, str(self.site), lambda entry: b"")
+        if self._named is None:
+            self._named = named(images_of(self._index(), str(self.site)))
+        return find(self._named, name, str(self.site), lambda entry: b"")
 
     async def read(self, manifest: Descriptor) -> bytes:
         if manifest.digest not in self._manifests:
@@ -193,6 +197,7 @@ class ArchiveSink:
             if tag.startswith("@"):
                 raise UsageError(f"{self.site}:{tag} numbers an image; give the one that is written a name")
             self._tags[tag] = parsed.descriptor
+            self._named = None
         self._begin()
         self._hold(parsed)
         self._meter.bytes_written += len(raw)
