@@ -56,8 +56,9 @@ class Verification:
     ) -> dict[Pair, BlobflowError]:
         """Check every pair's target against its root. Returns what is wrong; an absent pair is right.
 
-        `images`: the image manifests that have to be there, as far as that is known. Of others, of which no
-        index tells the platform, those count that are there.
+        `images`: the image manifests that have to be there, where that is known: of an index of which the
+        source had a part, that part. Else it is those that an index says are for the platforms that were
+        chosen; those of which none tells the platform count if they are there.
         """
         wrong: dict[Pair, BlobflowError] = {}
 
@@ -92,7 +93,7 @@ class Verification:
             error.side = "target"
             raise error
         below = read.graph.closure(root.digest)
-        wanted = images.union(*(certain(each, pair.choice) for each in below))
+        wanted = images or frozenset[Digest]().union(*(certain(each, pair.choice) for each in below))
         for digest in sorted(wanted - read.graph.manifests.keys()):
             raise NotFound(f"{site_of(target)} has no manifest {digest}, which was chosen of {root.digest}")
         for manifest in shape_of(read.graph, root, pair.choice, prune=False).manifests:

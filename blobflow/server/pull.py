@@ -69,6 +69,7 @@ async def _read_blob(registry: Registry, request: web.BaseRequest, place: Place)
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
         if not coming and not await promises.found(registry.store, digest):
+            registry.recent.forget(digest)  # or GET would go on answering
             raise _blob_unknown(digest)
         return web.Response(headers={**headers, "Content-Length": str(size)})
     span = None
@@ -174,6 +175,7 @@ async def _read_manifest(registry: Registry, request: web.BaseRequest, place: Pl
     if request.method == "HEAD":
         size = registry.store.size_of(digest)
         if size is None or not await promises.found(registry.store, digest):
+            registry.recent.forget(digest)
             raise _manifest_unknown(place.item)
         return web.Response(headers={**headers, "Content-Length": str(size)})
     return web.Response(headers=headers, body=await _raw(registry, digest))

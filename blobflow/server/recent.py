@@ -37,3 +37,7 @@ class Recent:
     def put(self, digest: Digest, content: bytes) -> None:
         """Hold verified content; what is too large for here is not held."""
         self._held.put(digest, content)
+
+    def forget(self, digest: Digest) -> None:
+        """The content was found to be gone where it is kept."""
+        self._held.pop(digest)

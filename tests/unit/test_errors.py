@@ -39,6 +39,7 @@ EXAMPLES: dict[str, Any] = {
     "detail": "in its own words",
     "retry_after": 2.5,
     "missing": ("sha256:a", "sha256:b"),
+    "url": "http://127.0.0.1:5000/v2/",
     "headers": {"Retry-After": "3"},
     "more": (Problem("UNKNOWN", "and this"),),
 }

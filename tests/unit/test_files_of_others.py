@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from blobflow import cli
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import media
+from blobflow.oci import digest_of, media
 from blobflow.transports.archive.catalogue import parse_catalogue
 from tests.unit.archive_fakes import config_of, digest, layer_of, tar_of
 

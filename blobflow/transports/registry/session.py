@@ -77,8 +77,8 @@ T = TypeVar("T")
 class Redirected(ProtocolViolation):
     """A request was sent on to `url`, and was not followed there: too often, or its body is spent."""
 
-    def __init__(self, host: str, asked: str, url: URL) -> None:
-        super().__init__(f"{host} answered {asked} with redirects that lead nowhere")
+    def __init__(self, message: str, *, url: str) -> None:
+        super().__init__(message)
         self.url = url
 
 
@@ -270,8 +270,12 @@ class Session:
             finally:
                 leave(response)
             if isinstance(body, Feed):
-                raise Redirected(self.host, request.asked, url)
-        raise Redirected(self.host, request.asked, url)
+                raise self._nowhere(request, url)
+        raise self._nowhere(request, url)
+
+    def _nowhere(self, request: Request, url: URL) -> Redirected:
+        said = f"{self.host} answered {request.asked} with redirects that lead nowhere"
+        return Redirected(said, url=str(url))
 
     def _patience(self, size: int) -> float:
         """Seconds after the last of `size` bytes until there is no answer to be expected any more."""
@@ -316,7 +320,7 @@ class Session:
             if request.method not in _READING and response.status not in _KEEPING:
                 break
             url = follow(self.home, url, location, request.asked)
-        raise Redirected(self.host, request.asked, url)
+        raise self._nowhere(request, url)
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
         """Send the request, and once more with what it was refused for the lack of."""
