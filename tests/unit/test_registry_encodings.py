@@ -205,9 +205,12 @@ async def test_bare_deflate_that_ends_with_a_piece_has_all_its_bytes(more: int) 
     made = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     packed = made.compress(content) + made.flush()
     assert encodings.undone(packed, ("deflate",), "a blob", 2**21) == content
-    async with fake(coded(packed, "deflate")) as server, world() as w:
-        async with w.source(server.host).open(blob) as chunks:
-            assert await collect(chunks) == content
+    async with (
+        fake(coded(packed, "deflate")) as server,
+        world() as w,
+        w.source(server.host).open(blob) as chunks,
+    ):
+        assert await collect(chunks) == content
 
 
 @pytest.mark.parametrize(("byte", "read"), [(13 << 3, True), (13 << 3 | 1, False), (18 << 3, False)])
