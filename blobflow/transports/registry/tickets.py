@@ -47,9 +47,10 @@ class Ticket:
 
     `offset` is what the registry has confirmed, `sent` how far bytes have left us; both count from the blob's
     start. `body_error` is what the body raised while it was being sent: a source's 404 must not pass for the
-    registry's. `doubted`: the registry disagreed on the offset before. `broken`: a request of this process
-    broke in it. `request`: the size of the body that was sent last, and `passed`: how much of it left us; 0
-    once it was taken. `form`: how. `odd`: what is odd about the Location that opened it, "" if nothing is.
+    registry's. `began`: the offset that this push went on from. `doubted`: the registry disagreed on the
+    offset before. `broken`: a request of this process broke in it. `request`: the size of the body that was
+    sent last, and `passed`: how much of it left us; 0 once it was taken. `form`: how. `odd`: what is odd
+    about the Location that opened it, "" if nothing is.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Ticket:
         self.chunk_floor = chunk_floor
         self.chunk_ceiling = chunk_ceiling
         self.body_error: BlobflowError | None = None
+        self.began = offset
         self.doubted = False
         self.broken = False
         self.request = 0

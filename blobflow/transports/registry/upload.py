@@ -322,6 +322,7 @@ class Uploads:
         ticket = going.ticket
         assert ticket is not None
         going.rung = ticket.form = _rung(ticket, blob, rungs, self._size.limit)
+        ticket.began = ticket.offset
         noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
         if ticket.offset == blob.size:
             await _read_out(ticket, chunks)
@@ -438,7 +439,7 @@ class Uploads:
             return answer, feed.sent
         except ConnectionLost as error:
             if error is not feed.error:
-                error.received = max(error.received, feed.sent)
+                error.received = max(error.received, before + feed.sent - ticket.began)
             raise
         finally:
             ticket.body_error = feed.error
