@@ -23,9 +23,9 @@ from blobflow.errors import InvalidConfig, UsageError
 from blobflow.transports.registry.credential_helpers import (
     Runner,
     Secret,
-    ask_helper,
+    ask_credential_helper,
     run_program,
-    tell_helper,
+    tell_credential_helper,
 )
 from blobflow.transports.registry.origins import DOCKER_HUB
 
@@ -137,10 +137,10 @@ async def find_credentials(
 
     A helper named for the host wins, then the entries in the file, then the general store, as in docker; one
     named "" says that there is none, not even the general store. Raises InvalidConfig for an entry that can't
-    be used, HelperFailed for a helper.
+    be used, CredentialHelperFailed for a helper.
     """
-    run, server, helper = run or run_program, server_of(host), helper_of(config, host)
-    own = helper if _own_helper(config, host) else ""
+    run, server, helper = run or run_program, server_of(host), credential_helper_of(config, host)
+    own = helper if _own_credential_helper(config, host) else ""
     if own:
         return await _ask(own, server, run)
 
@@ -154,7 +154,7 @@ async def find_credentials(
 
 
 async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
-    secret = await ask_helper(helper, server, run)
+    secret = await ask_credential_helper(helper, server, run)
     if secret is None:
         return None
     if secret.username == "<token>":
@@ -162,13 +162,13 @@ async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
     return Credentials(username=secret.username, password=secret.secret)
 
 
-def helper_of(config: DockerConfig, host: str) -> str:
+def credential_helper_of(config: DockerConfig, host: str) -> str:
     """The helper that keeps a host's login, "" where the file itself does."""
-    own = _own_helper(config, host)
+    own = _own_credential_helper(config, host)
     return config.creds_store if own is None else own
 
 
-def _own_helper(config: DockerConfig, host: str) -> str | None:
+def _own_credential_helper(config: DockerConfig, host: str) -> str | None:
     """The helper that is named for the host; None if it is not named at all."""
     named = {place_of(key): helper or "" for key, helper in config.cred_helpers.items()}
     return named.get((host, ""))
@@ -225,4 +225,4 @@ async def tell_program(helper: str, verb: str, host: str, login: Credentials | N
     given = server_of(host).encode()
     if login is not None:
         given = msgspec.json.encode(Secret(server_of(host), login.username, login.password))
-    await tell_helper(helper, verb, host, given, run)
+    await tell_credential_helper(helper, verb, host, given, run)
