@@ -112,7 +112,7 @@ REFUSED = {
     "referrers: true, referrerFilters: [{artifactType: a/b}]": "`referrerFilters` can't be carried out",
     "referrers: true, referrerSource: r.example/sigs": "`referrerSource` can't be carried out",
     "referrers: true, referrerTarget: r.example/sigs": "`referrerTarget` can't be carried out",
-    "referrers: perhaps": "referrers: expected `bool",
+    "referrers: perhaps": "referrers: expected `true or false`, got `text`",
     "platforms: [linux]": "linux",
 }
 
