@@ -101,11 +101,11 @@ def _wanted(
             )
 
     def each(entries: Mapping[str, _T] | None, key: str) -> Iterator[tuple[str, _T, str]]:
-        """The entries under a key, each with its line; of what an anchor brings, that of the registry."""
+        """The entries under a key, each with its line."""
         keys = child(node, key)
         lines = {str(at.value): line_of(at) for at, _ in keys.value} if keys and not is_null(keys) else {}
         for path, entry in (entries or {}).items():
-            yield path, entry, f"{name} line {lines.get(path, line_of(node))}"
+            yield path, entry, f"{name} line {lines[path]}"
 
     for path, tags, where in each(registry.images, "images"):
         if not tags:

@@ -235,10 +235,20 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         "t:1",
         "f.yml line 4: 'b/c' is not a reference: bad tag",
     ),
+    "skopeo: a mistyped key beside a good registry": (
+        "r.example.com: {image: {a: []}}\ns.example.com: {images: {a: []}}",
+        "t:1",
+        "f.yml line 1: unknown key `image`; did you mean `images`?",
+    ),
+    "skopeo: a registry with a list": (
+        "r.example.com: [a]",
+        "t:1",
+        "f.yml line 1: the spec: expected `mapping",
+    ),
     "skopeo: a bad tag from an anchor": (
         "x-a: &a {images: {a: [b/c]}}\nr.example.com:\n  <<: *a\n",
         "t:1",
-        "f.yml line 3: 'b/c' is not a reference: bad tag",
+        "f.yml line 1: 'b/c' is not a reference: bad tag",
     ),
     "regsync: a login for no registry": (
         "{creds: [{user: a}], sync: [{source: a, target: 't:1/a', type: image}]}",
