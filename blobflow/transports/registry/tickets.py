@@ -67,6 +67,7 @@ class Ticket:
         self.repository = repository
         self.digest = digest
         self.location = location
+        self.opened: URL | None = None  # where it was before a request of it was redirected
         self.origin: Origin = origin
         self.offset = offset
         self.sent = offset
@@ -89,6 +90,10 @@ class Ticket:
         except BlobflowError as error:
             self.body_error = error
             raise
+
+
+# What is deleted there is content of a repository [end-9], [end-10].
+_CONTENT = re.compile(r"/(?:manifests|blobs)/(?!uploads(?:/|\Z))[^/]+/?\Z")
 
 
 class Tickets:
@@ -176,6 +181,7 @@ class Tickets:
 
     def moved(self, ticket: Ticket, url: URL) -> None:
         """Keep a session whose last request was redirected, to send its bytes there."""
+        ticket.opened = ticket.opened or ticket.location
         ticket.location, ticket.origin, ticket.sent = url, "moved", ticket.offset
         self.keep(ticket)
 
@@ -225,9 +231,12 @@ class Tickets:
         task.add_done_callback(self._leaving.discard)
 
     async def _delete(self, ticket: Ticket) -> None:
+        where = ticket.opened or ticket.location
+        if _CONTENT.search(where.path):
+            return  # whatever sent us there: that is no session, and would be gone
         request = Request(
             "DELETE",
-            ticket.location,
+            where,
             f"end of an upload to {ticket.repository}",
             scopes=push_scopes(ticket.repository),
             ok=(200, 202, 204),

@@ -352,7 +352,7 @@ class Uploads:
 
     def _put_aside(self, ticket: Ticket, blob: Descriptor, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
-        if isinstance(error, Redirected):
+        if isinstance(error, Redirected) and error is not ticket.body_error:
             self._tickets.moved(ticket, URL(error.url, encoded=True))
         elif isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
             ticket.doubted = True
