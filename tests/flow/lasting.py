@@ -26,8 +26,10 @@ from blobflow.cli.rounds import Wake
 
 
 def counted() -> dict[str, int]:
-    # yarl remembers the last 128 URLs that it was given.
-    alive = [each for each in gc.get_objects() if not isinstance(each, yarl.URL)]
+    # yarl remembers the last 128 URLs that it was given, each with what it found out of it.
+    every = gc.get_objects()
+    remembered = {id(part) for each in every if isinstance(each, yarl.URL) for part in (each, each._cache)}
+    alive = [each for each in every if id(each) not in remembered]
     return {
         "loops": sum(isinstance(each, asyncio.AbstractEventLoop) for each in alive),
         "tasks": sum(isinstance(each, asyncio.Task) for each in alive),
