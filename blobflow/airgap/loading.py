@@ -186,6 +186,10 @@ class _Gathering:
         by_digest(name, made.root.digest)
         if made.mixed:
             self._note(f"{name} has images with OCI's and with Docker's media types: its index is OCI's")
+        kept = {child.digest for child in made.made.manifests} if made.made else set[Digest]()
+        for find in found:
+            if find.root.digest not in {made.root.digest, *kept}:
+                await self._note_left(name, find)
         return made
 
     async def _as_it_is(self, name: Name, find: _Find) -> Group:
@@ -202,7 +206,17 @@ class _Gathering:
             f"{find.input.label} has {len(kept)} of the {len(root.manifests)} images in the index of {name}: "
             f"{find.root.digest} became {made.descriptor.digest} without the others"
         )
+        await self._note_left(name, find)
         return Group(made.descriptor, made)
+
+    async def _note_left(self, name: Name, find: _Find) -> None:
+        """What refers to an index that another one is made of does not go along."""
+        left = await self._all.referrers(find.root.digest)
+        if left:
+            self._note(
+                f"signatures and other referrers of the index {find.root.digest} that {find.input.label} has "
+                f"for {name} are left ({len(left)}): another index was made of it"
+            )
 
     async def _part(self, name: Name, find: _Find) -> Part:
         """What an archive adds to a name that others add to as well, or that gets an index."""

@@ -2,7 +2,7 @@
 
 Most of what registries and builders write comes out of Go, where an empty list or map is encoded as null and
 read back as nothing. A null in an object is therefore left out; one in an array, which has to be something,
-is an empty string, as Go has it: where no string is expected that is refused.
+is as Go has it an empty object among objects, else an empty string: where that says too little it is refused.
 """
 
 from __future__ import annotations
@@ -35,5 +35,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(each) for key, each in value.items() if each is not None}
     if isinstance(value, list):
-        return ["" if each is None else _without_nulls(each) for each in value]
+        zero: Any = {} if any(isinstance(each, dict) for each in value) else ""
+        return [zero if each is None else _without_nulls(each) for each in value]
     return value

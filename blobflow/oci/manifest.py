@@ -39,7 +39,7 @@ _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 
 class _Child(msgspec.Struct, rename="camel"):
-    digest: str
+    digest: str = ""
     size: int | None = None
     media_type: str | None = None
     platform: Platform | None = None
@@ -139,7 +139,8 @@ def parse_manifest(
     and check no more than so many of its children, for who only wants to show something of it (decoding
     19,000 takes milliseconds, making values of them a tenth of a second). `let_in`: the bytes were let into
     our store before, perhaps by a version that knew less; it is read what they name, and nothing is judged.
-    `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called.
+    `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called; what
+    has no digest names nothing, and is passed over, and nobody has to say a size.
 
     Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
     an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
@@ -155,7 +156,9 @@ def parse_manifest(
     if listed is not None and len(listed) > MAX_CHILDREN:
         raise UnsupportedContent(f"{what} lists {len(listed)} children, more than the {MAX_CHILDREN} allowed")
     taken = (listed or ())[:most]
-    decoded = tuple(_descriptor(child, what) for child in taken)
+    decoded = tuple(
+        _descriptor(child, what, sized=not as_listed) for child in taken if child.digest or not as_listed
+    )
     is_index = kind in media.INDEXES
     config = _descriptor(document.config, what) if document.config else None
     if not is_index and config is None:

@@ -71,7 +71,7 @@ def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collectio
             index = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise UnsupportedContent(f"a list of referrers can't be added to: {error}") from None
-    had = {item["digest"]: item for item in index.get("manifests") or ()}
+    had = {item["digest"]: item for item in index.get("manifests") or () if item and item.get("digest")}
     entries = {digest: item for digest, item in had.items() if digest not in absent}
     for referrer in referrers:
         entries.setdefault(referrer.digest, _entry(referrer))

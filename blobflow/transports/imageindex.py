@@ -137,7 +137,7 @@ def retagged(raw: bytes, manifest: Descriptor, tags: Iterable[str]) -> bytes:
     except (ValueError, RecursionError) as error:
         raise UnsupportedContent(f"the index.json of the layout can't be changed: {error}") from None
     tags = list(tags)
-    kept = [entry for entry in document.get("manifests") or () if _ref_name(entry) not in tags]
+    kept = [entry for entry in document.get("manifests") or () if not entry or _ref_name(entry) not in tags]
     document["manifests"] = kept + [entry_of(manifest, tag) for tag in tags]
     return json.dumps(document, separators=(",", ":")).encode()
 

@@ -80,6 +80,7 @@ OLD: dict[str, Pack] = {
     "bzip2 in parts": in_parts(bzip2),
     "xz": xz,
     "xz in parts": in_parts(xz),
+    "xz in parts with padding": lambda raw: xz(raw[:1000]) + bytes(8) + xz(raw[1000:]),
     "lz4": frame,
     "lz4 in parts": in_parts(frame),
 }
@@ -205,6 +206,14 @@ def test_what_is_cut_off_is_told_wherever_that_is(form: str) -> None:
             continue
         # only where a stream ends may it do so without a word; its digest tells
         assert "parts" in form or form == "pzstd", end
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_padding_may_lie_across_blocks(size: int) -> None:
+    packed = xz(b"one") + bytes(200) + xz(b"two") + bytes(4)
+    blocks = [packed[at : at + size] for at in range(0, len(packed), size)]
+    inflater = inflater_for(packed[:16], "the layer")
+    assert inflater is not None and b"".join(inflater.whole(blocks)) == b"onetwo"
 
 
 # What an inflater may hold

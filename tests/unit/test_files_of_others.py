@@ -181,6 +181,17 @@ def part() -> Content:
     return content
 
 
+def test_load_tells_of_the_signatures_of_an_index_that_becomes_another(tmp_path: Path, part: Content) -> None:
+    root = part.entries[0]
+    proof = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": part.blob(b"{}"), "layers": []}
+    subject = {key: root[key] for key in ("mediaType", "digest", "size")}
+    part.entries.append(part.blob(json.dumps({**proof, "subject": subject}).encode(), media.OCI_MANIFEST))
+    part.archive(tmp_path / "in.tar")
+    result = done("load", tmp_path / "in.tar", "--to", f"oci:{tmp_path}/out")
+    said = f"signatures and other referrers of the index {root['digest']} that {tmp_path}/in.tar has for"
+    assert f"{said} library/app:1 are left (1)" in result.output
+
+
 @pytest.mark.parametrize("form", ["layout", "archive"])
 def test_of_an_index_what_is_there_goes_on_and_the_index_stays(
     tmp_path: Path, part: Content, form: str
@@ -300,8 +311,12 @@ def test_an_image_without_layers_has_no_top_one(tmp_path: Path) -> None:
 NOT_DOCKERS = {
     "an artifact": "it is an artifact, no image that docker can load (its config is application/vnd.x)",
     "an index of artifacts": "it is an index of which docker can load nothing",
+<<<<<<< HEAD
     "an attestation": "it is an artifact, no image that docker can load (a layer is application/in-toto+json"
     ")",
+=======
+    "an attestation": "it is an artifact, no image that docker can load (a layer is application/x+json)",
+>>>>>>> h-rev-files
     "an index of attestations": "it is an index of which docker can load nothing",
     "a foreign layer": "a layer of it is kept elsewhere (urls)",
 }
@@ -313,7 +328,7 @@ def not_dockers(content: Content, case: str) -> Descriptor:
         return content.image(mediaType=kind, urls=["https://elsewhere.example/layer"])
     attests = "attestation" in case
     artifact = content.image(
-        **({"mediaType": "application/in-toto+json"} if attests else {"config": "application/vnd.x"})
+        **({"mediaType": "application/x+json"} if attests else {"config": "application/vnd.x"})
     )
     return content.index(artifact) if case.startswith("an index") else artifact
 

@@ -108,7 +108,10 @@ async def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
         await layout.read(IMAGE)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"manifests":[{}]}', '{"schemaVersion":1}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"manifests":[5]}', '{"manifests":[{"digest":"sha256:abc"}]}', '{"schemaVersion":1}'],
+)
 async def test_an_index_that_is_none_is_told_with_its_path(tmp_path: Path, content: str) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(UnsupportedContent, match=r"index\.json is not the index"):
@@ -206,3 +209,19 @@ async def test_many_names_are_one_reading_of_the_index(
     other = layout_at(tmp_path)
     await other.put(OTHER, OTHER_RAW, ["1"])
     assert (await layout.resolve("1")).digest == OTHER.digest, "what others write meanwhile counts"
+
+
+async def test_entries_that_say_little_hide_no_other(tmp_path: Path) -> None:
+    """Go's tools look at the entry that they are asked for."""
+    await tagged(tmp_path, "1")
+    named = {"annotations": {"org.opencontainers.image.ref.name": "2"}}
+    bare = {"mediaType": OTHER.media_type, "digest": OTHER.digest, **named}
+    listed = [None, {}, {"annotations": None}, *index_of(tmp_path), bare]
+    (tmp_path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
+    layout = layout_at(tmp_path)
+    assert await layout.tags() == ["1", "2"]
+    assert await layout.resolve("1") == IMAGE
+    await layout.put(OTHER, OTHER_RAW, ["3"])
+    assert (await layout.resolve("2")).digest == (await layout.resolve("3")).digest == OTHER.digest
+    assert await layout.resolve("1") == IMAGE
+    assert (await layout.referrers(IMAGE.digest)) == []

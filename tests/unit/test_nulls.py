@@ -13,11 +13,12 @@ import pytest
 
 from blobflow.engine.configs import read_config, read_diff_ids
 from blobflow.errors import UnsupportedContent
-from blobflow.oci import Digest, Manifest, Platform, digest_of, media, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, digest_of, media, parse_manifest
 from blobflow.oci import decoding as strangers
 from blobflow.oci.choice import pruned
 from blobflow.oci.convert import converted
 from blobflow.oci.manifest import subject_of
+from blobflow.oci.referrers import merged
 from blobflow.transports.archive.catalogue import parse_catalogue
 from blobflow.transports.archive.docker import diff_ids
 from blobflow.transports.imageindex import images_of, retagged
@@ -257,3 +258,16 @@ def test_a_null_in_the_index_of_a_layout_is_an_absent_field() -> None:
         assert (found, child.digest) == (names, CHILD["digest"])
         assert json.loads(retagged(raw, child, ["2"]))["manifests"][0] == entry
     assert images_of(b'{"schemaVersion": 2, "manifests": null}', "index.json") == []
+
+
+@pytest.mark.parametrize("odd", [[None], [{}], [None, CHILD], [{"digest": None}, CHILD]])
+def test_a_list_of_referrers_with_nulls_is_added_to(odd: list[Json]) -> None:
+    raw = json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": odd}).encode()
+    added = Descriptor(media.OCI_MANIFEST, digest_of(b"added"), 5)
+    try:
+        made = merged(raw, [added])
+    except UnsupportedContent:
+        return
+    assert made is not None
+    listed = {child.digest for child in parse_manifest(made).manifests}
+    assert listed == {added.digest} | {each["digest"] for each in odd if each == CHILD}

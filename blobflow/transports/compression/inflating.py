@@ -132,6 +132,7 @@ class Streams(Inflater):
     """Streams one behind the other, each of which tells its own end, whatever is in them."""
 
     _first = 0  # the first byte of every stream
+    _spaced = False  # whether zeros may lie between streams
 
     def __init__(self, name: str, *, padded: bool) -> None:
         super().__init__(name, padded=padded)
@@ -158,6 +159,9 @@ class Streams(Inflater):
         view, at = memoryview(block), 0
         while at < len(block):
             if self._unused is not None:
+                if self._spaced and not block[at]:
+                    at = len(block) - len(block[at:].lstrip(b"\0"))
+                    continue
                 if self._padding or not block[at]:
                     if self._without_padding(block[at:]):
                         raise self._behind()

@@ -66,10 +66,11 @@ class Unbzip2(_Library):
 
 
 class Unxz(_Library):
-    """xz, also of several streams, with its checksums."""
+    """xz, also of several streams, with its checksums, and with the padding that its format has (2.2)."""
 
     kind: Kind = "xz"
     _first = 0xFD
+    _spaced = True
 
     def _opened(self) -> Any:
         import lzma
