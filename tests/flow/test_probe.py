@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from blobflow.cli.probe import as_toml
 from blobflow.configfile import parse_config
 from blobflow.errors import Denied, RegistryError
 from blobflow.mirror import probe
 from blobflow.transports.registry import scratch
-from blobflow.transports.registry.probe import Findings
+from blobflow.transports.registry.access import HostAccess
+from blobflow.transports.registry.credentials import Credentials
+from blobflow.transports.registry.probe import Findings, probe_host
+from tests.unit.registry_fakes import fake as served
 from tools.fakeregistries import Fake, fakes
 from tools.faultyregistry import Fault, Ignore, JournallingRegistry, Refuse, SetHeader, Status, journalling
 
@@ -179,3 +183,26 @@ async def test_what_fails_for_a_while_is_no_answer(tmp_path: Path) -> None:
     ) as r:
         with pytest.raises(RegistryError, match="wants fewer requests"):
             await probe(r.host, "scratch", largest=32 * KIB)
+
+
+async def test_uploads_that_are_really_taken_elsewhere_are_tried_there() -> None:
+    """In the form of a session, which is more often a proxy's doing: then it is here."""
+
+    async def there(request: web.BaseRequest) -> web.StreamResponse:
+        assert "Authorization" not in request.headers
+        await request.read()
+        return web.Response(status=201 if request.method == "PUT" else 202)
+
+    async with served(there) as elsewhere:
+
+        async def here(request: web.BaseRequest) -> web.StreamResponse:
+            await request.read()
+            if request.method != "POST":
+                return web.Response(status=404)
+            return web.Response(status=202, headers={"Location": f"http://{elsewhere.host}{request.path}1"})
+
+        async with served(here) as registry:
+            access = HostAccess(scheme="http", credentials=Credentials("ann", "secret"))
+            found = await probe_host(registry.host, "scratch", access, largest=8 * KIB)
+    assert "rungs" not in found.unproved
+    assert found.profile.rungs[:2] == ("single", "stream")

@@ -210,3 +210,17 @@ def test_no_header_upsets_its_reader(value: str) -> None:
     wish = retry_after(value, NOW)
     assert wish is None or wish >= 0
     assert clean(warning_of(value)) == warning_of(value)
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"])
+def test_a_list_of_lacks_that_is_longer_than_is_read_names_what_was_read(code: str) -> None:
+    lacked = [f"sha256:{number:064x}" for number in range(1000)]
+    entries: list[dict[str, object]] = [
+        {"code": code, "message": "send it", "detail": each} for each in lacked
+    ]
+    whole = errors(*entries)
+    error = answer(400, whole[: 64 * 1024], "PUT")
+    assert isinstance(error, Rejected)
+    assert (error.code, error.detail) == (code, "send it")
+    assert 300 < len(error.missing) < 1000
+    assert set(error.missing) <= set(lacked)

@@ -42,6 +42,10 @@ _LACKS = re.compile(
     r"\b(?:unknown|missing|not found|no such|does ?n[o']t exist|lacks?)\b", re.ASCII | re.IGNORECASE
 )
 _GAPS = re.compile("\n+")
+_FIRST_CODE = re.compile(
+    r'\s*\{\s*"errors"\s*:\s*\[\s*\{[^{}]{0,1000}?"code"\s*:\s*"([A-Z_]{1,60})"', re.ASCII
+)
+_MESSAGE = re.compile(r'"message"\s*:\s*"([^"\\]{0,1000})"')
 
 
 class _Error(msgspec.Struct):
@@ -84,7 +88,9 @@ def words_of(body: bytes, content_type: str = "") -> Words:
     except (msgspec.DecodeError, ValueError, RecursionError):
         html = "html" in content_type or body.lstrip()[:1] == b"<"
         words = "" if html else body.decode("utf-8", "replace")
-        return Words(text=clean(words), digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
+        code, text = _cut_off(words)
+        lacks = code in _MISSING_CODES or bool(_LACKS.search(words))
+        return Words(code, clean(text), _digests_in(words), lacks)
     if not errors:
         words = body.decode("utf-8", "replace")
         return Words(digests=_digests_in(words), lacks=bool(_LACKS.search(words)))
@@ -92,6 +98,16 @@ def words_of(body: bytes, content_type: str = "") -> Words:
     told = " ".join(f"{bytes(each.detail).decode('utf-8', 'replace')} {each.message}" for each in errors)
     lacks = any(each.code in _MISSING_CODES for each in errors) or bool(_LACKS.search(told))
     return Words(clean(first.code or "", 60), clean(first.message or ""), _digests_in(told), lacks)
+
+
+def _cut_off(words: str) -> tuple[str, str]:
+    """The first code and message of a body that is the spec's but for its end: who lacks a thousand blobs
+    says more than is read. Of any other body there is no code, and all of it is the message."""
+    code = _FIRST_CODE.match(words)
+    if code is None:
+        return "", words
+    message = _MESSAGE.search(words)
+    return code[1], message[1] if message else ""
 
 
 def _digests_in(text: str) -> tuple[str, ...]:

@@ -105,6 +105,10 @@ class Probe:
         largest = self._sizes[0]
         blob = await self._here.push(noise(_TINY), single=True)
         streamed = await self._here.push(noise(_TINY), single=False)
+        if not (blob or streamed) and self._here.read_otherwise():
+            self._beside.otherwise = True
+            blob = await self._here.push(noise(_TINY), single=True)
+            streamed = await self._here.push(noise(_TINY), single=False)
         if (safe := safe_through(self._here.via)) is not None:  # larger ones may get through now and then
             self._sizes = [size for size in self._sizes if size <= safe] or self._sizes[-1:]
         single = (await _first(self._sizes, self._takes_single) or _TINY) if blob else 0

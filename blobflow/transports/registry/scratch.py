@@ -31,7 +31,8 @@ class Scratch:
     """One repository at one host. Every question returns None, or False, where the registry, or a proxy
     before it, says no; what fails for a while is tried again, and raised if it lasts.
 
-    `via`: the Via header of the last answer that opened an upload.
+    `via`: the Via header of the last answer that opened an upload. `otherwise`: Locations that can be read in
+    two ways are read in the less likely one.
     """
 
     def __init__(self, session: Session, repository: str, sleep: Sleep) -> None:
@@ -42,6 +43,8 @@ class Scratch:
         self._made: list[str] = []
         self._scopes = push_scopes(repository)
         self.via: str | None = None
+        self.otherwise = False
+        self._choices = False
 
     async def ask(
         self,
@@ -216,7 +219,14 @@ class Scratch:
         text = answer.headers.get("Location")
         if not text:
             raise ProtocolViolation(f"{self._session.host} opened an upload without saying where")
-        return whereabouts(self._session.home, answer.url, text, f"upload to {self.repository}").urls[0]
+        urls = whereabouts(self._session.home, answer.url, text, f"upload to {self.repository}").urls
+        self._choices = self._choices or len(urls) > 1
+        return urls[-1 if self.otherwise else 0]
+
+    def read_otherwise(self) -> bool:
+        """Take Locations the other way from now on; False if they had no other meaning, or that is done."""
+        self.otherwise = self._choices and not self.otherwise
+        return self.otherwise
 
 
 def noise(size: int) -> bytes:
