@@ -38,8 +38,8 @@ def compose(text: str, name: str) -> yaml.MappingNode:
         raise InvalidConfig(f"{name} is nested too deeply to be a spec") from None
     if not isinstance(node, yaml.MappingNode):
         raise InvalidConfig(
-            f"{name} is not a spec: it has to be a mapping with version, defaults and images; a list of images"
-            " goes with --from, --to and --images"
+            f"{name} is not a spec: it has to be a mapping with version, defaults and images; a list"
+            " of images goes with --from, --to and --images"
         )
     return node
 
