@@ -37,7 +37,10 @@ def compose(text: str, name: str) -> yaml.MappingNode:
     except RecursionError:
         raise InvalidConfig(f"{name} is nested too deeply to be a spec") from None
     if not isinstance(node, yaml.MappingNode):
-        raise InvalidConfig(f"{name} is not a spec: it has to be a mapping with version, defaults and images")
+        raise InvalidConfig(
+            f"{name} is not a spec: it has to be a mapping with version, defaults and images; a list"
+            " of images goes with --from, --to and --images"
+        )
     return node
 
 

@@ -111,7 +111,7 @@ class Sent:
         return (
             f"given up after {self.bytes / 1e6:.1f} MB were sent for {self.size / 1e6:.1f} MB: uploads end on"
             " their way; if a proxy before the registry does that,"
-            f" `blobflow probe {place}` shows what gets through"
+            f" `blobflow probe {place}-probe` shows what gets through"
         )
 
 

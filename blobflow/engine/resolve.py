@@ -188,7 +188,7 @@ class Reader:
         self._source_at = source_at
         self._permit = permit
         self._observe = observe
-        self._belied: set[Digest] = set()
+        self._belied: set[tuple[str, str, str]] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
         self._configs = Asked(self._read_config)
@@ -282,9 +282,15 @@ class Reader:
         """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
-        if media.belied(mention.media_type, own.media_type) and own.digest not in self._belied:
-            self._belied.add(own.digest)
-            self._observe(Warned(f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}"))
+        kinds = site.registry, mention.media_type, own.media_type
+        if media.belied(mention.media_type, own.media_type) and kinds not in self._belied:
+            self._belied.add(kinds)  # a registry that does it once does it always: a set may have thousands
+            self._observe(
+                Warned(
+                    f"{site} calls {own.digest} {mention.media_type!r}; {taken_for(own)}, as whatever else is"
+                    f" called so at {site.registry}"
+                )
+            )
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
             return None
         return check_mention(mention, held.descriptor, lambda: self.manifests.raw(mention.digest), str(site))

@@ -133,7 +133,7 @@ def test_blobs_beyond_a_limit_on_bodies_arrive_and_the_next_run_knows(
         totals, told = copied(source, f"{front.host}/one:1", home)
         assert target.ask("HEAD", f"/v2/one/blobs/{layer}")[0] == 200
         assert totals["bytes_written"] <= 3 * size
-        assert f"`blobflow probe {front.host}/one`" in told
+        assert f"`blobflow probe {front.host}/one-probe`" in told
         target.forget()
         again, told = copied(source, f"{front.host}/two:1", home)
         assert again["bytes_resent"] == 0 and "probe" not in told

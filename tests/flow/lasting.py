@@ -30,14 +30,6 @@ def counted() -> dict[str, int]:
     every = gc.get_objects()
     remembered = {id(part) for each in every if isinstance(each, yarl.URL) for part in (each, each._cache)}
     alive = [each for each in every if id(each) not in remembered]
-    import collections
-    names = collections.Counter(repr(sorted(map(str,e))[:6])[:120] + str(len(e)) for e in alive if type(e) is dict)
-    with open("/tmp/types.log", "a") as f: f.write(json.dumps(names) + "\n")
-    if len(open("/tmp/types.log").readlines()) == 12:
-        empt=[e for e in alive if type(e) is dict and not e][-30:]
-        with open("/tmp/refs.log","a") as f:
-            for e in empt[-5:]:
-                for r in gc.get_referrers(e)[:4]: f.write(str(type(r))+" "+repr(r)[:300]+"\n")
     return {
         "loops": sum(isinstance(each, asyncio.AbstractEventLoop) for each in alive),
         "tasks": sum(isinstance(each, asyncio.Task) for each in alive),

@@ -80,7 +80,7 @@ async def test_a_blob_is_not_sent_a_fourth_time_and_the_reason_is_told(tmp_path:
     assert image.status == "failed"
     sent = len(LARGEST) / 1e6
     assert f"given up after {3 * sent:.1f} MB were sent for {sent:.1f} MB" in image.error
-    assert f"`blobflow probe {image.target.rpartition(':')[0]}`" in image.error
+    assert f"`blobflow probe {image.target.rpartition(':')[0]}-probe`" in image.error
     large = sum(len(each) for each in LARGE.blobs.values() if len(each) >= MIB)
     assert meter.bytes_resent == 2 * large
     assert report.totals.bytes_resent == 2 * large

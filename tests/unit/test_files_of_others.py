@@ -311,12 +311,7 @@ def test_an_image_without_layers_has_no_top_one(tmp_path: Path) -> None:
 NOT_DOCKERS = {
     "an artifact": "it is an artifact, no image that docker can load (its config is application/vnd.x)",
     "an index of artifacts": "it is an index of which docker can load nothing",
-<<<<<<< HEAD
-    "an attestation": "it is an artifact, no image that docker can load (a layer is application/in-toto+json"
-    ")",
-=======
     "an attestation": "it is an artifact, no image that docker can load (a layer is application/x+json)",
->>>>>>> h-rev-files
     "an index of attestations": "it is an index of which docker can load nothing",
     "a foreign layer": "a layer of it is kept elsewhere (urls)",
 }

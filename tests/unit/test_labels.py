@@ -140,7 +140,7 @@ async def test_what_is_served_as_another_form_is_put_as_what_it_is_and_told_once
     assert not await run(bench, "1", "2"), "nothing was read"
 
 
-async def test_an_index_that_lists_its_images_as_another_form_is_kept_and_told_of_each_once(
+async def test_indexes_that_list_images_as_another_form_are_kept_and_a_registry_told_of_once(
     bench: Bench,
 ) -> None:
     image = Image(bench.source)
@@ -148,10 +148,10 @@ async def test_an_index_that_lists_its_images_as_another_form_is_kept_and_told_o
     items = [{**image.item(child), "mediaType": media.DOCKER_MANIFEST} for child in children]
     roots = [image.index(*items, tag="1"), image.index(*reversed(items), tag="2")]
     target = bench.target()
-    told = await run(bench, "1", "2")
-    assert len(told) == 2
+    [told] = await run(bench, "1", "2")
+    assert "as whatever else is called so at source" in told
+    assert sum(child.descriptor.digest in told for child in children) == 1
     for child in children:
-        assert sum(child.descriptor.digest in sentence for sentence in told) == 1
         assert target.manifests[SITE][child.descriptor.digest] == (media.OCI_MANIFEST, child.raw)
     for root in roots:
         assert target.manifests[SITE][root.descriptor.digest][1] == root.raw

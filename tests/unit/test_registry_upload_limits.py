@@ -67,7 +67,7 @@ async def test_what_is_too_large_for_the_way_goes_by_smaller_chunks(
         assert max(arrived) >= 64 * KIB
         assert w.meter.bytes_written <= 3 * len(CONTENT)
         (told,) = warnings(w)
-        assert f"`blobflow probe {registry.host}/app`" in told and str(status) in told
+        assert f"`blobflow probe {registry.host}/app-probe`" in told and str(status) in told
 
 
 async def test_the_next_blob_goes_by_the_size_that_worked_at_once_and_so_does_the_next_run(
@@ -108,7 +108,7 @@ async def test_where_no_chunks_can_be_the_limit_and_the_probe_are_named(
         world(profile=Profile("test", rungs)) as w,
     ):
         with pytest.raises(
-            Rejected, match=r"client_max_body_size\): `blobflow probe .*/app` shows"
+            Rejected, match=r"client_max_body_size\): `blobflow probe .*/app-probe` shows"
         ) as raised:
             await w.sink(registry.host).push(BLOB, Bytes(CONTENT))
         assert raised.value.status == 413

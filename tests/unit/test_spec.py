@@ -150,6 +150,7 @@ REFUSED = {
     "no images": (spec("").replace("images:\n", "images: []"), "s.yaml names no image"),
     "no targets": (spec("- a", "{source: docker.io}"), "s.yaml has no targets"),
     "no mapping": ("- a\n- b", "s.yaml is not a spec"),
+    "a list of images": ("a/b:1\nc:2", "a list of images goes with --from, --to and --images"),
     "an empty file": ("", "s.yaml is not a spec"),
     "broken YAML": ("version: 1\nimages: [a", "s.yaml line 2 is not YAML"),
     "a mapping in place of a list": (

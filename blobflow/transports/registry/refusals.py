@@ -88,9 +88,10 @@ def explain_manifest(error: RegistryError, size: int) -> None:
 
 
 def look_for_limit(place: str) -> str:
+    """What to do, in a repository beside `place`: some registries delete nothing of what is tried in it."""
     return (
         "a proxy before the registry may limit the bodies of requests (nginx: client_max_body_size):"
-        f" `blobflow probe {place}` shows what gets through"
+        f" `blobflow probe {place}-probe` shows what gets through"
     )
 
 
