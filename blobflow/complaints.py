@@ -17,9 +17,11 @@ def split_complaint(complaint: str) -> tuple[str, str]:
 
 
 def worded(problem: str, words: Mapping[str, str]) -> str:
-    """A problem with their words replaced by ours, as it goes on after a colon."""
+    """A problem with their words replaced by ours, as it goes on after a colon: whole words, since names of
+    keys may have them inside."""
     for theirs, ours in words.items():
-        problem = problem.replace(theirs, ours)
+        before, after = (r"\b" if end.isalpha() else "" for end in (theirs[0], theirs[-1]))
+        problem = ours.join(re.split(f"{before}{re.escape(theirs)}{after}", problem))
     return f"{problem[:1].lower()}{problem[1:]}"
 
 

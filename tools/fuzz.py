@@ -38,8 +38,8 @@ from blobflow.server.places import locate
 from blobflow.server.ranges import Unsatisfiable, chunk_of, span_of
 from blobflow.transports.registry.answers import content_range, error_of, number_of, retry_after, warning_of
 from blobflow.transports.registry.auth import parse_challenges, read_token, scopes_with
+from blobflow.transports.registry.credential_helpers import Ended
 from blobflow.transports.registry.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.links import next_link
 from blobflow.transports.registry.mirrors import parse_mirror
 from blobflow.transports.registry.origins import follow

@@ -92,6 +92,7 @@ class _Door(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
+            _tell_lost_stdout(ctx, error)
             raise _told(ctx, f"internal error: {type(error).__name__}: {error}{_HINT}", 1, error) from None
 
 
@@ -114,6 +115,17 @@ def _told(
     else:
         say(f"blobflow: {sentence}", err=True)
     return click.exceptions.Exit(exit_code)
+
+
+def _tell_lost_stdout(context: click.Context, error: BaseException) -> None:
+    """Raise what ends the process with a sentence, where stdout took no more of what click writes itself, as
+    the text of --help."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, OSError) and frames[-1].f_code is click.echo.__code__:
+        from blobflow.cli.writing import lost_stdout
+
+        lost = lost_stdout(error)
+        raise _told(context, str(lost), lost.exit_code, error) from None
 
 
 def abandon_stdout() -> None:
@@ -141,4 +153,11 @@ def door() -> None:
 
 def main() -> None:
     """Entry point of the `blobflow` command."""
-    door(prog_name="blobflow")
+    try:
+        door(prog_name="blobflow")
+    except OSError as error:
+        try:
+            _tell_lost_stdout(click.Context(door), error)
+        except click.exceptions.Exit as ended:
+            sys.exit(ended.exit_code)
+        raise

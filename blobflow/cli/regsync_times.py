@@ -26,42 +26,41 @@ def told_times(name: str, times: Sequence[tuple[int, str, str]]) -> str:
     `times`: of each entry its line, and its `interval` or its `schedule`, or neither. `name` is the file.
     """
     lines: dict[str, list[int]] = {}
+    unread: dict[str, list[int]] = {}
     for line, interval, schedule in times:
         if interval or schedule:
-            lines.setdefault(_command(name, interval, schedule), []).append(line)
-    if not lines:
-        return ""
+            try:
+                lines.setdefault(_command(name, interval, schedule), []).append(line)
+            except UsageError as error:
+                unread.setdefault(str(error), []).append(line)
+    said = []
     if len(lines) == 1 and len(lines[command := next(iter(lines))]) == len(times):
-        return f"{name}: this runs once; its `interval` or `schedule` is kept by `{command}`"
-    parts = [f"`{command}` ({lines_text(at)})" for command, at in lines.items()]
-    more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    one = "" if len(lines) == 1 else "; one process keeps one of them"
-    return (
-        f"{name}: this runs once; its `interval` or `schedule` is kept by "
-        f"{', '.join(parts[:_SHOWN])}{more}{one}"
-    )
+        said = [f"is kept by `{command}`"]
+    elif lines:
+        parts = [f"`{command}` ({lines_text(at)})" for command, at in lines.items()]
+        more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+        one = "" if len(lines) == 1 else "; one process keeps one of them"
+        said = [f"is kept by {', '.join(parts[:_SHOWN])}{more}{one}"]
+    if unread:
+        wrong = [f"{why} ({lines_text(at)})" for why, at in unread.items()]
+        more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        said.append(f"can't be read: {', '.join(wrong[:_SHOWN])}{more}")
+    return f"{name}: this runs once; its `interval` or `schedule` {'; or '.join(said)}" if said else ""
 
 
 def _command(name: str, interval: str, schedule: str) -> str:
-    """The command for an entry. What can't be read is shown as a comment behind it."""
-    zone, words = "", ["blobflow", "sync", name]
-    try:
-        if schedule:
-            found = _ZONE.match(schedule)
-            zone, text = (
-                (f"TZ={shlex.quote(found[1])} ", schedule[found.end() :]) if found else ("", schedule)
-            )
-            if text.startswith("@every "):
-                words += ["--every", _span(text.removeprefix("@every "))]
-            else:
-                cron = " ".join("*" if field == "?" else field for field in text.split())
-                parse_cron(cron)
-                words += ["--cron", cron]
-        else:
-            words += ["--every", _span(interval)]
-    except UsageError as error:
-        return f"{shlex.join(words)} # {error}"
-    return zone + shlex.join(words)
+    """The command for an entry. Raises UsageError for what can't be read."""
+    words = ["blobflow", "sync", name]
+    if not schedule:
+        return shlex.join([*words, "--every", _span(interval)])
+    zone, text = "", schedule
+    if found := _ZONE.match(schedule):
+        zone, text = f"TZ={shlex.quote(found[1])} ", schedule[found.end() :]
+    if text.startswith("@every "):
+        return zone + shlex.join([*words, "--every", _span(text.removeprefix("@every "))])
+    cron = " ".join("*" if field == "?" else field for field in text.split())
+    parse_cron(cron)
+    return zone + shlex.join([*words, "--cron", cron])
 
 
 def _span(text: str) -> str:
@@ -74,5 +73,7 @@ def _span(text: str) -> str:
         parse_span(text)
     except UsageError:
         seconds = round(sum(float(amount) * _GO_UNITS[unit] for amount, unit in parts))
+        if not seconds:
+            raise UsageError(f"{text[:100]!r} is too short; a second is the least") from None
         parse_span(text := f"{seconds}s")
     return text

@@ -18,21 +18,25 @@ we put it too; `scoped`, as skopeo's --scoped, keeps host and path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import yaml
 
 from blobflow.cli.renaming import Renaming, Rule
 from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
-from blobflow.cli.yamlfile import compose, is_null, line_of, typed
+from blobflow.cli.yamlfile import child, compose, is_null, line_of, typed
 from blobflow.errors import InvalidDigest, InvalidReference, UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.oci.selecting import ALL_TAGS, TagRules, check_rules
 from blobflow.transports.registry import Credentials, HostSettings, Trust
 from blobflow.transports.registry.trust import trust_in
+
+_T = TypeVar("_T")
 
 LISTS = ("images", "images-by-tag-regex", "images-by-semver")
 
@@ -62,12 +66,10 @@ def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool
         if str(key.value).startswith("x-"):
             continue  # what anchors are put under
         where = f"{name} line {line_of(key)}"
-        try:
+        with _told_at(where):
             source = parse_place(str(key.value))
-            registry = _Registry() if is_null(value) else _typed(value, name)
-            wanted += _wanted(registry, source, where, scoped=scoped)
-        except (InvalidReference, InvalidDigest) as error:
-            raise InvalidReference(f"{where}: {error}") from None
+        registry = _Registry() if is_null(value) else _typed(value, name)
+        wanted += _wanted(registry, source, value, name, scoped=scoped)
         if not (registry.images or registry.images_by_tag_regex or registry.images_by_semver):
             warnings.append(f"{where}: {source} has no images")
         if (own := _settings(registry)) != HostSettings():
@@ -77,34 +79,55 @@ def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool
     return Asked(tuple(wanted), tuple(targets), tuple(warnings), hosts)
 
 
-def _wanted(registry: _Registry, source: Place, where: str, *, scoped: bool) -> Iterator[Wanted]:
+def _wanted(
+    registry: _Registry, source: Place, node: yaml.Node, name: str, *, scoped: bool
+) -> Iterator[Wanted]:
     rename = Renaming(Rule(template=f"{{host}}/{_below(source)}{{path}}" if scoped else "{name}"))
 
-    def images(path: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None) -> Wanted:
-        whole = hub_path(source, check_repository(path))
-        return Wanted(source, whole, tag, digest, where, rules=rules, rename=rename)
+    def images(
+        path: str, where: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None
+    ) -> Wanted:
+        with _told_at(where):
+            whole = hub_path(source, check_repository(path))
+            checked = check_rules(rules) if rules else None
+            return Wanted(
+                source,
+                whole,
+                check_tag(tag) if tag else "",
+                parse_digest(digest) if digest else "",
+                where,
+                rules=checked,
+                rename=rename,
+            )
 
-    for path, tags in (registry.images or {}).items():
+    def each(entries: Mapping[str, _T] | None, key: str) -> Iterator[tuple[str, _T, str]]:
+        """The entries under a key, each with its line."""
+        keys = child(node, key)
+        lines = {str(at.value): line_of(at) for at, _ in keys.value} if keys and not is_null(keys) else {}
+        for path, entry in (entries or {}).items():
+            yield path, entry, f"{name} line {lines[path]}"
+
+    for path, tags, where in each(registry.images, "images"):
         if not tags:
-            yield images(path, rules=ALL_TAGS)
+            yield images(path, where, rules=ALL_TAGS)
         for tag in tags or ():
-            if ":" in tag:
-                yield images(path, digest=parse_digest(tag))
-            else:
-                yield images(path, tag=check_tag(tag))
-    for path, pattern in (registry.images_by_tag_regex or {}).items():
-        yield images(path, rules=_checked(TagRules(include=(pattern or "",), anywhere=True), where))
-    for path, semver in (registry.images_by_semver or {}).items():
-        yield images(path, rules=_checked(TagRules(semver=(semver or "",), ranges="masterminds"), where))
+            yield images(path, where, digest=tag) if ":" in tag else images(path, where, tag=tag)
+    for path, pattern, where in each(registry.images_by_tag_regex, "images-by-tag-regex"):
+        yield images(path, where, rules=TagRules(include=(pattern or "",), anywhere=True))
+    for path, semver, where in each(registry.images_by_semver, "images-by-semver"):
+        yield images(path, where, rules=TagRules(semver=(semver or "",), ranges="masterminds"))
 
 
 def _below(source: Place) -> str:
     return f"{source.prefix}/" if source.prefix else ""
 
 
-def _checked(rules: TagRules, where: str) -> TagRules:
+@contextmanager
+def _told_at(where: str) -> Iterator[None]:
     try:
-        return check_rules(rules)
+        yield
+    except (InvalidReference, InvalidDigest) as error:
+        raise InvalidReference(f"{where}: {error}") from None
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 

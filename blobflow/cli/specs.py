@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,6 +14,8 @@ from blobflow.cli.spec_regsync import parse_regsync
 from blobflow.cli.spec_skopeo import LISTS, parse_skopeo
 from blobflow.cli.yamlfile import child, compose, is_null
 from blobflow.errors import UsageError
+
+_OURS = {"version", "defaults", "images"}
 
 SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
 
@@ -49,7 +52,12 @@ def recognised(text: str, name: str) -> SpecFormat:
     if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
         return "regsync"
     pairs = [pair for pair in node.value if not (is_null(pair[1]) or str(pair[0].value).startswith("x-"))]
-    values = [value for _, value in pairs]
-    if values and all(any(child(value, key) is not None for key in LISTS) for value in values):
+    keys = {str(key.value) for key, _ in pairs}
+    if not keys & _OURS and any(_names_sources(*pair) for pair in pairs):
         return "skopeo"
     return "blobflow"
+
+
+def _names_sources(key: yaml.Node, value: yaml.Node) -> bool:
+    """Whether it is a registry and what is wanted of it, or meant so."""
+    return bool(re.search(r"[.:]|^localhost$", str(key.value))) or any(child(value, each) for each in LISTS)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import click
 
 from blobflow.cli import abandon_stdout
+from blobflow.errors import StorageError
 from blobflow.visible import visible
 
 # Seconds after which a line is written, and characters that are written at once before that. A write a line
@@ -41,11 +42,19 @@ def put_out(content: str | bytes, *, nl: bool = True) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from blobflow.transports.files import translated
+        raise lost_stdout(error) from None
 
-        abandon_stdout()
+
+def lost_stdout(error: OSError) -> StorageError:
+    """What to raise where stdout takes no more. What is left for it goes nowhere."""
+    from blobflow.transports.files import translated
+
+    abandon_stdout()
+    try:
         with translated("write", "standard output"):
-            raise error from None
+            raise error
+    except StorageError as lost:
+        return lost
 
 
 @contextmanager

@@ -7,7 +7,7 @@ refused. A key twice in a mapping is refused too: the parser would let the last 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -16,10 +16,12 @@ from msgspec import inspect
 
 from blobflow.complaints import hint, split_complaint, worded
 from blobflow.errors import InvalidConfig
+from blobflow.visible import visible
 
 T = TypeVar("T")
 
 _SHOWN_LINES = 5
+_SHOWN = 60  # characters
 # Scalars that are something else than a text: nothing, and the key that takes another mapping in.
 _NO_TEXT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
@@ -50,10 +52,35 @@ def typed(node: yaml.Node, name: str, kind: type[T], *, as_written: bool = False
         for each in _nodes(node):
             if isinstance(each, yaml.ScalarNode) and each.tag not in _NO_TEXT:
                 each.tag = "tag:yaml.org,2002:str"
-    try:
+
+    def convert() -> T:
         return msgspec.convert(_plain(node, name), kind, strict=not as_written)
+
+    try:
+        return convert()
     except msgspec.ValidationError as error:
-        raise InvalidConfig(_explain(str(error), node, name, kind)) from None
+        complaint = str(error)
+    problem, path = split_complaint(complaint)
+    steps = _steps(path)
+    for at in range(len(steps)):
+        if steps[at] == _SOME:
+            steps[at] = _key_of(complaint, _walked(node, steps[:at]), convert)
+    raise InvalidConfig(_explain(problem, steps, node, name, kind))
+
+
+def _key_of(complaint: str, mapping: yaml.Node, convert: Callable[[], object]) -> str:
+    """The key of a mapping that a complaint is about, which does not name it: the first that gives the same
+    one when it is alone. The mapping keeps that one."""
+    whole = mapping.value
+    for pair in whole if isinstance(mapping, yaml.MappingNode) else ():
+        mapping.value = [pair]
+        try:
+            convert()
+        except msgspec.ValidationError as error:
+            if str(error) == complaint:
+                return str(pair[0].value)
+    mapping.value = whole
+    return _SOME
 
 
 def _plain(node: yaml.Node, name: str) -> object:
@@ -101,44 +128,56 @@ _IN_YAML = {
     "array": "list",
     "object": "mapping",
     "str": "text",
+    "bool": "true or false",
+    "int": "number",
+    "float": "number",
     "Object missing required": "It misses the",
 }
+# How msgspec writes any key of a mapping that may have any.
+_SOME = "..."
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _KINDS = {"int": "a number", "float": "a number", "bool": "yes or no", "timestamp": "a date"}
 
 
-def _explain(complaint: str, root: yaml.Node, name: str, kind: type) -> str:
+def _explain(problem: str, steps: list[str | int], root: yaml.Node, name: str, kind: type) -> str:
     """One sentence for a validation error: file, line, and what to write instead."""
-    problem, path = split_complaint(complaint)
-    node = find(root, path)
+    node, types = _walked(root, steps), _types_at(kind, steps)
     if unknown := _UNKNOWN.match(problem):
         key = unknown[1]
         line = next((line_of(k) for k, _ in node.value if getattr(k, "value", None) == key), line_of(node))
-        return f"{name} line {line}: unknown key `{key}`; {hint(key, _keys_at(kind, path))}"
+        keys = [field.encode_name for each in types for field in _fields(each)]
+        return f"{name} line {line}: unknown key `{key}`; {hint(key, keys)}"
     where = f"{name} line {line_of(node)}"
-    what = path.lstrip(".") or "the spec"
+    what = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    what = what or "the spec"
     scalar = node.tag.rpartition(":")[2]
     if isinstance(node, yaml.ScalarNode) and scalar in _KINDS and "`str" in problem:
         return (
             f"{where}: {what} is {node.value}, which YAML reads as {_KINDS[scalar]}; quote it: '{node.value}'"
         )
+    words = [str(word) for each in types if isinstance(each, inspect.LiteralType) for word in each.values]
+    if words and isinstance(node, yaml.ScalarNode):
+        return f"{where}: {what} is {visible(node.value, _SHOWN)!r}; it can be {' or '.join(words)}"
     return f"{where}: {what}: {worded(problem, _IN_YAML)}"
 
 
-def _keys_at(kind: type, path: str) -> list[str]:
-    """The keys that a mapping at a path as `.images[1].tags` may have."""
-    types = [inspect.type_info(kind)]
-    for key in re.findall(r"\.(\w+)|\[\d+\]", path):
-        types = [below for each in types for below in _below(each, key)]
-    return [field.encode_name for each in types for field in _fields(each)]
+def _types_at(kind: type, steps: Sequence[str | int]) -> list[inspect.Type]:
+    """The types, unions taken apart, of what is at a place."""
+    types = _alternatives(inspect.type_info(kind))
+    for step in steps:
+        types = [below for each in types for below in _below(each, step)]
+    return types
 
 
-def _below(kind: inspect.Type, key: str) -> list[inspect.Type]:
-    """The types, unions taken apart, of what is under a key, or in a list where there is none."""
-    if isinstance(kind, inspect.Metadata):
-        return _below(kind.type, key)
+def _below(kind: inspect.Type, step: str | int) -> list[inspect.Type]:
+    """The types, unions taken apart, of what is under a key, or in a list at an index."""
     if isinstance(kind, inspect.VarTupleType):
         return _alternatives(kind.item_type)
-    return [each for field in _fields(kind) if field.encode_name == key for each in _alternatives(field.type)]
+    if isinstance(kind, inspect.DictType):
+        return _alternatives(kind.value_type)
+    return [
+        each for field in _fields(kind) if field.encode_name == step for each in _alternatives(field.type)
+    ]
 
 
 def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
@@ -151,21 +190,32 @@ def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
     return kind.fields if isinstance(kind, inspect.StructType) else ()
 
 
+def _steps(path: str) -> list[str | int]:
+    """Keys and indexes of a path as `.images[1].tags[0]`."""
+    return [key or (int(index) if index.isdecimal() else index) for key, index in _STEP.findall(path)]
+
+
 def find(node: yaml.Node, path: str) -> yaml.Node:
     """The node at a path as `.images[1].tags[0]`, or the nearest one above it."""
-    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
-        below = node.value[int(index)] if index else child(node, key)
+    return _walked(node, _steps(path))
+
+
+def _walked(node: yaml.Node, steps: Sequence[str | int]) -> yaml.Node:
+    for step in steps:
+        below = child(node, step)
         if below is None:
             return node
         node = below
     return node
 
 
-def child(node: yaml.Node, key: str) -> yaml.Node | None:
-    """What a mapping has under a key, None if it has not, or is no mapping."""
+def child(node: yaml.Node, step: str | int) -> yaml.Node | None:
+    """What a mapping has under a key, or a list at an index; None if it has not, or is neither."""
+    if isinstance(step, int):
+        return node.value[step] if isinstance(node, yaml.SequenceNode) and step < len(node.value) else None
     if not isinstance(node, yaml.MappingNode):
         return None
-    return next((value for name, value in node.value if name.value == key), None)
+    return next((value for name, value in node.value if name.value == step), None)
 
 
 def is_null(node: yaml.Node) -> bool:

@@ -12,7 +12,8 @@ reads again from wherever that is possible. The table:
       the bytes sent more than RESENT times the blob   bad line cost the blob once more with every break
     no connection, after the transport itself had      1: a peer that is gone is known within seconds, and
       tried for one more than once                       costs the others neither slots nor time
-    any other error that says it is retryable          ATTEMPTS in a row
+    any other error that says it is retryable          ATTEMPTS in a row without FRUITFUL bytes more that the
+                                                         target confirms
     a digest that did not match                        2: a flipped bit heals, a wrong blob does not
     anything else                                      1
 
@@ -52,7 +53,7 @@ class Tries(msgspec.Struct, frozen=True):
     """How often something was tried: `made` in all, `fruitless` since the last that moved something.
 
     `alike`: how many in a row then moved about as much as the one before (`moved` bytes), and from the same
-    offset `at` of the blob.
+    offset `at` of the blob. `furthest`: the largest offset that one began at.
     """
 
     made: int = 0
@@ -60,15 +61,19 @@ class Tries(msgspec.Struct, frozen=True):
     alike: int = 0
     moved: int = 0
     at: int = 0
+    furthest: int = 0
 
     def after(self, error: BlobflowError, at: int = 0) -> Tries:
         """One more try, which failed. `at` is the offset from which the target wanted the blob."""
         moved = error.received if isinstance(error, ConnectionLost) else 0
+        furthest = max(self.furthest, at)
         if moved < FRUITFUL:
-            return Tries(self.made + 1, self.fruitless + 1)
+            # What the one before had brought shows in where this one began.
+            further = furthest - self.furthest >= FRUITFUL
+            return Tries(self.made + 1, 1 if further else self.fruitless + 1, at=at, furthest=furthest)
         # What a source has sent is not sent again: there the same number is progress.
         alike = error.side != "source" and at == self.at and abs(moved - self.moved) <= self.moved / 10
-        return Tries(self.made + 1, 0, self.alike + 1 if alike else 0, moved, at)
+        return Tries(self.made + 1, 0, self.alike + 1 if alike else 0, moved, at, furthest)
 
 
 def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], float]) -> float | None:

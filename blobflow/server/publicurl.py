@@ -130,15 +130,23 @@ class Addressing:
         address there is the proxy's way to say nothing.
 
         Each proxy appends who asked it, so the last one that is not a trusted proxy is meant; what is before
-        it, anybody can have made up. Where every peer is trusted, it is the last.
+        it, anybody can have made up. Where every peer is trusted, it is the last. A proxy appends to one of
+        the two headers, and passes the other on as the client made it up: where they name two addresses, it
+        is the peer's.
         """
         peer = request.remote or ""
         if not self._is_trusted(peer):
             return peer
         headers = request.headers
         elements = [_parameters(each) for each in _listed(headers.getall("Forwarded", ()))]
-        chain = [each["for"] for each in elements if "for" in each]
-        for named in reversed(chain or _listed(headers.getall("X-Forwarded-For", ()))):
+        standard = [each["for"] for each in elements if "for" in each]
+        usual = _listed(headers.getall("X-Forwarded-For", ()))
+        named = {self._asked_by(peer, chain) for chain in (standard, usual) if chain}
+        return named.pop() if len(named) == 1 else peer
+
+    def _asked_by(self, peer: str, chain: Sequence[str]) -> str:
+        """Who asked the first of the trusted proxies of a chain, whose last one is connected to us."""
+        for named in reversed(chain):
             address = _address(named)
             if address is None:
                 break

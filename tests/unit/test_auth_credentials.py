@@ -9,7 +9,7 @@ import pytest
 
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import Credentials, find_credentials, read_docker_config
-from blobflow.transports.registry.keepers import Ended
+from blobflow.transports.registry.credential_helpers import Ended
 
 
 def b64(text: str) -> str:

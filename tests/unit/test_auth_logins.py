@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, StorageError
 from blobflow.transports.registry import Credentials, Logins, find_credentials, read_docker_config
-from blobflow.transports.registry.keepers import Ended
+from blobflow.transports.registry.credential_helpers import Ended
 from blobflow.transports.registry.logins import KEEP_SECONDS, forget, keep
 from tests.unit.registry_fakes import Clock
 from tests.unit.test_auth_credentials import Helpers, b64

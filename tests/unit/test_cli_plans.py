@@ -240,7 +240,16 @@ FULL = Path("/dev/full")
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("verb", [("plan",), ("plan", "--json"), ("sync",)])
 def test_a_full_disk_under_standard_output_is_said(place: Place, verb: tuple[str, ...]) -> None:
-    code, said = piped(str(FULL), *verb, *place.set())
+    check_full_disk(*piped(str(FULL), *verb, *place.set()))
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", ["--help", "--version", "serve --help", "help serve", "completion bash"])
+def test_a_full_disk_under_what_says_how_it_is_used_is_said(words: str) -> None:
+    check_full_disk(*piped(str(FULL), *words.split()))
+
+
+def check_full_disk(code: int, said: str) -> None:
     assert code == 8
     assert said.endswith(
         "blobflow: can't write standard output: the disk is full; free some space, or name another place\n"

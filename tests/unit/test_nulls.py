@@ -24,8 +24,8 @@ from blobflow.transports.archive.docker import diff_ids
 from blobflow.transports.imageindex import images_of, retagged
 from blobflow.transports.registry.answers import words_of
 from blobflow.transports.registry.auth import read_token
+from blobflow.transports.registry.credential_helpers import Ended
 from blobflow.transports.registry.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.keepers import Ended
 from blobflow.transports.registry.tags import read_page
 from tests.memory import MemoryPlace, MemoryRegistry
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from blobflow.content import Site
 from blobflow.errors import DigestMismatch, NotFound, ProtocolViolation, RegistryError
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, media
+from blobflow.transports.registry import encodings
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Handler, collect, fake, world
 
@@ -194,6 +195,35 @@ async def test_a_blob_that_grows_in_the_unpacking_is_given_in_pieces_that_nobody
         async for chunk in chunks:
             assert 0 < len(chunk) <= 1024 * 1024
             break
+
+
+@pytest.mark.parametrize("more", range(12))
+async def test_bare_deflate_that_ends_with_a_piece_has_all_its_bytes(more: int) -> None:
+    """zlib can have taken in all of it, and have some left to give."""
+    content = bytes(2**20 + more)
+    blob = Descriptor("application/octet-stream", blob_of(content).digest, len(content))
+    made = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = made.compress(content) + made.flush()
+    assert encodings.undone(packed, ("deflate",), "a blob", 2**21) == content
+    async with (
+        fake(coded(packed, "deflate")) as server,
+        world() as w,
+        w.source(server.host).open(blob) as chunks,
+    ):
+        assert await collect(chunks) == content
+
+
+@pytest.mark.parametrize(("byte", "read"), [(13 << 3, True), (13 << 3 | 1, False), (18 << 3, False)])
+async def test_a_coding_gets_no_more_memory_than_http_grants_it(byte: int, read: bool) -> None:
+    """zstd of one bare block whose header asks for a window of 8 MiB, of 9, of 256."""
+    packed = b"\x28\xb5\x2f\xfd\0" + bytes([byte]) + (len(RAW) << 3 | 1).to_bytes(3, "little") + RAW
+    async with fake(coded(packed, "zstd", kind=IMAGE.media_type)) as server, world() as w:
+        if read:
+            assert await w.source(server.host).read(IMAGE) == RAW
+            return
+        window = (8 + (byte & 7)) << (7 + (byte >> 3) - 20)
+        with pytest.raises(ProtocolViolation, match=f"zstd with a window of {window} MiB; .* 8 MiB"):
+            await w.source(server.host).read(IMAGE)
 
 
 async def test_a_glance_at_a_cache_that_compresses_gives_the_blob() -> None:

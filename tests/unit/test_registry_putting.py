@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -65,6 +66,15 @@ async def test_several_tags_are_put_in_one_request_where_they_are_confirmed(spli
         assert await put(server, TAGS, TAGS[:2]) == 2 * len(RAW)
         assert server.asked("PUT") == [by_digest(TAGS), by_digest(TAGS[:2])]
         assert all(seen.body == RAW for seen in server.seen)
+
+
+async def test_of_many_manifests_at_once_one_asks_for_all() -> None:
+    async with fake(registry("none")) as server, world() as w:
+        sink = w.sink(server.host)
+        await asyncio.gather(*(sink.put(manifest(), RAW, TAGS) for _ in range(6)))
+        asked = server.asked("PUT")
+    assert asked.count(by_digest(TAGS)) == 1
+    assert len(asked) == 1 + 6 * len(TAGS)
 
 
 async def test_where_they_are_not_confirmed_each_is_put_and_nobody_asks_again() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from blobflow.errors import ProtocolViolation
+from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry import Credentials, Profile
 from blobflow.transports.registry.profiles import Rung
@@ -112,3 +112,24 @@ async def test_a_push_that_is_sent_round_in_circles_ends(rung: Rung, size: int) 
         with pytest.raises(ProtocolViolation, match="redirects that lead nowhere"):
             await w.sink(server.host).push(blob_of(content), Bytes(content))
         assert len(server.seen) < 50
+
+
+async def test_where_a_push_was_sent_is_not_deleted_as_if_it_were_a_session() -> None:
+    """A redirect to a blob's own address, at which the push then fails."""
+    held = f"/v2/app/blobs/{digest_of(b'held')}"
+
+    async def front(request: web.BaseRequest) -> web.StreamResponse:
+        await body_of(request)
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/v2/app/blobs/uploads/1"})
+        if request.method == "PUT" and request.path != held:
+            return web.Response(status=307, headers={"Location": held})
+        return web.Response(status=400 if request.method == "PUT" else 202)
+
+    profile = Profile("test", ("single",), single_bytes=2**40, chunk_bytes=CHUNK)
+    async with fake(front, reads=False) as server:
+        async with world(profile=profile) as w:
+            with pytest.raises(BlobflowError):
+                await w.sink(server.host).push(blob_of(CONTENT), Bytes(CONTENT))
+        assert any(path.startswith(held) for path in server.asked("PUT"))
+        assert not any(path.startswith(held) for path in server.asked("DELETE"))

@@ -23,15 +23,25 @@ def test_nothing_is_held_against_any_size_until_something_was_refused() -> None:
     assert (size.limit, size.chunk_bytes) == (None, 32 * MIB)
 
 
-def test_refusals_halve_the_chunk_until_one_is_smaller_than_what_was_refused() -> None:
+def test_refusals_halve_the_chunk_until_it_is_half_of_what_was_refused() -> None:
     size = size_of()
     seen = []
-    refused = 60 * MIB
+    refused = 65 * MIB
     while refused > 10 * MIB:
         size.refused(refused)
         seen.append(refused := size.chunk_bytes)
     assert seen == [32 * MIB, 16 * MIB, 8 * MIB]
     assert size.limit == 8 * MIB
+
+
+@pytest.mark.parametrize("blob", [5 * MIB, 9 * MIB, 20 * MIB, 31 * MIB, 60 * MIB])
+def test_a_limit_is_found_with_no_more_bytes_than_the_blob_has_twice(blob: int) -> None:
+    size, sent, refused = size_of(), 0, blob
+    while size.chunk_bytes > 512 * KIB:
+        sent += refused
+        size.refused(refused)
+        refused = min(blob, size.chunk_bytes)
+    assert sent < 2 * blob
 
 
 def test_a_refusal_that_others_have_drawn_the_lesson_of_teaches_nothing_more() -> None:
@@ -75,7 +85,7 @@ def test_requests_that_end_at_about_the_same_byte_end_for_one_reason() -> None:
 def test_what_passed_after_a_refusal_is_told_once_and_is_there_for_the_next_run() -> None:
     notes = Notes()
     size = size_of(notes)
-    size.refused(3 * MIB)
+    size.refused(4 * MIB)
     assert [size.passed(MIB), size.passed(2 * MIB), size.passed(2 * MIB)] == ["", "413", ""]
     later = size_of(notes)
     assert (later.limit, later.chunk_bytes, later.passed(2 * MIB)) == (2 * MIB, 2 * MIB, "")

@@ -42,6 +42,23 @@ async def listed(handler: Handler) -> tuple[list[str], list[str]]:
         return await w.sink(server.host).tags(), server.asked()
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://registry.internal:5000",
+        "http://127.0.0.1",
+        "https://127.0.0.1:1",
+        "//registry.internal/mirror",
+    ],
+)
+async def test_a_list_goes_on_at_the_registry_that_it_began_at(origin: str) -> None:
+    """What a registry behind a proxy calls itself in a Link is not always its name."""
+    link = f'<{origin}/v2/app/tags/list?n=1000&last=a>; rel="next"'
+    names, asked = await listed(pages(lambda n: page(["a"], link) if not n else page(["b"])))
+    assert names == ["a", "b"]
+    assert asked == [FIRST, f"{FIRST}&last=a"]
+
+
 # The header
 
 

@@ -249,6 +249,17 @@ async def test_a_registry_that_forgets_gets_small_chunks_after_the_second_loss()
     assert set(cutting.lengths[2:]) == {512 * KIB}
 
 
+async def test_a_break_in_a_small_chunk_tells_of_all_the_chunks_before_it() -> None:
+    """By that the engine judges whether a try moved anything."""
+    cutting = Cutting(lambda number: 100 * KIB if number == 7 else MIB)
+    profile = Profile("test", ("chunked",), chunk_bytes=512 * KIB)
+    async with fake(cutting, reads=False) as server, world(profile=profile) as w:
+        content = bytes(8 * MIB)
+        with pytest.raises(ConnectionLost) as caught:
+            await w.sink(server.host).push(blob_of(content), Bytes(content))
+    assert 6 * 512 * KIB <= caught.value.received <= 7 * 512 * KIB
+
+
 async def test_one_break_changes_nothing_for_the_next_upload() -> None:
     content = bytes(8 * MIB)
     cutting = Cutting(lambda number: 5 * MIB if number == 1 else 2**40)

@@ -83,6 +83,18 @@ def test_breaks_at_random_and_a_target_that_goes_on_are_tried_to_the_end() -> No
         assert delay_before_retry(ConnectionLost("x"), tries, lambda: 0.5) is not None
 
 
+@pytest.mark.parametrize("error", [Unavailable("x", status=502), ConnectionLost("x", received=100)], ids=str)
+def test_what_the_target_has_got_further_with_begins_the_count_anew(error: BlobflowError) -> None:
+    tries = Tries()
+    for number in range(100):
+        tries = tries.after(error, at=number * FRUITFUL)
+        assert delay_before_retry(error, tries, lambda: 0.5) is not None
+    for number in range(ATTEMPTS - 1):  # where it was before is no progress
+        assert delay_before_retry(error, tries, lambda: 0.5) is not None
+        tries = tries.after(error, at=(98 + number % 2) * FRUITFUL)
+    assert delay_before_retry(error, tries, lambda: 0.5) is None
+
+
 def test_delays_grow_have_jitter_and_an_end() -> None:
     error = TimedOut("x")
     low = [delay_before_retry(error, Tries(n, n), lambda: 0.0) for n in range(1, ATTEMPTS)]

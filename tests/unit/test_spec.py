@@ -138,6 +138,10 @@ REFUSED = {
         spec("- {image: a, image: b}"),
         "s.yaml line 4: `image` is there already, at line 4",
     ),
+    "a word that is none of those": (
+        spec("- a", "{source: docker.io, targets: [r:1],\n  missing-platform: ignore}"),
+        "s.yaml line 3: defaults.missing-platform is 'ignore'; it can be fail or skip",
+    ),
     "another version": (
         spec("- a").replace("1\n", "2\n", 1),
         "s.yaml has version 2; this blobflow reads version 1",

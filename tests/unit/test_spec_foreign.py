@@ -200,6 +200,61 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     ),
     "skopeo: a list of nothing": ("r.example.com: {images: {}}", "t:1", "f.yml names no image"),
     "skopeo: images as a list": ("r.example.com: {images: [a]}", "t:1", "images: expected `mapping"),
+    "skopeo: an entry that is no list": (
+        "r.example.com:\n  images:\n    a: ['1']\n    b.c/d: 1.0\n",
+        "t:1",
+        "f.yml line 4: images.b.c/d: expected `list`, got `text`",
+    ),
+    "skopeo: a list in a list": (
+        "r.example.com:\n  images:\n    a: ['1']\n    b: ['1', [2]]\n",
+        "t:1",
+        "f.yml line 4: images.b[1]: expected `text`, got `list`",
+    ),
+    "skopeo: a list that is in itself": (
+        "r.example.com:\n  images:\n    a: &a [*a]\n",
+        "t:1",
+        "f.yml line 3: images.a[0]: expected `text`, got `list`",
+    ),
+    "skopeo: below a key with a dash": (
+        "r.example.com:\n  images:\n    a: ['1']\n  images-by-tag-regex:\n    a: [b]\n",
+        "t:1",
+        "f.yml line 5: images-by-tag-regex.a: expected `text`, got `list`",
+    ),
+    "skopeo: neither true nor false": (
+        "r.example.com:\n  images:\n    a: ['1']\n  tls-verify: perhaps\n",
+        "t:1",
+        "f.yml line 4: tls-verify: expected `true or false`, got `text`",
+    ),
+    "skopeo: a bad expression among others": (
+        "r.example.com:\n  images:\n    a: ['1']\n  images-by-tag-regex:\n    a: b\n    c: '('\n",
+        "t:1",
+        "f.yml line 6: '(' is no regular",
+    ),
+    "skopeo: a bad tag among others": (
+        "r.example.com:\n  images:\n    a: ['1']\n    b: ['1', b/c]\n",
+        "t:1",
+        "f.yml line 4: 'b/c' is not a reference: bad tag",
+    ),
+    "skopeo: a mistyped key beside a good registry": (
+        "r.example.com: {image: {a: []}}\ns.example.com: {images: {a: []}}",
+        "t:1",
+        "f.yml line 1: unknown key `image`; did you mean `images`?",
+    ),
+    "skopeo: a registry with a list": (
+        "r.example.com: [a]",
+        "t:1",
+        "f.yml line 1: the spec: expected `mapping",
+    ),
+    "skopeo: a bad tag from an anchor": (
+        "x-a: &a {images: {a: [b/c]}}\nr.example.com:\n  <<: *a\n",
+        "t:1",
+        "f.yml line 1: 'b/c' is not a reference: bad tag",
+    ),
+    "regsync: a login for no registry": (
+        "{creds: [{user: a}], sync: [{source: a, target: 't:1/a', type: image}]}",
+        "",
+        "f.yml line 1: creds[0]: it misses the field `registry`",
+    ),
     "regsync: a destination": (REGSYNC, "t:1", "says itself where its images go"),
     "regsync: a type": (
         "sync: [{source: a, target: 't:1/a', type: tag}]",

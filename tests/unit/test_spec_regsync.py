@@ -112,7 +112,7 @@ REFUSED = {
     "referrers: true, referrerFilters: [{artifactType: a/b}]": "`referrerFilters` can't be carried out",
     "referrers: true, referrerSource: r.example/sigs": "`referrerSource` can't be carried out",
     "referrers: true, referrerTarget: r.example/sigs": "`referrerTarget` can't be carried out",
-    "referrers: perhaps": "referrers: expected `bool",
+    "referrers: perhaps": "referrers: expected `true or false`, got `text`",
     "platforms: [linux]": "linux",
 }
 
@@ -280,8 +280,6 @@ TIMES: list[tuple[Sequence[tuple[int, str, str]], str]] = [
         [(3, "", "CRON_TZ=Europe/Berlin 0 3 * * *")],
         "`TZ=Europe/Berlin blobflow sync f.yml --cron '0 3 * * *'`",
     ),
-    ([(3, "5ms", "")], "`blobflow sync f.yml # '0s' is too short; a second is the least`"),
-    ([(3, "", "now and then")], "`blobflow sync f.yml # 'now and then' is no cron expression"),
     ([(3, "1h", ""), (4, "", "")], "`blobflow sync f.yml --every 1h` (line 3)"),
     (
         [(3, "1h", ""), (4, "2h", ""), (5, "1h", "")],
@@ -297,6 +295,19 @@ def test_times_are_told_as_the_command_that_keeps_them(
     told = told_times("f.yml", times)
     assert told.startswith(f"f.yml: this runs once; its `interval` or `schedule` is kept by {command}")
     assert "\n" not in told
+
+
+def test_times_that_can_t_be_read_are_told_with_their_lines() -> None:
+    told = told_times("f.yml", [(3, "5ms", "")])
+    assert told == (
+        "f.yml: this runs once; its `interval` or `schedule` can't be read: '5ms' is too short; a second is"
+        " the least (line 3)"
+    )
+    told = told_times("f.yml", [(3, "60 minutes", ""), (4, "1h", ""), (5, "60 minutes", ""), (6, "", "x y")])
+    assert told.startswith(
+        "f.yml: this runs once; its `interval` or `schedule` is kept by `blobflow sync f.yml --every 1h`"
+        " (line 4); or can't be read: '60 minutes' is no span of time (lines 3, 5), 'x y' is no cron"
+    )
 
 
 def test_a_name_is_quoted_as_a_shell_wants_it_and_no_times_are_no_sentence() -> None:

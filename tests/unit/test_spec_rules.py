@@ -73,7 +73,10 @@ REFUSED = {
         "- {image: a, tags: {semver: 1.2}}",
         "1.2, which YAML reads as a number; quote it: '1.2'",
     ),
-    "a way that is none": ("- {image: a, tags: {newest: 1, by: size}}", "images[0].tags.by: "),
+    "a way that is none": (
+        "- {image: a, tags: {newest: 1, by: size}}",
+        "images[0].tags.by is 'size'; it can be created or version",
+    ),
     "a bad expression": (
         "- {image: a, tags: {include: ['(']}}",
         "s.yaml line 4: '(' is no regular expression",

@@ -7,24 +7,27 @@ from collections.abc import Iterable, Iterator
 
 from blobflow.oci import Digest
 from blobflow.transports.compression.compressions import compression_of
-from blobflow.transports.compression.inflating import Gunzip, Inflater
+from blobflow.transports.compression.inflating import MAX_WINDOW, Gunzip, Inflater
 from blobflow.transports.compression.unpacking import Unbzip2, Unlz4, Unxz
 from blobflow.transports.compression.unzstd import Unzstd
 from blobflow.transports.files import BLOCK
 
 
-def inflater_for(head: bytes, name: str, *, padded: bool = False) -> Inflater | None:
+def inflater_for(
+    head: bytes, name: str, *, padded: bool = False, zstd_window: int = MAX_WINDOW
+) -> Inflater | None:
     """What inflates content that begins so; None if it has no compression that is read.
 
     `name` is for messages. `padded`: zeros behind its end do no harm. They are found behind archives that
     lay on tapes or went through dd; of a layer they are refused, as containers/image and containerd do.
+    `zstd_window`: bytes of the largest window that is read.
     Raises UnsupportedContent where this Python lacks what it takes.
     """
     match compression_of(head):
         case "gzip":
             return Gunzip(name, padded=padded)
         case "zstd":
-            return Unzstd(name, padded=padded)
+            return Unzstd(name, padded=padded, window=zstd_window)
         case "bzip2":
             return Unbzip2(name, padded=padded)
         case "xz":

@@ -41,6 +41,14 @@ class Damaged(StorageError):
     """What was to be inflated is cut off or spoilt."""
 
 
+class WindowTooLarge(UnsupportedContent):
+    """What was to be inflated asks for more memory than it gets. `window`: for how much, in words."""
+
+    def __init__(self, message: str, window: str) -> None:
+        super().__init__(message)
+        self.window = window
+
+
 class Inflater(ABC):
     """Takes compressed blocks in order, then `finish`. Used by one thread at a time."""
 
@@ -90,10 +98,11 @@ class Inflater(ABC):
                 "no image is; it is not read any further"
             )
 
-    def _too_large(self, window: str, kind: Kind) -> UnsupportedContent:
-        return UnsupportedContent(
+    def _too_large(self, window: str, kind: Kind) -> WindowTooLarge:
+        return WindowTooLarge(
             f"{self._name} is {kind} {window}; up to {MAX_WINDOW // 2**20} MiB is read, so unpack it first: "
-            f"{unpacking(kind)}"
+            f"{unpacking(kind)}",
+            window,
         )
 
     def _cut_off(self) -> Damaged:

@@ -26,9 +26,9 @@ class Unzstd(Inflater):
 
     kind = "zstd"
 
-    def __init__(self, name: str, *, padded: bool) -> None:
+    def __init__(self, name: str, *, padded: bool, window: int = MAX_WINDOW) -> None:
         super().__init__(name, padded=padded)
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=window)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._held = bytearray()
         self._size = 0  # of the element that comes next: a header, a block or a checksum; 0: not known yet

@@ -6,7 +6,8 @@
     wire         one exchange with it       client  aiohttp, set up       insecure  hosts without TLS
     leastrate    what may not drip
     gate         how much at once, and how fast         quota  what it says of its allowance of manifests
-    auth         who we are there        credentials, logins, keepers  where logins come from, and are kept
+    auth         who we are there        credentials, logins  where logins come from, and are kept
+    credential_helpers  the programs that keep them
     elsewhere    tokens of other registries that it sends us to
     origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
     repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source

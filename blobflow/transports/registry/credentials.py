@@ -20,12 +20,12 @@ from pathlib import Path
 import msgspec
 
 from blobflow.errors import InvalidConfig, UsageError
-from blobflow.transports.registry.keepers import (
+from blobflow.transports.registry.credential_helpers import (
     Runner,
     Secret,
-    ask_keeper,
+    ask_credential_helper,
     run_program,
-    tell_keeper,
+    tell_credential_helper,
 )
 from blobflow.transports.registry.origins import DOCKER_HUB
 
@@ -137,10 +137,10 @@ async def find_credentials(
 
     A helper named for the host wins, then the entries in the file, then the general store, as in docker; one
     named "" says that there is none, not even the general store. Raises InvalidConfig for an entry that can't
-    be used, KeeperFailed for a helper.
+    be used, CredentialHelperFailed for a helper.
     """
-    run, server, keeper = run or run_program, server_of(host), keeper_of(config, host)
-    own = keeper if _own_keeper(config, host) else ""
+    run, server, helper = run or run_program, server_of(host), credential_helper_of(config, host)
+    own = helper if _own_credential_helper(config, host) else ""
     if own:
         return await _ask(own, server, run)
 
@@ -150,11 +150,11 @@ async def find_credentials(
     for key in sorted(config.auths, key=rank):
         if _covers(key, host, repository) and (found := _from_entry(config.auths[key] or {}, key)):
             return found
-    return await _ask(keeper, server, run) if keeper else None
+    return await _ask(helper, server, run) if helper else None
 
 
 async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
-    secret = await ask_keeper(helper, server, run)
+    secret = await ask_credential_helper(helper, server, run)
     if secret is None:
         return None
     if secret.username == "<token>":
@@ -162,13 +162,13 @@ async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
     return Credentials(username=secret.username, password=secret.secret)
 
 
-def keeper_of(config: DockerConfig, host: str) -> str:
+def credential_helper_of(config: DockerConfig, host: str) -> str:
     """The helper that keeps a host's login, "" where the file itself does."""
-    own = _own_keeper(config, host)
+    own = _own_credential_helper(config, host)
     return config.creds_store if own is None else own
 
 
-def _own_keeper(config: DockerConfig, host: str) -> str | None:
+def _own_credential_helper(config: DockerConfig, host: str) -> str | None:
     """The helper that is named for the host; None if it is not named at all."""
     named = {place_of(key): helper or "" for key, helper in config.cred_helpers.items()}
     return named.get((host, ""))
@@ -225,4 +225,4 @@ async def tell_program(helper: str, verb: str, host: str, login: Credentials | N
     given = server_of(host).encode()
     if login is not None:
         given = msgspec.json.encode(Secret(server_of(host), login.username, login.password))
-    await tell_keeper(helper, verb, host, given, run)
+    await tell_credential_helper(helper, verb, host, given, run)

@@ -41,6 +41,8 @@ _MAGIC = {
 }
 _TELLS = {"gzip": 2, "deflate": 2, "zstd": 4}  # bytes
 _PIECE = 1024 * 1024
+# The largest window of zstd as a coding (RFC 9659, 3): what every sender has to keep to, in bytes.
+ZSTD_WINDOW = 8 * 1024 * 1024
 # What a coding adds at most to a small answer that it can't make smaller, in bytes.
 CODING_BYTES = 4096
 
@@ -238,14 +240,23 @@ class _Inflating:
         # Seldom needed, and it takes the libraries along.
         from blobflow.transports.compression.inflaters import inflater_for
 
+        self._what = what
         magic = _GZIP if coding == "gzip" else _ZSTD
-        inflater = inflater_for(magic, f"{what}, which came as {coding},", padded=True)
+        name = f"{what}, which came as {coding},"
+        inflater = inflater_for(magic, name, padded=True, zstd_window=ZSTD_WINDOW)
         assert inflater is not None
         self._inflater: Inflater = inflater
 
     def feed(self, block: bytes) -> Iterator[bytes]:
+        from blobflow.transports.compression.inflating import WindowTooLarge
+
         try:
             yield from self._inflater.inflate(block)
+        except WindowTooLarge as error:
+            raise ProtocolViolation(
+                f"{self._what} came as zstd {error.window}; a coding may have one of"
+                f" {ZSTD_WINDOW // 2**20} MiB at most (RFC 9659)"
+            ) from None
         except (StorageError, UnsupportedContent) as error:
             raise ProtocolViolation(error.message) from None
 
@@ -265,7 +276,8 @@ class _Deflate:
         self._what = what
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        while block and not self._state.eof:
+        piece = b""
+        while not self._state.eof and (block or len(piece) == _PIECE):  # a full one may not have been all
             try:
                 piece = self._state.decompress(block, _PIECE)
             except zlib.error:

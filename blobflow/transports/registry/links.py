@@ -2,14 +2,19 @@
 
     Link: </v2/app/tags/list?n=1000&last=1.9>; rel="next"
 
-Distribution-spec [end-8b] knows this one relation. What comes out is the target as it was written; whether it
-may be gone to is judged by `origins.follow`. Work is linear in the header's length, and that is bounded.
+Distribution-spec [end-8b] knows this one relation. What comes out of `next_link` is the target as it was
+written; whether it may be gone to is judged by `origins.follow`. Work is linear in the header's length, and
+that is bounded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+
+from yarl import URL
+
+from blobflow.transports.registry.origins import follow
 
 # Signed cursors are long; this is what servers take for one header field.
 _MAX_HEADER = 8192
@@ -40,6 +45,18 @@ def next_link(values: Iterable[str]) -> str | None:
             if "next" in relations and target[1]:
                 return target[1]
     return None
+
+
+def next_page(home: URL, at: URL, link: str, asked: str) -> URL:
+    """Where a `link` that was met at `at` leads, at the registry whose origin is `home`.
+
+    A list goes on where it began: the same list at another origin is what a registry behind a proxy makes of
+    the name that it was told, as in an upload's Location. Raises ProtocolViolation.
+    """
+    place, mark, query = link.partition("#")[0].partition("?")
+    if "//" in place and place.endswith(at.raw_path):
+        link = f"{at.raw_path}{mark}{query}"
+    return follow(home, at, link, asked)
 
 
 def _relations(text: str, at: int) -> tuple[list[str], int]:

@@ -23,17 +23,17 @@ from typing import Any
 import msgspec
 
 from blobflow.errors import InvalidConfig, StorageError, own_copy, without_frames
+from blobflow.transports.registry.credential_helpers import CredentialHelperFailed, Ended, Runner, run_program
 from blobflow.transports.registry.credentials import (
     Credentials,
     DockerConfig,
+    credential_helper_of,
     find_credentials,
-    keeper_of,
     place_of,
     read_docker_config,
     server_of,
     tell_program,
 )
-from blobflow.transports.registry.keepers import Ended, KeeperFailed, Runner, run_program
 
 # Seconds for which a helper's answer, or its failure, holds: one run of it serves the tokens of all
 # repositories of a set, and a login that ended is noticed soon.
@@ -55,7 +55,7 @@ class Logins:
         self._run = run
         self._clock = clock
         self._configs: dict[Path, DockerConfig] | None = None
-        self._answers: dict[tuple[str, bytes], tuple[float, Ended | KeeperFailed]] = {}
+        self._answers: dict[tuple[str, bytes], tuple[float, Ended | CredentialHelperFailed]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def find(self, host: str, repository: str = "") -> Credentials | None:
@@ -70,7 +70,7 @@ class Logins:
         for file, config in self._configs.items():
             try:
                 found = await find_credentials(config, host, self._ask, repository=repository)
-            except KeeperFailed as error:
+            except CredentialHelperFailed as error:
                 lack = lack or f"{file}: {error.message}"
                 continue
             except InvalidConfig as error:
@@ -86,16 +86,16 @@ class Logins:
                 keep = KEEP_SECONDS
                 try:
                     answer = await self._run(program, verb, given)
-                except KeeperFailed as error:
+                except CredentialHelperFailed as error:
                     answer = without_frames(error)
                     if error.silent:
                         given, keep = b"", _SILENT_SECONDS
                 self._answers[program, given] = self._clock() + keep, answer
-            if isinstance(answer, KeeperFailed):
+            if isinstance(answer, CredentialHelperFailed):
                 raise own_copy(answer)
             return answer
 
-    def _kept(self, program: str, given: bytes) -> Ended | KeeperFailed | None:
+    def _kept(self, program: str, given: bytes) -> Ended | CredentialHelperFailed | None:
         """What a program answered for a server; for b"": that it never answers."""
         until, answer = self._answers.get((program, given), (0.0, None))
         return answer if self._clock() < until else None
@@ -114,7 +114,7 @@ async def keep(file: Path, host: str, login: Credentials, run: Runner = run_prog
     InvalidConfig, StorageError.
     """
     config = read_file(file) or DockerConfig()
-    if helper := keeper_of(config, host):
+    if helper := credential_helper_of(config, host):
         await tell_program(helper, "store", host, login, run)
         return f"docker-credential-{helper}"
     pair = f"{login.username}:{login.password}".encode()
@@ -134,7 +134,7 @@ async def forget(file: Path, host: str, run: Runner = run_program) -> bool:
     if config is None:
         return False
     known = False
-    if helper := keeper_of(config, host):
+    if helper := credential_helper_of(config, host):
         only = DockerConfig(creds_store=helper)
         known = await find_credentials(only, host, run) is not None
         await tell_program(helper, "erase", host, None, run)

@@ -114,7 +114,7 @@ class Learnt:
     """What one host's answers have taught: which rungs it took, and from which size on it refused them.
 
     Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `upload.body.limit`,
-    `put.tags`) and adds to them.
+    `put.tags`) and adds to them. `tags_in_question`: somebody is finding out about tags with a digest.
     """
 
     def __init__(self, journal: Journal, origin: str) -> None:
@@ -123,6 +123,7 @@ class Learnt:
         self._taken: dict[Rung, bool] = {}
         self._refused: dict[Rung, float] = {}
         self._tags: str | None = None
+        self.tags_in_question = False
 
     def has_taken(self, rung: Rung) -> bool:
         if rung not in self._taken:

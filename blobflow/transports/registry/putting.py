@@ -67,11 +67,14 @@ class Putting:
         if not tags or (len(tags) == 1 and algorithm_of(manifest.digest) == "sha256"):
             return False
         knows = self._learnt.takes_tags_with_digest
+        if knows is None and self._learnt.tags_in_question and algorithm_of(manifest.digest) == "sha256":
+            return False  # one request too many is enough
         return bool(self._profile.tags_with_digest if knows is None else knows)
 
     async def _put_together(self, manifest: Descriptor, raw: bytes, tags: Sequence[str]) -> set[str]:
         """The tags that the registry confirms; none where it does not take them so."""
         query = "&".join(f"tag={tag}" for tag in tags)  # no tag has a character that needs quoting
+        self._learnt.tags_in_question = True
         try:
             answer = await self._put(manifest, raw, manifest.digest, f"?{query}")
         except (Rejected, NotFound) as error:
@@ -80,6 +83,8 @@ class Putting:
             if isinstance(error, Rejected) and self._learnt.takes_tags_with_digest is None:
                 self._learnt.took_tags_with_digest(False)
             return set()  # what it has against one of the tags is told of that tag
+        finally:
+            self._learnt.tags_in_question = False
         confirmed = confirmed_tags(answer) & set(tags)
         self._note_placed(manifest, confirmed)
         self._learnt.took_tags_with_digest(bool(confirmed))

@@ -34,8 +34,7 @@ from blobflow.errors import (
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
-from blobflow.transports.registry.links import next_link
-from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.links import next_link, next_page
 from blobflow.transports.registry.session import Request, Session
 from blobflow.transports.registry.tags import list_tags
 
@@ -199,7 +198,7 @@ class Referrals:
             found.update((each.digest, each) for each in entries)
             if link is None:
                 return [Referrer(each, subject, "api") for each in found.values()]
-            url = follow(self._session.home, here, link, asked)
+            url = next_page(self._session.home, here, link, asked)
             if str(url) in seen or len(found) > MAX_REFERRERS or size > MAX_BYTES:
                 break
         raise ProtocolViolation(f"{self._session.host} lists {asked} without end")

@@ -62,7 +62,7 @@ class RequestSize:
         nothing."""
         if size > self._least:
             self._reason = "413"
-            self._lower(size)
+            self._lower(size // 2 + 1)  # so that all that is refused is the blob twice, at most
 
     def broke(self, size: int, passed: int, reason: str = "") -> None:
         """A request of `size` ended after `passed` bytes had left us, and what it brought is lost. `reason`:

@@ -273,9 +273,9 @@ class Session:
                 raise self._nowhere(request, url)
         raise self._nowhere(request, url)
 
-    def _nowhere(self, request: Request, url: URL) -> Redirected:
+    def _nowhere(self, request: Request, url: URL) -> ProtocolViolation:
         said = f"{self.host} answered {request.asked} with redirects that lead nowhere"
-        return Redirected(said, url=str(url))
+        return ProtocolViolation(said) if request.method in _READING else Redirected(said, url=str(url))
 
     def _patience(self, size: int) -> float:
         """Seconds after the last of `size` bytes until there is no answer to be expected any more."""

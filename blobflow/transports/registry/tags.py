@@ -24,8 +24,7 @@ from blobflow.content import Site
 from blobflow.errors import InvalidReference, ProtocolViolation, Rejected
 from blobflow.oci.decoding import decode
 from blobflow.oci.reference import check_repository, check_tag
-from blobflow.transports.registry.links import next_link
-from blobflow.transports.registry.origins import follow
+from blobflow.transports.registry.links import next_link, next_page
 from blobflow.transports.registry.session import Answer, Request, Session
 
 # Names asked for in a page, and what is tried next where that is refused; 0: none are. ECR refuses more than
@@ -142,7 +141,7 @@ def read_page(body: bytes, host: str, asked: str) -> list[str]:
 
 def _following(session: Session, answer: Answer, asked: str) -> URL | None:
     link = next_link(answer.headers.getall("Link", []))
-    return None if link is None else follow(session.home, answer.url, link, asked)
+    return None if link is None else next_page(session.home, answer.url, link, asked)
 
 
 def _is_in_order(check: Callable[[str], str], name: str) -> bool:

@@ -47,9 +47,10 @@ class Ticket:
 
     `offset` is what the registry has confirmed, `sent` how far bytes have left us; both count from the blob's
     start. `body_error` is what the body raised while it was being sent: a source's 404 must not pass for the
-    registry's. `doubted`: the registry disagreed on the offset before. `broken`: a request of this process
-    broke in it. `request`: the size of the body that was sent last, and `passed`: how much of it left us; 0
-    once it was taken. `form`: how. `odd`: what is odd about the Location that opened it, "" if nothing is.
+    registry's. `began`: the offset that this push went on from. `doubted`: the registry disagreed on the
+    offset before. `broken`: a request of this process broke in it. `request`: the size of the body that was
+    sent last, and `passed`: how much of it left us; 0 once it was taken. `form`: how. `odd`: what is odd
+    about the Location that opened it, "" if nothing is.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class Ticket:
         self.repository = repository
         self.digest = digest
         self.location = location
+        self.opened: URL | None = None  # where it was before a request of it was redirected
         self.origin: Origin = origin
         self.offset = offset
         self.sent = offset
         self.chunk_floor = chunk_floor
         self.chunk_ceiling = chunk_ceiling
         self.body_error: BlobflowError | None = None
+        self.began = offset
         self.doubted = False
         self.broken = False
         self.request = 0
@@ -87,6 +90,10 @@ class Ticket:
         except BlobflowError as error:
             self.body_error = error
             raise
+
+
+# What is deleted there is content of a repository [end-9], [end-10].
+_CONTENT = re.compile(r"/(?:manifests|blobs)/(?!uploads(?:/|\Z))[^/]+/?\Z")
 
 
 class Tickets:
@@ -174,6 +181,7 @@ class Tickets:
 
     def moved(self, ticket: Ticket, url: URL) -> None:
         """Keep a session whose last request was redirected, to send its bytes there."""
+        ticket.opened = ticket.opened or ticket.location
         ticket.location, ticket.origin, ticket.sent = url, "moved", ticket.offset
         self.keep(ticket)
 
@@ -223,9 +231,12 @@ class Tickets:
         task.add_done_callback(self._leaving.discard)
 
     async def _delete(self, ticket: Ticket) -> None:
+        where = ticket.opened or ticket.location
+        if _CONTENT.search(where.path):
+            return  # whatever sent us there: that is no session, and would be gone
         request = Request(
             "DELETE",
-            ticket.location,
+            where,
             f"end of an upload to {ticket.repository}",
             scopes=push_scopes(ticket.repository),
             ok=(200, 202, 204),

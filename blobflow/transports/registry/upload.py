@@ -322,6 +322,7 @@ class Uploads:
         ticket = going.ticket
         assert ticket is not None
         going.rung = ticket.form = _rung(ticket, blob, rungs, self._size.limit)
+        ticket.began = ticket.offset
         noted = self._resumes and blob.size >= JOURNALED_FROM and self._tickets.note(ticket)
         if ticket.offset == blob.size:
             await _read_out(ticket, chunks)
@@ -351,7 +352,7 @@ class Uploads:
 
     def _put_aside(self, ticket: Ticket, blob: Descriptor, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
-        if isinstance(error, Redirected):
+        if isinstance(error, Redirected) and error is not ticket.body_error:
             self._tickets.moved(ticket, URL(error.url, encoded=True))
         elif isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
             ticket.doubted = True
@@ -438,7 +439,7 @@ class Uploads:
             return answer, feed.sent
         except ConnectionLost as error:
             if error is not feed.error:
-                error.received = max(error.received, feed.sent)
+                error.received = max(error.received, before + feed.sent - ticket.began)
             raise
         finally:
             ticket.body_error = feed.error

@@ -266,6 +266,10 @@ NEAR = Addressing(proxies=parse_networks("127.0.0.1, 10.0.0.0/8"))
         (NEAR, {"Forwarded": 'for="[2001:db8::7]:4711";proto=https'}, "2001:db8::7"),
         (NEAR, {"Forwarded": "for=203.0.113.9, for=192.0.2.7;by=10.0.0.1"}, "192.0.2.7"),
         (NEAR, {"Forwarded": "for=_hidden", "X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),
+        (NEAR, {"Forwarded": "for=192.0.2.7", "X-Forwarded-For": "203.0.113.9, 192.0.2.7"}, "192.0.2.7"),
+        # One of the two is the client's own, and a proxy that knows the other only passes it on.
+        (NEAR, {"Forwarded": "for=203.0.113.9", "X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),
+        (ANY_PROXY, {"Forwarded": "for=192.0.2.7", "X-Forwarded-For": "203.0.113.9"}, "127.0.0.1"),
         (ANY_PROXY, {"X-Forwarded-For": "203.0.113.9, 192.0.2.7"}, "192.0.2.7"),
         (Addressing(), {"X-Forwarded-For": "192.0.2.7", "Forwarded": "for=192.0.2.7"}, "127.0.0.1"),
         (PUBLIC, {"X-Forwarded-For": "192.0.2.7"}, "127.0.0.1"),

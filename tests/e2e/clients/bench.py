@@ -1,4 +1,4 @@
-"""Clients of other houses: what one can do, where it works, and how it gets there. pip and npm install each
+"""Clients that others made: what one can do, where it works, and how it gets there. pip and npm install each
 into a folder of its own, which stays in the user's cache for the next time."""
 
 from __future__ import annotations

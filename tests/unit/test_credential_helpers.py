@@ -19,8 +19,8 @@ from blobflow.content import Site
 from blobflow.errors import Denied, RegistryError, Unauthorized
 from blobflow.events import Event, Warned
 from blobflow.settings import Settings, access_to, logins_of
-from blobflow.transports.registry import Credentials, Logins, Registries, keepers
-from blobflow.transports.registry.keepers import Ended, KeeperFailed, run_program
+from blobflow.transports.registry import Credentials, Logins, Registries, credential_helpers
+from blobflow.transports.registry.credential_helpers import CredentialHelperFailed, Ended, run_program
 from tests.unit.registry_fakes import Clock, Fake, blob_of, fake
 
 BLOB = blob_of(b"content")
@@ -84,18 +84,18 @@ def test_what_a_helper_says_is_bounded(get: Get, helper: Write, monkeypatch: pyt
     ended = get(b"r.example")
     assert ended.status == 1
     assert len(ended.err) == 4096
-    monkeypatch.setattr(keepers, "MOST_ANSWER", 1000)
+    monkeypatch.setattr(credential_helpers, "MOST_ANSWER", 1000)
     helper("exec yes something\n")
-    with pytest.raises(KeeperFailed, match="answered with more than 1000 bytes"):
+    with pytest.raises(CredentialHelperFailed, match="answered with more than 1000 bytes"):
         get(b"r.example")
 
 
 def test_a_helper_that_never_answers_is_ended(
     get: Get, helper: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepers, "KEEPER_SECONDS", 0.5)
+    monkeypatch.setattr(credential_helpers, "HELPER_SECONDS", 0.5)
     folder = helper("echo $$ >$(dirname $0)/pid\nexec sleep 60\n")
-    with pytest.raises(KeeperFailed, match="gave no answer in") as raised:
+    with pytest.raises(CredentialHelperFailed, match="gave no answer in") as raised:
         get(b"r.example")
     assert raised.value.silent
     with pytest.raises(ProcessLookupError):
@@ -119,12 +119,12 @@ async def test_cancelled_it_ends_the_helper_and_leaves_nothing_open(helper: Writ
 
 
 async def test_what_a_pipe_does_not_hold_is_refused() -> None:
-    with pytest.raises(KeeperFailed, match="more than a pipe holds"):
+    with pytest.raises(CredentialHelperFailed, match="more than a pipe holds"):
         await run_program("docker-credential-x", "store", bytes(10_000_000))
 
 
 async def test_a_helper_that_is_not_there_is_named() -> None:
-    with pytest.raises(KeeperFailed, match=r"can't run .* docker-credential-absent: No such file"):
+    with pytest.raises(CredentialHelperFailed, match=r"can't run .* docker-credential-absent: No such file"):
         await run_program("docker-credential-absent", "get", b"x")
 
 
@@ -133,7 +133,9 @@ async def test_a_process_without_files_left_is_told(monkeypatch: pytest.MonkeyPa
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(os, "pipe", none_left)
-    with pytest.raises(KeeperFailed, match=r"can't run .* docker-credential-x: Too many open files"):
+    with pytest.raises(
+        CredentialHelperFailed, match=r"can't run .* docker-credential-x: Too many open files"
+    ):
         await run_program("docker-credential-x", "get", b"x")
 
 
@@ -177,7 +179,7 @@ async def test_a_helper_that_fails_is_not_asked_for_each_repository(tmp_path: Pa
 
     async def run(program: str, verb: str, given: bytes) -> Ended:
         asked.append(given)
-        failure = KeeperFailed(f"{program} fails")
+        failure = CredentialHelperFailed(f"{program} fails")
         failure.silent = silent
         raise failure
 

@@ -1,4 +1,4 @@
-"""Keepers of logins: the credential helpers that docker's config.json names, and how one is run.
+"""The credential helpers that docker's config.json names, and how one is run.
 
 It is a program `docker-credential-NAME`, which takes a verb, reads stdin and writes stdout (the protocol is
 that of docker-credential-helpers): `get` reads the server's name and writes JSON, with `<token>` as the
@@ -22,7 +22,7 @@ from blobflow.errors import InvalidConfig
 from blobflow.visible import visible
 
 # Seconds that a helper has. One that asks a person may need some; one that never answers holds up the run.
-KEEPER_SECONDS = 30.0
+HELPER_SECONDS = 30.0
 # Seconds that its outputs are read on after it ended: an agent that it started may hold them open for ever.
 _AFTER_END = 1.0
 # Bytes of an answer, and of what it says on stderr. Tokens have some thousand.
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _NOT_FOUND = b"credentials not found"
 
 
-class KeeperFailed(InvalidConfig):
+class CredentialHelperFailed(InvalidConfig):
     """A helper that is missing, breaks, never answers, or answers with what is no login. The message is a
     sentence of its own. `silent`: it never answered, and took its whole time for that."""
 
@@ -48,7 +48,7 @@ class Ended(NamedTuple):
     err: bytes = b""
 
 
-# Runs a program with one argument and bytes on its stdin. Raises KeeperFailed where it can't.
+# Runs a program with one argument and bytes on its stdin. Raises CredentialHelperFailed where it can't.
 Runner = Callable[[str, str, bytes], Awaitable[Ended]]
 
 
@@ -60,15 +60,15 @@ class Secret(msgspec.Struct, rename={"server": "ServerURL", "username": "Usernam
     secret: str = ""
 
 
-async def ask_keeper(helper: str, server: str, run: Runner) -> Secret | None:
-    """The login that a helper has for a server; None if it has none. Raises KeeperFailed; InvalidConfig for
-    the name of a helper that no program can have."""
+async def ask_credential_helper(helper: str, server: str, run: Runner) -> Secret | None:
+    """The login that a helper has for a server; None if it has none. Raises
+    CredentialHelperFailed; InvalidConfig for the name of a helper that no program can have."""
     program = _program(helper)
     ended = await run(program, "get", server.encode())
     if ended.status != 0:
         if _NOT_FOUND in ended.out:
             return None
-        raise KeeperFailed(f"{program} has no login for {server}: it {_how(ended)}")
+        raise CredentialHelperFailed(f"{program} has no login for {server}: it {_how(ended)}")
     try:
         document = msgspec.json.decode(ended.out)
         # As Go's decoders, which helpers are written for, take the names of fields in any case.
@@ -76,16 +76,18 @@ async def ask_keeper(helper: str, server: str, run: Runner) -> Secret | None:
         known = {name: fields[name.lower()] for name in ("Username", "Secret") if name.lower() in fields}
         secret = msgspec.convert(known, Secret)
     except (msgspec.DecodeError, ValueError, AttributeError, RecursionError):
-        raise KeeperFailed(f"{program} answered for {server} with something that is no login") from None
+        raise CredentialHelperFailed(
+            f"{program} answered for {server} with something that is no login"
+        ) from None
     return secret if secret.username or secret.secret else None
 
 
-async def tell_keeper(helper: str, verb: str, server: str, given: bytes, run: Runner) -> None:
+async def tell_credential_helper(helper: str, verb: str, server: str, given: bytes, run: Runner) -> None:
     """Have a helper `store` a login, or `erase` one, of which there need be none. Raises InvalidConfig."""
     program = _program(helper)
     ended = await run(program, verb, given)
     if ended.status != 0 and not (verb == "erase" and _NOT_FOUND in ended.out):
-        raise KeeperFailed(f"{program} did not {verb} the login for {server}: it {_how(ended)}")
+        raise CredentialHelperFailed(f"{program} did not {verb} the login for {server}: it {_how(ended)}")
 
 
 def _program(helper: str) -> str:
@@ -106,13 +108,14 @@ def _how(ended: Ended) -> str:
 async def run_program(program: str, verb: str, given: bytes) -> Ended:
     """Run `program verb` with `given` on its stdin, which it need not read.
 
-    Its outputs are read to their end, or until a second after its own. Raises KeeperFailed when it can't run,
-    does not end in time, or answers without end; cancelled, it ends the program.
+    Its outputs are read to their end, or until a second after its own. Raises
+    CredentialHelperFailed when it can't run, does not end in time, or answers without end; cancelled, it ends
+    the program.
     """
     try:
         return await _run(program, verb, given)
     except OSError as error:
-        raise KeeperFailed(f"can't run the credential helper {program}: {error.strerror}") from None
+        raise CredentialHelperFailed(f"can't run the credential helper {program}: {error.strerror}") from None
 
 
 async def _run(program: str, verb: str, given: bytes) -> Ended:
@@ -125,10 +128,10 @@ async def _run(program: str, verb: str, given: bytes) -> Ended:
         err.listen()
         waiting = asyncio.ensure_future(_ended(process, out, err))
         try:
-            async with asyncio.timeout(KEEPER_SECONDS):
+            async with asyncio.timeout(HELPER_SECONDS):
                 await asyncio.wait((waiting, out.over), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            failure = KeeperFailed(f"{program} gave no answer in {KEEPER_SECONDS:.0f} s")
+            failure = CredentialHelperFailed(f"{program} gave no answer in {HELPER_SECONDS:.0f} s")
             failure.silent = True
             raise failure from None
         finally:
@@ -138,7 +141,9 @@ async def _run(program: str, verb: str, given: bytes) -> Ended:
                     process.kill()
                 await process.wait()
         if out.over.done():
-            raise KeeperFailed(f"{program} answered with more than {MOST_ANSWER} bytes, which is no login")
+            raise CredentialHelperFailed(
+                f"{program} answered with more than {MOST_ANSWER} bytes, which is no login"
+            )
         return Ended(process.returncode or 0, bytes(out.taken), bytes(err.taken))
 
 
@@ -167,7 +172,7 @@ class _Stdin:
             os.close(write)
         if not fits:
             self.leave()
-            raise KeeperFailed(
+            raise CredentialHelperFailed(
                 f"{program} can't be given {len(given)} bytes: they are more than a pipe holds"
             )
 
