@@ -311,7 +311,8 @@ def test_an_image_without_layers_has_no_top_one(tmp_path: Path) -> None:
 NOT_DOCKERS = {
     "an artifact": "it is an artifact, no image that docker can load (its config is application/vnd.x)",
     "an index of artifacts": "it is an index of which docker can load nothing",
-    "an attestation": "it is an artifact, no image that docker can load (a layer is application/x+json)",
+    "an attestation": "it is an artifact, no image that docker can load (a layer is application/in-toto+json"
+    ")",
     "an index of attestations": "it is an index of which docker can load nothing",
     "a foreign layer": "a layer of it is kept elsewhere (urls)",
 }
@@ -323,7 +324,7 @@ def not_dockers(content: Content, case: str) -> Descriptor:
         return content.image(mediaType=kind, urls=["https://elsewhere.example/layer"])
     attests = "attestation" in case
     artifact = content.image(
-        **({"mediaType": "application/x+json"} if attests else {"config": "application/vnd.x"})
+        **({"mediaType": "application/in-toto+json"} if attests else {"config": "application/vnd.x"})
     )
     return content.index(artifact) if case.startswith("an index") else artifact
 
