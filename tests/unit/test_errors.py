@@ -40,6 +40,7 @@ EXAMPLES: dict[str, Any] = {
     "retry_after": 2.5,
     "missing": ("sha256:a", "sha256:b"),
     "url": "http://127.0.0.1:5000/v2/",
+    "window": "2 GiB",
     "headers": {"Retry-After": "3"},
     "more": (Problem("UNKNOWN", "and this"),),
 }
