@@ -85,7 +85,7 @@ SAID: list[tuple[dict[str, str], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "changed"), SAID, ids=lambda value: "+".join(value) or "nothing")
+@pytest.mark.parametrize(("said", "changed"), SAID, ids=lambda value: "+".join(sorted(value)) or "nothing")
 def test_the_library_has_what_the_command_line_has(
     home: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], changed: set[str]
 ) -> None:

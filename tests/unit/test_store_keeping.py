@@ -87,6 +87,7 @@ def held(store: Store) -> set[Digest]:
         (0, "boot-1/pid:[2]", 0, True),  # another container: its process numbers are not ours
         (0, "boot-1/pid:[2]", LEASE_SECONDS + 1, False),
     ],
+    ids=lambda value: "us" if value == os.getpid() else None,
 )
 def test_who_is_alive(pid: int, holder: str, age: int, alive: bool) -> None:
     assert is_alive(pid, holder, 5_000_000 - age, at=5_000_000, here=HERE) is alive
