@@ -29,6 +29,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if item not in unasked]
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes are called by their length: gzip's have the time in them, and names are the same everywhere."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def _only_by_name(mark: pytest.Mark | None) -> bool:
     return mark is not None and not mark.kwargs.get("always")
 
