@@ -30,9 +30,9 @@ import msgspec
 from blobflow.cli.choosing import platforms_of
 from blobflow.cli.renaming import AS_IT_IS, Renaming, Rule, check_rule
 from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
-from blobflow.cli.yamlfile import compose, find, line_of, typed
+from blobflow.cli.yamlfile import compose, find, line_of, told_at, typed
 from blobflow.engine.plan import Lookup, MissingPlatform
-from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, UsageError
+from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.choice import Choice, IndexMode
 from blobflow.oci.location import transport_of
@@ -149,7 +149,7 @@ def parse_spec(text: str, name: str) -> Asked:
     for index, entry in enumerate(spec.images):
         where = f"{name} line {line_of(find(node, f'.images[{index}]'))}"
         one = entry if isinstance(entry, Entry) else Entry(entry)
-        try:
+        with told_at(where):
             choice, rename = _choice(one, spec.defaults), _renaming(one)
             lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
             missing = one.missing_platform or spec.defaults.missing_platform
@@ -157,10 +157,6 @@ def parse_spec(text: str, name: str) -> Asked:
             wanted.extend(
                 msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in images
             )
-        except (InvalidReference, InvalidDigest) as error:
-            raise InvalidReference(f"{where}: {error}") from None
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
     return Asked(tuple(wanted), targets)
 
 
@@ -231,7 +227,5 @@ def _wanted(entry: Entry, source: Place, where: str, choice: Choice, rename: Ren
 
 
 def _place(text: str, where: str) -> Place:
-    try:
+    with told_at(where):
         return parse_place(text)
-    except InvalidReference as error:
-        raise InvalidReference(f"{where}: {error}") from None

@@ -43,9 +43,9 @@ from blobflow.cli.regsync_keys import (
 )
 from blobflow.cli.regsync_times import told_times
 from blobflow.cli.selection import Asked, Place, Wanted, parse_place
-from blobflow.cli.yamlfile import compose, find, line_of, lines_text, typed
+from blobflow.cli.yamlfile import compose, find, line_of, lines_text, told_at, typed
 from blobflow.engine.plan import Lookup
-from blobflow.errors import InvalidConfig, InvalidReference, UsageError
+from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.media import MANIFESTS
@@ -72,14 +72,8 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> Asked:
     for number, own in enumerate(file.sync):
         line = line_of(find(node, f".sync[{number}]"))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
-        try:
+        with told_at(where):
             wanted.append(_wanted(each, where, environ))
-        except InvalidReference as error:
-            raise InvalidReference(f"{where}: {error}") from None
-        except InvalidConfig as error:
-            raise InvalidConfig(f"{where}: {error}") from None
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
         warnings += (f"{where}: {loose}" for loose in _loose(each))
         times.append((line, each.interval, each.schedule))
         alone += [line] if each.platform else []

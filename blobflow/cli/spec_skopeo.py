@@ -19,7 +19,6 @@ we put it too; `scoped`, as skopeo's --scoped, keeps host and path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,8 +27,8 @@ import yaml
 
 from blobflow.cli.renaming import Renaming, Rule
 from blobflow.cli.selection import Asked, Place, Wanted, hub_path, parse_place
-from blobflow.cli.yamlfile import child, compose, is_null, line_of, typed
-from blobflow.errors import InvalidDigest, InvalidReference, UsageError
+from blobflow.cli.yamlfile import child, compose, is_null, line_of, told_at, typed
+from blobflow.errors import UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.oci.selecting import ALL_TAGS, TagRules, check_rules
@@ -66,7 +65,7 @@ def parse_skopeo(text: str, name: str, targets: Sequence[Place], *, scoped: bool
         if str(key.value).startswith("x-"):
             continue  # what anchors are put under
         where = f"{name} line {line_of(key)}"
-        with _told_at(where):
+        with told_at(where):
             source = parse_place(str(key.value))
         registry = _Registry() if is_null(value) else _typed(value, name)
         wanted += _wanted(registry, source, value, name, scoped=scoped)
@@ -87,7 +86,7 @@ def _wanted(
     def images(
         path: str, where: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None
     ) -> Wanted:
-        with _told_at(where):
+        with told_at(where):
             whole = hub_path(source, check_repository(path))
             checked = check_rules(rules) if rules else None
             return Wanted(
@@ -120,16 +119,6 @@ def _wanted(
 
 def _below(source: Place) -> str:
     return f"{source.prefix}/" if source.prefix else ""
-
-
-@contextmanager
-def _told_at(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (InvalidReference, InvalidDigest) as error:
-        raise InvalidReference(f"{where}: {error}") from None
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
 
 
 def _typed(node: yaml.Node, name: str) -> _Registry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ import yaml
 from msgspec import inspect
 
 from blobflow.complaints import hint, split_complaint, worded
-from blobflow.errors import InvalidConfig
+from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, UsageError
 from blobflow.visible import visible
 
 T = TypeVar("T")
@@ -236,3 +237,16 @@ def lines_text(lines: Sequence[int]) -> str:
     """`line 3`, or `lines 3, 9, 12, 15, 20 …`."""
     shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
     return f"line{'s' if len(lines) > 1 else ''} {shown}{' …' if len(lines) > _SHOWN_LINES else ''}"
+
+
+@contextmanager
+def told_at(where: str) -> Iterator[None]:
+    """What is wrong with a file's words inside is told with the place where they stand."""
+    try:
+        yield
+    except (InvalidReference, InvalidDigest) as error:
+        raise InvalidReference(f"{where}: {error}") from None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{where}: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
