@@ -40,24 +40,18 @@ _IMAGE_CONFIGS = frozenset(
 
 
 class Config(msgspec.Struct):
-    """What is read of a config; a null is an absent field. `created`: RFC 3339, or nothing."""
+    """What is read of a config. `created`: RFC 3339, or nothing."""
 
     created: str | None = None
-    architecture: str | None = None
-    os: str | None = None
-    variant: str | None = None
-    os_version: str | None = msgspec.field(name="os.version", default=None)
-    os_features: tuple[str, ...] | None = msgspec.field(name="os.features", default=None)
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(name="os.version", default="")
+    os_features: tuple[str, ...] = msgspec.field(name="os.features", default=())
 
     @property
     def platform(self) -> Platform:
-        return Platform(
-            self.architecture or "",
-            self.os or "",
-            self.variant or "",
-            self.os_version or "",
-            self.os_features or (),
-        )
+        return Platform(self.architecture, self.os, self.variant, self.os_version, self.os_features)
 
 
 class _RootFs(msgspec.Struct):

@@ -32,6 +32,7 @@ import msgspec
 
 from blobflow.errors import UnsupportedContent
 from blobflow.oci.convert import Format
+from blobflow.oci.decoding import without_nulls
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest, digest_of
 from blobflow.oci.manifest import Manifest, parse_manifest
@@ -227,14 +228,7 @@ def _entry(child: Descriptor) -> _Entry:
 
 def _entry_said(item: dict[str, Any]) -> _Entry:
     """The same of an item as its index has it, where a null is an absent field."""
-    said = item.get("platform") or {}
-    platform = Platform(
-        said.get("architecture") or "",
-        said.get("os") or "",
-        said.get("variant") or "",
-        said.get("os.version") or "",
-        tuple(said.get("os.features") or ()),
-    )
+    platform = msgspec.convert(without_nulls(item.get("platform") or {}), Platform)
     return item["digest"], platform, (item.get("annotations") or {}).get(_REFERS) or ""
 
 

@@ -28,13 +28,14 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError:
         if b"null" not in raw or raw.count(b",") + raw.count(b"{") + raw.count(b"[") > MAX_PARTS:
             raise
-    return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(raw))))
+    return decoder.decode(msgspec.json.encode(without_nulls(msgspec.json.decode(raw))))
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """A decoded document, or a part of one, with its nulls taken out."""
     if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
     if isinstance(value, list):
         zero: Any = {} if any(isinstance(each, dict) for each in value) else ""
-        return [zero if each is None else _without_nulls(each) for each in value]
+        return [zero if each is None else without_nulls(each) for each in value]
     return value
