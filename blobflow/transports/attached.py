@@ -10,6 +10,7 @@ that somebody would ask for by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from blobflow.content import Referrer
 from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
@@ -23,6 +24,9 @@ from blobflow.transports.imageindex import Images, find, named
 # The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
 ReadManifest = Callable[[Descriptor], bytes]
 
+# Docker's manifests have no subject.
+_MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})
+
 
 class AttachedImages:
     """The referrers among the entries of one index.json, as it was when this was made. Nothing is read before
@@ -32,7 +36,7 @@ class AttachedImages:
         self._images = images
         self._read = read
         self._by_name = named(images)
-        self._named: dict[str, Descriptor] = {name: entry for names, entry in images for name in names}
+        self._subject_of: dict[Digest, Digest | None] = {}
         self._by_subject: Mapping[Digest, list[Descriptor]] | None = None
 
     def of(self, subject: Digest) -> list[Referrer]:
@@ -43,21 +47,19 @@ class AttachedImages:
         for entry in self._subjects().get(subject, ()):
             found.setdefault(entry.digest, Referrer(entry, subject, "index"))
         tagged = [
-            Referrer(self._named[tag], subject, "cosign", tag)
+            Referrer(entry, subject, "cosign", tag)
             for tag in cosign_tags(subject)
-            if tag in self._named
+            for entry in self._by_name.bearing(tag)[-1:]
         ]
         return [*found.values(), *tagged]
 
     def list_of(self, subject: Digest) -> bytes | None:
         """The index of the Referrers Tag Schema for a subject; None if there is none."""
-        named = self._named.get(fallback_tag(subject))
-        if named is None or named.media_type not in media.INDEXES:
-            return None
-        try:
-            return self._read(named)
-        except NotFound:
-            return None
+        for entry in self._by_name.bearing(fallback_tag(subject))[-1:]:
+            if entry.media_type in media.INDEXES:
+                with suppress(NotFound):
+                    return self._read(entry)
+        return None
 
     def _listed(self, subject: Digest) -> tuple[Descriptor, ...]:
         raw = self.list_of(subject)
@@ -67,18 +69,22 @@ class AttachedImages:
         if self._by_subject is None:
             by_subject: dict[Digest, list[Descriptor]] = {}
             for names, entry in self._images:
-                if entry.media_type in _MAY_REFER and not any(map(subject_in, names)):
-                    subject = self._subject(entry)
-                    if subject is not None:
-                        by_subject.setdefault(subject, []).append(entry)
+                subject = None if any(map(subject_in, names)) else self._subject(entry)
+                if subject is not None:
+                    by_subject.setdefault(subject, []).append(entry)
             self._by_subject = by_subject
         return self._by_subject
 
     def _subject(self, entry: Descriptor) -> Digest | None:
-        try:
-            return subject_of(self._read(entry))
-        except (NotFound, UnsupportedContent, IntegrityError):
-            return None  # what is not here refers to nothing; what is wrong fails who asks for it, no other
+        """What a manifest refers to. What is not here refers to nothing; what is wrong fails who asks for it,
+        and no other."""
+        if entry.media_type not in _MAY_REFER:
+            return None
+        if entry.digest not in self._subject_of:
+            self._subject_of[entry.digest] = None
+            with suppress(NotFound, UnsupportedContent, IntegrityError):
+                self._subject_of[entry.digest] = subject_of(self._read(entry))
+        return self._subject_of[entry.digest]
 
     def find(self, name: str, place: str) -> Descriptor:
         """See `imageindex.find`; "" is the only image of its own."""
@@ -90,15 +96,14 @@ class AttachedImages:
 
     def numbers(self) -> list[int]:
         """The numbers among all entries of those that `images` has."""
-        return [n for n, item in enumerate(self._images) if not self._hangs(*item)] or [
-            *range(len(self._images))
-        ]
+        own = [number for number, item in enumerate(self._images) if not self._hangs(*item)]
+        return own or [*range(len(self._images))]
 
     def _hangs(self, names: Sequence[str], entry: Descriptor) -> bool:
         """Whether an entry is there only because of its subject: the list of the referrers of one, or, where
         that is here, what cosign calls after it, or what has a subject and no name."""
         if not names:
-            subject = self._subject(entry) if entry.media_type in _MAY_REFER else None
+            subject = self._subject(entry)
             return subject is not None and self._is_here(subject)
         subjects = {subject_in(name) for name in names}
         if "" in subjects:
@@ -124,6 +129,3 @@ def listing(subject: Digest, raw: bytes | None, referrers: Iterable[Descriptor])
     if content is None:
         return None
     return parse_manifest(content, media.OCI_INDEX, digest=digest_of(content, algorithm_of(subject)))
-
-
-_MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})

@@ -102,6 +102,10 @@ class Named(Generic[_Image]):
                 raise error(f"{place} has {len(found)} {said}; {self._distinct.choices(found, place)}")
         raise NotFound(f"{place} has no image {name}; {_known(images, place)}")
 
+    def bearing(self, name: str) -> list[_Image]:
+        """The images that bear the very name, as they are listed."""
+        return [self._images[number][1] for number in self._bearing(str).get(name, ())]
+
     def _bearing(self, way: Callable[[str], str]) -> Mapping[str, Sequence[int]]:
         """The numbers of the images that bear each name, read that way."""
         if way not in self._bearers:
