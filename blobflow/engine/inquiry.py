@@ -179,18 +179,22 @@ class Inquiry:
             )
             here = f", {', '.join(shape.platforms)} goes on" if shape.platforms else ""
             said = f"{source} has only a part of its index {self.roots[source].digest}{here}: {left} left out"
-            if said not in self._told:
-                self._told.add(said)
-                self._observe(Warned(said))
+            self._warn(said)
 
     def _tell_unhung(self, pairs: Iterable[Pair]) -> None:
         """Say where referrers that were asked for do not get."""
         places = {pair.target.host for pair in pairs if not holds_referrers(pair, self._world.sink_at)}
         for place in sorted(places):
-            if (said := f"{place} holds images alone") not in self._told:
-                self._told.add(said)
-                why = "signatures and other referrers of them are not written there"
-                self._observe(Warned(f"{said}: {why}; copy those that are wanted by their digests"))
+            self._warn(
+                f"{place} holds images alone: signatures and other referrers of them are not written there;"
+                " copy those that are wanted by their digests"
+            )
+
+    def _warn(self, sentence: str) -> None:
+        """Say it, once a run."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._observe(Warned(sentence))
 
     async def _survey_tags(
         self, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor], targets: Targets, lane: Lane

@@ -89,7 +89,6 @@ class Uploads:
         self.profile = profile
         self.learnt = learnt
         self._session = session
-        self._learnt = learnt
         self._tickets = Tickets(session, journal)
         self._size = RequestSize(profile, learnt)
         self._lessons = Lessons(self._size, session)
@@ -114,7 +113,7 @@ class Uploads:
         """See `Sink.push`. Raises the last rung's error, and the body's own errors as they are."""
         if await self._has_arrived(repository, blob):
             return
-        rungs = list(ladder(blob.size, self.profile, self._learnt))
+        rungs = list(ladder(blob.size, self.profile, self.learnt))
         repeated = hops = reached = 0
         while True:
             going = _Going(await self._idle(repository, blob), rungs[0])
@@ -143,7 +142,7 @@ class Uploads:
                         explain(error, f"{self._session.host}/{repository}", ticket.odd)
                         raise
             else:
-                self._learnt.taken(going.rung)
+                self.learnt.taken(going.rung)
                 self._lessons.arrived(repository, blob.digest)
                 self._tickets.arrived()
                 return
@@ -158,7 +157,7 @@ class Uploads:
                 return "again"  # the token ended under the bytes; the next POST shows whether that was it
             case ConnectionLost() if rung == "single":
                 # A 413 can get lost in the reset that follows it, when the body is still on its way.
-                self._learnt.broke(rung, blob.size)
+                self.learnt.broke(rung, blob.size)
             case Rejected() | NotFound() if ticket.origin != "fresh":
                 return (
                     "again"  # the session of the mount, or of an earlier push, is gone; a fresh one decides
@@ -168,16 +167,16 @@ class Uploads:
             case Rejected() | NotFound() if refuses_form(error):
                 if error.code == "DIGEST_INVALID":
                     # What left had the right digest: the way changed it, or the form is not understood.
-                    self._learnt.broke(rung, blob.size)
-                    return "again" if self._learnt.has_taken(rung) else "next"
+                    self.learnt.broke(rung, blob.size)
+                    return "again" if self.learnt.has_taken(rung) else "next"
                 if error.code in STALE:
-                    works = ticket.offset or self._learnt.has_taken(rung)
+                    works = ticket.offset or self.learnt.has_taken(rung)
                     return "again" if works or last else "next"
-                if error.status in AT_ANY_SIZE and not self._learnt.has_taken(rung):
-                    self._learnt.refused(rung, 0)
+                if error.status in AT_ANY_SIZE and not self.learnt.has_taken(rung):
+                    self.learnt.refused(rung, 0)
                 else:
                     # Half of it is not tried either: so a limit is found in a few steps, not blob by blob.
-                    self._learnt.refused(rung, blob.size // 2)
+                    self.learnt.refused(rung, blob.size // 2)
                 return "next"
         return "end"
 
@@ -352,7 +351,7 @@ class Uploads:
 
     def _put_aside(self, ticket: Ticket, blob: Descriptor, error: BaseException) -> None:
         """Leave the session open if a later push can go on with it, else delete it."""
-        if isinstance(error, Redirected) and error is not ticket.body_error:
+        if isinstance(error, Redirected):
             self._tickets.moved(ticket, URL(error.url, encoded=True))
         elif isinstance(error, Rejected) and error.status == 416 and ticket.offset and not ticket.doubted:
             ticket.doubted = True
