@@ -331,6 +331,28 @@ async def test_a_body_has_its_length_and_is_never_chunk_encoded() -> None:
     assert server.seen[0].headers["Content-Length"] == "0"
 
 
+async def test_uploads_beside_each_other_all_learn_where_sessions_behind_a_path_are() -> None:
+    """The proxy maps `hub/NAME` to NAME, which can't be reached: every session is opened before the first
+    one is not found where its Location says."""
+    opened = asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == POST:
+            if len(server.asked(POST)) == 2:
+                opened.set()
+            await opened.wait()
+            return web.Response(status=202, headers={"Location": f"http://{request.host}{told}"})
+        return web.Response(status=201 if request.path.startswith("/v2/hub/") else 405)
+
+    told = "/v2/app/blobs/uploads/1"
+    contents = [CONTENT, CONTENT + b"x"]
+    async with fake(handler) as server, world(profile=only("single")) as w:
+        pushes = (w.sink(server.host, "hub/app").push(blob_of(each), Bytes(each)) for each in contents)
+        await asyncio.gather(*pushes)
+    puts = sorted(each.split("?")[0] for each in server.asked(PUT))
+    assert puts == [told] * 2 + ["/v2/hub/app/blobs/uploads/1"] * 2
+
+
 async def test_an_upload_elsewhere_is_followed_without_an_authorization() -> None:
     async with fake(uploads_at(lambda _: "/")) as elsewhere:
         location = f"http://{elsewhere.host}/up?sig=1"

@@ -50,7 +50,8 @@ class Ticket:
     registry's. `began`: the offset that this push went on from. `doubted`: the registry disagreed on the
     offset before. `broken`: a request of this process broke in it. `request`: the size of the body that was
     sent last, and `passed`: how much of it left us; 0 once it was taken. `form`: how. `odd`: what is odd
-    about the Location that opened it, "" if nothing is.
+    about the Location that opened it, "" if nothing is. `unlikely`: its Locations were taken by their less
+    likely meaning.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Ticket:
         self.request = 0
         self.passed = 0
         self.odd = ""
+        self.unlikely = False
         self.form: Rung | None = None
 
     @contextmanager
@@ -123,20 +125,20 @@ class Tickets:
             chunk_floor=floor,
             chunk_ceiling=max(ceiling, floor),
         )
-        ticket.odd = found.told
+        ticket.odd, ticket.unlikely = found.told, self._unlikely
         return ticket
 
     def location(self, repository: str, answer: Answer) -> URL:
         """Where an answer says that the session goes on."""
         return self._chosen(self._whereabouts(repository, answer))
 
-    def read_otherwise(self) -> bool:
-        """A session was not found where a Location was taken to lead. Take Locations of this host the other
-        way from now on; False if they have led to a blob, were read otherwise before, or had no other
-        meaning."""
-        otherwise = self._choices and not self._unlikely and not self._proven
-        self._unlikely = self._unlikely or otherwise
-        return otherwise
+    def read_otherwise(self, ticket: Ticket) -> bool:
+        """A session was not found where its Location was taken to lead. Take Locations of this host the other
+        way from now on; False if this session's were taken so, if they have led to a blob, or if they had no
+        other meaning. Pushes run beside each other: what another has found out holds for this one too."""
+        if self._choices and not self._proven:
+            self._unlikely = True
+        return self._unlikely and not ticket.unlikely
 
     def arrived(self) -> None:
         """A session became a blob: Locations are read rightly."""

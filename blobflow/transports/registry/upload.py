@@ -162,7 +162,7 @@ class Uploads:
                 return (
                     "again"  # the session of the mount, or of an earlier push, is gone; a fresh one decides
                 )
-            case Rejected() | NotFound() if error.status in (404, 405) and self._tickets.read_otherwise():
+            case Rejected() | NotFound() if error.status in (404, 405) and self._tickets.read_otherwise(ticket):
                 return "again"
             case Rejected() | NotFound() if refuses_form(error):
                 if error.code == "DIGEST_INVALID":
