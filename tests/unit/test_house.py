@@ -1,0 +1,103 @@
+"""The size and the shape of the house: no import circle, no long file, no long function.
+
+A circle means that two modules can be understood only together; a long file or function, that several things
+share one name. Both are lists here, which have to be empty: what is on one gets split by meaning.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_layers import TOP, imports, modules
+
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_A_FUNCTION = 60
+SOURCES = ("blobflow", "tools", "bench")
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which modules each module imports, anywhere in it: inside functions and for types only, too.
+
+    `sources`: each module's text, by its whole name.
+    """
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        graph[module] = set()
+        for _, name in imports(ast.parse(source)):
+            found = name if name in sources else name.rpartition(".")[0]
+            if found in sources and found != module:
+                graph[module].add(found)
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that import each other, directly or over others, each group sorted."""
+    reached = {module: _reachable(graph, module) for module in graph}
+    groups = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+        if module in reached[module]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    todo = list(graph[start])
+    while todo:
+        module = todo.pop()
+        if module not in found:
+            found.add(module)
+            todo.extend(graph[module])
+    return found
+
+
+def long_functions(source: str) -> Iterator[tuple[str, int]]:
+    """Each function that has too many lines, from `def` to its last line, with how many it has."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MOST_LINES_OF_A_FUNCTION:
+                yield node.name, lines
+
+
+def files() -> list[Path]:
+    return [file for part in SOURCES for file in sorted((TOP / part).rglob("*.py"))]
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    sources = {f"blobflow.{name}".rstrip("."): file.read_text() for name, file in modules().items()}
+    assert circles(import_graph(sources)) == []
+
+
+def test_no_file_has_more_than_400_lines() -> None:
+    lines = {str(file.relative_to(TOP)): len(file.read_text().splitlines()) for file in files()}
+    assert len(lines) > 100
+    assert {name: count for name, count in lines.items() if count > MOST_LINES_OF_A_FILE} == {}
+
+
+def test_no_function_has_more_than_60_lines() -> None:
+    found = [
+        (str(file.relative_to(TOP)), name, lines)
+        for file in files()
+        for name, lines in long_functions(file.read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "inner", ["from a import b", "def f():\n    import a.b", "if TYPE_CHECKING:\n    from a.b import c"]
+)
+def test_a_circle_is_found_wherever_the_import_stands(inner: str) -> None:
+    sources = {"a": "", "a.b": "from a.c import x", "a.c": "import a.d", "a.d": inner, "a.e": "import a.b"}
+    assert circles(import_graph(sources)) == [["a.b", "a.c", "a.d"]]
+
+
+def test_a_long_function_is_found_inside_others() -> None:
+    body = "\n".join("        pass" for _ in range(60))
+    assert list(long_functions(f"class A:\n    async def f(self):\n{body}")) == [("f", 61)]
+    assert list(long_functions(f"class A:\n    def f(self):\n{body[13:]}")) == []
