@@ -49,6 +49,11 @@ class Fake(msgspec.Struct, frozen=True):
 
 def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
     """The registries by name, with MiBs of so many bytes."""
+    return {**_self_hosted(), **_hosted(mib)}
+
+
+def _self_hosted() -> dict[str, Fake]:
+    """What people run themselves."""
     return {
         # Tried. After a break inside a request GET, PATCH and DELETE answer 404 at every Location; each
         # answer has a new `_state`. DELETE by tag is answered by 400.
@@ -61,6 +66,25 @@ def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
             ),
             sparse="refuse",
         ),
+        # POST and PUT with the body: 404; a manifest that is missing: 403.
+        "artifactory": Fake(
+            (
+                Fault("PUT", UPLOADS, times=0, act=Refuse(404, over=0)),
+                Fault("*", "/manifests/", times=0, act=PlainErrors(403)),
+            )
+        ),
+        # harbor#17097: a `from` in a project that it does not know is answered by 401, not by 202.
+        "harbor": Fake(
+            (Fault("POST", "from=", times=0, act=RefuseMount(401, absent=True)), _REFERRERS), sparse="refuse"
+        ),
+        "nexus": Fake((Fault("*", UPLOADS, times=0, act=DropHeader("Range")),), sparse="refuse"),
+        "gitea": Fake((), sparse="refuse"),
+    }
+
+
+def _hosted(mib: int) -> dict[str, Fake]:
+    """What is somebody's service."""
+    return {
         # containers-roadmap#2831: the Range of a status is stuck; #2860: only what a manifest refers to is
         # mounted. n > 1000 is refused for lists of tags.
         "ecr": Fake(
@@ -101,17 +125,6 @@ def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
                 Fault("POST", NO_FROM, times=0, act=Status(400)),
             )
         ),
-        # POST and PUT with the body: 404; a manifest that is missing: 403.
-        "artifactory": Fake(
-            (
-                Fault("PUT", UPLOADS, times=0, act=Refuse(404, over=0)),
-                Fault("*", "/manifests/", times=0, act=PlainErrors(403)),
-            )
-        ),
-        # harbor#17097: a `from` in a project that it does not know is answered by 401, not by 202.
-        "harbor": Fake(
-            (Fault("POST", "from=", times=0, act=RefuseMount(401, absent=True)), _REFERRERS), sparse="refuse"
-        ),
         # Requests of 100 MB at most, which it says of chunks.
         "cloudflare": Fake(
             (
@@ -120,6 +133,4 @@ def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
                 Fault("*", UPLOADS, times=0, act=Refuse(413, over=100 * mib)),
             )
         ),
-        "nexus": Fake((Fault("*", UPLOADS, times=0, act=DropHeader("Range")),), sparse="refuse"),
-        "gitea": Fake((), sparse="refuse"),
     }

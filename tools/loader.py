@@ -45,6 +45,29 @@ from tools.loads.works import LARGE, SMALL, fill, in_turns, large_works, small_w
 
 
 def main() -> int:
+    parser = _parser()
+    wish = parser.parse_args()
+    if wish.only == "against" and not wish.against:
+        parser.error("--only against goes with --against DIR; say which checkout")
+    if wish.only == "docker" and wish.scenario == "gc":
+        parser.error("docker-registry has no gc that runs beside it; leave out --only docker")
+    if min(wish.rounds, wish.blobs) < 1 or wish.seconds <= 0 or min(wish.pulls, wish.pushes) < 0:
+        parser.error("at least one round and one blob, more than no seconds, and rates of 0 or more")
+    builds = {"blobflow": TOP} | ({"against": wish.against} if wish.against else {})
+    builds = {name: checkout for name, checkout in builds.items() if wish.only in (None, name)}
+    try:
+        for checkout in builds.values():
+            blobflow_of(checkout)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    with tempfile.TemporaryDirectory(prefix="loader-") as name:
+        folder = Path(name)
+        if wish.scenario != "gc":
+            return _side_by_side(wish, builds, folder)
+        return _beside_gc(wish, builds, folder)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,42 +105,28 @@ def main() -> int:
         help="gc: put before its command, as nice, or `strace -f -o /dev/null -e trace=unlink "
         "-e inject=unlink:delay_enter=4000` for a disk on which removing takes 4 ms",
     )
-    wish = parser.parse_args()
-    if wish.only == "against" and not wish.against:
-        parser.error("--only against goes with --against DIR; say which checkout")
-    if wish.only == "docker" and wish.scenario == "gc":
-        parser.error("docker-registry has no gc that runs beside it; leave out --only docker")
-    if min(wish.rounds, wish.blobs) < 1 or wish.seconds <= 0 or min(wish.pulls, wish.pushes) < 0:
-        parser.error("at least one round and one blob, more than no seconds, and rates of 0 or more")
-    builds = {"blobflow": TOP} | ({"against": wish.against} if wish.against else {})
-    builds = {name: checkout for name, checkout in builds.items() if wish.only in (None, name)}
-    try:
-        for checkout in builds.values():
-            blobflow_of(checkout)
-    except FileNotFoundError as error:
-        parser.error(str(error))
-    with tempfile.TemporaryDirectory(prefix="loader-") as name:
-        folder = Path(name)
-        if wish.scenario != "gc":
-            return _side_by_side(wish, builds, folder)
-        asked = gcbeside.Asked(
-            blobs=wish.blobs,
-            seconds=wish.seconds,
-            rounds=wish.rounds,
-            pulls=wish.pulls,
-            pushes=wish.pushes,
-            serve=tuple(shlex.split(wish.serve)),
-            under=tuple(shlex.split(wish.gc_under)),
-        )
-        reports = []
-        for build, checkout in builds.items():
-            try:
-                reports.append(gcbeside.measure(checkout, folder / build, asked))
-            except ServeEnded as error:
-                print(f"loader: {build}: {error}", file=sys.stderr)
-                return 1
-            print(f"{build}\n{gcbeside.told(reports[-1])}", flush=True)
-        return int(any(report.wrong for report in reports))
+    return parser
+
+
+def _beside_gc(wish: argparse.Namespace, builds: dict[str, Path], folder: Path) -> int:
+    asked = gcbeside.Asked(
+        blobs=wish.blobs,
+        seconds=wish.seconds,
+        rounds=wish.rounds,
+        pulls=wish.pulls,
+        pushes=wish.pushes,
+        serve=tuple(shlex.split(wish.serve)),
+        under=tuple(shlex.split(wish.gc_under)),
+    )
+    reports = []
+    for build, checkout in builds.items():
+        try:
+            reports.append(gcbeside.measure(checkout, folder / build, asked))
+        except ServeEnded as error:
+            print(f"loader: {build}: {error}", file=sys.stderr)
+            return 1
+        print(f"{build}\n{gcbeside.told(reports[-1])}", flush=True)
+    return int(any(report.wrong for report in reports))
 
 
 def _side_by_side(wish: argparse.Namespace, builds: dict[str, Path], folder: Path) -> int:

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from blobflow.cli import door
 from blobflow.oci import Descriptor, parse_manifest
 from tests.e2e.processes import Registry, docker_registry, environment, run, skopeo
-from tools import imageset
+from tools import debianset, imagepush, imageset
 
 SCHEMA2, OCI = "rancher/library-busybox:1.32.1", "rancher/pause:3.1"
 ARCHITECTURES = ("amd64", "arm64", "arm")
@@ -42,7 +42,7 @@ def debian_docker() -> Path:
     if not program.exists():
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            package = imageset.Apt(folder / "apt", print).download([("docker.io", "amd64")])
+            package = debianset.Apt(folder / "apt", print).download([("docker.io", "amd64")])
         except imageset.ImageSetError as error:
             pytest.skip(f"needs Debian's docker client: {error}")
         subprocess.run(["dpkg-deb", "-x", str(*package.values()), str(folder)], check=True)
@@ -98,7 +98,7 @@ def stocked(
     programs: None, debian_set: imageset.Layout, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:
     with docker_registry(tmp_path_factory.mktemp("by-hand")) as registry:
-        pushing = imageset.Registry(registry.host)
+        pushing = imagepush.Registry(registry.host)
         for kind, name in (("docker", SCHEMA2), ("oci", OCI)):
             index = parse_manifest(debian_set.blob(debian_set.images[name].digest).read_bytes())
             for child in index.manifests:
@@ -112,13 +112,13 @@ def stocked(
 
 
 def push_image(
-    registry: imageset.Registry, layout: imageset.Layout, image: Descriptor, repository: str, tag: str
+    registry: imagepush.Registry, layout: imageset.Layout, image: Descriptor, repository: str, tag: str
 ) -> None:
     """One image of the set under a tag of its own, without blobflow."""
     path = layout.blob(image.digest)
     for blob in parse_manifest(path.read_bytes(), image.media_type).blobs:
         registry.push(repository, blob.digest, layout.blob(blob.digest))
-    registry.put(imageset.Put(repository, tag, image.digest, image.media_type), path)
+    registry.put(imagepush.Put(repository, tag, image.digest, image.media_type), path)
 
 
 @pytest.fixture
