@@ -18,7 +18,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from blobflow.transports.archive import CompressMode, codec
-from blobflow.transports.archive.codecs import Compressor
+from blobflow.transports.compression.compressors import Compressor
 
 MIB = 1024 * 1024
 SIZE = 64 * MIB

@@ -12,9 +12,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.graphs import NOTHING, synthetic
 from blobflow.content import Verifier
-from blobflow.engine.plan import Plan
-from blobflow.engine.planner import make_plan
-from blobflow.engine.shape import shape_pairs
+from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import Plan
 from blobflow.oci import Descriptor, digest_of, media
 
 
@@ -38,7 +38,7 @@ def test_plan(benchmark: BenchmarkFixture, images: int) -> None:
     pairs, graph = synthetic(images)
 
     def plan_all() -> Plan:
-        return make_plan(pairs, graph, NOTHING, shape_pairs(pairs, graph, {}).of)
+        return make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).of)
 
     plan: Plan = benchmark(plan_all)
     assert len(plan.goals) == images

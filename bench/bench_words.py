@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from blobflow.oci import parse_digest, parse_manifest, parse_reference
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 
 SAMPLE = sample_set(1)
 INDEX = next(iter(SAMPLE.images.values()))

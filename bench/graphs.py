@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobflow.content import Site
-from blobflow.engine.plan import Graph, Inventory, Pair
+from blobflow.engine.plan.steps import Graph, Inventory, Pair
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 
 PLATFORMS = 4

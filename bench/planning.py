@@ -13,16 +13,16 @@ import sys
 import time
 
 from bench.graphs import NOTHING, synthetic
-from blobflow.cli.starting import tune_collector
-from blobflow.engine.planner import make_plan
-from blobflow.engine.shape import shape_pairs
+from blobflow.cli.runtime.startup import tune_gc
+from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.planner import make_plan
 
 
 def main(images: int) -> None:
-    tune_collector()  # as the command line does
+    tune_gc()  # as the command line does
     pairs, graph = synthetic(images)
     began = time.perf_counter()
-    plan = make_plan(pairs, graph, NOTHING, shape_pairs(pairs, graph, {}).of)
+    plan = make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).of)
     seconds = time.perf_counter() - began
     if len(plan.goals) != images:
         raise SystemExit(f"the plan has {len(plan.goals)} goals for {images} images")

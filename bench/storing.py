@@ -14,13 +14,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blobflow.cli.starting import imports
+from blobflow.cli.runtime.startup import fast_imports
 
-with imports():  # as the command line does
+with fast_imports():  # as the command line does
     import uvloop
 
     from blobflow.content import Site
-    from blobflow.engine.lane import Lane
+    from blobflow.engine.concurrency.bounded import BoundedRunner
     from blobflow.oci import Descriptor, parse_manifest
     from blobflow.transports.registry import HostAccess, Registries
     from blobflow.transports.store import Store, StoreCache
@@ -59,7 +59,7 @@ async def go(way: str, host: str, origin: str, root: Path, streams: int) -> None
                 act = partial(bring, store, registries, site)
             else:
                 act = partial(send, StoreCache(store), registries, site)
-            await Lane(streams).each(act, layers)
+            await BoundedRunner(streams).each(act, layers)
         finally:
             await registries.close()
 

@@ -2,16 +2,16 @@
 
 The public names, in the order of the flow: words → what is wanted → plan → transfer → report. Each is
 imported when it is first asked for (PEP 562), so that `import blobflow` costs nothing. The room
-`blobflow.mirror` composes the flow; its `mirror()` runs all of it:
+`blobflow.client` composes the flow; its `mirror()` runs all of it:
 
     from blobflow import Pair, parse_reference
-    from blobflow.mirror import mirror
+    from blobflow.client import mirror
 
     pair = Pair(parse_reference("alpine:3"), parse_reference("127.0.0.1:5000/alpine:3"))
     report = await mirror([pair])
 
 Logins, certificates, proxies and the store are then those of the command line on this machine; for others
-pass `Settings`, and for places of your own `Places`.
+pass `Settings`, and for places of your own `CustomTransports`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blobflow.engine.flow import Planned as Planned
-    from blobflow.engine.flow import Policy as Policy
-    from blobflow.engine.flow import Run as Run
-    from blobflow.engine.plan import Pair as Pair
-    from blobflow.engine.plan import Plan as Plan
-    from blobflow.engine.price import Price as Price
-    from blobflow.engine.report import ImageRecord as ImageRecord
-    from blobflow.engine.report import Report as Report
-    from blobflow.engine.report import Totals as Totals
-    from blobflow.engine.saved import SavedPlan as SavedPlan
+    from blobflow.client import apply as apply
+    from blobflow.client import plan_rest as plan_rest
+    from blobflow.client import plan_run as plan_run
+    from blobflow.custom_transports import CustomTransports as CustomTransports
+    from blobflow.engine.execution import Planned as Planned
+    from blobflow.engine.execution import Policy as Policy
+    from blobflow.engine.execution import Run as Run
+    from blobflow.engine.plan.cost import Cost as Cost
+    from blobflow.engine.plan.steps import Pair as Pair
+    from blobflow.engine.plan.steps import Plan as Plan
+    from blobflow.engine.results.report import ImageRecord as ImageRecord
+    from blobflow.engine.results.report import Report as Report
+    from blobflow.engine.results.report import Totals as Totals
+    from blobflow.engine.saved.plan import SavedPlan as SavedPlan
     from blobflow.environment import from_environment as from_environment
     from blobflow.errors import BlobflowError as BlobflowError
     from blobflow.events import Event as Event
     from blobflow.events import Meter as Meter
     from blobflow.events import Observer as Observer
-    from blobflow.inspection import Inspection as Inspection
-    from blobflow.inspection import inspect as inspect
-    from blobflow.mirror import apply as apply
-    from blobflow.mirror import plan_rest as plan_rest
-    from blobflow.mirror import plan_run as plan_run
     from blobflow.oci import Descriptor as Descriptor
     from blobflow.oci import Digest as Digest
     from blobflow.oci import Manifest as Manifest
@@ -47,7 +46,8 @@ if TYPE_CHECKING:
     from blobflow.oci import Reference as Reference
     from blobflow.oci import parse_digest as parse_digest
     from blobflow.oci import parse_reference as parse_reference
-    from blobflow.places import Places as Places
+    from blobflow.operations.inspection import Inspection as Inspection
+    from blobflow.operations.inspection import inspect as inspect
     from blobflow.planfile import load_plan as load_plan
     from blobflow.planfile import save_plan as save_plan
     from blobflow.settings import Settings as Settings
@@ -58,22 +58,22 @@ __version__ = "0.1.0"
 _ROOMS = (
     ("blobflow.oci", ("Digest", "parse_digest", "Platform", "Descriptor", "Manifest")),
     ("blobflow.oci", ("Reference", "parse_reference")),
-    ("blobflow.engine.plan", ("Pair",)),
+    ("blobflow.engine.plan.steps", ("Pair",)),
     ("blobflow.settings", ("Settings",)),
     ("blobflow.environment", ("from_environment",)),
-    ("blobflow.places", ("Places",)),
-    ("blobflow.engine.flow", ("Policy",)),
+    ("blobflow.custom_transports", ("CustomTransports",)),
+    ("blobflow.engine.execution", ("Policy",)),
     ("blobflow.events", ("Event", "Observer", "Meter")),
-    ("blobflow.inspection", ("inspect", "Inspection")),
-    ("blobflow.mirror", ("plan_run",)),
-    ("blobflow.engine.flow", ("Planned",)),
-    ("blobflow.engine.plan", ("Plan",)),
-    ("blobflow.engine.price", ("Price",)),
+    ("blobflow.operations.inspection", ("inspect", "Inspection")),
+    ("blobflow.client", ("plan_run",)),
+    ("blobflow.engine.execution", ("Planned",)),
+    ("blobflow.engine.plan.steps", ("Plan",)),
+    ("blobflow.engine.plan.cost", ("Cost",)),
     ("blobflow.planfile", ("save_plan", "load_plan")),
-    ("blobflow.engine.saved", ("SavedPlan",)),
-    ("blobflow.mirror", ("apply", "plan_rest")),
-    ("blobflow.engine.flow", ("Run",)),
-    ("blobflow.engine.report", ("Report", "Totals", "ImageRecord")),
+    ("blobflow.engine.saved.plan", ("SavedPlan",)),
+    ("blobflow.client", ("apply", "plan_rest")),
+    ("blobflow.engine.execution", ("Run",)),
+    ("blobflow.engine.results.report", ("Report", "Totals", "ImageRecord")),
     ("blobflow.errors", ("BlobflowError",)),
 )
 _HOME = {name: room for room, names in _ROOMS for name in names}
@@ -85,7 +85,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and so finds a 
 
     def __getattr__(name: str) -> object:
         if name == "mirror":
-            return import_module("blobflow.mirror")
+            return import_module("blobflow.client")
         if name in _HOME:
             value: object = getattr(import_module(_HOME[name]), name)
             globals()[name] = value

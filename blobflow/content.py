@@ -44,8 +44,8 @@ from blobflow.errors import DigestMismatch, SizeMismatch
 from blobflow.oci import Descriptor, Digest, Manifest, hasher_for, media
 
 Chunk = bytes | memoryview
-Chunks = AsyncIterator[Chunk]
-Body = Callable[[int], AbstractAsyncContextManager[Chunks]]
+BlobStream = AsyncIterator[Chunk]
+BlobReader = Callable[[int], AbstractAsyncContextManager[BlobStream]]
 
 # See `is_small`. At 16 MB/s so many bytes take 16 ms.
 SMALL_BLOB = 256 * 1024
@@ -93,7 +93,7 @@ class Source(Protocol):
 
     def open(
         self, blob: Descriptor, offset: int = 0, end: int | None = None
-    ) -> AbstractAsyncContextManager[Chunks]:
+    ) -> AbstractAsyncContextManager[BlobStream]:
         """The blob's bytes `offset` ≤ i < `end` (None: its size), as the place serves them ([end-2]).
 
         Not verified: the engine wraps it. A place that can't seek serves an offset by reading past what is
@@ -110,7 +110,7 @@ class Sink(Protocol):
         """As `Source.resolve`: what the tag or digest names here now."""
         ...
 
-    async def vacant(self) -> bool:
+    async def is_empty(self) -> bool:
         """True only when it is certain that nothing is here, at the cost of at most one small request.
 
         False is always a safe answer. The survey then asks for nothing more here.
@@ -130,7 +130,7 @@ class Sink(Protocol):
         """
         ...
 
-    async def push(self, blob: Descriptor, body: Body) -> None:
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
         """Put the blob's bytes here and have the place confirm its digest ([end-4a]…[end-6]).
 
         Opens `body` at whatever offset the place goes on from, again where it starts over, and not at all if
@@ -260,11 +260,13 @@ class Cache(Protocol):
         """
         ...
 
-    def body(self, blob: Descriptor) -> Body:
+    def body(self, blob: Descriptor) -> BlobReader:
         """A Body over a blob that is held. Raises NotFound on opening if it is gone by then."""
         ...
 
-    def share(self, blob: Descriptor, body: Body, *, keep: bool = False) -> AbstractAsyncContextManager[Body]:
+    def share(
+        self, blob: Descriptor, body: BlobReader, *, keep: bool = False
+    ) -> AbstractAsyncContextManager[BlobReader]:
         """Read `body` once, for any number of concurrent and later readers.
 
         The first to enter starts the one writer; every entrant gets a Body that reads behind it from any
@@ -470,7 +472,7 @@ def checked(raw: bytes, content: Descriptor) -> bytes:
     return raw
 
 
-async def verified(chunks: Chunks, blob: Descriptor, what: str = "") -> Chunks:
+async def verified(chunks: BlobStream, blob: Descriptor, what: str = "") -> BlobStream:
     """Pass `chunks` on, from offset 0, withholding the last until the whole matched; else raise."""
     verifier = Verifier(blob, what)
     async for chunk in chunks:

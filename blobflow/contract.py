@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn, Protocol
 
-from blobflow.content import Body, Chunks, Sink, Site, Source, Verifier
+from blobflow.content import BlobReader, BlobStream, Sink, Site, Source, Verifier
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
@@ -77,8 +77,8 @@ async def check_sink(make: Callable[[Site], _Both], site: Site) -> None:
             found = "nothing"
         if found != image:
             _broken("resolve() names what was put under a tag", f"it gave {found} for {tag}, and not {image}")
-    if await sink.vacant():
-        _broken("vacant() is true only where nothing is", "it was true after a push")
+    if await sink.is_empty():
+        _broken("is_empty() is true only where nothing is", "it was true after a push")
     if await sink.mount(
         Descriptor(blob.media_type, digest_of(os.urandom(9)), 9), Site(site.registry, "none")
     ):
@@ -184,7 +184,7 @@ async def _not_found(what: str, asked: object) -> None:
     _broken(f"{what} raises NotFound", f"it returned {found!r}")
 
 
-def _body(*steps: bytes | BaseException | asyncio.Event) -> Body:
+def _body(*steps: bytes | BaseException | asyncio.Event) -> BlobReader:
     """Bytes in chunks of a reused buffer, errors that are raised, and events that are waited for."""
 
     async def chunks(offset: int) -> AsyncIterator[memoryview]:
@@ -201,7 +201,7 @@ def _body(*steps: bytes | BaseException | asyncio.Event) -> Body:
                 yield memoryview(buffer)[: len(part)]
 
     @asynccontextmanager
-    async def body(offset: int) -> AsyncIterator[Chunks]:
+    async def body(offset: int) -> AsyncIterator[BlobStream]:
         yield chunks(offset)
 
     return body

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.engine.plan import Pair
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import UsageError
-from blobflow.oci.location import transport_of
+from blobflow.oci.local_reference import transport_of
 from blobflow.settings import Settings
-from blobflow.transports.registry import HostSettings, KeyPair, Trust
-from blobflow.transports.registry.credentials import Credentials, parse_login
-from blobflow.transports.registry.proxies import from_variables
-from blobflow.transports.registry.trust import context_of
+from blobflow.transports.registry import ClientCertificate, HostSettings, TlsSettings
+from blobflow.transports.registry.auth.credentials import Credentials, parse_login
+from blobflow.transports.registry.http.proxies import from_variables
+from blobflow.transports.registry.http.tls import ssl_context_of
 from blobflow.variables import Variables, places_of, read_variables, xdg_folder
 
 _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
@@ -80,7 +80,7 @@ def settings_from(environ: Mapping[str, str], given: Variables, logins: Iterable
     docker, _ = places_of(environ)
     config = xdg_folder(environ, "XDG_CONFIG_HOME", ".config")
     pairs = _pairs(given)
-    context_of(Trust(ca=given.ca, pairs=pairs))
+    ssl_context_of(TlsSettings(ca=given.ca, pairs=pairs))
     named = environ.get("REGISTRY_AUTH_FILE")
     if named and not Path(named).exists():
         raise UsageError(f"REGISTRY_AUTH_FILE names {named}, and there is no such file")
@@ -125,13 +125,13 @@ def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Pat
         yield config / "containers" / "auth.json"
 
 
-def _pairs(given: Variables) -> tuple[KeyPair, ...]:
+def _pairs(given: Variables) -> tuple[ClientCertificate, ...]:
     if (given.cert is None) != (given.key is None):
         raise UsageError(
             "--cert and --key go together, as BLOBFLOW_CERT and BLOBFLOW_KEY do: "
             "a client certificate and its key"
         )
-    return (KeyPair(given.cert, given.key),) if given.cert and given.key else ()
+    return (ClientCertificate(given.cert, given.key),) if given.cert and given.key else ()
 
 
 def _hosts(given: Variables, config: Path | None, logins: Iterable[Login]) -> dict[str, HostSettings]:
@@ -141,7 +141,7 @@ def _hosts(given: Variables, config: Path | None, logins: Iterable[Login]) -> di
     if file is None and config and (config / "blobflow" / "config.toml").exists():
         file = config / "blobflow" / "config.toml"
     if file is not None:
-        from blobflow.configfile import read_config  # its TOML is paid for where there is some
+        from blobflow.config_file import read_config  # its TOML is paid for where there is some
 
         hosts = read_config(file)
     if given.tls_verify is not None:

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from blobflow.engine.flow import Planned
-from blobflow.engine.saved import SavedPlan, check, to_be_saved
+from blobflow.engine.execution import Planned
+from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import digest_of
 
@@ -42,7 +42,7 @@ def save_plan(planned: Planned, *, compress: str = "gzip") -> bytes:
 
     `compress`: the run's, where sources are docker archives. Raises UsageError for one that is too large.
     """
-    saved = to_be_saved(planned, compress=compress)
+    saved = to_saved_plan(planned, compress=compress)
     plan = msgspec.json.encode(saved)
     content = b'{"version":%d,"sum":"%s",\n"plan":{\n%s}}\n' % (
         PLAN_VERSION,
@@ -99,7 +99,7 @@ def load_plan(content: bytes, name: str) -> SavedPlan:
                 " `blobflow plan --out`"
             )
         saved = msgspec.json.decode(plan, type=SavedPlan)
-        check(saved)
+        check_saved_plan(saved)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{name} is no plan that can be carried out: {error}") from None
     return saved

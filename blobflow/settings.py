@@ -7,19 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.engine.road import CacheMode
+from blobflow.engine.transfer.staging import CacheMode
 from blobflow.oci.media import CompressMode
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import (
     DIRECT,
+    ClientCertificate,
+    CredentialStore,
     HostAccess,
     HostSettings,
-    KeyPair,
-    Logins,
     Proxies,
-    Trust,
+    TlsSettings,
 )
-from blobflow.transports.registry.trust import context_of, trust_in
+from blobflow.transports.registry.http.tls import ssl_context_of, tls_settings_in
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True):
     docker_config: Path | None = None
     auth_files: tuple[Path, ...] = ()
     ca: tuple[Path, ...] = ()
-    pairs: tuple[KeyPair, ...] = ()
+    pairs: tuple[ClientCertificate, ...] = ()
     certs: tuple[Path, ...] = ()
     proxies: Proxies = DIRECT
     hosts: dict[str, HostSettings] = {}
@@ -61,13 +61,13 @@ class Settings(msgspec.Struct, frozen=True):
     compress: CompressMode = "gzip"
 
 
-def logins_of(settings: Settings) -> Logins:
+def logins_of(settings: Settings) -> CredentialStore:
     """Where the logins of a run come from."""
     docker = (settings.docker_config / "config.json",) if settings.docker_config else ()
-    return Logins((*docker, *settings.auth_files))
+    return CredentialStore((*docker, *settings.auth_files))
 
 
-def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
+def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostAccess:
     """How `host[:port]` is reached. Raises InvalidConfig for a certificate that can't be used.
 
     Loopback hosts speak plain HTTP, unless TLS was spoken of: for the host itself, which then speaks it, or
@@ -75,8 +75,8 @@ def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
     """
     own = settings.hosts.get(host, HostSettings())
     verify = settings.tls_verify if own.verify is None else own.verify
-    named = trust_in(settings.certs, host)
-    trust = Trust(
+    named = tls_settings_in(settings.certs, host)
+    trust = TlsSettings(
         verify,
         ca=(*own.trust.ca, *settings.ca, *named.ca),
         pairs=(*settings.pairs, *own.trust.pairs, *named.pairs),
@@ -85,7 +85,7 @@ def access_to(host: str, settings: Settings, logins: Logins) -> HostAccess:
     plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)
     return HostAccess(
         scheme="http" if plain else "https",
-        tls=context_of(trust),
+        tls=ssl_context_of(trust),
         tls_optional=not verify or (local and own.http is None),
         connections=own.connections or settings.concurrency,
         requests_per_second=own.requests_per_second,

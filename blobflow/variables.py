@@ -12,7 +12,7 @@ import msgspec
 
 from blobflow.errors import UsageError
 from blobflow.oci.reference import check_host
-from blobflow.visible import visible
+from blobflow.printable import printable
 
 _TRUTHS: Final = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
@@ -52,7 +52,7 @@ def _truth(environ: Mapping[str, str], name: str) -> bool | None:
     if not said:
         return None
     if said.lower() not in _TRUTHS:
-        raise UsageError(f"{name} is {visible(said)!r}; set it to true or false")
+        raise UsageError(f"{name} is {printable(said)!r}; set it to true or false")
     return _TRUTHS[said.lower()]
 
 

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from blobflow.content import Body, Chunks, Referrer, Site
+from blobflow.content import BlobReader, BlobStream, Referrer, Site
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected, SizeMismatch
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
-from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of, merged
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, referrer_descriptor
+from blobflow.oci.sample_images import SampleSet
 
 CHUNK = 64 * 1024
 
@@ -123,7 +123,9 @@ class MemoryPlace:
         return found[1]
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         self._call("open", blob.digest)
         content = self._blobs().get(blob.digest)
         if content is None:
@@ -131,13 +133,13 @@ class MemoryPlace:
         if len(content) != blob.size:
             raise SizeMismatch(f"blob {blob.digest} in {self._site}", expected=blob.size, actual=len(content))
 
-        async def chunks() -> Chunks:
+        async def chunks() -> BlobStream:
             for at in range(offset, end or len(content), CHUNK):
                 yield content[at : min(at + CHUNK, end or len(content))]
 
         yield chunks()
 
-    async def vacant(self) -> bool:
+    async def is_empty(self) -> bool:
         self._call("vacant", "")
         return not self._registry.manifests.get(self._site) and not self._registry.blobs.get(self._site)
 
@@ -154,7 +156,7 @@ class MemoryPlace:
         self._blobs()[blob.digest] = content
         return True
 
-    async def push(self, blob: Descriptor, body: Body) -> None:
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
         self._call("push", blob.digest)
         await self._registry.push_from.wait()
         content = bytearray()
@@ -191,7 +193,7 @@ class ReferringPlace(MemoryPlace):
         for digest, (kind, raw) in self._manifests().items():
             manifest = parse_manifest(raw, kind, digest=digest)
             if manifest.subject is not None and manifest.subject.digest == subject:
-                found.append(Referrer(mention_of(manifest), subject, "api"))
+                found.append(Referrer(referrer_descriptor(manifest), subject, "api"))
         return found
 
     async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
@@ -200,7 +202,7 @@ class ReferringPlace(MemoryPlace):
             return
         tag = fallback_tag(subject)
         there = [self._manifests()[index.digest][1] for _, index in self._named(tag)]
-        raw = merged(there[0] if there else None, referrers)
+        raw = merge_referrers_index(there[0] if there else None, referrers)
         if raw is not None:
             await self.put(Descriptor(media.OCI_INDEX, digest_of(raw), len(raw)), raw, [tag])
 

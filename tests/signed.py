@@ -8,7 +8,7 @@ from typing import Literal
 
 from blobflow.content import Sink
 from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media, parse_manifest
-from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of, merged
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, referrer_descriptor
 from tests.unit.registry_fakes import Bytes
 
 SIGNATURE = "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -97,7 +97,7 @@ class Content:
     def listing(self) -> None:
         """Make the fallback indexes, as clients keep them."""
         for subject, found in self.by_subject().items():
-            raw = merged(None, map(mention_of, found))
+            raw = merge_referrers_index(None, map(referrer_descriptor, found))
             assert raw is not None
             index = parse_manifest(raw, media.OCI_INDEX)
             self.manifests[index.descriptor.digest] = index

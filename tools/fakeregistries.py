@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from blobflow.server.state import Sparse
+from blobflow.server.registry import SparsePolicy
 from tools.faultyregistry import (
     DropHeader,
     Fault,
@@ -44,7 +44,7 @@ class Fake(msgspec.Struct, frozen=True):
     """A registry: `sparse`: what it makes of an index whose manifests are not all there."""
 
     faults: tuple[Fault, ...]
-    sparse: Sparse = "indexes"
+    sparse: SparsePolicy = "indexes"
 
 
 def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:

@@ -29,8 +29,8 @@ from aiohttp import web
 from blobflow.content import Sleep
 from blobflow.oci import Digest, parse_manifest
 from blobflow.oci.media import MANIFESTS
-from blobflow.server import REGISTRY, Server, make_app
-from blobflow.server.state import Sparse
+from blobflow.server import REGISTRY_KEY, Server, make_app
+from blobflow.server.registry import SparsePolicy
 from blobflow.transports.store import Store
 from tools.exchanges import Exchange, Journal, target
 from tools.faults import (
@@ -117,7 +117,7 @@ class JournallingRegistry:
         store: Store,
         faults: Sequence[Fault] = (),
         *,
-        sparse: Sparse = "indexes",
+        sparse: SparsePolicy = "indexes",
         unreleased: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -136,7 +136,7 @@ class JournallingRegistry:
         self._tokens = Tokens(clock)
         self._locations = Locations()
         self._pacing = Pacing(clock, sleep)
-        self.app = make_app(store, sparse=sparse, unreleased=unreleased, wire=FaultyWire())
+        self.app = make_app(store, sparse=sparse, unreleased=unreleased, body_transport=FaultyWire())
         self.app.middlewares.append(self._journal)
         self.app.on_response_prepare.append(falsify_headers)
         self.server = Server(self.app, host=host, port=port, grace=_GRACE)
@@ -297,7 +297,7 @@ class JournallingRegistry:
         return response
 
     def _forget_session(self, request: web.BaseRequest) -> None:
-        self.app[REGISTRY].sessions.forget(request.path.rpartition("/")[2])
+        self.app[REGISTRY_KEY].sessions.forget(request.path.rpartition("/")[2])
 
     def _refuses(self, act: RefuseMount, request: web.BaseRequest) -> bool:
         query = request.query
@@ -319,7 +319,7 @@ async def journalling(
     root: Path,
     faults: Sequence[Fault] = (),
     *,
-    sparse: Sparse = "indexes",
+    sparse: SparsePolicy = "indexes",
     unreleased: bool = False,
     host: str = "127.0.0.1",
     port: int = 0,

@@ -11,9 +11,9 @@ from typing import BinaryIO, Literal, NoReturn
 
 from aiohttp import web
 
-from blobflow.server import PlainWire
-from blobflow.server.ranges import Span
-from blobflow.server.wire import read_span
+from blobflow.server import SocketBodyTransport
+from blobflow.server.http.bodies import read_span
+from blobflow.server.http.ranges import ByteRange
 from tools.exchanges import LiveExchange
 from tools.faults import Act, AnyAct, Corrupt, DropHeader, Reset, SetHeader, Slow, Stall, Truncate
 from tools.faultstates import Pacing
@@ -118,7 +118,7 @@ class FaultyWire:
     """A Wire that counts every byte and lets the acts have their way with it."""
 
     def __init__(self) -> None:
-        self._plain = PlainWire()
+        self._plain = SocketBodyTransport()
 
     async def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
         struck = current.get()
@@ -138,7 +138,7 @@ class FaultyWire:
                     pass
 
     async def send(
-        self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: Span
+        self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: ByteRange
     ) -> None:
         await send_chunks(current.get(), response, read_span(file, span))
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from yarl import URL
 
-from blobflow.cli.figures import one_line
-from blobflow.cli.gotemplates import filled
+from blobflow.cli.inputs.go_templates import render_template
+from blobflow.cli.output.units import one_line
 from blobflow.errors import BlobflowError
 from blobflow.oci import (
     digest_of,
@@ -31,19 +31,25 @@ from blobflow.oci import (
     parse_platform,
     parse_reference,
 )
-from blobflow.oci.patterns import compiled
-from blobflow.oci.ranges import Dialect, range_of
-from blobflow.server.logins import parse_htpasswd, read_basic
-from blobflow.server.places import locate
-from blobflow.server.ranges import Unsatisfiable, chunk_of, span_of
-from blobflow.transports.registry.answers import content_range, error_of, number_of, retry_after, warning_of
-from blobflow.transports.registry.auth import parse_challenges, read_token, scopes_with
-from blobflow.transports.registry.credential_helpers import Ended
-from blobflow.transports.registry.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.links import next_link
+from blobflow.oci.tag_selection.regex import compile_pattern
+from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
+from blobflow.server.auth.logins import parse_htpasswd, read_basic
+from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range
+from blobflow.server.routes import match_route
+from blobflow.transports.registry.api.tags import read_page
+from blobflow.transports.registry.auth.authenticator import parse_challenges, read_token, scopes_with
+from blobflow.transports.registry.auth.credential_helpers import ProcessResult
+from blobflow.transports.registry.auth.credentials import find_credentials, read_docker_config
+from blobflow.transports.registry.http.errors import (
+    error_of,
+    parse_content_range,
+    parse_length,
+    parse_retry_after,
+    parse_warning,
+)
+from blobflow.transports.registry.http.link_header import next_link
 from blobflow.transports.registry.mirrors import parse_mirror
-from blobflow.transports.registry.origins import follow
-from blobflow.transports.registry.tags import read_page
+from blobflow.transports.registry.origins import follow_location
 
 # An error is one sentence. What it shows of its input is cut; escapes may make that six times as long.
 LONGEST_SENTENCE = 4000
@@ -97,21 +103,21 @@ def _platform(text: str) -> None:
 def _range(text: str) -> None:
     for size in (0, 1, 1000, 2**53):
         try:
-            span = span_of(text, size)
-        except Unsatisfiable:  # the server's word for 416
+            span = parse_range(text, size)
+        except RangeNotSatisfiable:  # the server's word for 416
             continue
         assert span is None or 0 <= span.start < span.end <= size
 
 
 def _chunk(text: str) -> None:
-    chunk = chunk_of(text)
+    chunk = parse_chunk_range(text)
     assert chunk is None or 0 <= chunk.start < chunk.end
-    told = content_range(text)
+    told = parse_content_range(text)
     assert told is None or told.first is None or told.last is None or told.first >= 0
 
 
 def _wait(text: str) -> None:
-    seconds = retry_after(text, 1_000_000_000.0)
+    seconds = parse_retry_after(text, 1_000_000_000.0)
     assert seconds is None or 0 <= seconds < 1e12
 
 
@@ -130,8 +136,8 @@ def _challenges(text: str) -> None:
 def _login(given: bytes) -> None:
     config = read_docker_config(given, "config.json")
 
-    async def nobody(program: str, verb: str, host: bytes) -> Ended:
-        return Ended(1, b"")
+    async def nobody(program: str, verb: str, host: bytes) -> ProcessResult:
+        return ProcessResult(1, b"")
 
     asking = find_credentials(config, "registry.example.com", run=nobody)
     try:
@@ -189,13 +195,13 @@ PARSERS: tuple[Parser, ...] = (
     Parser("platform", _on_text(_platform), (b"linux/arm64/v8", b"windows/amd64", b"linux/x86_64")),
     Parser(
         "expression",
-        _on_text(lambda text: compiled(text).is_in("v1.2")),
+        _on_text(lambda text: compile_pattern(text).is_in("v1.2")),
         (b"v[[:digit:]]+", rb"(?P<a>\Qx\E|\pN)*"),
     ),
     Parser("range", _on_text(_ranges), (b">=1.2.3 <2", b"^1.4", b"~0.2.3-rc.1")),
     Parser(
         "template",
-        _on_text(lambda text: filled(text, {"A": "b"})),
+        _on_text(lambda text: render_template(text, {"A": "b"})),
         (
             b'{{env "A" | upper}}:{{- default "x" `y` -}} z',
             b"{{/* x */}}",
@@ -219,7 +225,9 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser(
         "Location",
-        _on_text(lambda text: follow(_HOME, _HOME.join(URL("/v2/a/blobs/uploads/")), text, "an upload")),
+        _on_text(
+            lambda text: follow_location(_HOME, _HOME.join(URL("/v2/a/blobs/uploads/")), text, "an upload")
+        ),
         (
             b"/v2/a/blobs/uploads/1?_state=a%2Fb",
             b"https://user:pw@other.example.com/x#y",
@@ -234,8 +242,8 @@ PARSERS: tuple[Parser, ...] = (
         _on_text(_wait),
         (b"120", b"Wed, 21 Oct 2015 07:28:00 GMT", b"Wed, 21 Oct 2015 07:28:00 -0930", b"1.5"),
     ),
-    Parser("Content-Length", _on_text(number_of), (b"0", b"123456789012345678")),
-    Parser("Warning", _on_text(warning_of), (b'299 - "watch \\" out"', b'299 reg "x"')),
+    Parser("Content-Length", _on_text(parse_length), (b"0", b"123456789012345678")),
+    Parser("Warning", _on_text(parse_warning), (b'299 - "watch \\" out"', b'299 reg "x"')),
     Parser(
         "error body",
         _error,
@@ -280,7 +288,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("Authorization", _on_text(read_basic), (b"Basic YW5uOnB3", b"basic =", b"Bearer x")),
     Parser(
         "path",
-        _on_text(locate),
+        _on_text(match_route),
         (
             b"/v2/a/b/manifests/1.0",
             f"/v2/a/blobs/{_SHA256}".encode(),

@@ -2,7 +2,7 @@
 """A real multi-platform image set made of Debian's own packages, and a plain way to push it.
 
     imageset.py make DIR                      15 images for linux/amd64, linux/arm64 and linux/arm/v7
-    imageset.py synthetic DIR --seed N        the small set of blobflow.oci.sample, nothing downloaded
+    imageset.py synthetic DIR --seed N        the small set of blobflow.oci.sample_images, nothing downloaded
     imageset.py push DIR HOST:PORT            into a plain-http registry on loopback
     imageset.py show DIR                      what is in DIR
 

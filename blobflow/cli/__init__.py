@@ -1,8 +1,8 @@
 """The door: argv, environment, files, signals, terminal. One file per verb, imported when it is called.
 
-Rules of the room: what a run *does* is decided in `blobflow.mirror`; here words become values and values
-become words. Errors become exit codes in one place, `_Door.invoke`. What this file imports, `blobflow --help`
-pays for: click and the error tree, nothing else.
+Rules of the room: what a run *does* is decided in `blobflow.client`; here words become values and values
+become words. Errors become exit codes in one place, `VerbGroup.invoke`. What this file imports, `blobflow
+--help` pays for: click and the error tree, nothing else.
 
 Output: results (figures, plans, manifests) go to stdout; what happens meanwhile and what failed to stderr.
 """
@@ -21,7 +21,7 @@ from blobflow.errors import BlobflowError
 
 # Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/x.py`.
-_VERBS = {
+VERBS = {
     "copy": "Copy one image to one or more places.",
     "sync": "Mirror a set of images: each shared blob is moved once.",
     "save": "Save a set of images into one bundle, each blob once.",
@@ -56,14 +56,14 @@ INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 LOG_FORMAT = "blobflow.log_format"  # key in click's shared context: how an error is to be told
 
 
-class _Door(click.Group):
+class VerbGroup(click.Group):
     """Finds verbs without importing them, and turns what they raise into a sentence and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
+        if cmd_name not in VERBS:
             return None
         command: click.Command = import_module(f"blobflow.cli.{cmd_name}").verb
         return command
@@ -71,93 +71,95 @@ class _Door(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _VERBS and not args[0].startswith("-"):
-            ctx.fail(f"No such verb {args[0]!r}.{_nearest(args[0])}")
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"No such verb {args[0]!r}.{_did_you_mean(args[0])}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
-            formatter.write_dl(list(_VERBS.items()))
+            formatter.write_dl(list(VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except BlobflowError as error:
-            raise _told(ctx, str(error), error.exit_code, error) from None
+            raise _report_error(ctx, str(error), error.exit_code, error) from None
         except KeyboardInterrupt as error:
-            raise _told(ctx, "interrupted", INTERRUPTED, error) from None
+            raise _report_error(ctx, "interrupted", INTERRUPTED, error) from None
         except BrokenPipeError:
-            abandon_stdout()
+            discard_stdout()
             raise click.exceptions.Exit(0) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
-            _tell_lost_stdout(ctx, error)
-            raise _told(ctx, f"internal error: {type(error).__name__}: {error}{_HINT}", 1, error) from None
+            _report_stdout_failure(ctx, error)
+            raise _report_error(
+                ctx, f"internal error: {type(error).__name__}: {error}{_HINT}", 1, error
+            ) from None
 
 
-def _told(
+def _report_error(
     context: click.Context, sentence: str, exit_code: int, error: BaseException
 ) -> click.exceptions.Exit:
     """Say on stderr, in one line, what went wrong; a traceback only when BLOBFLOW_DEBUG asks for it.
 
     Returns what to raise.
     """
-    from blobflow.cli.writing import say
+    from blobflow.cli.output.stdio import print_lines
 
     if os.environ.get("BLOBFLOW_DEBUG"):
-        say(*"".join(traceback.format_exception(error)).splitlines(), err=True)
+        print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if context.meta.get(LOG_FORMAT) == "json":
         import json
 
         told = {"event": "error", "message": sentence, "exit_code": exit_code}
         click.echo(json.dumps(told), err=True)
     else:
-        say(f"blobflow: {sentence}", err=True)
+        print_lines(f"blobflow: {sentence}", err=True)
     return click.exceptions.Exit(exit_code)
 
 
-def _tell_lost_stdout(context: click.Context, error: BaseException) -> None:
+def _report_stdout_failure(context: click.Context, error: BaseException) -> None:
     """Raise what ends the process with a sentence, where stdout took no more of what click writes itself, as
     the text of --help."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, OSError) and frames[-1].f_code is click.echo.__code__:
-        from blobflow.cli.writing import lost_stdout
+        from blobflow.cli.output.stdio import stdout_error
 
-        lost = lost_stdout(error)
-        raise _told(context, str(lost), lost.exit_code, error) from None
+        lost = stdout_error(error)
+        raise _report_error(context, str(lost), lost.exit_code, error) from None
 
 
-def abandon_stdout() -> None:
+def discard_stdout() -> None:
     """The reader of stdout went away (`| head`): let what is left, and Python's flush at exit, go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _nearest(word: str) -> str:
+def _did_you_mean(word: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(word, _VERBS, n=1)
+    close = get_close_matches(word, VERBS, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 @click.group(
-    cls=_Door,
+    cls=VerbGroup,
     epilog=_EPILOG,
     subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="blobflow %(version)s")
-def door() -> None:
+def cli() -> None:
     """Move sets of multi-arch container images between registries: planned, deduplicated, verified."""
 
 
 def main() -> None:
     """Entry point of the `blobflow` command."""
     try:
-        door(prog_name="blobflow")
+        cli(prog_name="blobflow")
     except OSError as error:
         try:
-            _tell_lost_stdout(click.Context(door), error)
+            _report_stdout_failure(click.Context(cli), error)
         except click.exceptions.Exit as ended:
             sys.exit(ended.exit_code)
         raise

@@ -4,31 +4,37 @@ seeing to it that it is there."""
 from __future__ import annotations
 
 from blobflow.content import Expects, Site
-from blobflow.engine.audit import Audit, doubt
-from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Copy, Plan, site_of
-from blobflow.engine.price import Price, Sums
-from blobflow.engine.report import ImageRecord
-from blobflow.engine.tally import Tally
-from blobflow.engine.transfer import World
-from blobflow.engine.verify import Level, Verification
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.cost import Cost, RunningCost
+from blobflow.engine.plan.steps import Copy, Plan, site_of
+from blobflow.engine.results.collector import ResultCollector
+from blobflow.engine.results.report import ImageRecord
+from blobflow.engine.targets.audit import Audit, mark_doubtful
+from blobflow.engine.targets.verification import Verification, VerifyLevel
+from blobflow.engine.transfer.runner import Services
 from blobflow.events import ImageDone, Observer, PhaseStarted, PlanMade, Warned
 from blobflow.oci import Descriptor
 
 
-def announce(plan: Plan, world: World) -> None:
+def announce(plan: Plan, services: Services) -> None:
     """Tell the sinks that want to know which blobs will come, in the order of the plan."""
     coming: dict[Site, list[Descriptor]] = {}
     for step in plan.steps:
         if isinstance(step, Copy):
             coming.setdefault(step.target, []).append(step.blob)
     for site, blobs in coming.items():
-        if isinstance(sink := world.sink_at(site), Expects):
+        if isinstance(sink := services.sink_at(site), Expects):
             sink.expect(blobs)
 
 
 async def verify_targets(
-    tally: Tally, level: Level, world: World, observe: Observer, lane: Lane, *, audit: Audit | None = None
+    tally: ResultCollector,
+    level: VerifyLevel,
+    services: Services,
+    observe: Observer,
+    runner: BoundedRunner,
+    *,
+    audit: Audit | None = None,
 ) -> None:
     """Ask the targets for what was put, or, closer than "roots", for every image that should be there.
 
@@ -38,22 +44,22 @@ async def verify_targets(
     if not roots:
         return
     observe(PhaseStarted("verify", len(roots)))
-    at_once = min(world.limits(pair.target.host).blobs for pair in roots)
+    at_once = min(services.limits(pair.target.host).blobs for pair in roots)
     verification = Verification(
-        world.source_at, world.sink_at, lane, read_at_once=at_once, documents=world.documents
+        services.source_at, services.sink_at, runner, read_at_once=at_once, documents=services.documents
     )
     wrong = await verification.check(roots, level, tally.images_of(roots))
     if audit is not None:
         wrong |= await audit.look_again(roots, {pair: tally.source_root(pair) for pair in roots})
     for pair, error in wrong.items():
-        doubt(world.journal, pair, tally.source_root(pair).digest, roots[pair].digest)
+        mark_doubtful(services.journal, pair, tally.source_root(pair).digest, roots[pair].digest)
         tally.not_verified(pair, error)
         observe(Warned(f"{pair.target} is not what it should be: {error}"))
 
 
-async def complete_places(tally: Tally, world: World, observe: Observer) -> None:
+async def complete_places(tally: ResultCollector, services: Services, observe: Observer) -> None:
     """Let archives take their places; the images of one that can't are failed."""
-    failures = await world.complete()
+    failures = await services.complete()
     for pair in tally.verifiable(("done",)) if failures else ():
         if error := failures.get(site_of(pair.target)):
             tally.not_verified(pair, error)
@@ -61,7 +67,7 @@ async def complete_places(tally: Tally, world: World, observe: Observer) -> None
     tally.places_complete()
 
 
-def plan_made(price: Price | Sums, images: int) -> PlanMade:
+def plan_made(price: Cost | RunningCost, images: int) -> PlanMade:
     """The event of a plan for so many images."""
     return PlanMade(
         images=images,

@@ -1,314 +1,282 @@
-"""The execution of a saved plan: what it says, and nothing else.
-
-    survey (targets) → read manifests (sources, by digest) → transfer → verify → report
-
-No tag is looked up at a source, nor what refers to anything: all that was decided when the plan was made.
-What is at the targets by now is skipped; an image of which a source has lost something fails alone.
-"""
+"""The flow: resolve → survey → plan → transfer → verify → report, over whatever world it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
-from blobflow.content import Site
-from blobflow.engine.agenda import Agenda, State
+from blobflow.content import Allowance
 from blobflow.engine.closing import (
     announce,
     complete_places,
     plan_made,
     verify_targets,
 )
-from blobflow.engine.flow import Planned
-from blobflow.engine.inquiry import LANE
-from blobflow.engine.lane import Lane, beside
-from blobflow.engine.plan import (
-    Copy,
+from blobflow.engine.concurrency.batches import in_batches
+from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
+from blobflow.engine.plan.cost import Cost, RunningCost, cost_of
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import (
+    DesiredImage,
     Goal,
     Graph,
     Inventory,
-    Mount,
+    Pair,
     Plan,
-    Put,
-    Shape,
-    Step,
     appended,
+    merge_inventories,
     renumbered,
     site_of,
 )
-from blobflow.engine.policy import Policy
-from blobflow.engine.price import Price, price_of
-from blobflow.engine.quota import Quota
-from blobflow.engine.recheck import Look
-from blobflow.engine.referring import REPLACED
-from blobflow.engine.remaining import Found, rest_of, steps_of
-from blobflow.engine.report import ImageRecord, ReferrerRecord, Report, with_more
-from blobflow.engine.reread import find_images, one_at_a_time, read_manifests
-from blobflow.engine.resolve import Reader
-from blobflow.engine.saved import SavedImage, SavedPlan, SavedSkip
-from blobflow.engine.survey import recorded_as
-from blobflow.engine.transfer import Transfer, World
+from blobflow.engine.planning import MAX_SMALL_REQUESTS, Discovered, Discovery, join_discovered, undiscovered
+from blobflow.engine.policy import KEEP_GOING, Policy
+from blobflow.engine.results.report import Report
+from blobflow.engine.targets.audit import Audit
+from blobflow.engine.targets.survey import put_record
+from blobflow.engine.targets.verification import moved_tags
+from blobflow.engine.transfer.runner import Services, Transfer
+from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.engine.undertaking import Undertaking
-from blobflow.engine.waves import asked
-from blobflow.errors import BlobflowError, Rejected, own_copy
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Digest, media
+from blobflow.errors import BlobflowError
+from blobflow.events import Meter, Observer, PhaseStarted, Warned, ignore
+from blobflow.oci import Digest, Reference
 
-_ANEW = "; the target had it when the plan was made: make the plan anew"
+__all__ = ["KEEP_GOING", "MAX_SMALL_REQUESTS", "Planned", "Policy", "Run"]
 
 
-class Execution(Undertaking[list[int]]):
-    """One execution of a saved plan; to be asked as a `Run` is. `policy`: in place of the plan's own.
+class Planned(msgspec.Struct, frozen=True):
+    """A plan with what it was made from.
 
-    `planned`: what was left to be done, once it is known.
+    `failures`: pairs that could not be planned, and why; `skipped`: those that were not to be, as they lack
+    the platforms that are wanted. `reads`: the manifests that planning read, by host; a run of the plan reads
+    as many. `allowances`: what their hosts said last of how many they let be read. `policy`: what it was made
+    under. `counted`: its price, where the graph is not all of it.
+    """
+
+    pairs: tuple[Pair, ...]
+    plan: Plan
+    graph: Graph
+    desired_images: dict[Pair, DesiredImage]
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+    reads: dict[str, int] = {}
+    allowances: dict[str, Allowance] = {}
+    policy: Policy = KEEP_GOING
+    counted: Cost | None = None
+    skipped: dict[Pair, str] = {}
+
+    @property
+    def price(self) -> Cost:
+        return self.counted or cost_of(self.plan, self.graph, (*self.failures, *self.skipped))
+
+
+class Run(Undertaking[Discovered]):
+    """One run over a set of pairs. `report` may be asked at any time, also after a cancelled `go`.
+
+    `planned`: what is carried out, once it is known.
     """
 
     def __init__(
         self,
-        saved: SavedPlan,
-        policy: Policy | None = None,
+        pairs: Sequence[Pair],
+        policy: Policy = KEEP_GOING,
         *,
         observe: Observer = ignore,
         meter: Meter | None = None,
     ) -> None:
-        super().__init__(saved.pairs, policy or saved.policy, observe, meter)
-        self._saved = saved
-        self._found = Found()
-        self._quota: Quota
-        self._reader: Reader
+        self._pairs = tuple(dict.fromkeys(pairs))
+        super().__init__(self._pairs, policy, observe, meter)
+        self._sums = RunningCost()
         self.planned: Planned | None = None
+        self._current: frozenset[Pair] = frozenset()
+        self._partial: set[Pair] = set()
+        self._audit: Audit | None = None
 
     def report(self) -> Report:
         """What has become of every image so far."""
         report = super().report()
-        replaced, left = self._replaced(), self._left()
-        images = tuple(
-            msgspec.structs.replace(record, referrers=_referrers(image, replaced, left))
-            for record, image in zip(report.images, self._saved.images, strict=True)
-        )
-        totals = msgspec.structs.replace(report.totals, blobs_present=len(self._found.present))
-        report = msgspec.structs.replace(report, images=images, totals=totals)
-        return with_more(report, {each.pair: _skipped(each) for each in self._saved.skipped})
+        return report if self._audit is None else self._audit.entered(report)
 
-    async def plan(self, world: World) -> Planned:
-        """Find out what is left to be done; nothing is changed anywhere.
+    def undone(self, error: BlobflowError | None) -> None:
+        """What was to be made of the images that it brought was not: that failed, or was cancelled (None)."""
+        self._tally.undone(error)
 
-        Asks the targets for what the plan has steps for, and reads the manifests that are to be put.
-        """
-        async with asked(self._questions(world)) as waves:
-            self._plan(await waves.first(self._any_good))
-        assert self.planned is not None
-        return self.planned
+    @property
+    def cut_short(self) -> bool:
+        """Whether it has left images as they were, because it was to start nothing new."""
+        return self._tally.cut_short
 
-    async def go(self, world: World) -> Report:
+    async def go(self, services: Services) -> Report:
         """Do it. Failures of images are in the report; what is raised concerns the whole run.
 
-        A target that keeps the others waiting for its answers for longer than `world.patience` is begun with
-        when it has given them.
+        The plan is of the whole set, unless a target keeps the others waiting for its answers for longer
+        than `services.patience`: then those begin, and what it wants is planned and added when it is known.
         """
-        async with asked(self._questions(world)) as self._waves:
-            part = self._take(await self._waves.first(self._any_good, world.patience), world)
+        discovery = self._discovery(services)
+        ask = partial(self._ask, discovery)
+        async with in_batches(map(ask, discovery.groups)) as self._batches:
+            plan = self._take(await self._batches.first(_of_use, services.patience), discovery, services)
             if self._tally.errors and not self._policy.keep_going:
                 return self.report()
-            self._observe(PhaseStarted("transfer", len(self._saved.images)))
-            ended, graph = partial(self._step_ended, world), self._reader.graph(self._saved.roots)
-            keep_going, more = self._policy.keep_going, not self._waves.over
-            origins = self._saved.origins()
+            self._observe(PhaseStarted("transfer", len(self._pairs)))
+            ended = partial(self._step_ended, services)
+            graph, keep_going, more = discovery.graph(), self._policy.keep_going, not self._batches.over
             self._transfer = Transfer(
-                part,
-                graph,
-                world,
-                keep_going,
-                ended,
-                more=more,
-                origins=origins,
-                brought=self._tally.moved_by,
+                plan, graph, services, keep_going, ended, more=more, brought=self._tally.moved_by
             )
-            await beside(self._take_late(self._transfer, world), self._transfer.run())
-        await verify_targets(self._tally, self._policy.verify, world, self._observe, Lane(LANE))
-        await complete_places(self._tally, world, self._observe)
+            await run_alongside(self._take_late(self._transfer, discovery, services), self._transfer.run())
+        await self._verify(services)
+        await complete_places(self._tally, services, self._observe)
         return self.report()
 
-    def _questions(self, world: World) -> Iterator[Coroutine[Any, Any, list[int]]]:
-        """What is to be asked of each target's host, and of the sources for it. The answer is the images
-        there."""
-        self._observe(PhaseStarted("survey", len(self._saved.images)))
-        self._tally.roots(self._saved.roots)
-        self._quota = Quota(
-            world.allowance_of, world.source_at, self._observe, world.sleep, waits=self._policy.wait
-        )
-        self._reader = Reader(world.source_at, one_at_a_time(self._quota), world.documents, self._observe)
-        hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
-        return (self._ask(world, host) for host in hosts)
+    def _discovery(self, services: Services) -> Discovery:
+        discovery = Discovery(self._pairs, self._policy, services, self._observe)
+        self._audit = discovery.audit
+        self._tally.roots(discovery.roots)
+        return discovery
 
-    async def _ask(self, world: World, host: str) -> list[int]:
-        """As `Run`: an error that ends the run fails only these images once others are moved."""
-        lane = Lane(LANE)
-        images = [n for n, pair in enumerate(self._saved.pairs) if pair.target.host == host]
+    async def _ask(self, discovery: Discovery, pairs: tuple[Pair, ...]) -> Discovered:
+        """What the inquiry finds. An error that ends the run fails only these pairs once others are moved."""
         try:
-            await Look(self._saved, host, self._policy, world, lane, self._found).go()
-            await find_images(self._saved, self._found, self._good(images), world, lane)
-            await read_manifests(self._saved, self._found, self._good(images), world, self._reader, lane)
+            return await discovery.of(pairs)
         except BlobflowError as error:
             if self._transfer is None:
                 raise
-            self._found.failures.update((number, own_copy(error)) for number in self._good(images))
-        return images
+            return undiscovered(pairs, error)
 
-    def _good(self, images: Iterable[int]) -> list[int]:
-        """Those of the images that can be completed, as far as is known."""
-        return [number for number in images if number not in self._found.failures]
-
-    def _any_good(self, images: Iterable[int]) -> bool:
-        return bool(self._good(images))
-
-    async def _take_late(self, transfer: Transfer, world: World) -> None:
-        """Add what is known only now to what runs."""
-        assert self._waves is not None
+    async def _take_late(self, transfer: Transfer, discovery: Discovery, services: Services) -> None:
+        """Plan what is known only now, and add it to what runs."""
+        assert self._batches is not None
         try:
-            async for answers in self._waves.late():
-                part = self._take(answers, world)
-                if self._tally.errors and not self._policy.keep_going:
+            async for answers in self._batches.late():
+                part = self._take(answers, discovery, services)
+                if any(each.failures for each in answers) and not self._policy.keep_going:
                     self.wind_down()
                 await transfer.add(part)
         finally:
             transfer.no_more()
 
-    def _take(self, answers: Sequence[list[int]], world: World) -> Plan:
-        """Plan what is left for the images of these targets, and tell it. Returns what is new, numbered after
-        what was planned before."""
-        part = self._plan(answers)
-        assert self.planned is not None
-        for number in sorted(number for images in answers for number in images):
-            if error := self._found.failures.get(number):
-                self._tell(self._tally.failed(self._saved.images[number].pair, error))
-        now = self.planned
-        for record in self._tally.planned(part.goals, now.shapes, now.inventory):
+    def _take(self, answers: Sequence[Discovered], discovery: Discovery, services: Services) -> Plan:
+        """Plan what the answers allow, add it to what is planned already, and tell it. Returns what is new,
+        its steps numbered after those that were there before."""
+        found = join_discovered(answers)
+        part = make_plan(found.good, discovery.graph(), found.inventory, found.desired_images)
+        if self.planned is not None:
+            part = renumbered(part, len(self.planned.plan.steps))
+        self.planned = _with(self.planned, self._pairs, part, found, discovery)
+        self._sums.add(part)
+        self._observe(plan_made(self._sums, len(self._pairs)))
+        for pair, error in found.failures.items():
+            self._tell(self._tally.failed(pair, error))
+        for record in self._tally.planned(part.goals, found.desired_images, found.inventory):
             self._tell(record)
-        announce(part, world)
+        for pair, lacks in found.skipped.items():
+            self._tell(self._tally.skipped(pair, lacks.message))
+        found_whole = [goal for goal in part.goals if not goal.steps and self._is_news(goal, found)]
+        self._current |= found.current
+        self._partial |= {pair for pair in found.good if found.desired_images[pair].lacking}
+        self._remember(services, found_whole)
+        announce(part, services)
         return part
 
-    def _step_ended(self, world: World, agenda: Agenda, number: int) -> None:
-        assert self.planned is not None
-        failed = agenda.states[number] is State.FAILED
-        if failed:
-            _explain(agenda.errors[number], agenda.step(number))
+    def _step_ended(self, services: Services, agenda: StepStates, number: int) -> None:
         for goal, record in self._tally.ended(agenda, number):
             self._tell(record)
             if record.status == "done":
-                self._remember(world, self.planned.plan, goal)
-        if failed and not self._policy.keep_going and self._waves is not None:
-            self._waves.stop()
+                self._remember(services, (goal,))
+        if agenda.states[number] is StepState.FAILED and not self._policy.keep_going and self._batches:
+            self._batches.stop()
 
-    # What it comes to
-
-    def _plan(self, answers: Sequence[list[int]]) -> Plan:
-        """Plan what is left for the images of these targets, beside what is planned already. Returns what is
-        new, numbered after that."""
-        saved, found = self._saved, self._found
-        part = rest_of(saved, found, self._good(sorted(n for images in answers for n in images)))
-        whole = part
-        if self.planned is not None:
-            part = renumbered(part, len(self.planned.plan.steps))
-            whole = appended(self.planned.plan, part)
-        roots = {goal.pair: goal.root for goal in whole.goals}
-        shapes = {
-            image.pair: Shape(roots.get(image.pair, image.root), platforms=image.platforms)
-            for image in saved.images
-        }
-        self.planned = Planned(
-            (*saved.pairs, *(each.pair for each in saved.skipped)),
-            whole,
-            self._reader.graph(saved.roots),
-            shapes,
-            Inventory({}, {}, dict(found.tags)),
-            {saved.images[number].pair: error for number, error in sorted(found.failures.items())},
-            dict(sorted(self._quota.reads.items())),
-            self._quota.allowances,
-            self._policy,
-            self._price(whole),
-            {each.pair: each.reason for each in saved.skipped},
+    async def _verify(self, services: Services) -> None:
+        put = self._tally.verifiable(("done",))
+        resolved = {pair.source: self._tally.source_root(pair) for pair in put}
+        moved: dict[Reference, Digest | None] = {}
+        looking = moved_tags(resolved, services.source_at, BoundedRunner(MAX_SMALL_REQUESTS), moved)
+        level = self._policy.verify
+        await run_alongside(
+            looking,
+            verify_targets(
+                self._tally,
+                level,
+                services,
+                self._observe,
+                BoundedRunner(MAX_SMALL_REQUESTS),
+                audit=self._audit,
+            ),
         )
-        self._observe(plan_made(self.planned.price, len(self._saved.images)))
-        return part
+        self._tally.moved(moved)
+        for reference, digest in sorted(moved.items()):
+            now = f"names {digest}" if digest else "is gone"
+            self._observe(Warned(f"{reference} moved during the run: it {now} now; the next run takes it up"))
 
-    def _price(self, plan: Plan) -> Price:
-        """The price of what is left. Blobs are counted that the saved plan has steps for, as far as they are
-        of images that can be completed."""
-        price = price_of(plan, Graph({}, {}, {}))
-        goals = {goal.pair for goal in plan.goals}
-        wanted = steps_of(self._saved, (image for image in self._saved.images if image.pair in goals))
-        steps = (self._saved.steps[number] for number in wanted)
-        blobs = {step.blob.digest for step in steps if isinstance(step, Copy | Mount)}
-        read = {step.blob.digest for step in plan.steps if isinstance(step, Copy)}
-        return msgspec.structs.replace(
-            price,
-            blobs_unique=len(blobs),
-            blobs_shared=min(len(blobs), self._saved.price.blobs_shared),
-            blobs_present=len(blobs - read),
+    async def plan(self, services: Services) -> Planned:
+        """Resolve, survey and plan; nothing is changed anywhere."""
+        discovery = self._discovery(services)
+        async with in_batches(map(discovery.of, discovery.groups)) as batches:
+            found = join_discovered(await batches.first(_of_use))
+        plan = make_plan(found.good, discovery.graph(), found.inventory, found.desired_images)
+        self.planned = _with(None, self._pairs, plan, found, discovery)
+        self._observe(plan_made(self.planned.price, len(self._pairs)))
+        return self.planned
+
+    def _is_news(self, goal: Goal, answers: Discovered) -> bool:
+        """Whether an image that needs nothing is news: the journal has most that do already."""
+        return self._policy.trust_root or goal.pair not in answers.current
+
+    def _remember(self, services: Services, goals: Iterable[Goal]) -> None:
+        for goal in goals:
+            pair = goal.pair
+            if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
+                continue
+            if pair in self._partial:  # of another source the same root may have more below it
+                continue
+            put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
+            chosen = put_record(
+                pair.choice,
+                source,
+                put,
+                foreign=self._policy.foreign_layers,
+                referrers=self._policy.lookup(pair) != "off" and pair not in self._current,
+            )
+            services.journal.record_put(site_of(pair.target), put, chosen)
+            if self._audit is not None:
+                self._audit.repaired(pair)
+
+
+def _of_use(answers: Discovered) -> bool:
+    """Whether something can be done by them."""
+    return bool(answers.good)
+
+
+def _with(
+    before: Planned | None, pairs: tuple[Pair, ...], part: Plan, answers: Discovered, discovery: Discovery
+) -> Planned:
+    """What was planned before, and a part of the plan beside it."""
+    quota, graph = discovery.quota, discovery.graph()
+    reads = dict(sorted(quota.reads.items()))
+    skipped = {pair: lacks.message for pair, lacks in answers.skipped.items()}
+    if before is None:
+        return Planned(
+            pairs,
+            part,
+            graph,
+            answers.desired_images,
+            answers.inventory,
+            answers.failures,
+            reads,
+            quota.allowances,
+            skipped=skipped,
         )
-
-    def _remember(self, world: World, plan: Plan, goal: Goal) -> None:
-        """Have later runs know an image whose root was put now; one that was there was not looked into."""
-        pair, policy = goal.pair, self._saved.policy
-        steps = (plan.steps[number] for number in goal.steps)
-        was_put = any(isinstance(s, Put) and s.manifest.digest == goal.root.digest for s in steps)
-        if pair.target.transport or not was_put:
-            return
-        if pair.source.transport and goal.root.media_type in media.INDEXES:
-            return  # the source may have had only a part of it, see `Shape.lacking`
-        put, source = self._tally.final(pair).digest, self._tally.source_root(pair).digest
-        looked_up = policy.lookup(pair) != "off"
-        chosen = recorded_as(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
-        world.journal.record_put(site_of(pair.target), put, chosen)
-
-    # The report
-
-    def _replaced(self) -> dict[Site, set[Digest]]:
-        """The manifests, by site, in whose place a target took others, now or before."""
-        steps = [self._saved.steps[number] for number in self._found.fell_back]
-        if self._transfer is not None:
-            agenda = self._transfer.agenda
-            steps += [agenda.step(number) for number in agenda.fell_back]
-        replaced: dict[Site, set[Digest]] = {}
-        for step in steps:
-            if isinstance(step, Put):
-                replaced.setdefault(step.target, set()).add(step.manifest.digest)
-        return replaced
-
-    def _left(self) -> dict[tuple[Site, Digest], str]:
-        """Why manifests that should be put at a site are left, by the look at the targets."""
-        steps = [(self._saved.steps[number], why) for number, why in self._found.left.items()]
-        return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
-
-
-def _skipped(each: SavedSkip) -> ImageRecord:
-    pair, digest = each.pair, each.source_root.digest
-    return ImageRecord(str(pair.source), str(pair.target), "", digest, (), "skipped", reason=each.reason)
-
-
-def _referrers(
-    image: SavedImage, replaced: Mapping[Site, set[Digest]], left: Mapping[tuple[Site, Digest], str]
-) -> tuple[ReferrerRecord, ...]:
-    """What refers to an image, and what of that was left after all."""
-    site = site_of(image.pair.target)
-    gone: set[str] = set(replaced.get(site, ()))
-    records = []
-    for each in image.referrers:
-        why = left.get((site, Digest(each.digest)), REPLACED if each.subject in gone else "")
-        if why and not each.left:
-            gone.add(each.digest)
-            records.append(msgspec.structs.replace(each, left=why))
-        else:
-            records.append(each)
-    return tuple(records)
-
-
-def _explain(error: BlobflowError, step: Step) -> None:
-    """What a target lacks that no step brings was there when the plan was made."""
-    lacks = isinstance(error, Rejected) and error.missing and isinstance(step, Put) and not step.sparse
-    if lacks and not error.message.endswith(_ANEW):
-        error.message += _ANEW
+    return Planned(
+        pairs,
+        appended(before.plan, part),
+        graph,
+        before.desired_images | answers.desired_images,
+        merge_inventories((before.inventory, answers.inventory)),
+        before.failures | answers.failures,
+        reads,
+        quota.allowances,
+        skipped=before.skipped | skipped,
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from blobflow.engine.audit import AuditMode
-from blobflow.engine.plan import Lookup, Pair
-from blobflow.engine.verify import Level
+from blobflow.engine.plan.steps import Lookup, Pair
+from blobflow.engine.targets.audit import AuditMode
+from blobflow.engine.targets.verification import VerifyLevel
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Policy(msgspec.Struct, frozen=True):
     keep_going: bool = True
     no_overwrite: bool = False
     trust_root: bool = False
-    verify: Level = "roots"
+    verify: VerifyLevel = "roots"
     wait: bool = False
     foreign_layers: bool = False
     referrers: Lookup | None = None

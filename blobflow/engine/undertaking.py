@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 from blobflow.engine.closing import image_done
-from blobflow.engine.plan import Pair
+from blobflow.engine.concurrency.batches import Batches
+from blobflow.engine.plan.steps import Pair
 from blobflow.engine.policy import Policy
-from blobflow.engine.report import ImageRecord, Report
-from blobflow.engine.tally import Tally
-from blobflow.engine.transfer import Transfer
-from blobflow.engine.waves import Waves
+from blobflow.engine.results.collector import ResultCollector
+from blobflow.engine.results.report import ImageRecord, Report
+from blobflow.engine.transfer.runner import Transfer
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
 
@@ -26,10 +26,10 @@ class Undertaking(Generic[Answer]):
         self._policy = policy
         self._observe = observe
         self._meter = meter or Meter()
-        self._tally = Tally(pairs)
+        self._tally = ResultCollector(pairs)
         self._told = 0
         self._transfer: Transfer | None = None
-        self._waves: Waves[Answer] | None = None
+        self._batches: Batches[Answer] | None = None
         self._started = time.monotonic()
 
     def report(self) -> Report:
@@ -49,9 +49,9 @@ class Undertaking(Generic[Answer]):
 
     def wind_down(self) -> bool:
         """Start nothing new: what is under way ends, and `go` returns. False if nothing is under way yet."""
-        if self._transfer is None or self._waves is None:
+        if self._transfer is None or self._batches is None:
             return False
-        self._waves.stop()
+        self._batches.stop()
         self._transfer.wind_down()
         return True
 

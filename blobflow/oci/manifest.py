@@ -19,10 +19,10 @@ import msgspec
 
 from blobflow.errors import InvalidDigest, UnsupportedContent
 from blobflow.oci import media
-from blobflow.oci.ambiguity import ambiguous_key, is_plain
-from blobflow.oci.decoding import decode
+from blobflow.oci.ambiguous_json import ambiguous_key, is_plain
 from blobflow.oci.descriptor import UNKNOWN_SIZE, Descriptor
 from blobflow.oci.digest import Digest, digest_of, parse_digest
+from blobflow.oci.json_decoding import decode
 from blobflow.oci.platform import MAX_PLATFORM, Platform
 
 # distribution-spec, "Pushing Manifests": registries SHOULD take 4 MiB, and clients stay below it.
@@ -240,9 +240,9 @@ def _members(document: _Document) -> int:
 def is_schema1(raw: bytes, media_type: str) -> bool:
     """Whether bytes served under a media type are a Docker schema 1 manifest, as far as they can be read."""
     try:
-        return _is_schema1(_decoded(raw, "it"), media.bare(media_type))
+        return _is_schema1(_decoded(raw, "it"), media.without_parameters(media_type))
     except UnsupportedContent:
-        return media.bare(media_type) in media.SCHEMA1
+        return media.without_parameters(media_type) in media.SCHEMA1
 
 
 def _is_schema1(document: _Document, outside: str) -> bool:
@@ -257,7 +257,7 @@ def _is_schema1(document: _Document, outside: str) -> bool:
 def _kind(document: _Document, said: str, what: str, *, let_in: bool) -> str:
     """The media type of a document: see above. What the outside `said` has to be of the same kind, image or
     index; schema 1 or a generic type (text/plain, application/json) is no statement of that."""
-    outside, inside = media.bare(said), document.media_type or ""
+    outside, inside = media.without_parameters(said), document.media_type or ""
     if _is_schema1(document, outside):
         raise UnsupportedContent(
             f"{what} is a Docker schema 1 manifest; re-push the image with a current docker or buildah"
@@ -266,7 +266,7 @@ def _kind(document: _Document, said: str, what: str, *, let_in: bool) -> str:
         raise UnsupportedContent(f"{what} has schemaVersion {document.schema_version}; manifests have 2")
     if outside in media.SCHEMA1 or not media.is_specific(outside):
         outside = ""
-    if inside and outside not in ("", inside) and not media.alike(inside, outside):
+    if inside and outside not in ("", inside) and not media.equivalent_types(inside, outside):
         raise UnsupportedContent(f"{what} calls itself {inside[:120]!r}, but was served as {outside[:120]!r}")
     if inside or (outside and outside not in media.MANIFESTS):
         kind = inside or outside

@@ -52,18 +52,18 @@ def is_manifest(media_type: str) -> bool:
     """
     if media_type in MANIFESTS:
         return True
-    kind = bare(media_type)
+    kind = without_parameters(media_type)
     return kind in MANIFESTS or not kind or ".manifest." in kind or ".image.index." in kind
 
 
-def alike(one: str, other: str) -> bool:
+def equivalent_types(one: str, other: str) -> bool:
     """Whether both are media types of images, or both of indexes, in OCI's or Docker's words."""
     return any(one in kinds and other in kinds for kinds in (IMAGES, INDEXES))
 
 
 def belied(said: str, kind: str) -> bool:
     """Whether a label says of a manifest that is `kind` that it is another one."""
-    label = bare(said)
+    label = without_parameters(said)
     return label != kind and (label in MANIFESTS or label in SCHEMA1)
 
 
@@ -73,6 +73,6 @@ def is_specific(media_type: str) -> bool:
     return media_type.startswith(("application/vnd.oci.", "application/vnd.docker."))
 
 
-def bare(content_type: str) -> str:
+def without_parameters(content_type: str) -> str:
     """A Content-Type header's media type, without parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()

@@ -13,9 +13,9 @@ import re
 import msgspec
 
 from blobflow.errors import InvalidDigest, InvalidReference
-from blobflow.oci import address
+from blobflow.oci import ip_address
 from blobflow.oci.digest import Digest, parse_digest
-from blobflow.oci.location import split_location, transport_of
+from blobflow.oci.local_reference import split_local_reference, transport_of
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
@@ -165,7 +165,9 @@ def _is_address(name: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine by its very form: localhost, 127.0.0.0/8 or [::1]."""
-    return address.is_loopback(host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0])
+    return ip_address.is_loopback(
+        host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+    )
 
 
 def split_name(text: str) -> tuple[str, str, str, str]:
@@ -201,7 +203,7 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
     digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks; for a
     registry without a repository, and for other tools' transports, a sentence that names the way.
     """
-    if located := split_location(text):
+    if located := split_local_reference(text):
         host, tag, digest = located
         return Reference(host, "", tag, digest)
     body = text.removeprefix("docker://")

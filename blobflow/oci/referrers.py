@@ -45,7 +45,7 @@ def artifact_type_of(manifest: Manifest) -> str:
     return manifest.artifact_type or (manifest.config.media_type if manifest.config else "")
 
 
-def mention_of(manifest: Manifest) -> Descriptor:
+def referrer_descriptor(manifest: Manifest) -> Descriptor:
     """A referrer as a list of them has it: with its artifact type and annotations ([end-12a])."""
     own = manifest.descriptor
     return Descriptor(
@@ -57,7 +57,9 @@ def mention_of(manifest: Manifest) -> Descriptor:
     )
 
 
-def merged(raw: bytes | None, referrers: Iterable[Descriptor], absent: Collection[str] = ()) -> bytes | None:
+def merge_referrers_index(
+    raw: bytes | None, referrers: Iterable[Descriptor], absent: Collection[str] = ()
+) -> bytes | None:
     """The bytes of a fallback index that lists these too; None if `raw` (None: there is none) does already.
 
     What it says beside that stays as it is, without the entries for `absent` digests. Entries are in the

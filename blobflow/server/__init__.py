@@ -16,15 +16,15 @@ What a crash leaves: every blob and manifest whose push was answered with 201, a
 nothing but a partial, which the store sweeps.
 """
 
-from blobflow.server.access import AccessRules, parse_access
-from blobflow.server.accesslog import CommonLog, json_line
-from blobflow.server.app import REGISTRY, make_app
-from blobflow.server.exchange import Access
-from blobflow.server.logins import Logins, parse_htpasswd
-from blobflow.server.run import Certificate, Server, tls_context
-from blobflow.server.through import PullThrough
-from blobflow.server.upstreams import Upstream, Upstreams, parse_upstream
-from blobflow.server.wire import PlainWire, Wire
+from blobflow.server.admin.access_log import CommonLogFormat, json_line
+from blobflow.server.application import REGISTRY_KEY, make_app
+from blobflow.server.auth.access_rules import AccessRules, parse_access
+from blobflow.server.auth.logins import Logins, parse_htpasswd
+from blobflow.server.context import AccessRecord
+from blobflow.server.http.bodies import BodyTransport, SocketBodyTransport
+from blobflow.server.http.listener import Certificate, Server, tls_context
+from blobflow.server.pullthrough.cache import PullThroughCache
+from blobflow.server.pullthrough.upstreams import Upstream, Upstreams, parse_upstream
 
 __all__ = [
     "make_app",
@@ -35,14 +35,14 @@ __all__ = [
     "parse_htpasswd",
     "AccessRules",
     "parse_access",
-    "PullThrough",
+    "PullThroughCache",
     "Upstream",
     "Upstreams",
     "parse_upstream",
-    "Access",
-    "CommonLog",
+    "AccessRecord",
+    "CommonLogFormat",
     "json_line",
-    "Wire",
-    "PlainWire",
-    "REGISTRY",
+    "BodyTransport",
+    "SocketBodyTransport",
+    "REGISTRY_KEY",
 ]

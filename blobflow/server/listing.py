@@ -9,10 +9,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 from aiohttp import web
 
-from blobflow.server.access import Rights, rights_of
-from blobflow.server.places import Place
-from blobflow.server.refusal import Refusal
-from blobflow.server.state import Registry
+from blobflow.server.auth.access_rules import Permissions, permissions_of
+from blobflow.server.errors import ApiError
+from blobflow.server.registry import Registry
+from blobflow.server.routes import Route
 from blobflow.transports.store import Store
 
 # Names in one page at most, whatever `n` says, so that no answer grows without bound; clients follow Link.
@@ -21,44 +21,44 @@ MAX_PAGE = 1000
 _BATCH = 500
 
 
-async def list_tags(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+async def list_tags(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
     """[end-8a], [end-8b]: the repository's tags in byte order, after `last`, `n` at most."""
     asked, last = _page(request)
-    through = registry.through if place.origin else None
-    theirs = await through.tags(place, last, asked + 1) if through else None
+    pullthrough = registry.pullthrough if route.upstream else None
+    theirs = await pullthrough.tags(route, last, asked + 1) if pullthrough else None
     if theirs is not None:
         names = theirs
-    elif registry.store.has_repository(place.repository):
-        names = registry.store.tags(place.repository, asked + 1, last)
+    elif registry.store.has_repository(route.repository):
+        names = registry.store.tags(route.repository, asked + 1, last)
     else:
-        raise Refusal("NAME_UNKNOWN", f"this registry has no repository {place.repository}")
-    return _answer(registry, request, asked, names, "tags", {"name": place.repository})
+        raise ApiError("NAME_UNKNOWN", f"this registry has no repository {route.repository}")
+    return _answer(registry, request, asked, names, "tags", {"name": route.repository})
 
 
-async def list_repositories(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+async def list_repositories(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
     """`GET /v2/_catalog`: not in the OCI spec, kept as distribution has it."""
     asked, last = _page(request)
-    rights = rights_of(request)
-    if rights.unlimited:
+    permissions = permissions_of(request)
+    if permissions.unlimited:
         names = registry.store.repositories(asked + 1, last)
     else:
-        async with rights.listing:
-            names = await pulled_by(rights, registry.store, asked + 1, last)
+        async with permissions.listing:
+            names = await pulled_by(permissions, registry.store, asked + 1, last)
     return _answer(registry, request, asked, names, "repositories", {})
 
 
-async def pulled_by(rights: Rights, store: Store, n: int, last: str) -> list[str]:
+async def pulled_by(permissions: Permissions, store: Store, n: int, last: str) -> list[str]:
     """The first `n` repositories after `last` that may be pulled, in byte order.
 
     Looks only at names that begin as those do, in batches with pauses for others between them.
     """
     found: list[str] = []
-    for prefix in rights.prefixes("pull"):
+    for prefix in permissions.prefixes("pull"):
         after = max(last, _before(prefix))
         while len(found) < n:
             names = store.repositories(_BATCH, after)
             ours = [name for name in names if name.startswith(prefix)]
-            found += filter(rights.may_pull, ours)
+            found += filter(permissions.may_pull, ours)
             if len(ours) < _BATCH:
                 break
             after = ours[-1]
@@ -83,7 +83,7 @@ def next_link(registry: Registry, request: web.BaseRequest, **where: str) -> str
 def _page(request: web.BaseRequest) -> tuple[int, str]:
     text = request.query.get("n", "")
     if text and not (text.isascii() and text.isdigit()):
-        raise Refusal("UNSUPPORTED", "n is not a number of entries", status=400)
+        raise ApiError("UNSUPPORTED", "n is not a number of entries", status=400)
     asked = int(text[:18]) if text else MAX_PAGE
     return min(asked, MAX_PAGE), request.query.get("last", "")
 

@@ -24,10 +24,10 @@ from blobflow.oci import (
 )
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import children
-from blobflow.server.places import Place, digest_in, is_tag
-from blobflow.server.pull import held_blob, held_manifest
-from blobflow.server.refusal import Problem, Refusal
-from blobflow.server.state import Registry
+from blobflow.server.blobs import held_blob, held_manifest
+from blobflow.server.errors import ApiError, ErrorEntry
+from blobflow.server.registry import Registry
+from blobflow.server.routes import Route, is_tag, parse_digest_parameter
 from blobflow.transports.store import promises
 
 # How many missing children an answer lists: enough to go on with, and no body of megabytes.
@@ -38,27 +38,27 @@ _AT_ONCE = 128 * 1024
 _IN_A_TURN = 250
 
 
-async def put_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+async def put_manifest(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
     """[end-7a], [end-7b], PUT: by tag, or by digest with any number of tags; stored byte for byte.
 
     Whatever is wrong with one tag, nothing is stored.
     """
-    named = digest_in(place.item) if ":" in place.item else None
-    tags = [place.item] if named is None else _tags_with_digest(registry, request)
+    named = parse_digest_parameter(route.reference) if ":" in route.reference else None
+    tags = [route.reference] if named is None else _tags_with_digest(registry, request)
     for tag in tags:
         if not is_tag(tag):
-            raise Refusal("MANIFEST_INVALID", f"{tag[:150]!r} is neither a tag nor a digest")
+            raise ApiError("MANIFEST_INVALID", f"{tag[:150]!r} is neither a tag nor a digest")
     raw = await _body(registry, request)
     digest = digest_of(raw, algorithm_of(named) if named else "sha256")
     if named not in (None, digest):
-        raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
+        raise ApiError("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
     manifest = await _parsed(raw, request.headers.get("Content-Type", ""), digest)
     _check_kind(manifest, request.headers.get("Content-Type", ""))
     may_lack = _may_lack(registry, manifest)
-    await _check_children(registry, place.repository, children(manifest), may_lack=may_lack)
-    missing = await promises.put(
+    await _check_children(registry, route.repository, children(manifest), may_lack=may_lack)
+    missing = await promises.put_manifest(
         registry.store,
-        place.repository,
+        route.repository,
         raw,
         digest,
         manifest.descriptor.media_type,
@@ -67,7 +67,7 @@ async def put_manifest(registry: Registry, request: web.BaseRequest, place: Plac
     )
     if missing:
         raise _unknown(missing)
-    location = registry.addressing.url(request, f"/v2/{place.repository}/manifests/{digest}")
+    location = registry.addressing.url(request, f"/v2/{route.repository}/manifests/{digest}")
     headers = {"Location": location, "Docker-Content-Digest": digest}
     if named and tags:
         headers["OCI-Tag"] = ", ".join(tags)
@@ -80,37 +80,37 @@ def _tags_with_digest(registry: Registry, request: web.BaseRequest) -> list[str]
     return list(dict.fromkeys(request.query.getall("tag", ()))) if registry.rules.unreleased else []
 
 
-async def delete_manifest(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+async def delete_manifest(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
     """[end-9], DELETE: by tag, the tag goes; by digest, the manifest goes with every tag that names it."""
-    digest, _ = held_manifest(registry, place)
+    digest, _ = held_manifest(registry, route)
     store = registry.store
-    if ":" in place.item:
-        await store.commit(lambda: store.drop_member(place.repository, digest))
+    if ":" in route.reference:
+        await store.commit(lambda: store.drop_member(route.repository, digest))
     else:
-        await store.commit(lambda: store.drop_tag(place.repository, place.item))
+        await store.commit(lambda: store.drop_tag(route.repository, route.reference))
     return web.Response(status=202)
 
 
-async def delete_blob(registry: Registry, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+async def delete_blob(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
     """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
-    digest = digest_in(place.item)
-    held_blob(registry, place.repository, digest)
-    if registry.store.member(place.repository, digest):
-        raise Refusal("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
+    digest = parse_digest_parameter(route.reference)
+    held_blob(registry, route.repository, digest)
+    if registry.store.member(route.repository, digest):
+        raise ApiError("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
     store = registry.store
-    await store.commit(lambda: store.drop_member(place.repository, digest))
+    await store.commit(lambda: store.drop_member(route.repository, digest))
     return web.Response(status=202)
 
 
 async def _body(registry: Registry, request: web.BaseRequest) -> bytes:
     """The manifest's bytes; 413 as soon as it is known that they are too many ("Pushing Manifests")."""
-    too_large = Refusal(
+    too_large = ApiError(
         "MANIFEST_INVALID", f"a manifest may have {MAX_MANIFEST_BYTES} bytes, this one has more", status=413
     )
     if (request.content_length or 0) > MAX_MANIFEST_BYTES:
         raise too_large
     raw = bytearray()
-    async for chunk in registry.wire.receive(request):
+    async for chunk in registry.body_transport.receive(request):
         raw += chunk
         if len(raw) > MAX_MANIFEST_BYTES:
             raise too_large
@@ -124,21 +124,21 @@ async def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest:
             return parse_manifest(raw, kind, digest=digest)
         return await asyncio.to_thread(parse_manifest, raw, kind, digest=digest)
     except UnsupportedContent as error:
-        raise Refusal("MANIFEST_INVALID", str(error)) from None
+        raise ApiError("MANIFEST_INVALID", str(error)) from None
 
 
 def _belies(called: str, kind: str) -> bool:
     """Whether a parent calls an image an index, or an index an image. Whether it is in OCI's words or in
     Docker's it says itself."""
-    return called in media.MANIFESTS and not media.alike(called, kind)
+    return called in media.MANIFESTS and not media.equivalent_types(called, kind)
 
 
 def _check_kind(manifest: Manifest, content_type: str) -> None:
     """Raise Refusal (MANIFEST_INVALID) where the client calls the manifest what it does not call itself: who
     pulls it would be told the one or the other."""
-    called, kind = media.bare(content_type), manifest.descriptor.media_type
+    called, kind = media.without_parameters(content_type), manifest.descriptor.media_type
     if called in media.MANIFESTS and called != kind:
-        raise Refusal("MANIFEST_INVALID", f"the manifest is {kind!r}, it was pushed as {called!r}")
+        raise ApiError("MANIFEST_INVALID", f"the manifest is {kind!r}, it was pushed as {called!r}")
 
 
 def _may_lack(registry: Registry, manifest: Manifest) -> bool:
@@ -164,13 +164,13 @@ async def _check_children(
         if size is None:
             missing.append(child.digest)
         elif kind in media.MANIFESTS and _belies(child.media_type, kind):
-            raise Refusal(
+            raise ApiError(
                 "MANIFEST_INVALID",
                 f"the manifest calls {child.digest} {child.media_type!r}, it is {kind!r}",
                 detail=child.digest,
             )
         elif size != child.size:
-            raise Refusal(
+            raise ApiError(
                 "SIZE_INVALID",
                 f"the manifest says that {child.digest} has {child.size} bytes, it has {size}",
                 detail=child.digest,
@@ -179,9 +179,9 @@ async def _check_children(
         raise _unknown(missing)
 
 
-def _unknown(missing: Sequence[Digest]) -> Refusal:
+def _unknown(missing: Sequence[Digest]) -> ApiError:
     first, *rest = [
-        Problem("MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not here", digest)
+        ErrorEntry("MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not here", digest)
         for digest in dict.fromkeys(missing[:_LISTED])
     ]
-    return Refusal(first.code, first.message, detail=first.detail, more=rest)
+    return ApiError(first.code, first.message, detail=first.detail, more=rest)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from blobflow.content import Chunk, Chunks
+from blobflow.content import BlobStream, Chunk
 from blobflow.errors import SizeMismatch, StorageError, StorageFull
 
 # One read of a file, and about what one write gathers: a write costs by the call.
@@ -51,7 +51,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextlib.contextmanager
-def translated(doing: str, path: Path | str) -> Iterator[None]:
+def translate_os_errors(doing: str, path: Path | str) -> Iterator[None]:
     """Turn any OSError inside into a StorageError that says what could not be done ("read", …) to `path`."""
     try:
         yield
@@ -64,7 +64,7 @@ def translated(doing: str, path: Path | str) -> Iterator[None]:
 async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncGenerator[Chunk, None]:
     """The file's bytes `low` ≤ i < `high`. Raises SizeMismatch where it ends before; StorageError."""
     while low < high:
-        with translated("read", path):
+        with translate_os_errors("read", path):
             chunk = os.pread(fd, min(BLOCK, high - low), low)
         if not chunk:
             raise SizeMismatch(str(path), expected=high, actual=low)
@@ -73,7 +73,7 @@ async def read_range(fd: int, path: Path | str, low: int, high: int) -> AsyncGen
 
 
 @contextlib.asynccontextmanager
-async def opened_range(path: Path, low: int, high: int) -> AsyncIterator[Chunks]:
+async def open_range(path: Path, low: int, high: int) -> AsyncIterator[BlobStream]:
     """As `read_range`, of a file that is opened for it. Raises FileNotFoundError on entry, StorageError.
 
     Nothing is read after leaving: the number would soon be another file's.
@@ -88,7 +88,7 @@ async def opened_range(path: Path, low: int, high: int) -> AsyncIterator[Chunks]
 
 def open_to_read(path: Path) -> int:
     """A descriptor of the file. Raises FileNotFoundError, for the caller to put into words; StorageError."""
-    with translated("read", path):
+    with translate_os_errors("read", path):
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +99,7 @@ def open_to_read(path: Path) -> int:
 def is_stream(path: Path) -> bool:
     """Whether the path leads to a device, a pipe or the like (`/dev/stdout`, `>(…)`), which is written to as
     it stands: a file renamed over it would take its place for everybody. Raises StorageError."""
-    with translated("look at", path):
+    with translate_os_errors("look at", path):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -110,7 +110,7 @@ def is_stream(path: Path) -> bool:
 @contextlib.contextmanager
 def stream_at(path: Path | None) -> Iterator[Callable[[bytes], None]]:
     """A function that writes to what `is_stream`, or to standard output (None). Raises StorageError."""
-    with translated("write", path or "standard output"):
+    with translate_os_errors("write", path or "standard output"):
         fd = 1 if path is None else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             yield lambda block: write_all(fd, [block])
@@ -119,7 +119,7 @@ def stream_at(path: Path | None) -> Iterator[Callable[[bytes], None]]:
                 os.close(fd)
 
 
-class Arriving:
+class AtomicFile:
     """A file on its way into `folder`: written under a name that means nothing, then renamed into place.
 
     A context manager: what has not landed at its end is removed. While it lives it is locked, so that what a
@@ -137,8 +137,8 @@ class Arriving:
         """The open file, for who writes it in another order."""
         return self._fd
 
-    def __enter__(self) -> Arriving:
-        with translated("write", self._path.parent):
+    def __enter__(self) -> AtomicFile:
+        with translate_os_errors("write", self._path.parent):
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with contextlib.suppress(OSError):  # where locks are not supported nothing is swept
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,7 +166,7 @@ class Arriving:
         if is_stream(target):
             raise StorageError(f"can't write {target}: it is no file, and must not be replaced by one")
         self._flush()
-        with translated("write", target):
+        with translate_os_errors("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.fsync(self._fd)
             self._path.replace(target)
@@ -176,7 +176,7 @@ class Arriving:
 
     def _flush(self) -> None:
         pieces, self._gathered, self._size = self._gathered, [], 0
-        with translated("write", self._path.parent):
+        with translate_os_errors("write", self._path.parent):
             write_all(self._fd, pieces)
 
 
@@ -208,7 +208,7 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def sweep(folder: Path) -> None:
+def remove_stale_temporaries(folder: Path) -> None:
     """Remove what killed processes were writing in `folder`; what can't be removed stays."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{_TEMPORARY}*"):
@@ -231,13 +231,13 @@ def locked_folder(path: Path) -> Iterator[None]:
     Waits for others, but not for ever, since everybody who may list the folder can lock it: raises
     StorageError after LOCK_SECONDS.
     """
-    with translated("lock", path):
+    with translate_os_errors("lock", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + LOCK_SECONDS
         while True:
-            with translated("lock", path):
-                if takes_lock(fd):
+            with translate_os_errors("lock", path):
+                if try_lock(fd):
                     break
             if time.monotonic() > until:
                 raise StorageError(
@@ -250,7 +250,7 @@ def locked_folder(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def takes_lock(fd: int) -> bool:
+def try_lock(fd: int) -> bool:
     """Take the file's flock(2) unless somebody has it; says whether it did. Raises OSError."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,10 +261,10 @@ def takes_lock(fd: int) -> bool:
 
 async def in_thread(work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
     """Run `work` in a thread. If cancelled it is waited for all the same: files are its until it ends."""
-    return await to_its_end(asyncio.to_thread(work, *arguments, **options))
+    return await finish_despite_cancel(asyncio.to_thread(work, *arguments, **options))
 
 
-async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+async def finish_despite_cancel(work: Coroutine[Any, Any, _T]) -> _T:
     """Wait for `work`. If cancelled it goes on and is waited for, and then CancelledError is raised."""
     task = asyncio.ensure_future(work)
     try:

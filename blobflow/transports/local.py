@@ -9,19 +9,19 @@ from blobflow.content import Sink, Site, Source
 from blobflow.errors import BlobflowError, StorageError, UsageError
 from blobflow.events import Meter
 from blobflow.oci import Platform, parse_platform
-from blobflow.oci.location import LAYOUT, path_of, transport_of
-from blobflow.transports.archive import Archive, ArchiveSink, CompressMode, Importer, codec
-from blobflow.transports.archive.looking import LookedAt
-from blobflow.transports.layout import Layout
-from blobflow.transports.store import Store, StoreAside
+from blobflow.oci.local_reference import LAYOUT, path_of, transport_of
+from blobflow.transports.archive import ArchiveSink, ArchiveSource, CompressMode, Importer, codec
+from blobflow.transports.archive.read_only_sink import ReadOnlySink
+from blobflow.transports.layout.layout import OciLayout
+from blobflow.transports.store import SpillFile, Store
 
 
-def this_machine() -> Platform:
+def host_platform() -> Platform:
     """The platform of linux images that this machine runs."""
     return parse_platform(f"linux/{platform.machine() or 'amd64'}")
 
 
-class LocalPlaces:
+class LocalTransports:
     """The places of a run that are no registries.
 
     An archive that is written to is not read from what it held before: it is replaced as a whole. `platform`:
@@ -40,13 +40,13 @@ class LocalPlaces:
     ) -> None:
         self._store = store
         self._meter = meter
-        self._platform = platform or this_machine()
+        self._platform = platform or host_platform()
         self._looking = looking
         self._compress: CompressMode = compress
         self._importer: Importer | None = None
-        self._aside = StoreAside(store)
-        self._layouts: dict[Site, Layout] = {}
-        self._archives: dict[Site, Archive] = {}
+        self._aside = SpillFile(store)
+        self._layouts: dict[Site, OciLayout] = {}
+        self._archives: dict[Site, ArchiveSource] = {}
         self._written: dict[Site, ArchiveSink] = {}
 
     def source(self, site: Site) -> Source:
@@ -56,19 +56,19 @@ class LocalPlaces:
             return self._written[site]
         return self._archive(site)
 
-    def _archive(self, site: Site) -> Archive:
+    def _archive(self, site: Site) -> ArchiveSource:
         if site not in self._archives:
             meter = self._meter.hosts[site.registry]
             if self._importer is None:
                 self._importer = Importer(self._store, codec(self._compress))
-            self._archives[site] = Archive(site, self._store, self._importer, meter)
+            self._archives[site] = ArchiveSource(site, self._store, self._importer, meter)
         return self._archives[site]
 
     def sink(self, site: Site) -> Sink:
         if transport_of(site.registry) == LAYOUT:
             return self._layout(site)
         if self._looking:
-            return LookedAt(self._archive(site))
+            return ReadOnlySink(self._archive(site))
         if site not in self._written:
             if site in self._archives:
                 raise UsageError(f"{site} is both read and written; write another file")
@@ -78,10 +78,10 @@ class LocalPlaces:
             )
         return self._written[site]
 
-    def _layout(self, site: Site) -> Layout:
+    def _layout(self, site: Site) -> OciLayout:
         if site not in self._layouts:
             meter = self._meter.hosts[site.registry]
-            self._layouts[site] = Layout(site, Path(path_of(site.registry)), meter)
+            self._layouts[site] = OciLayout(site, Path(path_of(site.registry)), meter)
         return self._layouts[site]
 
     async def complete(self) -> dict[Site, BlobflowError]:

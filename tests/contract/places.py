@@ -15,8 +15,8 @@ import zstandard
 from blobflow.content import Sink, Site, Source
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of, media
-from blobflow.oci.location import TRANSPORTS
-from blobflow.transports.local import LocalPlaces
+from blobflow.oci.local_reference import TRANSPORTS
+from blobflow.transports.local import LocalTransports
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from tests.e2e.processes import docker_registry
@@ -82,7 +82,7 @@ class Folders(Places):
         self._transport, _, self._packed = kind.partition(".")
         self._folder = folder
         self._store = store
-        self.local = LocalPlaces(store, Meter())
+        self.local = LocalTransports(store, Meter())
         super().__init__("", lambda site: self.local.source(site), lambda site: self.local.sink(site))
 
     def site(self, name: str = "app") -> Site:
@@ -91,7 +91,7 @@ class Folders(Places):
     async def settle(self) -> None:
         await self.local.complete()
         self.local.close()
-        self.local = LocalPlaces(self._store, Meter())
+        self.local = LocalTransports(self._store, Meter())
         if self._packed:
             app = self._folder / "app"
             app.write_bytes(PACKERS[self._packed](app.read_bytes()))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Body, Cache, Chunks, verified
+from blobflow.content import BlobReader, BlobStream, Cache, verified
 from blobflow.errors import BlobflowError, ConnectionLost, Denied, DigestMismatch, NotFound, SizeMismatch
 from blobflow.oci import Descriptor, digest_of
-from blobflow.transports.store import MayDoWithout, Store, StoreCache
+from blobflow.transports.store import BestEffortCache, Store, StoreCache
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: longer than what any implementation may find too short to keep
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -32,7 +32,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     def over_a_store() -> Cache:
         opened.append(Store.open(tmp_path / "store"))
         cache = StoreCache(opened[-1])
-        return cache if request.param == "store" else MayDoWithout(opened[-1], cache)
+        return cache if request.param == "store" else BestEffortCache(opened[-1], cache)
 
     yield over_a_store
     for store in opened:
@@ -57,7 +57,7 @@ class Origin:
         self.closed = 0
 
     @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[Chunks]:
+    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
         self.reads.append(offset)
         cut = self.cut.pop(0) if self.cut else None
         raw = self._chunks(offset, cut)
@@ -78,7 +78,7 @@ class Origin:
             offset += CHUNK
 
 
-async def read(body: Body, offset: int = 0) -> bytes:
+async def read(body: BlobReader, offset: int = 0) -> bytes:
     async with body(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])
 
@@ -145,7 +145,7 @@ async def test_a_reader_follows_before_the_source_has_ended_and_waits_for_the_la
     seen = asyncio.Event()
     got = bytearray()
 
-    async def follow(body: Body) -> None:
+    async def follow(body: BlobReader) -> None:
         async with body(0) as chunks:
             async for chunk in chunks:
                 got.extend(chunk)
@@ -168,7 +168,7 @@ async def test_no_reader_completes_wrong_content(make: Make, position: int) -> N
     cache, origin = make(), Origin(bytes(wrong))
     got = [bytearray(), bytearray()]
 
-    async def follow(body: Body, into: bytearray) -> None:
+    async def follow(body: BlobReader, into: bytearray) -> None:
         async with body(0) as chunks:
             async for chunk in chunks:
                 into.extend(chunk)
@@ -225,7 +225,7 @@ async def test_a_later_run_goes_on_where_an_earlier_one_was_cut(make: Make) -> N
     async with cache.share(BLOB, origin.open) as body:
         with pytest.raises(ConnectionLost):
             await read(body)
-    assert isinstance(cache, StoreCache | MayDoWithout)
+    assert isinstance(cache, StoreCache | BestEffortCache)
     cache._store.close()
     later = make()
     async with later.share(BLOB, origin.open, keep=True) as body:

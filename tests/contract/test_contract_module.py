@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blobflow.content import Body, Chunks, Site
+from blobflow.content import BlobReader, BlobStream, Site
 from blobflow.contract import ContractBroken, check_sink, check_source
 from blobflow.oci import Descriptor, digest_of
 from tests.contract.places import CONTENT, OURS, blob_of, image_of, index_of, open_places
@@ -79,10 +79,10 @@ def sources(base: Any) -> list[tuple[str, Broken]]:
         @asynccontextmanager
         async def open(
             self, blob: Descriptor, offset: int = 0, end: int | None = None
-        ) -> AsyncIterator[Chunks]:
+        ) -> AsyncIterator[BlobStream]:
             content = self.content(blob.digest)
 
-            async def chunks() -> Chunks:
+            async def chunks() -> BlobStream:
                 for chunk in self.chunks_of(content, offset, end):
                     yield chunk
 
@@ -141,12 +141,12 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
             return False
 
     class TakesAll(base):  # type: ignore[misc]
-        async def push(self, blob: Descriptor, body: Body) -> None:
+        async def push(self, blob: Descriptor, body: BlobReader) -> None:
             async with body(0) as chunks:
                 self.keep(blob.digest, b"".join([bytes(chunk) async for chunk in chunks]))
 
     class KeepsHalf(base):  # type: ignore[misc]
-        async def push(self, blob: Descriptor, body: Body) -> None:
+        async def push(self, blob: Descriptor, body: BlobReader) -> None:
             content = b""
             async with body(0) as chunks:
                 async for chunk in chunks:
@@ -154,7 +154,7 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
                     self.keep(blob.digest, content)
 
     class KeepsViews(base):  # type: ignore[misc]
-        async def push(self, blob: Descriptor, body: Body) -> None:
+        async def push(self, blob: Descriptor, body: BlobReader) -> None:
             async with body(0) as chunks:
                 content = b"".join([chunk async for chunk in chunks])
             if digest_of(content) != blob.digest and len(content) == blob.size:
@@ -166,7 +166,7 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
             await super().put(manifest, raw, tags[:1])
 
     class SaysVacant(base):  # type: ignore[misc]
-        async def vacant(self) -> bool:
+        async def is_empty(self) -> bool:
             return True
 
     class MountsAll(base):  # type: ignore[misc]
@@ -180,7 +180,7 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
         ("push() of a body that fails leaves nothing", KeepsHalf),
         ("push() raises for a body of other bytes", KeepsViews),
         ("resolve() names what was put under a tag", OneTag),
-        ("vacant() is true only where nothing is", SaysVacant),
+        ("is_empty() is true only where nothing is", SaysVacant),
         ("mount() is true only if the blob is here then", MountsAll),
     ]
 

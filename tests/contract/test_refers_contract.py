@@ -11,7 +11,7 @@ import pytest
 from blobflow.content import Attaches, Refers, Sink
 from blobflow.errors import NotFound
 from blobflow.oci import Digest, Manifest, digest_of, media, parse_manifest
-from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, referrer_descriptor
 from tests.contract.places import Places, docker_host, open_places, over_http
 from tests.memory import MemoryRegistry
 from tests.signed import SPDX, Content, Signed
@@ -54,7 +54,7 @@ def signed() -> Signed:
 async def attach_all(sink: Sink, signed: Signed) -> None:
     assert isinstance(sink, Attaches)
     for subject, found in signed.by_subject.items():
-        await sink.attach(subject, [mention_of(each) for each in found])
+        await sink.attach(subject, [referrer_descriptor(each) for each in found])
 
 
 async def found(places: Places, subject: Digest) -> set[tuple[str, str]]:
@@ -88,7 +88,7 @@ async def test_attaching_again_and_one_more_loses_nothing(places: Places, signed
     await content.put(places.sink())
     sink = places.sink()
     assert isinstance(sink, Attaches)
-    await sink.attach(subject.descriptor.digest, [mention_of(late)])
+    await sink.attach(subject.descriptor.digest, [referrer_descriptor(late)])
     digest = subject.descriptor.digest
     assert await found(places, digest) == expected(signed, digest) | {(late.descriptor.digest, "")}
 
@@ -122,7 +122,7 @@ async def test_without_an_api_the_list_is_under_the_fallback_tag_whatever_the_or
             await signed.content.put(sink)
             assert isinstance(sink, Attaches)
             for each in signed.by_subject[digest][::order]:
-                await sink.attach(digest, [mention_of(each)])
+                await sink.attach(digest, [referrer_descriptor(each)])
             lists.append(await fallback(places, name, digest))
         assert lists[0].raw == lists[1].raw
         assert len(lists[0].manifests) == 2

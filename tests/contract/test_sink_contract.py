@@ -176,9 +176,9 @@ async def test_a_manifest_without_its_blobs_is_refused_and_they_are_named(places
 
 async def test_a_place_is_vacant_until_something_was_put(places: Places) -> None:
     sink = places.sink()
-    assert await sink.vacant()
+    assert await sink.is_empty()
     await sink.push(CONFIG, Bytes(b"{}"))
     image, raw = image_of(CONFIG)
     await sink.put(image, raw, ["1"])
-    assert not await sink.vacant()
-    assert await places.sink("other").vacant()
+    assert not await sink.is_empty()
+    assert await places.sink("other").is_empty()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.engine.flow import Policy
-from blobflow.engine.plan import Pair
-from blobflow.mirror import Settings, mirror
+from blobflow.client import Settings, mirror
+from blobflow.engine.execution import Policy
+from blobflow.engine.plan.steps import Pair
 from blobflow.oci import parse_reference
 from tests.e2e.access_log import Requests
 from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, docker_registry

@@ -30,10 +30,10 @@ async def over_cut_lines(
 ) -> tuple[Run, LongPath, list[LongPath]]:
     """Run blobflow with `{source}` and `{0}`, `{1}` … standing for the hosts as seen through cut lines."""
     async with AsyncExitStack() as stack:
-        shapes = [Shape(cut_mean=mean, seed=number) for number in range(1 + len(targets))]
+        desired_images = [Shape(cut_mean=mean, seed=number) for number in range(1 + len(targets))]
         paths = [
             await stack.enter_async_context(long_path(host, shape))
-            for host, shape in zip([source, *targets], shapes, strict=True)
+            for host, shape in zip([source, *targets], desired_images, strict=True)
         ]
         hosts = [path.host for path in paths[1:]]
         words = [word.format(*hosts, source=paths[0].host) for word in command]

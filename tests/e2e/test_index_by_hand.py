@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.oci import Descriptor, parse_manifest
 from tests.e2e.processes import Registry, docker_registry, environment, run, skopeo
 from tools import debianset, imagepush, imageset
@@ -78,7 +78,7 @@ class Bench:
 
     def index(self, *words: str | Path, code: int = 0) -> Result:
         """`blobflow index` in this process, as the user whose home it is."""
-        done = CliRunner(env=environment(self.home)).invoke(door, ["index", *map(str, words)])
+        done = CliRunner(env=environment(self.home)).invoke(cli, ["index", *map(str, words)])
         assert done.exit_code == code, done.output
         return done
 

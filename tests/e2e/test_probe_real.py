@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blobflow.configfile import read_config
+from blobflow.config_file import read_config
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.processes import Registry, blobflow, blobflow_serve
 from tools.imageset import Layout, push

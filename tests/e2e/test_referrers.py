@@ -12,7 +12,7 @@ import pytest
 
 from blobflow.content import Site
 from blobflow.oci import Digest, digest_of, media
-from blobflow.oci.referrers import cosign_tags, fallback_tag, mention_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, referrer_descriptor
 from blobflow.transports.registry import HostAccess, Registries
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.processes import Registry, blobflow, blobflow_serve, skopeo
@@ -41,7 +41,7 @@ def push(registry: Registry, content: Content, repository: str = "app") -> None:
             sink = registries.sink(Site(registry.host, repository))
             await content.put(sink)
             for subject, found in content.by_subject().items():
-                await sink.attach(subject, [mention_of(each) for each in found])
+                await sink.attach(subject, [referrer_descriptor(each) for each in found])
         finally:
             await registries.close()
 

@@ -19,7 +19,7 @@ import pytest
 
 from blobflow.oci import digest_of
 from blobflow.oci.media import ACCEPT_MANIFESTS
-from blobflow.server.page import size
+from blobflow.server.admin.page import size
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.processes import END_SECONDS, Registry, blobflow, blobflow_serve, environment, run, skopeo
 from tools import imageset

@@ -221,7 +221,7 @@ def test_sighup_before_it_serves_ends_nothing(tmp_path: Path, htpasswd: Path) ->
     """Its logins come through a pipe, so that it waits for them when the signal comes."""
     code = (
         "import os, signal, sys\n"
-        "import blobflow.cli.reloading as reloading\n"
+        "import blobflow.cli.runtime.reload as reloading\n"
         "read = reloading.read_text\n"
         "def slowly(path):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.demo import fill
+from blobflow.cli.commands.demo import fill_registry
 from blobflow.oci import digest_of
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.e2e.conftest import MountsTmpfs
 from tests.e2e.processes import BLOBFLOW, Run, run
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Path:
 
 def make_store(root: Path) -> None:
     with contextlib.closing(Store.open(root)) as store:
-        fill(store, SAMPLE)
+        fill_registry(store, SAMPLE)
 
 
 def push(url: str, content: bytes) -> int:

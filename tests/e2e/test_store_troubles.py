@@ -1,6 +1,6 @@
 """A store in trouble: full, read-only, corrupt, gone, its clock wrong: one sentence each, nothing is lost.
 
-The registries are in this process. Most runs are too, over `blobflow.mirror`, as a point of a run can be hit
+The registries are in this process. Most runs are too, over `blobflow.client`, as a point of a run can be hit
 exactly from here; some of each kind are whole processes, for the exit code and what is on standard error.
 """
 
@@ -23,15 +23,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
-from blobflow.engine.road import CacheMode
+from blobflow.client import Settings, mirror
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.transfer.staging import CacheMode
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Event, StepStarted, Warned
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import digest_of, parse_digest, parse_reference
-from blobflow.oci.sample import sample_set
-from blobflow.transports.store import Store, keeping
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.store import Store, gc
 from blobflow.transports.store.leases import boot
 from tests.e2e.conftest import MountsTmpfs
 from tests.e2e.processes import BLOBFLOW, Run, blobflow_serve, run
@@ -196,7 +196,7 @@ async def world(mount_tmpfs: MountsTmpfs) -> AsyncIterator[World]:
 async def assert_verifies(root: Path) -> None:
     """Every blob of the store is what its name says, and nothing half done is left in it."""
     with contextlib.closing(Store.open(root)) as store:
-        assert [held.digest async for held, error in keeping.verify(store) if error] == []
+        assert [held.digest async for held, error in gc.verify_blobs(store) if error] == []
     assert list((root / "partials").iterdir()) == []
 
 
@@ -329,11 +329,11 @@ async def test_gc_and_rm_make_room_on_a_full_disk(world: World, mount_tmpfs: Mou
     disk = Disk(mount_tmpfs("disk", ROOMY))
     assert (await world.mirror(disk.store, "all")).ok
     with contextlib.closing(Store.open(disk.store)) as store:
-        held = keeping.ls(store)
+        held = gc.list_blobs(store)
         disk.fill()
-        keeping.rm(store, [held[0].digest])
+        gc.remove_blobs(store, [held[0].digest])
         disk.fill()
-        swept = await keeping.gc(store, 0)
+        swept = await gc.collect_garbage(store, 0)
         assert (swept.blobs, swept.left_bytes) == (len(held) - 1, 0)
 
 
@@ -552,10 +552,10 @@ async def test_what_a_clock_that_was_ahead_left_behind_disturbs_nobody(
     world.assert_complete()
     assert [world.source.journal.reads(digest) for digest in SAMPLE.blobs] == [1] * len(SAMPLE.blobs)
     with contextlib.closing(Store.open(store)) as opened:
-        assert (await keeping.gc(opened, 0)).left_bytes == len(b"leased elsewhere")
+        assert (await gc.collect_garbage(opened, 0)).left_bytes == len(b"leased elsewhere")
         assert begun.path.exists()
-        monkeypatch.setattr(time, "time", lambda: real() + keeping.PARTIAL_SECONDS + 60)
-        assert (await keeping.gc(opened, 0)).left_bytes == 0
+        monkeypatch.setattr(time, "time", lambda: real() + gc.PARTIAL_SECONDS + 60)
+        assert (await gc.collect_garbage(opened, 0)).left_bytes == 0
         assert not begun.path.exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from tests.e2e.handmade import IMAGE, manifest_size, put_image, put_index, tags_of
 from tests.e2e.processes import Registry, blobflow_serve, docker_registry, skopeo
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(door, [str(each) for each in arguments])
+    return CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
 def spec(folder: Path, source: Registry, target: Registry, prefix: str, *images: object) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from tests.e2e.handmade import put_image, put_index, tags_of
 from tests.e2e.processes import Registry, blobflow_serve, docker_registry
 
@@ -40,7 +40,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(door, arguments)
+    return CliRunner().invoke(cli, arguments)
 
 
 def lines(*arguments: str) -> list[str]:

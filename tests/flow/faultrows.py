@@ -28,29 +28,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from blobflow import client as composition
 from blobflow import content
-from blobflow import mirror as composition
-from blobflow.engine import retry
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.transfer import World
+from blobflow.client import Settings, mirror
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.transfer import retry
+from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import Reference, parse_digest, parse_manifest
-from blobflow.oci.sample import SampleSet, sample_set
-from blobflow.server.state import Sparse
-from blobflow.transports.registry import (
-    HostSettings,
-    Profile,
-    Registries,
-    client,
-    feed,
-    profiles,
-    session,
-    upload,
-)
+from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.server.registry import SparsePolicy
+from blobflow.transports.registry import HostSettings, Profile, Registries
+from blobflow.transports.registry.capabilities import profiles
+from blobflow.transports.registry.http import aiohttp_client, host_client, upload_body
+from blobflow.transports.registry.uploads import pusher
 from blobflow.transports.store import Store
-from blobflow.transports.store import partial as partials
+from blobflow.transports.store import downloads as partials
 from tests.flow.children import wrong_blobs
 from tests.flow.registries import blobs_of, fill
 from tests.unit.registry_fakes import Clock
@@ -113,7 +107,7 @@ class Row(msgspec.Struct, frozen=True):
     heals: bool = True
     waits: float | None = None
     profile: Profile | None = None
-    sparse: Sparse = "indexes"
+    sparse: SparsePolicy = "indexes"
     patience: float = 60
 
     def __str__(self) -> str:
@@ -311,11 +305,11 @@ def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch
     """Let runs go by a clock that only sleeping moves, with a MiB of 1024 bytes."""
     on_it = partial(Registries, sleep=clock.sleep, clock=clock, jitter=lambda: 0.5)
     monkeypatch.setattr(composition, "Registries", on_it)
-    monkeypatch.setattr(composition, "World", partial(World, sleep=clock.sleep, random=lambda: 0.5))
-    for room in (client, session):
+    monkeypatch.setattr(composition, "Services", partial(Services, sleep=clock.sleep, random=lambda: 0.5))
+    for room in (aiohttp_client, host_client):
         monkeypatch.setattr(room, "PROGRESS_SECONDS", patience)
-    monkeypatch.setattr(session, "COMMIT_SECONDS", 5 * patience)
-    monkeypatch.setattr(feed, "SLOWEST", 1024**3)
+    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 5 * patience)
+    monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
     monkeypatch.setattr(content, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:
         monkeypatch.setattr(room, name, getattr(room, name) // 1024)
@@ -325,9 +319,9 @@ _IN_MIB = (
     (retry, "FRUITFUL"),
     (profiles, "CHUNKED_FROM"),
     (profiles, "WORTHY_CHUNK"),
-    (upload, "KEPT_FROM"),
-    (upload, "BESIDE_UP_TO"),
-    (upload, "JOURNALED_FROM"),
+    (pusher, "KEPT_FROM"),
+    (pusher, "BESIDE_UP_TO"),
+    (pusher, "JOURNALED_FROM"),
     (partials, "KEPT_FROM"),
 )
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import yarl
 
-from blobflow.cli import door, rounds
-from blobflow.cli.rounds import Wake
+from blobflow.cli import cli
+from blobflow.cli.runtime import scheduler
+from blobflow.cli.runtime.scheduler import WakeReason
 
 
 def counted() -> dict[str, int]:
@@ -50,9 +51,9 @@ class Hurry:
     def clock(self) -> float:
         return self._now
 
-    def wait(self, seconds: float) -> Wake:
+    def wait(self, seconds: float) -> WakeReason:
         self._now += seconds
-        return Wake.STOP if self._ended else Wake.DUE
+        return WakeReason.STOP if self._ended else WakeReason.DUE
 
     def announce(self, start: float) -> None:
         print(json.dumps(counted()), flush=True)
@@ -62,8 +63,8 @@ class Hurry:
 def main(arguments: list[str]) -> None:
     hurry = Hurry()
     given = {"wait": hurry.wait, "clock": hurry.clock, "announce": hurry.announce}
-    vars(rounds)["go_round"] = partial(_go_round, rounds.go_round, given)
-    door(arguments, prog_name="blobflow", standalone_mode=False)
+    vars(scheduler)["go_round"] = partial(_go_round, scheduler.run_on_schedule, given)
+    cli(arguments, prog_name="blobflow", standalone_mode=False)
 
 
 def _go_round(real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object) -> None:

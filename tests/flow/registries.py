@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from blobflow.oci import parse_digest, parse_manifest
-from blobflow.oci.sample import SampleSet, Stored
+from blobflow.oci.sample_images import SampleSet, Stored
 from blobflow.transports.store import Store
 from tools.faultyregistry import Fault, JournallingRegistry, journalling
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.engine.plan import Pair
-from blobflow.mirror import Settings, mirror
+from blobflow.client import Settings, mirror
+from blobflow.engine.plan.steps import Pair
 from blobflow.oci import Digest, Reference, parse_manifest
 from blobflow.transports.store import Store
 from tests.flow.test_round_trips import Graph

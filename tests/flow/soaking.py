@@ -18,11 +18,11 @@ from pathlib import Path
 
 import uvloop
 
-from blobflow import mirror as composition
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.transfer import World
-from blobflow.mirror import Settings, mirror
+from blobflow import client as composition
+from blobflow.client import Settings, mirror
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.transfer.runner import Services
 from blobflow.oci import Reference
 from blobflow.transports.registry import Registries
 
@@ -69,7 +69,7 @@ async def _main(source: str, target: str, cache: str, first: str) -> None:
     clock = Hurry()
     patched = vars(composition)
     patched["Registries"] = partial(Registries, sleep=clock.sleep, clock=clock)
-    patched["World"] = partial(World, sleep=clock.sleep)
+    patched["World"] = partial(Services, sleep=clock.sleep)
     parts = [names[: int(first)], names[int(first) :]]
     print(json.dumps([await _mirrored(part, source, target, Path(cache)) for part in parts]))
 

@@ -15,10 +15,10 @@ import pytest
 import uvloop
 
 from blobflow import Pair, Reference
-from blobflow.engine.flow import KEEP_GOING, Policy
-from blobflow.engine.report import Report
-from blobflow.mirror import Settings, mirror
-from blobflow.oci.sample import sample_set
+from blobflow.client import Settings, mirror
+from blobflow.engine.execution import KEEP_GOING, Policy
+from blobflow.engine.results.report import Report
+from blobflow.oci.sample_images import sample_set
 from tests.flow.faultrows import tag_at
 from tests.flow.registries import fill, registries
 from tools.faultyregistry import JournallingRegistry

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Cache, NullJournal, Site
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.schedule import Limits
-from blobflow.engine.transfer import World
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError
 from blobflow.events import Event, Meter, Warned
 from blobflow.oci import Reference
-from blobflow.oci.sample import sample_set
-from blobflow.transports.local import LocalPlaces
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.memory import MemoryRegistry
 
@@ -32,15 +32,15 @@ class Bench:
     def __init__(self, store: Store) -> None:
         self.source = MemoryRegistry("source")
         self.source.fill(SAMPLE)
-        self.local = LocalPlaces(store, Meter())
+        self.local = LocalTransports(store, Meter())
         self.events: list[Event] = []
         self._cache: Cache = StoreCache(store)
 
     async def completing(self) -> Mapping[Site, BlobflowError]:
         return await self.local.complete()
 
-    def world(self, blobs: int = 4) -> World:
-        return World(
+    def services(self, blobs: int = 4) -> Services:
+        return Services(
             source_at=lambda site: self.source.at(site),
             sink_at=self.local.sink,
             cache=self._cache,
@@ -76,7 +76,7 @@ async def test_an_archive_of_a_set_is_the_same_whatever_comes_first(
     found = set()
     for number in range(2):
         path = tmp_path / f"{number}.tar"
-        report = await bench.run(path).go(bench.world(blobs if number else 4))
+        report = await bench.run(path).go(bench.services(blobs if number else 4))
         assert report.ok
         assert report.totals.blobs_copied == len(SAMPLE.blobs)
         found.add(path.read_bytes())
@@ -94,7 +94,7 @@ async def test_images_of_an_archive_that_cannot_take_its_place_have_failed(
         return await bench.local.complete()
 
     bench.completing = completing  # type: ignore[method-assign]
-    report = await bench.run(tmp_path / "folder" / "a.tar").go(bench.world())
+    report = await bench.run(tmp_path / "folder" / "a.tar").go(bench.services())
     assert [image.status for image in report.images] == ["failed"] * len(SAMPLE.images)
     assert all("a.tar" in image.error for image in report.images)
     assert sum(isinstance(event, Warned) for event in bench.events) == len(SAMPLE.images)
@@ -113,7 +113,7 @@ async def test_nothing_is_done_in_an_archive_that_an_interrupted_run_did_not_com
 
     bench.completing = completing  # type: ignore[method-assign]
     run = bench.run(path)
-    going = asyncio.create_task(run.go(bench.world()))
+    going = asyncio.create_task(run.go(bench.services()))
     async with asyncio.timeout(60):
         await closing_up.wait()
     going.cancel()

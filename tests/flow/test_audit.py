@@ -12,19 +12,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from blobflow.client import Settings, mirror, verify_run
 from blobflow.content import Sink, SinkAt, Site
-from blobflow.engine.audit import Audit, AuditMode
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
-from blobflow.engine.survey import TagSurvey
-from blobflow.engine.transfer import World
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.targets.audit import Audit, AuditMode
+from blobflow.engine.targets.survey import TagSurvey
+from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError, ConnectionLost, Denied, Rejected, Throttled
 from blobflow.events import Event, Warned
-from blobflow.mirror import Settings, mirror, verify_run
 from blobflow.oci import Descriptor, Digest, Reference, media, parse_digest
-from blobflow.oci.choice import Choice
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
 from tests.flow.registries import blobs_of, fill, registries
 from tests.flow.test_choosing import AMD64, ARM64, Image, built
@@ -52,10 +52,10 @@ class Audited(Bench):
     async def run(self, policy: Policy = ROLLING, pairs: list[Pair] | None = None) -> Report:
         self.forget_calls()
         self.told.clear()
-        return await Run(pairs or self.pairs, policy, observe=self._observe).go(self.world())
+        return await Run(pairs or self.pairs, policy, observe=self._observe).go(self.services())
 
-    def world(self, **changes: Any) -> World:
-        return msgspec.structs.replace(super().world(), observe=self._observe, **changes)
+    def services(self, **changes: Any) -> Services:
+        return msgspec.structs.replace(super().services(), observe=self._observe, **changes)
 
     @property
     def looks(self) -> Counter[str]:
@@ -366,7 +366,7 @@ async def test_what_another_image_shares_does_not_hide_what_is_gone(store: Store
 # Choices
 
 
-def pairs_of(*choices: Choice) -> list[Pair]:
+def pairs_of(*choices: PlatformChoice) -> list[Pair]:
     return [
         Pair(Reference("source", "app", "1"), Reference("target", "app", f"t{n}"), choice)
         for n, choice in enumerate(choices)
@@ -376,17 +376,17 @@ def pairs_of(*choices: Choice) -> list[Pair]:
 @pytest.mark.parametrize(
     "choice",
     [
-        Choice((AMD64,), "keep"),
-        Choice((AMD64,), "prune"),
-        Choice((AMD64,), "auto"),
-        Choice((AMD64, ARM64), "keep"),
-        Choice((), "only"),
-        Choice((), "auto", "v2s2"),
-        Choice((AMD64,), "auto", "v2s2"),
+        PlatformChoice((AMD64,), "keep"),
+        PlatformChoice((AMD64,), "prune"),
+        PlatformChoice((AMD64,), "auto"),
+        PlatformChoice((AMD64, ARM64), "keep"),
+        PlatformChoice((), "only"),
+        PlatformChoice((), "auto", "v2s2"),
+        PlatformChoice((AMD64,), "auto", "v2s2"),
     ],
 )
 @pytest.mark.parametrize("sparse", [True, False])
-async def test_only_what_was_chosen_is_missed(store: Store, choice: Choice, sparse: bool) -> None:
+async def test_only_what_was_chosen_is_missed(store: Store, choice: PlatformChoice, sparse: bool) -> None:
     if not sparse and choice.index in ("keep", "only"):
         return
     bench = Audited(store, SampleSet({}, {}, {}))
@@ -416,7 +416,7 @@ async def test_a_child_of_which_only_its_config_tells_the_platform_is_not_missed
     wanted, other = image.child("linux/amd64"), image.child("linux/arm64")
     image.index(image.item(wanted), image.item(other), tag="1")
     bench.place = bench.targets["target"] = MemoryRegistry("target", sparse=True)
-    pairs = pairs_of(Choice((AMD64,), "keep"))
+    pairs = pairs_of(PlatformChoice((AMD64,), "keep"))
     assert (await bench.run(pairs=pairs)).ok
     report = await bench.run(ALL, pairs)
     assert (report.totals.audited, report.totals.incomplete) == (1, 0)
@@ -431,7 +431,7 @@ async def test_two_choices_of_one_root_are_two_looks_and_one_keeps_the_other_s_d
     bench = Audited(store, SampleSet({}, {}, {}))
     built(bench.source)
     bench.place = bench.targets["target"] = MemoryRegistry("target", sparse=True)
-    pairs = pairs_of(Choice((AMD64,), "keep"), Choice((ARM64,), "keep"))
+    pairs = pairs_of(PlatformChoice((AMD64,), "keep"), PlatformChoice((ARM64,), "keep"))
     await bench.run(pairs=pairs)
     site = Site("target", "app")
     arm = next(
@@ -458,7 +458,7 @@ async def test_an_index_of_layers_is_asked_for_as_blobs(store: Store) -> None:
     image.site = Site("source", "app")
     image.put({"manifests": [layer]}, media.OCI_INDEX, "1")
     bench.journal.record_put(site, root.digest, "all, referrers too")
-    report = await bench.run(ALL, pairs_of(Choice()))
+    report = await bench.run(ALL, pairs_of(PlatformChoice()))
     assert (report.totals.audited, report.totals.incomplete) == (1, 0)
 
 
@@ -517,14 +517,14 @@ async def test_a_target_that_does_not_answer_is_left_after_a_while(store: Store,
             await never.wait()
             return b""
 
-    world = bench.world(sink_at=lambda site: Hanging(bench.place, site))
+    services = bench.services(sink_at=lambda site: Hanging(bench.place, site))
     pairs = bench.pairs
     roots = {
         pair.source: (await bench.source.at(_site(pair.source)).resolve(pair.source.tag)) for pair in pairs
     }
     tags = {(_site(pair.target), pair.target.tag): roots[pair.source].digest for pair in pairs}
     survey = TagSurvey(dict(tags), frozenset(pairs), {}, frozenset(pairs))
-    audit = Audit(world, pairs, mode, patience=0.01)
+    audit = Audit(services, pairs, mode, patience=0.01)
     found = await audit.look(pairs, survey, roots)
     assert found.current == survey.current
     assert [message for message in bench.told if "no answer within" in message]
@@ -546,13 +546,13 @@ async def test_a_registry_that_answers_head_with_no_is_asked_again_before_it_is_
             return False
 
     pairs = bench.pairs
-    world = bench.world(
+    services = bench.services(
         sink_at=lambda site: (
             Headless(bench.place, site) if site.registry == "target" else bench.place.at(site)
         )
     )
     bench.forget_calls()
-    report = await Run(pairs, ALL).go(world)
+    report = await Run(pairs, ALL).go(services)
     assert {image.status for image in report.images} == {"present"}
     assert report.totals.incomplete == 0
     assert bench.place.count("open") == sum(map(len, bench.place.blobs.values()))
@@ -589,11 +589,11 @@ async def test_planning_looks_as_a_run_does_and_remembers_what_it_found(store: S
     site = Site("target", bench.pairs[3].target.repository)
     del bench.place.blobs[site][next(iter(bench.place.blobs[site]))]
     for _ in range(bench.parts()):
-        planned = await Run(bench.pairs).plan(bench.world())
+        planned = await Run(bench.pairs).plan(bench.services())
         if planned.plan.steps:
             break
     assert not planned.price.current
-    again = await Run(bench.pairs).plan(bench.world())
+    again = await Run(bench.pairs).plan(bench.services())
     assert again.plan == planned.plan
     assert bench.place.count("push") == len(bench.sample.blobs)
     assert (await bench.run()).ok
@@ -619,9 +619,9 @@ async def test_a_cancelled_look_is_gone_on_with(store: Store) -> None:
             return found
 
     bench.place.fault = fault
-    world = bench.world(sink_at=lambda site: Slow(bench.place, site))
+    services = bench.services(sink_at=lambda site: Slow(bench.place, site))
     bench.forget_calls()
-    task = asyncio.create_task(Run(bench.pairs, ALL).go(world))
+    task = asyncio.create_task(Run(bench.pairs, ALL).go(services))
     await begun.wait()
     await asyncio.sleep(0)
     task.cancel()
@@ -659,16 +659,16 @@ async def test_redirects_and_tries_count_as_the_requests_that_they_are(store: St
         def _redirected(self) -> None:
             nonlocal sent
             sent += 2
-            world.meter.hosts["target"].requests += 2
+            services.meter.hosts["target"].requests += 2
 
     for _ in range(40):
-        world = bench.world()
-        own = world.sink_at
+        services = bench.services()
+        own = services.sink_at
 
         def sink_at(site: Site, own: SinkAt = own) -> Sink:
             return Redirecting(bench.place, site) if site.registry == "target" else own(site)
 
-        report = await Run(bench.pairs).go(msgspec.structs.replace(world, sink_at=sink_at))
+        report = await Run(bench.pairs).go(msgspec.structs.replace(services, sink_at=sink_at))
         assert report.ok
     assert 0 < sent * 20 <= 40 * 40 + sent
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from blobflow.benching import Choice, Course, Findings, Leg, bench, choose
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.content import Site
 from blobflow.errors import ConnectFailed, Denied, NotFound, UsageError
 from blobflow.events import Event, Warned
+from blobflow.operations.measure import Measurements, Recommendation, Trial, TrialMatrix, measure, recommend
 from tests.flow.registries import registries
 from tools.faultyregistry import Fault, JournallingRegistry, Stall, Status
 from tools.longpath import Shape, long_path
 
 KIB = 1024
-SMALL = Course(sizes=(4 * KIB,), at_once=(2,), volume=16 * KIB)
+SMALL = TrialMatrix(sizes=(4 * KIB,), at_once=(2,), volume=16 * KIB)
 BLOBS = 4  # of SMALL's one lot
 PROBES = 1
 
@@ -31,7 +31,7 @@ def there(registry: JournallingRegistry, repository: str) -> int:
 
 async def test_each_form_costs_its_requests_and_no_more_and_no_blob_is_left(tmp_path: Path) -> None:
     async with registries(tmp_path, ["target"]) as [target]:
-        found = await bench(Site(target.host, "bench/x"), SMALL)
+        found = await measure(Site(target.host, "bench/x"), SMALL)
         asked = target.journal
         assert [(leg.way, leg.form, leg.failed) for leg in found.legs] == [
             ("up", "single", ""),
@@ -51,9 +51,9 @@ async def test_each_form_costs_its_requests_and_no_more_and_no_blob_is_left(tmp_
 
 
 async def test_with_a_source_blobs_are_copied_and_none_is_left_at_either_end(tmp_path: Path) -> None:
-    course = Course(sizes=(4 * KIB,), at_once=(2,), volume=16 * KIB, forms=("single",))
+    course = TrialMatrix(sizes=(4 * KIB,), at_once=(2,), volume=16 * KIB, forms=("single",))
     async with registries(tmp_path, ["source", "target"]) as [source, target]:
-        found = await bench(Site(target.host, "bench/x"), course, source=Site(source.host, "bench/from"))
+        found = await measure(Site(target.host, "bench/x"), course, source=Site(source.host, "bench/from"))
         assert [leg.way for leg in found.legs] == ["up", "down", "copy"]
         assert source.journal.count("GET", "/blobs/") == BLOBS
         assert source.journal.count("DELETE", status=202) == BLOBS + PROBES
@@ -65,7 +65,7 @@ async def test_with_a_source_blobs_are_copied_and_none_is_left_at_either_end(tmp
 async def test_a_form_that_is_refused_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     faults = [Fault("PATCH", "/blobs/uploads/", times=0, act=Status(405))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await bench(Site(target.host, "bench/x"), SMALL)
+        found = await measure(Site(target.host, "bench/x"), SMALL)
         assert [leg.form for leg in found.legs if leg.failed] == ["stream", "chunked"]
         assert all("405" in leg.failed for leg in found.legs if leg.failed)
         assert found.choice is not None
@@ -79,7 +79,7 @@ async def test_a_registry_that_keeps_what_it_has_is_warned_of_and_what_is_left_i
     events: list[Event] = []
     faults = [Fault("DELETE", "/blobs/", times=0, act=Status(405))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await bench(Site(target.host, "bench/x"), SMALL, observer=events.append)
+        found = await measure(Site(target.host, "bench/x"), SMALL, observer=events.append)
         [left] = found.left
         assert left.blobs == 3 * BLOBS + PROBES == there(target, "bench/x")
         assert left.size == 3 * BLOBS * 4 * KIB + KIB
@@ -92,7 +92,7 @@ async def test_cancelled_in_mid_leg_it_still_takes_its_blobs_out(tmp_path: Path)
     reached = asyncio.Event()
     faults = [Fault("PUT", "/blobs/uploads/", nth=4, act=Stall(reached=reached))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        task = asyncio.create_task(bench(Site(target.host, "bench/x"), SMALL))
+        task = asyncio.create_task(measure(Site(target.host, "bench/x"), SMALL))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -108,7 +108,7 @@ async def test_cancelled_where_blobs_cant_be_deleted_it_warns_of_what_is_left(tm
         Fault("GET", "/blobs/", act=Stall(reached=reached)),
     ]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        task = asyncio.create_task(bench(Site(target.host, "bench/x"), SMALL, observer=events.append))
+        task = asyncio.create_task(measure(Site(target.host, "bench/x"), SMALL, observer=events.append))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -125,7 +125,7 @@ async def at_once(seconds: float) -> None:
 async def test_where_nobody_answers_nothing_is_said_to_be_left() -> None:
     events: list[Event] = []
     with pytest.raises(ConnectFailed):
-        await bench(Site("127.0.0.1:1", "bench/x"), SMALL, observer=events.append, sleep=at_once)
+        await measure(Site("127.0.0.1:1", "bench/x"), SMALL, observer=events.append, sleep=at_once)
     assert not [event for event in events if isinstance(event, Warned)]
 
 
@@ -133,27 +133,27 @@ async def test_who_may_not_push_is_told_so_before_anything_is_measured(tmp_path:
     faults = [Fault("POST", "/blobs/uploads/", times=0, act=Status(403))]
     async with registries(tmp_path, ["target"], faults) as [target]:
         with pytest.raises(Denied):
-            await bench(Site(target.host, "bench/x"), SMALL)
+            await measure(Site(target.host, "bench/x"), SMALL)
         assert target.journal.count("POST") == 1
 
 
 async def test_a_download_that_fails_fails_its_leg_alone(tmp_path: Path) -> None:
     faults = [Fault("GET", "/blobs/", times=0, act=Status(404))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await bench(Site(target.host, "bench/x"), SMALL)
+        found = await measure(Site(target.host, "bench/x"), SMALL)
         assert [leg.way for leg in found.legs if leg.failed] == ["down"]
-        assert found.choice == Choice(2, 2, found.choice.forms if found.choice else ())
+        assert found.choice == Recommendation(2, 2, found.choice.forms if found.choice else ())
         assert NotFound.__name__ not in found.legs[1].failed
         assert not there(target, "bench/x")
 
 
 def test_a_course_that_moves_nothing_is_a_usage_error() -> None:
     with pytest.raises(UsageError):
-        Course(sizes=(1 << 30,), volume=1 << 20).lots()
+        TrialMatrix(sizes=(1 << 30,), volume=1 << 20).lots()
 
 
-def leg(way: str, form: str, size: int, at_once: int, seconds: float) -> Leg:
-    return Leg(way, form, size, at_once, 10, seconds=seconds)  # type: ignore[arg-type]
+def leg(way: str, form: str, size: int, at_once: int, seconds: float) -> Trial:
+    return Trial(way, form, size, at_once, 10, seconds=seconds)  # type: ignore[arg-type]
 
 
 def test_the_fewest_at_once_and_the_fewest_requests_that_are_as_good_as_the_best_are_chosen() -> None:
@@ -165,16 +165,16 @@ def test_the_fewest_at_once_and_the_fewest_requests_that_are_as_good_as_the_best
         leg("down", "", KIB, 1, 1.0),
         leg("down", "", KIB, 4, 1.0),
     ]
-    assert choose(legs) == Choice(up=4, down=1, forms=("single", "stream"))
+    assert recommend(legs) == Recommendation(up=4, down=1, forms=("single", "stream"))
 
 
 def test_a_form_that_is_much_slower_comes_second() -> None:
     legs = [leg("up", "single", KIB, 1, 2.0), leg("up", "chunked", KIB, 1, 1.0)]
-    assert choose(legs) == Choice(up=1, down=1, forms=("chunked", "single"))
+    assert recommend(legs) == Recommendation(up=1, down=1, forms=("chunked", "single"))
 
 
 def test_nothing_is_chosen_where_no_form_worked() -> None:
-    assert choose([Leg("up", "single", KIB, 1, 10, failed="405")]) is None
+    assert recommend([Trial("up", "single", KIB, 1, 10, failed="405")]) is None
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_nothing_is_chosen_where_no_form_worked() -> None:
     ],
 )
 def test_what_cant_be_benched_is_one_sentence_and_exit_2(arguments: list[str]) -> None:
-    done = CliRunner().invoke(door, ["bench", *arguments])
+    done = CliRunner().invoke(cli, ["bench", *arguments])
     assert done.exit_code == 2
     assert "internal error" not in done.output
 
@@ -199,18 +199,18 @@ def test_the_findings_are_a_table_with_the_settings_to_use_and_json_for_programs
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     legs = (leg("up", "single", 1000, 4, 0.5), leg("down", "", 1000, 4, 0.25))
-    found = Findings("r:1/x", legs, Choice(4, 4, ("single", "stream")), ())
+    found = Measurements("r:1/x", legs, Recommendation(4, 4, ("single", "stream")), ())
 
-    async def canned(*_: object, **__: object) -> Findings:
+    async def canned(*_: object, **__: object) -> Measurements:
         return found
 
-    monkeypatch.setattr("blobflow.benching.bench", canned)
-    shown = CliRunner().invoke(door, ["bench", "r:1/x", "--quiet"])
+    monkeypatch.setattr("blobflow.operations.measure.bench", canned)
+    shown = CliRunner().invoke(cli, ["bench", "r:1/x", "--quiet"])
     assert shown.exit_code == 0
     assert "--concurrency 4" in shown.stdout
     assert 'rungs = ["single", "stream"]' in shown.stdout
     assert "nothing is left" in shown.stdout
-    told = json.loads(CliRunner().invoke(door, ["bench", "r:1/x", "--quiet", "--json"]).stdout)
+    told = json.loads(CliRunner().invoke(cli, ["bench", "r:1/x", "--quiet", "--json"]).stdout)
     assert [each["bytes_per_second"] for each in told["legs"]] == [20_000, 40_000]
     assert told["choice"] == {"up": 4, "down": 4, "forms": ["single", "stream"]}
 
@@ -218,9 +218,9 @@ def test_the_findings_are_a_table_with_the_settings_to_use_and_json_for_programs
 @pytest.mark.soak
 async def test_rates_are_within_a_fifth_of_those_of_a_paced_line(tmp_path: Path) -> None:
     """Two connections, each 4 MB/s each way: 8 MB/s."""
-    course = Course(sizes=(2_000_000,), at_once=(2,), volume=32_000_000, forms=("single", "stream"))
+    course = TrialMatrix(sizes=(2_000_000,), at_once=(2,), volume=32_000_000, forms=("single", "stream"))
     async with registries(tmp_path, ["target"]) as [target], long_path(target.host, Shape(rate=4e6)) as path:
-        found = await bench(Site(path.host, "bench/x"), course)
+        found = await measure(Site(path.host, "bench/x"), course)
         assert found.legs
         for each in found.legs:
             assert 0.8 * 8e6 < each.rate < 1.2 * 8e6, each

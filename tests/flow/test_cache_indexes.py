@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Copy, Mount, Pair
-from blobflow.engine.report import Report
-from blobflow.engine.verify import Verification
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Copy, Mount, Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.targets.verification import Verification
 from blobflow.oci import Descriptor, Manifest, Reference, digest_of, media, parse_manifest
-from blobflow.oci.choice import EVERYTHING, Choice
 from blobflow.oci.media import is_manifest
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.flow.test_choosing import AMD64, ARM64, Image
 from tests.flow.test_engine import Bench
@@ -63,7 +63,7 @@ def mixed(registry: MemoryRegistry, *, tag: str = "1") -> Manifest:
     )
 
 
-def pairs(*repositories: str, choice: Choice = EVERYTHING, tag: str = "1") -> list[Pair]:
+def pairs(*repositories: str, choice: PlatformChoice = EVERYTHING, tag: str = "1") -> list[Pair]:
     return [
         Pair(Reference("source", each, tag), Reference("target", each, tag), choice)
         for each in repositories or ("app",)
@@ -94,7 +94,7 @@ async def test_a_build_s_cache_is_moved_blob_by_blob_and_the_second_time_not(ben
 async def test_what_a_cache_costs_is_known_before(bench: Bench) -> None:
     root = cached(bench.source)
     bench.target()
-    planned = await Run(pairs()).plan(bench.world())
+    planned = await Run(pairs()).plan(bench.services())
     size = sum(map(len, (*LAYERS, CONFIG)))
     price = planned.price
     assert (price.blobs_unique, price.copies, price.manifests) == (3, 3, 1)
@@ -105,7 +105,7 @@ async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: Bench) 
     for repository in ("a", "b", "c"):
         cached(bench.source, repository)
     target = bench.target()
-    planned = await Run(pairs("a", "b", "c")).plan(bench.world())
+    planned = await Run(pairs("a", "b", "c")).plan(bench.services())
     kinds = [type(step) for step in planned.plan.steps]
     assert (kinds.count(Copy), kinds.count(Mount)) == (3, 6)
     assert statuses(await bench.mirror(pairs=pairs("a", "b", "c"))) == ["done"] * 3
@@ -144,13 +144,13 @@ async def test_verifying_asks_for_the_blobs_of_an_index(bench: Bench, level: str
     target = bench.target()
     [pair] = pairs()
     await bench.mirror(pairs=[pair])
-    world = bench.world()
-    root = await world.source_at(Site("source", "app")).resolve("1")
+    services = bench.services()
+    root = await services.source_at(Site("source", "app")).resolve("1")
 
     async def check() -> list[str]:
-        from blobflow.engine.lane import Lane
+        from blobflow.engine.concurrency.bounded import BoundedRunner
 
-        verification = Verification(world.source_at, world.sink_at, Lane(4), read_at_once=2)
+        verification = Verification(services.source_at, services.sink_at, BoundedRunner(4), read_at_once=2)
         wrong = await verification.check({pair: root}, level)  # type: ignore[arg-type]
         return [error.message for error in wrong.values()]
 
@@ -202,7 +202,7 @@ async def test_an_index_of_images_and_blobs_is_moved_whole(bench: Bench) -> None
 async def test_blobs_go_along_with_whatever_platform_is_chosen(bench: Bench, sparse: bool) -> None:
     root = mixed(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=sparse)
-    report = await bench.mirror(pairs=pairs(choice=Choice((ARM64,))))
+    report = await bench.mirror(pairs=pairs(choice=PlatformChoice((ARM64,))))
     assert statuses(report) == ["done"]
     there = target.tags[SITE, "1"]
     assert (there == root.descriptor.digest) is sparse
@@ -219,7 +219,7 @@ async def test_a_cache_among_images_that_are_wanted_for_one_platform_goes_along_
 ) -> None:
     root = cached(bench.source)
     target = bench.target()
-    assert statuses(await bench.mirror(pairs=pairs(choice=Choice((ARM64,))))) == ["done"]
+    assert statuses(await bench.mirror(pairs=pairs(choice=PlatformChoice((ARM64,))))) == ["done"]
     assert target.tags[SITE, "1"] == root.descriptor.digest
     assert len(target.blobs[SITE]) == 3
 
@@ -228,7 +228,7 @@ async def test_a_cache_among_images_that_are_wanted_for_one_platform_goes_along_
 async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(bench: Bench, make: object) -> None:
     root: Manifest = make(bench.source)  # type: ignore[operator]
     target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
-    assert statuses(await bench.mirror(pairs=pairs(choice=Choice(index="only")))) == ["done"]
+    assert statuses(await bench.mirror(pairs=pairs(choice=PlatformChoice(index="only")))) == ["done"]
     assert target.manifests[SITE] == {root.descriptor.digest: (media.OCI_INDEX, root.raw)}
     assert not target.blobs.get(SITE)
 
@@ -242,7 +242,7 @@ async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_t
     [failed] = (await bench.mirror(pairs=pairs())).images
     assert gone in (failed.error or "")
     assert "--platform" in (failed.error or "")
-    assert statuses(await bench.mirror(pairs=pairs(choice=Choice((AMD64,))))) == ["done"]
+    assert statuses(await bench.mirror(pairs=pairs(choice=PlatformChoice((AMD64,))))) == ["done"]
 
 
 # What is a blob

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
 from blobflow.oci import (
     Digest,
     Manifest,
@@ -24,8 +24,8 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice, IndexMode
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryRegistry
@@ -109,7 +109,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def wanted(
     *platforms: object, index: IndexMode = "auto", repository: str = "app", tag: str = "1"
 ) -> list[Pair]:
-    choice = Choice(tuple(p for p in ALL if p in platforms), index)
+    choice = PlatformChoice(tuple(p for p in ALL if p in platforms), index)
     return [Pair(Reference("source", repository, tag), Reference("target", repository, tag), choice)]
 
 
@@ -229,7 +229,9 @@ async def test_nested_indexes_are_kept_or_pruned_all_the_way_down(bench: Bench, 
 async def test_platforms_that_match_nothing_say_what_there_is(bench: Bench) -> None:
     built(bench.source)
     bench.target()
-    pairs = [msgspec.structs.replace(p, choice=Choice((parse_platform("linux/s390x"),))) for p in wanted()]
+    pairs = [
+        msgspec.structs.replace(p, choice=PlatformChoice((parse_platform("linux/s390x"),))) for p in wanted()
+    ]
     report = await run(bench, pairs)
     assert (
         "there is no linux/s390x here; there is linux/amd64, linux/arm64, linux/arm/v7"
@@ -252,7 +254,7 @@ async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_prese
     Image(bench.source, "other").child("linux/amd64", tag="1")
     bench.target()
     pairs = wanted(AMD64) + wanted(AMD64, repository="other")
-    planned = await Run(pairs).plan(bench.world())
+    planned = await Run(pairs).plan(bench.services())
     assert set(planned.failures) == {pairs[0]}
     assert (planned.price.images, planned.price.blobs_unique, planned.price.blobs_present) == (1, 2, 0)
 
@@ -293,7 +295,7 @@ async def test_a_target_that_takes_one_format_gets_that(
     built(bench.source)
     target = bench.target()
     [pair] = wanted()
-    choice = Choice(platforms, "auto", "v2s2")
+    choice = PlatformChoice(platforms, "auto", "v2s2")
     report = await run(bench, [msgspec.structs.replace(pair, choice=choice)])
     [image] = report.images
     assert image.status == "done" and image.digest != image.source_digest
@@ -307,7 +309,9 @@ async def test_a_target_that_takes_one_format_gets_that(
     again = await run(bench, [msgspec.structs.replace(pair, choice=choice)])
     assert [each.status for each in again.images] == ["present"]
 
-    back = Pair(Reference("target", "app", "1"), Reference("source", "back", "1"), Choice((), "auto", "oci"))
+    back = Pair(
+        Reference("target", "app", "1"), Reference("source", "back", "1"), PlatformChoice((), "auto", "oci")
+    )
     report = await run(bench, [back])
     assert report.images[0].status == "done"
     kinds = {kind for kind, _ in bench.source.manifests[Site("source", "back")].values()}
@@ -321,7 +325,7 @@ async def test_what_the_other_format_has_no_word_for_is_said(bench: Bench) -> No
     image.put({"config": config, "layers": [layer]}, media.OCI_MANIFEST, "1")
     bench.target()
     [pair] = wanted()
-    report = await run(bench, [msgspec.structs.replace(pair, choice=Choice((), "auto", "v2s2"))])
+    report = await run(bench, [msgspec.structs.replace(pair, choice=PlatformChoice((), "auto", "v2s2"))])
     assert "tar+zstd', for which the other format has no word" in report.images[0].error
 
 

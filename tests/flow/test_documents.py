@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.documents import Documents
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.oci import digest_of, media
-from blobflow.oci.choice import Choice
-from blobflow.oci.referrers import mention_of
-from blobflow.oci.sample import SampleSet
-from blobflow.transports.store import Store, StoreAside
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.referrers import referrer_descriptor
+from blobflow.oci.sample_images import SampleSet
+from blobflow.transports.store import SpillFile, Store
 from tests.flow.test_choosing import AMD64, ARM64, Image, built, wanted
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryRegistry
@@ -33,11 +33,11 @@ class Tight(Bench):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, SampleSet({}, {}, {}))
-        self.aside = StoreAside(store)
+        self.aside = SpillFile(store)
 
     async def run(self, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
         run = Run(pairs, policy)
-        report = await run.go(self.world(documents=Documents(self.aside, room=0)))
+        report = await run.go(self.services(documents=ManifestBudget(self.aside, room=0)))
         assert run.planned is not None
         assert not any(each.raw for each in run.planned.graph.manifests.values()), "all are lean"
         return report
@@ -81,7 +81,7 @@ async def test_they_are_converted_as_ever(bench: Tight) -> None:
     built(bench.source)
     target = bench.target()
     [pair] = wanted()
-    report = await bench.run([Pair(pair.source, pair.target, Choice(format="v2s2"))])
+    report = await bench.run([Pair(pair.source, pair.target, PlatformChoice(format="v2s2"))])
     assert statuses(report) == {"1": "done"}
     kinds = {kind for kind, _ in target.manifests[SITE].values()}
     assert kinds == {media.DOCKER_LIST, media.DOCKER_MANIFEST}
@@ -102,7 +102,7 @@ async def test_referrers_are_listed_with_their_annotations(bench: Tight) -> None
         },
         media.OCI_MANIFEST,
     )
-    await bench.source.at(SOURCE).attach(root.descriptor.digest, [mention_of(signature)])  # type: ignore[attr-defined]
+    await bench.source.at(SOURCE).attach(root.descriptor.digest, [referrer_descriptor(signature)])  # type: ignore[attr-defined]
     target = bench.targets["target"] = MemoryRegistry("target", refers="tag")
     report = await bench.run(wanted())
     assert statuses(report) == {"1": "done"}
@@ -183,12 +183,12 @@ async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
         {"config": config, "layers": [config], "subject": image.item(root), "annotations": {"n": "x" * 9000}},
         media.OCI_MANIFEST,
     )
-    await bench.source.at(SOURCE).attach(root.descriptor.digest, [mention_of(signature)])  # type: ignore[attr-defined]
+    await bench.source.at(SOURCE).attach(root.descriptor.digest, [referrer_descriptor(signature)])  # type: ignore[attr-defined]
     bench.targets["target"] = MemoryRegistry("target", refers="tag")
     run = Run(wanted(), KEEP_GOING)
-    await run.go(bench.world(documents=Documents(bench.aside, room=0)))
+    await run.go(bench.services(documents=ManifestBudget(bench.aside, room=0)))
     assert run.planned is not None
-    [shape] = run.planned.shapes.values()
+    [shape] = run.planned.desired_images.values()
     [attached] = shape.attached
     assert attached.referrer.manifest.digest == signature.descriptor.digest
     assert "xxx" not in repr((attached, run.planned.graph))
@@ -205,7 +205,7 @@ async def test_a_platform_that_is_endless_is_none_and_is_not_held(bench: Tight) 
     bench.target()
     pairs = [pair for tag in "012" for pair in wanted(AMD64, tag=tag)]
     run = Run(pairs)
-    report = await run.go(bench.world(documents=Documents(bench.aside, room=0)))
+    report = await run.go(bench.services(documents=ManifestBudget(bench.aside, room=0)))
     assert statuses(report) == {"0": "done", "1": "done", "2": "done"}, "what has no platform goes along"
     assert run.planned is not None
     assert list(map(str, run.planned.graph.platforms.values())) == ["linux/amd64 (10.0.20348)"]
@@ -221,7 +221,7 @@ async def test_an_error_that_is_kept_does_not_hold_what_was_read(bench: Tight) -
         image.index(item, tag=tag)
     bench.target()
     run = Run([pair for tag in "123" for pair in wanted(tag=tag)], KEEP_GOING)
-    await run.go(bench.world())
+    await run.go(bench.services())
     assert len(run.errors) == 3
     todo: list[BaseException | None] = [*run.errors.values()]
     while todo:

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from blobflow.content import Body, Site
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
-from blobflow.engine.schedule import Limits
-from blobflow.engine.transfer import World
-from blobflow.engine.verify import Level
+from blobflow.content import BlobReader, Site
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.targets.verification import VerifyLevel
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, NotFound, StorageError
 from blobflow.events import Event, ImageDone, Meter, ignore
 from blobflow.oci import Descriptor, Reference, parse_digest
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from blobflow.transports.store.writer import KEPT_FROM
 from tests.memory import MemoryRegistry
@@ -51,13 +51,13 @@ class Bench:
                 pairs.append(Pair(Reference("source", repository, tag), Reference(target, repository, tag)))
         return pairs
 
-    def world(self, **changes: Any) -> World:
+    def services(self, **changes: Any) -> Services:
         registries = {"source": self.source, **self.targets}
 
         async def sleep(seconds: float) -> None:
             self.delays.append(seconds)
 
-        return World(
+        return Services(
             source_at=lambda site: registries[site.registry].at(site),
             sink_at=lambda site: registries[site.registry].at(site),
             cache=self.cache,
@@ -71,7 +71,7 @@ class Bench:
         )
 
     async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
-        return await Run(pairs or self.pairs, policy).go(self.world())
+        return await Run(pairs or self.pairs, policy).go(self.services())
 
     def reopen(self, store: Store) -> None:
         """Go on with the same store as a later process would."""
@@ -268,7 +268,7 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
         finished: list[str] = []
         run = Run(bench.pairs, observe=told)
         async with asyncio.timeout(60):
-            assert (await run.go(bench.world())).ok
+            assert (await run.go(bench.services())).ok
         bench.assert_whole(healthy)
         assert bench.opened() == dict.fromkeys(bench.blobs() - set(left), 1)
 
@@ -337,7 +337,7 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
     full = StorageError("can't write to the store: no space left on device")
 
     @asynccontextmanager
-    async def share(blob: Descriptor, body: Body, *, keep: bool = False) -> AsyncIterator[Body]:
+    async def share(blob: Descriptor, body: BlobReader, *, keep: bool = False) -> AsyncIterator[BlobReader]:
         raise full
         yield body
 
@@ -361,7 +361,7 @@ async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
 
     target.fault = fault
     assert not run.wind_down()
-    report = await run.go(bench.world())
+    report = await run.go(bench.services())
     assert 1 <= target.count("push") <= 4
     assert report.totals.blobs_copied == target.count("push")
     assert {image.status for image in report.images} == {"skipped"}
@@ -383,7 +383,7 @@ async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path)
 async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_target(bench: Bench) -> None:
     targets = [bench.target("one"), bench.target("two")]
     largest = max(len(content) for content in bench.sample.blobs.values())
-    report = await Run(bench.pairs).go(bench.world(shelf_bytes=largest))
+    report = await Run(bench.pairs).go(bench.services(staging_bytes=largest))
     assert report.ok
     for target in targets:
         bench.assert_whole(target)
@@ -420,7 +420,7 @@ async def test_a_tag_that_does_not_name_what_was_put_fails_its_image(bench: Benc
 
 @pytest.mark.parametrize("level", ["blobs", "content"])
 async def test_a_blob_that_vanished_below_a_manifest_is_repaired_by_a_closer_look(
-    bench: Bench, level: Level
+    bench: Bench, level: VerifyLevel
 ) -> None:
     target = bench.target()
     await bench.mirror()
@@ -435,7 +435,9 @@ async def test_a_blob_that_vanished_below_a_manifest_is_repaired_by_a_closer_loo
 
 
 @pytest.mark.parametrize("level", ["blobs", "content"])
-async def test_what_does_not_answer_after_the_transfer_fails_its_image(bench: Bench, level: Level) -> None:
+async def test_what_does_not_answer_after_the_transfer_fails_its_image(
+    bench: Bench, level: VerifyLevel
+) -> None:
     target = bench.target()
     site = Site("target", bench.pairs[0].target.repository)
     vanished = [blob for blob in bench.blobs() if sum(blob in b for b in bench.source.blobs.values()) == 1]

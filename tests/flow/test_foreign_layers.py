@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
-from blobflow.cli import door
-from blobflow.engine.flow import Policy
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
-from blobflow.mirror import Settings, mirror
+from blobflow.cli import cli
+from blobflow.client import Settings, mirror
+from blobflow.engine.execution import Policy
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
 from blobflow.oci import Digest, Reference, digest_of, media, parse_manifest
 from tests.unit.registry_fakes import Fake, fake
 from tools.faultyregistry import Fault, JournallingRegistry, SetHeader, Status, journalling
@@ -145,10 +145,10 @@ def test_the_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         seen.append(policy)
         raise Stop
 
-    monkeypatch.setattr("blobflow.mirror.plan_run", planned)
+    monkeypatch.setattr("blobflow.client.plan_run", planned)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for option in ([], ["--foreign-layers"]):
-        CliRunner().invoke(door, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
+        CliRunner().invoke(cli, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
     assert [policy.foreign_layers for policy in seen] == [False, True]
 
 

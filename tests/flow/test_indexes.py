@@ -11,11 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.engine.schedule import Limits
-from blobflow.engine.transfer import World
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, Denied, NotFound, UnsupportedContent, UsageError
 from blobflow.events import Event, Meter, Warned
-from blobflow.indexes import Wish, gather_in, put_in
 from blobflow.oci import (
     Descriptor,
     Digest,
@@ -26,7 +25,8 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.drafts import MAX_MEMBERS, Draft, Member, make_label
+from blobflow.oci.index_draft import MAX_MEMBERS, DraftImage, IndexDraft, parse_label
+from blobflow.operations.indexes import EntryRequest, gather_in, put_in
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from tests.memory import MemoryRegistry
 
@@ -40,7 +40,7 @@ class Bench:
         self.here, self.there = MemoryRegistry("here"), MemoryRegistry("there")
         self.told: list[Event] = []
         registries = {"here": self.here, "there": self.there}
-        self.world = World(
+        self.services = Services(
             source_at=lambda site: registries[site.registry].at(site),
             sink_at=lambda site: registries[site.registry].at(site),
             cache=StoreCache(store),
@@ -81,12 +81,12 @@ class Bench:
             self.here.tags[site, tag] = digest
         return Descriptor(kind, digest, len(raw))
 
-    async def gather(self, *names: str, label: str = "", **how: bool) -> tuple[Member, ...]:
-        said = parse_platform(label) if label else make_label()
-        return await gather_in(self.world, [Wish(named(name), said) for name in names], **how)
+    async def gather(self, *names: str, label: str = "", **how: bool) -> tuple[DraftImage, ...]:
+        said = parse_platform(label) if label else parse_label()
+        return await gather_in(self.services, [EntryRequest(named(name), said) for name in names], **how)
 
     async def put(self, target: str, *names: str, **more: Any) -> bytes:
-        return (await put_in(self.world, Draft(named(target), await self.gather(*names), **more))).raw
+        return (await put_in(self.services, IndexDraft(named(target), await self.gather(*names), **more))).raw
 
 
 def named(name: str) -> Reference:
@@ -298,7 +298,7 @@ class Loop:
 
 async def test_an_index_that_contains_itself_is_told(bench: Bench) -> None:
     loop = Loop(bench)
-    bench.world = msgspec.structs.replace(bench.world, source_at=lambda site: loop)
+    bench.services = msgspec.structs.replace(bench.services, source_at=lambda site: loop)
     with pytest.raises(UnsupportedContent, match=rf"index {loop.root.digest} of here/app:1 contains itself"):
         await bench.gather("app:1")
 

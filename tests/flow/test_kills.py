@@ -28,8 +28,8 @@ import msgspec
 import pytest
 
 from blobflow.oci import parse_digest, parse_manifest
-from blobflow.oci.sample import sample_set
-from blobflow.transports.registry.tickets import JOURNALED_FROM
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.registry.uploads.sessions import JOURNALED_FROM
 from blobflow.transports.store import Store
 from blobflow.transports.store.writer import KEPT_FROM
 from tests.flow.children import BOUND, Child, child, held, partials, store_of, wrong_blobs

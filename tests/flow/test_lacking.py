@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from blobflow.content import Body, Site
+from blobflow.content import BlobReader, Site
 from blobflow.errors import Rejected
 from blobflow.oci import Descriptor, Digest, parse_manifest, parse_platform
-from blobflow.oci.choice import Choice
-from blobflow.oci.sample import sample_set
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.flow.test_saved_plans import applied, saved_by, statuses
 from tests.memory import MemoryPlace, MemoryRegistry
 
-ARM64 = Choice((parse_platform("linux/arm64"),))
+ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 
 
 class Believed(MemoryRegistry):
@@ -39,7 +39,7 @@ class _Place(MemoryPlace):
         super().__init__(registry, site)
         self._believed = registry
 
-    async def vacant(self) -> bool:
+    async def is_empty(self) -> bool:
         return False
 
     async def has(self, content: Descriptor) -> bool:
@@ -48,7 +48,7 @@ class _Place(MemoryPlace):
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return await super().mount(blob, origin) or blob.digest in self._believed.kept
 
-    async def push(self, blob: Descriptor, body: Body) -> None:
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
         await super().push(blob, body)
         if blob.digest in self._believed.lost:
             del self._blobs()[blob.digest]

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blobflow.engine.plan import Pair
-from blobflow.mirror import Settings, mirror
+from blobflow.client import Settings, mirror
+from blobflow.engine.plan.steps import Pair
 from blobflow.oci import Reference
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.registry import HostSettings, Profile
-from blobflow.transports.registry.profiles import Rung
+from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from tests.flow.registries import fill
 from tools.faultyregistry import Fault, JournallingRegistry, Refuse, Status, journalling
 
@@ -33,7 +33,7 @@ class Lesson(msgspec.Struct, frozen=True):
 
     name: str
     refuses: tuple[Fault, ...]
-    rungs: tuple[Rung, ...]
+    rungs: tuple[UploadMethod, ...]
     refused: int
     second: dict[str, int]
     single_bytes: int = 2**40

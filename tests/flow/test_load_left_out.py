@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow import cli
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from tests.flow.registries import blobs_of, fill, registries
 from tools.exchanges import Journal
 from tools.faults import Fault, RefuseMount
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def run(*arguments: str | Path) -> str:
     """Run a verb in a thread, on a loop of its own; what it said."""
-    result = await asyncio.to_thread(CliRunner().invoke, cli.door, [str(each) for each in arguments])
+    result = await asyncio.to_thread(CliRunner().invoke, cli.cli, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
     return result.output
 

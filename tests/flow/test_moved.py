@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.telling import summary_lines
+from blobflow.cli.output.report_text import summary_lines
+from blobflow.client import Settings, mirror
 from blobflow.content import Site
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import ImageRecord
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import ImageRecord
 from blobflow.errors import BlobflowError
 from blobflow.events import Event, Warned
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import Digest, Reference
-from blobflow.oci.choice import Choice
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.archive import CompressMode
 from blobflow.transports.store import Store
 from tests.flow.registries import registries
@@ -30,13 +30,13 @@ from tests.unit.archive_fakes import layer_of, podman_entries, write
 SOURCE = Site("source", "app")
 TAGGED = Reference("source", "app", "1")
 ROADS = {
-    "whole": Choice(),
-    "sparse": Choice((AMD64,), "keep"),
-    "pruned": Choice((AMD64,), "prune"),
-    "pruned since it was refused": Choice((AMD64,), "auto"),
-    "the index only": Choice((), "only"),
-    "docker's format": Choice((), "auto", "v2s2"),
-    "docker's format, pruned": Choice((AMD64,), "auto", "v2s2"),
+    "whole": PlatformChoice(),
+    "sparse": PlatformChoice((AMD64,), "keep"),
+    "pruned": PlatformChoice((AMD64,), "prune"),
+    "pruned since it was refused": PlatformChoice((AMD64,), "auto"),
+    "the index only": PlatformChoice((), "only"),
+    "docker's format": PlatformChoice((), "auto", "v2s2"),
+    "docker's format, pruned": PlatformChoice((AMD64,), "auto", "v2s2"),
 }
 SPARSE = ("sparse", "the index only")
 
@@ -49,11 +49,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-async def carried(bench: Bench, choice: Choice, source: Reference = TAGGED) -> tuple[ImageRecord, list[str]]:
+async def carried(
+    bench: Bench, choice: PlatformChoice, source: Reference = TAGGED
+) -> tuple[ImageRecord, list[str]]:
     """What the report says of a copy by this road, and what was told on the way."""
     told: list[Event] = []
     pair = Pair(source, Reference("target", "app", "1"), choice)
-    report = await Run([pair], observe=told.append).go(bench.world())
+    report = await Run([pair], observe=told.append).go(bench.services())
     assert report.ok, report.images
     [record] = report.images
     assert any("moved at the source" in line for line in summary_lines(report)) == bool(record.moved)
@@ -164,7 +166,9 @@ async def test_what_an_archive_becomes_on_its_way_is_no_move(
     if compress == "zstd":  # for which docker's format has no word
         del places[1]
     for source, target in places:
-        choice = Choice((), "auto", "v2s2") if target.transport == "docker-archive" else Choice()
+        choice = (
+            PlatformChoice((), "auto", "v2s2") if target.transport == "docker-archive" else PlatformChoice()
+        )
         told: list[Event] = []
         report = await mirror([Pair(source, target, choice)], settings, observer=told.append)
         assert report.ok, report.images

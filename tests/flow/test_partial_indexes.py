@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from blobflow import Pair, Reference
-from blobflow.engine.saved import to_be_saved
+from blobflow.client import Settings, apply, mirror, plan_run
+from blobflow.engine.saved.plan import to_saved_plan
 from blobflow.events import Event, Warned
-from blobflow.mirror import Settings, apply, mirror, plan_run
 from blobflow.oci import parse_manifest
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from tests.flow.faultrows import tag_at
 from tests.flow.registries import registries
 from tools.faultyregistry import JournallingRegistry
@@ -72,7 +72,7 @@ async def test_a_saved_plan_says_no_more_than_was_done(tmp_path: Path) -> None:
     whole, part = layouts(tmp_path)
     settings = Settings(cache_dir=tmp_path / "cache")
     async with registries(tmp_path, ["target"]) as [target]:
-        saved = to_be_saved(await plan_run([pair(part, target)], settings))
+        saved = to_saved_plan(await plan_run([pair(part, target)], settings))
         assert (await apply(saved, settings)).ok
         assert there(target) == [True, False, False]
         assert (await mirror([pair(whole, target)], settings)).ok

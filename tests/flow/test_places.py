@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from blobflow import Pair, Places, Reference, Run, parse_reference
-from blobflow.content import Chunks, Site
-from blobflow.engine.report import Report
+from blobflow import CustomTransports, Pair, Reference, Run, parse_reference
+from blobflow.client import Settings, mirror, plan_run, verify_run
+from blobflow.content import BlobStream, Site
+from blobflow.engine.results.report import Report
 from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
-from blobflow.inspection import inspect
-from blobflow.mirror import Settings, mirror, plan_run, verify_run
 from blobflow.oci import Descriptor, digest_of
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.operations.inspection import inspect
 from tests.flow.faultrows import tag_at
 from tests.flow.registries import fill, registries
 from tests.readme import block_with, shelf
@@ -52,7 +52,7 @@ WANTED = {name: stored.digest for name, stored in IMAGES.images.items()}
 
 async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> None:
     mine = shelf(tmp_path / "shelf")
-    places = Places(sources={"shelf": mine}, sinks={"shelf": mine})
+    places = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
     settings = Settings(cache_dir=tmp_path / "cache")
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
@@ -76,7 +76,7 @@ async def test_readme_s_lines_run_as_they_stand(tmp_path: Path) -> None:
     names: dict[str, Any] = {"Shelf": shelf(tmp_path / "shelf")}
     async with two(tmp_path) as (source, _):
         name = next(iter(IMAGES.images))
-        text = block_with("Places(sources").replace("127.0.0.1:5000/app:1", f"{source.host}/{name}")
+        text = block_with("CustomTransports(sources").replace("127.0.0.1:5000/app:1", f"{source.host}/{name}")
         exec(compile(text, "README.md", "exec"), names)
         report = await names["main"]()
     assert statuses(report) == ["done"]
@@ -96,10 +96,10 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
         @asynccontextmanager
         async def open(
             self, blob: Descriptor, offset: int = 0, end: int | None = None
-        ) -> AsyncIterator[Chunks]:
+        ) -> AsyncIterator[BlobStream]:
             content = self.content(blob.digest)[offset:end]
 
-            async def chunks() -> Chunks:
+            async def chunks() -> BlobStream:
                 if blob.digest == wrong:
                     yield bytes(len(content))
                 elif blob.digest == broken and not offset:
@@ -113,11 +113,11 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
 
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
-        own = Places(sources={"shelf": mine}, sinks={"shelf": mine})
+        own = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
         assert statuses(await mirror(there, settings, places=own)) == ["done"] * 3
         back = [Pair(p.target, Reference(target.host, p.target.repository, p.target.tag)) for p in there]
         run = Run(back)
-        report = await mirror(back, settings, run=run, places=Places(sources={"shelf": Weak}))
+        report = await mirror(back, settings, run=run, places=CustomTransports(sources={"shelf": Weak}))
         failed = [image for image in report.images if image.status == "failed"]
         assert opened
         assert failed and all(wrong[7:19] in image.error or "digest" in image.error for image in failed)
@@ -140,14 +140,14 @@ async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path
 
     async with two(tmp_path) as (source, _):
         pairs = pairs_of(source.host, "shelf")
-        places = Places(sinks={"shelf": Counted})
+        places = CustomTransports(sinks={"shelf": Counted})
         report = await mirror(pairs, Settings(), meter=meter, places=places)
     assert report.totals.bytes_written >= IMAGES.unique_bytes
     assert sorted(made) == sorted(set(made))
 
 
 async def test_a_host_that_nobody_knows_is_a_registry_still(tmp_path: Path) -> None:
-    places = Places(sources={"shelf": shelf(tmp_path / "shelf")})
+    places = CustomTransports(sources={"shelf": shelf(tmp_path / "shelf")})
     pair = Pair(Reference("shelf", "no/such", "1"), parse_reference("127.0.0.1:1/app:1"))
     run = Run([pair])
     report = await mirror([pair], Settings(), run=run, places=places)

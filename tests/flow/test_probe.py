@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from blobflow.cli.probe import as_toml
-from blobflow.configfile import parse_config
+from blobflow.cli.commands.probe import profile_toml
+from blobflow.client import probe
+from blobflow.config_file import parse_config
 from blobflow.errors import Denied, RegistryError
-from blobflow.mirror import probe
-from blobflow.transports.registry import scratch
-from blobflow.transports.registry.access import HostAccess
-from blobflow.transports.registry.credentials import Credentials
-from blobflow.transports.registry.probe import Findings, probe_host
+from blobflow.transports.registry.auth.credentials import Credentials
+from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.probe import probe_client
+from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
 from tests.unit.registry_fakes import fake as served
 from tools.fakeregistries import Fake, fakes
 from tools.faultyregistry import Fault, Ignore, JournallingRegistry, Refuse, SetHeader, Status, journalling
@@ -103,10 +103,10 @@ keeps_broken_sessions = true
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the loop of one process a break is noticed sooner."""
-    monkeypatch.setattr(scratch, "NOTICED", 0.02)
+    monkeypatch.setattr(probe_client, "BREAK_SECONDS", 0.02)
 
 
-async def probed(folder: Path, fake: Fake) -> tuple[Findings, JournallingRegistry]:
+async def probed(folder: Path, fake: Fake) -> tuple[ProbeResult, JournallingRegistry]:
     async with journalling(folder, fake.faults, sparse=fake.sparse) as registry:
         found = await probe(registry.host, "blobflow-probe", largest=32 * KIB)
         return found, registry
@@ -115,17 +115,17 @@ async def probed(folder: Path, fake: Fake) -> tuple[Findings, JournallingRegistr
 @pytest.mark.parametrize("name", PRINTED)
 async def test_a_probe_prints_what_the_registry_is(tmp_path: Path, name: str) -> None:
     found, _ = await probed(tmp_path, FAKES[name])
-    assert as_toml("registry.test", found) == PRINTED[name]
+    assert profile_toml("registry.test", found) == PRINTED[name]
 
 
 @pytest.mark.parametrize("name", FAKES)
 async def test_what_is_printed_is_a_configuration_of_that_profile(tmp_path: Path, name: str) -> None:
     found, _ = await probed(tmp_path, FAKES[name])
-    printed = as_toml("registry.test", found)
+    printed = profile_toml("registry.test", found)
     (host,) = parse_config(printed, "printed", tmp_path).items()
     assert host[0] == "registry.test"
     assert host[1].profile is not None
-    assert as_toml("registry.test", Findings(host[1].profile, found.facts)) == printed
+    assert profile_toml("registry.test", ProbeResult(host[1].profile, found.facts)) == printed
 
 
 async def test_a_registry_without_ranges_mounts_and_long_sessions_is_told_to_be_one(tmp_path: Path) -> None:

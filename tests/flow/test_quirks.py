@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from blobflow.transports.registry import Profile
-from blobflow.transports.registry.profiles import DEFAULT, profiles_by_name
+from blobflow.transports.registry.capabilities.profiles import DEFAULT, profiles_by_name
 from tests.flow.faultrows import (
     BLOB,
     COMMIT,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
-from blobflow.oci.sample import sample_set
+from blobflow.cli import cli
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.flow.registries import fill
 
@@ -48,7 +48,7 @@ def blobflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def run(verb: str, host: str, images: Path, *more: str, code: int = 0) -> Result:
     places = ("--from", host, "--to", f"{host}/copy", "--images", str(images))
-    done = CliRunner().invoke(door, (verb, *places, *more))
+    done = CliRunner().invoke(cli, (verb, *places, *more))
     assert done.exit_code == code, done.output
     return done
 

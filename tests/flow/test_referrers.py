@@ -10,12 +10,12 @@ from typing import Any, Literal
 import pytest
 from click.testing import CliRunner
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.content import Site
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.plan import Lookup, Pair
-from blobflow.engine.referring import MAX_DEPTH
-from blobflow.engine.report import ImageRecord
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.steps import Lookup, Pair
+from blobflow.engine.results.report import ImageRecord
+from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import Denied, TimedOut
 from blobflow.events import Event, Warned
 from blobflow.oci import (
@@ -28,9 +28,9 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice, IndexMode
-from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryRegistry
@@ -71,7 +71,7 @@ class Stand(Bench):
         referrers: Lookup = "auto",
     ) -> ImageRecord:
         self.forget_calls()
-        choice = Choice(tuple(map(parse_platform, platforms)), index)
+        choice = PlatformChoice(tuple(map(parse_platform, platforms)), index)
         source, target = (Reference(host, "app", "1") for host in ("source", "target"))
         report = await self.mirror(policy, [Pair(source, target, choice, referrers)])
         return report.images[0]
@@ -184,8 +184,8 @@ async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(
 async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
     stand = Stand(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
-    alone = (await Run([pair], Policy(referrers="off")).plan(stand.world())).price
-    price = (await Run([pair]).plan(stand.world())).price
+    alone = (await Run([pair], Policy(referrers="off")).plan(stand.services())).price
+    price = (await Run([pair]).plan(stand.services())).price
     content = stand.signed.content
     assert price.bytes_to_read == sum(map(len, content.blobs.values())) > alone.bytes_to_read
     assert price.manifests == len(content.manifests) == alone.manifests + len(stand.signed.referrers)
@@ -267,7 +267,7 @@ async def test_what_others_listed_at_the_target_stays_listed(store: Store) -> No
     own = Content()
     theirs = own.signature(stand.signed.index, words="made at the target")
     await own.put(stand.there.at(TARGET))
-    raw = merged(None, [theirs.descriptor])
+    raw = merge_referrers_index(None, [theirs.descriptor])
     assert raw is not None
     listing = parse_manifest(raw, media.OCI_INDEX)
     await stand.there.at(TARGET).put(listing.descriptor, raw, [fallback_tag(digest)])
@@ -335,7 +335,7 @@ async def test_a_referrer_of_a_kind_that_we_cannot_read_is_left(store: Store) ->
     odd = Descriptor(kind, digest_of(artifact), len(artifact))
     stand.source.manifests[SOURCE][odd.digest] = (kind, artifact)
     tag = (SOURCE, fallback_tag(digest))
-    raw = merged(stand.source.manifests[SOURCE][stand.source.tags[tag]][1], [odd])
+    raw = merge_referrers_index(stand.source.manifests[SOURCE][stand.source.tags[tag]][1], [odd])
     assert raw is not None
     stand.source.manifests[SOURCE][digest_of(raw)] = (media.OCI_INDEX, raw)
     stand.source.tags[tag] = digest_of(raw)
@@ -354,10 +354,10 @@ def test_the_option_goes_before_what_pairs_say(monkeypatch: pytest.MonkeyPatch, 
         seen.append(policy)
         raise Stop
 
-    monkeypatch.setattr("blobflow.mirror.plan_run", planned)
+    monkeypatch.setattr("blobflow.client.plan_run", planned)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for option in ([], ["--referrers", "off"], ["--referrers", "always"]):
-        CliRunner().invoke(door, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
+        CliRunner().invoke(cli, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
     assert [policy.referrers for policy in seen] == [None, "off", "always"]
 
 
@@ -375,7 +375,7 @@ async def test_where_they_do_not_get_is_told_once(store: Store, asked: Lookup, t
     stand.targets["target"] = MemoryRegistry("target")
     pairs = [Pair(Reference("source", "app", "1"), Reference("target", "app", tag)) for tag in ("1", "2")]
     events: list[Event] = []
-    report = await Run(pairs, Policy(referrers=asked), observe=events.append).go(stand.world())
+    report = await Run(pairs, Policy(referrers=asked), observe=events.append).go(stand.services())
     said = [event.message for event in events if isinstance(event, Warned)]
     assert report.ok
     assert len([each for each in said if "target holds images alone: signatures" in each]) == told

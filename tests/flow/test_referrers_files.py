@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import NullJournal, Sink, Site, Source
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.report import Report
-from blobflow.engine.schedule import Limits
-from blobflow.engine.transfer import World
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.results.report import Report
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, Digest, Reference, media
-from blobflow.oci.location import transport_of
+from blobflow.oci.local_reference import transport_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag
-from blobflow.transports.layout import Layout
-from blobflow.transports.local import LocalPlaces
+from blobflow.transports.layout.layout import OciLayout
+from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.memory import MemoryRegistry
 from tests.signed import Signed, item_of
@@ -42,12 +42,12 @@ class Desk:
         return self.registries.setdefault(name, made)
 
     async def copy(self, source: Reference, target: Reference) -> Report:
-        async with self.world() as world:
-            return await Run([Pair(source, target)], observe=lambda event: None).go(world)
+        async with self.services() as services:
+            return await Run([Pair(source, target)], observe=lambda event: None).go(services)
 
     @asynccontextmanager
-    async def world(self) -> AsyncIterator[World]:
-        with closing(LocalPlaces(self._store, Meter())) as local:
+    async def services(self) -> AsyncIterator[Services]:
+        with closing(LocalTransports(self._store, Meter())) as local:
 
             def source_at(site: Site) -> Source:
                 at_hand = transport_of(site.registry)
@@ -57,7 +57,7 @@ class Desk:
                 at_hand = transport_of(site.registry)
                 return local.sink(site) if at_hand else self.registries[site.registry].at(site)
 
-            yield World(
+            yield Services(
                 source_at=source_at,
                 sink_at=sink_at,
                 cache=StoreCache(self._store),
@@ -83,7 +83,7 @@ async def loaded(desk: Desk, name: str = "source") -> Signed:
 async def found_at(source: object, signed: Signed) -> set[tuple[Digest, Digest, str]]:
     """Subject, digest and tag of all that is found to refer to what was signed."""
     subjects = {*signed.by_subject, *signed.by_tag}
-    assert isinstance(source, Layout) or hasattr(source, "referrers")
+    assert isinstance(source, OciLayout) or hasattr(source, "referrers")
     return {
         (subject, each.manifest.digest, each.tag)
         for subject in subjects
@@ -143,8 +143,8 @@ async def test_what_hangs_on_the_only_image_of_a_layout_makes_no_second_one(
     signed = await loaded(desk)
     for place in (f"oci:{tmp_path}/layout", f"oci-archive:{tmp_path}/one.tar"):
         await desk.copy(Reference("source", "app", "1"), Reference(place, "", "one"))
-        async with desk.world() as world:
-            source = world.source_at(Site(place, ""))
+        async with desk.services() as services:
+            source = services.source_at(Site(place, ""))
             assert (await source.resolve("")).digest == signed.index.descriptor.digest
             assert await source.tags() == ["one"]  # type: ignore[attr-defined]
 
@@ -185,8 +185,8 @@ async def test_what_refers_to_something_that_is_elsewhere_is_an_image_of_its_own
     lone, subject = signed.by_subject[signed.index.descriptor.digest][0].descriptor, signed.index.descriptor
     entries(tmp_path / "l", lone)
     (tmp_path / "l/blobs/sha256" / subject.digest[7:]).unlink()
-    async with desk.world() as world:
-        assert (await world.source_at(Site(f"oci:{tmp_path}/l", "")).resolve("")).digest == lone.digest
+    async with desk.services() as services:
+        assert (await services.source_at(Site(f"oci:{tmp_path}/l", "")).resolve("")).digest == lone.digest
 
 
 async def test_two_images_stay_two_whatever_hangs_on_them(desk: Desk, tmp_path: Path) -> None:
@@ -194,16 +194,16 @@ async def test_two_images_stay_two_whatever_hangs_on_them(desk: Desk, tmp_path: 
     for platform, child in signed.children.items():
         source = Reference("source", "app", digest=child.descriptor.digest)
         await desk.copy(source, Reference(f"oci:{tmp_path}/l", "", platform))
-    async with desk.world() as world:
+    async with desk.services() as services:
         with pytest.raises(UsageError, match="holds 2 images"):
-            await world.source_at(Site(f"oci:{tmp_path}/l", "")).resolve("")
+            await services.source_at(Site(f"oci:{tmp_path}/l", "")).resolve("")
 
 
 async def test_lists_are_added_to_as_others_keep_them(desk: Desk, tmp_path: Path) -> None:
     """regctl's way: an index under the subject's digest, written as a tag."""
     signed = await loaded(desk)
     await desk.copy(Reference("source", "app", "1"), Reference(f"oci:{tmp_path}/l", "", "x"))
-    layout = Layout(Site(f"oci:{tmp_path}/l", ""), tmp_path / "l", Meter().hosts["l"])
+    layout = OciLayout(Site(f"oci:{tmp_path}/l", ""), tmp_path / "l", Meter().hosts["l"])
     named = await layout.resolve(fallback_tag(signed.index.descriptor.digest))
     assert named.media_type == media.OCI_INDEX
     listed = json.loads(await layout.read(named))["manifests"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from blobflow import Pair, Reference
+from blobflow.client import Settings, mirror
 from blobflow.engine.policy import Policy
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
 from tests.flow.registries import registries

@@ -8,10 +8,16 @@ from typing import Literal
 import pytest
 
 from blobflow.content import Referrer
-from blobflow.engine.flow import KEEP_GOING
-from blobflow.engine.report import ImageRecord
+from blobflow.engine.execution import KEEP_GOING
+from blobflow.engine.results.report import ImageRecord
 from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media
-from blobflow.oci.referrers import artifact_type_of, cosign_tags, fallback_tag, mention_of, merged
+from blobflow.oci.referrers import (
+    artifact_type_of,
+    cosign_tags,
+    fallback_tag,
+    merge_referrers_index,
+    referrer_descriptor,
+)
 from blobflow.transports.store import Store
 from tests.flow.test_referrers import SOURCE, TARGET, Stand
 from tests.memory import ReferringPlace
@@ -35,7 +41,7 @@ class Listing(Stand):
         subject, how = self.signed.index.descriptor.digest, self.how
         if how == "tag":
             held = self.source.manifests[SOURCE]
-            raw = merged(held[self.source.tags[SOURCE, fallback_tag(subject)]][1], listed)
+            raw = merge_referrers_index(held[self.source.tags[SOURCE, fallback_tag(subject)]][1], listed)
             assert raw is not None
             held[digest_of(raw)] = media.OCI_INDEX, raw
             self.source.tags[SOURCE, fallback_tag(subject)] = digest_of(raw)
@@ -72,7 +78,7 @@ async def test_what_has_another_subject_is_left_and_said_so(
     other = stand.more.image("riscv64")
     stranger = stand.more.signature(other)
     its_own = stand.more.signature(stranger, words="of the stranger")
-    stand.lists(mention_of(stranger))
+    stand.lists(referrer_descriptor(stranger))
     record = await stand.run()
     assert record.status == "done", record.error
     said = f"its subject is another manifest, {other.descriptor.digest}"
@@ -90,7 +96,7 @@ async def test_what_has_no_subject_is_left_and_said_so(
     stand = Listing(store, how, monkeypatch)
     image = stand.more.image("riscv64")
     index = stand.more.index({"riscv64": image})
-    stand.lists(mention_of(image), mention_of(index))
+    stand.lists(referrer_descriptor(image), referrer_descriptor(index))
     record = await stand.run()
     assert record.status == "done", record.error
     assert left_of(record) == dict.fromkeys(
@@ -105,7 +111,7 @@ async def test_an_image_of_the_set_that_is_listed_as_a_referrer_is_only_an_image
 ) -> None:
     stand = Listing(store, how, monkeypatch)
     child = stand.signed.children["amd64"]
-    stand.lists(mention_of(child))
+    stand.lists(referrer_descriptor(child))
     record = await stand.run()
     assert record.status == "done", record.error
     assert set(left_of(record)) == {child.descriptor.digest}
@@ -157,7 +163,7 @@ async def test_the_digest_of_a_subject_decides(
 ) -> None:
     stand = Listing(store, how, monkeypatch)
     referrer = make(stand.more, stand.signed.index)
-    stand.lists(*([mention_of(referrer)] if how == "tag" else []))
+    stand.lists(*([referrer_descriptor(referrer)] if how == "tag" else []))
     record = await stand.run()
     assert record.status == "done", record.error
     assert left_of(record) == {}
@@ -169,7 +175,7 @@ async def test_what_kind_a_referrer_is_its_manifest_says_and_not_the_list(
 ) -> None:
     stand = Listing(store, "tag", monkeypatch)
     sbom = stand.more.referrer(stand.signed.index, SPDX, stand.more.blob(b"{}", SPDX))
-    own = mention_of(sbom)
+    own = referrer_descriptor(sbom)
     stand.lists(Descriptor(own.media_type, own.digest, own.size, None, {"say": "so"}, None, SIGNATURE))
     record = await stand.run()
     assert record.status == "done", record.error
@@ -208,7 +214,7 @@ async def test_strangers_of_an_index_that_is_pruned_are_left_too(
 ) -> None:
     stand = Listing(store, "tag", monkeypatch)
     stranger = stand.more.signature(stand.more.image("riscv64"))
-    stand.lists(mention_of(stranger))
+    stand.lists(referrer_descriptor(stranger))
     record = await stand.run(KEEP_GOING, "linux/arm64", index="prune")
     assert record.status == "done", record.error
     assert "another manifest" in left_of(record)[stranger.descriptor.digest]

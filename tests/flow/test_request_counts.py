@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from blobflow.engine.plan import Pair
-from blobflow.mirror import Settings, mirror
+from blobflow.client import Settings, mirror
+from blobflow.engine.plan.steps import Pair
 from blobflow.oci import Reference
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.flow.registries import fill, registries
 from tools.exchanges import Exchange, Journal
 from tools.faultyregistry import JournallingRegistry

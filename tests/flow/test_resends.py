@@ -7,15 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blobflow.cli.telling import summary_lines
-from blobflow.content import Body, Site
-from blobflow.engine.flow import KEEP_GOING, Run
-from blobflow.engine.report import Report
+from blobflow.cli.output.report_text import summary_lines
+from blobflow.client import Settings, mirror
+from blobflow.content import BlobReader, Site
+from blobflow.engine.execution import KEEP_GOING, Run
+from blobflow.engine.results.report import Report
 from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
 from blobflow.events import Meter
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import Descriptor
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.registry import HostSettings, Profile
 from blobflow.transports.store import Store
 from tests.flow.registries import fill
@@ -37,7 +37,7 @@ class Breaking(MemoryPlace):
         self._losses = losses
         self._error = error
 
-    async def push(self, blob: Descriptor, body: Body) -> None:
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
         if blob.size < MIB or not self._losses.setdefault(blob.digest, 2):
             return await super().push(blob, body)
         self._losses[blob.digest] -= 1
@@ -54,11 +54,11 @@ async def losing(tmp_path: Path, times: int, error: BlobflowError) -> tuple[Repo
         bench = Bench(store, LARGE)
         bench.target()
         losses = dict.fromkeys(LARGE.blobs, times)
-        world = msgspec.structs.replace(
-            bench.world(), sink_at=lambda site: Breaking(bench, site, losses, error)
+        services = msgspec.structs.replace(
+            bench.services(), sink_at=lambda site: Breaking(bench, site, losses, error)
         )
-        run = Run(bench.pairs, KEEP_GOING, meter=world.meter)
-        return await run.go(world), world.meter
+        run = Run(bench.pairs, KEEP_GOING, meter=services.meter)
+        return await run.go(services), services.meter
     finally:
         store.close()
 

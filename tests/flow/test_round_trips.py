@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import NullJournal, Site
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.schedule import Limits
-from blobflow.engine.transfer import World
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest, Platform, Reference, digest_of, media
-from blobflow.oci.location import transport_of
-from blobflow.transports.local import LocalPlaces
+from blobflow.oci.local_reference import transport_of
+from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.memory import MemoryRegistry
 
@@ -117,12 +117,12 @@ def _index(draw: st.DrawFn, made: Sequence[Descriptor], blobs: Sequence[Descript
 async def mirror(source: str, target: str, tags: Sequence[str], store: Store, *ends: MemoryRegistry) -> None:
     """Run the engine from place to place, under the same names."""
 
-    local, registries = LocalPlaces(store, Meter()), {each.name: each for each in ends}
+    local, registries = LocalTransports(store, Meter()), {each.name: each for each in ends}
 
     def at(host: str, tag: str) -> Reference:
         return Reference(host, "" if transport_of(host) else SITE.repository, tag)
 
-    world = World(
+    services = Services(
         source_at=lambda site: registries[site.registry].at(site) if site.repository else local.source(site),
         sink_at=lambda site: registries[site.registry].at(site) if site.repository else local.sink(site),
         cache=StoreCache(store),
@@ -133,7 +133,7 @@ async def mirror(source: str, target: str, tags: Sequence[str], store: Store, *e
         complete=local.complete,
     )
     try:
-        report = await Run([Pair(at(source, tag), at(target, tag)) for tag in tags]).go(world)
+        report = await Run([Pair(at(source, tag), at(target, tag)) for tag in tags]).go(services)
     finally:
         local.close()
     assert report.ok, [image.error for image in report.images]

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.execution import Execution
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.plan import Copy, Mount, Pair, Put
-from blobflow.engine.report import Report
-from blobflow.engine.saved import SavedPlan
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.steps import Copy, Mount, Pair, Put
+from blobflow.engine.results.report import Report
+from blobflow.engine.saved.execution import SavedRun
+from blobflow.engine.saved.plan import SavedPlan
 from blobflow.errors import ConnectFailed, ConnectionLost
 from blobflow.oci import Digest, Reference, digest_of, media, parse_platform
-from blobflow.oci.choice import Choice
+from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.referrers import cosign_tags
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.planfile import load_plan, save_plan
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
@@ -25,13 +25,13 @@ from tests.flow.test_referrers import SOURCE, TARGET, Stand
 from tests.flow.test_targets_apart import hang, when_done
 from tests.memory import MemoryRegistry
 
-ARM64 = Choice((parse_platform("linux/arm64"),))
+ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
 
 
 async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:
     """What a file says that a plan was saved into; nothing is remembered of how it was made."""
-    planned = await Run(pairs or bench.pairs, policy).plan(bench.world())
+    planned = await Run(pairs or bench.pairs, policy).plan(bench.services())
     content = save_plan(msgspec.structs.replace(planned, policy=policy))
     bench.forget_calls()
     return load_plan(content, "mirror.lock")
@@ -39,10 +39,10 @@ async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] 
 
 async def applied(bench: Bench, saved: SavedPlan, policy: Policy | None = None) -> Report:
     bench.forget_calls()
-    return await Execution(saved, policy).go(bench.world())
+    return await SavedRun(saved, policy).go(bench.services())
 
 
-def choosing(bench: Bench, choice: Choice) -> list[Pair]:
+def choosing(bench: Bench, choice: PlatformChoice) -> list[Pair]:
     return [msgspec.structs.replace(pair, choice=choice) for pair in bench.pairs]
 
 
@@ -114,7 +114,7 @@ async def test_what_is_there_by_now_is_skipped(bench: Bench) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     half = bench.pairs[:2]
-    await Run(half).go(bench.world())
+    await Run(half).go(bench.services())
     report = await applied(bench, saved)
     assert statuses(report) == ["present", "present", "done", "done"]
     bench.assert_whole(target)
@@ -210,7 +210,7 @@ async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
     site = Site("source", bench.pairs[0].source.repository)
     children = [d for d in bench.source.manifests[site] if d not in bench.source.tags.values()]
     del bench.source.manifests[site][children[0]]
-    price = (await Execution(saved).plan(bench.world())).price
+    price = (await SavedRun(saved).plan(bench.services())).price
     assert (price.images, price.blobs_present) == (3, 0), "what it wanted is neither there nor to be read"
     report = await applied(bench, saved)
     assert statuses(report) == ["failed", "done", "done", "done"]
@@ -247,7 +247,7 @@ async def test_a_blob_that_is_gone_fails_its_image(bench: Bench) -> None:
 
 async def test_a_root_that_was_at_the_target_and_is_gone_is_an_error_that_says_so(bench: Bench) -> None:
     target = bench.target()
-    await Run(bench.pairs[:1]).go(bench.world())
+    await Run(bench.pairs[:1]).go(bench.services())
     saved = await saved_by(bench)
     [present] = [image for image in saved.images if not image.steps]
     target.tags.clear()
@@ -369,13 +369,13 @@ async def test_the_whole_is_looked_at_again_afterwards_where_the_plan_says_so(be
 async def test_a_rest_is_planned_without_moving_anything(bench: Bench) -> None:
     target = bench.target()
     saved = await saved_by(bench)
-    planned = await Execution(saved).plan(bench.world())
+    planned = await SavedRun(saved).plan(bench.services())
     assert moved(target) == 0
     assert planned.price == msgspec.structs.replace(
         saved.price, blobs_present=planned.price.blobs_present, blobs_unique=planned.price.blobs_unique
     )
     await applied(bench, saved)
-    assert (await Execution(saved).plan(bench.world())).price.current
+    assert (await SavedRun(saved).plan(bench.services())).price.current
 
 
 def put_something(registry: MemoryRegistry, place: Reference) -> Digest:
@@ -391,7 +391,7 @@ def save_plan_text(saved: SavedPlan) -> str:
     return msgspec.json.encode(saved).decode()
 
 
-@pytest.mark.parametrize("call", ["resolve", "vacant", "has", "push", "put"])
+@pytest.mark.parametrize("call", ["resolve", "is_empty", "has", "push", "put"])
 async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) -> None:
     hanging, refusing, healthy = hang(bench, call), bench.target("refusing"), bench.target("well")
     for pair in bench.pairs if call == "has" else ():  # something is there, so that more is asked
@@ -402,7 +402,7 @@ async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) ->
     refusing.fault = lambda *_: ConnectFailed("connection refused")
     observe, arrived = when_done("well", 4, hanging.let.set)
     async with asyncio.timeout(60):  # what would hang for ever is to fail
-        report = await Execution(saved, observe=observe).go(bench.world(patience=0))
+        report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
     assert len(arrived) == 4
     bench.assert_whole(healthy)
     assert {i.target.partition("/")[0] for i in report.images if i.status == "failed"} == {"refusing"}
@@ -421,8 +421,8 @@ async def test_after_winding_down_no_late_target_is_begun(bench: Bench) -> None:
         assert execution.wind_down()
 
     observe, _ = when_done("well", 1, stop)
-    execution = Execution(saved, observe=observe)
+    execution = SavedRun(saved, observe=observe)
     async with asyncio.timeout(60):
-        report = await execution.go(bench.world(patience=0))
+        report = await execution.go(bench.services(patience=0))
     assert moved(hanging) == 0
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}

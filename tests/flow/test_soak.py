@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.flow.children import BOUND, TOP, wrong_blobs
 from tests.flow.faultrows import tag_at, untrue_tags
 from tests.flow.registries import fill

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.e2e.processes import environment
 from tests.flow.children import BOUND, TOP
 from tests.flow.registries import fill, registries

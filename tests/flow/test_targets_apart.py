@@ -12,18 +12,18 @@ import msgspec
 import pytest
 
 from blobflow.content import SMALL_BLOB, Site
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Copy, Pair
-from blobflow.engine.schedule import Limits
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Copy, Pair
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
 from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryPlace, MemoryRegistry
 
-ASKED_BEFORE = ("resolve", "vacant", "has")
+ASKED_BEFORE = ("resolve", "is_empty", "has")
 
 
 class Late(MemoryPlace):
@@ -87,7 +87,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def go(bench: Bench, run: Run, **changes: Any) -> Any:
     async with asyncio.timeout(60):  # what would hang for ever is to fail
-        return await run.go(bench.world(patience=0, **changes))
+        return await run.go(bench.services(patience=0, **changes))
 
 
 @pytest.mark.parametrize("call", [*ASKED_BEFORE, "push", "mount", "put"])
@@ -124,7 +124,7 @@ async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -
 async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
     first, second, healthy = (
         hang(bench, "resolve", name="a"),
-        hang(bench, "vacant", name="b"),
+        hang(bench, "is_empty", name="b"),
         bench.target("well"),
     )
     observe, _ = when_done("well", 4, first.let.set)
@@ -164,16 +164,16 @@ async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
     bench.target("one"), bench.target("two")
     prices: list[PlanMade] = []
     run = Run(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
-    assert (await run.go(bench.world())).ok
+    assert (await run.go(bench.services())).ok
     assert [price.copies for price in prices] == [2 * len(bench.blobs())]
 
 
 async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
-    hanging = hang(bench, "vacant")
+    hanging = hang(bench, "is_empty")
     bench.target("well")
     run = Run(bench.pairs)
-    planning = asyncio.create_task(run.plan(bench.world(patience=0)))
-    await until(lambda: bench.targets["well"].count("vacant") > 0)
+    planning = asyncio.create_task(run.plan(bench.services(patience=0)))
+    await until(lambda: bench.targets["well"].count("is_empty") > 0)
     assert not planning.done()
     hanging.let.set()
     planned = await planning
@@ -264,7 +264,7 @@ async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Pat
 async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: Bench) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     observe, _ = when_done("well", 4, hanging.let.set)
-    report = await go(bench, Run(bench.pairs, observe=observe), shelf_bytes=0)
+    report = await go(bench, Run(bench.pairs, observe=observe), staging_bytes=0)
     assert report.ok
     bench.assert_whole(healthy)
     bench.assert_whole(hanging)
@@ -290,8 +290,8 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
     target = hang(bench, "mount", name="well")
     target.mounts = False
     run = Run(bench.pairs)
-    world = msgspec.structs.replace(bench.world(), limits=lambda host: Limits(blobs=100, small=1000))
-    going = asyncio.create_task(run.go(world))
+    services = msgspec.structs.replace(bench.services(), limits=lambda host: Limits(blobs=100, small=1000))
+    going = asyncio.create_task(run.go(services))
     await until(lambda: target.count("push") == len(bench.blobs()))
     for _ in range(100):  # let the last of them end, and what waited for it begin
         await asyncio.sleep(0.001)
@@ -345,10 +345,10 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(stor
 
     bench.source.fault = source
     limits = {"source": Limits(blobs=1)}
-    world = msgspec.structs.replace(
-        bench.world(), limits=lambda host: limits.get(host, Limits(blobs=8)), sleep=sleep
+    services = msgspec.structs.replace(
+        bench.services(), limits=lambda host: limits.get(host, Limits(blobs=8)), sleep=sleep
     )
-    assert (await Run(bench.pairs).go(world)).ok
+    assert (await Run(bench.pairs).go(services)).ok
     bench.assert_whole(target)
     first = opened.index(blob)
     assert opened[first + 1] == blob

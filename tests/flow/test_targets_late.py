@@ -10,11 +10,11 @@ import pytest
 
 from blobflow.content import Allowance, Site
 from blobflow.engine.closing import plan_made
-from blobflow.engine.execution import Execution
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Pair
-from blobflow.engine.schedule import Limits
-from blobflow.engine.shelf import Shelf
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.saved.execution import SavedRun
+from blobflow.engine.transfer.schedule import Limits
+from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
@@ -30,14 +30,14 @@ from tests.unit.registry_fakes import Bytes
 
 
 async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_unsaid(bench: Bench) -> None:
-    hanging, healthy = hang(bench, "vacant", "has"), bench.target("well")
+    hanging, healthy = hang(bench, "is_empty", "has"), bench.target("well")
     hanging.let.set()
     saved = await saved_by(bench, Policy(keep_going=False, no_overwrite=True))
     hanging.let.clear()
     put_something(hanging, bench.pairs[0].target)
     observe, _ = when_done("well", 4, hanging.let.set)
     async with asyncio.timeout(60):
-        report = await Execution(saved, observe=observe).go(bench.world(patience=0))
+        report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
     bench.assert_whole(healthy)
     assert [i.status for i in report.images if i.target.startswith("hanging/")].count("failed") == 1
 
@@ -72,7 +72,7 @@ async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_tha
 async def test_what_an_earlier_run_left_is_still_known_when_a_late_target_was_added(store: Store) -> None:
     first, second = (Descriptor("", digest_of(content), 2 * KEPT_FROM) for content in (b"a", b"b"))
     store.layout.partial(first.digest, "0" * 16).write_bytes(bytes(KEPT_FROM))
-    shelf = Shelf(StoreCache(store), keep=False)
+    shelf = StagingArea(StoreCache(store), keep=False)
     await shelf.find_held({first.digest: first})
     assert shelf.begun(first.digest)
     await shelf.find_held({second.digest: second})
@@ -126,7 +126,7 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
     stand.source = source = SlowSource()
     stand.load(content)
     source.slow = child.descriptor.digest
-    stand.targets["late"] = late = HangingReferring("late", ("vacant",))
+    stand.targets["late"] = late = HangingReferring("late", ("is_empty",))
     pairs = [Pair(Reference("source", "app", "1"), Reference(host, "app", "1")) for host in stand.targets]
     going = asyncio.create_task(go(stand, Run(pairs)))
     await source.asked.wait()
@@ -142,7 +142,7 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
 
 
 async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_whole(bench: Bench) -> None:
-    first, second = hang(bench, "resolve", name="a"), hang(bench, "vacant", name="b")
+    first, second = hang(bench, "resolve", name="a"), hang(bench, "is_empty", name="b")
     bench.target("well", mounts=False)
     told: list[PlanMade] = []
     observers = [when_done("well", 4, first.let.set)[0], when_done("a", 4, second.let.set)[0]]
@@ -179,11 +179,11 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
         if before < len(ended) == 2:
             both_done()
 
-    world = msgspec.structs.replace(
-        bench.world(patience=0, shelf_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
+    services = msgspec.structs.replace(
+        bench.services(patience=0, staging_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
     )
     async with asyncio.timeout(60):
-        assert (await Run(bench.pairs, observe=observe).go(world)).ok
+        assert (await Run(bench.pairs, observe=observe).go(services)).ok
     for target in (hanging, one, other):
         bench.assert_whole(target)
     assert opened == [dict.fromkeys(bench.blobs(), 1)]
@@ -210,7 +210,7 @@ async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) ->
 async def test_a_blob_whose_holder_was_cancelled_can_still_be_let_go(store: Store) -> None:
     """In which order the tasks of a run are cancelled is nobody's choice."""
     content = b"some bytes"
-    shelf, blob = Shelf(StoreCache(store), keep=False), Descriptor("", digest_of(content), len(content))
+    shelf, blob = StagingArea(StoreCache(store), keep=False), Descriptor("", digest_of(content), len(content))
 
     async def hold() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -238,9 +238,9 @@ async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_w
         await for_ever.wait()
 
     run = Run(bench.pairs)
-    world = msgspec.structs.replace(bench.world(patience=0), sleep=sleep)
+    services = msgspec.structs.replace(bench.services(patience=0), sleep=sleep)
     before = asyncio.all_tasks()
-    going = asyncio.create_task(run.go(world))
+    going = asyncio.create_task(run.go(services))
     await until(lambda: bool(delays))
     begun = target.count("push")
     assert run.wind_down()
@@ -262,7 +262,7 @@ async def test_what_is_kept_for_a_late_target_has_no_more_files_open_than_there_
         hanging.let.set()
 
     observe, _ = when_done("well", 4, done)
-    assert (await go(bench, Run(bench.pairs, observe=observe), shelf_blobs=3)).ok
+    assert (await go(bench, Run(bench.pairs, observe=observe), staging_blobs=3)).ok
     bench.assert_whole(healthy)
     bench.assert_whole(hanging)
     assert kept == [3]

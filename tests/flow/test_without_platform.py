@@ -11,16 +11,16 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.configs import MAX_CONFIG_BYTES
-from blobflow.engine.flow import KEEP_GOING, Policy, Run
-from blobflow.engine.lane import Lane
-from blobflow.engine.outlook import outlooks
-from blobflow.engine.plan import MissingPlatform, Pair
-from blobflow.engine.report import ImageRecord
-from blobflow.engine.saved import check
-from blobflow.engine.verify import Verification
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.plan.preview import preview_images
+from blobflow.engine.plan.steps import MissingPlatform, Pair
+from blobflow.engine.results.report import ImageRecord
+from blobflow.engine.saved.plan import check_saved_plan
+from blobflow.engine.sources.configs import MAX_CONFIG_BYTES
+from blobflow.engine.targets.verification import Verification
 from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_manifest
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.flow.test_choosing import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
 from tests.flow.test_engine import Bench
@@ -108,7 +108,7 @@ async def test_a_config_is_read_only_where_it_may_be_an_images(
 ) -> None:
     artifact(Image(bench.source), config, kind)
     bench.target()
-    planned = await Run(may_skip(wanted(ARM64))).plan(bench.world())
+    planned = await Run(may_skip(wanted(ARM64))).plan(bench.services())
     assert bench.source.count("open") == reads
     names = config.strip() == WORDS and kind != HELM
     assert len(planned.skipped) == names and not planned.failures
@@ -221,9 +221,9 @@ async def test_what_the_target_has_under_the_tag_of_a_skipped_image_stays(bench:
 async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: Bench) -> None:
     pairs = await lacking(bench)
     bench.target()
-    planned = await Run(pairs).plan(bench.world())
+    planned = await Run(pairs).plan(bench.services())
     assert planned.skipped == {pairs[0]: WHY} and not planned.failures
-    assert [(each.status, each.reason, each.bare) for each in outlooks(planned)] == [
+    assert [(each.status, each.reason, each.bare) for each in preview_images(planned)] == [
         ("skipped", WHY, False),
         ("mirror", "", False),
         ("mirror", "", True),
@@ -261,8 +261,8 @@ async def test_several_targets_each_skip_it(bench: Bench, late: bool) -> None:
         for name in targets
         for pair in pairs
     ]
-    world = bench.world(patience=0.0) if late else bench.world()
-    report = await Run(pairs, KEEP_GOING).go(world)
+    services = bench.services(patience=0.0) if late else bench.services()
+    report = await Run(pairs, KEEP_GOING).go(services)
     assert [image.status for image in report.images] == ["skipped", "done", "done"] * 2
     assert [target.skipped for target in report.targets] == [1, 1]
 
@@ -379,9 +379,9 @@ async def test_a_chosen_image_that_is_gone_is_missed(bench: Bench, told: bool, k
     await run(bench, [pair])
     gone = image.children["linux/arm64"].descriptor.digest
     del target.manifests[SITE][gone]
-    world = bench.world()
-    check = Verification(world.source_at, world.sink_at, Lane(4), read_at_once=1)
-    root = await world.source_at(Site("source", "app")).resolve("1")
+    services = bench.services()
+    check = Verification(services.source_at, services.sink_at, BoundedRunner(4), read_at_once=1)
+    root = await services.source_at(Site("source", "app")).resolve("1")
     chosen = {image.children[each].descriptor.digest for each in ("linux/arm64", "linux/amd64")}
     wrong = await check.check({pair: root}, "blobs", {pair: frozenset(chosen)} if known else {})
     assert [str(error) for error in wrong.values()] == (
@@ -413,8 +413,10 @@ async def test_what_a_plan_says_of_skipped_images_is_looked_at_too(bench: Bench)
     [pair, *_] = await lacking(bench)
     bench.target()
     saved = await saved_by(bench, pairs=[pair])
-    check(saved)
+    check_saved_plan(saved)
     [skipped] = saved.skipped
     nowhere = msgspec.structs.replace(pair, source=Reference("NOT a host", "app", "1"))
     with pytest.raises(ValueError, match="NOT a host"):
-        check(msgspec.structs.replace(saved, skipped=(msgspec.structs.replace(skipped, pair=nowhere),)))
+        check_saved_plan(
+            msgspec.structs.replace(saved, skipped=(msgspec.structs.replace(skipped, pair=nowhere),))
+        )

@@ -18,9 +18,9 @@ import zstandard
 from blobflow.content import Site
 from blobflow.events import HostMeter
 from blobflow.oci import parse_manifest
-from blobflow.transports.archive import Archive, CompressMode, Importer, codec
-from blobflow.transports.archive.codecs import Compressor
-from blobflow.transports.compression.compressions import GZIP
+from blobflow.transports.archive import ArchiveSource, CompressMode, Importer, codec
+from blobflow.transports.compression.compressors import Compressor
+from blobflow.transports.compression.formats import GZIP
 from blobflow.transports.store import Store
 from tests.unit.registry_fakes import collect
 
@@ -108,9 +108,9 @@ class Reading:
     def __init__(self, root: Path) -> None:
         self.store = Store.open(root)
         self.begun = 0
-        self._open: list[tuple[Archive, Importer]] = []
+        self._open: list[tuple[ArchiveSource, Importer]] = []
 
-    def archive(self, host: str, mode: CompressMode = "gzip") -> Archive:
+    def archive(self, host: str, mode: CompressMode = "gzip") -> ArchiveSource:
         real = codec(mode)
 
         def begin() -> Compressor:
@@ -118,7 +118,7 @@ class Reading:
             return real.begin()
 
         importer = Importer(self.store, msgspec.structs.replace(real, begin=begin))
-        self._open.append((Archive(Site(host, ""), self.store, importer, HostMeter()), importer))
+        self._open.append((ArchiveSource(Site(host, ""), self.store, importer, HostMeter()), importer))
         return self._open[-1][0]
 
     def held(self) -> int:
@@ -132,7 +132,7 @@ class Reading:
         self._open.clear()
 
 
-async def bare_layers(archive: Archive, name: str = "") -> list[bytes]:
+async def bare_layers(archive: ArchiveSource, name: str = "") -> list[bytes]:
     """The image's layers as they come out, uncompressed."""
     manifest = parse_manifest(await archive.read(await archive.resolve(name)))
     found = []

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
-from blobflow.content import Body, Chunks, Journal, Site, verified
+from blobflow.content import BlobReader, BlobStream, Journal, Site, verified
 from blobflow.events import Event, Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.registry import Credentials, HostAccess, Profile, Registries, Repository
-from blobflow.transports.registry.auth import CredentialsGiver
+from blobflow.transports.registry.auth.authenticator import CredentialsGiver
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -159,7 +159,7 @@ class Bytes:
         self._blob = blob or blob_of(content)
 
     @asynccontextmanager
-    async def __call__(self, offset: int) -> AsyncIterator[Chunks]:
+    async def __call__(self, offset: int) -> AsyncIterator[BlobStream]:
         self.opened.append(offset)
         try:
             chunks = self._chunks(offset)
@@ -167,26 +167,26 @@ class Bytes:
         finally:
             self.closed += 1
 
-    async def _chunks(self, offset: int) -> Chunks:
+    async def _chunks(self, offset: int) -> BlobStream:
         for at in range(offset, len(self.content), self._chunk):
             yield memoryview(self.content)[at : at + self._chunk]
 
 
-async def collect(chunks: Chunks) -> bytes:
+async def collect(chunks: BlobStream) -> bytes:
     return b"".join([bytes(chunk) async for chunk in chunks])
 
 
-def body_that(*steps: bytes | Exception | asyncio.Event) -> Body:
+def body_that(*steps: bytes | Exception | asyncio.Event) -> BlobReader:
     """A Body that yields bytes, raises errors and waits for events, in this order."""
 
     @asynccontextmanager
-    async def body(offset: int) -> AsyncIterator[Chunks]:
+    async def body(offset: int) -> AsyncIterator[BlobStream]:
         yield _steps(steps)
 
     return body
 
 
-async def _steps(steps: Sequence[bytes | Exception | asyncio.Event]) -> Chunks:
+async def _steps(steps: Sequence[bytes | Exception | asyncio.Event]) -> BlobStream:
     for step in steps:
         if isinstance(step, Exception):
             raise step

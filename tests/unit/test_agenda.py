@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blobflow.content import Site
-from blobflow.engine.agenda import Agenda, State
-from blobflow.engine.plan import Copy, Mount, Need, Plan, Put, renumbered
+from blobflow.engine.plan.steps import Copy, Mount, Need, Plan, Put, renumbered
+from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import ConnectFailed, Denied, NotFound
 from blobflow.oci import Descriptor, digest_of
 
@@ -35,7 +35,7 @@ PLAN = Plan(
 )
 
 
-def begin(agenda: Agenda) -> list[int]:
+def begin(agenda: StepStates) -> list[int]:
     ready = list(agenda.newly_ready())
     for number in ready:
         agenda.start(number)
@@ -43,7 +43,7 @@ def begin(agenda: Agenda) -> list[int]:
 
 
 def test_what_is_ready_follows_the_needs() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     assert begin(agenda) == [0]
     agenda.done(0)
     assert sorted(begin(agenda)) == [1, 2, 3]
@@ -52,7 +52,7 @@ def test_what_is_ready_follows_the_needs() -> None:
 
 
 def test_a_refused_mount_becomes_a_copy_of_the_same_step() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.done(0)
     begin(agenda)
@@ -64,10 +64,10 @@ def test_a_refused_mount_becomes_a_copy_of_the_same_step() -> None:
 
 
 def test_a_home_that_its_target_denied_moves_and_the_other_mounts_follow_it() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.failed(0, Denied("no", side="target"))
-    assert agenda.states[3] is State.SKIPPED
+    assert agenda.states[3] is StepState.SKIPPED
     assert begin(agenda) == [1]
     assert agenda.step(1) == Copy(LAYER, SOURCE, B)
     assert agenda.step(2) == Mount(LAYER, B, C, SOURCE)
@@ -76,7 +76,7 @@ def test_a_home_that_its_target_denied_moves_and_the_other_mounts_follow_it() ->
 
 
 def test_a_second_home_may_fail_too() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.failed(0, Denied("no", side="target"))
     begin(agenda)
@@ -90,7 +90,7 @@ def test_a_second_home_may_fail_too() -> None:
 
 
 def test_a_blob_that_its_source_can_not_give_fails_everyone_and_is_not_read_again() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     error = NotFound("gone", side="source")
     agenda.failed(0, error)
@@ -100,7 +100,7 @@ def test_a_blob_that_its_source_can_not_give_fails_everyone_and_is_not_read_agai
 
 
 def test_no_connection_to_a_home_is_none_to_the_other_repositories_of_that_registry() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     error = ConnectFailed("refused", side="target")
     agenda.failed(0, error)
@@ -109,7 +109,7 @@ def test_no_connection_to_a_home_is_none_to_the_other_repositories_of_that_regis
 
 
 def test_every_end_is_told_once() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.done(0)
     assert list(agenda.newly_ended()) == [0]
@@ -117,7 +117,7 @@ def test_every_end_is_told_once() -> None:
 
 
 def test_the_rest_can_be_skipped_while_something_is_under_way() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.skip_rest()
     assert not agenda.finished
@@ -127,7 +127,7 @@ def test_the_rest_can_be_skipped_while_something_is_under_way() -> None:
 
 
 def test_a_mount_that_is_refused_after_the_rest_was_skipped_starts_no_upload() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.done(0)
     begin(agenda)
@@ -136,13 +136,13 @@ def test_a_mount_that_is_refused_after_the_rest_was_skipped_starts_no_upload() -
     agenda.done(2)
     agenda.done(3)
     assert begin(agenda) == []
-    assert agenda.states[1] is State.SKIPPED
+    assert agenda.states[1] is StepState.SKIPPED
     assert agenda.root_cause(1) is None
     assert agenda.finished
 
 
 def test_a_home_that_fails_after_the_rest_was_skipped_has_no_heir() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.skip_rest()
     agenda.failed(0, Denied("no", side="target"))
@@ -156,12 +156,12 @@ def part_at(first: int, site: Site) -> Plan:
 
 
 def test_a_part_that_is_added_runs_by_its_own_needs() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.add(part_at(6, Site("u", "a")))
     assert begin(agenda) == [6]
     agenda.failed(0, NotFound("gone", side="source"))
-    assert agenda.states[7] is State.WAITING
+    assert agenda.states[7] is StepState.WAITING
     agenda.done(6)
     assert begin(agenda) == [7]
     agenda.done(7)
@@ -169,7 +169,7 @@ def test_a_part_that_is_added_runs_by_its_own_needs() -> None:
 
 
 def test_of_a_part_that_comes_after_the_rest_was_skipped_nothing_begins() -> None:
-    agenda = Agenda(PLAN)
+    agenda = StepStates(PLAN)
     begin(agenda)
     agenda.skip_rest()
     agenda.add(part_at(6, Site("u", "a")))

@@ -19,9 +19,9 @@ import zstandard
 from blobflow.errors import BlobflowError, DigestMismatch, StorageError, UnsupportedContent
 from blobflow.oci import Digest
 from blobflow.transports.archive import CompressMode
-from blobflow.transports.archive.kind import kind_of
-from blobflow.transports.compression import inflating, unpacking
-from blobflow.transports.compression.inflaters import inflater_for
+from blobflow.transports.archive.detection import detect_transport
+from blobflow.transports.compression import bzip2_xz_lz4, decompressor
+from blobflow.transports.compression.detection import decompressor_for
 from blobflow.transports.rootfs import Layer, read_tree
 from tests.unit.archive_fakes import (
     LAYERS,
@@ -113,7 +113,7 @@ async def test_an_archive_is_the_same_image_in_every_compression(
 ) -> None:
     (tmp_path / "plain").write_bytes(plain)
     (tmp_path / "a.tar").write_bytes(ALL[form](plain))  # whatever the name says
-    assert kind_of(tmp_path / "a.tar") == "docker-archive"
+    assert detect_transport(tmp_path / "a.tar") == "docker-archive"
     archive = reading.archive(f"docker-archive:{tmp_path}/a.tar")
     made = await archive.resolve("")
     assert made == await reading.archive(f"docker-archive:{tmp_path}/plain").resolve(NAME)
@@ -197,7 +197,7 @@ def test_a_layer_is_unpacked_from_every_compression(tmp_path: Path, form: str) -
 def test_what_is_cut_off_is_told_wherever_that_is(form: str) -> None:
     packed = ALL[form](tar_of([("file", b"x" * 3000)]))
     for end in range(20, len(packed) - 1, 41):
-        inflater = inflater_for(packed[:end], "the layer")
+        inflater = decompressor_for(packed[:end], "the layer")
         assert inflater is not None
         try:
             list(inflater.whole([packed[:7], packed[7:end]]))
@@ -212,7 +212,7 @@ def test_what_is_cut_off_is_told_wherever_that_is(form: str) -> None:
 def test_padding_may_lie_across_blocks(size: int) -> None:
     packed = xz(b"one") + bytes(200) + xz(b"two") + bytes(4)
     blocks = [packed[at : at + size] for at in range(0, len(packed), size)]
-    inflater = inflater_for(packed[:16], "the layer")
+    inflater = decompressor_for(packed[:16], "the layer")
     assert inflater is not None and b"".join(inflater.whole(blocks)) == b"onetwo"
 
 
@@ -222,8 +222,8 @@ def test_padding_may_lie_across_blocks(size: int) -> None:
 @pytest.mark.parametrize("byte", [LONG_28 | 1, 19 << 3, 21 << 3, 31 << 3 | 7])
 def test_a_window_beyond_the_bound_is_named_with_the_command(byte: int) -> None:
     window = (8 + (byte & 7)) << (7 + (byte >> 3))
-    inflater = inflater_for(packed := with_window(bytes(512), byte), "a.tar")
-    assert inflater is not None and inflating.MAX_WINDOW == 2**28
+    inflater = decompressor_for(packed := with_window(bytes(512), byte), "a.tar")
+    assert inflater is not None and decompressor.MAX_WINDOW == 2**28
     words = rf"a\.tar is zstd with a window of {window // 2**20} MiB; up to 256 MiB is .*: zstd -dc --long=31"
     with pytest.raises(UnsupportedContent, match=words):
         list(inflater.whole([packed[:5], packed[5:]]))
@@ -231,42 +231,42 @@ def test_a_window_beyond_the_bound_is_named_with_the_command(byte: int) -> None:
 
 def test_a_single_segment_is_its_own_window() -> None:
     head = b"\x28\xb5\x2f\xfd\xe0" + (2**30).to_bytes(8, "little")
-    inflater = inflater_for(head, "a.tar")
+    inflater = decompressor_for(head, "a.tar")
     assert inflater is not None
     with pytest.raises(UnsupportedContent, match="window of 1024 MiB"):
-        list(inflater.inflate(head))
+        list(inflater.decompress(head))
 
 
 def test_a_dictionary_beyond_the_bound_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """xz -9 has 64 MiB."""
     packed = lzma.compress(bytes(512), preset=9)
-    inflater = inflater_for(packed, "a.tar")
+    inflater = decompressor_for(packed, "a.tar")
     assert inflater is not None and b"".join(inflater.whole([packed])) == bytes(512)
-    monkeypatch.setattr(unpacking, "MAX_WINDOW", 32 * 1024 * 1024)
-    inflater = inflater_for(packed, "a.tar")
+    monkeypatch.setattr(bzip2_xz_lz4, "MAX_WINDOW", 32 * 1024 * 1024)
+    inflater = decompressor_for(packed, "a.tar")
     assert inflater is not None
     with pytest.raises(UnsupportedContent, match=r"a\.tar is xz with a larger dictionary; up to .*: xz -dc"):
-        list(inflater.inflate(packed))
+        list(inflater.decompress(packed))
 
 
 @pytest.mark.parametrize("form", ["bzip2", "xz", "lz4"])
 def test_what_inflates_without_end_is_not_read_to_its_end(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflating, "BOMB_FROM", 2_000_000)
+    monkeypatch.setattr(decompressor, "BOMB_FROM", 2_000_000)
     packed = OLD[form](bytes(20_000_000))
-    inflater = inflater_for(packed, "a.tar")
+    inflater = decompressor_for(packed, "a.tar")
     assert inflater is not None
     with pytest.raises(UnsupportedContent, match="200 times"):
-        assert all(len(piece) <= 2**20 for piece in inflater.inflate(packed))
+        assert all(len(piece) <= 2**20 for piece in inflater.decompress(packed))
 
 
 @pytest.mark.parametrize("form", ["bzip2", "xz", "lz4"])
 def test_streams_without_content_are_bounded(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflating, "PARTS_FROM", 1000)
+    monkeypatch.setattr(decompressor, "PARTS_FROM", 1000)
     packed = OLD[form](b"") * 1000 + OLD[form](b"end")
-    inflater = inflater_for(packed, "a.tar")
+    inflater = decompressor_for(packed, "a.tar")
     assert inflater is not None
     with pytest.raises(UnsupportedContent, match=f"is {form} of 1001 parts"):
-        list(inflater.inflate(packed))
+        list(inflater.decompress(packed))
 
 
 @pytest.mark.parametrize(("form", "module"), [("bzip2", "bz2"), ("xz", "lzma")])
@@ -275,10 +275,10 @@ def test_a_python_without_the_library_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UnsupportedContent, match=f"this Python can't read; unpack it first: {form} -dc"):
-        inflater_for(OLD[form](b"x"), "a.tar")
+        decompressor_for(OLD[form](b"x"), "a.tar")
 
 
 def test_a_tar_is_none_of_them() -> None:
     """Whatever the first file is called."""
     for name in ("]", "PK", "BZ", "LZ", "7z", "docker"):
-        assert inflater_for(tar_of([(name, b"")]), "a.tar") is None
+        assert decompressor_for(tar_of([(name, b"")]), "a.tar") is None

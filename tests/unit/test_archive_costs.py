@@ -20,17 +20,17 @@ from isal import isal_zlib
 
 from blobflow.errors import StorageError, UnsupportedContent
 from blobflow.oci import digest_of
-from blobflow.transports.archive import contents, tar
-from blobflow.transports.archive.catalogue import MAX_LISTED, parse_catalogue
+from blobflow.transports.archive import contents, tar_reader
 from blobflow.transports.archive.contents import Contents, scan
-from blobflow.transports.archive.docker import diff_ids
-from blobflow.transports.archive.kind import kind_of
-from blobflow.transports.archive.streams import PlainTape
-from blobflow.transports.archive.tar import END, padding
-from blobflow.transports.compression import inflating
-from blobflow.transports.compression.inflaters import BareDigest
-from blobflow.transports.rootfs import Flat, Layer, read_tree, tree, write_tar
-from blobflow.transports.rootfs.tree import Entry, flat
+from blobflow.transports.archive.detection import detect_transport
+from blobflow.transports.archive.docker_manifest import diff_ids
+from blobflow.transports.archive.manifest_json import MAX_LISTED, parse_manifest_json
+from blobflow.transports.archive.tar_input import FileInput
+from blobflow.transports.archive.tar_reader import END, padding
+from blobflow.transports.compression import decompressor
+from blobflow.transports.compression.detection import UncompressedDigest
+from blobflow.transports.rootfs import FileTree, Layer, read_tree, tree, write_tar
+from blobflow.transports.rootfs.tree import Entry, apply_layers
 
 MIB = 1024 * 1024
 PEAK = 24 * MIB  # bytes that whatever is small may take
@@ -74,7 +74,7 @@ def scanned(content: bytes) -> Contents:
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
-        return scan(PlainTape(file.fileno(), "a.tar"))
+        return scan(FileInput(file.fileno(), "a.tar"))
 
 
 def peak_of(work: Callable[[], object]) -> int:
@@ -161,7 +161,7 @@ def test_headers_are_measured_by_what_they_came_out_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever they are: what is held of them, passed over or dropped."""
-    monkeypatch.setattr(tar, "HEADERS_FROM", 100 * 512)
+    monkeypatch.setattr(tar_reader, "HEADERS_FROM", 100 * 512)
     same = {
         "files": entry("f") * 3000,
         "whiteouts": entry("a/.wh..wh..opq") * 3000,
@@ -179,7 +179,7 @@ def test_headers_are_measured_by_what_they_came_out_of(
 def test_files_whose_names_count_up_are_not_taken_for_an_attack(
     tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tar, "HEADERS_FROM", 0)
+    monkeypatch.setattr(tar_reader, "HEADERS_FROM", 0)
     mtime = extra(record(b"mtime", b"1700000000.123456"))
     content = [b"".join(mtime + entry(f"usr/share/f{n:06d}") for n in range(3000)), END]
     assert len(read_tree([layer_of(tmp_path, content, pack)]).items) == 3000
@@ -213,7 +213,7 @@ def test_of_folders_and_links_so_much_is_held_and_no_more(
         assert len(names(read_tree([same]))) == 30  # what is the same is held once, as SELinux's labels
 
 
-def names(found: Flat) -> list[str]:
+def names(found: FileTree) -> list[str]:
     return [each.path for each in found.folders if each.path] + [
         path for i in found.items for path in i.paths
     ]
@@ -226,7 +226,7 @@ def test_links_and_names_are_held_to_a_bound(monkeypatch: pytest.MonkeyPatch) ->
         [Entry(f"l{n}", "symlink", target="t" * 4000) for n in range(300)],
     ):
         with pytest.raises(UnsupportedContent, match="bytes of names, links and attributes"):
-            flat([entries])
+            apply_layers([entries])
 
 
 @pytest.mark.parametrize("kind", ["folder", "symlink"])
@@ -234,16 +234,18 @@ def test_folders_and_links_are_charged_what_they_take_besides(
     monkeypatch: pytest.MonkeyPatch, kind: Literal["folder", "symlink"]
 ) -> None:
     monkeypatch.setattr(tree, "_MAX_HELD", MIB)
-    flat([[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2000)]])
+    apply_layers([[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2000)]])
     with pytest.raises(UnsupportedContent, match="bytes of names, links and attributes"):
-        flat([[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2200)]])
+        apply_layers(
+            [[Entry(f"{n:04d}", kind, target="t" if kind == "symlink" else "") for n in range(2200)]]
+        )
 
 
 def test_a_file_takes_some_hundred_bytes(tmp_path: Path) -> None:
     """Half a million of them, which real images have, some hundred MB; a million, the most, twice that."""
     count = 10_000
     layer = layer_of(tmp_path, [*(entry(f"usr/d{n % 100}/f{n}") for n in range(count)), END], bytes)
-    found: list[Flat] = []
+    found: list[FileTree] = []
     assert peak_of(lambda: found.append(read_tree([layer]))) < 400 * count + 2 * MIB
     assert len(found[0].items) == count
 
@@ -252,9 +254,9 @@ def test_so_many_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "_MAX_NAMES", 1000)
     assert tree._MAX_NAMES >= 1000
     with pytest.raises(UnsupportedContent, match="more than 1000 files"):
-        flat([[Entry(f"f{n}", "file") for n in range(1001)]])
+        apply_layers([[Entry(f"f{n}", "file") for n in range(1001)]])
     with pytest.raises(UnsupportedContent, match="more than 1000 files"):
-        flat([[Entry("a", "file"), *(Entry(f"f{n}", "hardlink", target="a") for n in range(1001))]])
+        apply_layers([[Entry("a", "file"), *(Entry(f"f{n}", "hardlink", target="a") for n in range(1001))]])
 
 
 # Work
@@ -265,28 +267,30 @@ def test_long_links_are_followed_for_so_many_steps_and_no_more() -> None:
     long = Entry("l", "symlink", target="a/../" * 800 + "a")
     files = [Entry(f"l/f{n}", "file") for n in range(5000)]
     with pytest.raises(UnsupportedContent, match="symbolic links lead on for more than 16 steps a file"):
-        flat([[Entry("a", "folder"), long, *files]])
+        apply_layers([[Entry("a", "folder"), long, *files]])
     chain = [Entry(f"c{n}", "symlink", target=f"c{n + 1}/" + "./" * 2000) for n in range(39)]
     with pytest.raises(UnsupportedContent, match="symbolic links lead on"):
-        flat([[*chain, Entry("c39", "folder"), *(Entry(f"c0/f{n}", "file") for n in range(5000))]])
+        apply_layers([[*chain, Entry("c39", "folder"), *(Entry(f"c0/f{n}", "file") for n in range(5000))]])
     hidden = [Entry(f"l/.wh.f{n}", "file") for n in range(5000)]
     with pytest.raises(UnsupportedContent, match="symbolic links lead on"):
-        flat([[Entry("a", "folder"), long], hidden])
+        apply_layers([[Entry("a", "folder"), long], hidden])
     linked = [Entry(f"h{n}", "hardlink", target="l/x") for n in range(5000)]
     with pytest.raises(UnsupportedContent, match="symbolic links lead on"):
-        flat([[Entry("a", "folder"), Entry("a/x", "file"), long, *linked]])
+        apply_layers([[Entry("a", "folder"), Entry("a/x", "file"), long, *linked]])
 
 
 def test_links_that_are_real_are_followed_for_every_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merged /usr, where a whole layer comes in through /lib, and forty links as Linux follows them."""
     monkeypatch.setattr(tree, "_LINK_STEPS", 0)
     links = [Entry("usr/lib", "folder"), Entry("lib", "symlink", target="usr/lib")]
-    found = flat([links, [Entry(f"lib/x86_64/f{n}", "file") for n in range(3000)]])
+    found = apply_layers([links, [Entry(f"lib/x86_64/f{n}", "file") for n in range(3000)]])
     assert len(found.items) == 3001
     chain = [Entry(f"c{n}", "symlink", target=f"c{n + 1}") for n in range(40)]
-    assert names(flat([[*chain, Entry("c40", "folder"), Entry("c0/f", "file")]]))[-1] == "c40/f"
+    assert names(apply_layers([[*chain, Entry("c40", "folder"), Entry("c0/f", "file")]]))[-1] == "c40/f"
     with pytest.raises(UnsupportedContent, match="a symbolic link in a circle"):
-        flat([[Entry("b", "symlink", target="c0"), *chain, Entry("c40", "folder"), Entry("b/f", "file")]])
+        apply_layers(
+            [[Entry("b", "symlink", target="c0"), *chain, Entry("c40", "folder"), Entry("b/f", "file")]]
+        )
 
 
 def test_a_folder_is_looked_through_once_a_layer_however_often_it_is_hidden(
@@ -303,7 +307,7 @@ def test_a_folder_is_looked_through_once_a_layer_however_often_it_is_hidden(
     own = [Entry(f"d/s{n % 20}/f{n}", "file") for n in range(1000)]
     opaque = [Entry(f"d/{below}.wh..wh..opq", "file") for below in ("", "s1/", "s2/")] * 300
     hides = [Entry(".wh.d", "file")] * 300
-    found = flat([own, [*own, *opaque, *hides], [Entry("x", "file")]])
+    found = apply_layers([own, [*own, *opaque, *hides], [Entry("x", "file")]])
     assert len(found.items) == 1001
     assert len(looked) < 2 * len(own) + len(hides) + 100
 
@@ -311,9 +315,9 @@ def test_a_folder_is_looked_through_once_a_layer_however_often_it_is_hidden(
 def test_folders_within_folders_are_hidden_and_written_however_deep() -> None:
     deep = "/".join("d" * 1 for _ in range(255))
     below = [Entry(f"{deep}/f{n}", "file") for n in range(50)]
-    assert len(names(flat([below]))) == 255 + 50
-    assert names(flat([below, [Entry(".wh.d", "file")]])) == []
-    assert names(flat([below, [Entry(".wh..wh..opq", "file")]])) == []
+    assert len(names(apply_layers([below]))) == 255 + 50
+    assert names(apply_layers([below, [Entry(".wh.d", "file")]])) == []
+    assert names(apply_layers([below, [Entry(".wh..wh..opq", "file")]])) == []
 
 
 def test_a_link_does_not_make_paths_longer_than_any_or_more_than_so_many_bytes(
@@ -322,10 +326,10 @@ def test_a_link_does_not_make_paths_longer_than_any_or_more_than_so_many_bytes(
     far = "/".join("n" * 200 for _ in range(15))
     links = [Entry(far, "folder"), Entry("l", "symlink", target=far)]
     with pytest.raises(UnsupportedContent, match="a path of 4220 bytes"):
-        flat([[*links, Entry("l/" + "/".join("m" * 200 for _ in range(6)), "file")]])
+        apply_layers([[*links, Entry("l/" + "/".join("m" * 200 for _ in range(6)), "file")]])
     monkeypatch.setattr(tree, "_MAX_PATHS", MIB)
     with pytest.raises(UnsupportedContent, match="paths of more than 1048576 bytes"):
-        flat([[*links, *(Entry(f"l/f{n}", "file") for n in range(500))]])
+        apply_layers([[*links, *(Entry(f"l/f{n}", "file") for n in range(500))]])
 
 
 # Archives of images
@@ -371,7 +375,7 @@ def catalogue(**changes: object) -> bytes:
 )
 def test_lists_are_bounded(raw: bytes, words: str) -> None:
     with pytest.raises(UnsupportedContent, match=words) as raised:
-        parse_catalogue(raw, "a.tar")
+        parse_manifest_json(raw, "a.tar")
     assert len(str(raised.value)) < 300
     assert MAX_LISTED >= 50 * 1000  # a thousand images of fifty layers
 
@@ -384,19 +388,19 @@ def test_the_number_of_diff_ids_is_looked_at_before_any_of_them() -> None:
 
 def test_telling_which_kind_an_archive_is_holds_no_names(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"".join(entry(f"blobs/sha256/{n:064x}") for n in range(12_000)) + END)
-    assert peak_of(lambda: kind_of(tmp_path / "a.tar")) < 1.5 * MIB  # their names alone come to that
+    assert peak_of(lambda: detect_transport(tmp_path / "a.tar")) < 1.5 * MIB  # their names alone come to that
 
 
 def in_nothing(pack: Callable[[bytes], bytes]) -> bytes:
-    return pack(b"") * inflating.PARTS_FROM + pack(b"end")
+    return pack(b"") * decompressor.PARTS_FROM + pack(b"end")
 
 
 PARTS_OF_NOTHING = {
     "gzip members": in_nothing(gzip.compress),
     "zstd frames": in_nothing(zstandard.compress),
-    "zstd blocks": b"\x28\xb5\x2f\xfd\x00\x58" + inflating.PARTS_FROM * b"\0\0\0" + b"\x01\0\0",
+    "zstd blocks": b"\x28\xb5\x2f\xfd\x00\x58" + decompressor.PARTS_FROM * b"\0\0\0" + b"\x01\0\0",
     "skippable frames": zstandard.compress(b"")
-    + inflating.PARTS_FROM * b"\x50\x2a\x4d\x18\0\0\0\0"
+    + decompressor.PARTS_FROM * b"\x50\x2a\x4d\x18\0\0\0\0"
     + zstandard.compress(b""),
 }
 
@@ -404,7 +408,7 @@ PARTS_OF_NOTHING = {
 @pytest.mark.parametrize("packed", PARTS_OF_NOTHING.values(), ids=PARTS_OF_NOTHING.keys())
 def test_parts_that_hold_nothing_are_bounded(packed: bytes) -> None:
     with pytest.raises(UnsupportedContent, match="parts with little or nothing in them"):
-        BareDigest(packed, "the layer").update(packed)
+        UncompressedDigest(packed, "the layer").update(packed)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
@@ -412,9 +416,9 @@ def test_small_parts_that_hold_something_are_not(
     monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
     """As stargz and zstd:chunked have them: each entry of a tar by itself, which may be a header alone."""
-    monkeypatch.setattr(inflating, "PARTS_FROM", 10)
+    monkeypatch.setattr(decompressor, "PARTS_FROM", 10)
     entries = [entry(f"file{number}") for number in range(200)] + [END]
-    bare = BareDigest(packed := b"".join(map(pack, entries)), "the layer")
+    bare = UncompressedDigest(packed := b"".join(map(pack, entries)), "the layer")
     bare.update(packed)
     assert bare.finish() == digest_of(b"".join(entries))
 
@@ -438,7 +442,7 @@ def test_what_follows_a_member_is_not_copied_for_each(monkeypatch: pytest.Monkey
     monkeypatch.setattr(isal_zlib, "decompressobj", Counting)
     short, long = gzip.compress(b"some"), gzip.compress(random.Random(1).randbytes(MIB), 1)
     packed = short * 20_000 + long
-    bare = BareDigest(packed, "the layer")
+    bare = UncompressedDigest(packed, "the layer")
     bare.update(packed)
     bare.finish()
-    assert given < 20_001 * inflating.FIRST_STEP + 8 * len(long)
+    assert given < 20_001 * decompressor.FIRST_STEP + 8 * len(long)

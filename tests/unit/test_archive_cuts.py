@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 from blobflow import cli
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.oci import media
-from blobflow.transports.archive.contents import Contents, Register, pieces, scan
-from blobflow.transports.archive.streams import PlainTape, running_tape
-from blobflow.transports.archive.tar import BLOCK, END, header_of, padding
-from blobflow.transports.compression.inflaters import inflater_for
+from blobflow.transports.archive.contents import Contents, ContentsBuilder, pieces, scan
+from blobflow.transports.archive.tar_input import FileInput, stream_input
+from blobflow.transports.archive.tar_reader import BLOCK, END, header_of, padding
+from blobflow.transports.compression.detection import decompressor_for
 from tests.unit.archive_fakes import PACKERS, config_of, digest, tar_of
 
 NAME = "docker.io/team/app:1"
@@ -82,7 +82,7 @@ KINDS = list(FILES)
 
 
 def run(*arguments: str | Path, given: bytes | None = None) -> Result:
-    return CliRunner().invoke(cli.door, list(map(str, arguments)), input=given)
+    return CliRunner().invoke(cli.cli, list(map(str, arguments)), input=given)
 
 
 def put_names(layout: Path) -> dict[str, list[Any]]:
@@ -125,7 +125,7 @@ def looked_through(content: bytes) -> Contents:
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
-        return scan(PlainTape(file.fileno(), "a.tar"))
+        return scan(FileInput(file.fileno(), "a.tar"))
 
 
 def read_once(content: bytes) -> set[str]:
@@ -133,8 +133,8 @@ def read_once(content: bytes) -> set[str]:
         file.write(content)
         file.flush()
         file.seek(0)
-        tape = running_tape(file.fileno(), "a.tar")
-        return {piece.member.path for piece in pieces(tape, Register("a.tar"))}
+        tape = stream_input(file.fileno(), "a.tar")
+        return {piece.member.path for piece in pieces(tape, ContentsBuilder("a.tar"))}
 
 
 def test_an_archive_that_is_cut_within_a_block_is_told() -> None:
@@ -264,11 +264,11 @@ STREAMS = {
 
 
 def inflated(content: bytes, step: int, *, padded: bool = False) -> bytes:
-    inflater = inflater_for(content[:6], "x", padded=padded)
+    inflater = decompressor_for(content[:6], "x", padded=padded)
     assert inflater is not None
     found = []
     for start in range(0, len(content), step):
-        for piece in inflater.inflate(content[start : start + step]):
+        for piece in inflater.decompress(content[start : start + step]):
             assert 0 < len(piece) <= 1024 * 1024
             found.append(piece)
     inflater.finish()

@@ -16,9 +16,9 @@ import zstandard
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, StorageError, UnsupportedContent
 from blobflow.oci import media, parse_manifest
-from blobflow.transports.archive import Archive, codec
-from blobflow.transports.compression import inflaters
-from blobflow.transports.store import Imports
+from blobflow.transports.archive import ArchiveSource, codec
+from blobflow.transports.compression import detection
+from blobflow.transports.store import ImportCache
 from tests.unit.archive_fakes import (
     FORMS,
     LAYERS,
@@ -75,7 +75,7 @@ def archive_of(layer: bytes) -> Entries:
     return [("l", layer), ("c.json", config_of(BARE)), listing("l")]
 
 
-def opened(reading: Reading, folder: Path, entries: Entries, packed: str = "tar") -> Archive:
+def opened(reading: Reading, folder: Path, entries: Entries, packed: str = "tar") -> ArchiveSource:
     return reading.archive(f"docker-archive:{write(folder / 'a', entries, packed)}")
 
 
@@ -157,13 +157,13 @@ async def test_a_layer_that_is_listed_often_is_inflated_once(
     reading: Reading, tmp_path: Path, packed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    real = inflaters.BareDigest.__init__
+    real = detection.UncompressedDigest.__init__
 
-    def counted(self: inflaters.BareDigest, head: bytes, name: str) -> None:
+    def counted(self: detection.UncompressedDigest, head: bytes, name: str) -> None:
         begun.append(name)
         real(self, head, name)
 
-    monkeypatch.setattr(inflaters.BareDigest, "__init__", counted)
+    monkeypatch.setattr(detection.UncompressedDigest, "__init__", counted)
     entries = [("l", gzip.compress(BARE)), ("c.json", config_of(*[BARE] * 500)), listing(*["l"] * 500)]
     archive = opened(reading, tmp_path, entries, packed)
     manifest = parse_manifest(await archive.read(await archive.resolve("")))
@@ -187,7 +187,7 @@ async def test_what_was_recorded_before_layers_were_checked_is_read_again(
     about = path.stat()
     old = f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} "
     for version in ("oci", codec("gzip").version):
-        Imports(reading.store).record_archive(old + version, b"\x93\x80\x80")
+        ImportCache(reading.store).record_archive(old + version, b"\x93\x80\x80")
     with pytest.raises(DigestMismatch):
         await reading.archive(f"docker-archive:{path}").resolve("")
 

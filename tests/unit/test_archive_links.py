@@ -14,8 +14,8 @@ from blobflow.content import Site
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError, UnsupportedContent
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, media, parse_manifest
-from blobflow.transports.archive.kind import kind_of
-from blobflow.transports.layout import Layout
+from blobflow.transports.archive.detection import detect_transport
+from blobflow.transports.layout.layout import OciLayout
 from tests.contract.places import blob_of, image_of
 from tests.unit.archive_fakes import FORMS, Entries, Link, Reading, write
 from tests.unit.registry_fakes import collect
@@ -97,9 +97,9 @@ async def test_links_are_followed_inside_of_an_archive(
 def test_content_beside_the_blobs_makes_no_docker_archive(tmp_path: Path) -> None:
     for case in ("a symbolic link", "a hard link", "a folder"):
         path = write(tmp_path / "a", [*LINKED[case], ("README", b"hello"), OTHERS[0]])
-        assert kind_of(path) == "oci-archive"
+        assert detect_transport(path) == "oci-archive"
         path = write(tmp_path / "b", [*LINKED[case], OTHERS[0], ("manifest.json", b"[]")])
-        assert kind_of(path) == "docker-archive"
+        assert detect_transport(path) == "docker-archive"
 
 
 async def test_index_json_may_be_one_as_well(reading: Reading, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ async def test_links_that_lead_elsewhere_are_refused_in_a_sentence(
 
 
 async def blob_in(folder: Path, blob: Descriptor) -> bytes:
-    async with Layout(Site(f"oci:{folder}", ""), folder, HostMeter()).open(blob) as chunks:
+    async with OciLayout(Site(f"oci:{folder}", ""), folder, HostMeter()).open(blob) as chunks:
         return await collect(chunks)
 
 

@@ -18,7 +18,7 @@ from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, digest_of, media, parse_platform
 from blobflow.transports.archive import ArchiveSink
 from blobflow.transports.archive import sink as sink_module
-from blobflow.transports.archive.tar import header_of
+from blobflow.transports.archive.tar_reader import header_of
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Bytes, body_that
 
@@ -201,9 +201,9 @@ async def test_an_archive_is_there_when_it_is_complete_and_not_before(
 
 async def test_an_archive_without_a_folder_to_be_in_is_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no folder"):
-        await sink_at(tmp_path / "absent" / "a.tar").vacant()
+        await sink_at(tmp_path / "absent" / "a.tar").is_empty()
     with pytest.raises(StorageError, match=f"oci:{tmp_path}"):
-        await sink_at(tmp_path).vacant()
+        await sink_at(tmp_path).is_empty()
 
 
 async def test_a_number_is_no_name_to_write(sink: ArchiveSink) -> None:

@@ -23,7 +23,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import Digest, parse_manifest
 from blobflow.transports.archive import CompressMode
-from blobflow.transports.compression import inflating
+from blobflow.transports.compression import decompressor
 from tests.unit.archive_fakes import (
     FORMS,
     LAYERS,
@@ -274,7 +274,7 @@ async def test_a_truncated_archive_is_told(
 async def test_a_bomb_is_not_inflated(
     reading: Reading, tmp_path: Path, packed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inflating, "BOMB_FROM", 2_000_000)
+    monkeypatch.setattr(decompressor, "BOMB_FROM", 2_000_000)
     path = write(tmp_path / "bomb", [("zeros", bytes(20_000_000)), *GOOD], packed)
     with pytest.raises(UnsupportedContent, match="200 times"):
         await reading.archive(f"docker-archive:{path}").resolve(NAME)

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError
-from blobflow.transports.archive.catalogue import parse_catalogue
-from blobflow.transports.archive.contents import Contents, Register, pieces, scan
-from blobflow.transports.archive.docker import diff_ids
-from blobflow.transports.archive.streams import PlainTape, running_tape
-from blobflow.transports.archive.tar import header_of, padding
+from blobflow.transports.archive.contents import Contents, ContentsBuilder, pieces, scan
+from blobflow.transports.archive.docker_manifest import diff_ids
+from blobflow.transports.archive.manifest_json import parse_manifest_json
+from blobflow.transports.archive.tar_input import FileInput, stream_input
+from blobflow.transports.archive.tar_reader import header_of, padding
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=120)
 
@@ -45,15 +45,15 @@ def file_with(content: bytes) -> Iterator[int]:
 
 def read_plainly(content: bytes) -> Contents:
     with file_with(content) as fd:
-        return scan(PlainTape(fd, "a.tar"))
+        return scan(FileInput(fd, "a.tar"))
 
 
 def read_once(content: bytes) -> dict[str, bytes]:
     """All files with their content, from a stream."""
     with file_with(content) as fd:
-        tape = running_tape(fd, "a.tar")
+        tape = stream_input(fd, "a.tar")
         found: dict[str, bytes] = {}
-        for piece in pieces(tape, Register("a.tar")):
+        for piece in pieces(tape, ContentsBuilder("a.tar")):
             found[piece.member.path] = found.get(piece.member.path, b"") + piece.block
         return found
 
@@ -132,7 +132,7 @@ def test_lists_and_configs_are_read_or_refused(document: object, junk: bytes, wh
 
     raw = json.dumps(document).encode() if whole else junk
     try:
-        for image in parse_catalogue(raw, "a.tar"):
+        for image in parse_manifest_json(raw, "a.tar"):
             assert not image.config.startswith("/")
     except BlobflowError:
         pass

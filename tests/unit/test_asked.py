@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from blobflow.engine.asked import Asked
+from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.errors import Denied
 
 
@@ -34,7 +34,7 @@ async def some_steps() -> None:
 
 async def test_who_asks_while_the_answer_is_under_way_waits_for_it() -> None:
     oracle = Oracle("yes")
-    asked = Asked(oracle)
+    asked = AsyncMemo(oracle)
     asking = [asyncio.create_task(asked.of("a")) for _ in range(5)]
     await some_steps()
     oracle.let.set()
@@ -46,7 +46,7 @@ async def test_who_asks_while_the_answer_is_under_way_waits_for_it() -> None:
 async def test_an_error_is_kept_and_each_gets_its_own() -> None:
     kept = Denied("no")
     oracle = Oracle(kept)
-    asked = Asked(oracle)
+    asked = AsyncMemo(oracle)
     oracle.let.set()
     asking = [asyncio.create_task(asked.of("a")) for _ in range(3)]
     errors = await asyncio.gather(*asking, return_exceptions=True)
@@ -63,7 +63,7 @@ async def test_an_error_is_kept_and_each_gets_its_own() -> None:
 
 async def test_the_first_to_ask_may_go_and_the_next_asks_anew() -> None:
     oracle = Oracle("yes")
-    asked = Asked(oracle)
+    asked = AsyncMemo(oracle)
     first, second, third = (asyncio.create_task(asked.of("a")) for _ in range(3))
     await some_steps()
     first.cancel()
@@ -76,7 +76,7 @@ async def test_the_first_to_ask_may_go_and_the_next_asks_anew() -> None:
 
 async def test_one_who_waits_may_go_and_nobody_minds() -> None:
     oracle = Oracle("yes")
-    asked = Asked(oracle)
+    asked = AsyncMemo(oracle)
     first, second, third = (asyncio.create_task(asked.of("a")) for _ in range(3))
     await some_steps()
     second.cancel()
@@ -88,7 +88,7 @@ async def test_one_who_waits_may_go_and_nobody_minds() -> None:
 
 async def test_a_bug_is_no_answer() -> None:
     oracle = Oracle(ValueError("bug"), "yes")
-    asked = Asked(oracle)
+    asked = AsyncMemo(oracle)
     oracle.let.set()
     with pytest.raises(ValueError, match="bug"):
         await asked.of("a")

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from blobflow.content import Site
 from blobflow.errors import ProtocolViolation, Unauthorized
-from blobflow.transports.registry import Credentials, auth
+from blobflow.transports.registry import Credentials
+from blobflow.transports.registry.auth import authenticator
 from tests.unit.registry_fakes import Bytes, Fake, answers, blob_of, fake, world
 
 JOE = Credentials("joe", "secret")
@@ -100,7 +101,7 @@ async def test_another_repository_costs_one_token_and_no_401() -> None:
 
 
 async def test_tokens_of_no_end_of_repositories_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "_ENTRIES", 3)
+    monkeypatch.setattr(authenticator, "_ENTRIES", 3)
     async with guarded() as (_, server), world() as w:
         for n in (*range(6), 5, 0):
             await w.source(server.host, f"team/r{n}").has(BLOB)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import ProtocolViolation
-from blobflow.transports.registry.auth import (
+from blobflow.transports.registry.auth.authenticator import (
     DEFAULT_LIFETIME,
-    MARGIN,
+    RENEWAL_MARGIN,
     Challenge,
     parse_challenges,
     read_token,
@@ -102,15 +102,15 @@ def test_the_scopes_wanted_come_first_and_those_of_the_challenge_are_added(
 @pytest.mark.parametrize(
     ("body", "renew_in"),
     [
-        (b'{"token": "t", "expires_in": 300}', 300 - MARGIN),
-        (b'{"token": "t"}', DEFAULT_LIFETIME - MARGIN),
+        (b'{"token": "t", "expires_in": 300}', 300 - RENEWAL_MARGIN),
+        (b'{"token": "t"}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
         (b'{"access_token": "t", "expires_in": 5}', 4.0),
-        (b'{"token": "t", "expires_in": "120"}', 120 - MARGIN),
-        (b'{"token": "t", "expires_in": null}', DEFAULT_LIFETIME - MARGIN),
-        (b'{"token": "t", "expires_in": -3}', DEFAULT_LIFETIME - MARGIN),
-        (b'{"token": "t", "expires_in": 1e300}', DEFAULT_LIFETIME - MARGIN),
-        (b'{"token": "t", "expires_in": "soon"}', DEFAULT_LIFETIME - MARGIN),
-        (b'{"token": "t", "access_token": "u", "issued_at": "x"}', DEFAULT_LIFETIME - MARGIN),
+        (b'{"token": "t", "expires_in": "120"}', 120 - RENEWAL_MARGIN),
+        (b'{"token": "t", "expires_in": null}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
+        (b'{"token": "t", "expires_in": -3}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
+        (b'{"token": "t", "expires_in": 1e300}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
+        (b'{"token": "t", "expires_in": "soon"}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
+        (b'{"token": "t", "access_token": "u", "issued_at": "x"}', DEFAULT_LIFETIME - RENEWAL_MARGIN),
     ],
 )
 def test_a_token_is_renewed_before_it_ends(body: bytes, renew_in: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import Credentials, find_credentials, read_docker_config
-from blobflow.transports.registry.credential_helpers import Ended
+from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 
 
 def b64(text: str) -> str:
@@ -23,10 +23,10 @@ class Helpers:
     """A runner of helpers over a table; remembers what it was asked."""
 
     def __init__(self, status: int = 0, out: bytes = b"") -> None:
-        self.answer = Ended(status, out)
+        self.answer = ProcessResult(status, out)
         self.asked: list[tuple[str, str, bytes]] = []
 
-    async def __call__(self, program: str, verb: str, given: bytes) -> Ended:
+    async def __call__(self, program: str, verb: str, given: bytes) -> ProcessResult:
         self.asked.append((program, verb, given))
         return self.answer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blobflow.bounded import Bounded
+from blobflow.bounded_cache import BoundedCache
 
 
 class Now:
@@ -20,7 +20,7 @@ def by_length(key: str, value: bytes) -> int:
 
 
 def test_the_least_recently_used_goes_first_when_the_bytes_are_too_many() -> None:
-    cache: Bounded[str, bytes] = Bounded(entries=100, room=10, weigh=by_length)
+    cache: BoundedCache[str, bytes] = BoundedCache(entries=100, room=10, weigh=by_length)
     cache.put("a", b"12345")
     cache.put("b", b"12345")
     assert cache.get("a") == b"12345"
@@ -30,7 +30,7 @@ def test_the_least_recently_used_goes_first_when_the_bytes_are_too_many() -> Non
 
 
 def test_there_are_never_more_entries_than_allowed() -> None:
-    cache: Bounded[int, str] = Bounded(entries=3)
+    cache: BoundedCache[int, str] = BoundedCache(entries=3)
     for number in range(1000):
         cache.put(number, "x")
         assert len(cache) <= 3
@@ -38,7 +38,7 @@ def test_there_are_never_more_entries_than_allowed() -> None:
 
 
 def test_a_value_that_is_too_large_is_not_held_and_displaces_nobody() -> None:
-    cache: Bounded[str, bytes] = Bounded(entries=100, room=10, largest=5, weigh=by_length)
+    cache: BoundedCache[str, bytes] = BoundedCache(entries=100, room=10, largest=5, weigh=by_length)
     cache.put("small", b"1")
     cache.put("large", b"123456")
     assert (cache.get("small"), cache.get("large")) == (b"1", None)
@@ -48,7 +48,7 @@ def test_a_value_that_is_too_large_is_not_held_and_displaces_nobody() -> None:
 
 
 def test_a_value_that_is_put_again_is_weighed_again() -> None:
-    cache: Bounded[str, bytes] = Bounded(entries=100, room=10, weigh=by_length)
+    cache: BoundedCache[str, bytes] = BoundedCache(entries=100, room=10, weigh=by_length)
     cache.put("a", b"12345678")
     cache.put("a", b"1")
     assert cache.weight == 1
@@ -58,7 +58,7 @@ def test_a_value_that_is_put_again_is_weighed_again() -> None:
 
 def test_a_value_is_gone_when_its_time_is_over() -> None:
     now = Now()
-    cache: Bounded[str, str] = Bounded(entries=10, seconds=60, clock=now)
+    cache: BoundedCache[str, str] = BoundedCache(entries=10, seconds=60, clock=now)
     cache.put("a", "x")
     cache.put("short", "x", seconds=5)
     now.now = 5
@@ -71,7 +71,7 @@ def test_a_value_is_gone_when_its_time_is_over() -> None:
 
 def test_what_nobody_asks_for_any_more_leaves_memory_when_anything_else_is_asked_for() -> None:
     now = Now()
-    cache: Bounded[str, bytes] = Bounded(entries=1000, seconds=10, weigh=by_length, clock=now)
+    cache: BoundedCache[str, bytes] = BoundedCache(entries=1000, seconds=10, weigh=by_length, clock=now)
     for number in range(100):
         cache.put(f"old {number}", b"x" * 10)
     now.now = 30
@@ -80,13 +80,13 @@ def test_what_nobody_asks_for_any_more_leaves_memory_when_anything_else_is_asked
 
 
 def test_with_no_time_to_live_nothing_is_held() -> None:
-    cache: Bounded[str, str] = Bounded(entries=10, seconds=0)
+    cache: BoundedCache[str, str] = BoundedCache(entries=10, seconds=0)
     cache.put("a", "x")
     assert len(cache) == 0
 
 
 def test_what_is_forgotten_weighs_nothing() -> None:
-    cache: Bounded[str, bytes] = Bounded(entries=10, weigh=by_length)
+    cache: BoundedCache[str, bytes] = BoundedCache(entries=10, weigh=by_length)
     cache.put("a", b"123")
     cache.put("b", b"4")
     assert (cache.pop("a"), cache.pop("a"), cache.weight) == (b"123", None, 1)

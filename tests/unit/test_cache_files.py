@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.oci import media
 from tests.unit.test_inspect import NAME, Layout
 
@@ -30,7 +30,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Layout, dic
 
 
 def run(*arguments: str | Path, code: int = 0) -> Result:
-    done = CliRunner().invoke(door, list(map(str, arguments)))
+    done = CliRunner().invoke(cli, list(map(str, arguments)))
     assert done.exit_code == code, done.output
     return done
 

@@ -16,7 +16,16 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice, Match, candidates, certain, chosen, joint, pruned, told_platform
+from blobflow.oci.platform_choice import (
+    Match,
+    PlatformChoice,
+    candidates,
+    certain,
+    chosen,
+    combine_matches,
+    declared_platform,
+    prune_index,
+)
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 
@@ -62,12 +71,12 @@ def kept(
     index: Manifest, *platforms: Platform, known: Platform | None = None, below: Match = "chosen"
 ) -> tuple[Descriptor, ...]:
     """The entries that go along, where configs say `known`, and nested indexes have `below`."""
-    choice = Choice(platforms)
+    choice = PlatformChoice(platforms)
 
     def match(child: Descriptor) -> Match:
         if child.media_type in media.INDEXES:
             return below
-        return choice.match(told_platform(child) or known)
+        return choice.match(declared_platform(child) or known)
 
     return chosen(index, choice, match)
 
@@ -83,13 +92,13 @@ def test_attestations_follow_their_image() -> None:
     assert picked(BUILT, ARM64, AMD64) == ["one", "two", "att-one", "att-two"]
     assert picked(BUILT) == ["one", "two", "att-one", "att-two"]
     assert picked(BUILT, ARMV7) == []
-    assert names(candidates(BUILT, Choice((ARM64,)))) == ["two", "att-two"]
-    assert candidates(BUILT, Choice(index="only")) == ()
+    assert names(candidates(BUILT, PlatformChoice((ARM64,)))) == ["two", "att-two"]
+    assert candidates(BUILT, PlatformChoice(index="only")) == ()
 
 
 def test_an_attestation_of_what_is_not_listed_is_an_entry_as_any_other() -> None:
     index = index_of(child("one", AMD64), child("att-two", UNKNOWN, attests="two"))
-    assert names(candidates(index, Choice((AMD64,)))) == ["one", "att-two"]
+    assert names(candidates(index, PlatformChoice((AMD64,)))) == ["one", "att-two"]
     assert picked(index, AMD64) == ["one", "att-two"]
 
 
@@ -98,7 +107,7 @@ def test_an_entry_without_a_platform_is_looked_into_and_goes_along_if_it_has_non
     untold: Platform | None,
 ) -> None:
     index = index_of(child("one", AMD64), child("bare", untold))
-    assert names(candidates(index, Choice((ARM64,)))) == ["bare"]
+    assert names(candidates(index, PlatformChoice((ARM64,)))) == ["bare"]
     assert picked(index, ARM64, known=ARM64) == ["bare"]
     assert picked(index, ARM64, known=AMD64) == []
     assert picked(index, ARM64, known=None) == ["bare"]
@@ -124,7 +133,7 @@ def test_a_nested_index_is_chosen_for_what_is_below_it() -> None:
 def test_an_index_lacks_a_platform_if_all_in_it_that_has_one_has_another(
     matches: tuple[Match, ...], said: Match
 ) -> None:
-    assert joint(matches) == said
+    assert combine_matches(matches) == said
 
 
 @pytest.mark.parametrize(
@@ -146,9 +155,9 @@ def test_an_index_lacks_a_platform_if_all_in_it_that_has_one_has_another(
     ],
 )
 def test_what_a_choice_says_of_a_platform(platform: Platform | None, said: Match) -> None:
-    assert Choice((ARM64,)).match(platform) == said
-    assert Choice((ARM64,)).wants(platform) is (said != "other")
-    assert Choice().match(platform) == "chosen"
+    assert PlatformChoice((ARM64,)).match(platform) == said
+    assert PlatformChoice((ARM64,)).wants(platform) is (said != "other")
+    assert PlatformChoice().match(platform) == "chosen"
 
 
 def test_entries_are_chosen_and_not_digests() -> None:
@@ -156,9 +165,9 @@ def test_entries_are_chosen_and_not_digests() -> None:
     twice = [child("one", AMD64), child("one", ARM64), child("two", ARMV7)]
     index = index_of(*twice)
     assert [each.platform for each in kept(index, ARM64)] == [ARM64]
-    assert pruned(index, kept(index, ARM64), {}).raw == index_of(twice[1]).raw
-    assert pruned(index, kept(index, AMD64, ARMV7), {}).raw == index_of(twice[0], twice[2]).raw
-    assert pruned(index, kept(index, ARM64, ARMV7), {}).raw == index_of(*twice[1:]).raw
+    assert prune_index(index, kept(index, ARM64), {}).raw == index_of(twice[1]).raw
+    assert prune_index(index, kept(index, AMD64, ARMV7), {}).raw == index_of(twice[0], twice[2]).raw
+    assert prune_index(index, kept(index, ARM64, ARMV7), {}).raw == index_of(*twice[1:]).raw
 
 
 def test_variants_of_one_digest_are_entries_of_their_own() -> None:
@@ -170,50 +179,50 @@ def test_variants_of_one_digest_are_entries_of_their_own() -> None:
     for variant, item in zip(("v6", "v7"), said, strict=True):
         [entry] = kept(index, parse_platform(f"linux/arm/{variant}"))
         assert entry.platform == Platform("arm", "linux", variant)
-        assert pruned(index, [entry], {}).raw == index_of(item).raw
+        assert prune_index(index, [entry], {}).raw == index_of(item).raw
 
 
 def test_equal_entries_are_one() -> None:
     one, two = child("one", AMD64), child("two", ARM64)
     spelt = dict(reversed(one.items()))
     index = index_of(one, spelt, two, one)
-    assert pruned(index, kept(index, AMD64), {}).raw == index_of(one).raw
+    assert prune_index(index, kept(index, AMD64), {}).raw == index_of(one).raw
 
 
 def test_what_a_null_stands_for_is_absent_in_entries_too() -> None:
     """As far as the manifest could be read; and what is no entry's to drop stays."""
     bare = {**child("one", None), "platform": None, "annotations": None}
     index = index_of(bare, child("two", ARM64))
-    assert pruned(index, kept(index, ARM64), {}).raw == index_of(bare, child("two", ARM64)).raw
-    assert pruned(index, kept(index, ARM64, known=AMD64), {}).raw == index_of(child("two", ARM64)).raw
+    assert prune_index(index, kept(index, ARM64), {}).raw == index_of(bare, child("two", ARM64)).raw
+    assert prune_index(index, kept(index, ARM64, known=AMD64), {}).raw == index_of(child("two", ARM64)).raw
 
 
 @pytest.mark.parametrize("indent", [None, 1, 3])
 def test_a_pruned_index_is_the_old_text_without_some_items(indent: int | None) -> None:
     children = [child("one", AMD64), child("two", ARM64), child("bare", ARMV7)]
     index = index_of(*children, indent=indent)
-    made = pruned(index, kept(index, AMD64, ARMV7), {})
+    made = prune_index(index, kept(index, AMD64, ARMV7), {})
     assert made.raw == index_of(children[0], children[2], indent=indent).raw
     assert made.descriptor == Descriptor(media.OCI_INDEX, digest_of(made.raw), len(made.raw))
-    assert made == pruned(index, made.manifests, {})
+    assert made == prune_index(index, made.manifests, {})
 
 
 def test_a_pruned_child_is_named_by_its_new_digest_and_size() -> None:
     """Only the item's own digest and size change, not what an annotation calls so."""
     item = child("nested", None, attests="x", kind=media.OCI_INDEX)
     new = Descriptor(media.OCI_INDEX, digest_of(b"new"), 12345)
-    made = pruned(index_of(item), index_of(item).manifests, {Digest(str(item["digest"])): new})
+    made = prune_index(index_of(item), index_of(item).manifests, {Digest(str(item["digest"])): new})
     assert made.raw == index_of({**item, "digest": new.digest, "size": 12345}).raw
 
 
 def test_the_key_says_what_is_there() -> None:
     keys = {
-        Choice().key: "all",
-        Choice(index="prune").key: "all",
-        Choice((ARM64, AMD64)).key: "linux/amd64,linux/arm64",
-        Choice((AMD64, ARM64), "keep").key: "linux/amd64,linux/arm64",
-        Choice((AMD64,), "prune").key: "linux/amd64; pruned",
-        Choice((AMD64,), "only").key: "index only",
+        PlatformChoice().key: "all",
+        PlatformChoice(index="prune").key: "all",
+        PlatformChoice((ARM64, AMD64)).key: "linux/amd64,linux/arm64",
+        PlatformChoice((AMD64, ARM64), "keep").key: "linux/amd64,linux/arm64",
+        PlatformChoice((AMD64,), "prune").key: "linux/amd64; pruned",
+        PlatformChoice((AMD64,), "only").key: "index only",
     }
     assert all(key == said for key, said in keys.items())
 
@@ -221,13 +230,13 @@ def test_the_key_says_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("choice", "sure"),
     [
-        (Choice(), {"one", "att-one", "bare", "nested"}),
-        (Choice((AMD64,)), {"one", "att-one"}),
-        (Choice((ARM64,)), set()),
-        (Choice(index="only"), set()),
+        (PlatformChoice(), {"one", "att-one", "bare", "nested"}),
+        (PlatformChoice((AMD64,)), {"one", "att-one"}),
+        (PlatformChoice((ARM64,)), set()),
+        (PlatformChoice(index="only"), set()),
     ],
 )
-def test_what_the_index_tells_by_itself_is_certain(choice: Choice, sure: set[str]) -> None:
+def test_what_the_index_tells_by_itself_is_certain(choice: PlatformChoice, sure: set[str]) -> None:
     index = index_of(
         child("one", AMD64),
         child("att-one", UNKNOWN, attests="one"),

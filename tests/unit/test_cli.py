@@ -15,18 +15,18 @@ from click.testing import CliRunner
 
 import blobflow
 from blobflow import cli
-from blobflow.cli.files import check_place, write_whole
-from blobflow.cli.images import Selection, select, selection_options
-from blobflow.cli.options import (
-    Link,
-    Run,
-    link_options,
-    policy_of,
+from blobflow.cli.commands.serve import parse_listen_address
+from blobflow.cli.inputs.requests import expand
+from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    connection_options,
     run_options,
+    run_policy,
 )
-from blobflow.cli.running import run
-from blobflow.cli.selection import settle
-from blobflow.cli.serve import parse_listen
+from blobflow.cli.runtime.event_loop import run
+from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
@@ -84,20 +84,20 @@ def test_python_dash_m_is_the_same_door() -> None:
 
 
 def test_the_help_lists_every_verb() -> None:
-    text = CliRunner().invoke(cli.door, ["--help"]).output
+    text = CliRunner().invoke(cli.cli, ["--help"]).output
     listed = text.partition("Verbs:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines()] == list(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_text_of_its_own(verb: str) -> None:
-    done = CliRunner().invoke(cli.door, [verb, "--help"])
+    done = CliRunner().invoke(cli.cli, [verb, "--help"])
     assert done.exit_code == 0
     assert f"blobflow {verb}" in done.output.replace("door", "blobflow")
 
 
 def test_a_mistyped_verb_is_answered_with_the_nearest() -> None:
-    done = CliRunner().invoke(cli.door, ["snyc"])
+    done = CliRunner().invoke(cli.cli, ["snyc"])
     assert done.exit_code == 2
     assert "No such verb 'snyc'. Did you mean 'sync'?" in done.stderr
 
@@ -130,11 +130,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     raised: list[BaseException] = []
 
     @click.command("demo")
-    @link_options
-    def verb(link: Link) -> None:
+    @connection_options
+    def verb(link: ConnectionOptions) -> None:
         raise raised[0]
 
-    monkeypatch.setattr("blobflow.cli.demo.verb", verb)
+    monkeypatch.setattr("blobflow.cli.commands.demo.verb", verb)
     monkeypatch.delenv("BLOBFLOW_DEBUG", raising=False)
     return raised
 
@@ -144,7 +144,7 @@ def test_an_error_is_one_line_and_a_code(
     failing: list[BaseException], error: BaseException, code: int, text: str
 ) -> None:
     failing.append(error)
-    done = CliRunner().invoke(cli.door, ["demo"])
+    done = CliRunner().invoke(cli.cli, ["demo"])
     assert (done.exit_code, done.stderr, done.stdout) == (code, text, "")
 
 
@@ -156,7 +156,7 @@ def test_an_error_is_json_where_events_are(
     failing: list[BaseException], error: BaseException, message: str, code: int
 ) -> None:
     failing.append(error)
-    done = CliRunner().invoke(cli.door, ["demo", "--log-format", "json"])
+    done = CliRunner().invoke(cli.cli, ["demo", "--log-format", "json"])
     assert json.loads(done.stderr) == {"event": "error", "message": message, "exit_code": code}
 
 
@@ -165,20 +165,20 @@ def test_a_traceback_is_shown_to_who_asks(
 ) -> None:
     monkeypatch.setenv("BLOBFLOW_DEBUG", "1")
     failing.append(KeyError("x"))
-    assert "Traceback" in CliRunner().invoke(cli.door, ["demo"]).stderr
+    assert "Traceback" in CliRunner().invoke(cli.cli, ["demo"]).stderr
 
 
 # Options
 
 
-def parsed(*argv: str) -> tuple[Selection, Run, Link]:
-    seen: list[tuple[Selection, Run, Link]] = []
+def parsed(*argv: str) -> tuple[SelectionOptions, RunOptions, ConnectionOptions]:
+    seen: list[tuple[SelectionOptions, RunOptions, ConnectionOptions]] = []
 
     @click.command()
     @selection_options
     @run_options
-    @link_options
-    def verb(selection: Selection, run: Run, link: Link) -> None:
+    @connection_options
+    def verb(selection: SelectionOptions, run: RunOptions, link: ConnectionOptions) -> None:
         seen.append((selection, run, link))
 
     verb(list(argv), standalone_mode=False)
@@ -186,7 +186,7 @@ def parsed(*argv: str) -> tuple[Selection, Run, Link]:
 
 
 def test_options_that_are_not_given_have_the_libraries_defaults() -> None:
-    assert parsed() == (Selection(), Run(), Link())
+    assert parsed() == (SelectionOptions(), RunOptions(), ConnectionOptions())
 
 
 def test_options_become_values() -> None:
@@ -206,8 +206,8 @@ def test_options_become_values() -> None:
         *("--plain-http", "Reg.Local:80", "--plain-http", "[::2]", "--tls-verify=false", "-q", "-v"),
         *("--log-format", "json"),
     )
-    assert selection == Selection(None, "docker.io", ("r:1/a", "r:2"), Path("-"))
-    assert run_ == Run(
+    assert selection == SelectionOptions(None, "docker.io", ("r:1/a", "r:2"), Path("-"))
+    assert run_ == RunOptions(
         dry_run=True,
         keep_going=False,
         no_overwrite=True,
@@ -225,8 +225,8 @@ def test_options_become_values() -> None:
 @pytest.mark.parametrize("mode", ["rolling", "all", "none"])
 def test_what_is_audited_is_part_of_the_policy(mode: str) -> None:
     _, run_, _ = parsed("--audit", mode)
-    assert policy_of(run_).audit == mode
-    assert policy_of(Run()).audit == "rolling"
+    assert run_policy(run_).audit == mode
+    assert run_policy(RunOptions()).audit == "rolling"
 
 
 @pytest.mark.parametrize(
@@ -248,31 +248,31 @@ def test_a_bad_host_is_a_usage_error_too() -> None:
 @pytest.mark.parametrize(
     ("selection", "sentence"),
     [
-        (Selection(), "give a spec file, or --from, --to, --images as well"),
-        (Selection(source="r:1", targets=("t:1",)), "give a spec file, or --images as well"),
-        (Selection(spec=Path("s.yaml"), source="r:1"), "not both"),
-        (Selection(spec=Path("no/such.yaml")), "can't read no/such.yaml: No such file or directory"),
-        (Selection(source="r:1", targets=("t:1",), images=Path("/")), "can't read /: Is a directory"),
+        (SelectionOptions(), "give a spec file, or --from, --to, --images as well"),
+        (SelectionOptions(source="r:1", targets=("t:1",)), "give a spec file, or --images as well"),
+        (SelectionOptions(spec=Path("s.yaml"), source="r:1"), "not both"),
+        (SelectionOptions(spec=Path("no/such.yaml")), "can't read no/such.yaml: No such file or directory"),
+        (SelectionOptions(source="r:1", targets=("t:1",), images=Path("/")), "can't read /: Is a directory"),
     ],
 )
-def test_half_a_selection_is_refused(selection: Selection, sentence: str) -> None:
+def test_half_a_selection_is_refused(selection: SelectionOptions, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        select(selection)
+        read_request(selection)
 
 
 def test_a_list_file_and_a_spec_file_are_selections(tmp_path: Path) -> None:
     listed, spec = tmp_path / "list.txt", tmp_path / "spec.yaml"
     listed.write_bytes("\ufeffa/b:1\n".encode())
     spec.write_text("{version: 1, defaults: {source: 'r:1', targets: ['t:1/m']}, images: [a/b:1]}")
-    pairs = settle(select(Selection(source="r:1", targets=("t:1/m",), images=listed)), {}).pairs
-    assert pairs == settle(select(Selection(spec=spec)), {}).pairs
+    pairs = expand(read_request(SelectionOptions(source="r:1", targets=("t:1/m",), images=listed)), {}).pairs
+    assert pairs == expand(read_request(SelectionOptions(spec=spec)), {}).pairs
     assert [str(pair.target) for pair in pairs] == ["t:1/m/a/b:1"]
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"a/b:1\n\xff")
     with pytest.raises(UsageError, match="is not UTF-8 text \\(byte 6\\)"):
-        select(Selection(source="r:1", targets=("t:1",), images=tmp_path / "list"))
+        read_request(SelectionOptions(source="r:1", targets=("t:1",), images=tmp_path / "list"))
 
 
 ENVIRONMENTS: list[tuple[dict[str, str], tuple[str | None, str | None]]] = [
@@ -304,13 +304,13 @@ def test_an_xdg_folder_without_a_home_is_nowhere() -> None:
     ],
 )
 def test_an_address_to_listen_on(text: str, address: tuple[str, int]) -> None:
-    assert parse_listen(text) == address
+    assert parse_listen_address(text) == address
 
 
 @pytest.mark.parametrize("text", ["", "5000", "host", "host:", "host:x", "host:65536", "::1:5000", "h:٣"])
 def test_what_is_no_address_to_listen_on(text: str) -> None:
     with pytest.raises(UsageError, match="--listen"):
-        parse_listen(text)
+        parse_listen_address(text)
 
 
 # Files
@@ -319,7 +319,7 @@ def test_what_is_no_address_to_listen_on(text: str) -> None:
 def test_a_result_file_is_replaced_whole(tmp_path: Path) -> None:
     place = tmp_path / "report.json"
     place.write_bytes(b"old")
-    write_whole(place, b"new")
+    write_atomic(place, b"new")
     assert place.read_bytes() == b"new"
     assert place.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [place]
@@ -328,20 +328,20 @@ def test_a_result_file_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_result_that_can_not_be_written_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(StorageError, match=r"can't write .*taken"):
-        write_whole(tmp_path / "taken", b"x")
+        write_atomic(tmp_path / "taken", b"x")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_result_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--report .*no/report\.json: there is no folder"):
-        check_place(tmp_path / "no" / "report.json", "--report")
+        check_writable(tmp_path / "no" / "report.json", "--report")
 
 
 # Signals
 
 WORK = """
 import asyncio, sys
-from blobflow.cli.running import run
+from blobflow.cli.runtime.event_loop import run
 
 async def work():
     print("ready", flush=True)
@@ -389,7 +389,7 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
 
 WINDING = """
 import asyncio
-from blobflow.cli.running import ENDING, run
+from blobflow.cli.runtime.event_loop import ENDING, run
 
 async def work():
     over = asyncio.Event()

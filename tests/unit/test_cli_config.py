@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.configfile import parse_config, read_config
+from blobflow.config_file import parse_config, read_config
 from blobflow.errors import InvalidConfig
-from blobflow.transports.registry import DIRECT, HostSettings, KeyPair, Profile, Trust
-from blobflow.transports.registry.profiles import profiles_by_name
-from blobflow.transports.registry.proxies import through
+from blobflow.transports.registry import DIRECT, ClientCertificate, HostSettings, Profile, TlsSettings
+from blobflow.transports.registry.capabilities.profiles import profiles_by_name
+from blobflow.transports.registry.http.proxies import single_proxy
 
 FOLDER = Path("/etc/blobflow")
 
@@ -41,9 +41,9 @@ def test_a_file_in_buildkit_s_shape_is_understood() -> None:
             http=True, verify=False, mirrors=("mirror.example:5000", "harbor.example/proxy.docker.io")
         ),
         "r.example:5000": HostSettings(
-            trust=Trust(
+            trust=TlsSettings(
                 ca=(FOLDER / "ca.pem", Path("/abs/ca.pem")),
-                pairs=(KeyPair(FOLDER / "cert.pem", FOLDER / "key.pem"),),
+                pairs=(ClientCertificate(FOLDER / "cert.pem", FOLDER / "key.pem"),),
             )
         ),
     }
@@ -59,7 +59,7 @@ def test_limits_and_proxies_of_a_host() -> None:
         connections=16, requests_per_second=0.5, bytes_per_second=20_000_000
     )
     assert host("bytes_per_second = 1_000_000").bytes_per_second == 1_000_000
-    assert host('proxy = "p.corp:3128"').proxies == through("http://p.corp:3128", "")
+    assert host('proxy = "p.corp:3128"').proxies == single_proxy("http://p.corp:3128", "")
     direct = host('proxy = ""').proxies
     assert direct is not None
     assert (direct.http, direct.https) == (DIRECT.http, DIRECT.https)

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import errors
-from blobflow.cli import INTERRUPTED, door
-from blobflow.cli.spec import parse_spec
-from blobflow.cli.topics import EXIT_CODES, TOPICS
+from blobflow.cli import INTERRUPTED, cli
+from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.output.help_topics import EXIT_CODES, TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
 
@@ -25,7 +25,7 @@ BOUND = 30  # seconds that a process gets
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(door, arguments)
+    return CliRunner().invoke(cli, arguments)
 
 
 def tree(kind: type[BlobflowError] = BlobflowError) -> Iterator[type[BlobflowError]]:
@@ -148,8 +148,8 @@ def readme_commands() -> list[str]:
 @pytest.mark.parametrize("line", readme_commands())
 def test_the_options_in_the_readme_are_those_of_the_verbs(line: str) -> None:
     words = line.partition("|")[0].split()[1:]
-    command: click.Command = door
-    context = click.Context(door)
+    command: click.Command = cli
+    context = click.Context(cli)
     while isinstance(command, click.Group):
         found = command.get_command(context, words.pop(0))
         assert found is not None, line

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
-from blobflow.cli.staging import open_staging
+from blobflow.cli import cli
+from blobflow.cli.runtime.index_drafts import open_index_drafts
 from blobflow.oci import Descriptor, Platform, digest_of, media, parse_reference
-from blobflow.oci.drafts import Draft, Member
+from blobflow.oci.index_draft import DraftImage, IndexDraft
 
 TARGET, IMAGE = "127.0.0.1:1/app:1", "127.0.0.1:1/app:1-amd64"
 DIGEST = digest_of(b"image")
@@ -27,22 +27,22 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def staged() -> None:
     """TARGET, of one image whose config says linux/arm."""
-    image = Member(
+    image = DraftImage(
         parse_reference(IMAGE), Descriptor(media.OCI_MANIFEST, DIGEST, 5), Platform("arm", "linux")
     )
-    staging = open_staging()
+    staging = open_index_drafts()
     with staging.changing():
-        staging.keep(Draft(parse_reference(TARGET), (image,)))
+        staging.keep(IndexDraft(parse_reference(TARGET), (image,)))
 
 
 def index(*words: str, code: int = 0) -> Result:
-    done = CliRunner().invoke(door, ["index", *words])
+    done = CliRunner().invoke(cli, ["index", *words])
     assert done.exit_code == code, done.output
     return done
 
 
-def member() -> Member:
-    return open_staging().get(parse_reference(TARGET)).members[0]
+def member() -> DraftImage:
+    return open_index_drafts().get(parse_reference(TARGET)).members[0]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_can_not_be_created_is_told_before_anything_is_asked(
     done = index("create", *words, code=2)
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert open_staging().targets() == []
+    assert open_index_drafts().targets() == []
 
 
 @pytest.mark.usefixtures("staged")
@@ -127,7 +127,7 @@ def test_what_is_staged_is_shown() -> None:
     ]
     assert (
         index("inspect", TARGET, "--raw").stdout
-        == open_staging().get(parse_reference(TARGET)).index().raw.decode()
+        == open_index_drafts().get(parse_reference(TARGET)).index().raw.decode()
     )
     assert "exclude each other" in index("inspect", TARGET, "--raw", "--json", code=2).stderr
 
@@ -141,10 +141,10 @@ def test_what_is_dropped_is_gone_and_what_was_not_there_is_told() -> None:
 
 @pytest.mark.usefixtures("staged")
 def test_a_push_that_fails_keeps_what_is_staged() -> None:
-    target, staging = parse_reference("oci:out:1"), open_staging()
+    target, staging = parse_reference("oci:out:1"), open_index_drafts()
     gone = msgspec.structs.replace(member(), image=parse_reference("oci:gone:1"))
     with staging.changing():
-        staging.keep(Draft(target, (gone,)))
+        staging.keep(IndexDraft(target, (gone,)))
     done = index("push", "oci:out:1", "--purge", code=5)
     assert done.stderr.splitlines()[-1].startswith("blobflow: source: ")
     assert staging.get(target).members == (gone,)

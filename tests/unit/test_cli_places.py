@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place
-from blobflow.engine.plan import Pair
+from blobflow.cli.inputs.requests import (
+    RegistryPrefix,
+    copy_pairs,
+    make_pairs,
+    parse_image_list,
+    parse_registry_prefix,
+)
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, digest_of
 
@@ -35,9 +41,9 @@ def test_a_copy_is_called_at_its_target_as_it_was(source: str, target: str, name
 
 
 def test_a_list_names_images_in_a_layout_or_archive() -> None:
-    source = parse_place("oci:set")
-    wanted = parse_list(f"docker.io/x/y:1\nx/z@{DIGEST}\n", "list", source)
-    assert make_pairs(wanted, [parse_place("oci-archive:a.tar")]) == [
+    source = parse_registry_prefix("oci:set")
+    wanted = parse_image_list(f"docker.io/x/y:1\nx/z@{DIGEST}\n", "list", source)
+    assert make_pairs(wanted, [parse_registry_prefix("oci-archive:a.tar")]) == [
         Pair(
             Reference("oci:set", "", "docker.io/x/y:1"),
             Reference("oci-archive:a.tar", "", "docker.io/x/y:1"),
@@ -53,17 +59,19 @@ def test_a_list_names_images_in_a_layout_or_archive() -> None:
 
 def test_a_host_in_a_list_is_that_of_a_name_in_an_archive() -> None:
     """There may be quay.io/x/y beside docker.io/x/y; a registry's repositories have no host."""
-    archive, target = parse_place("docker-archive:a.tar"), parse_place("r:1")
+    archive, target = parse_registry_prefix("docker-archive:a.tar"), parse_registry_prefix("r:1")
 
-    def pairs(text: str, source: Place = archive, *, any_host: bool = False) -> list[tuple[str, str]]:
-        wanted = parse_list(text, "list", source, any_host=any_host)
+    def pairs(
+        text: str, source: RegistryPrefix = archive, *, any_host: bool = False
+    ) -> list[tuple[str, str]]:
+        wanted = parse_image_list(text, "list", source, any_host=any_host)
         return [(pair.source.tag, str(pair.target)) for pair in make_pairs(wanted, [target])]
 
     assert pairs("quay.io/x/y:1") == [("quay.io/x/y:1", "r:1/x/y:1")]
     assert pairs("x/y:1") == [("x/y:1", "r:1/x/y:1")]
     assert pairs("docker.io/y:1") == [("docker.io/library/y:1", "r:1/library/y:1")]
     assert pairs("quay.io/x/y:1", any_host=True) == [("x/y:1", "r:1/x/y:1")]
-    below = parse_place("docker-archive:a.tar:quay.io/x")
+    below = parse_registry_prefix("docker-archive:a.tar:quay.io/x")
     assert pairs("quay.io/x/y:1", below) == pairs("y:1", below) == [("quay.io/x/y:1", "r:1/y:1")]
     with pytest.raises(
         UsageError, match=r"^list line 1: ghcr.io/x/y:1 is not in docker-archive:a.tar:quay.io/x, "
@@ -82,15 +90,17 @@ def test_a_host_in_a_list_is_that_of_a_name_in_an_archive() -> None:
     ],
 )
 def test_names_in_archives_are_whole(source: str, target: str, name: str) -> None:
-    (pair,) = make_pairs(parse_list("x/y:1", "list", parse_place(source)), [parse_place(target)])
-    assert pair.target == Reference(parse_place(target).host, "", name)
+    (pair,) = make_pairs(
+        parse_image_list("x/y:1", "list", parse_registry_prefix(source)), [parse_registry_prefix(target)]
+    )
+    assert pair.target == Reference(parse_registry_prefix(target).host, "", name)
 
 
 def test_a_place_is_written_as_it_is_read() -> None:
-    assert str(parse_place("oci:a/b:docker.io")) == "oci:a/b:docker.io"
-    assert parse_place("oci-archive:-") == Place("oci-archive:-")
+    assert str(parse_registry_prefix("oci:a/b:docker.io")) == "oci:a/b:docker.io"
+    assert parse_registry_prefix("oci-archive:-") == RegistryPrefix("oci-archive:-")
     with pytest.raises(InvalidReference, match="digest"):
-        parse_place(f"oci:a@{DIGEST}")
+        parse_registry_prefix(f"oci:a@{DIGEST}")
 
 
 def test_a_place_is_not_copied_onto_itself() -> None:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
-from blobflow.cli.demo import fill
-from blobflow.cli.running import run
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.cli import cli
+from blobflow.cli.commands.demo import fill_registry
+from blobflow.cli.runtime.event_loop import run
+from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)
@@ -68,7 +68,7 @@ def serving(root: Path) -> Iterator[str]:
 
 def stored(root: Path, sample: SampleSet) -> Path:
     with closing(Store.open(root)) as store:
-        fill(store, sample)
+        fill_registry(store, sample)
     return root
 
 
@@ -90,7 +90,7 @@ def place(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def blobflow(*argv: str, code: int | None = 0) -> Result:
-    done = CliRunner().invoke(door, argv)
+    done = CliRunner().invoke(cli, argv)
     assert code is None or done.exit_code == code, done.output
     return done
 
@@ -231,7 +231,7 @@ def test_a_copy_writes_its_digest_and_takes_the_sources_tag(place: Place) -> Non
     assert digests.read_text() == SAMPLE.images[name].digest
     tag = name.partition(":")[2]
     for reference in (f"{copied}:{tag}", f"docker://{copied}:other"):
-        raw = CliRunner().invoke(door, ["inspect", "--raw", reference]).stdout_bytes
+        raw = CliRunner().invoke(cli, ["inspect", "--raw", reference]).stdout_bytes
         assert raw == SAMPLE.images[name].raw
 
 
@@ -264,7 +264,7 @@ def test_inspect_shows_every_platform(place: Place) -> None:
     assert [len(child["layers"]) for child in found["manifests"]] == [4] * CHILDREN
     assert {child["platform"]["architecture"] for child in found["manifests"]} == {"amd64", "arm64", "arm"}
 
-    raw = CliRunner().invoke(door, ["inspect", "--raw", f"{place.source}/{name}"]).stdout_bytes
+    raw = CliRunner().invoke(cli, ["inspect", "--raw", f"{place.source}/{name}"]).stdout_bytes
     assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == SAMPLE.images[name].digest
 
 

@@ -21,9 +21,9 @@ import bcrypt
 import pytest
 from click.testing import CliRunner
 
-from blobflow.cli import door
-from blobflow.cli.running import MOST_FILES, allow_many_files
-from blobflow.cli.writing import Lines
+from blobflow.cli import cli
+from blobflow.cli.output.stdio import BufferedLines
+from blobflow.cli.runtime.event_loop import MAX_OPEN_FILES, raise_open_file_limit
 
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret").decode()}
 
@@ -104,7 +104,7 @@ def test_a_wrong_word_on_how_clients_come_is_said_so(
     tmp_path: Path, option: str, value: str, said: str
 ) -> None:
     where = ["--listen", "127.0.0.1:0", "--root", str(tmp_path / "r")]
-    done = CliRunner().invoke(door, ["serve", *where, f"{option}={value}"])
+    done = CliRunner().invoke(cli, ["serve", *where, f"{option}={value}"])
     assert done.exit_code == 2
     assert said in done.output
     assert "s3cret" not in done.output
@@ -137,12 +137,12 @@ def test_a_registry_may_have_as_many_connections_as_the_system_lets_it() -> None
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
-        allow_many_files()
+        raise_open_file_limit()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert hard == before[1]
-    assert soft == (MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES))
+    assert soft == (MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES))
 
 
 def test_a_limit_that_is_high_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +150,13 @@ def test_a_limit_that_is_high_already_is_left_alone(monkeypatch: pytest.MonkeyPa
         pytest.fail("it was changed")
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    for soft in (MOST_FILES, MOST_FILES + 1, resource.RLIM_INFINITY):
+    for soft in (MAX_OPEN_FILES, MAX_OPEN_FILES + 1, resource.RLIM_INFINITY):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, resource.RLIM_INFINITY))
-        allow_many_files()
+        raise_open_file_limit()
 
 
 def refused(*arguments: str) -> str:
-    done = CliRunner().invoke(door, ["serve", *arguments])
+    done = CliRunner().invoke(cli, ["serve", *arguments])
     assert done.exit_code == 2, done.output
     [line] = done.stderr.splitlines()
     return line
@@ -211,7 +211,7 @@ def test_an_address_that_can_not_be_had_is_said_in_one_sentence(
 @pytest.mark.parametrize("option", ["--upload-ttl", "--upstream-ttl", "--grace"])
 def test_seconds_that_are_no_number_are_refused(option: str, tmp_path: Path) -> None:
     nowhere = ["--root", str(tmp_path / "r"), "--read-only"]  # so that it never serves
-    done = CliRunner().invoke(door, ["serve", *nowhere, option, "nan"])
+    done = CliRunner().invoke(cli, ["serve", *nowhere, option, "nan"])
     assert done.exit_code == 2
     assert f"Invalid value for '{option}'" in done.stderr
 
@@ -262,7 +262,7 @@ def test_the_access_log_has_a_line_a_request(tmp_path: Path, form: str, line: st
 
 def test_an_access_log_that_can_not_be_written_is_said_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        door,
+        cli,
         ["serve", "--root", str(tmp_path / "r"), "--access-log", "json", "--access-log-file", "/dev/null/x"],
     )
     assert done.exit_code == 8
@@ -271,7 +271,7 @@ def test_an_access_log_that_can_not_be_written_is_said_so(tmp_path: Path) -> Non
 
 async def test_lines_are_written_together_and_a_full_disk_ends_nothing() -> None:
     written: list[str] = []
-    lines = Lines(written.append)
+    lines = BufferedLines(written.append)
     lines.add("a")
     lines.add("b")
     assert written == []
@@ -285,6 +285,6 @@ async def test_lines_are_written_together_and_a_full_disk_ends_nothing() -> None
     def full(text: str) -> None:
         raise OSError("no space")
 
-    broken = Lines(full)
+    broken = BufferedLines(full)
     broken.add("e")
     broken.close()

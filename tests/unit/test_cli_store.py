@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
-from blobflow.cli.demo import fill
+from blobflow.byte_size import parse_size
+from blobflow.cli import cli
+from blobflow.cli.commands.demo import fill_registry
 from blobflow.oci import Digest, digest_of
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
-from blobflow.units import parse_size
 from tests.unit.test_cli_runs import serving
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)
@@ -42,7 +42,7 @@ def cache(home: Path) -> Path:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("source")
     with closing(Store.open(root)) as store:
-        fill(store, SAMPLE)
+        fill_registry(store, SAMPLE)
     with serving(root) as address:
         yield address
 
@@ -57,7 +57,7 @@ def places(source: str, home: Path) -> Iterator[tuple[str, ...]]:
 
 
 def blobflow(*argv: str | Path, code: int = 0) -> Result:
-    done = CliRunner().invoke(door, [str(word) for word in argv])
+    done = CliRunner().invoke(cli, [str(word) for word in argv])
     assert done.exit_code == code, done.output
     return done
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
-from blobflow.cli.choosing import Choosing
-from blobflow.cli.images import Selection
-from blobflow.cli.options import Look
-from blobflow.cli.selection import Asked, Place, parse_place
-from blobflow.cli.settling import find_pairs
-from blobflow.cli.staying import Staying, check_staying, run_kept
-from blobflow.cli.timetable import Cron, Every
-from blobflow.cli.warm import asked_of
-from blobflow.engine.report import ImageRecord, Report, Totals
+from blobflow.cli import cli
+from blobflow.cli.commands.warm import request_at_edges
+from blobflow.cli.expand import expand_request
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, parse_registry_prefix
+from blobflow.cli.inputs.selection import SelectionOptions
+from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.runtime.cron import Cron, Interval
+from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled
+from blobflow.client import Settings
+from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.errors import ConnectFailed, RunIncomplete, UsageError
 from blobflow.events import Meter, ignore
-from blobflow.mirror import Settings
 
 SPEC = """\
 version: 1
@@ -34,12 +34,12 @@ images:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(door, arguments)
+    return CliRunner().invoke(cli, arguments)
 
 
-async def pairs_of(asked: Asked) -> list[tuple[str, str, int]]:
+async def pairs_of(asked: MirrorRequest) -> list[tuple[str, str, int]]:
     """Sources, edges, and how many platforms are chosen (0: all)."""
-    settled = await find_pairs(asked, Choosing(), Settings(), ignore, Meter())
+    settled = await expand_request(asked, PlatformOptions(), Settings(), ignore, Meter())
     return [(str(pair.source), str(pair.target), len(pair.choice.platforms)) for pair in settled.pairs]
 
 
@@ -48,7 +48,10 @@ async def test_a_spec_is_warmed_under_its_own_names_each_image_once_with_all_its
 ) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(SPEC)
-    asked = asked_of(Selection(spec=file), [parse_place("edge-1.example"), parse_place("edge-2.example/hub")])
+    asked = request_at_edges(
+        SelectionOptions(spec=file),
+        [parse_registry_prefix("edge-1.example"), parse_registry_prefix("edge-2.example/hub")],
+    )
     assert await pairs_of(asked) == [
         ("src.example/team/app:1", "edge-1.example/team/app:1", 0),
         ("src.example/team/app:1", "edge-2.example/hub/team/app:1", 0),
@@ -60,14 +63,16 @@ async def test_a_spec_is_warmed_under_its_own_names_each_image_once_with_all_its
 async def test_what_docker_hub_calls_library_is_asked_for_so(tmp_path: Path) -> None:
     file = tmp_path / "images.txt"
     file.write_text("alpine:3\n")
-    asked = asked_of(Selection(source="docker.io", images=file), [Place("edge.example")])
+    asked = request_at_edges(
+        SelectionOptions(source="docker.io", images=file), [RegistryPrefix("edge.example")]
+    )
     assert [edge for _, edge, _ in await pairs_of(asked)] == ["edge.example/library/alpine:3"]
 
 
 async def test_a_file_of_skopeo_is_warmed_too(tmp_path: Path) -> None:
     file = tmp_path / "sync.yml"
     file.write_text("src.example: {images: {team/app: ['1']}}\n")
-    asked = asked_of(Selection(spec=file), [Place("edge.example")])
+    asked = request_at_edges(SelectionOptions(spec=file), [RegistryPrefix("edge.example")])
     assert [edge for _, edge, _ in await pairs_of(asked)] == ["edge.example/team/app:1"]
 
 
@@ -99,9 +104,9 @@ def test_what_can_not_be_meant_is_a_sentence(
 
 
 def test_a_timetable_is_what_was_said() -> None:
-    assert check_staying(Staying()) is None
-    assert isinstance(check_staying(Staying(every="6h")), Every)
-    assert isinstance(check_staying(Staying(cron="@daily")), Cron)
+    assert parse_schedule(ScheduleOptions()) is None
+    assert isinstance(parse_schedule(ScheduleOptions(every="6h")), Interval)
+    assert isinstance(parse_schedule(ScheduleOptions(cron="@daily")), Cron)
 
 
 REPORT = Report(Totals(1, 1), (ImageRecord("a/x:1", "b/x:1", "", "", (), "failed", "no"),))
@@ -110,7 +115,7 @@ REPORT = Report(Totals(1, 1), (ImageRecord("a/x:1", "b/x:1", "", "", (), "failed
 def kept(file: Path, run: Callable[[Callable[[Report], None]], None]) -> str:
     """What the metrics file says of how one run ended; what the run raises is passed over."""
     with pytest.raises((RunIncomplete, ConnectFailed, KeyboardInterrupt)):
-        run_kept(Staying(metrics_file=file), Look(quiet=True), run, lambda: None)
+        run_scheduled(ScheduleOptions(metrics_file=file), OutputOptions(quiet=True), run, lambda: None)
     ends = [line for line in file.read_text().splitlines() if line.startswith("blobflow_runs_total")]
     return next(line.partition('"')[2].partition('"')[0] for line in ends if not line.endswith(" 0.0"))
 
@@ -143,7 +148,7 @@ def test_a_metrics_file_that_can_not_be_written_hides_no_interrupt(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_kept(Staying(metrics_file=folder / "b.prom"), Look(), fail, lambda: None)
+        run_scheduled(ScheduleOptions(metrics_file=folder / "b.prom"), OutputOptions(), fail, lambda: None)
     assert "can't write" in capsys.readouterr().err
 
 
@@ -152,4 +157,4 @@ def test_what_was_started_wrongly_ends_at_once_also_where_it_should_stay() -> No
         raise UsageError("no such certificate")
 
     with pytest.raises(UsageError, match="certificate"):
-        run_kept(Staying(every="6h"), Look(quiet=True), fail, lambda: None)
+        run_scheduled(ScheduleOptions(every="6h"), OutputOptions(quiet=True), fail, lambda: None)

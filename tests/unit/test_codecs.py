@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.content import Site
 from blobflow.errors import UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import Digest, parse_manifest
-from blobflow.transports.archive import Archive, CompressMode, Importer, codec
-from blobflow.transports.archive.codecs import (
+from blobflow.transports.archive import ArchiveSource, CompressMode, Importer, codec
+from blobflow.transports.compression.compressors import (
     GZIP_LAYER,
     Begin,
     Codec,
@@ -26,7 +26,7 @@ from blobflow.transports.archive.codecs import (
     sample,
     sample_becomes,
 )
-from blobflow.transports.store import Imports, Store
+from blobflow.transports.store import ImportCache, Store
 from tests.unit.archive_fakes import digest, layer_of, podman_entries, write
 from tests.unit.registry_fakes import collect
 
@@ -127,9 +127,9 @@ def test_a_run_that_can_not_have_it_ends_before_it_begins(
         monkeypatch.setenv(variable, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.tar", podman_entries({"app:1": (LAYER,)}))
-    monkeypatch.setattr("blobflow.transports.archive.codecs.PORTABLE_SAMPLE", "another")
+    monkeypatch.setattr("blobflow.transports.compression.compressors.PORTABLE_SAMPLE", "another")
     codec.cache_clear()
-    result = CliRunner().invoke(door, [*words, "--compress", "gzip-portable"], input="app:1")
+    result = CliRunner().invoke(cli, [*words, "--compress", "gzip-portable"], input="app:1")
     assert result.exit_code == 2, result.output
     assert "gzip-portable can't be had here: zlib-ng " in result.stderr
     assert not (tmp_path / "out").exists()
@@ -162,7 +162,7 @@ class Fleet:
     async def digest_at(self, machine: Codec, path: Path) -> tuple[str, int]:
         """What the archive's layer is there, and how many layers were compressed to know it."""
         importer = Importer(self.store, machine)
-        archive = Archive(Site(f"docker-archive:{path}", ""), self.store, importer, HostMeter())
+        archive = ArchiveSource(Site(f"docker-archive:{path}", ""), self.store, importer, HostMeter())
         before = self.begun
         try:
             [layer] = parse_manifest(await archive.read(await archive.resolve(""))).layers
@@ -206,7 +206,7 @@ async def test_what_an_earlier_blobflow_recorded_is_not_taken_for_this_machine_s
     made, _ = await fleet.digest_at(fleet.machine(9), path)
     size = fleet.store.size_of(Digest(made))
     assert size is not None
-    Imports(fleet.store).record_layer(Digest(digest(LAYER)), "isal 1.9.1 level 2", Digest(made), size)
+    ImportCache(fleet.store).record_layer(Digest(digest(LAYER)), "isal 1.9.1 level 2", Digest(made), size)
     assert (await fleet.digest_at(fleet.machine(1), path))[1] == 1
 
 
@@ -230,7 +230,7 @@ async def test_what_an_earlier_blobflow_recorded_is_not_taken_for_this_machine_s
     ],
 )
 def test_every_verb_that_may_read_a_docker_archive_takes_every_mode(words: str) -> None:
-    said = CliRunner().invoke(door, [*words.split(), "--help"]).output
+    said = CliRunner().invoke(cli, [*words.split(), "--help"]).output
     assert "--compress [gzip|gzip-portable|zstd|none]" in said
 
 
@@ -242,7 +242,7 @@ def test_the_same_archive_has_the_same_digest_wherever_it_is_looked_at(
     source = f"docker-archive:{write(tmp_path / 'a.tar', podman_entries({'app:1': (LAYER,)}))}"
 
     def said(*words: str) -> str:
-        result = CliRunner().invoke(door, [*words, "--compress", "gzip-portable"])
+        result = CliRunner().invoke(cli, [*words, "--compress", "gzip-portable"])
         assert result.exit_code == 0, result.output
         return result.stdout
 

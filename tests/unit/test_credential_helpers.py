@@ -18,9 +18,14 @@ from aiohttp import web
 from blobflow.content import Site
 from blobflow.errors import Denied, RegistryError, Unauthorized
 from blobflow.events import Event, Warned
-from blobflow.settings import Settings, access_to, logins_of
-from blobflow.transports.registry import Credentials, Logins, Registries, credential_helpers
-from blobflow.transports.registry.credential_helpers import CredentialHelperFailed, Ended, run_program
+from blobflow.settings import Settings, host_access, logins_of
+from blobflow.transports.registry import Credentials, CredentialStore, Registries
+from blobflow.transports.registry.auth import credential_helpers
+from blobflow.transports.registry.auth.credential_helpers import (
+    CredentialHelperFailed,
+    ProcessResult,
+    run_program,
+)
 from tests.unit.registry_fakes import Clock, Fake, blob_of, fake
 
 BLOB = blob_of(b"content")
@@ -29,7 +34,7 @@ GOOD = """echo '{"Username": "joe", "Secret": "hush"}'\n"""
 Write = Callable[[str], Path]
 
 
-Get = Callable[[bytes], Ended]
+Get = Callable[[bytes], ProcessResult]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -67,7 +72,7 @@ def test_a_helper_need_not_read_what_it_is_given(get: Get, helper: Write) -> Non
         assert (ended.status, json.loads(ended.out)["Username"]) == (0, "joe")
     helper("exit 3\n")
     for _ in range(20):
-        assert get(b"r.example" * 1000) == Ended(3, b"", b"")
+        assert get(b"r.example" * 1000) == ProcessResult(3, b"", b"")
 
 
 def test_a_helper_s_child_that_holds_its_outputs_is_not_waited_for(get: Get, helper: Write) -> None:
@@ -84,7 +89,7 @@ def test_what_a_helper_says_is_bounded(get: Get, helper: Write, monkeypatch: pyt
     ended = get(b"r.example")
     assert ended.status == 1
     assert len(ended.err) == 4096
-    monkeypatch.setattr(credential_helpers, "MOST_ANSWER", 1000)
+    monkeypatch.setattr(credential_helpers, "MAX_OUTPUT", 1000)
     helper("exec yes something\n")
     with pytest.raises(CredentialHelperFailed, match="answered with more than 1000 bytes"):
         get(b"r.example")
@@ -157,7 +162,7 @@ FAILURES = {
 @pytest.mark.parametrize(("script", "sentence"), FAILURES.items(), ids=FAILURES)
 async def test_a_failure_is_one_sentence_without_secrets(helper: Write, script: str, sentence: str) -> None:
     folder = helper(f"{script}\n")
-    found = await Logins([folder / "config.json"]).find("r.example")
+    found = await CredentialStore([folder / "config.json"]).find("r.example")
     assert found is not None
     assert found == Credentials(lack=found.lack)
     assert found.lack.startswith(f"{folder}/config.json: docker-credential-x ")
@@ -168,7 +173,7 @@ async def test_a_failure_is_one_sentence_without_secrets(helper: Write, script: 
 async def test_where_a_helper_fails_another_file_may_have_the_login(helper: Write, tmp_path: Path) -> None:
     folder = helper("exit 1\n")
     (tmp_path / "auth.json").write_text('{"auths": {"r.example": {"username": "joe", "password": "p"}}}')
-    logins = Logins([folder / "config.json", tmp_path / "auth.json"])
+    logins = CredentialStore([folder / "config.json", tmp_path / "auth.json"])
     assert await logins.find("r.example") == Credentials("joe", "p")
 
 
@@ -177,14 +182,14 @@ async def test_a_helper_that_fails_is_not_asked_for_each_repository(tmp_path: Pa
     asked: list[bytes] = []
     silent = False
 
-    async def run(program: str, verb: str, given: bytes) -> Ended:
+    async def run(program: str, verb: str, given: bytes) -> ProcessResult:
         asked.append(given)
         failure = CredentialHelperFailed(f"{program} fails")
         failure.silent = silent
         raise failure
 
     clock = Clock()
-    logins = Logins([tmp_path / "config.json"], run, clock)
+    logins = CredentialStore([tmp_path / "config.json"], run, clock)
     for host in ("r.example", "r.example", "s.example"):
         await logins.find(host, "a")
     assert asked == [b"r.example", b"s.example"]
@@ -227,7 +232,7 @@ async def guarded(folder: Path) -> AsyncIterator[tuple[Guarded, Fake, Registries
         handler.host = server.host
         settings = Settings(docker_config=folder)
         logins = logins_of(settings)
-        registries = Registries(lambda host: access_to(host, settings, logins), observer=events.append)
+        registries = Registries(lambda host: host_access(host, settings, logins), observer=events.append)
         try:
             yield handler, server, registries, events
         finally:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.descent import MOST_BELOW, Descent, Part, root_at
+from blobflow.engine.targets.traversal import MOST_BELOW, Part, Traversal, target_root
 from blobflow.oci import Digest, Manifest, digest_of, media, parse_manifest
-from blobflow.oci.choice import EVERYTHING, Choice
+from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 
 SITE = Site("host", "app")
 
@@ -36,11 +36,13 @@ def index(*children: Manifest) -> Manifest:
     return parse_manifest(json.dumps(document).encode())
 
 
-def descent(root: Manifest, stopped: bytes = b"") -> Descent:
-    return Descent(root_at(SITE, EVERYTHING, root.descriptor.digest, root.descriptor.digest), "", stopped)
+def descent(root: Manifest, stopped: bytes = b"") -> Traversal:
+    return Traversal(
+        target_root(SITE, EVERYTHING, root.descriptor.digest, root.descriptor.digest), "", stopped
+    )
 
 
-def walked(way: Descent, manifests: Iterable[Manifest], most: int = 10**6) -> list[Digest]:
+def walked(way: Traversal, manifests: Iterable[Manifest], most: int = 10**6) -> list[Digest]:
     """Go down, as if everything were there."""
     known = {each.descriptor.digest: each for each in manifests}
     asked: list[Digest] = []
@@ -139,7 +141,7 @@ def test_there_is_a_bound_to_what_is_below_one_root() -> None:
 
 
 def test_of_a_manifest_made_anew_everything_is_there() -> None:
-    choice, made = Choice(index="only"), digest_of(b"made")
-    assert root_at(SITE, choice, digest_of(b"source"), made).choice == EVERYTHING
-    assert root_at(SITE, choice, made, made).choice == choice
+    choice, made = PlatformChoice(index="only"), digest_of(b"made")
+    assert target_root(SITE, choice, digest_of(b"source"), made).choice == EVERYTHING
+    assert target_root(SITE, choice, made, made).choice == choice
     assert Part(False, "", made, 1).certain

@@ -12,11 +12,11 @@ import pytest
 
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Manifest, digest_of, manifest, media, parse_manifest
-from blobflow.oci.ambiguity import ambiguous_key
-from blobflow.oci.choice import pruned
-from blobflow.oci.convert import converted
+from blobflow.oci.ambiguous_json import ambiguous_key
+from blobflow.oci.docker_conversion import convert_manifest
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
-from blobflow.oci.referrers import merged
+from blobflow.oci.platform_choice import prune_index
+from blobflow.oci.referrers import merge_referrers_index
 
 Json = dict[str, Any]
 
@@ -327,7 +327,7 @@ def test_a_word_of_a_descriptor_is_a_word() -> None:
 def test_a_list_of_referrers_that_means_two_things_is_not_added_to() -> None:
     raw = encoded(INDEX, "mediaType")[:-1] + b',"Manifests":[]}'
     with pytest.raises(UnsupportedContent, match="'Manifests'"):
-        merged(raw, [])
+        merge_referrers_index(raw, [])
 
 
 def test_equal_media_types_are_one_string_in_memory() -> None:
@@ -362,9 +362,9 @@ def test_what_is_only_passed_over_does_not_break_who_changes_a_document(value: s
     ).encode()
     image = (more + json.dumps(IMAGE)[1:]).encode()
     changes: list[Callable[[], object]] = [
-        lambda: pruned(read := parse_manifest(index), read.manifests[:1], {}),
-        lambda: converted(parse_manifest(image), "v2s2", {}),
-        lambda: merged(index, []),
+        lambda: prune_index(read := parse_manifest(index), read.manifests[:1], {}),
+        lambda: convert_manifest(parse_manifest(image), "v2s2", {}),
+        lambda: merge_referrers_index(index, []),
     ]
     for change in changes:
         with pytest.raises(UnsupportedContent):

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine import documents as module
-from blobflow.engine.documents import Documents
-from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Graph
-from blobflow.engine.resolve import read_graph
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.steps import Graph
+from blobflow.engine.sources import manifests as module
+from blobflow.engine.sources.manifests import ManifestBudget
+from blobflow.engine.sources.reader import read_graph
 from blobflow.errors import DigestMismatch, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Manifest, digest_of, media, parse_manifest, parse_reference
-from blobflow.oci.choice import attests
-from blobflow.transports.store import Store, StoreAside
+from blobflow.oci.platform_choice import attested_digest
+from blobflow.transports.store import SpillFile, Store
 
 SITE = Site("source", "app")
 
@@ -57,7 +57,7 @@ def image(number: int, notes: int = 0, layers: int = 1) -> Manifest:
 
 def test_manifests_are_held_whole_while_there_is_room_and_lean_beyond() -> None:
     kept = Kept()
-    documents = Documents(kept, room=100_000)
+    documents = ManifestBudget(kept, room=100_000)
     held = documents.mapping()
     images = [image(number, notes=10_000) for number in range(50)]
     for each in images:
@@ -76,13 +76,13 @@ def test_manifests_are_held_whole_while_there_is_room_and_lean_beyond() -> None:
 
 
 def test_without_a_place_to_put_them_aside_all_are_held() -> None:
-    held = Documents(room=0).mapping()
+    held = ManifestBudget(room=0).mapping()
     held.take(image(1), SITE)
     assert held[image(1).descriptor.digest] == image(1)
 
 
 def test_what_is_charged_is_given_back_with_the_last_who_can_read_it() -> None:
-    documents = Documents(Kept(), room=1_000_000)
+    documents = ManifestBudget(Kept(), room=1_000_000)
     one, two = documents.mapping(), documents.mapping()
     one.take(image(1), SITE)
     alone = documents.held
@@ -102,7 +102,7 @@ def test_what_is_charged_is_given_back_with_the_last_who_can_read_it() -> None:
 
 def test_bytes_that_changed_while_they_were_aside_are_not_put() -> None:
     kept = Kept()
-    held = Documents(kept, room=0).mapping()
+    held = ManifestBudget(kept, room=0).mapping()
     held.take(image(1), SITE)
     kept.spoil = True
     with pytest.raises(DigestMismatch, match="put aside"):
@@ -118,11 +118,11 @@ def test_a_lean_manifest_still_knows_what_planning_asks() -> None:
     index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [noted]}
     config = {"mediaType": "a/c", "digest": digest_of(b"{}"), "size": 2, "annotations": {"x": "x" * 9000}}
     made = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config, "layers": [foreign]}
-    held = Documents(Kept(), room=0).mapping()
+    held = ManifestBudget(Kept(), room=0).mapping()
     for document in (index, made):
         held.take(parse_manifest(json.dumps(document).encode()), SITE)
     lean_index, lean_image = held.values()
-    assert attests(lean_index.manifests[0]) == "sha256:x"
+    assert attested_digest(lean_index.manifests[0]) == "sha256:x"
     assert lean_image.foreign and len(lean_image.blobs) == 1
     carried = lean_image.carrying([lean_image.layers[0].digest])
     held[lean_image.descriptor.digest] = carried
@@ -142,7 +142,7 @@ def test_what_one_repository_may_name_is_bounded_and_grows_with_the_images_that_
     monkeypatch.setattr(module, "NAMED", 30)
     monkeypatch.setattr(module, "NAMED_MORE", 12)
     other = Site("source", "other")
-    held = Documents().mapping()
+    held = ManifestBudget().mapping()
     for site, roots in ((SITE, 2), (other, 1)):
         for number in range(roots):
             held.expect(site, image(number).descriptor.digest)
@@ -177,12 +177,12 @@ async def test_a_wide_lane_reads_only_so_many_bytes_of_manifests_at_once() -> No
     index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": items}
     root = parse_manifest(json.dumps(index).encode())
     kept, source = Kept(), Source([root, *images])
-    documents = Documents(kept, room=50_000, moving=40_000)
+    documents = ManifestBudget(kept, room=50_000, moving=40_000)
     name = parse_reference("127.0.0.1:1/app:1")
     read = await read_graph(
         {name: root.descriptor},
         lambda site: source,  # type: ignore[arg-type, return-value]
-        Lane(32),
+        BoundedRunner(32),
         documents=documents,
     )
     assert not read.failures and len(read.graph.manifests) == 41
@@ -191,7 +191,7 @@ async def test_a_wide_lane_reads_only_so_many_bytes_of_manifests_at_once() -> No
 
 
 async def test_what_is_larger_than_all_the_room_gets_all_of_it_and_no_host_waits_for_another() -> None:
-    documents = Documents(moving=100)
+    documents = ManifestBudget(moving=100)
     large = Descriptor(media.OCI_MANIFEST, digest_of(b"large"), UNKNOWN_SIZE)
     small = Descriptor(media.OCI_MANIFEST, digest_of(b"small"), 60)
     order: list[str] = []
@@ -213,7 +213,7 @@ async def test_what_is_larger_than_all_the_room_gets_all_of_it_and_no_host_waits
 
 
 async def test_cancelling_those_who_wait_at_random_loses_no_room() -> None:
-    chance, documents = random.Random(5), Documents(moving=100)
+    chance, documents = random.Random(5), ManifestBudget(moving=100)
     free: list[int] = []
 
     async def move(size: int) -> None:
@@ -247,7 +247,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_what_is_put_aside_in_a_store_comes_back_and_leaves_nothing_there(store: Store) -> None:
-    aside = StoreAside(store)
+    aside = SpillFile(store)
     contents = [bytes([n]) * (n * 1000) for n in range(60)]
     readers = [aside.keep(content) for content in contents]
     assert [read() for read in readers] == contents == [read() for read in readers]
@@ -260,8 +260,8 @@ def test_what_is_put_aside_in_a_store_comes_back_and_leaves_nothing_there(store:
 def test_a_store_without_a_place_to_write_says_so(store: Store) -> None:
     (store.root / "partials").rmdir()
     with pytest.raises(StorageError, match="put manifests aside"):
-        StoreAside(store).keep(b"x")
+        SpillFile(store).keep(b"x")
 
 
 def test_nothing_is_made_where_nothing_is_put_aside(store: Store) -> None:
-    StoreAside(store).close()
+    SpillFile(store).close()

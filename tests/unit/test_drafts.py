@@ -20,8 +20,15 @@ from blobflow.oci import (
     parse_platform,
     parse_reference,
 )
-from blobflow.oci.drafts import MAX_MEMBERS, Draft, Member, check_label, label_in_tag, make_label
-from blobflow.oci.indexing import index_of
+from blobflow.oci.index_draft import (
+    MAX_MEMBERS,
+    DraftImage,
+    IndexDraft,
+    check_label,
+    label_in_tag,
+    parse_label,
+)
+from blobflow.oci.index_encoding import encode_index
 
 TARGET = parse_reference("127.0.0.1:5000/app:1")
 APP = parse_reference("127.0.0.1:5000/app")
@@ -56,18 +63,18 @@ DOCKERS = """\
 }"""
 
 
-def member(name: str, platform: str = "", kind: str = OCI, **more: Any) -> Member:
+def member(name: str, platform: str = "", kind: str = OCI, **more: Any) -> DraftImage:
     """An image at the target's registry whose config says `platform`."""
     config = parse_platform(platform) if platform else Platform()
     image = parse_reference(f"127.0.0.1:5000/app:{name}")
-    return Member(image, Descriptor(kind, digest_of(name.encode()), 500), config, **more)
+    return DraftImage(image, Descriptor(kind, digest_of(name.encode()), 500), config, **more)
 
 
-def draft(*members: Member, **more: Any) -> Draft:
-    return Draft(TARGET, members, **more)
+def draft(*members: DraftImage, **more: Any) -> IndexDraft:
+    return IndexDraft(TARGET, members, **more)
 
 
-def refusal(made: Draft) -> str:
+def refusal(made: IndexDraft) -> str:
     with pytest.raises(UsageError) as refused:
         made.index()
     return str(refused.value)
@@ -75,9 +82,9 @@ def refusal(made: Draft) -> str:
 
 def test_the_bytes_are_dockers() -> None:
     children = parse_manifest(DOCKERS.encode(), media.DOCKER_LIST).manifests
-    assert index_of(children, "docker").raw.decode() == DOCKERS
+    assert encode_index(children, "docker").raw.decode() == DOCKERS
     as_oci = DOCKERS.replace(media.DOCKER_LIST, media.OCI_INDEX)
-    assert index_of(children, "oci").raw.decode() == as_oci, "the images stay what they are"
+    assert encode_index(children, "oci").raw.decode() == as_oci, "the images stay what they are"
 
 
 words = st.text(st.characters(categories=("L", "N")), max_size=8)
@@ -97,7 +104,7 @@ descriptors = st.builds(
 
 @given(st.lists(descriptors, max_size=5), st.sampled_from(["oci", "docker"]), notes)
 def test_an_index_reads_as_what_it_was_made_of(children: list[Descriptor], form: Any, said: Any) -> None:
-    index = index_of(children, form, said)
+    index = encode_index(children, form, said)
     assert index.manifests == tuple(children)
     assert index.annotations == (said or {})
     assert index.descriptor.digest == digest_of(index.raw)
@@ -138,20 +145,21 @@ def test_a_docker_list_has_no_place_for_annotations() -> None:
 def test_two_images_for_one_platform_are_refused() -> None:
     said = refusal(draft(member("a", "linux/arm64"), member("b", "linux/arm64/v8")))
     assert "app:a and 127.0.0.1:5000/app:b are both for linux/arm64/v8" in said
-    apart = [member("a", "linux/arm"), member("b", "linux/arm", label=make_label(variant="v6"))]
+    apart = [member("a", "linux/arm"), member("b", "linux/arm", label=parse_label(variant="v6"))]
     assert [str(child.platform) for child in draft(*apart).index().manifests] == [
         "linux/arm",
         "linux/arm/v6",
     ]
     builds = [
-        member(version, "windows/amd64", label=make_label(os_version=version)) for version in ("10.1", "10.2")
+        member(version, "windows/amd64", label=parse_label(os_version=version))
+        for version in ("10.1", "10.2")
     ]
     assert len(draft(*builds).index().manifests) == 2
 
 
 def test_an_image_without_a_platform_gets_one_by_hand_or_is_refused() -> None:
     assert "app:x says no platform" in refusal(draft(member("x")))
-    said = member("x").labelled(make_label("arm64", "linux"))
+    said = member("x").labelled(parse_label("arm64", "linux"))
     assert draft(said).index().manifests[0].platform == Platform("arm64", "linux")
 
 
@@ -165,7 +173,7 @@ def test_attestations_need_no_platform_of_their_own() -> None:
 
 def test_an_index_of_nothing_and_one_of_too_much_are_refused() -> None:
     assert "has no images" in refusal(draft())
-    many = [member(str(n), "linux/amd64", label=make_label(variant=f"v{n}")) for n in range(MAX_MEMBERS + 1)]
+    many = [member(str(n), "linux/amd64", label=parse_label(variant=f"v{n}")) for n in range(MAX_MEMBERS + 1)]
     with pytest.raises(
         UnsupportedContent, match=f"has {MAX_MEMBERS + 1} images, more than the {MAX_MEMBERS}"
     ):
@@ -178,7 +186,7 @@ def test_an_index_beyond_what_registries_take_is_refused() -> None:
     with pytest.raises(
         UnsupportedContent, match=r"these 10000 manifests has .* bytes, more than the 4194304"
     ):
-        index_of([child] * 10_000, "oci")
+        encode_index([child] * 10_000, "oci")
 
 
 def test_amending_replaces_in_place_and_appends() -> None:
@@ -229,22 +237,22 @@ def test_a_label_may_add_to_a_config_and_not_contradict_it(label: str, config: s
 
 def test_windows_builds_and_features_count_too() -> None:
     config = Platform("amd64", "windows", os_version="10.0.17763.1", os_features=("win32k",))
-    check_label(APP, make_label(os_features=["other"]), config)
+    check_label(APP, parse_label(os_features=["other"]), config)
     with pytest.raises(UsageError, match=r"labelled windows/amd64 \(10\.0\.14393\), but"):
-        check_label(APP, make_label(os_version="10.0.14393"), config)
-    said = Member(APP, Descriptor(OCI, digest_of(b""), 0), config, make_label(os_features=["other"]))
+        check_label(APP, parse_label(os_version="10.0.14393"), config)
+    said = DraftImage(APP, Descriptor(OCI, digest_of(b""), 0), config, parse_label(os_features=["other"]))
     assert said.platform.os_features == ("win32k", "other")
 
 
 def test_labels_are_written_as_people_write_them() -> None:
-    assert make_label("aarch64") == make_label("arm64")
-    assert make_label("armhf") == Platform("arm", variant="v7")
-    assert make_label("armhf", variant="v6") == Platform("arm", variant="v6")
+    assert parse_label("aarch64") == parse_label("arm64")
+    assert parse_label("armhf") == Platform("arm", variant="v7")
+    assert parse_label("armhf", variant="v6") == Platform("arm", variant="v6")
 
 
 def test_what_is_said_later_counts_and_features_add_up() -> None:
-    first = member("a", "linux/arm").labelled(make_label(variant="v6", os_features=["x"]))
-    then = first.labelled(make_label(variant="v7", os_features=["y", "x"]))
+    first = member("a", "linux/arm").labelled(parse_label(variant="v6", os_features=["x"]))
+    then = first.labelled(parse_label(variant="v7", os_features=["y", "x"]))
     assert then.label == Platform(variant="v7", os_features=("x", "y"))
 
 
@@ -279,11 +287,11 @@ def test_a_tag_may_end_with_an_architecture(tag: str, label: str) -> None:
 def test_a_draft_survives_its_file() -> None:
     made = draft(
         member(
-            "a", "linux/amd64", label=make_label(os_version="1", os_features=["x"]), annotations={"k": "v"}
+            "a", "linux/amd64", label=parse_label(os_version="1", os_features=["x"]), annotations={"k": "v"}
         ),
         tags=("2",),
         annotations={"a": "b"},
         form="oci",
     )
-    assert msgspec.json.decode(msgspec.json.encode(made), type=Draft) == made
+    assert msgspec.json.decode(msgspec.json.encode(made), type=IndexDraft) == made
     assert json.loads(msgspec.json.encode(made))["target"]["tag"] == "1"

@@ -17,7 +17,14 @@ import pytest
 from aiohttp import web
 
 import blobflow
-from blobflow.cli.options import Ends, Link, Run, link_options, run_options, settings_of
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    Hosts,
+    RunOptions,
+    connection_options,
+    run_options,
+    run_settings,
+)
 from blobflow.environment import from_environment
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Unauthorized, UsageError
 from blobflow.oci import Reference, digest_of, media
@@ -27,7 +34,7 @@ from tests.contract.places import blob_of, image_of
 from tests.e2e.locked import Authority
 from tests.unit.registry_fakes import fake
 
-ENDS = Ends(frozenset({"s.example"}), frozenset({"t.example"}))
+ENDS = Hosts(frozenset({"s.example"}), frozenset({"t.example"}))
 JOE = base64.b64encode(b"joe:secret").decode()
 IMAGE, RAW = image_of(blob_of(b"{}"))
 
@@ -47,9 +54,9 @@ def of_the_command_line() -> Settings:
 
     @click.command()
     @run_options
-    @link_options
-    def verb(run: Run, link: Link) -> None:
-        found.append(settings_of(link, run, ENDS))
+    @connection_options
+    def verb(run: RunOptions, link: ConnectionOptions) -> None:
+        found.append(run_settings(link, run, ENDS))
 
     verb.main([], standalone_mode=False)
     return found[0]
@@ -206,5 +213,5 @@ def test_whoever_takes_settings_and_has_a_default_has_that_of_the_environment() 
         if (parameter := inspect.signature(function).parameters.get("settings")) is not None
     }
     assert len(defaults) > 20
-    assert defaults["blobflow.mirror.mirror"] is None
+    assert defaults["blobflow.client.mirror"] is None
     assert {default for default in defaults.values() if default is not inspect.Parameter.empty} == {None}

@@ -22,7 +22,7 @@ import pytest
 
 import blobflow
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Throttled, own_copy, without_frames
-from blobflow.server.refusal import Problem, Refusal
+from blobflow.server.errors import ApiError, ErrorEntry
 
 # A value, other than the default, for each parameter of any error's `__init__`. A class that has one more
 # fails until there is an example of it here.
@@ -42,7 +42,7 @@ EXAMPLES: dict[str, Any] = {
     "url": "http://127.0.0.1:5000/v2/",
     "window": "2 GiB",
     "headers": {"Retry-After": "3"},
-    "more": (Problem("UNKNOWN", "and this"),),
+    "more": (ErrorEntry("UNKNOWN", "and this"),),
 }
 
 
@@ -74,7 +74,7 @@ def facts(error: BaseException) -> tuple[Any, ...]:
 
 def test_the_walk_finds_the_classes_outside_of_errors_too() -> None:
     found = set(kinds())
-    assert {BlobflowError, DigestMismatch, Refusal} <= found
+    assert {BlobflowError, DigestMismatch, ApiError} <= found
     assert len(found) > 25
 
 
@@ -112,7 +112,7 @@ def fail(kind: type[BlobflowError]) -> None:
 def test_errors_come_out_of_another_process() -> None:
     """Without the attributes, or with another type, a pool of processes would break, or lie."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for kind in (DigestMismatch, Throttled, Refusal):
+        for kind in (DigestMismatch, Throttled, ApiError):
             with pytest.raises(kind) as raised:
                 pool.submit(fail, kind).result()
             assert str(raised.value) == str(example(kind))

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from blobflow import cli
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import digest_of, media
-from blobflow.transports.archive.catalogue import parse_catalogue
+from blobflow.transports.archive.manifest_json import parse_manifest_json
 from tests.unit.archive_fakes import config_of, digest, layer_of, tar_of
 
 Descriptor = dict[str, Any]
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.door, list(map(str, arguments)))
+    return CliRunner().invoke(cli.cli, list(map(str, arguments)))
 
 
 def done(*arguments: str | Path) -> Result:
@@ -384,15 +384,15 @@ def catalogued(entry: str | Mapping[str, object]) -> bytes:
     ],
 )
 def test_keys_are_read_in_any_case(entry: Mapping[str, object]) -> None:
-    [image] = parse_catalogue(catalogued(entry), "a.tar")
+    [image] = parse_manifest_json(catalogued(entry), "a.tar")
     assert (image.names, image.config, image.layers) == (("app:1",), "c", ("l",))
 
 
 @pytest.mark.parametrize("absent", ['"RepoTags":null', '"repoTags":null,"layers":null', '"x":{"Config":1}'])
 def test_a_null_is_an_absent_field(absent: str) -> None:
-    [image] = parse_catalogue(catalogued(f'{{"Config":"c",{absent}}}'), "a.tar")
+    [image] = parse_manifest_json(catalogued(f'{{"Config":"c",{absent}}}'), "a.tar")
     assert (image.names, image.layers) == ((), ())
-    assert parse_catalogue(b"null", "a.tar") == []
+    assert parse_manifest_json(b"null", "a.tar") == []
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_a_null_is_an_absent_field(absent: str) -> None:
 )
 def test_what_could_mean_two_things_is_refused(raw: bytes, words: str) -> None:
     with pytest.raises(UnsupportedContent, match=words) as raised:
-        parse_catalogue(raw, "a.tar")
+        parse_manifest_json(raw, "a.tar")
     assert "a.tar" in str(raised.value) and "\n" not in str(raised.value)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from blobflow.errors import NotFound
-from blobflow.shared import Flights
+from blobflow.single_flight import SingleFlight
 
 
 class Question:
@@ -34,7 +34,7 @@ async def begun(*tasks: asyncio.Task[str]) -> tuple[asyncio.Task[str], ...]:
 
 
 async def test_what_is_being_asked_is_asked_once() -> None:
-    flights, question = Flights[str, str](), Question()
+    flights, question = SingleFlight[str, str](), Question()
     tasks = await begun(*(asyncio.create_task(flights.of("k", question.ask)) for _ in range(5)))
     question.answer.set_result("yes")
     assert await asyncio.gather(*tasks) == ["yes"] * 5
@@ -44,7 +44,7 @@ async def test_what_is_being_asked_is_asked_once() -> None:
 
 
 async def test_other_questions_are_others() -> None:
-    flights, question = Flights[str, str](), Question()
+    flights, question = SingleFlight[str, str](), Question()
     tasks = await begun(*(asyncio.create_task(flights.of(key, question.ask)) for key in "abab"))
     question.answer.set_result("yes")
     await asyncio.gather(*tasks)
@@ -52,7 +52,7 @@ async def test_other_questions_are_others() -> None:
 
 
 async def test_who_asked_first_may_go_away() -> None:
-    flights, question = Flights[str, str](), Question()
+    flights, question = SingleFlight[str, str](), Question()
     first, second = await begun(*(asyncio.create_task(flights.of("k", question.ask)) for _ in range(2)))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -63,7 +63,7 @@ async def test_who_asked_first_may_go_away() -> None:
 
 
 async def test_when_the_last_has_gone_the_question_is_given_up_and_asked_anew() -> None:
-    flights, question = Flights[str, str](), Question()
+    flights, question = SingleFlight[str, str](), Question()
     tasks = await begun(*(asyncio.create_task(flights.of("k", question.ask)) for _ in range(2)))
     for task in tasks:
         task.cancel()
@@ -75,7 +75,7 @@ async def test_when_the_last_has_gone_the_question_is_given_up_and_asked_anew() 
 
 
 async def test_a_question_that_fails_fails_for_each_with_an_error_of_its_own() -> None:
-    flights, question = Flights[str, str](), Question()
+    flights, question = SingleFlight[str, str](), Question()
     tasks = await begun(*(asyncio.create_task(flights.of("k", question.ask)) for _ in range(3)))
     question.answer.set_exception(NotFound("no such thing", status=404))
     found = await asyncio.gather(*tasks, return_exceptions=True)

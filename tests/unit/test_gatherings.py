@@ -9,8 +9,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from blobflow.errors import StorageError
-from blobflow.server.gatherings import _WAITING, Gathered, Gatherings, GivenUp, Stopped, _UnderWay
-from blobflow.server.refusal import Refusal
+from blobflow.server.admin.snapshots import (
+    _WAITING,
+    Abandoned,
+    ShouldStop,
+    Snapshot,
+    SnapshotCache,
+    _UnderWay,
+)
+from blobflow.server.errors import ApiError
 
 BOUND = 20.0  # seconds that a thread of a test waits for what comes at once, before the test has failed
 
@@ -35,13 +42,13 @@ class Work:
         if at_once:
             self.let_go.set()
 
-    def __call__(self, stopped: Stopped) -> str:
+    def __call__(self, stopped: ShouldStop) -> str:
         self.times += 1
         self.under_way.set()
         while not self.let_go.wait(0.001):
             if stopped():
                 self.gave_up.set()
-                raise GivenUp
+                raise Abandoned
         return self.value
 
 
@@ -59,17 +66,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def gatherings(clock: Clock) -> AsyncIterator[Gatherings]:
-    made = Gatherings(kept=5.0, room=100, clock=clock)
+async def gatherings(clock: Clock) -> AsyncIterator[SnapshotCache]:
+    made = SnapshotCache(kept=5.0, room=100, clock=clock)
     yield made
     await made.close()
 
 
-def asked(gatherings: Gatherings, key: str, work: Work) -> asyncio.Task[Gathered[str]]:
+def asked(gatherings: SnapshotCache, key: str, work: Work) -> asyncio.Task[Snapshot[str]]:
     return asyncio.create_task(gatherings.get(key, work, gone=here, weigh=len))
 
 
-async def test_who_asks_while_it_is_gathered_waits_for_that(gatherings: Gatherings) -> None:
+async def test_who_asks_while_it_is_gathered_waits_for_that(gatherings: SnapshotCache) -> None:
     work = Work(at_once=False)
     tasks = [asked(gatherings, "a", work) for _ in range(8)]
     await happened(work.under_way)
@@ -80,7 +87,7 @@ async def test_who_asks_while_it_is_gathered_waits_for_that(gatherings: Gatherin
 
 
 async def test_it_holds_for_some_seconds_and_is_then_gathered_anew(
-    gatherings: Gatherings, clock: Clock
+    gatherings: SnapshotCache, clock: Clock
 ) -> None:
     work = Work()
     await asked(gatherings, "a", work)
@@ -92,10 +99,10 @@ async def test_it_holds_for_some_seconds_and_is_then_gathered_anew(
     assert work.times == 2
 
 
-async def test_what_took_long_holds_ten_times_as_long(gatherings: Gatherings, clock: Clock) -> None:
+async def test_what_took_long_holds_ten_times_as_long(gatherings: SnapshotCache, clock: Clock) -> None:
     times = 0
 
-    def slow(stopped: Stopped) -> str:
+    def slow(stopped: ShouldStop) -> str:
         nonlocal times
         times += 1
         clock.now += 60
@@ -107,7 +114,7 @@ async def test_what_took_long_holds_ten_times_as_long(gatherings: Gatherings, cl
     assert times == 2
 
 
-async def test_one_thing_is_gathered_at_a_time(gatherings: Gatherings) -> None:
+async def test_one_thing_is_gathered_at_a_time(gatherings: SnapshotCache) -> None:
     first, second = Work(at_once=False), Work("other")
     tasks = [asked(gatherings, "a", first), asked(gatherings, "b", second)]
     await happened(first.under_way)
@@ -116,7 +123,7 @@ async def test_one_thing_is_gathered_at_a_time(gatherings: Gatherings) -> None:
     assert [(await task).value for task in tasks] == ["found", "other"]
 
 
-async def test_what_is_forgotten_is_gathered_anew(gatherings: Gatherings) -> None:
+async def test_what_is_forgotten_is_gathered_anew(gatherings: SnapshotCache) -> None:
     work = Work()
     await asked(gatherings, "a", work)
     gatherings.forget()
@@ -124,7 +131,7 @@ async def test_what_is_forgotten_is_gathered_anew(gatherings: Gatherings) -> Non
     assert work.times == 2
 
 
-async def test_what_is_kept_is_bounded(gatherings: Gatherings) -> None:
+async def test_what_is_kept_is_bounded(gatherings: SnapshotCache) -> None:
     works = {key: Work("x" * 40) for key in "abc"}
     for key in "abcc":
         await asked(gatherings, key, works[key])
@@ -135,8 +142,8 @@ async def test_what_is_kept_is_bounded(gatherings: Gatherings) -> None:
     assert works["c"].times == 2
 
 
-async def test_an_error_reaches_all_who_wait_and_is_not_kept(gatherings: Gatherings) -> None:
-    def fails(stopped: Stopped) -> str:
+async def test_an_error_reaches_all_who_wait_and_is_not_kept(gatherings: SnapshotCache) -> None:
+    def fails(stopped: ShouldStop) -> str:
         raise StorageError("the disk is gone")
 
     tasks = [asyncio.create_task(gatherings.get("a", fails, gone=here, weigh=len)) for _ in range(3)]
@@ -145,7 +152,7 @@ async def test_an_error_reaches_all_who_wait_and_is_not_kept(gatherings: Gatheri
     assert (await asked(gatherings, "a", Work())).value == "found"
 
 
-async def test_what_nobody_waits_for_any_more_is_given_up(gatherings: Gatherings) -> None:
+async def test_what_nobody_waits_for_any_more_is_given_up(gatherings: SnapshotCache) -> None:
     work, later = Work(at_once=False), Work("other")
     gone = threading.Event()
     tasks = [
@@ -160,7 +167,9 @@ async def test_what_nobody_waits_for_any_more_is_given_up(gatherings: Gatherings
     assert later.times == 0, "what was in line is not even begun"
 
 
-async def test_who_was_cancelled_counts_no_more_and_takes_nothing_from_others(gatherings: Gatherings) -> None:
+async def test_who_was_cancelled_counts_no_more_and_takes_nothing_from_others(
+    gatherings: SnapshotCache,
+) -> None:
     work = Work(at_once=False)
     first, second = asked(gatherings, "a", work), asked(gatherings, "a", work)
     await happened(work.under_way)
@@ -176,7 +185,7 @@ async def test_who_was_cancelled_counts_no_more_and_takes_nothing_from_others(ga
     await happened(alone.gave_up)
 
 
-async def test_who_comes_just_as_it_was_given_up_gets_it_all_the_same(gatherings: Gatherings) -> None:
+async def test_who_comes_just_as_it_was_given_up_gets_it_all_the_same(gatherings: SnapshotCache) -> None:
     """Between the end of a gathering and what follows from it, who asks must let the loop go on."""
     times = 0
 
@@ -189,17 +198,17 @@ async def test_who_comes_just_as_it_was_given_up_gets_it_all_the_same(gatherings
     loop = asyncio.get_running_loop()
     ended = _UnderWay(still_here)
     ended.future = loop.create_future()
-    ended.future.set_exception(GivenUp())
+    ended.future.set_exception(Abandoned())
     gatherings._under_way["a"] = ended
     loop.call_soon(gatherings._under_way.pop, "a")
     assert (await gatherings.get("a", Work(), gone=still_here, weigh=len)).value == "found"
 
 
-async def test_too_many_questions_at_once_are_refused_for_the_moment(gatherings: Gatherings) -> None:
+async def test_too_many_questions_at_once_are_refused_for_the_moment(gatherings: SnapshotCache) -> None:
     work = Work(at_once=False)
     tasks = [asked(gatherings, f"{number}", work) for number in range(_WAITING)]
     await happened(work.under_way)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         await asked(gatherings, "one more", work)
     assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
     same = asked(gatherings, "0", work)
@@ -207,15 +216,15 @@ async def test_too_many_questions_at_once_are_refused_for_the_moment(gatherings:
     assert len(await asyncio.gather(*tasks, same)) == _WAITING + 1
 
 
-async def test_when_it_ends_what_is_under_way_is_given_up(gatherings: Gatherings) -> None:
+async def test_when_it_ends_what_is_under_way_is_given_up(gatherings: SnapshotCache) -> None:
     work = Work(at_once=False)
     task = asked(gatherings, "a", work)
     await happened(work.under_way)
     gatherings.stop()
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         await task
     assert work.gave_up.is_set()
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         await asked(gatherings, "b", Work())
     await gatherings.close()
     await gatherings.close()

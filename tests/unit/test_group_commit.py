@@ -15,8 +15,8 @@ import pytest
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.transports.store import Store, promises, reading
-from blobflow.transports.store.groupcommit import Call, Row
+from blobflow.transports.store import Store, block_checksums, promises
+from blobflow.transports.store.state.group_commit import Call, Row
 
 BLOB = b"some bytes of a blob"
 DIGEST = digest_of(BLOB)
@@ -70,7 +70,7 @@ def contents(count: int) -> list[bytes]:
 async def push(store: Store, content: bytes) -> None:
     writer = store.begin_upload()
     writer.write(content)
-    await promises.uploaded("app", writer, digest_of(content))
+    await promises.commit_upload("app", writer, digest_of(content))
 
 
 async def test_those_who_come_while_others_are_written_go_together(
@@ -238,14 +238,16 @@ async def test_a_manifest_is_held_with_its_tag_or_not_at_all(tmp_path: Path, ser
     manifest = digest_of(raw)
     absent = Digest("sha256:" + "0" * 64)
     kind = media.OCI_MANIFEST
-    assert await promises.put(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST, absent]) == [
+    assert await promises.put_manifest(
+        store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST, absent]
+    ) == [
         DIGEST,
         absent,
     ]
     assert (store.size_of(manifest), store.tags("app"), store.members("app")) == (None, [], [])
     assert list(store.layout.partials.iterdir()) == []
     await push(store, BLOB)
-    assert await promises.put(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST]) == []
+    assert await promises.put_manifest(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST]) == []
     assert (store.tag_of("app", "1"), store.member("app", manifest)) == (manifest, kind)
     store.close()
 
@@ -258,12 +260,12 @@ async def test_a_promise_is_noted_once_in_a_while(store: Store) -> None:
     await push(store, BLOB)
     at = promised()
     store.state.write("UPDATE blobs SET added = ?", at - 100)
-    assert await promises.found(store, DIGEST)
+    assert await promises.promise_existing(store, DIGEST)
     assert promised() == at - 100
     store.state.write("UPDATE blobs SET added = ?", at - promises.NOTED_SECONDS - 1)
-    assert await promises.found(store, DIGEST)
+    assert await promises.promise_existing(store, DIGEST)
     assert promised() >= at
-    assert not await promises.found(store, digest_of(b"never here"))
+    assert not await promises.promise_existing(store, digest_of(b"never here"))
 
 
 async def test_a_store_that_can_not_be_written_still_tells_what_is_there(
@@ -278,9 +280,9 @@ async def test_a_store_that_can_not_be_written_still_tells_what_is_there(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(type(store.state), "commit", lambda self, job: full(job))
-    assert await promises.found(store, DIGEST)
-    assert await promises.found(store, DIGEST)
-    assert not await promises.found(store, digest_of(b"never here"))
+    assert await promises.promise_existing(store, DIGEST)
+    assert await promises.promise_existing(store, DIGEST)
+    assert not await promises.promise_existing(store, digest_of(b"never here"))
     assert len(told) == 1
 
 
@@ -288,7 +290,7 @@ async def test_a_blob_is_checked_once_however_many_ask(store: Store, monkeypatch
     await push(store, BLOB)
     checks: list[Path] = []
     gate = threading.Event()
-    real = reading.check_file
+    real = block_checksums.verify_file
 
     def check(fd: int, path: Path, *arguments: Any) -> tuple[int, bytes]:
         checks.append(path)

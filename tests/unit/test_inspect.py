@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from blobflow.cli import door
+from blobflow.cli import cli
 from blobflow.oci import digest_of, media
-from blobflow.transports.imageindex import MARK
+from blobflow.transports.layout.index_json import OCI_LAYOUT_FILE
 
 NAME = "org.opencontainers.image.ref.name"
 
@@ -22,7 +22,7 @@ class Layout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "blobs" / "sha256").mkdir(parents=True)
-        (folder / "oci-layout").write_bytes(MARK)
+        (folder / "oci-layout").write_bytes(OCI_LAYOUT_FILE)
 
     def path(self, digest: str) -> Path:
         return self.folder / "blobs" / "sha256" / digest[7:]
@@ -58,7 +58,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 
 def inspect(layout: Layout, *options: str, code: int = 0) -> Result:
-    done = CliRunner().invoke(door, ["inspect", *options, f"oci:{layout.folder}:x"])
+    done = CliRunner().invoke(cli, ["inspect", *options, f"oci:{layout.folder}:x"])
     assert done.exit_code == code, done.output
     return done
 
@@ -156,6 +156,6 @@ def test_a_layout_may_list_what_is_no_manifest_beside_its_images(layout: Layout)
     listed = {"schemaVersion": 2, "manifests": [notes, {**image, "annotations": {NAME: "x"}}]}
     (layout.folder / "index.json").write_text(json.dumps(listed))
     assert image["digest"] in inspect(layout).stdout
-    by_number = CliRunner().invoke(door, ["inspect", f"oci:{layout.folder}:@1"])
+    by_number = CliRunner().invoke(cli, ["inspect", f"oci:{layout.folder}:@1"])
     assert image["digest"] in by_number.stdout
-    assert CliRunner().invoke(door, ["inspect", f"oci:{layout.folder}:@0"]).exit_code == 7
+    assert CliRunner().invoke(cli, ["inspect", f"oci:{layout.folder}:@0"]).exit_code == 7

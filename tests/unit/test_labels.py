@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Site
-from blobflow.engine.flow import Run
-from blobflow.engine.plan import Pair
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.events import Event, Warned
 from blobflow.oci import Manifest, Reference, digest_of, media, parse_manifest, parse_platform
-from blobflow.oci.choice import Choice
 from blobflow.oci.manifest import is_schema1
-from blobflow.oci.sample import SampleSet
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.flow.test_choosing import Image
 from tests.flow.test_engine import Bench
@@ -110,8 +110,8 @@ async def run(bench: Bench, *tags: str) -> list[str]:
             told.append(event.message)
 
     pairs = [Pair(Reference("source", "app", tag), Reference("target", "app", tag)) for tag in tags]
-    world = bench.world()
-    report = await Run(pairs, observe=observe).go(msgspec.structs.replace(world, observe=observe))
+    services = bench.services()
+    report = await Run(pairs, observe=observe).go(msgspec.structs.replace(services, observe=observe))
     assert report.ok, [image.error for image in report.images]
     return told
 
@@ -169,7 +169,7 @@ async def test_an_image_runs_on_what_its_config_says_whatever_it_is_called(
     for name, left in (("linux/amd64", 0), ("linux/arm64", 1), ("linux/s390x", 2)):
         if left == 1 and said:
             continue
-        choice = Choice((parse_platform(name),), "prune")
+        choice = PlatformChoice((parse_platform(name),), "prune")
         pair = Pair(Reference("source", "app", "1"), Reference("target", "app", name[6:]), choice)
         [record] = (await bench.mirror(pairs=[pair])).images
         assert (record.status == "failed") is (left == 2)

@@ -18,8 +18,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "oci", "visible")
-SEAM = (*WORDS, "content", "shared")
+WORDS = ("errors", "events", "oci", "printable")
+SEAM = (*WORDS, "content", "single_flight")
 STORE = "transports.store"
 
 
@@ -37,52 +37,60 @@ ROOMS = {
     "errors": Room(WORDS),
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
-    "visible": Room(()),
-    "bounded": Room(()),
-    "shared": Room(("errors",)),
+    "printable": Room(()),
+    "bounded_cache": Room(()),
+    "single_flight": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
+    "contract": Room(SEAM),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
     # What inflates layers also undoes Content-Encoding.
     "transports.registry": Room(
-        (*SEAM, "bounded", "transports.compression"), ("msgspec", "aiohttp", "yarl", "multidict")
+        (*SEAM, "bounded_cache", "transports.compression"), ("msgspec", "aiohttp", "yarl", "multidict")
     ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
+    "transports.store.sink": Room((*SEAM, STORE, "transports.layout")),
     "transports.archive": Room(
-        (
-            *SEAM,
-            STORE,
-            "transports.compression",
-            "transports.files",
-            "transports.imageindex",
-            "transports.names",
-            "transports.attached",
-        ),
-        ("msgspec", "isal", "zlib_ng", "zstandard"),
+        (*SEAM, STORE, "transports.compression", "transports.files", "transports.layout"), ("msgspec",)
     ),
-    "transports.compression": Room((*SEAM, "transports.files"), ("msgspec", "isal", "zstandard", "lz4")),
-    "transports.attached": Room((*SEAM, "transports.imageindex")),
+    "transports.compression": Room(
+        (*SEAM, "transports.files"), ("msgspec", "isal", "zlib_ng", "zstandard", "lz4")
+    ),
+    "transports.layout": Room((*SEAM, "transports.files"), ("msgspec",)),
+    "transports.local": Room((*SEAM, STORE, "transports.archive", "transports.layout")),
     "transports.rootfs": Room(
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
-    "transports.imageindex": Room((*SEAM, "transports.files", "transports.names"), ("msgspec",)),
     "server": Room(
-        (*SEAM, "bounded", STORE), ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client")
+        (*SEAM, "bounded_cache", STORE),
+        ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
-    "complaints": Room(()),
-    "units": Room(("visible",)),
-    "variables": Room(("errors", "oci", "visible"), ("msgspec",)),
-    "places": Room(("content",), ("msgspec",)),
-    "contract": Room(SEAM),
+    "validation_messages": Room(()),
+    "byte_size": Room(("printable",)),
+    "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
+    "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
-    "configfile": Room((*SEAM, "transports", "complaints", "units"), ("msgspec",)),
-    "environment": Room((*SEAM, "engine", "transports", "configfile", "settings", "variables"), ("msgspec",)),
-    "mirror": Room((*SEAM, "engine", "transports", "environment", "places", "settings"), ("msgspec",)),
-    "inspection": Room((*SEAM, "engine", "environment", "mirror", "places", "settings"), ("msgspec",)),
+    "config_file": Room((*SEAM, "transports", "validation_messages", "byte_size"), ("msgspec",)),
+    "environment": Room(
+        (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
+    ),
+    "client": Room(
+        (
+            *SEAM,
+            "engine",
+            "transports",
+            "environment",
+            "custom_transports",
+            "settings",
+            "planfile",
+            "operations",
+        ),
+        ("msgspec",),
+    ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
-    **dict.fromkeys(
-        ("airgap", "benching", "indexes", "tending", "warming"),
-        Room((*SEAM, "engine", "transports", "environment", "mirror", "settings"), ("msgspec",)),
+    "operations": Room(
+        (*SEAM, "engine", "transports", "environment", "client", "custom_transports", "settings"),
+        ("msgspec",),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
 }
@@ -163,7 +171,7 @@ def allowed(room: str, name: str) -> bool:
     """Whether a module of `room` may import `name`. A relative import never: it hides the room."""
     package, _, inner = name.partition(".")
     if name == "blobflow.__version__":
-        return room in ("mirror", "cli")
+        return room in ("client", "cli")
     if package == "blobflow":
         rooms = ROOMS[room].rooms
         return "*" in rooms or any(within(inner, other) for other in (room, *rooms) if other)
@@ -233,12 +241,12 @@ def test_importing_a_door_loads_nothing_heavy(module: str) -> None:
         ("engine.plan", "import sqlite3"),
         ("oci.digest", "from blobflow import content"),
         ("oci.digest", "from .. import content"),
-        ("content", "import blobflow.engine.plan"),
+        ("content", "import blobflow.engine.plan.steps"),
         ("content", "import importlib\nimportlib.import_module('aiohttp')"),
         ("transports.registry.auth", "from blobflow.transports.store import Store"),
         ("transports.store.blobs", "if TYPE_CHECKING:\n    from blobflow.engine import plan"),
-        ("server.places", "from blobflow.transports.registry import Session"),
-        ("mirror", "import rich"),
+        ("server.routes", "from blobflow.transports.registry import HostClient"),
+        ("client", "import rich"),
     ],
 )
 def test_an_import_across_rooms_is_found(module: str, source: str) -> None:

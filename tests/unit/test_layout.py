@@ -21,9 +21,9 @@ from blobflow.errors import (
 )
 from blobflow.events import HostMeter
 from blobflow.transports import files
-from blobflow.transports.files import Arriving, sweep
-from blobflow.transports.imageindex import read_small
-from blobflow.transports.layout import Layout
+from blobflow.transports.files import AtomicFile, remove_stale_temporaries
+from blobflow.transports.layout.index_json import read_small
+from blobflow.transports.layout.layout import OciLayout
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Bytes
 
@@ -32,11 +32,11 @@ IMAGE, RAW = image_of(CONFIG)
 OTHER, OTHER_RAW = image_of(CONFIG, CONFIG)
 
 
-def layout_at(folder: Path) -> Layout:
-    return Layout(Site(f"oci:{folder}", ""), folder, HostMeter())
+def layout_at(folder: Path) -> OciLayout:
+    return OciLayout(Site(f"oci:{folder}", ""), folder, HostMeter())
 
 
-async def tagged(folder: Path, *tags: str) -> Layout:
+async def tagged(folder: Path, *tags: str) -> OciLayout:
     layout = layout_at(folder)
     await layout.push(CONFIG, Bytes(b"{}"))
     await layout.put(IMAGE, RAW, tags)
@@ -133,7 +133,7 @@ async def test_the_only_image_needs_no_name_and_one_of_several_does(tmp_path: Pa
 async def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     with pytest.raises(StorageError, match="letters"):
-        await layout_at(tmp_path).vacant()
+        await layout_at(tmp_path).is_empty()
 
 
 async def test_what_is_no_file_is_no_blob(tmp_path: Path) -> None:
@@ -146,12 +146,12 @@ async def test_what_is_no_file_is_no_blob(tmp_path: Path) -> None:
 def test_what_a_killed_run_was_writing_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     left = tmp_path / ".blobflow-left"
     left.write_bytes(b"x")
-    with Arriving(tmp_path) as living:
-        sweep(tmp_path)
+    with AtomicFile(tmp_path) as living:
+        remove_stale_temporaries(tmp_path)
         assert left.exists()  # it may have been made this very moment
         for path in tmp_path.iterdir():
             os.utime(path, (0, 0))
-        sweep(tmp_path)
+        remove_stale_temporaries(tmp_path)
         assert not left.exists()
         living.write(b"content")
         living.land(tmp_path / "landed")
@@ -201,7 +201,7 @@ async def test_many_names_are_one_reading_of_the_index(
         read.append(path.name)
         return read_small(path)
 
-    monkeypatch.setattr("blobflow.transports.layout.read_small", reading)
+    monkeypatch.setattr("blobflow.transports.layout.layout.read_small", reading)
     layout = layout_at(tmp_path)
     assert {(await layout.resolve(tag)).digest for tag in tags} == {IMAGE.digest}
     assert read.count("index.json") == 1

@@ -23,16 +23,16 @@ import pytest
 
 import blobflow
 from blobflow import events
-from blobflow.engine.flow import Policy, Run
-from blobflow.engine.plan import Pair
+from blobflow.client import mirror, plan_run
+from blobflow.custom_transports import CustomTransports
+from blobflow.engine.execution import Policy, Run
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import BlobflowError, NotFound
-from blobflow.mirror import mirror, plan_run
 from blobflow.oci import Reference
-from blobflow.oci.choice import Choice
-from blobflow.oci.sample import sample_set
-from blobflow.places import Places
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
-from blobflow.transports.registry import Credentials, HostSettings, KeyPair, Proxies, Trust
+from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, Proxies, TlsSettings
 from tests.memory import MemoryRegistry
 
 TOP = Path(__file__).resolve().parents[2]
@@ -139,11 +139,11 @@ SETTINGS = Settings(
     plain_http=frozenset({"a"}),
     cache_dir=Path("/c"),
     auth_files=(Path("/a"),),
-    pairs=(KeyPair(Path("/c.pem"), Path("/c.key")),),
+    pairs=(ClientCertificate(Path("/c.pem"), Path("/c.key")),),
     proxies=Proxies(https="http://p:1"),
-    hosts={"a": HostSettings(credentials=Credentials("joe", "x"), trust=Trust(ca=(Path("/ca"),)))},
+    hosts={"a": HostSettings(credentials=Credentials("joe", "x"), trust=TlsSettings(ca=(Path("/ca"),)))},
 )
-PAIR = Pair(Reference("a", "b", "1"), Reference("c", "d", "1"), Choice())
+PAIR = Pair(Reference("a", "b", "1"), Reference("c", "d", "1"), PlatformChoice())
 VALUES = [SETTINGS, PAIR, Policy(keep_going=False), Credentials("joe", "x"), *event_examples()]
 
 
@@ -164,7 +164,7 @@ async def test_plans_and_reports_can_be_sent_to_another_process() -> None:
     images = sample_set(2, images=2, architectures=("amd64",), layer_size=1024)
     source, target = MemoryRegistry("source"), MemoryRegistry("target")
     source.fill(images)
-    places = Places(sources={"source": source.at}, sinks={"target": target.at})
+    places = CustomTransports(sources={"source": source.at}, sinks={"target": target.at})
     pairs = [
         Pair(Reference("source", *name.rsplit(":", 1)), Reference("target", *name.rsplit(":", 1)))
         for name in [*images.images, "no/such:1"]

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import cli
-from blobflow.cli.export import Output, parse_output
+from blobflow.cli.commands.export import ExportOutput, parse_output
 from blobflow.errors import UsageError
 from blobflow.oci import media
 from tests.unit.archive_fakes import (
@@ -54,7 +54,7 @@ def small_set(tmp_path: Path) -> imageset.Layout:
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.door, list(map(str, arguments)))
+    return CliRunner().invoke(cli.cli, list(map(str, arguments)))
 
 
 def done(*arguments: str | Path) -> Result:
@@ -230,7 +230,7 @@ def test_a_second_load_reads_no_archive_and_compresses_nothing(
     def begin(*_: object) -> None:
         raise AssertionError("something is being taken into the store")
 
-    monkeypatch.setattr("blobflow.transports.archive.importing.Importer.begin", begin)
+    monkeypatch.setattr("blobflow.transports.archive.importer.Importer.begin", begin)
     done("load", *archives, "--to", f"oci:{tmp_path}/out")
 
 
@@ -541,28 +541,31 @@ def test_standard_output_has_no_parts(tmp_path: Path, small_set: imageset.Layout
 @pytest.mark.parametrize(
     ("text", "output"),
     [
-        ("type=oci,dest=a.tar", Output("oci", dest="a.tar")),
-        ("type=oci", Output("oci", dest="-")),
-        ("type=oci,dest=d,tar=false,name=x", Output("oci", dest="d", name="x", tar=False)),
-        ("type=tar", Output("tar", dest="-")),
-        ("out", Output("local", dest="out")),
-        ("-", Output("tar", dest="-")),
-        ("type=local,dest=d,platform=linux/arm64", Output("local", dest="d", platforms=("linux/arm64",))),
+        ("type=oci,dest=a.tar", ExportOutput("oci", dest="a.tar")),
+        ("type=oci", ExportOutput("oci", dest="-")),
+        ("type=oci,dest=d,tar=false,name=x", ExportOutput("oci", dest="d", name="x", tar=False)),
+        ("type=tar", ExportOutput("tar", dest="-")),
+        ("out", ExportOutput("local", dest="out")),
+        ("-", ExportOutput("tar", dest="-")),
+        (
+            "type=local,dest=d,platform=linux/arm64",
+            ExportOutput("local", dest="d", platforms=("linux/arm64",)),
+        ),
         (
             'type=local,dest=d,"platform=linux/arm64,linux/amd64"',
-            Output("local", dest="d", platforms=("linux/arm64,linux/amd64",)),
+            ExportOutput("local", dest="d", platforms=("linux/arm64,linux/amd64",)),
         ),
         (
             "type=local,dest=d,platform=linux/arm64,linux/amd64",
-            Output("local", dest="d", platforms=("linux/arm64", "linux/amd64")),
+            ExportOutput("local", dest="d", platforms=("linux/arm64", "linux/amd64")),
         ),
-        ("type=local,dest=d,devices=true", Output("local", dest="d", devices=True)),
-        ("type=registry,name=h/r:1", Output("registry", name="h/r:1")),
-        ("type=image,name=h/r:1,push=true", Output("registry", name="h/r:1")),
-        ("type=cacheonly", Output("cacheonly")),
+        ("type=local,dest=d,devices=true", ExportOutput("local", dest="d", devices=True)),
+        ("type=registry,name=h/r:1", ExportOutput("registry", name="h/r:1")),
+        ("type=image,name=h/r:1,push=true", ExportOutput("registry", name="h/r:1")),
+        ("type=cacheonly", ExportOutput("cacheonly")),
     ],
 )
-def test_outputs_have_buildxs_words(text: str, output: Output) -> None:
+def test_outputs_have_buildxs_words(text: str, output: ExportOutput) -> None:
     assert parse_output(text) == output
 
 

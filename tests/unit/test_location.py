@@ -7,7 +7,7 @@ import pytest
 from blobflow.content import Site
 from blobflow.errors import InvalidReference
 from blobflow.oci import Reference, digest_of, parse_reference
-from blobflow.oci.location import path_of, transport_of
+from blobflow.oci.local_reference import path_of, transport_of
 
 DIGEST = digest_of(b"")
 

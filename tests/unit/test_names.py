@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, UsageError
-from blobflow.transports.names import Named, asked_for
+from blobflow.transports.layout.image_names import ImageNames, unambiguous_names
 
 Images = list[tuple[tuple[str, ...], str]]
 # What buildx writes for two tags; the image, here a letter, stands for its digest.
@@ -20,7 +20,7 @@ ONE_TAG: Images = [(("1", "docker.io/library/app:1"), "a"), (("1", "docker.io/li
 
 
 def chosen(images: Images, name: str) -> str:
-    return Named(images, lambda image: image).choose(name, "oci:x")
+    return ImageNames(images, lambda image: image).choose(name, "oci:x")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_what_can_t_be_told_is_said_with_the_choices(
 
 def test_each_image_is_listed_by_a_name_that_finds_it() -> None:
     for images in (ONE_TAG, TWO_TAGS):
-        names = asked_for(images, lambda image: image)
+        names = unambiguous_names(images, lambda image: image)
         assert [chosen(images, name) for name in names] == [image for _, image in images]
-    assert asked_for([(("1",), "a"), (("1",), "b"), ((), "c")], lambda image: image) == ["1"]
+    assert unambiguous_names([(("1",), "a"), (("1",), "b"), ((), "c")], lambda image: image) == ["1"]
 
 
 def test_names_are_looked_through_once_for_all_that_are_asked_for() -> None:
@@ -99,7 +99,7 @@ def test_names_are_looked_through_once_for_all_that_are_asked_for() -> None:
             return super().__iter__()
 
     images = [(Names((f"docker.io/library/app:{number}",)), str(number)) for number in range(200)]
-    named = Named(images, lambda image: image)
+    named = ImageNames(images, lambda image: image)
     for number in range(200):
         assert named.choose(f"app:{number}", "oci:x") == str(number)
     assert looks <= 3 * len(images), "each name once for each way of reading it"

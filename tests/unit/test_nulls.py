@@ -11,22 +11,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.engine.configs import read_config, read_diff_ids
+from blobflow.engine.sources.configs import read_config, read_diff_ids
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, digest_of, media, parse_manifest
-from blobflow.oci import decoding as strangers
-from blobflow.oci.choice import pruned
-from blobflow.oci.convert import converted
+from blobflow.oci import json_decoding as strangers
+from blobflow.oci.docker_conversion import convert_manifest
 from blobflow.oci.manifest import subject_of
-from blobflow.oci.referrers import merged
-from blobflow.transports.archive.catalogue import parse_catalogue
-from blobflow.transports.archive.docker import diff_ids
-from blobflow.transports.imageindex import images_of, retagged
-from blobflow.transports.registry.answers import words_of
-from blobflow.transports.registry.auth import read_token
-from blobflow.transports.registry.credential_helpers import Ended
-from blobflow.transports.registry.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.tags import read_page
+from blobflow.oci.platform_choice import prune_index
+from blobflow.oci.referrers import merge_referrers_index
+from blobflow.transports.archive.docker_manifest import diff_ids
+from blobflow.transports.archive.manifest_json import parse_manifest_json
+from blobflow.transports.layout.index_json import parse_index_json, with_tags
+from blobflow.transports.registry.api.tags import read_page
+from blobflow.transports.registry.auth.authenticator import read_token
+from blobflow.transports.registry.auth.credential_helpers import ProcessResult
+from blobflow.transports.registry.auth.credentials import find_credentials, read_docker_config
+from blobflow.transports.registry.http.errors import parse_error_body
 from tests.memory import MemoryPlace, MemoryRegistry
 
 Json = dict[str, Any]
@@ -157,16 +157,16 @@ def test_an_index_with_nulls_is_pruned_and_converted_as_without() -> None:
     index = parse_manifest(
         json.dumps({**INDEX, "config": None, "layers": None, "manifests": children}).encode()
     )
-    kept = pruned(index, index.manifests[:1], {})
+    kept = prune_index(index, index.manifests[:1], {})
     assert kept.manifests == index.manifests[:1]
     assert kept.manifests[0].platform == Platform(os="linux")
     assert json.loads(kept.raw)["manifests"] == children[:1], "every other key stays as it is"
-    listed = converted(index, "v2s2", {})
+    listed = convert_manifest(index, "v2s2", {})
     assert listed.descriptor.media_type == media.DOCKER_LIST
     image = parse_manifest(
         json.dumps({**IMAGE, "subject": None, "layers": [{**LAYER, "annotations": None}]}).encode()
     )
-    assert converted(image, "v2s2", {}).descriptor.media_type == media.DOCKER_MANIFEST
+    assert convert_manifest(image, "v2s2", {}).descriptor.media_type == media.DOCKER_MANIFEST
 
 
 def test_what_takes_too_much_memory_without_its_nulls_is_refused() -> None:
@@ -219,13 +219,16 @@ def test_a_null_in_an_answer_is_an_absent_field() -> None:
         {"token": "t", "access_token": None, "scope": None},
     ):
         assert read_token(json.dumps(answer).encode(), 0.0, "realm").header == "Bearer t"
-    assert words_of(b'{"errors": null}').text == ""
-    assert words_of(b'{"errors": [{"code": "DENIED", "message": null, "detail": null}]}').code == "DENIED"
+    assert parse_error_body(b'{"errors": null}').text == ""
+    assert (
+        parse_error_body(b'{"errors": [{"code": "DENIED", "message": null, "detail": null}]}').code
+        == "DENIED"
+    )
 
 
 async def test_a_null_in_docker_s_config_is_an_absent_field() -> None:
-    async def answer(program: str, verb: str, given: bytes) -> Ended:
-        return Ended(0, b'{"ServerURL": null, "Username": "u", "Secret": "s"}', b"")
+    async def answer(program: str, verb: str, given: bytes) -> ProcessResult:
+        return ProcessResult(0, b'{"ServerURL": null, "Username": "u", "Secret": "s"}', b"")
 
     for more in ({}, {"credHelpers": {"other.example": None}, "credsStore": None, "HttpHeaders": None}):
         entry = {"auth": None, "username": "u", "password": "s", "identitytoken": None}
@@ -243,7 +246,7 @@ async def test_a_null_in_docker_s_config_is_an_absent_field() -> None:
 
 
 def test_a_null_in_an_archive_s_list_is_an_absent_field(tmp_path: Path) -> None:
-    [image] = parse_catalogue(
+    [image] = parse_manifest_json(
         b'[{"Config": "c.json", "RepoTags": null, "Layers": null, "Parent": null}]', "a.tar"
     )
     assert (image.names, image.layers) == ((), ())
@@ -254,10 +257,10 @@ def test_a_null_in_the_index_of_a_layout_is_an_absent_field() -> None:
     for notes, names in ((None, ()), ({name: None}, ()), ({name: "1", "other": None}, ("1",))):
         entry = {**CHILD, "platform": None, "annotations": notes}
         raw = json.dumps({"schemaVersion": 2, "mediaType": None, "manifests": [entry]}).encode()
-        [(found, child)] = images_of(raw, "index.json")
+        [(found, child)] = parse_index_json(raw, "index.json")
         assert (found, child.digest) == (names, CHILD["digest"])
-        assert json.loads(retagged(raw, child, ["2"]))["manifests"][0] == entry
-    assert images_of(b'{"schemaVersion": 2, "manifests": null}', "index.json") == []
+        assert json.loads(with_tags(raw, child, ["2"]))["manifests"][0] == entry
+    assert parse_index_json(b'{"schemaVersion": 2, "manifests": null}', "index.json") == []
 
 
 @pytest.mark.parametrize("odd", [[None], [{}], [None, CHILD], [{"digest": None}, CHILD]])
@@ -265,7 +268,7 @@ def test_a_list_of_referrers_with_nulls_is_added_to(odd: list[Json]) -> None:
     raw = json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": odd}).encode()
     added = Descriptor(media.OCI_MANIFEST, digest_of(b"added"), 5)
     try:
-        made = merged(raw, [added])
+        made = merge_referrers_index(raw, [added])
     except UnsupportedContent:
         return
     assert made is not None

@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 from blobflow.errors import BlobflowError, InvalidDigest, InvalidReference
 from blobflow.oci import Digest, Platform, digest_of, parse_digest, parse_platform, parse_reference
 from blobflow.oci.reference import check_repository
-from blobflow.server.places import digest_in, locate
-from blobflow.server.ranges import Span, chunk_of, progress, span_of
-from blobflow.server.refusal import Refusal
-from blobflow.transports.registry.answers import clean, content_range, error_of, retry_after, warning_of
-from blobflow.transports.registry.auth import Challenge, parse_challenges
-from blobflow.transports.registry.links import next_link
-from blobflow.transports.store.layout import Layout
+from blobflow.server.errors import ApiError
+from blobflow.server.http.ranges import ByteRange, parse_chunk_range, parse_range, upload_range
+from blobflow.server.routes import match_route, parse_digest_parameter
+from blobflow.transports.registry.auth.authenticator import Challenge, parse_challenges
+from blobflow.transports.registry.http.errors import (
+    error_of,
+    parse_content_range,
+    parse_retry_after,
+    parse_warning,
+    printable,
+)
+from blobflow.transports.registry.http.link_header import next_link
+from blobflow.transports.store.paths import StorePaths
 from tools import fuzz
 from tools.fuzz import PARSERS, Finding, Parser
 
@@ -218,23 +224,25 @@ SIZES = st.integers(0, 2**62)
 @given(SIZES, SIZES, SIZES)
 def test_ranges_read_as_they_are_written(start: int, length: int, size: int) -> None:
     end = start + length + 1
-    assert chunk_of(f"{start}-{end - 1}") == Span(start, end)
-    assert chunk_of(progress(end)) == Span(0, end)
-    told = content_range(f"bytes {start}-{end - 1}/{size}")
+    assert parse_chunk_range(f"{start}-{end - 1}") == ByteRange(start, end)
+    assert parse_chunk_range(upload_range(end)) == ByteRange(0, end)
+    told = parse_content_range(f"bytes {start}-{end - 1}/{size}")
     assert told == (start, end - 1, size)
-    assert content_range(f"bytes */{size}") == (None, None, size)
+    assert parse_content_range(f"bytes */{size}") == (None, None, size)
     if start < size:
-        assert span_of(f"bytes={start}-{end - 1}", size) == Span(start, min(end, size))
+        assert parse_range(f"bytes={start}-{end - 1}", size) == ByteRange(start, min(end, size))
         assert (
-            span_of(f"bytes=-{size - start}", size) == span_of(f"bytes={start}-", size) == Span(start, size)
+            parse_range(f"bytes=-{size - start}", size)
+            == parse_range(f"bytes={start}-", size)
+            == ByteRange(start, size)
         )
 
 
 @given(st.integers(0, 10**8), st.integers(0, 2**32))
 def test_a_wait_is_the_same_in_seconds_and_as_a_date(seconds: int, now: int) -> None:
-    assert retry_after(str(seconds), now) == seconds
-    assert retry_after(formatdate(now + seconds, usegmt=True), now) == seconds
-    assert retry_after(formatdate(now - seconds, usegmt=True), now) == 0 or seconds == 0
+    assert parse_retry_after(str(seconds), now) == seconds
+    assert parse_retry_after(formatdate(now + seconds, usegmt=True), now) == seconds
+    assert parse_retry_after(formatdate(now - seconds, usegmt=True), now) == 0 or seconds == 0
 
 
 # What a terminal may see
@@ -242,7 +250,7 @@ def test_a_wait_is_the_same_in_seconds_and_as_a_date(seconds: int, now: int) -> 
 
 @given(st.text(), st.integers(1, 50))
 def test_what_a_registry_says_holds_nothing_that_a_terminal_obeys(text: str, limit: int) -> None:
-    shown = clean(text, limit)
+    shown = printable(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit
 
@@ -258,12 +266,12 @@ def test_no_error_body_gets_escapes_into_an_error(text: str, raw: bytes, status:
 
 @given(st.text())
 def test_a_warning_holds_nothing_that_a_terminal_obeys(text: str) -> None:
-    assert warning_of(f"299 - {quoted(text)}").isprintable()
+    assert parse_warning(f"299 - {quoted(text)}").isprintable()
 
 
 def test_escapes_of_every_kind_are_gone() -> None:
     hostile = "a\x1b[2Jb\x9bc\u202ed\u2066e\u061cf\u00adg\ufff9h\U000e0001i\ud800j\r\n\tk\x7fl"
-    assert clean(hostile) == "a [2Jb c d e f g h i j k l"
+    assert printable(hostile) == "a [2Jb c d e f g h i j k l"
 
 
 # What may become a path
@@ -276,8 +284,8 @@ def test_escapes_of_every_kind_are_gone() -> None:
 )
 def test_no_path_leads_out_of_its_place(path: str) -> None:
     try:
-        place = locate(f"/v2/{path}")
-    except Refusal as refusal:
+        place = match_route(f"/v2/{path}")
+    except ApiError as refusal:
         assert refusal.status == 400
         return
     if place is not None and place.repository:
@@ -298,15 +306,15 @@ def test_no_path_leads_out_of_its_place(path: str) -> None:
     ],
 )
 def test_no_digest_leads_out_of_the_store(digest: str) -> None:
-    with pytest.raises(Refusal):
-        digest_in(digest)
+    with pytest.raises(ApiError):
+        parse_digest_parameter(digest)
     with pytest.raises(BlobflowError):
         parse_reference(f"a/b@{digest}")
 
 
 @given(st.binary(), st.sampled_from(["sha256", "sha512"]))
 def test_a_digest_is_a_file_in_its_algorithms_folder(content: bytes, algorithm: str) -> None:
-    layout = Layout(Path("/store"))
+    layout = StorePaths(Path("/store"))
     path = layout.blob(Digest(digest_of(content, algorithm)))
     assert path.parent == Path("/store/blobs") / algorithm
 

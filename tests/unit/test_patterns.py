@@ -7,7 +7,7 @@ import time
 import pytest
 
 from blobflow.errors import UsageError
-from blobflow.oci.patterns import compiled, has_loose_choice
+from blobflow.oci.tag_selection.regex import compile_pattern, has_loose_choice
 
 # Expression, what it matches from end to end, what not
 MATCHES = [
@@ -30,15 +30,15 @@ MATCHES = [
 
 @pytest.mark.parametrize(("text", "these", "others"), MATCHES, ids=[row[0] for row in MATCHES])
 def test_an_expression_means_what_it_means_to_go(text: str, these: str, others: str) -> None:
-    pattern = compiled(text)
+    pattern = compile_pattern(text)
     words = [*these.split(), *others.split()]
     assert [word for word in words if pattern.is_whole(word)] == these.split()
 
 
 def test_digits_are_those_of_ascii_and_the_end_is_the_end() -> None:
-    assert not compiled(r"\d").is_whole("٣")
-    assert not compiled(r"^a$").is_in("a\n")
-    assert compiled("b").is_in("abc")
+    assert not compile_pattern(r"\d").is_whole("٣")
+    assert not compile_pattern(r"^a$").is_in("a\n")
+    assert compile_pattern("b").is_in("abc")
 
 
 REFUSED = {
@@ -62,13 +62,13 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "sentence"), REFUSED.items(), ids=[repr(text)[:20] for text in REFUSED])
 def test_what_go_refuses_is_refused(text: str, sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=sentence):
-        compiled(text)
+        compile_pattern(text)
     assert capfd.readouterr() == ("", ""), "RE2 would log by itself"
 
 
 def test_an_escape_that_is_quoted_is_none() -> None:
-    assert compiled(r"\Q\C\E").is_whole(r"\C")
-    assert compiled(r"\\C").is_whole(r"\C")
+    assert compile_pattern(r"\Q\C\E").is_whole(r"\C")
+    assert compile_pattern(r"\\C").is_whole(r"\C")
 
 
 @pytest.mark.parametrize("text", ["(a+)+$", "(a|a)*b", "(.*)*x", "(a?){50}a{50}"])
@@ -76,7 +76,7 @@ def test_no_expression_takes_time_without_end(text: str) -> None:
     """A bound of the machine's, not of speed: such an expression can take longer than the universe is old."""
     began = time.monotonic()
     for _ in range(100):
-        compiled(text).is_whole("a" * 127 + "!")
+        compile_pattern(text).is_whole("a" * 127 + "!")
     assert time.monotonic() - began < 60
 
 
@@ -92,7 +92,7 @@ TEMPLATES = [
 
 @pytest.mark.parametrize(("text", "name", "template", "new"), TEMPLATES)
 def test_what_matches_is_replaced(text: str, name: str, template: str, new: str | None) -> None:
-    pattern = compiled(text)
+    pattern = compile_pattern(text)
     pattern.check_template(template)
     assert pattern.replaced(name, template) == new
 
@@ -100,7 +100,7 @@ def test_what_matches_is_replaced(text: str, name: str, template: str, new: str 
 @pytest.mark.parametrize("template", [r"\1", r"\g<2>", r"\g<x>", r"\n", "\\"])
 def test_a_template_that_can_t_be_filled_in_is_refused(template: str) -> None:
     with pytest.raises(UsageError, match="can't replace 'a'"):
-        compiled("a").check_template(template)
+        compile_pattern("a").check_template(template)
 
 
 @pytest.mark.parametrize(

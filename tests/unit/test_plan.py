@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import Referrer, Site
-from blobflow.engine.plan import (
+from blobflow.engine.plan.cost import cost_of
+from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import (
     Attach,
-    Attached,
+    AttachedReferrer,
     Copy,
+    DesiredImage,
     Graph,
     Inventory,
     Mount,
@@ -21,12 +25,8 @@ from blobflow.engine.plan import (
     Pair,
     Plan,
     Put,
-    Shape,
     site_of,
 )
-from blobflow.engine.planner import make_plan
-from blobflow.engine.price import price_of
-from blobflow.engine.shape import shape_pairs
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 from blobflow.oci.referrers import cosign_tags
 
@@ -35,15 +35,15 @@ def planned(
     pairs: Sequence[Pair],
     graph: Graph,
     inventory: Inventory,
-    attached: Mapping[Digest, Sequence[Attached]] | None = None,
+    attached: Mapping[Digest, Sequence[AttachedReferrer]] | None = None,
 ) -> Plan:
-    shapes = shape_pairs(pairs, graph, inventory.tags).of
-    hung = {pair: hang(shape, attached or {}) for pair, shape in shapes.items()}
+    desired_images = build_desired_images(pairs, graph, inventory.tags).of
+    hung = {pair: hang(shape, attached or {}) for pair, shape in desired_images.items()}
     return make_plan(pairs, graph, inventory, hung)
 
 
-def hang(shape: Shape, attached: Mapping[Digest, Sequence[Attached]]) -> Shape:
-    found: list[Attached] = []
+def hang(shape: DesiredImage, attached: Mapping[Digest, Sequence[AttachedReferrer]]) -> DesiredImage:
+    found: list[AttachedReferrer] = []
     for manifest in shape.manifests:
         found += attached.get(manifest.descriptor.digest, ())
     for each in found:  # and what refers to that, as it comes up
@@ -78,9 +78,9 @@ class World:
         self.roots: dict[Reference, Descriptor] = {}
         self.origins: dict[Digest, set[Site]] = {}
         self.pairs: list[Pair] = []
-        self.attached: dict[Digest, list[Attached]] = {}
+        self.attached: dict[Digest, list[AttachedReferrer]] = {}
 
-    def refer(self, subject: Manifest, name: str, tag: str = "") -> Attached:
+    def refer(self, subject: Manifest, name: str, tag: str = "") -> AttachedReferrer:
         """A referrer of a manifest, at every site of the source that has that; by its tag, if it has one."""
         digest = subject.descriptor.digest
         manifest = image(f"{name} of {digest}")
@@ -88,7 +88,7 @@ class World:
             self.origins.setdefault(each, set()).update(self.origins[digest])
         self.manifests[manifest.descriptor.digest] = manifest
         referrer = Referrer(manifest.descriptor, digest, "cosign" if tag else "api", tag)
-        attached = Attached(referrer, (manifest,))
+        attached = AttachedReferrer(referrer, (manifest,))
         self.attached.setdefault(digest, []).append(attached)
         return attached
 
@@ -209,9 +209,7 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         assert world.roots[pair.source].digest in seen[site]
         for manifest in world.graph.closure(world.roots[pair.source].digest):
             check_referrers(plan, world, inventory, site, manifest.descriptor.digest)
-    assert (
-        sum(world_size(world, digest) for digest in plan.reads) == price_of(plan, world.graph).bytes_to_read
-    )
+    assert sum(world_size(world, digest) for digest in plan.reads) == cost_of(plan, world.graph).bytes_to_read
 
 
 def check_referrers(plan: Plan, world: World, inventory: Inventory, site: Site, subject: Digest) -> None:
@@ -410,7 +408,7 @@ def test_one_sbom_of_two_images_is_put_once_and_hangs_on_neither() -> None:
     world.want("a:2", ["t"], two)
     sbom = world.refer(one, "sbom", "sha256-01.sbom")
     again = Referrer(sbom.referrer.manifest, two.descriptor.digest, "cosign", "sha256-02.sbom")
-    world.attached[two.descriptor.digest] = [Attached(again, sbom.manifests)]
+    world.attached[two.descriptor.digest] = [AttachedReferrer(again, sbom.manifests)]
     plan = planned(world.pairs, world.graph, NOTHING, world.attached)
     [number] = [n for n, s in enumerate(plan.steps) if isinstance(s, Put) and len(s.tags) == 2]
     assert all(number in goal.steps for goal in plan.goals)

@@ -12,12 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import Referrer, Site
-from blobflow.engine.flow import Planned, Policy
-from blobflow.engine.plan import Attached, Copy, Graph, Inventory, Mount, Pair, Put, Shape
-from blobflow.engine.planner import make_plan
-from blobflow.engine.price import price_of
-from blobflow.engine.saved import SavedPlan
-from blobflow.engine.shape import shape_of
+from blobflow.engine.execution import Planned, Policy
+from blobflow.engine.plan.cost import cost_of
+from blobflow.engine.plan.desired import build_desired_image
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import (
+    AttachedReferrer,
+    Copy,
+    DesiredImage,
+    Graph,
+    Inventory,
+    Mount,
+    Pair,
+    Put,
+)
+from blobflow.engine.saved.plan import SavedPlan
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import (
     Descriptor,
@@ -29,17 +38,17 @@ from blobflow.oci import (
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.choice import Choice
-from blobflow.oci.sample import sample_set
+from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.oci.sample_images import sample_set
 from blobflow.planfile import MAX_PLAN_BYTES, PLAN_VERSION, load_plan, save_plan
 
 SAMPLE = sample_set(3, images=3)
-CHOICE = Choice((parse_platform("linux/arm64"),))
+CHOICE = PlatformChoice((parse_platform("linux/arm64"),))
 POLICY = Policy(no_overwrite=True)
 Document = dict[str, Any]
 
 
-def planned(choice: Choice = CHOICE, policy: Policy = POLICY) -> Planned:
+def planned(choice: PlatformChoice = CHOICE, policy: Policy = POLICY) -> Planned:
     """A plan of the sample set, from one registry to another, made without asking anybody."""
     manifests = {
         parse_digest(digest): parse_manifest(each.raw, each.media_type, digest=parse_digest(digest))
@@ -63,9 +72,11 @@ def planned(choice: Choice = CHOICE, policy: Policy = POLICY) -> Planned:
                 origins[digest] = tuple(sorted({*origins.get(digest, ()), site}))
     graph = Graph(manifests, roots, origins)
     inventory = Inventory({}, {}, {})
-    shapes = {pair: shape_of(graph, roots[pair.source], choice, prune=False) for pair in pairs}
-    plan = make_plan(pairs, graph, inventory, shapes)
-    return Planned(tuple(pairs), plan, graph, shapes, inventory, {}, policy=policy)
+    desired_images = {
+        pair: build_desired_image(graph, roots[pair.source], choice, prune=False) for pair in pairs
+    }
+    plan = make_plan(pairs, graph, inventory, desired_images)
+    return Planned(tuple(pairs), plan, graph, desired_images, inventory, {}, policy=policy)
 
 
 CONTENT = save_plan(planned())
@@ -94,7 +105,7 @@ def test_what_is_saved_is_read_again_whole() -> None:
     assert SAVED.policy == made.policy
     assert SAVED.needs == made.plan.needs
     assert len(SAVED.steps) == len(made.plan.steps)
-    assert SAVED.price == price_of(made.plan, made.graph)
+    assert SAVED.price == cost_of(made.plan, made.graph)
     assert {d: SAVED.manifest_of(d).raw for d in SAVED.made} == {d: m.raw for d, m in made.plan.made.items()}
     assert SAVED.made, "the fallbacks of sparse indexes"
     assert SAVED.roots == {p.source: made.graph.roots[p.source] for p in made.pairs}
@@ -109,12 +120,12 @@ def test_a_file_has_a_line_for_each_image_and_step_and_is_small() -> None:
     lines = CONTENT.decode().splitlines()
     assert sum(line.startswith('{"step":') for line in lines) == len(SAVED.steps)
     assert sum(line.startswith('{"pair":') for line in lines) == len(SAVED.images)
-    everything = save_plan(planned(Choice()))
+    everything = save_plan(planned(PlatformChoice()))
     assert len(everything) < 500 * len(load_plan(everything, "a").steps) + 3000
 
 
 def test_what_the_sources_hold_is_not_in_the_file() -> None:
-    everything = save_plan(planned(Choice()))
+    everything = save_plan(planned(PlatformChoice()))
     assert load_plan(everything, "a").made == {}
     held = [m.raw for m in SAMPLE.manifests.values()]
     assert not any(msgspec.json.encode(raw)[1:40] in everything for raw in held)
@@ -377,44 +388,56 @@ def test_the_sample_has_steps_of_the_kinds_that_are_edited() -> None:
 
 
 def test_what_refers_to_an_image_is_kept_for_the_report() -> None:
-    made = planned(Choice())
+    made = planned(PlatformChoice())
     pair = made.pairs[0]
     [signature, *_] = [m for m in made.graph.manifests.values() if not m.is_index]
-    root = made.shapes[pair].root
-    attached = Attached(Referrer(signature.descriptor, root.digest, "api"), (signature,))
-    shapes = {**made.shapes, pair: msgspec.structs.replace(made.shapes[pair], attached=(attached,))}
-    plan = make_plan(made.pairs, made.graph, made.inventory, shapes)
-    saved = load_plan(save_plan(msgspec.structs.replace(made, plan=plan, shapes=shapes)), "a")
+    root = made.desired_images[pair].root
+    attached = AttachedReferrer(Referrer(signature.descriptor, root.digest, "api"), (signature,))
+    desired_images = {
+        **made.desired_images,
+        pair: msgspec.structs.replace(made.desired_images[pair], attached=(attached,)),
+    }
+    plan = make_plan(made.pairs, made.graph, made.inventory, desired_images)
+    saved = load_plan(save_plan(msgspec.structs.replace(made, plan=plan, desired_images=desired_images)), "a")
     [record] = saved.images[0].referrers
     assert (record.digest, record.subject) == (signature.descriptor.digest, root.digest)
 
 
 def test_a_place_may_have_what_no_registry_may() -> None:
     """Layouts and archives: names of other tools, paths with colons; all as a spec could have it."""
-    made = planned(Choice())
+    made = planned(PlatformChoice())
     pair = made.pairs[0]
-    shape = made.shapes[pair]
+    shape = made.desired_images[pair]
     target = Reference("oci-archive:./a:b/c.tar", "", "docker.io/library/app:1")
     pair = msgspec.structs.replace(pair, target=target)
     plan = make_plan([pair], made.graph, made.inventory, {pair: shape})
     saved = load_plan(
-        save_plan(msgspec.structs.replace(made, pairs=(pair,), plan=plan, shapes={pair: shape})), "a"
+        save_plan(msgspec.structs.replace(made, pairs=(pair,), plan=plan, desired_images={pair: shape})), "a"
     )
     assert saved.pairs == (pair,)
 
 
 def test_a_shape_is_nothing_that_a_plan_needs() -> None:
     """What is saved of a pair that is whole already: no step, and what its tag should name."""
-    made = planned(Choice())
-    shapes = {pair: Shape(made.shapes[pair].root) for pair in made.pairs}
+    made = planned(PlatformChoice())
+    desired_images = {pair: DesiredImage(made.desired_images[pair].root) for pair in made.pairs}
     inventory = Inventory(
-        {Site(p.target.host, p.target.repository): frozenset({shapes[p].root.digest}) for p in made.pairs},
+        {
+            Site(p.target.host, p.target.repository): frozenset({desired_images[p].root.digest})
+            for p in made.pairs
+        },
         {},
-        {(Site(p.target.host, p.target.repository), p.target.tag): shapes[p].root.digest for p in made.pairs},
+        {
+            (Site(p.target.host, p.target.repository), p.target.tag): desired_images[p].root.digest
+            for p in made.pairs
+        },
         frozenset(made.pairs),
     )
-    plan = make_plan(made.pairs, made.graph, inventory, shapes)
+    plan = make_plan(made.pairs, made.graph, inventory, desired_images)
     saved: SavedPlan = load_plan(
-        save_plan(msgspec.structs.replace(made, plan=plan, shapes=shapes, inventory=inventory)), "a"
+        save_plan(
+            msgspec.structs.replace(made, plan=plan, desired_images=desired_images, inventory=inventory)
+        ),
+        "a",
     )
     assert saved.steps == () and all(image.steps == () for image in saved.images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blobflow.errors import UsageError
-from blobflow.oci.ranges import Dialect, range_of
+from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
 
 # Range, what is in it, what is not
 MASTERMINDS = [

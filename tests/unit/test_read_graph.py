@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.lane import Lane
-from blobflow.engine.quota import Mention
-from blobflow.engine.resolve import MAX_NESTING, GraphRead, read_graph
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.sources.pull_quota import DescriptorAt
+from blobflow.engine.sources.reader import MAX_NESTING, GraphRead, read_graph
 from blobflow.errors import BlobflowError, NotFound, Throttled, UnsupportedContent
 from blobflow.oci import Descriptor, Reference, digest_of, media, parse_platform
-from blobflow.oci.choice import Choice
+from blobflow.oci.platform_choice import PlatformChoice
 from tests.memory import MemoryPlace, MemoryRegistry
 
 PLACES = ("one", "two")
@@ -43,7 +43,7 @@ class Shelf:
     def reads(self, place: str = "one") -> int:
         return self.registries[place].count("read")
 
-    async def permit(self, wanted: Sequence[Mention]) -> Sequence[Mention]:
+    async def permit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         self.told.append(len(wanted))
         return wanted
 
@@ -53,7 +53,7 @@ class Shelf:
             for place in at
             for number, root in enumerate(roots)
         }
-        return await read_graph(named, self.source, Lane(4), self.permit)
+        return await read_graph(named, self.source, BoundedRunner(4), self.permit)
 
     def source(self, site: Site) -> MemoryPlace:
         return self.registries[site.registry].at(site)
@@ -118,21 +118,23 @@ async def test_a_permit_in_portions_reads_all_of_a_level_before_the_next(shelf: 
     leaves = [shelf.put(name=f"leaf {number}") for number in range(5)]
     root = shelf.put(*leaves)
 
-    async def two_at_a_time(wanted: Sequence[Mention]) -> Sequence[Mention]:
+    async def two_at_a_time(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         shelf.told.append(len(wanted))
         return wanted[:2]
 
-    read = await read_graph({Reference("one", "app", "1"): root}, shelf.source, Lane(4), two_at_a_time)
+    read = await read_graph(
+        {Reference("one", "app", "1"): root}, shelf.source, BoundedRunner(4), two_at_a_time
+    )
     assert not read.failures
     assert shelf.told == [1, 5, 3, 1]
 
 
 async def test_a_permit_that_refuses_ends_it_all(shelf: Shelf) -> None:
-    async def never(wanted: Sequence[Mention]) -> Sequence[Mention]:
+    async def never(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         raise Throttled("no")
 
     with pytest.raises(BlobflowError, match="no"):
-        await read_graph({Reference("one", "app", "1"): shelf.put()}, shelf.source, Lane(4), never)
+        await read_graph({Reference("one", "app", "1"): shelf.put()}, shelf.source, BoundedRunner(4), never)
     assert shelf.reads() == 0
 
 
@@ -141,7 +143,7 @@ async def test_an_image_too_deep_to_be_read_is_not_asked_what_it_runs_on() -> No
     deep = Descriptor(media.OCI_MANIFEST, digest_of(b"an image"), 8)
     for level in range(MAX_NESTING + 1):
         deep = shelf.put(deep, name=str(level))
-    choice = Choice((parse_platform("linux/arm64"),))
+    choice = PlatformChoice((parse_platform("linux/arm64"),))
     named = Reference("one", "app", "1")
-    read = await read_graph({named: deep}, shelf.source, Lane(4), choices={named: [choice]})
+    read = await read_graph({named: deep}, shelf.source, BoundedRunner(4), choices={named: [choice]})
     assert "nested more than" in str(read.failures[named])

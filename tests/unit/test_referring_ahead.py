@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from blobflow.content import Referrer, Site
-from blobflow.engine.lane import Lane
-from blobflow.engine.referring import Referrals
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.errors import Denied
 from blobflow.oci import Descriptor, Digest, digest_of, media
 
@@ -34,9 +34,9 @@ def digest_last(referrer: Referrer) -> Digest:
 
 async def test_each_is_asked_for_once_and_told_in_a_fixed_order() -> None:
     place = Place()
-    referrals = Referrals(lambda site: place)  # type: ignore[arg-type,return-value]
+    referrals = ReferrerLookups(lambda site: place)  # type: ignore[arg-type,return-value]
     for _ in range(2):
-        await referrals.look_ahead([(SITE, SIGNED), (SITE, SHUT)], Lane(2))
+        await referrals.look_ahead([(SITE, SIGNED), (SITE, SHUT)], BoundedRunner(2))
         found = await referrals.of((SITE, SIGNED))
         assert [each.manifest.digest for each in found] == sorted(digest_of(n) for n in (b"one", b"two"))
         with pytest.raises(Denied) as raised:

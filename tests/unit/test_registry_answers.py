@@ -17,7 +17,14 @@ from blobflow.errors import (
     Unauthorized,
     Unavailable,
 )
-from blobflow.transports.registry.answers import clean, error_of, number_of, retry_after, warning_of, words_of
+from blobflow.transports.registry.http.errors import (
+    error_of,
+    parse_error_body,
+    parse_length,
+    parse_retry_after,
+    parse_warning,
+    printable,
+)
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -159,15 +166,15 @@ def test_control_characters_and_length_never_reach_the_message() -> None:
 
 
 def test_both_forms_of_retry_after_are_read() -> None:
-    assert retry_after("120", NOW) == 120.0
-    assert retry_after(" 0 ", NOW) == 0.0
-    assert retry_after("Tue, 14 Nov 2023 22:14:20 GMT", NOW) == 60.0
-    assert retry_after("Tue, 14 Nov 2023 22:13:00 GMT", NOW) == 0.0
+    assert parse_retry_after("120", NOW) == 120.0
+    assert parse_retry_after(" 0 ", NOW) == 0.0
+    assert parse_retry_after("Tue, 14 Nov 2023 22:14:20 GMT", NOW) == 60.0
+    assert parse_retry_after("Tue, 14 Nov 2023 22:13:00 GMT", NOW) == 0.0
 
 
 @pytest.mark.parametrize("value", [None, "", "soon", "-5", "1e9", "٣", "9" * 40, "Tue, 99 Nov 2023", "\x00"])
 def test_a_retry_after_of_neither_form_is_none(value: str | None) -> None:
-    assert retry_after(value, NOW) is None
+    assert parse_retry_after(value, NOW) is None
 
 
 def test_the_wish_is_carried_by_the_error() -> None:
@@ -177,9 +184,9 @@ def test_the_wish_is_carried_by_the_error() -> None:
 
 
 def test_only_warnings_of_code_299_are_told_and_cleaned() -> None:
-    assert warning_of('299 - "going \\"away\\" \x1b[0m soon"') == 'going "away"  [0m soon'
-    assert warning_of('199 - "x"') == ""
-    assert warning_of("299") == ""
+    assert parse_warning('299 - "going \\"away\\" \x1b[0m soon"') == 'going "away"  [0m soon'
+    assert parse_warning('199 - "x"') == ""
+    assert parse_warning("299") == ""
 
 
 @pytest.mark.parametrize(
@@ -196,20 +203,20 @@ def test_only_warnings_of_code_299_are_told_and_cleaned() -> None:
     ],
 )
 def test_a_count_of_bytes_is_a_count_or_nothing(value: str | None, number: int | None) -> None:
-    assert number_of(value) == number
+    assert parse_length(value) == number
 
 
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_no_error_body_upsets_the_reader(body: bytes, content_type: str) -> None:
-    words = words_of(body, content_type)
+    words = parse_error_body(body, content_type)
     assert len(words.text) <= 300
 
 
 @given(st.text(max_size=60))
 def test_no_header_upsets_its_reader(value: str) -> None:
-    wish = retry_after(value, NOW)
+    wish = parse_retry_after(value, NOW)
     assert wish is None or wish >= 0
-    assert clean(warning_of(value)) == warning_of(value)
+    assert printable(parse_warning(value)) == parse_warning(value)
 
 
 @pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"])

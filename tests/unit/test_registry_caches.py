@@ -12,8 +12,8 @@ from aiohttp import ClientSession, web
 from blobflow.errors import NotFound
 from blobflow.events import Warned
 from blobflow.oci import Descriptor
-from blobflow.transports.registry.answers import cache_of
-from blobflow.transports.registry.caches import Placed
+from blobflow.transports.registry.capabilities.stale_caches import PushedNames
+from blobflow.transports.registry.http.errors import describe_cache
 from tests.contract.places import blob_of, image_of, index_of
 from tests.unit.registry_fakes import Bytes, Fake, World, collect, fake, world
 from tests.unit.test_registry_heads import Notes
@@ -232,11 +232,11 @@ async def test_a_manifest_that_is_gone_since_a_cache_kept_its_tag_is_told_so() -
     ],
 )
 def test_an_answer_is_a_cache_s_where_it_says_so(headers: dict[str, str], words: str) -> None:
-    assert cache_of(headers) == words
+    assert describe_cache(headers) == words
 
 
 def test_what_was_put_longest_ago_is_forgotten_first() -> None:
-    placed = Placed(most=3)
+    placed = PushedNames(most=3)
     for name in ("1", "2", "3", "1", "4"):
         placed.put("app", name, IMAGE.digest)
     assert [placed.at("app", name) for name in ("1", "2", "3", "4")] == [

@@ -155,7 +155,7 @@ async def test_a_blob_that_is_announced_as_another_is_not_read(told: Told) -> No
             async with w.source(server.host).open(BLOB):
                 pass
         with pytest.raises(DigestMismatch, match=server.host):
-            async with w.registries.glance(Site(server.host, "app"), BLOB):
+            async with w.registries.probe_cache(Site(server.host, "app"), BLOB):
                 pass
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from blobflow.content import Site
 from blobflow.errors import DigestMismatch, NotFound, ProtocolViolation, RegistryError
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, media
-from blobflow.transports.registry import encodings
+from blobflow.transports.registry.http import content_encoding
 from tests.contract.places import blob_of, image_of
 from tests.unit.registry_fakes import Handler, collect, fake, world
 
@@ -183,7 +183,7 @@ async def test_what_is_spoilt_is_a_sentence(coding: str) -> None:
 async def test_a_list_that_grows_in_the_unpacking_is_left_at_its_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("blobflow.transports.registry.tags.MAX_PAGE_BYTES", 10_000)
+    monkeypatch.setattr("blobflow.transports.registry.api.tags.MAX_PAGE_BYTES", 10_000)
     async with fake(coded(gzip.compress(bytes(50_000_000)), "gzip")) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="a page of more than 10000 bytes"):
             await w.source(server.host).tags()
@@ -204,7 +204,7 @@ async def test_bare_deflate_that_ends_with_a_piece_has_all_its_bytes(more: int) 
     blob = Descriptor("application/octet-stream", blob_of(content).digest, len(content))
     made = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     packed = made.compress(content) + made.flush()
-    assert encodings.undone(packed, ("deflate",), "a blob", 2**21) == content
+    assert content_encoding.decode_body(packed, ("deflate",), "a blob", 2**21) == content
     async with (
         fake(coded(packed, "deflate")) as server,
         world() as w,
@@ -228,8 +228,8 @@ async def test_a_coding_gets_no_more_memory_than_http_grants_it(byte: int, read:
 
 async def test_a_glance_at_a_cache_that_compresses_gives_the_blob() -> None:
     async with fake(coded(gzip.compress(LAYER), "gzip")) as server, world() as w:
-        glance = w.registries.glance(Site(server.host, "app"), BLOB)
-        async with glance as chunks:
+        probe_cache = w.registries.probe_cache(Site(server.host, "app"), BLOB)
+        async with probe_cache as chunks:
             assert chunks is not None
             assert await collect(chunks) == LAYER
 

@@ -11,9 +11,15 @@ import pytest
 
 from blobflow.errors import BlobflowError, TimedOut
 from blobflow.oci import Descriptor, digest_of, media
-from blobflow.transports.registry import Profile, inlet
-from blobflow.transports.registry.client import HEAD_SECONDS
-from blobflow.transports.registry.leastrate import LEAST_BYTES, LEAST_SECONDS, LeastRate, TooSlow
+from blobflow.transports.registry import Profile
+from blobflow.transports.registry.http import socket_body
+from blobflow.transports.registry.http.aiohttp_client import HEAD_SECONDS
+from blobflow.transports.registry.http.minimum_rate import (
+    MINIMUM_BYTES,
+    MINIMUM_SECONDS,
+    MinimumRate,
+    TooSlow,
+)
 from tests.contract.places import blob_of, index_of
 from tests.unit.registry_fakes import Bytes, World, collect, world
 from tests.unit.timelapse import lapse
@@ -188,8 +194,8 @@ def test_a_refusal_that_drips_is_a_refusal_all_the_same() -> None:
 @pytest.mark.parametrize("blob", [LAYER, SMALL])
 def test_a_blob_that_drips_ends(blob: Descriptor, taken_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large ones past aiohttp, and all as it brings them: also one that begins well."""
-    monkeypatch.setattr(inlet, "INLET_FROM", 1 if taken_over else 2**60)
-    monkeypatch.setattr(inlet, "INLET_LEFT", 1)
+    monkeypatch.setattr(socket_body, "SOCKET_FROM", 1 if taken_over else 2**60)
+    monkeypatch.setattr(socket_body, "SOCKET_LEFT", 1)
 
     async def run() -> None:
         async def answer(there: Peer, line: str, writer: asyncio.StreamWriter) -> None:
@@ -201,7 +207,7 @@ def test_a_blob_that_drips_ends(blob: Descriptor, taken_over: bool, monkeypatch:
             with pytest.raises(TimedOut, match="sends too slowly"):
                 async with w.source(there.host).open(blob) as chunks:
                     await collect(chunks)
-            assert there.sent < 3 * LEAST_SECONDS
+            assert there.sent < 3 * MINIMUM_SECONDS
 
     lapse(run())
 
@@ -228,8 +234,8 @@ def test_four_megabytes_over_a_modem_come(piece: int) -> None:
 
 @pytest.mark.parametrize("taken_over", [True, False])
 def test_twenty_four_at_once_over_a_modem_come(taken_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inlet, "INLET_FROM", 1 if taken_over else 2**60)
-    monkeypatch.setattr(inlet, "INLET_LEFT", 1)
+    monkeypatch.setattr(socket_body, "SOCKET_FROM", 1 if taken_over else 2**60)
+    monkeypatch.setattr(socket_body, "SOCKET_LEFT", 1)
     raw = RAW.ljust(100_000)
     manifest = Descriptor(INDEX.media_type, digest_of(raw), len(raw))
     blob = blob_of(bytes(300_000))
@@ -311,23 +317,23 @@ def test_an_upload_whose_answer_drips_ends(method: str) -> None:
 def test_the_rule_counts_waiting_and_nothing_else() -> None:
     async def run() -> None:
         found: list[TooSlow] = []
-        rate = LeastRate(found.append)
+        rate = MinimumRate(found.append)
         for _ in range(10):  # enough, just so
             rate.waiting()
-            await asyncio.sleep(LEAST_SECONDS - 1)
-            rate.came(LEAST_BYTES)
-            await asyncio.sleep(10 * LEAST_SECONDS)
+            await asyncio.sleep(MINIMUM_SECONDS - 1)
+            rate.came(MINIMUM_BYTES)
+            await asyncio.sleep(10 * MINIMUM_SECONDS)
         assert not found
         rate.waiting()
-        await asyncio.sleep(LEAST_SECONDS - 1)
-        rate.came(LEAST_BYTES - 1)
-        await asyncio.sleep(10 * LEAST_SECONDS)
+        await asyncio.sleep(MINIMUM_SECONDS - 1)
+        rate.came(MINIMUM_BYTES - 1)
+        await asyncio.sleep(10 * MINIMUM_SECONDS)
         assert not found
         rate.waiting()
-        await asyncio.sleep(LEAST_SECONDS / 2)
-        assert [each.brought for each in found] == [LEAST_BYTES - 1]
-        assert LEAST_SECONDS <= found[0].waited < 1.5 * LEAST_SECONDS
-        await asyncio.sleep(10 * LEAST_SECONDS)
+        await asyncio.sleep(MINIMUM_SECONDS / 2)
+        assert [each.brought for each in found] == [MINIMUM_BYTES - 1]
+        assert MINIMUM_SECONDS <= found[0].waited < 1.5 * MINIMUM_SECONDS
+        await asyncio.sleep(10 * MINIMUM_SECONDS)
         assert len(found) == 1  # only once
 
     lapse(run())
@@ -336,10 +342,10 @@ def test_the_rule_counts_waiting_and_nothing_else() -> None:
 def test_nothing_is_owed_after_the_end() -> None:
     async def run() -> None:
         found: list[TooSlow] = []
-        rate = LeastRate(found.append)
+        rate = MinimumRate(found.append)
         rate.waiting()
         rate.stop()
-        await asyncio.sleep(10 * LEAST_SECONDS)
+        await asyncio.sleep(10 * MINIMUM_SECONDS)
         assert not found
 
     lapse(run())

@@ -13,7 +13,7 @@ from blobflow.errors import DigestMismatch, InvalidReference, NetworkError, NotF
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
 from blobflow.transports.registry import Credentials, HostAccess, Registries
-from blobflow.transports.registry.mirrors import REST_SECONDS, parse_mirror
+from blobflow.transports.registry.mirrors import UNAVAILABLE_SECONDS, parse_mirror
 from tests.unit.registry_fakes import Clock, Fake, answers, blob_of, collect, fake
 
 CONTENT = b"content" * 1000
@@ -120,7 +120,7 @@ async def test_a_mirror_that_is_down_or_busy_is_left_alone_for_a_while(status: i
             assert (asked, slept) == {0: (0, 1), 429: (1, 0), 503: (1, 0)}[status]
             assert await w.blob() == CONTENT
             assert (len(near.seen), len(w.clock.slept)) == (asked, slept)
-            w.clock.now += REST_SECONDS
+            w.clock.now += UNAVAILABLE_SECONDS
             assert await w.blob() == CONTENT
             assert len(near.seen) > asked or len(w.clock.slept) > slept
             assert len(w.warnings) == 1

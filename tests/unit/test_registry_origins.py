@@ -10,7 +10,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
-from blobflow.transports.registry.origins import METADATA, Guard, address_of, follow, may_visit, origin_of
+from blobflow.transports.registry.origins import (
+    METADATA,
+    GuardedResolver,
+    address_of,
+    follow_location,
+    may_visit,
+    origin_of,
+)
 
 HOME = origin_of("r.example", "https")
 AT = URL("https://r.example/v2/app/blobs/uploads/", encoded=True)
@@ -38,12 +45,15 @@ def test_an_ipv6_literal_is_a_host() -> None:
     ],
 )  # fmt: skip
 def test_locations_are_followed_with_their_bytes_kept(location: str, url: str) -> None:
-    assert str(follow(HOME, AT, location, "an upload")) == url
+    assert str(follow_location(HOME, AT, location, "an upload")) == url
 
 
 def test_a_tls_proxy_s_http_location_keeps_the_registry_s_own_port() -> None:
     home = origin_of("r.example:5443", "https")
-    assert str(follow(home, home, "http://r.example:5443/up?a=b", "x")) == "https://r.example:5443/up?a=b"
+    assert (
+        str(follow_location(home, home, "http://r.example:5443/up?a=b", "x"))
+        == "https://r.example:5443/up?a=b"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,19 +76,19 @@ def test_a_tls_proxy_s_http_location_keeps_the_registry_s_own_port() -> None:
 )
 def test_a_location_that_the_rule_forbids_is_refused(location: str) -> None:
     with pytest.raises(ProtocolViolation, match=r"r\.example") as raised:
-        follow(HOME, AT, location, "an upload")
+        follow_location(HOME, AT, location, "an upload")
     assert "secret" not in raised.value.message
 
 
 def test_a_plain_http_registry_may_lead_to_http_and_https() -> None:
     home = origin_of("127.0.0.1:5000", "http")
     for location in ("http://127.0.0.1:9000/x", "https://cdn.example/x"):
-        assert str(follow(home, home, location, "x")) == location
+        assert str(follow_location(home, home, location, "x")) == location
 
 
 def test_signed_queries_never_get_into_the_sentence() -> None:
     with pytest.raises(ProtocolViolation) as raised:
-        follow(HOME, AT, "http://cdn.example/x?X-Amz-Signature=secret", "blob")
+        follow_location(HOME, AT, "http://cdn.example/x?X-Amz-Signature=secret", "blob")
     assert "secret" not in raised.value.message
 
 
@@ -135,7 +145,7 @@ def test_metadata_addresses_are_seen_in_all_that_carries_them(text: str, public:
 
 @pytest.mark.parametrize("text", [each for each in CARRIERS if not each.startswith("2001:")])
 def test_an_address_that_carries_another_is_judged_in_a_url_too(text: str) -> None:
-    guard = Guard(origin_of("10.0.0.5:5000", "http"), Names())
+    guard = GuardedResolver(origin_of("10.0.0.5:5000", "http"), Names())
     with pytest.raises(ProtocolViolation, match="sent us to"):
         guard.check(URL(f"http://[{text}]/latest/meta-data/", encoded=True))
 
@@ -168,7 +178,7 @@ def test_an_address_is_seen_in_every_form_that_resolvers_take(host: str, address
 
 
 async def test_the_user_s_proxy_may_be_anywhere_and_is_resolved() -> None:
-    guard = Guard(HOME, Names(proxy_corp="10.0.0.9"), proxies=frozenset({"proxy.corp"}))
+    guard = GuardedResolver(HOME, Names(proxy_corp="10.0.0.9"), proxies=frozenset({"proxy.corp"}))
     assert [each["host"] for each in await guard.resolve("proxy.corp")] == ["10.0.0.9"]
     with pytest.raises(ProtocolViolation, match="sent us to"):
         guard.check(URL("http://proxy.corp:3128/"))
@@ -193,7 +203,9 @@ class Names(AbstractResolver):
 
 
 async def test_names_are_judged_by_what_they_resolve_to() -> None:
-    guard = Guard(HOME, Names(r_example="8.8.8.8", cdn_example="9.9.9.9 10.0.0.1", evil_example="127.0.0.1"))
+    guard = GuardedResolver(
+        HOME, Names(r_example="8.8.8.8", cdn_example="9.9.9.9 10.0.0.1", evil_example="127.0.0.1")
+    )
     assert [each["host"] for each in await guard.resolve("r.example", 443)] == ["8.8.8.8"]
     assert [each["host"] for each in await guard.resolve("cdn.example")] == ["9.9.9.9"]
     with pytest.raises(OSError, match="may not send us"):
@@ -201,7 +213,9 @@ async def test_names_are_judged_by_what_they_resolve_to() -> None:
 
 
 async def test_a_private_registry_s_names_may_be_private_but_not_metadata() -> None:
-    guard = Guard(HOME, Names(r_example="10.0.0.5", s3_example="10.0.0.6", evil_example="169.254.169.254"))
+    guard = GuardedResolver(
+        HOME, Names(r_example="10.0.0.5", s3_example="10.0.0.6", evil_example="169.254.169.254")
+    )
     await guard.resolve("r.example", 443)
     assert [each["host"] for each in await guard.resolve("s3.example")] == ["10.0.0.6"]
     with pytest.raises(OSError, match="may not send us"):
@@ -211,7 +225,7 @@ async def test_a_private_registry_s_names_may_be_private_but_not_metadata() -> N
 async def test_a_public_name_that_turns_inwards_opens_nothing() -> None:
     """The registry's own name may change its address, at any time: that is no leave to send us inside."""
     names = Names(r_example="8.8.8.8", cdn_example="10.0.0.1")
-    guard = Guard(HOME, names)
+    guard = GuardedResolver(HOME, names)
     await guard.resolve("r.example", 443)
     names.names["r.example"] = "127.0.0.1"
     await guard.resolve("r.example", 443)
@@ -222,17 +236,17 @@ async def test_a_public_name_that_turns_inwards_opens_nothing() -> None:
 
 async def test_a_private_registry_is_found_at_its_other_ports() -> None:
     """Its token server may well be there."""
-    guard = Guard(HOME, Names(r_example="10.0.0.5"))
+    guard = GuardedResolver(HOME, Names(r_example="10.0.0.5"))
     await guard.resolve("r.example", 443)
     assert [each["host"] for each in await guard.resolve("r.example", 5001)] == ["10.0.0.5"]
 
 
 @pytest.mark.parametrize("address", ["64:ff9b::8.8.8.8", "::ffff:8.8.8.8", "2002:808:808::1"])
 async def test_a_registry_is_as_public_as_what_its_address_carries(address: str) -> None:
-    guard = Guard(HOME, Names(r_example=address, cdn_example="64:ff9b::9.9.9.9 64:ff9b::10.0.0.1"))
+    guard = GuardedResolver(HOME, Names(r_example=address, cdn_example="64:ff9b::9.9.9.9 64:ff9b::10.0.0.1"))
     await guard.resolve("r.example", 443)
     assert [each["host"] for each in await guard.resolve("cdn.example", 443)] == ["64:ff9b::9.9.9.9"]
-    guard = Guard(origin_of(f"[{address}]", "https"), Names(inside_example="10.0.0.1"))
+    guard = GuardedResolver(origin_of(f"[{address}]", "https"), Names(inside_example="10.0.0.1"))
     with pytest.raises(OSError, match="may not send us"):
         await guard.resolve("inside.example", 443)
 
@@ -256,8 +270,8 @@ async def test_a_registry_is_as_public_as_what_its_address_carries(address: str)
 )
 def test_addresses_in_urls_are_judged_without_a_resolver(literal: str) -> None:
     with pytest.raises(ProtocolViolation, match="sent us to"):
-        Guard(HOME, Names()).check(URL(f"https://{literal}/x", encoded=True))
+        GuardedResolver(HOME, Names()).check(URL(f"https://{literal}/x", encoded=True))
 
 
 def test_a_registry_at_a_loopback_address_may_name_another_one_there() -> None:
-    Guard(origin_of("127.0.0.1:5000", "http"), Names()).check(URL("http://127.0.0.1:9000/x"))
+    GuardedResolver(origin_of("127.0.0.1:5000", "http"), Names()).check(URL("http://127.0.0.1:9000/x"))

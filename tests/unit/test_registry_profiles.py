@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from blobflow.content import NullJournal
-from blobflow.transports.registry.profiles import (
+from blobflow.transports.registry.capabilities.profiles import (
     CHUNKED_FROM,
     DEFAULT,
     MIB,
-    UNPROVEN_SINGLE,
-    Learnt,
+    UNPROVEN_SINGLE_BYTES,
+    LearnedLimits,
     Profile,
-    Rung,
-    ladder,
+    UploadMethod,
+    method_order,
     profile_of,
 )
 
@@ -31,12 +31,12 @@ class Notes(NullJournal):
         self.notes[origin, key] = value
 
 
-def learnt(taken: tuple[Rung, ...] = (), **refused: int) -> Learnt:
-    made = Learnt(Notes(), "r")
+def learnt(taken: tuple[UploadMethod, ...] = (), **refused: int) -> LearnedLimits:
+    made = LearnedLimits(Notes(), "r")
     for rung in taken:
         made.taken(rung)
     for name, size in refused.items():
-        rungs: dict[str, Rung] = {"single": "single", "stream": "stream", "chunked": "chunked"}
+        rungs: dict[str, UploadMethod] = {"single": "single", "stream": "stream", "chunked": "chunked"}
         made.refused(rungs[name], size)
     return made
 
@@ -71,9 +71,9 @@ def test_known_hosts_have_their_profile(host: str, name: str) -> None:
     [
         (0, learnt(), ["single", "stream"]),
         (1, learnt(), ["single", "stream", "chunked"]),
-        (UNPROVEN_SINGLE, learnt(), ["single", "stream", "chunked"]),
-        (UNPROVEN_SINGLE + 1, learnt(), ["stream", "chunked", "single"]),
-        (UNPROVEN_SINGLE + 1, learnt(("single",)), ["single", "stream", "chunked"]),
+        (UNPROVEN_SINGLE_BYTES, learnt(), ["single", "stream", "chunked"]),
+        (UNPROVEN_SINGLE_BYTES + 1, learnt(), ["stream", "chunked", "single"]),
+        (UNPROVEN_SINGLE_BYTES + 1, learnt(("single",)), ["single", "stream", "chunked"]),
         (CHUNKED_FROM - 1, learnt(("single",)), ["single", "stream", "chunked"]),
         (CHUNKED_FROM, learnt(("single",)), ["chunked", "single", "stream"]),
         (10**12, learnt(("single",), chunked=100), ["single", "stream"]),
@@ -83,33 +83,35 @@ def test_known_hosts_have_their_profile(host: str, name: str) -> None:
         (5, learnt(single=1, stream=1, chunked=1), ["single", "stream", "chunked"]),
     ],
 )
-def test_the_default_ladder_by_size_and_by_what_is_known(size: int, known: Learnt, rungs: list[Rung]) -> None:
-    assert list(ladder(size, DEFAULT, known)) == rungs
+def test_the_default_ladder_by_size_and_by_what_is_known(
+    size: int, known: LearnedLimits, rungs: list[UploadMethod]
+) -> None:
+    assert list(method_order(size, DEFAULT, known)) == rungs
 
 
 def test_a_bounded_profile_stays_bounded_when_its_form_worked() -> None:
     profile = Profile("p", single_bytes=10, bounded=True)
-    assert ladder(11, profile, learnt(("single",)))[0] == "stream"
+    assert method_order(11, profile, learnt(("single",)))[0] == "stream"
 
 
 def test_a_profile_s_forms_are_the_only_ones() -> None:
-    assert ladder(5, Profile("p", ("stream",)), learnt(("single",))) == ("stream",)
+    assert method_order(5, Profile("p", ("stream",)), learnt(("single",))) == ("stream",)
 
 
 def test_what_was_learnt_is_there_for_the_next_run_and_only_for_its_host() -> None:
     notes = Notes()
-    first = Learnt(notes, "a")
+    first = LearnedLimits(notes, "a")
     first.taken("single")
     first.refused("stream", 70)
     first.refused("stream", 90)
-    again, other = Learnt(notes, "a"), Learnt(notes, "b")
+    again, other = LearnedLimits(notes, "a"), LearnedLimits(notes, "b")
     assert again.has_taken("single") and again.refused_from("stream") == 70
     assert not other.has_taken("single") and other.refused_from("stream") > 10**15
 
 
 def test_a_broken_connection_is_remembered_for_this_run_only_and_not_of_a_form_that_works() -> None:
     notes = Notes()
-    first = Learnt(notes, "a")
+    first = LearnedLimits(notes, "a")
     first.broke("single", 50)
     assert first.refused_from("single") == 50
     assert notes.notes == {}
@@ -121,4 +123,4 @@ def test_a_broken_connection_is_remembered_for_this_run_only_and_not_of_a_form_t
 def test_a_note_that_makes_no_sense_is_no_note() -> None:
     notes = Notes()
     notes.record_note("a", "upload.single.refused", "often")
-    assert Learnt(notes, "a").refused_from("single") > 10**15
+    assert LearnedLimits(notes, "a").refused_from("single") > 10**15

@@ -15,7 +15,7 @@ from yarl import URL
 from blobflow.content import Site
 from blobflow.errors import BlobflowError, ConnectFailed, InvalidConfig, ProxyRefused
 from blobflow.transports.registry import DIRECT, HostAccess, Proxies, Registries
-from blobflow.transports.registry.proxies import checked, from_variables, shown, through
+from blobflow.transports.registry.http.proxies import check_proxy, from_variables, single_proxy, without_login
 from tests.unit.registry_fakes import Clock, blob_of, fake
 
 BLOB = blob_of(b"content")
@@ -76,8 +76,8 @@ def test_no_list_of_exempt_hosts_is_too_odd_to_be_read(no_proxy: str) -> None:
 
 
 def test_a_proxy_named_for_a_host_is_used_for_loopback_too() -> None:
-    assert through("http://p.corp:1", "proxy").of(URL("https://127.0.0.1:5000/")) == "http://p.corp:1"
-    assert through("", "proxy").of(URL("https://r.example/")) == ""
+    assert single_proxy("http://p.corp:1", "proxy").of(URL("https://127.0.0.1:5000/")) == "http://p.corp:1"
+    assert single_proxy("", "proxy").of(URL("https://r.example/")) == ""
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_proxy_named_for_a_host_is_used_for_loopback_too() -> None:
 )
 def test_an_unusable_proxy_is_named_without_its_login(proxy: str) -> None:
     with pytest.raises(InvalidConfig, match=r"HTTPS_PROXY is .* write http://HOST:PORT") as raised:
-        checked(proxy, "HTTPS_PROXY")
+        check_proxy(proxy, "HTTPS_PROXY")
     assert "hu" not in raised.value.message.replace("http", "")
 
 
 def test_a_proxy_s_login_is_not_shown() -> None:
-    assert shown("http://joe:hu@sh@p.corp:3128") == "http://p.corp:3128"
+    assert without_login("http://joe:hu@sh@p.corp:3128") == "http://p.corp:3128"
     assert "hush" not in repr(Proxies(https="http://joe:hush@p.corp:3128"))
 
 
@@ -110,7 +110,7 @@ async def test_a_registry_whose_name_only_the_proxy_knows_is_reached() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(headers={"Content-Length": str(BLOB.size)})
 
-    async with fake(handler) as proxy, registries(through(f"joe:hush@{proxy.host}", "x")) as made:
+    async with fake(handler) as proxy, registries(single_proxy(f"joe:hush@{proxy.host}", "x")) as made:
         assert await made.sink(Site("registry.invalid:5000", "app")).has(BLOB)
     assert proxy.seen[0].target.startswith("http://registry.invalid:5000/v2/app/blobs/")
     assert proxy.seen[0].headers["Proxy-Authorization"].startswith("Basic ")
@@ -153,7 +153,7 @@ async def test_behind_a_proxy_a_registry_sends_us_no_further_inside_than_without
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": target})
 
-    async with fake(forward) as proxy, registries(through(f"http://{proxy.host}", "x")) as made:
+    async with fake(forward) as proxy, registries(single_proxy(f"http://{proxy.host}", "x")) as made:
         for host in ("registry.invalid", *(("10.1.2.3",) if public_too else ())):
             with pytest.raises(BlobflowError, match="which no registry at its address may do"):
                 await made.sink(Site(host, "app")).has(BLOB)
@@ -164,7 +164,7 @@ async def test_no_registry_may_send_us_to_our_proxy() -> None:
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": f"http://{proxy.host}/admin"})
 
-    async with fake(forward) as proxy, registries(through(f"http://{proxy.host}", "x")) as made:
+    async with fake(forward) as proxy, registries(single_proxy(f"http://{proxy.host}", "x")) as made:
         with pytest.raises(BlobflowError, match="which no registry at its address may do"):
             await made.sink(Site("registry.invalid", "app")).has(BLOB)
     assert len(proxy.seen) == 1
@@ -192,7 +192,7 @@ async def test_a_tunnel_that_is_refused_is_told(
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server:
         proxy = f"http://joe:hush@127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with registries(through(proxy, "x"), "https") as made:
+        async with registries(single_proxy(proxy, "x"), "https") as made:
             with pytest.raises(kind, match=words) as raised:
                 await made.sink(Site("r.example", "app")).has(BLOB)
     assert connects == asked
@@ -200,7 +200,7 @@ async def test_a_tunnel_that_is_refused_is_told(
 
 
 async def test_a_proxy_that_is_not_there_is_named_as_the_proxy() -> None:
-    async with registries(through("http://joe:hush@127.0.0.1:1", "x")) as made:
+    async with registries(single_proxy("http://joe:hush@127.0.0.1:1", "x")) as made:
         with pytest.raises(
             ConnectFailed, match=r"can't reach the proxy 127\.0\.0\.1 of r\.example"
         ) as raised:

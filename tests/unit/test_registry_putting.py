@@ -13,7 +13,7 @@ from aiohttp import web
 from blobflow.content import Journal, NullJournal
 from blobflow.errors import Denied, Rejected
 from blobflow.oci import Descriptor, digest_of, media
-from blobflow.transports.registry.profiles import profile_of
+from blobflow.transports.registry.capabilities.profiles import profile_of
 from blobflow.transports.store import Store
 from blobflow.transports.store.journal import StoreJournal
 from tests.unit.registry_fakes import Fake, Handler, fake, world

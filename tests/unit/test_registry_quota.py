@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.content import Allowance
-from blobflow.transports.registry.quota import allowance_of
+from blobflow.transports.registry.http.pull_quota import allowance_of
 from tests.unit.registry_fakes import answers, blob_of, fake, world
 
 HUB = {

@@ -12,7 +12,7 @@ from aiohttp import web
 from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry import Credentials, Profile
-from blobflow.transports.registry.profiles import Rung
+from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from tests.unit.registry_fakes import Bytes, Fake, World, blob_of, fake, world
 
 RAW = b'{"schemaVersion":2,"manifests":[]}'
@@ -52,7 +52,7 @@ class Store:
 
 @asynccontextmanager
 async def sent_on(
-    store: Store, status: int, rungs: tuple[Rung, ...] = ("single",)
+    store: Store, status: int, rungs: tuple[UploadMethod, ...] = ("single",)
 ) -> AsyncIterator[tuple[World, Fake, Fake]]:
     """A registry at which everything but the opening of an upload is done by another host."""
 
@@ -87,7 +87,7 @@ async def test_a_manifest_goes_where_it_is_sent(status: int) -> None:
 @pytest.mark.parametrize("rung", ["single", "stream", "chunked"])
 @pytest.mark.parametrize("size", [5, len(CONTENT)], ids=["small", "large"])
 async def test_a_blob_goes_where_it_is_sent_in_every_form(
-    rung: Rung, size: int, back: bool, status: int
+    rung: UploadMethod, size: int, back: bool, status: int
 ) -> None:
     store, content = Store(back), CONTENT[:size]
     async with sent_on(store, status, (rung,)) as (w, server, elsewhere):
@@ -99,7 +99,7 @@ async def test_a_blob_goes_where_it_is_sent_in_every_form(
 
 @pytest.mark.parametrize("rung", ["single", "stream", "chunked"])
 @pytest.mark.parametrize("size", [5, len(CONTENT)], ids=["small", "large"])
-async def test_a_push_that_is_sent_round_in_circles_ends(rung: Rung, size: int) -> None:
+async def test_a_push_that_is_sent_round_in_circles_ends(rung: UploadMethod, size: int) -> None:
     async def front(request: web.BaseRequest) -> web.StreamResponse:
         await body_of(request)
         if request.method == "POST":

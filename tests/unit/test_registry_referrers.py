@@ -13,9 +13,9 @@ from aiohttp import web
 from blobflow.content import Referrer
 from blobflow.errors import NotFound, ProtocolViolation, Rejected, Unavailable, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, digest_of, media
-from blobflow.oci.referrers import cosign_tags, fallback_tag, merged
-from blobflow.transports.registry import referrers
-from blobflow.transports.registry.referring import Referring
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
+from blobflow.transports.registry.api import referrers
+from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
 from tests.contract.places import image_of
 from tests.unit.registry_fakes import Fake, blob_of, fake, world
 
@@ -29,7 +29,7 @@ Answering = Callable[[web.BaseRequest], web.StreamResponse]
 
 
 def index(*entries: Descriptor) -> bytes:
-    raw = merged(None, entries)
+    raw = merge_referrers_index(None, entries)
     assert raw is not None
     return raw
 
@@ -216,7 +216,7 @@ async def test_pages_in_a_circle_or_without_end_are_refused(monkeypatch: pytest.
 
 
 async def test_what_is_remembered_of_repositories_is_bounded_and_locks_go_with_who_holds_them() -> None:
-    known = Referring()
+    known = ReferrersSupport()
     for n in range(12_000):
         known.tags.put(f"team/r{n}", (0.0, frozenset({"a" * 5000, "b" * 5000})))
         async with known.lock(f"team/r{n}", "tags"):
@@ -326,18 +326,22 @@ def test_merging_keeps_what_it_does_not_know_and_all_that_is_listed() -> None:
         "annotations": {"kept": "by hand"},
         "manifests": [{"digest": "sha256:ff", "size": 1, "mediaType": "x/y", "odd": [1]}],
     }
-    raw = merged(json.dumps(theirs).encode(), [OTHER])
+    raw = merge_referrers_index(json.dumps(theirs).encode(), [OTHER])
     assert raw is not None
     made = json.loads(raw)
     assert made["annotations"] == theirs["annotations"]
     assert theirs["manifests"][0] in made["manifests"] and len(made["manifests"]) == 2
-    assert merged(raw, [OTHER]) is None
+    assert merge_referrers_index(raw, [OTHER]) is None
 
 
 def test_merging_in_any_order_makes_the_same_bytes() -> None:
-    both = merged(None, [OTHER, IMAGE])
-    assert both == merged(None, [IMAGE, OTHER]) == merged(merged(None, [IMAGE]), [OTHER])
-    assert both == merged(merged(None, [OTHER]), [IMAGE, OTHER])
+    both = merge_referrers_index(None, [OTHER, IMAGE])
+    assert (
+        both
+        == merge_referrers_index(None, [IMAGE, OTHER])
+        == merge_referrers_index(merge_referrers_index(None, [IMAGE]), [OTHER])
+    )
+    assert both == merge_referrers_index(merge_referrers_index(None, [OTHER]), [IMAGE, OTHER])
 
 
 async def test_tags_that_can_t_be_told_are_asked_for_once_by_all_who_want_them_at_the_time() -> None:

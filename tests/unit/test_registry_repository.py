@@ -22,7 +22,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import MAX_MANIFEST_BYTES, UNKNOWN_SIZE, Descriptor, digest_of, media
 from blobflow.transports.registry import Profile
-from blobflow.transports.registry.etags import Validators
+from blobflow.transports.registry.http.etags import Etags
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
 from tools.faultyregistry import DropHeader, Fault, RefuseMount, SetHeader, Status, Truncate, journalling
 
@@ -317,9 +317,9 @@ async def test_a_failure_is_no_absence() -> None:
         (405, "", False),
     ],
 )
-async def test_only_an_unknown_name_is_certain_to_be_vacant(status: int, body: str, vacant: bool) -> None:
+async def test_only_an_unknown_name_is_certain_to_be_vacant(status: int, body: str, is_empty: bool) -> None:
     async with fake(answers(lambda: web.Response(status=status, text=body))) as server, world() as w:
-        assert await w.sink(server.host).vacant() is vacant
+        assert await w.sink(server.host).is_empty() is is_empty
     assert server.asked() == ["GET /v2/app/tags/list?n=1"]
 
 
@@ -431,7 +431,7 @@ async def test_a_read_that_goes_on_asks_for_the_same_version(etag: str, sent: st
 
 
 def test_of_many_validators_the_oldest_are_forgotten() -> None:
-    etags = Validators()
+    etags = Etags()
     for number in range(1000):
         etags.note(str(number), f'"{number}"')
     assert len(etags) == 256 and "999" in etags and "0" not in etags

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.transports.registry.profiles import CHUNK, LEAST_CHUNK, MIB, Learnt, Profile
-from blobflow.transports.registry.requestsize import SQUID_BUFFER, TELLING, RequestSize, safe_through
+from blobflow.transports.registry.capabilities.profiles import (
+    CHUNK_BYTES,
+    MIB,
+    MIN_CHUNK_BYTES,
+    LearnedLimits,
+    Profile,
+)
+from blobflow.transports.registry.uploads.request_size import SQUID_BUFFER, TELLING, RequestSize, safe_through
 from tests.unit.test_registry_profiles import Notes
 
 KIB = 1024
 
 
 def size_of(
-    notes: Notes | None = None, *, chunk_bytes: int = CHUNK, least_chunk_bytes: int = LEAST_CHUNK
+    notes: Notes | None = None, *, chunk_bytes: int = CHUNK_BYTES, least_chunk_bytes: int = MIN_CHUNK_BYTES
 ) -> RequestSize:
     profile = Profile("p", chunk_bytes=chunk_bytes, least_chunk_bytes=least_chunk_bytes)
-    return RequestSize(profile, Learnt(notes or Notes(), "r"))
+    return RequestSize(profile, LearnedLimits(notes or Notes(), "r"))
 
 
 def test_nothing_is_held_against_any_size_until_something_was_refused() -> None:

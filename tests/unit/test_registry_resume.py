@@ -13,7 +13,7 @@ from aiohttp import web
 from blobflow.content import Site
 from blobflow.errors import ConnectionLost, DigestMismatch, Unauthorized
 from blobflow.transports.registry import Profile
-from blobflow.transports.registry.tickets import KEPT_FROM, progress_of
+from blobflow.transports.registry.uploads.sessions import RESUMED_FROM, parse_progress
 from blobflow.transports.store import Store, StoreJournal
 from tests.unit.registry_fakes import Bytes, Fake, World, blob_of, body_that, fake, world
 from tools.faultyregistry import (
@@ -47,7 +47,7 @@ async def breaks(w: World, registry: JournallingRegistry, body: Bytes) -> None:
     await sink.push(blob_of(b"first"), Bytes(b"first"))  # the form is proven now
     with pytest.raises(ConnectionLost) as raised:
         await sink.push(BLOB, body)
-    assert raised.value.received >= KEPT_FROM, "the engine is told that it was not in vain"
+    assert raised.value.received >= RESUMED_FROM, "the engine is told that it was not in vain"
     await registry.journal.until(lambda journal: all(each.ended is not None for each in journal))
 
 
@@ -339,4 +339,4 @@ async def test_a_session_that_opens_after_the_cancel_is_deleted_too(mount: bool)
     ],
 )
 def test_the_progress_of_an_upload(header: str | None, offset: int | None) -> None:
-    assert progress_of(header) == offset
+    assert parse_progress(header) == offset

@@ -17,12 +17,12 @@ from blobflow.errors import (
     Unavailable,
     UntrustedPeer,
 )
-from blobflow.transports.registry.retry import (
-    MAX_RETRY_AFTER,
-    RULES,
+from blobflow.transports.registry.http.backoff import (
+    MAX_RETRY_AFTER_SECONDS,
+    POLICIES,
     Backoff,
+    concerns_host,
     delay_before_next,
-    is_shared,
 )
 from tests.unit.registry_fakes import Clock
 
@@ -59,10 +59,10 @@ def test_each_class_has_its_number_of_attempts(error: BlobflowError, attempts: i
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind, _ in RULES])
+@pytest.mark.parametrize("kind", [kind for kind, _ in POLICIES])
 def test_delays_double_up_to_their_bound_and_jitter_takes_at_most_half(kind: type[BlobflowError]) -> None:
     error = kind("x")
-    own = next(rule for each, rule in RULES if each is kind)
+    own = next(rule for each, rule in POLICIES if each is kind)
     for attempt in range(1, own.attempts):
         full = min(own.most, own.first * 2 ** (attempt - 1))
         low, high = delay_before_next(error, attempt, 0.0), delay_before_next(error, attempt, 0.999999)
@@ -77,15 +77,18 @@ def test_a_retry_after_wins_over_the_table_and_over_jitter() -> None:
 
 
 def test_a_wish_beyond_the_bound_is_no_retry_at_all() -> None:
-    assert delay_before_next(Throttled("t", retry_after=MAX_RETRY_AFTER), 1, 0.0) == MAX_RETRY_AFTER
-    assert delay_before_next(Throttled("t", retry_after=MAX_RETRY_AFTER + 1), 1, 0.0) is None
+    assert (
+        delay_before_next(Throttled("t", retry_after=MAX_RETRY_AFTER_SECONDS), 1, 0.0)
+        == MAX_RETRY_AFTER_SECONDS
+    )
+    assert delay_before_next(Throttled("t", retry_after=MAX_RETRY_AFTER_SECONDS + 1), 1, 0.0) is None
 
 
 def test_only_a_counted_or_spoken_wish_holds_all_requests() -> None:
-    assert is_shared(Throttled("t"))
-    assert is_shared(Unavailable("u", retry_after=3.0))
-    assert not is_shared(Unavailable("u"))
-    assert not is_shared(ConnectionLost("l"))
+    assert concerns_host(Throttled("t"))
+    assert concerns_host(Unavailable("u", retry_after=3.0))
+    assert not concerns_host(Unavailable("u"))
+    assert not concerns_host(ConnectionLost("l"))
 
 
 async def test_the_back_off_holds_until_its_last_end_and_then_no_more() -> None:

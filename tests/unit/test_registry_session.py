@@ -244,7 +244,7 @@ async def test_a_warning_is_shown_once() -> None:
 
 async def test_traces_have_no_query() -> None:
     async with fake(answers(lambda: web.Response(status=404))) as server, world() as w:
-        await w.sink(server.host).vacant()
+        await w.sink(server.host).is_empty()
         (traced,) = [event for event in w.events if isinstance(event, Traced)]
     assert (traced.method, traced.url, traced.status) == ("GET", f"{server.url}/v2/app/tags/list", 404)
 

@@ -11,8 +11,8 @@ from aiohttp import web
 from blobflow.content import Lists
 from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Rejected
 from blobflow.oci import digest_of, media
-from blobflow.transports.registry import tags
-from blobflow.transports.registry.links import next_link
+from blobflow.transports.registry.api import tags
+from blobflow.transports.registry.http.link_header import next_link
 from tests.unit.registry_fakes import Handler, fake, world
 from tools.faultyregistry import journalling
 

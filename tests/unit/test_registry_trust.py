@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 
 from blobflow.errors import ConnectionLost, InvalidConfig, UntrustedPeer
-from blobflow.settings import Settings, access_to, logins_of
-from blobflow.transports.registry import HostAccess, HostSettings, KeyPair, Registries, Trust
-from blobflow.transports.registry.failures import translated
-from blobflow.transports.registry.trust import context_of, trust_in
+from blobflow.settings import Settings, host_access, logins_of
+from blobflow.transports.registry import ClientCertificate, HostAccess, HostSettings, Registries, TlsSettings
+from blobflow.transports.registry.http.aiohttp_errors import translate_error
+from blobflow.transports.registry.http.tls import ssl_context_of, tls_settings_in
 from tests.e2e.locked import Authority, KeyFiles, openssl
 from tests.unit.registry_fakes import answers, fake
 
@@ -42,10 +42,10 @@ def test_folders_in_the_shape_of_certs_d_add_up(tmp_path: Path) -> None:
     touch(
         theirs / HOST / "b.crt", theirs / HOST / "a.crt", theirs / HOST / "me.cert", theirs / HOST / "me.key"
     )
-    found = trust_in((mine, tmp_path / "absent", theirs), HOST)
+    found = tls_settings_in((mine, tmp_path / "absent", theirs), HOST)
     assert found.ca == (mine / HOST / "ca.crt", theirs / HOST / "a.crt", theirs / HOST / "b.crt")
-    assert found.pairs == (KeyPair(theirs / HOST / "me.cert", theirs / HOST / "me.key"),)
-    assert not trust_in((mine,), "x.example")
+    assert found.pairs == (ClientCertificate(theirs / HOST / "me.cert", theirs / HOST / "me.key"),)
+    assert not tls_settings_in((mine,), "x.example")
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,15 @@ def test_folders_in_the_shape_of_certs_d_add_up(tmp_path: Path) -> None:
 def test_a_certificate_or_key_alone_is_told(tmp_path: Path, name: str, words: str) -> None:
     touch(tmp_path / HOST / name)
     with pytest.raises(InvalidConfig, match=words):
-        trust_in((tmp_path,), HOST)
+        tls_settings_in((tmp_path,), HOST)
 
 
 def test_a_choice_has_one_context(authority: Authority, client: KeyFiles) -> None:
-    chosen = Trust(ca=(authority.pem,), pairs=(KeyPair(*client),))
-    context = context_of(chosen)
+    chosen = TlsSettings(ca=(authority.pem,), pairs=(ClientCertificate(*client),))
+    context = ssl_context_of(chosen)
     assert isinstance(context, ssl.SSLContext)
-    assert context_of(Trust(ca=(authority.pem,), pairs=(KeyPair(*client),))) is context
-    assert context_of(Trust(ca=(authority.pem,))) is not context
+    assert ssl_context_of(TlsSettings(ca=(authority.pem,), pairs=(ClientCertificate(*client),))) is context
+    assert ssl_context_of(TlsSettings(ca=(authority.pem,))) is not context
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     # The system's trust stays.
@@ -71,9 +71,9 @@ def test_a_choice_has_one_context(authority: Authority, client: KeyFiles) -> Non
 
 
 def test_verification_off_is_a_choice_of_its_own(authority: Authority, client: KeyFiles) -> None:
-    assert context_of(Trust()) is True
-    assert context_of(Trust(verify=False, ca=(authority.pem,))) is False
-    context = context_of(Trust(verify=False, pairs=(KeyPair(*client),)))
+    assert ssl_context_of(TlsSettings()) is True
+    assert ssl_context_of(TlsSettings(verify=False, ca=(authority.pem,))) is False
+    context = ssl_context_of(TlsSettings(verify=False, pairs=(ClientCertificate(*client),)))
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_NONE
 
@@ -87,21 +87,30 @@ def test_a_file_that_can_t_be_used_is_one_sentence(
     openssl("pkey", "-in", client.key, "-aes256", "-passout", "pass:secret", "-out", locked)
     other = authority.issue("other").key
     table = (
-        (Trust(ca=(absent,)), "can't read the CA certificate .*absent.pem: No such file"),
-        (Trust(ca=(empty,)), "empty.pem has no CA certificate in PEM form"),
-        (Trust(ca=(client.key,)), "client.key has no CA certificate in PEM form"),
-        (Trust(pairs=(KeyPair(absent, client.key),)), "can't read the client certificate .*absent.pem"),
-        (Trust(pairs=(KeyPair(client.cert, absent),)), "can't read the key .*absent.pem"),
-        (Trust(pairs=(KeyPair(client.cert, other),)), "other.key is not the key of .*client.pem"),
+        (TlsSettings(ca=(absent,)), "can't read the CA certificate .*absent.pem: No such file"),
+        (TlsSettings(ca=(empty,)), "empty.pem has no CA certificate in PEM form"),
+        (TlsSettings(ca=(client.key,)), "client.key has no CA certificate in PEM form"),
         (
-            Trust(pairs=(KeyPair(client.cert, locked),)),
+            TlsSettings(pairs=(ClientCertificate(absent, client.key),)),
+            "can't read the client certificate .*absent.pem",
+        ),
+        (TlsSettings(pairs=(ClientCertificate(client.cert, absent),)), "can't read the key .*absent.pem"),
+        (
+            TlsSettings(pairs=(ClientCertificate(client.cert, other),)),
+            "other.key is not the key of .*client.pem",
+        ),
+        (
+            TlsSettings(pairs=(ClientCertificate(client.cert, locked),)),
             "no client certificate and unencrypted key",
         ),
-        (Trust(pairs=(KeyPair(empty, client.key),)), "no client certificate and unencrypted key"),
+        (
+            TlsSettings(pairs=(ClientCertificate(empty, client.key),)),
+            "no client certificate and unencrypted key",
+        ),
     )
     for trust, words in table:
         with pytest.raises(InvalidConfig, match=words):
-            context_of(trust)
+            ssl_context_of(trust)
 
 
 def test_a_peer_that_wants_a_client_certificate_is_told_apart_from_a_lost_connection() -> None:
@@ -111,11 +120,11 @@ def test_a_peer_that_wants_a_client_certificate_is_told_apart_from_a_lost_connec
         cause.reason = reason
         return error
 
-    wanted = translated(ended("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "r.example", "a registry")
+    wanted = translate_error(ended("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "r.example", "a registry")
     assert isinstance(wanted, UntrustedPeer)
     assert wanted.message.endswith("give one with --cert and --key")
     for error in (ended("SSLV3_ALERT_BAD_RECORD_MAC"), aiohttp.ClientOSError(104, "reset")):
-        assert isinstance(translated(error, "r.example", "a registry"), ConnectionLost)
+        assert isinstance(translate_error(error, "r.example", "a registry"), ConnectionLost)
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
@@ -127,7 +136,7 @@ async def test_where_tls_is_optional_it_is_tried_and_an_untrusted_certificate_is
     handler = answers(web.Response)
     async with fake(handler, tls=server if scheme == "https" else None) as registry:
         trusting = Registries(
-            lambda host: HostAccess(tls=context_of(Trust(ca=(authority.pem,))), tls_optional=True)
+            lambda host: HostAccess(tls=ssl_context_of(TlsSettings(ca=(authority.pem,))), tls_optional=True)
         )
         assert not await trusting.enter(registry.host)
         await trusting.close()
@@ -143,7 +152,7 @@ async def test_where_tls_is_optional_it_is_tried_and_an_untrusted_certificate_is
 
 
 def reached(host: str, settings: Settings) -> HostAccess:
-    return access_to(host, settings, logins_of(settings))
+    return host_access(host, settings, logins_of(settings))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_a_loopback_host_speaks_tls_when_certificates_are_its_own_and_may_when_t
     authority: Authority, tmp_path: Path
 ) -> None:
     host, ca = "127.0.0.1:5000", (authority.pem,)
-    own = reached(host, Settings(hosts={host: HostSettings(trust=Trust(ca=ca))}))
+    own = reached(host, Settings(hosts={host: HostSettings(trust=TlsSettings(ca=ca))}))
     assert (own.scheme, own.tls_optional) == ("https", False)
     everywhere = reached(host, Settings(ca=ca))
     assert (everywhere.scheme, everywhere.tls_optional) == ("https", True)

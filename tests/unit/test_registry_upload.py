@@ -22,8 +22,9 @@ from blobflow.errors import (
     Unauthorized,
     Unavailable,
 )
-from blobflow.transports.registry import Profile, feed, session
-from blobflow.transports.registry.profiles import Rung
+from blobflow.transports.registry import Profile
+from blobflow.transports.registry.capabilities.profiles import UploadMethod
+from blobflow.transports.registry.http import host_client, upload_body
 from tests.unit.registry_fakes import Bytes, blob_of, body_that, fake, world
 from tools.faultyregistry import Corrupt, Fault, ForgetSession, Reset, Stall, Status, journalling
 
@@ -32,7 +33,7 @@ BLOB = blob_of(CONTENT)
 PUT, PATCH, POST, DELETE = "PUT", "PATCH", "POST", "DELETE"
 
 
-def only(*rungs: Rung, chunk: int = 300_000) -> Profile:
+def only(*rungs: UploadMethod, chunk: int = 300_000) -> Profile:
     return Profile("test", rungs, chunk_bytes=chunk)
 
 
@@ -44,7 +45,9 @@ def only(*rungs: Rung, chunk: int = 300_000) -> Profile:
         ("chunked", [POST, PATCH, PATCH, PATCH, PATCH, PUT]),
     ],
 )
-async def test_each_form_arrives_in_its_requests(tmp_path: Path, rung: Rung, requests: list[str]) -> None:
+async def test_each_form_arrives_in_its_requests(
+    tmp_path: Path, rung: UploadMethod, requests: list[str]
+) -> None:
     body = Bytes(CONTENT)
     async with journalling(tmp_path) as registry, world(profile=only(rung)) as w:
         sink = w.sink(registry.host)
@@ -63,7 +66,9 @@ async def test_each_form_arrives_in_its_requests(tmp_path: Path, rung: Rung, req
 
 @pytest.mark.parametrize("rung", ["single", "stream"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-async def test_an_empty_blob_and_both_algorithms_arrive(tmp_path: Path, rung: Rung, algorithm: str) -> None:
+async def test_an_empty_blob_and_both_algorithms_arrive(
+    tmp_path: Path, rung: UploadMethod, algorithm: str
+) -> None:
     async with journalling(tmp_path) as registry, world(profile=only(rung)) as w:
         for content in (b"", CONTENT):
             blob = blob_of(content, algorithm)
@@ -156,8 +161,8 @@ async def test_an_early_refusal_ends_the_sending() -> None:
 
 
 async def test_a_peer_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "PROGRESS_SECONDS", 0.01)
-    monkeypatch.setattr(feed, "SLOWEST", 1024**3)
+    monkeypatch.setattr(host_client, "PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
     big = bytes(64 * 1024 * 1024)
     held = asyncio.Event()
 
@@ -199,7 +204,7 @@ async def test_a_connection_that_breaks_is_the_engine_s_to_mend(tmp_path: Path) 
     ids=lambda error: type(error).__name__,
 )
 async def test_what_the_body_raises_surfaces_as_itself_and_nothing_is_left(
-    tmp_path: Path, rung: Rung, error: Exception
+    tmp_path: Path, rung: UploadMethod, error: Exception
 ) -> None:
     async with journalling(tmp_path) as registry:
         async with world(profile=only(rung, "single", "stream")) as w:
@@ -221,7 +226,9 @@ async def test_a_body_of_another_size_commits_nothing(tmp_path: Path, content: b
 
 
 @pytest.mark.parametrize("rung", ["single", "stream"])
-async def test_a_cancelled_push_leaves_the_body_and_deletes_its_session(tmp_path: Path, rung: Rung) -> None:
+async def test_a_cancelled_push_leaves_the_body_and_deletes_its_session(
+    tmp_path: Path, rung: UploadMethod
+) -> None:
     reached = asyncio.Event()
     stall = Fault("PUT" if rung == "single" else "PATCH", "uploads", act=Stall(after=1000, reached=reached))
     async with journalling(tmp_path, [stall]) as registry:

@@ -13,9 +13,10 @@ from aiohttp import web
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Rejected, Unavailable
 from blobflow.events import Warned
 from blobflow.oci import Descriptor, media
-from blobflow.transports.registry import Profile, session
-from blobflow.transports.registry.profiles import MIB, Rung
-from blobflow.transports.registry.session import COMMIT_SECONDS, LONGEST_COMMIT
+from blobflow.transports.registry import Profile
+from blobflow.transports.registry.capabilities.profiles import MIB, UploadMethod
+from blobflow.transports.registry.http import host_client
+from blobflow.transports.registry.http.host_client import COMMIT_SECONDS, MAX_COMMIT_SECONDS
 from blobflow.transports.store import Store, StoreJournal
 from tests.unit.registry_fakes import Bytes, Fake, World, blob_of, fake, world
 from tools.faultyregistry import Fault, JournallingRegistry, Refuse, Reset, Status, journalling
@@ -27,9 +28,9 @@ SHORT = CONTENT[: 900 * 1024]  # servers written by hand read no more than 1 MiB
 SHORT_BLOB = blob_of(SHORT)
 # What is 32 MiB and 512 KiB with real registries; at this scale no test has to move more than some MiB.
 SMALL = Profile("test", chunk_bytes=MIB, least_chunk_bytes=64 * KIB)
-BOTH: tuple[Rung, ...] = ("stream", "chunked")
+BOTH: tuple[UploadMethod, ...] = ("stream", "chunked")
 SMALL_CHUNKS = Profile("test", ("chunked",), chunk_bytes=MIB, least_chunk_bytes=64 * KIB)
-FORMS: list[tuple[Rung, ...]] = [("single", "chunked"), BOTH, ("chunked",)]
+FORMS: list[tuple[UploadMethod, ...]] = [("single", "chunked"), BOTH, ("chunked",)]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def warnings(w: World) -> list[str]:
 @pytest.mark.parametrize("rungs", FORMS, ids="-".join)
 @pytest.mark.parametrize("status", [413, 502, 504])
 async def test_what_is_too_large_for_the_way_goes_by_smaller_chunks(
-    tmp_path: Path, rungs: tuple[Rung, ...], status: int
+    tmp_path: Path, rungs: tuple[UploadMethod, ...], status: int
 ) -> None:
     profile = Profile("test", rungs, single_bytes=2**40, chunk_bytes=MIB, least_chunk_bytes=64 * KIB)
     async with journalling(tmp_path, [over(200 * KIB, status)]) as registry, world(profile=profile) as w:
@@ -101,7 +102,7 @@ async def test_uploads_that_meet_a_limit_at_once_learn_from_one_another(tmp_path
 
 @pytest.mark.parametrize("rungs", [("single",), ("stream",), ("single", "stream")], ids="-".join)
 async def test_where_no_chunks_can_be_the_limit_and_the_probe_are_named(
-    tmp_path: Path, rungs: tuple[Rung, ...]
+    tmp_path: Path, rungs: tuple[UploadMethod, ...]
 ) -> None:
     async with (
         journalling(tmp_path, [over(MIB, 413)]) as registry,
@@ -298,7 +299,7 @@ async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What takes in a whole upload before it passes it on may answer long after its last byte."""
-    monkeypatch.setattr(session, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 0.3)
     never = asyncio.Event()
     lengths: list[int] = []
 
@@ -324,7 +325,7 @@ async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests(
 async def test_an_upload_that_arrived_behind_a_time_out_is_not_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session, "COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 0.3)
     never = asyncio.Event()
     puts = 0
 
@@ -346,7 +347,7 @@ async def test_an_upload_that_arrived_behind_a_time_out_is_not_sent_again(
 
 @pytest.mark.parametrize(
     ("seconds", "patience"),
-    [(0.0, COMMIT_SECONDS), (60.0, COMMIT_SECONDS + 120.0), (10.0**6, COMMIT_SECONDS + LONGEST_COMMIT)],
+    [(0.0, COMMIT_SECONDS), (60.0, COMMIT_SECONDS + 120.0), (10.0**6, COMMIT_SECONDS + MAX_COMMIT_SECONDS)],
 )
 async def test_an_answer_is_waited_for_as_the_line_has_shown_to_need(seconds: float, patience: float) -> None:
     waits: list[float] = []
@@ -406,7 +407,7 @@ def behind(names: Callable[[str], str], knows: str) -> Callable[[web.BaseRequest
 )
 @pytest.mark.parametrize("rung", ["single", "stream"])
 async def test_an_upload_is_gone_on_with_where_it_was_opened(
-    names: Callable[[str], str], knows: str, rung: Rung
+    names: Callable[[str], str], knows: str, rung: UploadMethod
 ) -> None:
     async with (
         fake(behind(names, knows)) as server,  # type: ignore[arg-type]

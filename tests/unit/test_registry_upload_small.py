@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from blobflow.content import SMALL_BLOB, Chunks
+from blobflow.content import SMALL_BLOB, BlobStream
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
@@ -172,7 +172,7 @@ class Waiting:
         self._body = Bytes(content)
 
     @asynccontextmanager
-    async def __call__(self, offset: int) -> AsyncIterator[Chunks]:
+    async def __call__(self, offset: int) -> AsyncIterator[BlobStream]:
         self.opened.set()
         await self.go.wait()
         async with self._body(offset) as chunks:

@@ -7,15 +7,15 @@ from yarl import URL
 
 from blobflow.errors import ProtocolViolation
 from blobflow.transports.registry.origins import origin_of
-from blobflow.transports.registry.uploadlocation import Whereabouts, whereabouts
+from blobflow.transports.registry.uploads.location import UploadLocation, resolve_location
 
 OPENED = "/v2/team/app/blobs/uploads/"
 
 
-def found(home: str, location: str, opened: str = OPENED) -> Whereabouts:
+def found(home: str, location: str, opened: str = OPENED) -> UploadLocation:
     scheme, _, host = home.partition("://")
     origin = origin_of(host, scheme)
-    return whereabouts(origin, URL(f"{origin}{opened}", encoded=True), location, "an upload")
+    return resolve_location(origin, URL(f"{origin}{opened}", encoded=True), location, "an upload")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_session_under_another_name_of_the_registry_is_gone_on_with_where_it_w
     ],
 )
 def test_a_location_at_the_registry_itself_has_one_meaning(location: str) -> None:
-    assert found("https://r.example", location) == Whereabouts(
+    assert found("https://r.example", location) == UploadLocation(
         (URL(f"https://r.example{OPENED}1?s=a%3D%3D+b&x=%2f", encoded=True),)
     )
 
@@ -104,7 +104,7 @@ def test_an_upload_that_was_redirected_goes_on_where_it_was_opened() -> None:
         "/v2/app/blobs/uploads/7?s=1",
         "http://inside/v2/app/blobs/uploads/7?s=1",
     ):
-        where = whereabouts(front, URL(back, encoded=True), location, "an upload")
+        where = resolve_location(front, URL(back, encoded=True), location, "an upload")
         assert str(where.urls[0]) == f"{back}7?s=1"
 
 

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import NullJournal, Referrer, Sink, Site
-from blobflow.engine.flow import Planned
-from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Attach, Copy, Inventory, Mount, Plan, Put, site_of
-from blobflow.engine.planner import make_plan
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.execution import Planned
+from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import Attach, Copy, Inventory, Mount, Plan, Put, site_of
 from blobflow.engine.policy import Policy
-from blobflow.engine.recheck import Look
-from blobflow.engine.remaining import Found, rest_of
-from blobflow.engine.saved import SavedPlan, check, to_be_saved
-from blobflow.engine.schedule import Limits
-from blobflow.engine.shape import shape_pairs
-from blobflow.engine.transfer import World as Around
+from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
+from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
+from blobflow.engine.saved.target_check import TargetCheck
+from blobflow.engine.transfer.runner import Services as Around
+from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import NotFound
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest
@@ -42,7 +42,7 @@ class There:
             raise NotFound(name)
         return Descriptor("", digest, 0)
 
-    async def vacant(self) -> bool:
+    async def is_empty(self) -> bool:
         return not self._inventory.at(self._site)
 
     async def has(self, content: Descriptor) -> bool:
@@ -53,17 +53,17 @@ class There:
         return [Referrer(Descriptor("", d, 0), subject, "api") for about, d in listed if about == subject]
 
 
-def saved_plan(world: World, inventory: Inventory) -> SavedPlan:
-    shapes = shape_pairs(world.pairs, world.graph, inventory.tags).of
-    hung = {pair: hang(shape, world.attached) for pair, shape in shapes.items()}
-    plan = make_plan(world.pairs, world.graph, inventory, hung)
-    pairs = tuple(dict.fromkeys(world.pairs))
-    saved = to_be_saved(Planned(pairs, plan, world.graph, hung, inventory, {}))
-    check(saved)
+def saved_plan(services: World, inventory: Inventory) -> SavedPlan:
+    desired_images = build_desired_images(services.pairs, services.graph, inventory.tags).of
+    hung = {pair: hang(shape, services.attached) for pair, shape in desired_images.items()}
+    plan = make_plan(services.pairs, services.graph, inventory, hung)
+    pairs = tuple(dict.fromkeys(services.pairs))
+    saved = to_saved_plan(Planned(pairs, plan, services.graph, hung, inventory, {}))
+    check_saved_plan(saved)
     return msgspec.json.decode(msgspec.json.encode(saved), type=SavedPlan)
 
 
-def looked_at(saved: SavedPlan, inventory: Inventory) -> Found:
+def looked_at(saved: SavedPlan, inventory: Inventory) -> SavedProgress:
     """What is found out where the targets have this."""
 
     def sink_at(site: Site) -> Sink:
@@ -81,18 +81,18 @@ def looked_at(saved: SavedPlan, inventory: Inventory) -> Found:
         meter=Meter(),
         limits=lambda host: Limits(),
     )
-    found = Found()
+    found = SavedProgress()
 
     async def look() -> None:
         for host in {pair.target.host for pair in saved.pairs}:
-            await Look(saved, host, Policy(), around, Lane(4), found).go()
+            await TargetCheck(saved, host, Policy(), around, BoundedRunner(4), found).go()
 
     asyncio.run(look())
     return found
 
 
-def rest(saved: SavedPlan, found: Found) -> Plan:
-    return rest_of(saved, found, range(len(saved.images)))
+def rest(saved: SavedPlan, found: SavedProgress) -> Plan:
+    return remaining_plan(saved, found, range(len(saved.images)))
 
 
 def more(inventory: Inventory, later: Inventory) -> Inventory:
@@ -115,17 +115,17 @@ def more(inventory: Inventory, later: Inventory) -> Inventory:
 def test_what_remains_is_a_plan_that_completes_all_and_moves_nothing_that_is_there(
     data: st.DataObject, wanted: Wanted, targets: list[str]
 ) -> None:
-    world = build(wanted, targets)
-    data.draw(referrers(world))
-    before = data.draw(inventories(world))
-    saved = saved_plan(world, before)
-    now = more(before, data.draw(inventories(world)))
+    services = build(wanted, targets)
+    data.draw(referrers(services))
+    before = data.draw(inventories(services))
+    saved = saved_plan(services, before)
+    now = more(before, data.draw(inventories(services)))
     found = looked_at(saved, now)
     assert not found.failures
-    carry_out(rest(saved, found), world, now)
+    carry_out(rest(saved, found), services, now)
 
 
-def carry_out(plan: Plan, world: World, inventory: Inventory) -> None:
+def carry_out(plan: Plan, services: World, inventory: Inventory) -> None:
     """Go through the steps as registries would that check everything."""
     here = {site: set(found) for site, found in inventory.present.items()}
     listed = {site: set(found) for site, found in inventory.listed.items()}
@@ -135,7 +135,7 @@ def carry_out(plan: Plan, world: World, inventory: Inventory) -> None:
         there = here.setdefault(step.target, set())
         match step:
             case Put(manifest=manifest):
-                parsed = world.manifests[manifest.digest]
+                parsed = services.manifests[manifest.digest]
                 assert {child.digest for child in (*parsed.manifests, *parsed.blobs)} <= there
                 assert step.tags or manifest.digest not in there
                 there.add(manifest.digest)
@@ -151,15 +151,16 @@ def carry_out(plan: Plan, world: World, inventory: Inventory) -> None:
                 assert blob.digest not in there
                 assert blob.digest in here.get(origin, set())
                 there.add(blob.digest)
-    for pair in world.pairs:
+    for pair in services.pairs:
         site = site_of(pair.target)
         todo = [
-            manifest.descriptor.digest for manifest in world.graph.closure(world.roots[pair.source].digest)
+            manifest.descriptor.digest
+            for manifest in services.graph.closure(services.roots[pair.source].digest)
         ]
         while todo:
             subject = todo.pop()
-            assert {subject, *(blob.digest for blob in world.manifests[subject].blobs)} <= here[site]
-            for each in world.attached.get(subject, ()):
+            assert {subject, *(blob.digest for blob in services.manifests[subject].blobs)} <= here[site]
+            for each in services.attached.get(subject, ()):
                 todo.append(each.manifest.descriptor.digest)
                 assert each.referrer.tag or (subject, todo[-1]) in listed[site]
 
@@ -169,9 +170,9 @@ def carry_out(plan: Plan, world: World, inventory: Inventory) -> None:
 def test_where_nothing_changed_all_of_it_remains(
     data: st.DataObject, wanted: Wanted, targets: list[str]
 ) -> None:
-    world = build(wanted, targets)
-    data.draw(referrers(world))
-    saved = saved_plan(world, NOTHING)
+    services = build(wanted, targets)
+    data.draw(referrers(services))
+    saved = saved_plan(services, NOTHING)
     plan = rest(saved, looked_at(saved, NOTHING))
     assert (plan.steps, plan.needs) == (saved.steps, saved.needs)
     assert [goal.steps for goal in plan.goals] == [image.steps for image in saved.images]
@@ -182,9 +183,9 @@ def test_where_nothing_changed_all_of_it_remains(
 def test_where_all_of_it_was_done_nothing_remains(
     data: st.DataObject, wanted: Wanted, targets: list[str]
 ) -> None:
-    world = build(wanted, targets)
-    data.draw(referrers(world))
-    saved = saved_plan(world, NOTHING)
+    services = build(wanted, targets)
+    data.draw(referrers(services))
+    saved = saved_plan(services, NOTHING)
     plan = rest(saved, looked_at(saved, afterwards(saved)))
     assert plan.steps == ()
     assert all(goal.steps == () for goal in plan.goals)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from blobflow.engine.retry import (
+from blobflow.engine.transfer.retry import (
     ALIKE,
     ATTEMPTS,
     FRUITFUL,

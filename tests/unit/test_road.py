@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.engine.road import LARGE, CacheMode, through_store
+from blobflow.engine.transfer.staging import LARGE, CacheMode, should_stage
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,6 @@ from blobflow.engine.road import LARGE, CacheMode, through_store
 def test_a_blob_goes_through_the_store_where_it_would_else_be_read_twice_or_a_restart_would_hurt(
     mode: CacheMode, size: int, copies: int, unproven_mounts: int, begun: bool, stored: bool
 ) -> None:
-    assert stored == through_store(
+    assert stored == should_stage(
         mode, size=size, copies=copies, unproven_mounts=unproven_mounts, begun=begun
     )

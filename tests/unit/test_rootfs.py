@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError, DigestMismatch, StorageError, UnsupportedContent, UsageError
 from blobflow.oci import digest_of
-from blobflow.transports.rootfs import Layer, arriving_folder, flat, read_tree, unpack, write_tar
-from blobflow.transports.rootfs.tree import Entry, Flat
+from blobflow.transports.rootfs import Layer, apply_layers, read_tree, temporary_folder, unpack, write_tar
+from blobflow.transports.rootfs.tree import Entry, FileTree
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -44,7 +44,7 @@ def hard(path: str, target: str) -> Entry:
     return Entry(path, "hardlink", target=target)
 
 
-def names(tree: Flat) -> set[str]:
+def names(tree: FileTree) -> set[str]:
     """All names; of hard links with that of the content that they have in front."""
     found = {f"{folder.path}/" for folder in tree.folders if folder.path}
     for item in tree.items:
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[list[list[Entry]], set[str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_layers_come_to(case: str) -> None:
     layers, expected = CASES[case]
-    assert names(flat(layers)) == expected
+    assert names(apply_layers(layers)) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_layers_come_to(case: str) -> None:
 )
 def test_what_no_file_system_can_be_made_of_is_one_sentence(entries: list[Entry], words: str) -> None:
     with pytest.raises(UnsupportedContent, match=words):
-        flat([entries])
+        apply_layers([entries])
 
 
 def test_the_last_word_on_a_folder_counts_and_its_content_stays() -> None:
-    tree = flat([[folder("a", mode=0o700), file("a/b")], [folder("a", mode=0o555)]])
+    tree = apply_layers([[folder("a", mode=0o700), file("a/b")], [folder("a", mode=0o555)]])
     [entry] = [folder.entry for folder in tree.folders if folder.path == "a"]
     assert entry is not None
     assert (entry.mode, names(tree)) == (0o555, {"a/", "a/b"})
@@ -146,7 +146,7 @@ _entries = st.builds(
 @given(st.lists(st.lists(_entries, max_size=8), max_size=4))
 def test_whatever_the_layers_say_the_tree_has_no_way_out(layers: list[list[Entry]]) -> None:
     try:
-        tree = flat(layers)
+        tree = apply_layers(layers)
     except UnsupportedContent:
         return
     paths = [path for item in tree.items for path in item.paths]
@@ -188,7 +188,7 @@ def layer_at(path: Path, content: bytes, bare: bytes, name: str = "layer") -> La
 
 def unpacked(folder: Path, layers: Sequence[Layer], **more: bool) -> Path:
     root = folder / "rootfs"
-    with arriving_folder(root) as made:
+    with temporary_folder(root) as made:
         unpack(read_tree(layers), layers, made, **more)
     return root
 
@@ -329,7 +329,7 @@ def test_device_nodes_are_made_by_root_and_when_asked_to(tmp_path: Path, asked: 
     null = member("dev/null", tarfile.CHRTYPE, devmajor=1, devminor=3)
     layers = [layer(tmp_path, "dev", null, member("dev/file", content=b"1"))]
     root = tmp_path / "rootfs"
-    with arriving_folder(root) as made:
+    with temporary_folder(root) as made:
         left = unpack(read_tree(layers), layers, made, devices=asked)
     assert (left.devices, (root / "dev/null").exists()) == (0 if asked else 1, asked)
     assert not asked or stat.S_ISCHR((root / "dev/null").stat().st_mode)
@@ -348,7 +348,7 @@ def test_an_empty_folder_is_taken_and_a_link_is_not(tmp_path: Path) -> None:
     layers = [layer(tmp_path, "a", member("x"))]
     assert (unpacked(tmp_path, layers) / "x").exists()
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="no folder"), arriving_folder(tmp_path / "link"):
+    with pytest.raises(UsageError, match="no folder"), temporary_folder(tmp_path / "link"):
         pass
 
 
@@ -437,7 +437,7 @@ def test_whatever_is_wrong_with_a_layer_is_an_error_of_ours(
         with suppress(BlobflowError):
             tree = read_tree(layers)
             write_tar([("", tree, layers)], lambda block: None)
-            with arriving_folder(Path(folder) / "rootfs") as made:
+            with temporary_folder(Path(folder) / "rootfs") as made:
                 unpack(tree, layers, made)
             shutil.rmtree(Path(folder) / "rootfs")
 
@@ -492,7 +492,7 @@ def test_what_was_begun_is_removed_from_folders_that_nobody_may_write_in(tmp_pat
     (tmp_path / "outside").mkdir(mode=0o555)
 
     def half_done() -> None:
-        with arriving_folder(tmp_path / "rootfs") as made:
+        with temporary_folder(tmp_path / "rootfs") as made:
             unpack(read_tree([locked]), [locked], made)
             (made / "out").symlink_to(tmp_path / "outside")
             raise StorageError("the disk is full")

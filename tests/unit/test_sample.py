@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blobflow.oci.sample import SampleSet, Stored, sample_set
+from blobflow.oci.sample_images import SampleSet, Stored, sample_set
 
 
 @pytest.fixture(scope="module")

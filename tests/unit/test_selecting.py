@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import UsageError
-from blobflow.oci.selecting import TagRules, candidates, check_rules, newest_created, parse_date
-from blobflow.oci.versions import Version, parse_range, parse_version
+from blobflow.oci.tag_selection.rules import TagRules, check_rules, matching_tags, newest_created, parse_date
+from blobflow.oci.tag_selection.semver import Version, parse_range, parse_version
 
 
 def list_of(words: str) -> list[str]:
@@ -169,7 +169,7 @@ RULES = {
 
 @pytest.mark.parametrize(("rules", "chosen"), RULES.values(), ids=RULES)
 def test_rules_choose_these_tags_in_the_order_in_which_they_came(rules: TagRules, chosen: list[str]) -> None:
-    assert candidates(TAGS, check_rules(rules)) == chosen
+    assert matching_tags(TAGS, check_rules(rules)) == chosen
 
 
 def test_the_newest_by_date_are_those_created_last() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig
-from blobflow.server.access import AccessRules, Action, Glob, Rights, parse_access
-from blobflow.server.app import ENDPOINTS, NEEDS
+from blobflow.server.application import ENDPOINTS, REQUIRED_ACTIONS
+from blobflow.server.auth.access_rules import AccessRules, Action, Glob, Permissions, parse_access
 
 RULES = """
 [[allow]]
@@ -35,8 +35,8 @@ do = "pull"
 """
 
 
-def rights_of(user: str, text: str = RULES) -> Rights:
-    return AccessRules(parse_access(text, "F")).rights(user, with_logins=True)
+def rights_of(user: str, text: str = RULES) -> Permissions:
+    return AccessRules(parse_access(text, "F")).permissions(user, with_logins=True)
 
 
 # Patterns
@@ -127,25 +127,25 @@ def test_the_order_of_rules_means_nothing(rules: list[str]) -> None:
 
 def test_without_a_file_every_login_may_do_everything_and_who_has_none_nothing() -> None:
     rules = AccessRules()
-    assert rules.rights("ann", with_logins=True).unlimited
-    assert rules.rights("", with_logins=False).unlimited
-    nobody = rules.rights("", with_logins=True)
+    assert rules.permissions("ann", with_logins=True).unlimited
+    assert rules.permissions("", with_logins=False).unlimited
+    nobody = rules.permissions("", with_logins=True)
     assert not nobody.may_somewhere()
     assert nobody.denial().status == 401
 
 
 def test_new_rules_replace_all_that_was_remembered() -> None:
     rules = AccessRules(parse_access(RULES, "F"))
-    assert rules.rights("ci-1", with_logins=True).may("push", "team/app")
+    assert rules.permissions("ci-1", with_logins=True).may("push", "team/app")
     rules.replace(parse_access('allow = [{who = "x", repositories = "y", do = "pull"}]', "F"))
-    assert not rules.rights("ci-1", with_logins=True).may("push", "team/app")
+    assert not rules.permissions("ci-1", with_logins=True).may("push", "team/app")
 
 
 def test_who_is_denied_is_asked_for_a_login_only_where_one_may_help() -> None:
     rules = AccessRules(parse_access(RULES, "F"))
-    assert rules.rights("", with_logins=True).denial().code == "UNAUTHORIZED"
-    assert rules.rights("", with_logins=False).denial().code == "DENIED"
-    assert rules.rights("ann", with_logins=True).denial().code == "DENIED"
+    assert rules.permissions("", with_logins=True).denial().code == "UNAUTHORIZED"
+    assert rules.permissions("", with_logins=False).denial().code == "DENIED"
+    assert rules.permissions("ann", with_logins=True).denial().code == "DENIED"
 
 
 def test_prefixes_are_those_of_the_patterns_without_what_is_in_another() -> None:
@@ -159,16 +159,16 @@ def test_rules_for_logins_that_nobody_has_are_found() -> None:
 
 
 def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobflow.server.access._REMEMBERED", 10)
-    rights = rights_of("ci-1")
-    assert [rights.may("pull", f"team/{number}") for number in range(100)] == [True] * 100
-    assert len(rights._known) <= 10
+    monkeypatch.setattr("blobflow.server.auth.access_rules._REMEMBERED", 10)
+    permissions = rights_of("ci-1")
+    assert [permissions.may("pull", f"team/{number}") for number in range(100)] == [True] * 100
+    assert len(permissions._known) <= 10
 
 
 def test_every_endpoint_of_a_repository_needs_something() -> None:
     """Nobody adds an endpoint, or a method, and forgets who may use it."""
     free = {"root", "catalog", "page", "metrics", "health"}
-    assert {room: set(methods) for room, methods in NEEDS.items()} == {
+    assert {room: set(methods) for room, methods in REQUIRED_ACTIONS.items()} == {
         room: set(methods) for room, methods in ENDPOINTS.items() if room not in free
     }
 
@@ -230,5 +230,5 @@ def test_a_file_that_is_cut_off_never_allows_more(length: int) -> None:
         for repository in ("team/app", "tools/a", "shared/one", "public/a", "other"):
             for action in ("pull", "push", "delete"):
                 asked: Action = action
-                if cut.rights(user, with_logins=True).may(asked, repository):
+                if cut.permissions(user, with_logins=True).may(asked, repository):
                     assert rights_of(user).may(asked, repository)

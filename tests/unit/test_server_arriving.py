@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from blobflow.content import Chunks, Site
+from blobflow.content import BlobStream, Site
 from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
-from blobflow.server.arriving import ATTEMPTS, SLOW_SECONDS, Arriving
-from blobflow.server.refusal import Refusal
-from blobflow.server.resting import Resting
+from blobflow.server.errors import ApiError
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
+from blobflow.server.pullthrough.incoming import MAX_ATTEMPTS, SLOW_SECONDS, IncomingBlobs
 from blobflow.transports.store import Store
 from tests.unit.registry_fakes import Clock
 
@@ -36,13 +36,15 @@ class Upstream:
         self.opened: list[int] = []
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         self.opened.append(offset)
         if self.errors:
             raise self.errors.pop(0)
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> Chunks:
+    async def _chunks(self, offset: int) -> BlobStream:
         for at in range(offset, len(CONTENT), self.size):
             self.clock.now += self.seconds
             yield memoryview(CONTENT)[at : at + self.size]
@@ -53,12 +55,12 @@ class World:
         self.clock = Clock()
         self.told: list[Event] = []
         self.upstream: Any = Upstream(self.clock, size, seconds, [])
-        self.resting = Resting(self.clock, self.told.append, lambda site, kind: None)
+        self.breaker = CircuitBreaker(self.clock, self.told.append, lambda site, kind: None)
         self.came = 0
-        self.arriving = Arriving(
+        self.incoming = IncomingBlobs(
             store,
             lambda site: self.upstream,
-            self.resting,
+            self.breaker,
             clock=self.clock,
             sleep=self.clock.sleep,
             begun=lambda site: None,
@@ -69,7 +71,7 @@ class World:
         self.came += size
 
     async def read(self) -> bytes:
-        async with self.arriving.follow(ORIGIN, BLOB) as body, body(0) as chunks:
+        async with self.incoming.follow(ORIGIN, BLOB) as body, body(0) as chunks:
             return b"".join([bytes(chunk) async for chunk in chunks])
 
 
@@ -87,45 +89,45 @@ async def test_a_blob_that_comes_slowly_comes(store: Store) -> None:
 
 async def test_an_upstream_that_drips_is_given_up_and_only_that_repository_rests(store: Store) -> None:
     world = World(store, size=1, seconds=1.0)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         await world.read()
     assert refused.value.status == 504
     assert world.came <= SLOW_SECONDS + 2
     assert world.upstream.opened == [0], "it would drip again"
-    with pytest.raises(Refusal):
-        world.resting.check(ORIGIN)
-    world.resting.check(OTHER)
+    with pytest.raises(ApiError):
+        world.breaker.check(ORIGIN)
+    world.breaker.check(OTHER)
 
 
 async def test_a_read_that_breaks_goes_on_and_in_the_end_gives_up(store: Store) -> None:
     world = World(store)
-    world.upstream.errors = [ConnectionLost("broken")] * (ATTEMPTS - 1)
+    world.upstream.errors = [ConnectionLost("broken")] * (MAX_ATTEMPTS - 1)
     assert await world.read() == CONTENT
     other = World(store)
     store.drop(BLOB.digest)
-    other.upstream.errors = [ConnectionLost("broken")] * ATTEMPTS
-    with pytest.raises(Refusal):
+    other.upstream.errors = [ConnectionLost("broken")] * MAX_ATTEMPTS
+    with pytest.raises(ApiError):
         await other.read()
-    assert len(other.upstream.opened) == ATTEMPTS
+    assert len(other.upstream.opened) == MAX_ATTEMPTS
 
 
 async def test_an_upstream_that_wants_fewer_requests_gets_no_more_of_them(store: Store) -> None:
     world = World(store)
     world.upstream.errors = [Throttled("too many", retry_after=50.0)]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         await world.read()
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "50")
     assert world.upstream.opened == [0]
-    with pytest.raises(Refusal) as resting:
-        world.resting.check(OTHER)
-    assert resting.value.status == 429
+    with pytest.raises(ApiError) as breaker:
+        world.breaker.check(OTHER)
+    assert breaker.value.status == 429
 
 
 async def test_many_repositories_that_fail_fill_neither_memory_nor_the_log(store: Store) -> None:
     world = World(store)
     for n in range(30_000):
-        with pytest.raises(Refusal):
-            async with world.resting.asking(Site("upstream.example", f"team/r{n}"), "manifest"):
+        with pytest.raises(ApiError):
+            async with world.breaker.guard(Site("upstream.example", f"team/r{n}"), "manifest"):
                 raise ConnectionLost("broken")
-    assert len(world.resting._repositories) <= 10_000
+    assert len(world.breaker._repositories) <= 10_000
     assert len([each for each in world.told if isinstance(each, Warned)]) == 1

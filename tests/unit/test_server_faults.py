@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientSession
 
 from blobflow.oci import digest_of, parse_digest
-from blobflow.oci.sample import sample_set
+from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.flow.registries import blobs_of, fill, registries
 from tools.faultyregistry import (

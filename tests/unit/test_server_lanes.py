@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from blobflow.server import lanes, paces
-from blobflow.server.lanes import Lane, LaneFull
-from blobflow.server.paces import Paces
+from blobflow.server.auth import failure_backoff, fair_queue
+from blobflow.server.auth.failure_backoff import FailureBackoff
+from blobflow.server.auth.fair_queue import FairQueue, QueueFull
 
 
 class Work:
@@ -44,7 +44,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 async def test_names_take_turns_and_under_a_name_those_who_ask(
     threads: ThreadPoolExecutor, work: Work
 ) -> None:
-    lane = Lane(threads)
+    lane = FairQueue(threads)
     asked = ["ann@1", "ann@1", "ann@1", "ann@2", "bob@1", "cid@1", "bob@1"]
     waiting = [lane.enter(each[:3], each[4:], work.check(each)) for each in asked]
     work.gate.set()
@@ -53,7 +53,7 @@ async def test_names_take_turns_and_under_a_name_those_who_ask(
 
 
 async def test_what_may_come_later_waits_for_all_else(threads: ThreadPoolExecutor, work: Work) -> None:
-    lane = Lane(threads)
+    lane = FairQueue(threads)
     waiting = [lane.enter("ann", 1, work.check("first"), later=True)]
     waiting += [
         lane.enter(name, 1, work.check(f"{name} later"), later=True) for name in ("ann", "ann", "bob")
@@ -65,7 +65,7 @@ async def test_what_may_come_later_waits_for_all_else(threads: ThreadPoolExecuto
 
 
 async def test_a_lane_does_one_thing_at_a_time(threads: ThreadPoolExecutor) -> None:
-    lane, at_once, most = Lane(threads), 0, 0
+    lane, at_once, most = FairQueue(threads), 0, 0
 
     def check() -> bool:
         nonlocal at_once, most
@@ -81,18 +81,18 @@ async def test_a_lane_does_one_thing_at_a_time(threads: ThreadPoolExecutor) -> N
 async def test_full_queues_turn_away_only_what_is_theirs(
     threads: ThreadPoolExecutor, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "WAITING_UNDER_NAME", 6)
-    monkeypatch.setattr(lanes, "WAITING", 8)
-    lane = Lane(threads)
+    monkeypatch.setattr(fair_queue, "WAITING_UNDER_NAME", 6)
+    monkeypatch.setattr(fair_queue, "WAITING", 8)
+    lane = FairQueue(threads)
     kept = [lane.enter("first", "", work.check("first"))]
-    kept += [lane.enter("ann", 1, work.check("ann")) for _ in range(lanes.WAITING_OF_ASKER)]
-    with pytest.raises(LaneFull):
+    kept += [lane.enter("ann", 1, work.check("ann")) for _ in range(fair_queue.WAITING_OF_ASKER)]
+    with pytest.raises(QueueFull):
         lane.enter("ann", 1, work.check("too many of one"))
     kept += [lane.enter("ann", 2, work.check("ann")) for _ in range(2)]
-    with pytest.raises(LaneFull):
+    with pytest.raises(QueueFull):
         lane.enter("ann", 3, work.check("too many under a name"))
     kept += [lane.enter("bob", 1, work.check("bob")), lane.enter("cid", 1, work.check("cid"))]
-    with pytest.raises(LaneFull):
+    with pytest.raises(QueueFull):
         lane.enter("dan", 1, work.check("too many in all"))
     work.gate.set()
     await asyncio.gather(*kept)
@@ -107,7 +107,7 @@ async def test_who_goes_away_is_not_served_and_errors_end_nothing(
     def broken() -> bool:
         raise ValueError("broken")
 
-    lane = Lane(threads)
+    lane = FairQueue(threads)
     running = lane.enter("ann", 1, work.check("ann"))
     gone = lane.enter("bob", 1, work.check("bob"))
     failing = lane.enter("cid", 1, broken)
@@ -122,7 +122,7 @@ async def test_who_goes_away_is_not_served_and_errors_end_nothing(
 
 
 async def test_a_lane_that_is_closed_cancels_what_waits(threads: ThreadPoolExecutor, work: Work) -> None:
-    lane = Lane(threads)
+    lane = FairQueue(threads)
     running, waiting = (lane.enter(name, 1, work.check(name)) for name in ("ann", "bob"))
     lane.close()
     work.gate.set()
@@ -140,8 +140,8 @@ class Clock:
         return self.now
 
 
-def made(clock: Clock) -> Paces:
-    return Paces(least=0.5, first=1.0, most=10.0, wait=20.0, clock=clock)
+def made(clock: Clock) -> FailureBackoff:
+    return FailureBackoff(least=0.5, first=1.0, most=10.0, wait=20.0, clock=clock)
 
 
 def test_moments_lie_further_apart_with_each_failure_up_to_a_limit() -> None:
@@ -176,12 +176,12 @@ def test_failures_are_forgotten_after_a_while_and_on_pardon() -> None:
         assert each.has_failed(key)
     each.forgive("b")
     assert not each.has_failed("b")
-    clock.now = paces.FORGET_SECONDS + 1
+    clock.now = failure_backoff.FORGET_SECONDS + 1
     assert not each.has_failed("a")
 
 
 def test_what_is_kept_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paces, "KEYS", 10)
+    monkeypatch.setattr(failure_backoff, "KEYS", 10)
     each = made(Clock())
     each.fail("kept")
     for number in range(100):

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig
-from blobflow.server import logins
-from blobflow.server.logins import Logins, parse_htpasswd, read_basic
-from blobflow.server.refusal import Refusal
+from blobflow.server.auth import logins
+from blobflow.server.auth.logins import Logins, parse_htpasswd, read_basic
+from blobflow.server.errors import ApiError
 
 HASH = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4))
 
@@ -80,7 +80,7 @@ def users(clock: Clock) -> Iterator[Logins]:
 async def refused(
     users: Logins, authorization: str | None, address: str = "", connection: object = None
 ) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         await users.check(authorization, address, connection)
     return caught.value.code
 
@@ -204,7 +204,7 @@ async def test_an_unknown_user_costs_the_same_check_and_gets_the_same_answer(
     users = Logins({"ann": HASH, "bob": HASH.replace(b"$04$", b"$05$")}, clock=clock, sleep=clock.sleep)
     answers = []
     for user in ("ann", "nobody", "bob", ":", ""):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ApiError) as caught:
             await users.check(basic(user, "guess"))
         answers.append((caught.value.status, caught.value.headers, caught.value.body))
     assert len(set(map(repr, answers))) == 1
@@ -289,7 +289,7 @@ async def test_a_file_that_changes_during_a_check_decides_it(
     users.replace(later)
     counted.gate.set()
     if outcome:
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ApiError) as caught:
             await checking
         assert caught.value.code == outcome
     else:
@@ -415,7 +415,7 @@ async def test_a_429_says_when_to_come_again(users: Logins, counted: Counted) ->
     told = [
         error.headers
         for error in await asyncio.gather(*guesses, return_exceptions=True)
-        if isinstance(error, Refusal) and error.code == "TOOMANYREQUESTS"
+        if isinstance(error, ApiError) and error.code == "TOOMANYREQUESTS"
     ]
     assert told
     assert all(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.errors import InvalidConfig
-from blobflow.server.rereading import Kept, OnDemand, Rereading
+from blobflow.server.admin.file_reload import FileReloader, ReloadableFile, ReloadableOnDemand
 
 
 def parse(text: str) -> int:
@@ -31,15 +31,15 @@ class Watched:
         path.write_text("1")
         self.rereading = self.made([self.kept()])
 
-    def kept(self) -> Kept[int]:
+    def kept(self) -> ReloadableFile[int]:
         def counted(text: str) -> int:
             self.parsed += 1
             return parse(text)
 
-        return Kept(self.path, "1", what="the numbers", parse=counted, take=self.taken.append)
+        return ReloadableFile(self.path, "1", what="the numbers", parse=counted, take=self.taken.append)
 
-    def made(self, files: list[Kept[int] | OnDemand]) -> Rereading:
-        return Rereading(files, self.said.append)
+    def made(self, files: list[ReloadableFile[int] | ReloadableOnDemand]) -> FileReloader:
+        return FileReloader(files, self.said.append)
 
     def write(self, text: str, *, at: float = 1_000_000.0) -> None:
         """As it would look a while after it was written."""
@@ -149,7 +149,7 @@ async def test_who_asks_is_told_of_every_file_and_only_then_certificates_are_rea
         if len(reads) > 1:
             raise InvalidConfig("cert.pem is no certificate")
 
-    certificate = OnDemand(Path("cert.pem"), "the certificate", reread)
+    certificate = ReloadableOnDemand(Path("cert.pem"), "the certificate", reread)
     rereading = watched.made([watched.kept(), certificate])
     await rereading.look()
     assert reads == []
@@ -174,8 +174,8 @@ async def test_watching_looks_again_and_again_until_it_is_cancelled(watched: Wat
         await looks.acquire()
 
     taken = asyncio.Event()
-    kept = Kept(watched.path, "1", what="", parse=parse, take=lambda number: taken.set())
-    rereading = Rereading([kept], watched.said.append, sleep=sleep)
+    kept = ReloadableFile(watched.path, "1", what="", parse=parse, take=lambda number: taken.set())
+    rereading = FileReloader([kept], watched.said.append, sleep=sleep)
     task = asyncio.create_task(rereading.watch())
     looks.release()
     watched.write("2")

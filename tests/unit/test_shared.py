@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Body, Chunks, Site
-from blobflow.engine.bodies import blame
-from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Pair
-from blobflow.engine.verify import Verification
+from blobflow.content import BlobReader, BlobStream, Site
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.targets.verification import Verification
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, Reference, digest_of
-from blobflow.oci.sample import sample_set
-from blobflow.server.gatherings import Gatherings, Stopped
-from blobflow.server.underway import UnderWay
-from blobflow.shared import result_of
-from blobflow.transports.local import LocalPlaces
+from blobflow.oci.sample_images import sample_set
+from blobflow.server.admin.snapshots import ShouldStop, SnapshotCache
+from blobflow.server.pullthrough.single_flight import SingleFlight
+from blobflow.single_flight import result_of
+from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
-from blobflow.transports.store.groupcommit import Call, GroupCommit
+from blobflow.transports.store.state.group_commit import Call, GroupCommit
 from tests.memory import MemoryRegistry
 from tests.unit.registry_fakes import world
 from tests.unit.test_auth import BLOB as ASKED_FOR
@@ -46,7 +46,7 @@ async def errors_of(*reads: Read) -> list[BaseException]:
     async def failed(number: int, read: Read) -> BaseException:
         side: Side = "source" if number % 2 else "target"
         try:
-            with blame(side):
+            with error_side(side):
                 await read()
         except BlobflowError as error:
             assert error.side == side, "what another has written on it"
@@ -110,15 +110,15 @@ async def test_readers_of_a_share_whose_source_breaks(tmp_path: Path) -> None:
     go = asyncio.Event()
 
     @asynccontextmanager
-    async def breaking(offset: int) -> AsyncIterator[Chunks]:
-        async def chunks() -> Chunks:
+    async def breaking(offset: int) -> AsyncIterator[BlobStream]:
+        async def chunks() -> BlobStream:
             yield b"some"
             await go.wait()
             raise ConnectionLost("cut", received=4, expected=10)
 
         yield chunks()
 
-    async def read(body: Body) -> None:
+    async def read(body: BlobReader) -> None:
         async with body(0) as chunks:
             async for _ in chunks:
                 pass
@@ -154,13 +154,13 @@ async def test_jobs_whose_one_transaction_fails(tmp_path: Path) -> None:
 
 async def test_those_who_ask_an_archive_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "none.tar").write_bytes(b"this is no archive at all")
-    with closing(Store.open(tmp_path / "store")) as store, closing(LocalPlaces(store, Meter())) as local:
+    with closing(Store.open(tmp_path / "store")) as store, closing(LocalTransports(store, Meter())) as local:
         archive = local.source(Site(f"oci-archive:{tmp_path}/none.tar", ""))
         check_own(await errors_of(*[lambda: archive.resolve("a")] * READERS))
 
 
 async def test_clients_that_wait_for_one_upstream() -> None:
-    go, under_way = asyncio.Event(), UnderWay()
+    go, under_way = asyncio.Event(), SingleFlight()
     asyncio.get_running_loop().call_soon(go.set)
 
     async def ask() -> object:
@@ -171,10 +171,10 @@ async def test_clients_that_wait_for_one_upstream() -> None:
 
 
 async def test_those_who_want_one_page() -> None:
-    def gather(stopped: Stopped) -> str:
+    def gather(stopped: ShouldStop) -> str:
         raise StorageError("the disk is gone")
 
-    gatherings = Gatherings()
+    gatherings = SnapshotCache()
 
     async def ask() -> object:
         return await gatherings.get("page", gather, gone=lambda: False, weigh=len)
@@ -210,7 +210,7 @@ async def test_images_with_one_layer_that_is_read_back_wrong() -> None:
         repository, _, tag = name.rpartition(":")
         pair = Pair(Reference("from", repository, tag), Reference(registry.name, repository, tag))
         pairs[pair] = Descriptor(stored.media_type, digest_of(stored.raw), len(stored.raw))
-    verification = Verification(registry.at, registry.at, Lane(8), read_at_once=4)
+    verification = Verification(registry.at, registry.at, BoundedRunner(8), read_at_once=4)
     wrong = await verification.check(pairs, "content")
     assert len({id(error) for error in wrong.values()}) == len(pairs)
     assert {error.side for error in wrong.values()} == {"target"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blobflow.engine.shelf import Shelf
+from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.oci import Descriptor, digest_of
 
 BLOB = Descriptor("application/octet-stream", digest_of(b"content"), 7)
@@ -32,7 +32,7 @@ async def test_a_blob_is_let_go_after_the_run_was_cancelled(arrived: bool) -> No
     """Tasks of one run are cancelled in no particular order: whoever lets go may be the last."""
     cache: Any = Shared()
     body: Any = None  # nobody reads it
-    shelf = Shelf(cache, keep=False, room=BLOB.size)
+    shelf = StagingArea(cache, keep=False, room=BLOB.size)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 
 import pytest
 
-from blobflow.cli.selection import Place, copy_pairs, make_pairs, parse_list, parse_place, settle
-from blobflow.cli.spec import parse_spec
-from blobflow.engine.plan import Pair
+from blobflow.cli.inputs.requests import (
+    RegistryPrefix,
+    copy_pairs,
+    expand,
+    make_pairs,
+    parse_image_list,
+    parse_registry_prefix,
+)
+from blobflow.cli.inputs.spec import parse_spec
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 
 D = "sha256:" + "ab" * 32
-HUB = Place("docker.io")
-MIRROR = Place("127.0.0.1:5000", "mirror")
+HUB = RegistryPrefix("docker.io")
+MIRROR = RegistryPrefix("127.0.0.1:5000", "mirror")
 
 
 def spec_pairs(text: str, name: str) -> Sequence[Pair]:
-    return settle(parse_spec(text, name), {}).pairs
+    return expand(parse_spec(text, name), {}).pairs
 
 
 def shown(pairs: Sequence[Pair]) -> list[str]:
@@ -192,8 +199,8 @@ def test_a_bad_spec_is_refused_in_one_sentence(text: str, sentence: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def listed(text: str, source: Place = HUB, *, any_host: bool = False) -> list[str]:
-    return shown(make_pairs(parse_list(text, "L", source, any_host=any_host), [MIRROR]))
+def listed(text: str, source: RegistryPrefix = HUB, *, any_host: bool = False) -> list[str]:
+    return shown(make_pairs(parse_image_list(text, "L", source, any_host=any_host), [MIRROR]))
 
 
 LISTS = {
@@ -202,7 +209,11 @@ LISTS = {
         HUB,
         ["docker.io/a/b:1 M/a/b:1", "docker.io/c/d:latest M/c/d:latest"],
     ),
-    "the source's own host": ("r:1/a/b:1\nR:1/c:2", Place("r:1"), ["r:1/a/b:1 M/a/b:1", "r:1/c:2 M/c:2"]),
+    "the source's own host": (
+        "r:1/a/b:1\nR:1/c:2",
+        RegistryPrefix("r:1"),
+        ["r:1/a/b:1 M/a/b:1", "r:1/c:2 M/c:2"],
+    ),
     "docker.io's other names": (
         "index.docker.io/a/b:1\nregistry-1.docker.io/c/d:1\ndocker.io/e:1\nDocker.IO/library/f:1",
         HUB,
@@ -215,57 +226,57 @@ LISTS = {
     ),
     "a whole name below the prefix": (
         "r:1/p/a/b:1\na/b:2",
-        Place("r:1", "p"),
+        RegistryPrefix("r:1", "p"),
         ["r:1/p/a/b:1 M/a/b:1", "r:1/p/a/b:2 M/a/b:2"],
     ),
     "docker.io's library as prefix": (
         "docker.io/alpine:3\nalpine:4",
-        Place("docker.io", "library"),
+        RegistryPrefix("docker.io", "library"),
         ["docker.io/library/alpine:3 M/alpine:3", "docker.io/library/alpine:4 M/alpine:4"],
     ),
     "a dot at a registry": (
         "my.app:1\nnode.js:18",
-        Place("r:1"),
+        RegistryPrefix("r:1"),
         ["r:1/my.app:1 M/my.app:1", "r:1/node.js:18 M/node.js:18"],
     ),
     "a dot under a prefix of docker.io": (
         "my.app:1",
-        Place("docker.io", "me"),
+        RegistryPrefix("docker.io", "me"),
         ["docker.io/me/my.app:1 M/my.app:1"],
     ),
-    "one component as written": ("pause:3", Place("r:1"), ["r:1/pause:3 M/pause:3"]),
+    "one component as written": ("pause:3", RegistryPrefix("r:1"), ["r:1/pause:3 M/pause:3"]),
     "one component at docker.io": ("pause:3", HUB, ["docker.io/library/pause:3 M/library/pause:3"]),
     "one component under a prefix of docker.io": (
         "pause:3",
-        Place("docker.io", "me"),
+        RegistryPrefix("docker.io", "me"),
         ["docker.io/me/pause:3 M/pause:3"],
     ),
     "a digest": (f"a/b@{D}", HUB, [f"docker.io/a/b@{D} M/a/b@{D}"]),
-    "an IPv6 host": ("[::1]:5000/a/b:1", Place("[::1]:5000"), ["[::1]:5000/a/b:1 M/a/b:1"]),
+    "an IPv6 host": ("[::1]:5000/a/b:1", RegistryPrefix("[::1]:5000"), ["[::1]:5000/a/b:1 M/a/b:1"]),
 }
 ANY_HOST = {
     "a host is dropped": (
         "quay.io/a/b:1\nlocalhost:1/c/d:2",
-        Place("r:1", "p"),
+        RegistryPrefix("r:1", "p"),
         ["r:1/p/a/b:1 M/a/b:1", "r:1/p/c/d:2 M/c/d:2"],
     ),
     "docker.io's from a mirror of it": (
         "docker.io/a/b:1\ndocker.io/library/c:1",
-        Place("r:1"),
+        RegistryPrefix("r:1"),
         ["r:1/a/b:1 M/a/b:1", "r:1/library/c:1 M/library/c:1"],
     ),
     "an IPv6 host": ("[::1]:5000/a/b:1", HUB, ["docker.io/a/b:1 M/a/b:1"]),
-    "the source's own": ("r:1/p/a:1", Place("r:1", "p"), ["r:1/p/p/a:1 M/p/a:1"]),
+    "the source's own": ("r:1/p/a:1", RegistryPrefix("r:1", "p"), ["r:1/p/p/a:1 M/p/a:1"]),
 }
 
 
 @pytest.mark.parametrize(("text", "source", "expected"), LISTS.values(), ids=LISTS)
-def test_a_list_becomes_these_pairs(text: str, source: Place, expected: list[str]) -> None:
+def test_a_list_becomes_these_pairs(text: str, source: RegistryPrefix, expected: list[str]) -> None:
     assert listed(text, source) == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
 
 @pytest.mark.parametrize(("text", "source", "expected"), ANY_HOST.values(), ids=ANY_HOST)
-def test_hosts_are_dropped_for_who_wants_that(text: str, source: Place, expected: list[str]) -> None:
+def test_hosts_are_dropped_for_who_wants_that(text: str, source: RegistryPrefix, expected: list[str]) -> None:
     found = listed(text, source, any_host=True)
     assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
@@ -279,34 +290,42 @@ STRAYS = {
     ),
     "docker.io by another of its names": (
         "registry-1.docker.io/x/y:1",
-        Place("r:1"),
+        RegistryPrefix("r:1"),
         "L line 1: registry-1.docker.io/x/y:1 is of docker.io, and --from is r:1; give --from docker.io, ",
     ),
     "several, told of once": ("q.io/a\nb\nr.io/c\ns.io/d", HUB, "L line 1: q.io/a is of q.io, "),
-    "another port": ("r:2/x/y:1", Place("r:1"), "L line 1: r:2/x/y:1 is of r:2, and --from is r:1; "),
-    "no port": ("r.io/x/y:1", Place("r.io:443"), "L line 1: r.io/x/y:1 is of r.io, and --from is r.io:443; "),
+    "another port": (
+        "r:2/x/y:1",
+        RegistryPrefix("r:1"),
+        "L line 1: r:2/x/y:1 is of r:2, and --from is r:1; ",
+    ),
+    "no port": (
+        "r.io/x/y:1",
+        RegistryPrefix("r.io:443"),
+        "L line 1: r.io/x/y:1 is of r.io, and --from is r.io:443; ",
+    ),
     "by digest": (f"q.io/x@{D}", HUB, f"L line 1: q.io/x@{D} is of q.io, and --from is docker.io; "),
     "with skopeo's word": ("docker://q.io/x:1", HUB, "L line 1: docker://q.io/x:1 is of q.io, "),
     "beside the prefix": (
         "r:1/p/a:1\nr:1/q/a:1",
-        Place("r:1", "p"),
+        RegistryPrefix("r:1", "p"),
         "L line 2: r:1/q/a:1 is not in r:1/p, as --from says; leave its host out for a name below that, ",
     ),
     "the prefix is whole components": (
         "r:1/pp/a:1",
-        Place("r:1", "p"),
+        RegistryPrefix("r:1", "p"),
         "L line 1: r:1/pp/a:1 is not in r:1/p,",
     ),
     "of one component beside it": (
         "docker.io/a:1",
-        Place("docker.io", "me"),
+        RegistryPrefix("docker.io", "me"),
         "L line 1: docker.io/a:1 is not in",
     ),
 }
 
 
 @pytest.mark.parametrize(("text", "source", "sentence"), STRAYS.values(), ids=STRAYS)
-def test_a_name_of_another_host_is_refused_by_line(text: str, source: Place, sentence: str) -> None:
+def test_a_name_of_another_host_is_refused_by_line(text: str, source: RegistryPrefix, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         listed(text, source)
     said = str(caught.value)
@@ -343,19 +362,19 @@ def test_a_bad_list_is_refused_by_line(text: str, sentence: str) -> None:
     [
         ("docker.io", HUB),
         ("index.docker.io", HUB),
-        ("docker://r:1/a/b/", Place("r:1", "a/b")),
-        ("[::1]:5000", Place("[::1]:5000")),
-        ("registry/x", Place("registry", "x")),
+        ("docker://r:1/a/b/", RegistryPrefix("r:1", "a/b")),
+        ("[::1]:5000", RegistryPrefix("[::1]:5000")),
+        ("registry/x", RegistryPrefix("registry", "x")),
     ],
 )
-def test_a_place_is_a_host_and_perhaps_a_prefix(text: str, place: Place) -> None:
-    assert parse_place(text) == place
+def test_a_place_is_a_host_and_perhaps_a_prefix(text: str, place: RegistryPrefix) -> None:
+    assert parse_registry_prefix(text) == place
 
 
 @pytest.mark.parametrize("text", ["", "r:1/A", "r:99999", "https://r", "r/a:1", "r/a@" + D])
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
-        parse_place(text)
+        parse_registry_prefix(text)
 
 
 COPIES = {
@@ -395,7 +414,7 @@ def test_copy_refuses(source: str, targets: list[str], kind: type[BlobflowError]
 
 def test_no_target_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no target"):
-        make_pairs(parse_list("a", "L", HUB), [])
+        make_pairs(parse_image_list("a", "L", HUB), [])
 
 
 def test_a_spec_is_refused_as_configuration() -> None:

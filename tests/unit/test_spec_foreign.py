@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.selection import Asked, Place, settle
-from blobflow.cli.specs import SpecFormat, read_spec, recognised
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, expand
+from blobflow.cli.inputs.spec_formats import SpecFormat, detect_format, read_spec
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_platform
-from blobflow.oci.selecting import TagRules
-from blobflow.tending.search import Chosen, Search
-from blobflow.transports.registry import Credentials, HostSettings, Trust
+from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.operations.tags.search import ChosenTags, TagSearch
+from blobflow.transports.registry import Credentials, HostSettings, TlsSettings
 
 D = "sha256:" + "ab" * 32
 
@@ -80,16 +80,16 @@ sync:
 """
 
 
-def read(text: str, targets: str = "", form: SpecFormat = "auto", **more: bool) -> Asked:
-    places = (Place(*targets.split("/", 1)),) if targets else ()
+def read(text: str, targets: str = "", form: SpecFormat = "auto", **more: bool) -> MirrorRequest:
+    places = (RegistryPrefix(*targets.split("/", 1)),) if targets else ()
     environ: Mapping[str, str] = {"HUB_USER": "me", "HUB_TOKEN": "secret"}
     return read_spec(text, "f.yml", places, form, environ=environ, **more)
 
 
-def exact(asked: Asked) -> list[str]:
+def exact(asked: MirrorRequest) -> list[str]:
     """The pairs of what needs no search."""
-    found: dict[Search, tuple[Chosen, ...]] = dict.fromkeys(asked.searches, ())
-    return [f"{pair.source} {pair.target}" for pair in settle(asked, found).pairs]
+    found: dict[TagSearch, tuple[ChosenTags, ...]] = dict.fromkeys(asked.searches, ())
+    return [f"{pair.source} {pair.target}" for pair in expand(asked, found).pairs]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def exact(asked: Asked) -> list[str]:
     ],
 )
 def test_a_format_is_recognised_by_its_top_level(text: str, form: str) -> None:
-    assert recognised(text, "f.yml") == form
+    assert detect_format(text, "f.yml") == form
 
 
 def test_skopeos_example_is_read() -> None:
@@ -117,9 +117,9 @@ def test_skopeos_example_is_read() -> None:
         "quay.example.com/coreos/etcd:latest t:1/mirror/etcd:latest",
     ]
     assert asked.searches == [
-        Search("registry.example.com", "busybox"),
-        Search("registry.example.com", "nginx", TagRules((r"^1\.13\.[12]-alpine-perl$",), anywhere=True)),
-        Search("registry.example.com", "alpine", TagRules(semver=(">= 3.12.0",), ranges="masterminds")),
+        TagSearch("registry.example.com", "busybox"),
+        TagSearch("registry.example.com", "nginx", TagRules((r"^1\.13\.[12]-alpine-perl$",), anywhere=True)),
+        TagSearch("registry.example.com", "alpine", TagRules(semver=(">= 3.12.0",), ranges="masterminds")),
     ]
     assert asked.warnings == ()
     assert asked.hosts == {
@@ -141,15 +141,15 @@ def test_scoped_keeps_host_and_path() -> None:
 def test_the_certificates_that_skopeo_names_are_used(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("")
     asked = read(f"{{r.example.com: {{images: {{a: ['1']}}, cert-dir: {tmp_path}}}}}", "t:1")
-    assert asked.hosts["r.example.com"].trust == Trust(ca=(tmp_path / "ca.crt",))
+    assert asked.hosts["r.example.com"].trust == TlsSettings(ca=(tmp_path / "ca.crt",))
 
 
 def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> None:
     asked = read(REGSYNC)
     assert exact(asked) == ["docker.io/library/busybox:1.10 localhost:5000/library/busybox:stable"]
     assert asked.searches == [
-        Search("docker.io", "library/alpine", TagRules(("^3$", r"^3\.\d+$"), ("^3.0$",), anywhere=True)),
-        Search("registry.example.com", "", repositories=TagRules(exclude=("^old/.*$",), anywhere=True)),
+        TagSearch("docker.io", "library/alpine", TagRules(("^3$", r"^3\.\d+$"), ("^3.0$",), anywhere=True)),
+        TagSearch("registry.example.com", "", repositories=TagRules(exclude=("^old/.*$",), anywhere=True)),
     ]
     assert asked.hosts == {
         "localhost:5000": HostSettings(http=True),
@@ -318,8 +318,8 @@ b.example.com: {images: , images-by-tag-regex: {app: }, credentials: {username: 
 """
     asked = read(text, "t:1")
     assert asked.searches == [
-        Search("a.example.com", "app"),
-        Search("b.example.com", "app", TagRules(include=("",), anywhere=True)),
+        TagSearch("a.example.com", "app"),
+        TagSearch("b.example.com", "app", TagRules(include=("",), anywhere=True)),
     ]
     assert asked.hosts == {"a.example.com": HostSettings(credentials=Credentials("joe", "p"))}
     assert asked.warnings == ("f.yml line 2: empty.example.com has no images",)

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.gotemplates import filled
-from blobflow.cli.regsync_times import told_times
-from blobflow.cli.selection import Asked, settle
-from blobflow.cli.specs import read_spec
+from blobflow.cli.inputs.go_templates import render_template
+from blobflow.cli.inputs.regsync_schedule import schedule_hint
+from blobflow.cli.inputs.requests import MirrorRequest, expand
+from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.errors import InvalidConfig, UsageError
-from blobflow.oci.choice import EVERYTHING
-from blobflow.oci.selecting import TagRules, candidates
-from blobflow.tending.search import Chosen
+from blobflow.oci.platform_choice import EVERYTHING
+from blobflow.oci.tag_selection.rules import TagRules, matching_tags
+from blobflow.operations.tags.search import ChosenTags
 from blobflow.transports.registry import Credentials, HostSettings
 
 VERSIONS = ["1.0.0", "1.0.1", "1.1.0", "1.1.0-rc1", "2.0.0", "2.0.0-rc1", "3-alpine", "10.0.17763.2114", "v2"]
 TAGS = [*VERSIONS, "latest", "latest-debug", "edge"]
 
 
-def read(text: str, **environ: str) -> Asked:
+def read(text: str, **environ: str) -> MirrorRequest:
     return read_spec(text, "f.yml", environ=environ)
 
 
@@ -38,7 +38,7 @@ def repository(more: str = "", head: str = "") -> str:
 def chosen(text: str) -> list[str]:
     """The tags that the rules of a file's only entry choose."""
     (search,) = read(text).searches
-    return candidates(TAGS, search.tags)
+    return matching_tags(TAGS, search.tags)
 
 
 CHOOSES = [
@@ -78,7 +78,7 @@ def test_repositories_of_a_registry_are_chosen_alike() -> None:
         "r.example/app", "r.example"
     )
     (search,) = read(text.replace("t:1/app", "t:1")).searches
-    assert candidates(["team/a", "team/old", "my/team/a"], search.repositories) == ["team/a"]
+    assert matching_tags(["team/a", "team/old", "my/team/a"], search.repositories) == ["team/a"]
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_media_types_choose_among_the_tags() -> None:
     asked = read(entry(f"type: image, {INDEXES}").replace("r.example/app", "r.example/app:1.0"))
     (search,) = asked.searches
     assert search.tags.types == types
-    assert candidates(["1.0", "1x0", "1.0.1"], search.tags) == ["1.0"]
-    (pair,) = settle(asked, {search: (Chosen("app", ("1.0",)),)}).pairs
+    assert matching_tags(["1.0", "1x0", "1.0.1"], search.tags) == ["1.0"]
+    (pair,) = expand(asked, {search: (ChosenTags("app", ("1.0",)),)}).pairs
     assert (str(pair.source), str(pair.target)) == ("r.example/app:1.0", "t:1/app:latest")
-    left_out = settle(asked, {search: (Chosen("app", others=1),)})
+    left_out = expand(asked, {search: (ChosenTags("app", others=1),)})
     assert (left_out.pairs, left_out.lost) == ((), {})
     assert left_out.notes == (
         "f.yml line 3: 1 tag of r.example/app left out, of a media type that is not wanted",
@@ -231,7 +231,7 @@ def test_a_registry_with_a_hostname_is_asked_there() -> None:
 creds: [{registry: docker.io, hostname: hub.example, user: joe, pass: p, mirrors: [m]},
  {registry: 't:1', hostname: 't.svc:5000', tls: disabled}, {registry: m, hostname: m.svc, pathPrefix: hub}]"""
     asked = read(entry("type: image", head).replace("r.example/app", "alpine:3"))
-    (pair,) = settle(asked, {}).pairs
+    (pair,) = expand(asked, {}).pairs
     assert (str(pair.source), str(pair.target)) == ("hub.example/library/alpine:3", "t.svc:5000/app:latest")
     assert asked.hosts == {
         "hub.example": HostSettings(credentials=Credentials("joe", "p"), mirrors=("m.svc/hub",)),
@@ -292,18 +292,20 @@ TIMES: list[tuple[Sequence[tuple[int, str, str]], str]] = [
 def test_times_are_told_as_the_command_that_keeps_them(
     times: Sequence[tuple[int, str, str]], command: str
 ) -> None:
-    told = told_times("f.yml", times)
+    told = schedule_hint("f.yml", times)
     assert told.startswith(f"f.yml: this runs once; its `interval` or `schedule` is kept by {command}")
     assert "\n" not in told
 
 
 def test_times_that_can_t_be_read_are_told_with_their_lines() -> None:
-    told = told_times("f.yml", [(3, "5ms", "")])
+    told = schedule_hint("f.yml", [(3, "5ms", "")])
     assert told == (
         "f.yml: this runs once; its `interval` or `schedule` can't be read: '5ms' is too short; a second is"
         " the least (line 3)"
     )
-    told = told_times("f.yml", [(3, "60 minutes", ""), (4, "1h", ""), (5, "60 minutes", ""), (6, "", "x y")])
+    told = schedule_hint(
+        "f.yml", [(3, "60 minutes", ""), (4, "1h", ""), (5, "60 minutes", ""), (6, "", "x y")]
+    )
     assert told.startswith(
         "f.yml: this runs once; its `interval` or `schedule` is kept by `blobflow sync f.yml --every 1h`"
         " (line 4); or can't be read: '60 minutes' is no span of time (lines 3, 5), 'x y' is no cron"
@@ -311,8 +313,8 @@ def test_times_that_can_t_be_read_are_told_with_their_lines() -> None:
 
 
 def test_a_name_is_quoted_as_a_shell_wants_it_and_no_times_are_no_sentence() -> None:
-    assert "`blobflow sync 'my file.yml' --every 1h`" in told_times("my file.yml", [(1, "1h", "")])
-    assert told_times("f.yml", [(1, "", "")]) == ""
+    assert "`blobflow sync 'my file.yml' --every 1h`" in schedule_hint("my file.yml", [(1, "1h", "")])
+    assert schedule_hint("f.yml", [(1, "", "")]) == ""
 
 
 def test_an_entry_s_own_times_go_before_the_defaults() -> None:
@@ -368,9 +370,9 @@ def test_templates_are_filled_in_or_named(text: str, value: str | None) -> None:
     environ, facts = {"A": "one", "B": " Two "}, {".Sync.Source": "src"}
     if value is None:
         with pytest.raises(InvalidConfig, match=r"^the template `\{\{.*`"):
-            filled(text, environ, facts)
+            render_template(text, environ, facts)
     else:
-        assert filled(text, environ, facts) == value
+        assert render_template(text, environ, facts) == value
 
 
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:

@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from blobflow.cli import door
-from blobflow.cli.renaming import Rule, check_rule, renamed
-from blobflow.cli.selection import Place, Settled, Wanted, settle
-from blobflow.cli.spec import parse_spec, schema
+from blobflow.cli import cli
+from blobflow.cli.inputs.renaming import RenameRule, apply_rename, check_rename_rule
+from blobflow.cli.inputs.requests import ExpandedRequest, ImageRequest, RegistryPrefix, expand
+from blobflow.cli.inputs.spec import parse_spec, spec_schema
 from blobflow.errors import InvalidReference, NotFound, UsageError
-from blobflow.oci.selecting import TagRules
-from blobflow.tending.search import Chosen, Search
+from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.operations.tags.search import ChosenTags, TagSearch
 
 
 def spec(entries: str, defaults: str = "{source: 'r:1/top', targets: ['t:1/m', 'u:1']}") -> str:
     return f"version: 1\ndefaults: {defaults}\nimages:\n{entries}\n"
 
 
-def settled(entries: str, *found: Chosen) -> Settled:
+def settled(entries: str, *found: ChosenTags) -> ExpandedRequest:
     """What a spec comes to if its rules find this, in the order of its searches."""
     asked = parse_spec(spec(entries), "s.yaml")
-    return settle(asked, {search: (each,) for search, each in zip(asked.searches, found, strict=True)})
+    return expand(asked, {search: (each,) for search, each in zip(asked.searches, found, strict=True)})
 
 
-def targets(result: Settled) -> list[str]:
+def targets(result: ExpandedRequest) -> list[str]:
     return [str(pair.target) for pair in result.pairs if pair.target.host == "u:1"]
 
 
@@ -44,7 +44,7 @@ RULES = {
 @pytest.mark.parametrize(("text", "rules"), RULES.items(), ids=RULES)
 def test_rules_are_read(text: str, rules: TagRules) -> None:
     asked = parse_spec(spec(f"- {{image: app, tags: {text}}}"), "s.yaml")
-    assert asked.searches == [Search("r:1", "top/app", rules)]
+    assert asked.searches == [TagSearch("r:1", "top/app", rules)]
     assert asked.places == (frozenset({"r:1"}), frozenset({"t:1", "u:1"}))
 
 
@@ -116,7 +116,7 @@ def test_a_layouts_tags_are_not_chosen_by_rules() -> None:
 
 
 def test_what_was_found_is_mirrored_to_every_target() -> None:
-    result = settled("- {image: app, tags: {newest: 2}}", Chosen("top/app", ("2", "3")))
+    result = settled("- {image: app, tags: {newest: 2}}", ChosenTags("top/app", ("2", "3")))
     assert [f"{pair.source} {pair.target}" for pair in result.pairs] == [
         "r:1/top/app:2 t:1/m/app:2",
         "r:1/top/app:2 u:1/app:2",
@@ -127,13 +127,13 @@ def test_what_was_found_is_mirrored_to_every_target() -> None:
 
 def test_an_image_may_be_chosen_twice_and_named_besides() -> None:
     entries = "- {image: app, tags: {newest: 2}}\n- {image: app, tags: {semver: 2.x}}\n- app:2"
-    found = Chosen("top/app", ("2", "3"))
+    found = ChosenTags("top/app", ("2", "3"))
     assert targets(settled(entries, found, found)) == ["u:1/app:2", "u:1/app:3"]
 
 
 def test_what_could_not_be_found_is_lost_at_every_target_and_the_rest_goes_on() -> None:
     error = NotFound("r:1 has no tags of top/app")
-    result = settled("- {image: app, tags: {newest: 2}}\n- x:1", Chosen("top/app", error=error))
+    result = settled("- {image: app, tags: {newest: 2}}\n- x:1", ChosenTags("top/app", error=error))
     assert [f"{pair.source} {pair.target}" for pair in result.lost] == [
         "r:1/top/app t:1/m/app",
         "r:1/top/app u:1/app",
@@ -143,7 +143,9 @@ def test_what_could_not_be_found_is_lost_at_every_target_and_the_rest_goes_on() 
 
 
 def test_asking_for_dates_is_noted() -> None:
-    result = settled("- {image: app, tags: {newest: 1, by: created}}", Chosen("top/app", ("2",), dated=40))
+    result = settled(
+        "- {image: app, tags: {newest: 1, by: created}}", ChosenTags("top/app", ("2",), dated=40)
+    )
     assert result.notes == (
         "s.yaml line 4: 40 tags of r:1/top/app were asked for their date, by two requests each, or three for"
         " an index",
@@ -176,14 +178,14 @@ def test_a_digest_alone_keeps_having_no_tag() -> None:
 
 
 def test_a_host_with_a_port_in_a_template_makes_no_name() -> None:
-    rule = check_rule(Rule(template="{host}/{path}"))
-    assert renamed(rule, "b", host="r:1", path="b", tag="") == "r:1/b"
-    image = Wanted(Place("r:1"), "b", "1", "", "here")
+    rule = check_rename_rule(RenameRule(template="{host}/{path}"))
+    assert apply_rename(rule, "b", host="r:1", path="b", tag="") == "r:1/b"
+    image = ImageRequest(RegistryPrefix("r:1"), "b", "1", "", "here")
     assert image.search is None
 
 
 def test_the_schema_knows_every_key_and_describes_it() -> None:
-    document: Any = schema()
+    document: Any = spec_schema()
     assert document["$ref"] == "#/$defs/Spec"
     for name, definition in document["$defs"].items():
         assert definition["additionalProperties"] is False, name
@@ -196,6 +198,6 @@ def test_the_schema_knows_every_key_and_describes_it() -> None:
 
 
 def test_sync_prints_the_schema_and_wants_nothing_else_then() -> None:
-    done = CliRunner().invoke(door, ["sync", "--schema"])
+    done = CliRunner().invoke(cli, ["sync", "--schema"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout) == json.loads(json.dumps(schema()))
+    assert json.loads(done.stdout) == json.loads(json.dumps(spec_schema()))

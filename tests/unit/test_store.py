@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, SizeMismatch, StorageError
 from blobflow.oci import Digest, digest_of
 from blobflow.transports.store import Store
-from blobflow.transports.store.writer import BLOCK, BlockSums
+from blobflow.transports.store.writer import BLOCK, BlockChecksums
 
 BIG = bytes(range(256)) * (9 * 4096)  # 9 MiB: two whole blocks and one that is not
 DIGEST = digest_of(BIG)
@@ -379,7 +379,7 @@ async def test_closing_the_store_keeps_what_writers_had_taken(store: Store) -> N
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(BIG)), max_size=12))
 def test_block_sums_do_not_depend_on_how_the_bytes_are_cut(cuts: list[int]) -> None:
-    whole, pieces = BlockSums(), BlockSums()
+    whole, pieces = BlockChecksums(), BlockChecksums()
     whole.feed(BIG)
     edges = [0, *sorted(cuts), len(BIG)]
     for low, high in itertools.pairwise(edges):
@@ -389,7 +389,7 @@ def test_block_sums_do_not_depend_on_how_the_bytes_are_cut(cuts: list[int]) -> N
 
 
 def test_a_whole_number_of_blocks_has_no_empty_last_sum() -> None:
-    sums = BlockSums()
+    sums = BlockChecksums()
     assert sums.result() == b""
     sums.feed(bytes(2 * BLOCK))
     assert len(sums.result()) == 2 * 8

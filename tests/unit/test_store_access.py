@@ -14,7 +14,7 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
-from blobflow.transports.store import Store, locking
+from blobflow.transports.store import Store, lock
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)
@@ -209,7 +209,7 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        self.now += locking.LOCK_SECONDS / 2
+        self.now += lock.LOCK_SECONDS / 2
         self.slept += 1
         self.at_sleep()
 
@@ -220,7 +220,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(locking, "time", made)
+    monkeypatch.setattr(lock, "time", made)
     return made
 
 

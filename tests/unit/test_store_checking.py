@@ -15,7 +15,7 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of
 from blobflow.transports.store import Store
-from blobflow.transports.store.reading import check_file
+from blobflow.transports.store.block_checksums import verify_file
 from blobflow.transports.store.writer import READ
 
 BIG = bytes(8 * READ)
@@ -111,5 +111,5 @@ def test_a_check_that_is_stopped_is_an_error_and_reads_no_further(
     assert row is not None
     path = store.path_of(digest)
     with path.open("rb") as file, pytest.raises(StorageError, match="not read to its end"):
-        check_file(file.fileno(), path, digest, row[0] if known else None, lambda: gate.reads >= 2)
+        verify_file(file.fileno(), path, digest, row[0] if known else None, lambda: gate.reads >= 2)
     assert gate.reads <= 3

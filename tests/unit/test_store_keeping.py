@@ -13,10 +13,16 @@ import pytest
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.transports.store import Store, keeping, leases, writer
-from blobflow.transports.store.keeping import PARTIAL_SECONDS, du, gc, ls, verify
-from blobflow.transports.store.layout import try_lock
+from blobflow.transports.store import Store, gc, leases, writer
+from blobflow.transports.store.gc import (
+    PARTIAL_SECONDS,
+    collect_garbage,
+    disk_usage,
+    list_blobs,
+    verify_blobs,
+)
 from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
+from blobflow.transports.store.paths import try_lock
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.writer import now
 
@@ -72,7 +78,7 @@ def put_index(store: Store, children: list[Digest]) -> Digest:
 
 
 def held(store: Store) -> set[Digest]:
-    return {blob.digest for blob in ls(store)}
+    return {blob.digest for blob in list_blobs(store)}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +132,10 @@ async def test_a_dead_holder_whose_clock_was_ahead_is_known_for_dead_a_lease_lat
     digest = put(store, b"held")
     elsewhere = f"{boot().partition('/')[0]}/pid:[1]"
     store.state.write("INSERT INTO leases VALUES ('far', ?, 1, ?, ?)", digest, elsewhere, 9_000_000_000)
-    assert (await gc(store, 0)).blobs == 0
+    assert (await collect_garbage(store, 0)).blobs == 0
     later = now() + LEASE_SECONDS + 2
     monkeypatch.setattr(leases, "now", lambda: later)
-    assert (await gc(store, 0)).blobs == 1
+    assert (await collect_garbage(store, 0)).blobs == 1
 
 
 def test_leases_are_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +166,7 @@ def test_another_open_store_sees_the_leases_and_closing_gives_them_back(store: S
 
 async def test_gc_without_a_bound_evicts_nothing(store: Store) -> None:
     put(store, b"a")
-    swept = await gc(store)
+    swept = await collect_garbage(store)
     assert (swept.blobs, swept.partials, swept.left_bytes) == (0, 0, 1)
 
 
@@ -172,8 +178,8 @@ async def test_gc_evicts_the_least_recently_used_first_and_no_more_than_it_must(
     )
     for digest, used in ((newest, 300), (oldest, 100), (middle, 200)):
         store.state.write("UPDATE blobs SET added = 1, used = ? WHERE digest = ?", used, digest)
-    assert [blob.digest for blob in ls(store)] == [oldest, middle, newest]
-    swept = await gc(store, 20)
+    assert [blob.digest for blob in list_blobs(store)] == [oldest, middle, newest]
+    swept = await collect_garbage(store, 20)
     assert (swept.blobs, swept.blob_bytes, swept.left_bytes) == (1, 10, 20)
     assert held(store) == {middle, newest}
     assert store.state.rows("SELECT COUNT(*) FROM blobs") == [(2,)]
@@ -182,7 +188,7 @@ async def test_gc_evicts_the_least_recently_used_first_and_no_more_than_it_must(
 async def test_reading_a_blob_saves_it_from_being_the_next_to_go(store: Store) -> None:
     read, unread = put(store, b"r" * 10, LONG_AGO), put(store, b"u" * 10, LONG_AGO + 1)
     store.read_small(read)
-    await gc(store, 10)
+    await collect_garbage(store, 10)
     assert held(store) == {read}
     assert unread not in held(store)
 
@@ -194,12 +200,12 @@ async def test_gc_never_evicts_what_a_root_reaches(store: Store) -> None:
     outer = put_index(store, [index])
     _, loose = put_image(store, "loose")
     store.set_tag("repository", "latest", outer)
-    swept = await gc(store, 0)
+    swept = await collect_garbage(store, 0)
     assert held(store) == {outer, index} | first | second
     assert swept.blobs == len(loose)
     assert swept.left_bytes > 0
     store.drop_tag("repository", "latest")
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert held(store) == set()
 
 
@@ -211,7 +217,7 @@ async def test_gc_keeps_what_refers_to_a_root_although_nothing_tags_it(store: St
     for digest in (image, signature, attestation):
         store.add_member("repository", digest, media.OCI_MANIFEST)
     store.set_tag("repository", "latest", image)
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert held(store) == needs | its | too
     assert not loose & held(store)
 
@@ -220,7 +226,7 @@ async def test_a_damaged_manifest_reaches_nothing_and_fails_nothing(store: Store
     root = put(store, b"not a manifest")
     store.set_tag("repository", "latest", root)
     put(store, b"other")
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert held(store) == {root}
 
 
@@ -228,10 +234,10 @@ async def test_gc_leaves_leased_blobs_to_their_holders(store: Store) -> None:
     leased, free = put(store, b"leased"), put(store, b"free")
     other = Store.open(store.root)
     lease = other.leases.hold(leased)
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert held(store) == {leased}
     other.leases.release(lease)
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert held(store) == set()
     other.close()
     assert free not in held(store)
@@ -240,8 +246,8 @@ async def test_gc_leaves_leased_blobs_to_their_holders(store: Store) -> None:
 async def test_gc_evicts_others_in_the_place_of_what_is_leased(store: Store) -> None:
     oldest, newest = put(store, b"old"), put(store, b"new", LONG_AGO + 1)
     store.leases.hold(oldest)
-    assert {blob.digest: blob.kept for blob in ls(store)} == {oldest: True, newest: False}
-    await gc(store, 3)
+    assert {blob.digest: blob.kept for blob in list_blobs(store)} == {oldest: True, newest: False}
+    await collect_garbage(store, 3)
     assert held(store) == {oldest}
 
 
@@ -249,10 +255,10 @@ async def test_a_lease_taken_after_gc_has_chosen_still_counts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = put(store, b"wanted")
-    chosen = ls(store)
+    chosen = list_blobs(store)
     store.leases.hold(wanted)
-    monkeypatch.setattr(keeping, "ls", lambda _: chosen)
-    swept = await gc(store, 0)
+    monkeypatch.setattr(gc, "list_blobs", lambda _: chosen)
+    swept = await collect_garbage(store, 0)
     assert swept.blobs == 0
     assert held(store) == {wanted}
 
@@ -262,11 +268,11 @@ async def test_what_was_just_pushed_here_is_safe_until_its_tag_had_the_time_to_c
 ) -> None:
     pushed = put(store, b"pushed")
     store.add_member("repository", pushed)
-    monkeypatch.setattr(keeping, "now", lambda: LONG_AGO + KEPT_SECONDS - 1)
-    await gc(store, 0)
+    monkeypatch.setattr(gc, "now", lambda: LONG_AGO + KEPT_SECONDS - 1)
+    await collect_garbage(store, 0)
     assert held(store) == {pushed}
-    monkeypatch.setattr(keeping, "now", lambda: LONG_AGO + KEPT_SECONDS)
-    await gc(store, 0)
+    monkeypatch.setattr(gc, "now", lambda: LONG_AGO + KEPT_SECONDS)
+    await collect_garbage(store, 0)
     assert held(store) == set()
     assert store.member("repository", pushed) is None
 
@@ -282,7 +288,7 @@ async def test_gc_sweeps_dead_partials_after_their_time_and_spares_the_living(st
     unknown.write_bytes(b"without a row")
     for path in (living.path, stale.path, unknown):
         os.utime(path, (LONG_AGO, LONG_AGO))
-    swept = await gc(store)
+    swept = await collect_garbage(store)
     assert (swept.partials, swept.partial_bytes) == (2, len(b"some bytes") + len(b"without a row"))
     assert set(store.layout.partials.iterdir()) == {living.path, fresh.path}
     living.abort()
@@ -295,10 +301,10 @@ async def test_a_partial_from_the_future_is_left_alone_for_a_day(
     writer = store.begin(digest_of(b"x"))
     writer.suspend()
     os.utime(writer.path, (9_000_000_000, 9_000_000_000))
-    assert (await gc(store)).partials == 0
+    assert (await collect_garbage(store)).partials == 0
     later = now() + PARTIAL_SECONDS + 2
-    monkeypatch.setattr(keeping, "now", lambda: later)
-    assert (await gc(store)).partials == 1
+    monkeypatch.setattr(gc, "now", lambda: later)
+    assert (await collect_garbage(store)).partials == 1
 
 
 async def test_files_without_rows_are_counted_and_evicted_too(store: Store) -> None:
@@ -308,7 +314,7 @@ async def test_files_without_rows_are_counted_and_evicted_too(store: Store) -> N
     gone = put(store, b"gone")
     store.path_of(gone).unlink()
     assert held(store) == {orphan}
-    assert (await gc(store, 0)).blobs == 1
+    assert (await collect_garbage(store, 0)).blobs == 1
     assert not store.path_of(orphan).exists()
     assert store.state.rows("SELECT * FROM blobs") == []
     assert (store.layout.blobs / "sha256" / "not a digest").exists()
@@ -317,14 +323,14 @@ async def test_files_without_rows_are_counted_and_evicted_too(store: Store) -> N
 async def test_gc_refuses_a_store_opened_read_only(store: Store) -> None:
     reader = Store.open(store.root, read_only=True)
     with pytest.raises(StorageError, match="read-only"):
-        await gc(reader, 0)
+        await collect_garbage(reader, 0)
     reader.close()
 
 
 async def test_verify_hashes_everything_and_drops_what_is_damaged(store: Store) -> None:
     good, bad = put(store, b"good"), put(store, b"bad one")
     store.path_of(bad).write_bytes(b"bad two")
-    found = {blob.digest: error async for blob, error in verify(store)}
+    found = {blob.digest: error async for blob, error in verify_blobs(store)}
     assert found[good] is None
     assert isinstance(found[bad], IntegrityError)
     assert held(store) == {good}
@@ -334,7 +340,7 @@ async def test_verify_drops_nothing_in_a_store_opened_read_only(store: Store) ->
     bad = put(store, b"bad one")
     store.path_of(bad).write_bytes(b"bad two")
     reader = Store.open(store.root, read_only=True)
-    assert [type(error) async for _, error in verify(reader)] != [type(None)]
+    assert [type(error) async for _, error in verify_blobs(reader)] != [type(None)]
     reader.close()
     assert held(store) == {bad}
 
@@ -345,11 +351,11 @@ def test_du_adds_up(store: Store) -> None:
     writer = store.begin()
     writer.write(b"1234567")
     writer.flush()
-    usage = du(store)
+    usage = disk_usage(store)
     assert (usage.blobs, usage.blob_bytes, usage.kept_bytes) == (2, 8, 5)
     assert (usage.partials, usage.partial_bytes) == (1, 7)
     assert usage.free_bytes > 0
-    assert {blob.digest: blob.kept for blob in ls(store)} == {kept: True, loose: False}
+    assert {blob.digest: blob.kept for blob in list_blobs(store)} == {kept: True, loose: False}
     writer.abort()
 
 

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from blobflow.content import Body, Chunks
+from blobflow.content import BlobReader, BlobStream
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
@@ -42,21 +42,21 @@ from blobflow.errors import (
     StorageError,
 )
 from blobflow.oci import Descriptor, Digest, digest_of
-from blobflow.transports.store import Store, StoreCache, Writer, keeping
-from blobflow.transports.store.writer import Landing
+from blobflow.transports.store import Store, StoreCache, Writer, gc
+from blobflow.transports.store.writer import BlobCommit
 
 CONTENTS = [bytes((n * 7 + i) % 251 for i in range(size)) for n, size in enumerate((700, 5_000, 20_000))]
 BLOBS = [Descriptor("application/octet-stream", digest_of(content), len(content)) for content in CONTENTS]
 CONTENT_OF = dict(zip([blob.digest for blob in BLOBS], CONTENTS, strict=True))
 # The store's sizes, cut down so that small blobs take every road: parked, adopted, visible in parts.
 SMALL = {
-    "blobflow.transports.store.partial.KEPT_FROM": 1_000,
+    "blobflow.transports.store.downloads.KEPT_FROM": 1_000,
     "blobflow.transports.store.store.KEPT_FROM": 1_000,
-    "blobflow.transports.store.partial.WITHHELD": 512,
+    "blobflow.transports.store.downloads.WITHHELD": 512,
     "blobflow.transports.store.writer._GATHER": 900,
-    "blobflow.transports.store.keeping._BATCH": 1,
-    "blobflow.transports.store.keeping._TURN_SECONDS": 1e9,
-    "blobflow.transports.store.partial._FLUSH_SECONDS": 1e9,  # nothing may depend on how fast we are
+    "blobflow.transports.store.gc._BATCH": 1,
+    "blobflow.transports.store.gc._TURN_SECONDS": 1e9,
+    "blobflow.transports.store.downloads._FLUSH_SECONDS": 1e9,  # nothing may depend on how fast we are
 }
 SHM = Path("/dev/shm")  # memory, where there is such a place: fsync of thousands of small files costs nothing
 A_SETTLED_WHILE = 60  # turns of a loop after which a process waits for something that we have not given it
@@ -78,10 +78,10 @@ async def _one_turn(_: float) -> None:
     await asyncio.sleep(0)
 
 
-LANDINGS: weakref.WeakSet[Landing] = weakref.WeakSet()
+LANDINGS: weakref.WeakSet[BlobCommit] = weakref.WeakSet()
 
 
-class WatchedLanding(Landing):
+class WatchedLanding(BlobCommit):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         LANDINGS.add(self)
@@ -110,10 +110,10 @@ class Share:
         self.error: BaseException | None = None
 
     @contextlib.asynccontextmanager
-    async def source(self, offset: int) -> AsyncIterator[Chunks]:
+    async def source(self, offset: int) -> AsyncIterator[BlobStream]:
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> Chunks:
+    async def _chunks(self, offset: int) -> BlobStream:
         content = CONTENT_OF[self.blob.digest]
         while offset < len(content):
             while not self.given and not self.broken:
@@ -144,7 +144,7 @@ class Share:
             self.inside = False
             self.over = True
 
-    async def _read(self, body: Body) -> None:
+    async def _read(self, body: BlobReader) -> None:
         content = CONTENT_OF[self.blob.digest]
         at, wrong = self.offset, False
         try:
@@ -199,7 +199,7 @@ class Process:
     def living_writers(self) -> list[Writer]:
         return list(self.store._living)
 
-    def landings(self) -> list[Landing]:
+    def landings(self) -> list[BlobCommit]:
         """Partials that are being committed."""
         return [each for each in LANDINGS if each._state is self.store.state and each._fd >= 0]
 
@@ -211,7 +211,9 @@ class Process:
 
     def die(self) -> None:
         """As SIGKILL: descriptors and locks go, and no line of ours runs any more."""
-        fds = [writer.fd for writer in self.living_writers()] + [landing._fd for landing in self.landings()]
+        fds = [writer.fd for writer in self.living_writers()] + [
+            prepare_commit._fd for prepare_commit in self.landings()
+        ]
         mine = {os.fstat(fd).st_ino for fd in fds}
         with Path(os.devnull).open("rb") as nowhere:
             for entry in Path("/proc/self/fd").iterdir():
@@ -251,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patches.enter_context(
             patch("blobflow.transports.store.leases._exists", lambda pid: pid in self.pids)
         )
-        self.patches.enter_context(patch("blobflow.transports.store.keeping._pause", _one_turn))
+        self.patches.enter_context(patch("blobflow.transports.store.gc._pause", _one_turn))
         for module in ("store", "writer"):
             self.patches.enter_context(patch(f"blobflow.transports.store.{module}.Landing", WatchedLanding))
         self.root = Path(tempfile.mkdtemp(dir=SHM if SHM.is_dir() else None, prefix="blobflow-test-"))
@@ -433,13 +435,13 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(one=picks, limit=st.sampled_from([None, 0, 6_000, 22_000]), age=st.sampled_from([0, 24 * 3600]))
     def gc(self, one: int, limit: int | None, age: int) -> None:
-        with patch("blobflow.transports.store.keeping.PARTIAL_SECONDS", age):
-            self._one(one).finish(keeping.gc(self._one(one).store, limit))
+        with patch("blobflow.transports.store.gc.PARTIAL_SECONDS", age):
+            self._one(one).finish(gc.collect_garbage(self._one(one).store, limit))
 
     @precondition(lambda self: self.processes)
     @rule(one=picks, limit=st.sampled_from([0, 6_000]), turns=turns)
     def begin_gc(self, one: int, limit: int, turns: int) -> None:
-        self._one(one).start(keeping.gc(self._one(one).store, limit))
+        self._one(one).start(gc.collect_garbage(self._one(one).store, limit))
         self._one(one).turn(turns)
 
     @precondition(lambda self: self.processes)
@@ -449,7 +451,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._one(one).turn(turns)
 
     async def _verify(self, store: Store) -> None:
-        async for held, error in keeping.verify(store):
+        async for held, error in gc.verify_blobs(store):
             assert error is None or held.digest in self.damaged_once
 
     @precondition(lambda self: self._files())
@@ -458,7 +460,7 @@ class StoreMachine(RuleBasedStateMachine):
         digest = sorted(self._files())[pick % len(self._files())]
         needed = digest in self.tagged or any(share.blob.digest == digest for share in self._inside())
         try:
-            keeping.rm(self._one(one).store, [digest])
+            gc.remove_blobs(self._one(one).store, [digest])
         except StorageError:
             assert needed or any(share.blob.digest == digest for _, share in self._shares())
         else:
@@ -512,7 +514,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _dead_partials(self) -> list[Path]:
         living = {writer.path for process in self.processes for writer in process.living_writers()}
-        living |= {landing._path for process in self.processes for landing in process.landings()}
+        living |= {
+            prepare_commit._path for process in self.processes for prepare_commit in process.landings()
+        }
         here = set((self.root / "partials").glob("*")) - living
         return sorted(path for path in here if path.stat().st_size)
 
@@ -610,9 +614,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.open_store()
         store, finish = self.processes[0].store, self.processes[0].finish
         assert store.leases.living() == set()
-        with patch("blobflow.transports.store.keeping.PARTIAL_SECONDS", 0):
+        with patch("blobflow.transports.store.gc.PARTIAL_SECONDS", 0):
             finish(self._verify(store))
-            finish(keeping.gc(store, 0))
+            finish(gc.collect_garbage(store, 0))
         self.files_are_what_their_names_say()
         self.what_is_needed_is_there()
         assert set(self._files()) == self.tagged - self.lost

@@ -13,9 +13,9 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
 from blobflow.transports.store import Store, promises
-from blobflow.transports.store.keeping import gc
+from blobflow.transports.store.gc import collect_garbage
 from blobflow.transports.store.promises import KEPT_SECONDS
-from blobflow.transports.store.reachable import Reachable
+from blobflow.transports.store.reachability import ReachableDigests
 from blobflow.transports.store.store import HOLD_SECONDS
 from blobflow.transports.store.writer import now
 
@@ -69,7 +69,9 @@ def forget_promises(store: Store) -> None:
 
 async def put(store: Store, raw: bytes, media_type: str, tag: str | None = None) -> Digest:
     digest = digest_of(raw)
-    assert not await promises.put(store, REPOSITORY, raw, digest, media_type, tags=[tag] if tag else [])
+    assert not await promises.put_manifest(
+        store, REPOSITORY, raw, digest, media_type, tags=[tag] if tag else []
+    )
     return digest
 
 
@@ -77,7 +79,7 @@ async def test_a_manifest_that_comes_after_what_refers_to_it_keeps_what_it_names
     hold_long_ago(store, b"{}", b"layer", b"signature")
     image = image_of(b"layer")
     await put(store, image_of(b"signature", subject=image), media.OCI_MANIFEST, "signature")
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     assert digest_of(b"layer") not in reachable
     await put(store, image, media.OCI_MANIFEST)
     reachable.catch_up()
@@ -90,7 +92,7 @@ async def test_a_manifest_that_comes_after_the_sparse_index_that_lists_it_keeps_
     hold_long_ago(store, b"{}", b"layer")
     image = image_of(b"layer")
     await put(store, index_of(image, media.OCI_MANIFEST), media.OCI_INDEX, "all")
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     await put(store, image, media.OCI_MANIFEST)
     reachable.catch_up()
     assert digest_of(b"layer") in reachable
@@ -100,7 +102,7 @@ async def test_a_manifest_that_was_a_layer_before_keeps_what_it_names(store: Sto
     image = image_of(b"layer")
     hold_long_ago(store, b"{}", b"layer", image)
     await put(store, image_of(image), media.OCI_MANIFEST, "carrier")
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     assert digest_of(b"layer") not in reachable
     await put(store, image, media.OCI_MANIFEST)
     reachable.catch_up()
@@ -112,7 +114,7 @@ async def test_a_manifest_that_comes_again_after_it_was_damaged_keeps_what_it_na
     image = image_of(b"layer")
     digest = await put(store, image, media.OCI_MANIFEST)
     store.path_of(digest).write_bytes(b"")
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     await put(store, image, media.OCI_MANIFEST)
     reachable.catch_up()
     assert digest_of(b"layer") in reachable
@@ -127,7 +129,7 @@ async def test_a_manifest_that_its_index_calls_something_else_is_read_for_what_i
     await put(store, image, media.OCI_MANIFEST)
     await put(store, index_of(image, called), media.OCI_INDEX, "all")
     forget_promises(store)
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert store.size_of(digest_of(b"layer")) is not None
 
 
@@ -147,10 +149,10 @@ async def test_nothing_goes_while_a_manifest_can_t_be_read_that_may_name_it(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageError, match="can't read"):
-        await gc(store, 0)
+        await collect_garbage(store, 0)
     assert store.size_of(digest_of(b"layer")) is not None
     monkeypatch.undo()
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert store.size_of(digest_of(b"layer")) is not None
 
 
@@ -160,12 +162,12 @@ async def test_a_manifest_that_is_promised_as_a_blob_keeps_what_it_names(store: 
     hold_long_ago(store, b"{}", b"layer")
     image = await put(store, image_of(b"layer"), media.OCI_MANIFEST)
     forget_promises(store)
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     if how == "found":
-        assert await promises.found(store, image)
+        assert await promises.promise_existing(store, image)
     else:
-        assert await promises.mounted(store, "other", image, REPOSITORY)
-    assert await promises.found(store, image)
+        assert await promises.mount_blob(store, "other", image, REPOSITORY)
+    assert await promises.promise_existing(store, image)
     reachable.catch_up()
     assert digest_of(b"layer") in reachable
 
@@ -195,7 +197,7 @@ def test_what_is_old_or_from_the_future_is_forgotten(store: Store, ages: list[in
 
 async def test_what_was_forgotten_during_a_sweep_is_found_all_the_same(store: Store) -> None:
     hold_long_ago(store, b"{}", b"layer")
-    reachable = Reachable(store)
+    reachable = ReachableDigests(store)
     await put(store, image_of(b"layer"), media.OCI_MANIFEST, "image")
     store.state.write("UPDATE holds SET at = at + 10000")
     store.forget_holds()
@@ -237,12 +239,12 @@ async def test_a_file_without_a_row_is_known_before_it_is_promised(
         store.serve()
     match how:
         case "found":
-            assert await promises.found(store, blob)
+            assert await promises.promise_existing(store, blob)
         case "mounted":
-            assert await promises.mounted(store, "other", blob, REPOSITORY)
+            assert await promises.mount_blob(store, "other", blob, REPOSITORY)
         case _:
-            assert await promises.shown(store, "other", blob)
-    await gc(store, 0)
+            assert await promises.link_blob(store, "other", blob)
+    await collect_garbage(store, 0)
     assert store.size_of(blob) is not None
 
 
@@ -251,8 +253,8 @@ async def test_a_damaged_file_without_a_row_is_not_promised(store: Store) -> Non
     hold_long_ago(store, b"blob")
     store.state.write("DELETE FROM blobs")
     store.path_of(blob).write_bytes(b"blub")
-    assert not await promises.found(store, blob)
-    assert not await promises.mounted(store, "other", blob, REPOSITORY)
+    assert not await promises.promise_existing(store, blob)
+    assert not await promises.mount_blob(store, "other", blob, REPOSITORY)
     assert store.size_of(blob) is None
 
 
@@ -260,9 +262,9 @@ async def test_a_manifest_is_not_put_over_what_a_sweep_that_died_had_moved_away(
     """Between the server's own look at its children and the transaction that puts it."""
     hold_long_ago(store, b"{}", b"layer")
     needed = [digest_of(b"{}"), digest_of(b"layer")]
-    assert store.take_away(digest_of(b"layer")) is not None  # and no row is deleted
+    assert store.condemn_file(digest_of(b"layer")) is not None  # and no row is deleted
     raw = image_of(b"layer")
-    missing = await promises.put(
+    missing = await promises.put_manifest(
         store, REPOSITORY, raw, digest_of(raw), media.OCI_MANIFEST, tags=["1"], needed=needed
     )
     assert missing == [digest_of(b"layer")]
@@ -275,5 +277,5 @@ async def test_what_an_earlier_version_let_in_keeps_what_it_names(store: Store) 
     hold_long_ago(store, b"{}", b"layer")
     document = json.loads(image_of(b"layer")) | {"manifests": [], "schemaVersion": 7}
     root = await put(store, json.dumps(document).encode(), media.OCI_MANIFEST, "old")
-    await gc(store, 0)
+    await collect_garbage(store, 0)
     assert all(store.size_of(digest) is not None for digest in (root, digest_of(b"{}"), digest_of(b"layer")))

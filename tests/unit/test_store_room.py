@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Body, Chunks
+from blobflow.content import BlobReader, BlobStream
 from blobflow.errors import NotFound, StorageError, StorageFull, StoreLeft
 from blobflow.events import Event
 from blobflow.oci import Descriptor, digest_of
-from blobflow.transports.store import MayDoWithout, Store, StoreCache
+from blobflow.transports.store import BestEffortCache, Store, StoreCache
 
 CONTENT = bytes(range(256)) * 12_000
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -30,11 +30,11 @@ class Origin:
         self.opened = 0
 
     @asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[Chunks]:
+    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
         self.opened += 1
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> Chunks:
+    async def _chunks(self, offset: int) -> BlobStream:
         for start in range(offset, len(self.content), 100_000):
             yield self.content[start : start + 100_000]
         if self.fails is not None:
@@ -54,11 +54,11 @@ def store(tmp_path: Path, told: list[Event]) -> Iterator[Store]:
 
 
 @pytest.fixture
-def cache(store: Store) -> MayDoWithout:
-    return MayDoWithout(store, StoreCache(store))
+def cache(store: Store) -> BestEffortCache:
+    return BestEffortCache(store, StoreCache(store))
 
 
-async def read(body: Body, offset: int = 0) -> bytes:
+async def read(body: BlobReader, offset: int = 0) -> bytes:
     async with body(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])
 
@@ -71,7 +71,7 @@ def fill_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_blob_under_way_is_tried_again_past_a_store_that_filled_up(
-    cache: MayDoWithout, told: list[Event], monkeypatch: pytest.MonkeyPatch
+    cache: BestEffortCache, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_up(monkeypatch)
     origin, other = Origin(), Origin(b"other")
@@ -88,7 +88,7 @@ async def test_a_blob_under_way_is_tried_again_past_a_store_that_filled_up(
 
 
 async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
-    store: Store, cache: MayDoWithout, told: list[Event], monkeypatch: pytest.MonkeyPatch
+    store: Store, cache: BestEffortCache, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(digest: object) -> str:
         raise StorageFull("no room for a lease")
@@ -100,7 +100,7 @@ async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
 
 
 async def test_what_the_store_holds_is_still_read_from_it(
-    store: Store, cache: MayDoWithout, monkeypatch: pytest.MonkeyPatch
+    store: Store, cache: BestEffortCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_small(b"other", OTHER.digest)
     fill_up(monkeypatch)
@@ -114,7 +114,7 @@ async def test_what_the_store_holds_is_still_read_from_it(
 
 
 async def test_a_held_blob_that_does_not_come_out_is_read_from_its_source(
-    store: Store, cache: MayDoWithout, told: list[Event], monkeypatch: pytest.MonkeyPatch
+    store: Store, cache: BestEffortCache, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(fd: int, length: int, offset: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -132,7 +132,7 @@ async def test_a_held_blob_that_does_not_come_out_is_read_from_its_source(
 
 
 async def test_a_store_that_can_not_be_looked_at_holds_nothing(
-    store: Store, cache: MayDoWithout, told: list[Event]
+    store: Store, cache: BestEffortCache, told: list[Event]
 ) -> None:
     (store.root / "blobs").rename(store.root / "moved")
     (store.root / "blobs").write_text("a file")
@@ -144,7 +144,7 @@ async def test_a_store_that_can_not_be_looked_at_holds_nothing(
     assert len(told) == 1
 
 
-async def test_the_source_s_errors_are_its_own(cache: MayDoWithout, told: list[Event]) -> None:
+async def test_the_source_s_errors_are_its_own(cache: BestEffortCache, told: list[Event]) -> None:
     origin = Origin(CONTENT[:-1], fails=NotFound("no such blob"))
     with pytest.raises(NotFound, match="no such blob"):
         async with cache.share(BLOB, origin.open) as body:

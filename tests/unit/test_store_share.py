@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blobflow.content import Body, Chunks, verified
+from blobflow.content import BlobReader, BlobStream, verified
 from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, StorageError, StorageFull
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
-from blobflow.transports.store.partial import WITHHELD
+from blobflow.transports.store.downloads import WITHHELD
 from blobflow.transports.store.writer import KEPT_FROM, READ
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(700_000))  # 2.8 MB, no two blocks alike
@@ -45,13 +45,13 @@ class Script:
         self.sent = 0
 
     @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[Chunks]:
+    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
         self.offsets.append(offset)
         cut = self.cuts.pop(0) if self.cuts else None
         chunks = self._chunks(offset, cut)
         yield verified(chunks, BLOB) if offset == 0 else chunks
 
-    async def _chunks(self, offset: int, cut: int | None) -> Chunks:
+    async def _chunks(self, offset: int, cut: int | None) -> BlobStream:
         turn = 0
         buffer = bytearray()
         while offset < len(self.content):
@@ -67,7 +67,7 @@ class Script:
             turn += 1
 
 
-async def read(body: Body, offset: int = 0) -> bytes:
+async def read(body: BlobReader, offset: int = 0) -> bytes:
     async with body(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])
 
@@ -146,7 +146,7 @@ def test_nobody_at_any_offset_gets_the_last_block_of_wrong_content(
         with tempfile.TemporaryDirectory() as root:
             store = Store.open(Path(root))
 
-            async def follow(body: Body, at: int) -> None:
+            async def follow(body: BlobReader, at: int) -> None:
                 with pytest.raises(DigestMismatch):
                     async with body(at) as chunks:
                         async for chunk in chunks:
@@ -295,19 +295,19 @@ async def test_a_blob_that_can_not_be_kept_is_still_read_and_told(
 async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_disk(
     store: Store, monkeypatch: pytest.MonkeyPatch, right: bool
 ) -> None:
-    monkeypatch.setattr("blobflow.transports.store.partial._FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("blobflow.transports.store.downloads._FLUSH_SECONDS", 0.0)
     content = CONTENT if right else b"?" + CONTENT[1:]
     end, shown = asyncio.Event(), asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def unverified(offset: int) -> AsyncIterator[Chunks]:
-        async def chunks() -> Chunks:
+    async def unverified(offset: int) -> AsyncIterator[BlobStream]:
+        async def chunks() -> BlobStream:
             yield content
             await end.wait()
 
         yield chunks()
 
-    async def follow(body: Body) -> int:
+    async def follow(body: BlobReader) -> int:
         at = 0
         async with body(0) as chunks:
             async for chunk in chunks:
@@ -346,12 +346,12 @@ async def test_memory_does_not_grow_with_slow_readers(store: Store) -> None:
 async def test_a_slow_source_shows_its_bytes_without_waiting_for_a_full_write(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.transports.store.partial._FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("blobflow.transports.store.downloads._FLUSH_SECONDS", 0.0)
     trickle = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def source(offset: int) -> AsyncIterator[Chunks]:
-        async def chunks() -> Chunks:
+    async def source(offset: int) -> AsyncIterator[BlobStream]:
+        async def chunks() -> BlobStream:
             yield CONTENT[:1000]
             await trickle.wait()
             yield CONTENT[1000:]
@@ -374,7 +374,7 @@ async def test_a_body_that_is_used_after_its_share_says_so(store: Store) -> None
 async def test_at_most_so_many_stopped_writers_stay_open(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.transports.store.partial._PARKED_AT_MOST", 2)
+    monkeypatch.setattr("blobflow.transports.store.downloads._PARKED_AT_MOST", 2)
     cache = StoreCache(store)
     blobs = []
     for number in range(4):
@@ -382,8 +382,8 @@ async def test_at_most_so_many_stopped_writers_stay_open(
         blobs.append(Descriptor("application/octet-stream", digest_of(content), len(content)))
 
         @contextlib.asynccontextmanager
-        async def half(offset: int, content: bytes = content) -> AsyncIterator[Chunks]:
-            async def chunks() -> Chunks:
+        async def half(offset: int, content: bytes = content) -> AsyncIterator[BlobStream]:
+            async def chunks() -> BlobStream:
                 yield content[:KEPT_FROM]
                 raise ConnectionLost("cut")
 

@@ -15,7 +15,8 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
-from blobflow.transports.store import Store, snapshot
+from blobflow.transports.store import Store
+from blobflow.transports.store.state import snapshot
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)

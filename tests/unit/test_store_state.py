@@ -16,7 +16,7 @@ from blobflow.errors import IntegrityError, StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
 from blobflow.transports.store import Store, StoreJournal
-from blobflow.transports.store.layout import storage_error
+from blobflow.transports.store.paths import storage_error
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)

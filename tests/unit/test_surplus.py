@@ -6,7 +6,13 @@ import pytest
 
 from blobflow.errors import UsageError
 from blobflow.oci import Digest, digest_of
-from blobflow.tending.surplus import Limit, Standing, Surplus, parse_limit, surplus_in
+from blobflow.operations.tags.extra import (
+    ExtraTag,
+    PruneLimit,
+    RepositoryState,
+    find_extra_tags,
+    parse_prune_limit,
+)
 
 IMAGE, OTHER, AMD64, ARM64, INDEX, OUTER, SIGNED, SBOM, LIST = (
     digest_of(bytes([number])) for number in range(9)
@@ -140,8 +146,8 @@ def test_these_tags_are_too_many(
     pinned: tuple[Digest, ...],
     expected: dict[str, str],
 ) -> None:
-    found = surplus_in(Standing(tags, lists), kept.split(), pinned)
-    assert found == [Surplus(tag, tags[tag], expected[tag]) for tag in sorted(expected)]
+    found = find_extra_tags(RepositoryState(tags, lists), kept.split(), pinned)
+    assert found == [ExtraTag(tag, tags[tag], expected[tag]) for tag in sorted(expected)]
 
 
 @pytest.mark.parametrize(
@@ -160,15 +166,15 @@ def test_these_tags_are_too_many(
     ],
 )
 def test_so_many_may_go(text: str, surplus: int, tags: int, allowed: bool) -> None:
-    assert parse_limit(text).allows(surplus, tags) is allowed
+    assert parse_prune_limit(text).allows(surplus, tags) is allowed
 
 
 def test_a_limit_is_told_as_it_is_written() -> None:
-    assert [str(parse_limit(text)) for text in ("20%", "7")] == ["20 %", "7"]
-    assert parse_limit("20%") == Limit(20, percent=True)
+    assert [str(parse_prune_limit(text)) for text in ("20%", "7")] == ["20 %", "7"]
+    assert parse_prune_limit("20%") == PruneLimit(20, percent=True)
 
 
 @pytest.mark.parametrize("text", ["", "%", "101%", "-1", "1.5%", "all", "9" * 10])
 def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no limit of removals"):
-        parse_limit(text)
+        parse_prune_limit(text)

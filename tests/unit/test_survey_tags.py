@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.lane import Lane
-from blobflow.engine.plan import Pair
-from blobflow.engine.roots import resolve_roots
-from blobflow.engine.survey import Targets
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.sources.roots import resolve_roots
+from blobflow.engine.targets.survey import TargetLookups
 from blobflow.errors import BlobflowError, Denied, NotFound
 from blobflow.oci import Descriptor, Reference, digest_of, media
 
@@ -42,18 +42,18 @@ def pair(tag: str, to: str = "") -> Pair:
     return Pair(Reference("source", "app", tag), Reference("target", "app", to or tag))
 
 
-def tags_of(pairs: list[Pair], asked: list[str], **errors: BlobflowError) -> Targets:
+def tags_of(pairs: list[Pair], asked: list[str], **errors: BlobflowError) -> TargetLookups:
     place = Place(errors, asked)
-    return Targets(pairs, lambda site: place)  # type: ignore[arg-type,return-value]
+    return TargetLookups(pairs, lambda site: place)  # type: ignore[arg-type,return-value]
 
 
 async def test_a_target_tag_is_asked_for_while_its_source_is_waited_for() -> None:
     pairs = [pair("slow", "there")]
     source, target = Place({}, []), Place({}, [])
-    targets = Targets(pairs, lambda site: target)  # type: ignore[arg-type,return-value]
+    targets = TargetLookups(pairs, lambda site: target)  # type: ignore[arg-type,return-value]
     sources = (each.source for each in pairs)
     resolving = asyncio.create_task(
-        resolve_roots(sources, lambda site: source, Lane(2), targets.look_ahead)  # type: ignore[arg-type,return-value]
+        resolve_roots(sources, lambda site: source, BoundedRunner(2), targets.look_ahead)  # type: ignore[arg-type,return-value]
     )
     await target.reached.wait()
     assert not resolving.done()

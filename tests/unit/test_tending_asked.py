@@ -9,21 +9,21 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Deletes, Site
-from blobflow.engine.report import TagRecord
+from blobflow.engine.results.report import TagRecord
 from blobflow.errors import BlobflowError, Denied, NotFound, Rejected, RunIncomplete
 from blobflow.oci import Digest, Reference, digest_of, media
-from blobflow.oci.selecting import ALL_TAGS, TagRules
-from blobflow.tending.clearing import Keep, clear
-from blobflow.tending.finding import find
-from blobflow.tending.naming import list_repositories
-from blobflow.tending.removing import Removed, remove
-from blobflow.tending.search import Chosen, Search
-from blobflow.tending.surplus import Limit
+from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
+from blobflow.operations.tags.extra import PruneLimit
+from blobflow.operations.tags.find import find
+from blobflow.operations.tags.names import list_repositories
+from blobflow.operations.tags.prune import WantedTag, prune
+from blobflow.operations.tags.remove import Removed, remove
+from blobflow.operations.tags.search import ChosenTags, TagSearch
 from tests.unit.registry_fakes import Fake, Handler, fake, world
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-ALL = Limit(100, percent=True)
+ALL = PruneLimit(100, percent=True)
 
 
 class Shelf:
@@ -145,8 +145,8 @@ async def test_a_registry_without_a_catalog_is_told_what_to_do() -> None:
 
 async def found(
     server: Fake, rules: TagRules, repository: str = "app", repositories: TagRules = ALL_TAGS
-) -> tuple[Chosen, ...]:
-    search = Search(server.host, repository, rules, repositories)
+) -> tuple[ChosenTags, ...]:
+    search = TagSearch(server.host, repository, rules, repositories)
     return (await find([search]))[search]
 
 
@@ -154,7 +154,7 @@ async def test_names_and_versions_cost_one_request() -> None:
     shelf = Shelf()
     shelf.image("app", "1.0.0", "1.1.0", "x")
     async with fake(shelf) as server:
-        assert await found(server, TagRules(semver=("1",), newest=1)) == (Chosen("app", ("1.1.0",)),)
+        assert await found(server, TagRules(semver=("1",), newest=1)) == (ChosenTags("app", ("1.1.0",)),)
         assert server.asked() == ["GET /v2/app/tags/list?n=1000"]
 
 
@@ -168,7 +168,7 @@ async def test_dates_cost_two_requests_a_tag_one_less_if_noted_and_one_more_for_
     shelf.tags["app"]["vanished"] = digest_of(b"vanished")
     async with fake(shelf) as server:
         rules = TagRules(newest=2, by="created")
-        assert await found(server, rules) == (Chosen("app", ("noted", "index"), dated=5),)
+        assert await found(server, rules) == (ChosenTags("app", ("noted", "index"), dated=5),)
         asked = [target for target in server.asked("GET") if "/tags/" not in target]
         assert len(asked) == (2 + 1 + 3 + 2) + 1, "the vanished one answers that it is gone"
         assert server.asked("HEAD") == []
@@ -182,10 +182,10 @@ async def test_media_types_cost_one_request_a_tag_and_what_they_leave_out_is_no_
     shelf.tags["app"]["vanished"] = digest_of(b"vanished")
     async with fake(shelf) as server:
         rules = TagRules(exclude=("other",), types=(media.OCI_INDEX,))
-        assert await found(server, rules) == (Chosen("app", ("index",), others=2),)
+        assert await found(server, rules) == (ChosenTags("app", ("index",), others=2),)
         assert len(server.asked("HEAD")) == 3
         alone = TagRules(include=("image",), types=(media.OCI_INDEX,))
-        assert await found(server, alone) == (Chosen("app", others=1),)
+        assert await found(server, alone) == (ChosenTags("app", others=1),)
 
 
 async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() -> None:
@@ -196,14 +196,16 @@ async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() ->
     shelf.image("app", "old", text="c", created="2020-01-01T00:00:00Z")
     del shelf.content[lost]
     async with fake(shelf) as server:
-        assert await found(server, TagRules(newest=1, by="created")) == (Chosen("app", ("sparse",), dated=3),)
+        assert await found(server, TagRules(newest=1, by="created")) == (
+            ChosenTags("app", ("sparse",), dated=3),
+        )
 
 
 async def test_dates_are_not_asked_for_if_all_are_wanted_anyway() -> None:
     shelf = Shelf()
     shelf.image("app", "1", "2", digest_of(b"x").replace(":", "-") + ".sig")
     async with fake(shelf) as server:
-        assert await found(server, TagRules(newest=2, by="created")) == (Chosen("app", ("1", "2")),)
+        assert await found(server, TagRules(newest=2, by="created")) == (ChosenTags("app", ("1", "2")),)
         assert len(server.seen) == 1
 
 
@@ -221,9 +223,9 @@ async def test_a_repository_that_cant_be_asked_is_an_error_of_its_own() -> None:
     shelf = Shelf()
     shelf.image("app", "1")
     async with fake(shelf) as server:
-        here, there = Search(server.host, "app"), Search(server.host, "nobody")
+        here, there = TagSearch(server.host, "app"), TagSearch(server.host, "nobody")
         result = await find([here, there, here])
-    assert result[here] == (Chosen("app", ("1",)),)
+    assert result[here] == (ChosenTags("app", ("1",)),)
     (lost,) = result[there]
     assert isinstance(lost.error, NotFound)
     assert str(lost.error).startswith("source: ")
@@ -248,7 +250,7 @@ async def test_of_a_catalog_those_are_taken_that_are_wanted_and_have_something()
         everything = await found(
             server, TagRules(include=("1",)), "", repositories=TagRules(exclude=("old",))
         )
-    assert everything == (Chosen("app", ("1",)), Chosen("web", ("1",)))
+    assert everything == (ChosenTags("app", ("1",)), ChosenTags("web", ("1",)))
 
 
 # Removing
@@ -282,8 +284,8 @@ async def test_an_index_in_an_index_keeps_what_it_lists() -> None:
 # Clearing
 
 
-async def cleared(server: Fake, *keep: Keep, limit: Limit = ALL) -> list[TagRecord]:
-    return [record async for record in clear(keep, limit)]
+async def cleared(server: Fake, *keep: WantedTag, limit: PruneLimit = ALL) -> list[TagRecord]:
+    return [record async for record in prune(keep, limit)]
 
 
 def statuses(records: Sequence[TagRecord]) -> dict[str, str]:
@@ -296,7 +298,7 @@ async def test_a_registry_that_removes_no_tags_is_asked_so_once() -> None:
     for tag in ("2", "3"):
         shelf.image("app", tag, text=tag)
     async with fake(shelf) as server:
-        records = await cleared(server, Keep(Reference(server.host, "app", "1"), kept))
+        records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
         deletes = server.asked("DELETE")
     assert statuses(records) == {"2": "removed", "3": "removed", "same": "left"}
     assert sum(":" not in target for target in deletes) == 1
@@ -308,7 +310,7 @@ async def test_two_surplus_tags_of_one_manifest_cost_one_removal() -> None:
     kept = shelf.image("app", "1")
     shelf.image("app", "2", "3", text="both")
     async with fake(shelf) as server:
-        records = await cleared(server, Keep(Reference(server.host, "app", "1"), kept))
+        records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
         assert sum(":" in target for target in server.asked("DELETE")) == 1
     assert statuses(records) == {"2": "removed", "3": "removed"}
 
@@ -319,7 +321,7 @@ async def test_a_registry_that_removes_nothing_at_all_fails_each_tag_and_says_wh
     for tag in ("2", "3"):
         shelf.image("app", tag, text=tag)
     async with fake(shelf) as server:
-        records = await cleared(server, Keep(Reference(server.host, "app", "1"), kept))
+        records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
     assert statuses(records) == {"2": "failed", "3": "failed"}
     assert all("target: " in record.why and "switched on" in record.why for record in records)
 
@@ -329,21 +331,21 @@ async def test_the_limit_is_over_all_repositories_and_holds_before_anything_goes
     keep = []
     async with fake(shelf) as server:
         for name in ("a", "b"):
-            keep.append(Keep(Reference(server.host, name, "1"), shelf.image(name, "1", text=name)))
+            keep.append(WantedTag(Reference(server.host, name, "1"), shelf.image(name, "1", text=name)))
         shelf.image("b", "2", "3", text="more")
         with pytest.raises(RunIncomplete, match=r"2 of 4 tags at the targets .* --max-delete 1 allows"):
-            await cleared(server, *keep, limit=Limit(1))
+            await cleared(server, *keep, limit=PruneLimit(1))
         assert server.asked("DELETE") == []
-        assert len(await cleared(server, *keep, limit=Limit(50, percent=True))) == 2
+        assert len(await cleared(server, *keep, limit=PruneLimit(50, percent=True))) == 2
 
 
 async def test_a_repository_that_does_not_exist_yet_has_nothing_too_many() -> None:
     async with fake(Shelf()) as server:
-        assert await cleared(server, Keep(Reference(server.host, "app", "1"), digest_of(b"x"))) == []
+        assert await cleared(server, WantedTag(Reference(server.host, "app", "1"), digest_of(b"x"))) == []
 
 
 async def test_a_place_that_cant_be_looked_at_keeps_all_of_it() -> None:
     async with fake(answering(403)) as server:
         with pytest.raises(Denied, match=r"^target: "):
-            await cleared(server, Keep(Reference(server.host, "app", "1"), digest_of(b"x")))
+            await cleared(server, WantedTag(Reference(server.host, "app", "1"), digest_of(b"x")))
         assert server.asked("DELETE") == []

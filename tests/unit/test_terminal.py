@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blobflow.cli
-from blobflow.cli import door
-from blobflow.cli.console import JsonLines, Lines
-from blobflow.cli.options import Look
-from blobflow.cli.telling import failure_lines
-from blobflow.engine.report import ImageRecord, Report, Totals
+from blobflow.cli import cli
+from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.output.progress import JsonLines, ProgressLines
+from blobflow.cli.output.report_text import failure_lines
+from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.events import ImageDone, Retrying, StepFailed, Traced, Warned
 from blobflow.oci import digest_of, media
 
@@ -113,7 +113,7 @@ def test_no_verb_shows_what_a_terminal_obeys(
         "copy": ["copy", f"{hostile}/app:1", f"{hostile}/other:1"],
         "sync": ["sync", "--from", hostile, "--to", f"{hostile}/mirror", "--images", str(images)],
     }
-    done = CliRunner().invoke(door, [*arguments[verb], *form], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [*arguments[verb], *form], catch_exceptions=False)
     assert (done.exit_code == 0) == (verb in ("inspect", "inspect json"))
     assert done.output, "something is shown"
     assert_harmless(done.stdout)
@@ -131,7 +131,7 @@ def test_no_line_of_a_run_holds_what_a_terminal_obeys(text: str) -> None:
         ImageDone(text, text, text, text, text, 1, 2),
     ]
     out = StringIO()
-    for show in (Lines(Look(verbose=True), out, name_target=True), JsonLines(out)):
+    for show in (ProgressLines(OutputOptions(verbose=True), out, name_target=True), JsonLines(out)):
         for event in events:
             show(event)
     assert out.getvalue().count("\n") == 4 + len(events), "a line each, whatever is in it"

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.cli.accesslog import line_maker
-from blobflow.cli.runpage import page_of
-from blobflow.cli.telling import image_lines
-from blobflow.cli.writing import make_logs_visible, say
-from blobflow.engine.report import ImageRecord, Report, Totals
-from blobflow.inspection import Inspection
+from blobflow.cli.output.access_log import access_line_formatter
+from blobflow.cli.output.html_report import render_html_report
+from blobflow.cli.output.report_text import image_lines
+from blobflow.cli.output.stdio import print_lines, sanitize_log_output
+from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.oci import Digest, digest_of, media, parse_manifest, parse_reference
-from blobflow.server import Access, CommonLog, json_line
-from blobflow.server.overview import ImageShown, RepositoryShown, Shown, TagShown, UpstreamShown
-from blobflow.server.page import dated, render
-from blobflow.visible import LONGEST, visible
+from blobflow.operations.inspection import Inspection
+from blobflow.printable import LONGEST, printable
+from blobflow.server import AccessRecord, CommonLogFormat, json_line
+from blobflow.server.admin.overview import ImageRow, OverviewRows, RepositoryRow, TagRow, UpstreamRow
+from blobflow.server.admin.page import render, with_age
 
 # A character of each kind, and what is shown for it.
 ACTING = {
@@ -65,32 +65,32 @@ each_acting = pytest.mark.parametrize(("char", "shown"), ACTING.values(), ids=AC
 
 
 def harmless(text: str) -> bool:
-    """Whether each line is one that `visible` leaves as it is."""
-    return all(visible(line, len(line)) == line for line in text.split("\n"))
+    """Whether each line is one that `printable` leaves as it is."""
+    return all(printable(line, len(line)) == line for line in text.split("\n"))
 
 
 @each_acting
 def test_what_acts_or_hides_is_shown_as_its_escape(char: str, shown: str) -> None:
-    assert visible(f"a{char}b") == f"a{shown}b"
+    assert printable(f"a{char}b") == f"a{shown}b"
 
 
 @pytest.mark.parametrize("text", READABLE)
 def test_what_people_write_stays_as_it_is(text: str) -> None:
-    assert visible(text) == text
+    assert printable(text) == text
 
 
 @given(st.text(st.characters(categories=None)), st.integers(0, 40))
 def test_whatever_it_is_one_line_comes_out_and_no_more_than_was_asked_for(text: str, most: int) -> None:
-    shown = visible(text, most)
+    shown = printable(text, most)
     assert len(shown) <= max(most, 1)
     assert shown.isprintable()
     assert harmless(shown)
 
 
 def test_a_long_text_ends_in_dots_also_where_only_its_escapes_are_long() -> None:
-    assert visible("x" * LONGEST) == "x" * LONGEST
-    assert visible("x" * (LONGEST + 1)) == "x" * (LONGEST - 1) + "…"
-    assert visible("\u202e" * 5, 10) == r"\u202e\u2" + "…"
+    assert printable("x" * LONGEST) == "x" * LONGEST
+    assert printable("x" * (LONGEST + 1)) == "x" * (LONGEST - 1) + "…"
+    assert printable("\u202e" * 5, 10) == r"\u202e\u2" + "…"
 
 
 # Through every door
@@ -100,11 +100,11 @@ def test_a_long_text_ends_in_dots_also_where_only_its_escapes_are_long() -> None
 def test_the_page_of_the_registry_shows_it_harmless(char: str, shown: str) -> None:
     evil = f"x{char}<y"
     digest = Digest("sha256:" + "a" * 64)
-    tag = TagShown(evil, digest, (ImageShown(evil, 1),), 1)
+    tag = TagRow(evil, digest, (ImageRow(evil, 1),), 1)
     page = render(
-        Shown(None, (RepositoryShown(evil, None, (tag,), False),), evil, (UpstreamShown(evil, 1, 1, 1),))
+        OverviewRows(None, (RepositoryRow(evil, None, (tag,), False),), evil, (UpstreamRow(evil, 1, 1, 1),))
     )
-    html = dated(page, 3).decode("utf-8")
+    html = with_age(page, 3).decode("utf-8")
     assert harmless(html)
     assert html.count(f"x{shown}&lt;y") == 4
 
@@ -113,7 +113,7 @@ def test_the_page_of_the_registry_shows_it_harmless(char: str, shown: str) -> No
 def test_the_page_of_a_run_shows_it_harmless(char: str, shown: str) -> None:
     evil = f"x{char}y"
     record = ImageRecord(evil, evil, "", "", (evil,), "failed", evil)
-    html = page_of(Report(Totals(images=1), (record,), notes=(evil,)))
+    html = render_html_report(Report(Totals(images=1), (record,), notes=(evil,)))
     assert harmless(html)
     assert html.count(f"x{shown}y") == 7
 
@@ -121,7 +121,7 @@ def test_the_page_of_a_run_shows_it_harmless(char: str, shown: str) -> None:
 @each_acting
 def test_inspect_shows_it_harmless_in_every_place_of_a_manifest(char: str, shown: str) -> None:
     evil = f"x{char.encode('utf-8', 'replace').decode()}y"
-    shown = visible(evil)
+    shown = printable(evil)
     blob = {"mediaType": evil, "digest": digest_of(b"{}"), "size": 2}
     child = {
         "mediaType": f"a.manifest.{evil}",
@@ -141,7 +141,7 @@ def test_inspect_shows_it_harmless_in_every_place_of_a_manifest(char: str, shown
     assert "\n".join(lines).count(shown) == 8
 
 
-ACCESS = Access("::1", "GET", "/v2/", "", 200, 0, 2, 0.1, "curl")
+ACCESS = AccessRecord("::1", "GET", "/v2/", "", 200, 0, 2, 0.1, "curl")
 
 
 @each_acting
@@ -151,7 +151,7 @@ def test_a_line_of_the_access_log_is_a_line_whoever_asked(form: str, char: str, 
     hostile = msgspec.structs.replace(
         ACCESS, path=evil, query=evil, user_agent=evil, referer=evil, user=evil, method=evil, remote=evil
     )
-    line = line_maker(form)(hostile)  # type: ignore[arg-type]
+    line = access_line_formatter(form)(hostile)  # type: ignore[arg-type]
     assert harmless(line)
     line.encode("utf-8")
     if form == "json":
@@ -163,7 +163,7 @@ def test_a_line_of_the_access_log_is_a_line_whoever_asked(form: str, char: str, 
 
 def test_quotes_and_backslashes_in_a_log_stay_within_their_field() -> None:
     agent = '\\" 200 "' + "\\" * 2000
-    line = CommonLog(combined=True).line(msgspec.structs.replace(ACCESS, user_agent=agent))
+    line = CommonLogFormat(combined=True).line(msgspec.structs.replace(ACCESS, user_agent=agent))
     fields = re.findall(r'"((?:[^"\\]|\\.|\\…)*)"', line)
     assert fields[0] == "GET /v2/ HTTP/1.1"
     assert len(fields) == 3
@@ -171,19 +171,19 @@ def test_quotes_and_backslashes_in_a_log_stay_within_their_field() -> None:
 
 
 def test_plain_accesses_are_json_as_they_were() -> None:
-    assert msgspec.json.decode(json_line(ACCESS), type=Access) == ACCESS
+    assert msgspec.json.decode(json_line(ACCESS), type=AccessRecord) == ACCESS
 
 
 @each_acting
 def test_what_is_said_is_a_line_each(char: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"x{char}y", "z", err=True)
+    print_lines(f"x{char}y", "z", err=True)
     assert capsys.readouterr().err == f"x{shown}y\nz\n"
 
 
 def test_what_libraries_log_is_harmless_tracebacks_included(capsys: pytest.CaptureFixture[str]) -> None:
     import logging
 
-    make_logs_visible()
+    sanitize_log_output()
     handler = logging.lastResort
     assert handler is not None
     try:

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from blobflow.engine.plan import Pair
+from blobflow.client import Settings, mirror
+from blobflow.engine.plan.steps import Pair
 from blobflow.errors import StorageError
-from blobflow.mirror import Settings, mirror
 from blobflow.oci import digest_of, parse_reference
-from blobflow.oci.sample import SampleSet, sample_set
-from blobflow.transports.registry.glance import says_missed
-from blobflow.warming import Warmth, warm, warm_cache
+from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.operations.prefetch import WarmResult, warm_caches, warm_store
+from blobflow.transports.registry.api.cache_probe import reports_miss
 from tests.flow.registries import blobs_of, fill, registries
 from tests.unit.registry_fakes import Clock, Fake, fake
 from tools.faults import Fault, Reset
@@ -59,9 +59,9 @@ def pairs_at(host: str, names: list[str] = NAMES) -> list[Pair]:
     return [Pair(parse_reference(f"source.example/{n}"), parse_reference(f"{host}/{n}")) for n in names]
 
 
-async def warmed(server: Fake, *, again: bool = False, clock: Clock | None = None) -> list[Warmth]:
+async def warmed(server: Fake, *, again: bool = False, clock: Clock | None = None) -> list[WarmResult]:
     clock = clock or Clock()
-    return await warm(pairs_at(server.host), Settings(cache="off"), again=again, sleep=clock.sleep)
+    return await warm_caches(pairs_at(server.host), Settings(cache="off"), again=again, sleep=clock.sleep)
 
 
 def blob_asks(server: Fake) -> Counter[str]:
@@ -163,7 +163,7 @@ async def test_a_pull_that_brought_something_else_is_tried_again() -> None:
     ],
 )
 def test_what_a_cache_says_of_its_answer(headers: dict[str, str], missed: bool) -> None:
-    assert says_missed(headers) is missed
+    assert reports_miss(headers) is missed
 
 
 def cache_pairs(host: str) -> list[Pair]:
@@ -178,9 +178,9 @@ async def test_into_cache_reads_each_blob_once_and_a_later_run_reads_none(tmp_pa
     settings = Settings(cache_dir=tmp_path / "cache", cache="all")
     async with registries(tmp_path, ["source", "target"]) as [source, target]:
         fill(source.store, SAMPLE)
-        first = await warm_cache(cache_pairs(source.host), settings)
+        first = await warm_store(cache_pairs(source.host), settings)
         read = reads_of_blobs(source)
-        second = await warm_cache(cache_pairs(source.host), settings)
+        second = await warm_store(cache_pairs(source.host), settings)
         aims = [
             msgspec.structs.replace(p, target=parse_reference(f"{target.host}/{n}"))
             for p, n in zip(cache_pairs(source.host), NAMES, strict=True)
@@ -198,7 +198,7 @@ async def test_into_cache_goes_on_where_a_read_broke_off(tmp_path: Path) -> None
     clock = Clock()
     async with registries(tmp_path, ["source"], [cut]) as [source]:
         fill(source.store, SAMPLE)
-        told = await warm_cache(
+        told = await warm_store(
             cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache"), sleep=clock.sleep
         )
     assert {each.status for each in told} == {"warm"}
@@ -209,7 +209,7 @@ async def test_what_the_store_has_no_room_for_is_not_begun(tmp_path: Path) -> No
     async with registries(tmp_path, ["source"]) as [source]:
         fill(source.store, SAMPLE)
         with pytest.raises(StorageError, match="would need room"):
-            await warm_cache(
+            await warm_store(
                 cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache", cache_size=1000)
             )
         assert reads_of_blobs(source) == {}

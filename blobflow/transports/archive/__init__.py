@@ -10,20 +10,20 @@ sink                  an archive as a Sink: OCI layout and docker's manifest.jso
 """
 
 from blobflow.oci.media import CompressMode
-from blobflow.transports.archive.codecs import codec
-from blobflow.transports.archive.importing import Importer
-from blobflow.transports.archive.kind import kind_of
+from blobflow.transports.archive.detection import detect_transport
+from blobflow.transports.archive.importer import Importer
 from blobflow.transports.archive.parts import numbered_parts, part_path
 from blobflow.transports.archive.sink import ArchiveSink
-from blobflow.transports.archive.source import Archive
+from blobflow.transports.archive.source import ArchiveSource
+from blobflow.transports.compression.compressors import codec
 
 __all__ = [
-    "Archive",
+    "ArchiveSource",
     "ArchiveSink",
     "CompressMode",
     "Importer",
     "codec",
-    "kind_of",
+    "detect_transport",
     "numbered_parts",
     "part_path",
 ]

@@ -15,7 +15,7 @@ import msgspec
 
 from blobflow.errors import UnsupportedContent
 from blobflow.oci.digest import Digest
-from blobflow.transports.archive.tar import MAX_DEPTH, Member, Tape, cut_off, members
+from blobflow.transports.archive.tar_reader import MAX_DEPTH, Member, TarInput, cut_off, members
 from blobflow.transports.files import BLOCK, in_thread
 
 # Entries of one archive. A thousand images of twenty layers, each a folder with three files, have 80,000.
@@ -26,7 +26,7 @@ _MAX_LINKS = 40  # followed for one file, as in Linux; docker and podman make on
 _T = TypeVar("_T")
 
 
-class Stored(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class StoredFile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a file of the archive is: in it at `offset`, in the store as the blob `digest`, or here as `raw`;
     nowhere, if it is nothing that is read.
 
@@ -44,10 +44,10 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Contents(msgspec.Struct, frozen=True):
     """The files by path, and links by path with what they point to."""
 
-    files: dict[str, Stored]
+    files: dict[str, StoredFile]
     links: dict[str, str]
 
-    def find(self, path: str, name: str) -> Stored | None:
+    def find(self, path: str, name: str) -> StoredFile | None:
         """The file at `path`, through links; None if there is none.
 
         Raises UnsupportedContent where links of the archive `name` lead on and on.
@@ -72,7 +72,7 @@ class Contents(msgspec.Struct, frozen=True):
         return None
 
 
-class Register:
+class ContentsBuilder:
     """Takes entries down as they come, by tar's rule: of several with one name the last one counts.
 
     Entries are numbered from 0. A hard link is another name for what had that name when it came, a symbolic
@@ -112,7 +112,7 @@ class Register:
         """The files by name, each with the number of the entry that has its content."""
         return {path: is_at for path, is_at in self._named.items() if isinstance(is_at, int)}
 
-    def contents(self, stored: Mapping[int, Stored]) -> Contents:
+    def contents(self, stored: Mapping[int, StoredFile]) -> Contents:
         """All files whose content is `stored`, by the number of their entry, and all links."""
         files = {path: stored[number] for path, number in self.files().items() if number in stored}
         return Contents(
@@ -120,14 +120,14 @@ class Register:
         )
 
 
-def scan(tape: Tape) -> Contents:
+def scan(tar: TarInput) -> Contents:
     """Look through an archive that can be read anywhere; in a thread."""
-    register = Register(tape.name)
-    stored: dict[int, Stored] = {}
-    for member in members(tape):
+    register = ContentsBuilder(tar.name)
+    stored: dict[int, StoredFile] = {}
+    for member in members(tar):
         number = register.enter(member)
         if member.kind == "file":
-            stored[number] = Stored(member.size, offset=tape.position)
+            stored[number] = StoredFile(member.size, offset=tar.position)
     return register.contents(stored)
 
 
@@ -141,18 +141,18 @@ class Piece(msgspec.Struct, frozen=True):
     last: bool
 
 
-def pieces(tape: Tape, register: Register) -> Iterator[Piece]:
+def pieces(tar: TarInput, register: ContentsBuilder) -> Iterator[Piece]:
     """The content of all files, in the order of the archive."""
-    for member in members(tape):
+    for member in members(tar):
         number = register.enter(member)
         if member.kind != "file":
             continue
         left = member.size
         first = True
         while first or left:
-            block = tape.read(min(BLOCK, left))
+            block = tar.read(min(BLOCK, left))
             if len(block) < min(BLOCK, left):
-                raise cut_off(tape)
+                raise cut_off(tar)
             left -= len(block)
             yield Piece(number, member, block, first, not left)
             first = False

@@ -10,30 +10,30 @@ from typing import Any, Protocol, TypeVar
 from blobflow.content import Referrer
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
-from blobflow.transports.archive.catalogue import (
-    CATALOGUE,
+from blobflow.transports.archive.contents import StoredFile, one_ahead
+from blobflow.transports.archive.docker_manifest import diff_ids, make_manifest
+from blobflow.transports.archive.importer import Importer, layer_type
+from blobflow.transports.archive.manifest_json import (
+    MANIFEST_JSON,
     DockerImage,
-    parse_catalogue,
-    without_catalogue,
+    missing_manifest_json,
+    parse_manifest_json,
 )
-from blobflow.transports.archive.codecs import LAYER
-from blobflow.transports.archive.contents import Stored, one_ahead
-from blobflow.transports.archive.docker import diff_ids, make_manifest
-from blobflow.transports.archive.importing import Importer, layer_type
-from blobflow.transports.archive.opened import Opened
-from blobflow.transports.attached import AttachedImages
-from blobflow.transports.compression.compressions import unread_compression
-from blobflow.transports.compression.inflaters import in_blocks, inflater_for
+from blobflow.transports.archive.open_archive import OpenArchive
+from blobflow.transports.compression.compressors import LAYER
+from blobflow.transports.compression.detection import decompressor_for, in_blocks
+from blobflow.transports.compression.formats import unsupported_compression_of
 from blobflow.transports.files import in_thread
-from blobflow.transports.imageindex import (
-    blob_at,
+from blobflow.transports.layout.image_names import ImageNames, digest_or_none, unambiguous_names
+from blobflow.transports.layout.index_json import (
     check_manifest,
-    images_of,
-    manifest_at,
-    names_in,
-    path_in_layout,
+    descriptor_of,
+    digest_in_path,
+    parse_index_json,
+    path_of_blob,
+    unambiguous_names_of,
 )
-from blobflow.transports.names import Named, as_digest, asked_for
+from blobflow.transports.layout.referrers import IndexReferrers
 
 _T = TypeVar("_T")
 # Layers being compressed at the same time: one a core of the smallest machines that this is used on.
@@ -43,7 +43,7 @@ _AT_ONCE = 2
 class Images(Protocol):
     """What an archive's images are, and what they are made of."""
 
-    def blob(self, digest: Digest) -> Stored | None:
+    def blob(self, digest: Digest) -> StoredFile | None:
         """Where content is, manifests too; None if it is not here, or of an image that was not resolved.
 
         Raises UnsupportedContent where links lead on and on.
@@ -71,7 +71,7 @@ class Images(Protocol):
         ...
 
 
-def read_manifest(opened: Opened, images: Images, manifest: Descriptor) -> bytes:
+def read_manifest(opened: OpenArchive, images: Images, manifest: Descriptor) -> bytes:
     """A manifest's bytes, verified. Raises NotFound, IntegrityError, UnsupportedContent."""
     what = f"manifest {manifest.digest} in {opened.name}"
     raw = opened.small(images.blob(manifest.digest), what)
@@ -82,28 +82,30 @@ def read_manifest(opened: Opened, images: Images, manifest: Descriptor) -> bytes
 class OciImages:
     """index.json and blobs: all there is, from the start. Any of them may be a link inside of the archive."""
 
-    def __init__(self, opened: Opened, place: str) -> None:
+    def __init__(self, opened: OpenArchive, place: str) -> None:
         self._opened = opened
         self._place = place
         index = opened.contents.find("index.json", opened.name)
         if index is None:
             files = set(opened.contents.files)
-            if CATALOGUE in files:
+            if MANIFEST_JSON in files:
                 raise UnsupportedContent(f"{opened.name} is docker's; write docker-archive:{opened.name}")
-            raise without_catalogue(files, opened.name)
+            raise missing_manifest_json(files, opened.name)
         what = f"index.json of {opened.name}"
-        self._images = images_of(opened.small(index, what), what)
-        self._attached = AttachedImages(self._images, self._read)
+        self._images = parse_index_json(opened.small(index, what), what)
+        self._attached = IndexReferrers(self._images, self._read)
 
-    def blob(self, digest: Digest) -> Stored | None:
-        return self._opened.contents.find(path_in_layout(digest), self._opened.name)
+    def blob(self, digest: Digest) -> StoredFile | None:
+        return self._opened.contents.find(path_of_blob(digest), self._opened.name)
 
     def held(self) -> frozenset[Digest]:
         contents = self._opened.contents
-        return frozenset(digest for path in (*contents.files, *contents.links) if (digest := blob_at(path)))
+        return frozenset(
+            digest for path in (*contents.files, *contents.links) if (digest := digest_in_path(path))
+        )
 
     def tags(self) -> list[str]:
-        return names_in(self._attached.images())
+        return unambiguous_names_of(self._attached.images())
 
     def names(self) -> dict[int, tuple[str, ...]]:
         return {number: self._images[number][0] for number in self._attached.numbers()}
@@ -112,8 +114,8 @@ class OciImages:
         return self._attached.of(subject)
 
     async def resolve(self, name: str) -> Descriptor:
-        if digest := as_digest(name):
-            return manifest_at(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
+        if digest := digest_or_none(name):
+            return descriptor_of(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return self._attached.find(name, self._place)
 
     def _read(self, manifest: Descriptor) -> bytes:
@@ -123,31 +125,33 @@ class OciImages:
 class DockerImages:
     """manifest.json: an image's manifest is made, and its layers compressed, when it is asked for."""
 
-    def __init__(self, opened: Opened, place: str, importer: Importer) -> None:
+    def __init__(self, opened: OpenArchive, place: str, importer: Importer) -> None:
         self._opened = opened
         self._place = place
         self._importer = importer
-        self._blobs: dict[Digest, Stored] = {}
-        stored = opened.contents.find(CATALOGUE, opened.name)
+        self._blobs: dict[Digest, StoredFile] = {}
+        stored = opened.contents.find(MANIFEST_JSON, opened.name)
         if stored is None:
-            raise without_catalogue(set(opened.contents.files), opened.name)
-        raw = opened.small(stored, f"{CATALOGUE} of {opened.name}")
-        self._images = parse_catalogue(raw, opened.name)
+            raise missing_manifest_json(set(opened.contents.files), opened.name)
+        raw = opened.small(stored, f"{MANIFEST_JSON} of {opened.name}")
+        self._images = parse_manifest_json(raw, opened.name)
         numbered = [(image.names, number) for number, image in enumerate(self._images)]
-        self._named = Named(numbered, lambda number: self._images[number].content)
+        self._named = ImageNames(numbered, lambda number: self._images[number].content)
         self._made: dict[int, Manifest] = {}
-        self._layers: dict[tuple[Stored, Digest], Descriptor] = {}
+        self._layers: dict[tuple[StoredFile, Digest], Descriptor] = {}
         self._locks: dict[int | Digest, asyncio.Lock] = {}
         self._cores = asyncio.Semaphore(_AT_ONCE)
 
-    def blob(self, digest: Digest) -> Stored | None:
+    def blob(self, digest: Digest) -> StoredFile | None:
         return self._blobs.get(digest)
 
     def held(self) -> frozenset[Digest]:
         return frozenset(self._blobs)
 
     def tags(self) -> list[str]:
-        return asked_for([(image.names, image.content) for image in self._images], lambda content: content)
+        return unambiguous_names(
+            [(image.names, image.content) for image in self._images], lambda content: content
+        )
 
     def names(self) -> dict[int, tuple[str, ...]]:
         return {number: image.names for number, image in enumerate(self._images)}
@@ -156,7 +160,7 @@ class DockerImages:
         return []  # docker's own form of an archive has no place for them
 
     async def resolve(self, name: str) -> Descriptor:
-        digest = as_digest(name)
+        digest = digest_or_none(name)
         if digest is None:
             number = self._named.choose(name, self._place)
             return (await self._manifest(number)).descriptor
@@ -180,15 +184,15 @@ class DockerImages:
         each = list(dict.fromkeys(pairs))
         found = dict(zip(each, await _all(self._layer(*pair) for pair in each), strict=True))
         made = make_manifest(config, [found[pair] for pair in pairs])
-        self._blobs[digest_of(config)] = Stored(len(config), raw=config)
-        self._blobs[made.descriptor.digest] = Stored(len(made.raw), raw=made.raw)
+        self._blobs[digest_of(config)] = StoredFile(len(config), raw=config)
+        self._blobs[made.descriptor.digest] = StoredFile(len(made.raw), raw=made.raw)
         return made
 
-    def _needed(self, path: str) -> Stored:
+    def _needed(self, path: str) -> StoredFile:
         stored = self._opened.contents.find(path, self._opened.name)
         if stored is None:
             raise StorageError(
-                f"{self._opened.name} has no {path}, which its {CATALOGUE} lists; it is not complete"
+                f"{self._opened.name} has no {path}, which its {MANIFEST_JSON} lists; it is not complete"
             )
         return stored
 
@@ -209,17 +213,19 @@ class DockerImages:
                 self._layers[stored, diff_id] = described
             return self._layers[stored, diff_id]
 
-    async def _layer_in_place(self, stored: Stored, diff_id: Digest, what: str) -> tuple[Stored, Digest]:
+    async def _layer_in_place(
+        self, stored: StoredFile, diff_id: Digest, what: str
+    ) -> tuple[StoredFile, Digest]:
         """A layer of an archive that can be read anywhere: as it is where that will do, else compressed."""
         head = self._opened.head(stored)
-        if unread := unread_compression(head):
+        if unread := unsupported_compression_of(head):
             raise UnsupportedContent(f"{what} is compressed by {unread.name}, which is not read")
         if kind := layer_type(head):
             async with self._cores:
                 digest, actual = await in_thread(self._opened.digests, stored, what)
             _check(what, expected=diff_id, actual=actual)
-            return Stored(stored.size, stored.offset, media_type=kind, diff_id=diff_id), digest
-        inflater = inflater_for(head, what)
+            return StoredFile(stored.size, stored.offset, media_type=kind, diff_id=diff_id), digest
+        inflater = decompressor_for(head, what)
         if self._importer.codec.mode == "none" and inflater is None:
             return stored, diff_id  # which is verified as every blob is, when it is moved
         bare = self._opened.blocks(stored)

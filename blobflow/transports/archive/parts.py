@@ -16,18 +16,18 @@ from pathlib import Path
 import msgspec
 
 from blobflow.errors import UsageError
-from blobflow.transports.archive.region import RegionTar
-from blobflow.transports.archive.tar import END, header_of, padding
-from blobflow.transports.files import Arriving
-from blobflow.transports.imageindex import EMPTY_INDEX, MARK
+from blobflow.transports.archive.tar_reader import END, header_of, padding
+from blobflow.transports.archive.tar_writer import TarWriter
+from blobflow.transports.files import AtomicFile
+from blobflow.transports.layout.index_json import EMPTY_INDEX, OCI_LAYOUT_FILE
 
 _MARK = "oci-layout"
 _INDEX = "index.json"
 
 
 class _Part(msgspec.Struct, frozen=True):
-    arriving: Arriving
-    tar: RegionTar
+    arriving: AtomicFile
+    tar: TarWriter
 
 
 class Parts:
@@ -42,15 +42,15 @@ class Parts:
         self._name = name
         self._limit = limit
         self._parts: list[_Part] = []
-        self._holding: dict[Hashable, RegionTar] = {}
+        self._holding: dict[Hashable, TarWriter] = {}
         self._begin_part()
 
-    def holding(self, key: Hashable) -> RegionTar | None:
+    def holding(self, key: Hashable) -> TarWriter | None:
         """The tar in which the file has come in whole."""
         tar = self._holding.get(key)
         return tar if tar is not None and tar.region(key) else None
 
-    def taking(self, key: Hashable, path: str, size: int) -> RegionTar:
+    def taking(self, key: Hashable, path: str, size: int) -> TarWriter:
         """The tar that has a place for the file, given now if there is none yet."""
         if key not in self._holding:
             check_fits(path, size, self._limit)
@@ -99,9 +99,9 @@ class Parts:
         return self._parts[0].arriving.fd
 
     def _begin_part(self) -> None:
-        arriving = self._stack.enter_context(Arriving(self._folder))
-        tar = RegionTar(arriving.fd, self._name)
-        tar.add(_MARK, _MARK, MARK)
+        arriving = self._stack.enter_context(AtomicFile(self._folder))
+        tar = TarWriter(arriving.fd, self._name)
+        tar.add(_MARK, _MARK, OCI_LAYOUT_FILE)
         self._parts.append(_Part(arriving, tar))
 
 
@@ -112,7 +112,7 @@ def _taken(path: str, size: int) -> int:
 
 # What every part has at its end: an index.json without images, and what ends a tar.
 _ENDING = _taken(_INDEX, len(EMPTY_INDEX)) + len(END)
-_BEGINNING = _taken(_MARK, len(MARK))
+_BEGINNING = _taken(_MARK, len(OCI_LAYOUT_FILE))
 
 
 def check_fits(path: str, size: int, limit: int | None) -> None:

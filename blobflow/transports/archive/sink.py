@@ -19,37 +19,44 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import Aside, Body, Chunks, Referrer, Site, Verifier
+from blobflow.content import Aside, BlobReader, BlobStream, Referrer, Site, Verifier
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
-from blobflow.oci.choice import lean
-from blobflow.oci.location import DOCKER_ARCHIVE, STREAM, path_of, transport_of
+from blobflow.oci.local_reference import DOCKER_ARCHIVE, STREAM, path_of, transport_of
+from blobflow.oci.platform_choice import without_annotations
 from blobflow.oci.referrers import fallback_tag
-from blobflow.oci.selecting import subject_of
-from blobflow.transports.archive.catalogue import (
-    CATALOGUE,
+from blobflow.oci.tag_selection.rules import subject_of
+from blobflow.transports.archive.manifest_json import (
+    MANIFEST_JSON,
     REPOSITORIES,
-    catalogue_of,
     check_loadable,
     listed_images,
-    repositories_of,
+    write_manifest_json,
+    write_repositories,
 )
 from blobflow.transports.archive.parts import Parts, check_fits
-from blobflow.transports.attached import listing
-from blobflow.transports.files import BLOCK, in_thread, is_stream, read_range, stream_at, sweep
-from blobflow.transports.imageindex import (
+from blobflow.transports.files import (
+    BLOCK,
+    in_thread,
+    is_stream,
+    read_range,
+    remove_stale_temporaries,
+    stream_at,
+)
+from blobflow.transports.layout.image_names import ImageNames, digest_or_none, full_name, tagged_name
+from blobflow.transports.layout.index_json import (
     check_blobs,
     check_manifest,
     check_size,
-    find,
-    images_of,
-    index_of,
-    manifest_at,
-    named,
-    path_in_layout,
+    descriptor_of,
+    find_image,
+    image_names,
+    parse_index_json,
+    path_of_blob,
+    write_index_json,
 )
-from blobflow.transports.names import Named, as_digest, full_name, tagged_name
+from blobflow.transports.layout.referrers import updated_referrers_index
 
 # Bytes of manifests that are held until the archive is complete. What is more waits in a file.
 HELD_BYTES = 8 * 1024 * 1024
@@ -96,17 +103,17 @@ class ArchiveSink:
         self._put_aside: dict[Digest, Callable[[], bytes]] = {}
         self._held = 0
         self._tags: dict[str, Descriptor] = {}
-        self._named: Named[Descriptor] | None = None  # what the tags are, until there is another
+        self._named: ImageNames[Descriptor] | None = None  # what the tags are, until there is another
         self._referrers: dict[Digest, dict[Digest, Descriptor]] = {}
 
     # What is here
 
     async def resolve(self, name: str) -> Descriptor:
-        if digest := as_digest(name):
-            return manifest_at(await self.read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
+        if digest := digest_or_none(name):
+            return descriptor_of(await self.read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         if self._named is None:
-            self._named = named(images_of(self._index(), str(self.site)))
-        return find(self._named, name, str(self.site), lambda entry: b"")
+            self._named = image_names(parse_index_json(self._index(), str(self.site)))
+        return find_image(self._named, name, str(self.site), lambda entry: b"")
 
     async def read(self, manifest: Descriptor) -> bytes:
         if manifest.digest not in self._manifests:
@@ -116,7 +123,9 @@ class ArchiveSink:
         return raw
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         tar = self._parts.holding(blob.digest) if self._parts else None
         region = tar.region(blob.digest) if tar else None
         if tar is None or region is None:
@@ -125,7 +134,7 @@ class ArchiveSink:
         async with aclosing(read_range(tar.fd, str(self.site), start + offset, start + stop)) as chunks:
             yield chunks
 
-    async def vacant(self) -> bool:
+    async def is_empty(self) -> bool:
         """An archive is written anew, so nothing is in it before something was put. Raises StorageError."""
         if self._path is not None and not self._path.parent.is_dir():
             raise StorageError(f"can't write {self._path}: there is no folder {self._path.parent}")
@@ -161,17 +170,17 @@ class ArchiveSink:
     def expect(self, blobs: Iterable[Descriptor]) -> None:
         """Blobs that will come, in the order in which they shall stand."""
         for blob in sorted(blobs := list(blobs), key=lambda blob: -blob.size)[:1]:
-            check_fits(path_in_layout(blob.digest), blob.size, self._limit)
+            check_fits(path_of_blob(blob.digest), blob.size, self._limit)
         self._expected += blobs
 
-    async def push(self, blob: Descriptor, body: Body) -> None:
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
         """Several come in at once, each to its own place. A blob that is here is not asked for again."""
         async with self._pushing.setdefault(blob.digest, asyncio.Lock()):
             parts = self._begin()
             if parts.holding(blob.digest):
                 return
             verifier = Verifier(blob, f"blob {blob.digest} for {self.site}")
-            path = path_in_layout(blob.digest)
+            path = path_of_blob(blob.digest)
             tar = parts.taking(blob.digest, path, blob.size)
             at = tar.reserve(blob.digest, path, blob.size).content
             gathered = bytearray()
@@ -216,7 +225,7 @@ class ArchiveSink:
             return
         if self._aside is not None and self._held + len(manifest.raw) > HELD_BYTES:
             self._put_aside[digest] = self._aside.keep(manifest.raw)
-            self._manifests[digest] = lean(manifest)
+            self._manifests[digest] = without_annotations(manifest)
         else:
             self._held += len(manifest.raw)
             self._manifests[digest] = manifest
@@ -234,10 +243,10 @@ class ArchiveSink:
         """The files, begun when the first thing comes."""
         if self._parts is None:
             folder = self._scratch if self._path is None or is_stream(self._path) else self._path.parent
-            sweep(folder)
+            remove_stale_temporaries(folder)
             self._parts = Parts(self._stack, folder, str(self.site), self._limit)
             for blob in self._expected:
-                self._parts.taking(blob.digest, path_in_layout(blob.digest), blob.size)
+                self._parts.taking(blob.digest, path_of_blob(blob.digest), blob.size)
         return self._parts
 
     async def complete(self) -> None:
@@ -261,13 +270,13 @@ class ArchiveSink:
         parts.keep(blob.digest for manifest in kept for blob in manifest.blobs)
         for manifest in kept:
             digest = manifest.descriptor.digest
-            parts.add(path_in_layout(digest), self._raw(digest))
+            parts.add(path_of_blob(digest), self._raw(digest))
         if self._limit is None and not self._elsewhere:
             name_of = full_name if self._dockers else tagged_name
             own = {tag: root for tag, root in self._tags.items() if not self._hangs(tag)}
             listed = listed_images(own, self._manifests, self._platform, name_of)
-            parts.add(CATALOGUE, catalogue_of(listed))
-            parts.add(REPOSITORIES, repositories_of(listed))
+            parts.add(MANIFEST_JSON, write_manifest_json(listed))
+            parts.add(REPOSITORIES, write_repositories(listed))
         parts.finish(self._index())
         if self._path is not None and not is_stream(self._path):
             parts.land(self._path)
@@ -283,7 +292,7 @@ class ArchiveSink:
             if not fresh:
                 return kept
             for subject in fresh:
-                made = listing(subject, None, self._referrers.pop(subject).values())
+                made = updated_referrers_index(subject, None, self._referrers.pop(subject).values())
                 assert made is not None, "there was no list"
                 self._hold(made)
                 self._tags[fallback_tag(subject)] = made.descriptor
@@ -305,7 +314,7 @@ class ArchiveSink:
         return [found[digest] for digest in sorted(found)]
 
     def _index(self) -> bytes:
-        return index_of(self._tags)
+        return write_index_json(self._tags)
 
 
 def _pour(fd: int, path: Path | None) -> None:

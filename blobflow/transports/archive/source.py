@@ -13,23 +13,23 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.content import Chunks, Referrer, Site
+from blobflow.content import BlobStream, Referrer, Site
 from blobflow.errors import BlobflowError, NotFound, SizeMismatch, own_copy
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest
-from blobflow.oci.location import OCI_ARCHIVE, STREAM, path_of, transport_of
+from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.transports.archive.images import DockerImages, Images, OciImages, read_manifest
-from blobflow.transports.archive.importing import Importer
-from blobflow.transports.archive.opened import Opened, open_archive
+from blobflow.transports.archive.importer import Importer
+from blobflow.transports.archive.open_archive import OpenArchive, open_archive
 from blobflow.transports.store import Store
 
 
 class _Found(msgspec.Struct, frozen=True):
-    opened: Opened
+    opened: OpenArchive
     images: Images
 
 
-class Archive:
+class ArchiveSource:
     """One archive. Implements Source, Lists and Refers; made without looking at the disk."""
 
     def __init__(self, site: Site, store: Store, importer: Importer, meter: HostMeter) -> None:
@@ -71,7 +71,9 @@ class Archive:
         return raw
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         found = await self._open()
         stored = found.images.blob(blob.digest)
         if stored is None:
@@ -83,7 +85,7 @@ class Archive:
         async with aclosing(found.opened.chunks(stored, offset, stop)) as chunks:
             yield self._counted(chunks)
 
-    async def _counted(self, chunks: Chunks) -> Chunks:
+    async def _counted(self, chunks: BlobStream) -> BlobStream:
         async for chunk in chunks:
             self._meter.bytes_read += len(chunk)
             yield chunk

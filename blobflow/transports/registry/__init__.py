@@ -22,7 +22,8 @@
     uploadlocation  where they go on         refusals  what a failed upload says
     requestsize  how large a request may be on the way           lessons  what teaches that
 
-Rule: everything a host needs to remember lives in its one `Session` and `Uploads`; repositories are views.
+Rule: everything a host needs to remember lives in its one `HostClient` and `BlobPusher`; repositories are
+views.
 """
 
 from __future__ import annotations
@@ -34,39 +35,39 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from blobflow.content import Allowance, Chunks, Journal, NullJournal, Site, Sleep, Source
+from blobflow.content import Allowance, BlobStream, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
 from blobflow.oci import Descriptor, Digest
-from blobflow.transports.registry.access import HostAccess, HostSettings
-from blobflow.transports.registry.credentials import (
+from blobflow.transports.registry.api.cache_probe import probe_cache
+from blobflow.transports.registry.api.deletion import delete_blob
+from blobflow.transports.registry.api.repository import Repository
+from blobflow.transports.registry.api.tags import list_repositories
+from blobflow.transports.registry.auth.credential_store import CredentialStore
+from blobflow.transports.registry.auth.credentials import (
     Credentials,
     DockerConfig,
     find_credentials,
     read_docker_config,
 )
-from blobflow.transports.registry.gate import Room, pace_of
-from blobflow.transports.registry.glance import glance
-from blobflow.transports.registry.logins import Logins
-from blobflow.transports.registry.mirrors import Mirror, Mirrored, Standing, parse_mirror
-from blobflow.transports.registry.profiles import Learnt, Profile, profile_of
-from blobflow.transports.registry.proxies import DIRECT, Proxies
-from blobflow.transports.registry.removing import drop_blob
-from blobflow.transports.registry.repository import Repository
-from blobflow.transports.registry.retry import MAX_RETRY_AFTER
-from blobflow.transports.registry.session import Session
-from blobflow.transports.registry.tags import list_repositories
-from blobflow.transports.registry.trust import KeyPair, Trust
-from blobflow.transports.registry.upload import Uploads
+from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile, profile_of
+from blobflow.transports.registry.http.access import HostAccess, HostSettings
+from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.limiter import Capacity, rate_limit_of
+from blobflow.transports.registry.http.proxies import DIRECT, Proxies
+from blobflow.transports.registry.http.tls import ClientCertificate, TlsSettings
+from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
+from blobflow.transports.registry.uploads.pusher import BlobPusher
 
 __all__ = [
     "Registries",
     "HostAccess",
     "HostSettings",
-    "Trust",
-    "KeyPair",
+    "TlsSettings",
+    "ClientCertificate",
     "Proxies",
     "DIRECT",
-    "Logins",
+    "CredentialStore",
     "Credentials",
     "DockerConfig",
     "Profile",
@@ -96,7 +97,7 @@ class Registries:
         trace: bool = False,
         user_agent: str = "blobflow",
         bytes_per_second: float = 0,
-        longest_wait: float = MAX_RETRY_AFTER,
+        longest_wait: float = MAX_RETRY_AFTER_SECONDS,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -108,13 +109,16 @@ class Registries:
         self._trace = trace
         self._user_agent = user_agent
         self._longest_wait = longest_wait
-        self._reading, self._writing = pace_of(bytes_per_second, clock), pace_of(bytes_per_second, clock)
+        self._reading, self._writing = (
+            rate_limit_of(bytes_per_second, clock),
+            rate_limit_of(bytes_per_second, clock),
+        )
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
-        self._hosts: dict[str, tuple[Session, Uploads]] = {}
+        self._hosts: dict[str, tuple[HostClient, BlobPusher]] = {}
         self._mirrors: dict[str, tuple[str, ...]] = {}
-        self._standing = Standing(clock, observer)
+        self._health = MirrorHealth(clock, observer)
         self._written: set[Site] = set()
 
     def source(self, site: Site) -> Source:
@@ -125,7 +129,7 @@ class Registries:
         written = site in self._written
         own = self._reader(site, written=written)
         mirrors = [] if written else self._mirrors_of(site)
-        return Mirrored(mirrors, own, self._standing) if mirrors else own
+        return MirroredSource(mirrors, own, self._health) if mirrors else own
 
     def sink(self, site: Site) -> Repository:
         """The repository as a Sink."""
@@ -136,46 +140,48 @@ class Registries:
         """The repository at the registry itself, never at a mirror of it."""
         return self._reader(site)
 
-    def room(self, host: str) -> Room | None:
+    def room(self, host: str) -> Capacity | None:
         """How much may be under way at the host now; None: nothing was asked of it yet."""
         found = self._hosts.get(host)
-        return found[0].gate.room if found is not None else None
+        return found[0].limiter.room if found is not None else None
 
     def allowance(self, host: str) -> Allowance | None:
         """See `AllowanceOf`."""
         found = self._hosts.get(host)
         return found[0].allowance if found is not None else None
 
-    def glance(
+    def probe_cache(
         self, site: Site, blob: Descriptor, *, again: bool = False
-    ) -> AbstractAsyncContextManager[Chunks | None]:
-        """Whether a pull-through cache has a blob stored, or else its bytes: see `glance`."""
-        session, _ = self._host(site.registry)
-        return glance(session, site, blob, again=again)
+    ) -> AbstractAsyncContextManager[BlobStream | None]:
+        """Whether a pull-through cache has a blob stored, or else its bytes: see `probe_cache`."""
+        client, _ = self._host(site.registry)
+        return probe_cache(client, site, blob, again=again)
 
     async def drop(self, site: Site, blob: Digest) -> bool:
         """Take a blob out of a repository: see `removing.drop_blob`."""
-        session, _ = self._host(site.registry)
-        return await drop_blob(session, site, blob)
+        client, _ = self._host(site.registry)
+        return await delete_blob(client, site, blob)
 
     async def enter(self, host: str) -> bool:
         """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
-        session, _ = self._host(host)
-        return await session.enter()
+        client, _ = self._host(host)
+        return await client.enter()
 
     async def repositories(self, host: str) -> list[str]:
         """The repositories of `host[:port]`: see `tags.list_repositories`."""
-        session, _ = self._host(host)
-        return await list_repositories(session)
+        client, _ = self._host(host)
+        return await list_repositories(client)
 
     async def close(self) -> None:
         """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""
         hosts, self._hosts = list(self._hosts.values()), {}
         await asyncio.gather(*(uploads.close() for _, uploads in hosts))
-        await asyncio.gather(*(session.close() for session, _ in hosts))
+        await asyncio.gather(*(client.close() for client, _ in hosts))
 
-    def _reader(self, site: Site, *, hasty: bool = False, written: bool = False) -> Repository:
-        return Repository(site, *self._host(site.registry), writes=False, hasty=hasty, written=written)
+    def _reader(self, site: Site, *, fail_fast: bool = False, written: bool = False) -> Repository:
+        return Repository(
+            site, *self._host(site.registry), writes=False, fail_fast=fail_fast, written=written
+        )
 
     def _mirrors_of(self, site: Site) -> list[Mirror]:
         """The repository at the mirrors of its registry; mirrors of mirrors are not asked."""
@@ -186,15 +192,15 @@ class Registries:
             repository = f"{place.repository}/{site.repository}" if place.repository else site.repository
             there = Site(place.registry, repository)
             if there != site:
-                found.append(Mirror(place.registry, partial(self._reader, there, hasty=True)))
+                found.append(Mirror(place.registry, partial(self._reader, there, fail_fast=True)))
         return found
 
-    def _host(self, host: str) -> tuple[Session, Uploads]:
+    def _host(self, host: str) -> tuple[HostClient, BlobPusher]:
         found = self._hosts.get(host)
         if found is None:
             access = self._access(host)
             self._mirrors[host] = access.mirrors
-            session = Session(
+            client = HostClient(
                 host,
                 access,
                 observer=self._observer,
@@ -209,7 +215,7 @@ class Registries:
                 longest_wait=self._longest_wait,
                 journal=self._journal,
             )
-            learnt = Learnt(self._journal, host)
-            uploads = Uploads(session, access.profile or profile_of(host), learnt, self._journal)
-            found = self._hosts[host] = session, uploads
+            limits = LearnedLimits(self._journal, host)
+            uploads = BlobPusher(client, access.profile or profile_of(host), limits, self._journal)
+            found = self._hosts[host] = client, uploads
         return found

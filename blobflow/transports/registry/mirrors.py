@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import msgspec
 
-from blobflow.bounded import Bounded
-from blobflow.content import Chunks, Referrer, Refers, Site, Source
+from blobflow.bounded_cache import BoundedCache
+from blobflow.content import BlobStream, Referrer, Refers, Site, Source
 from blobflow.errors import (
     BlobflowError,
     IntegrityError,
@@ -36,9 +36,9 @@ from blobflow.oci import Descriptor, Digest
 from blobflow.oci.reference import check_host, check_repository
 
 # Seconds for which a mirror that could not be reached is left alone.
-REST_SECONDS = 60.0
+UNAVAILABLE_SECONDS = 60.0
 # Blobs that mirrors gave badly which are remembered: a mirror may have no end of them.
-_BAD = 10_000
+_MAX_BAD_BLOBS = 10_000
 
 # What sends us on to the next; anything else (our own configuration, a full disk) would be as wrong there.
 _ITS_FAULT = (NetworkError, RegistryError, IntegrityError, UnsupportedContent)
@@ -53,7 +53,7 @@ def parse_mirror(text: str) -> Site:
     return Site(check_host(host), check_repository(prefix, text) if slash else "")
 
 
-class Standing:
+class MirrorHealth:
     """How the mirrors of a run are doing. One for all repositories, since mirrors fail as hosts."""
 
     def __init__(self, clock: Callable[[], float], observer: Observer) -> None:
@@ -61,9 +61,9 @@ class Standing:
         self._observer = observer
         self._resting: dict[str, float] = {}
         self._told: set[str] = set()
-        self._bad: Bounded[tuple[str, Digest], bool] = Bounded(entries=_BAD, clock=clock)
+        self._bad: BoundedCache[tuple[str, Digest], bool] = BoundedCache(entries=_MAX_BAD_BLOBS, clock=clock)
 
-    def in_order(self, host: str, content: Digest | None) -> bool:
+    def is_usable(self, host: str, content: Digest | None) -> bool:
         """Whether a mirror is worth asking for `content` (None: a tag)."""
         if self._clock() < self._resting.get(host, 0.0):
             return False
@@ -72,7 +72,7 @@ class Standing:
     def failed(self, host: str, error: BlobflowError) -> None:
         """Take in what a mirror answered; the user is told once a host of anything but absence."""
         if isinstance(error, _OUT_OF_ORDER):
-            self._resting[host] = self._clock() + REST_SECONDS
+            self._resting[host] = self._clock() + UNAVAILABLE_SECONDS
         if not isinstance(error, NotFound) and host not in self._told:
             self._told.add(host)
             self._observer(Warned(f"the mirror {host} is passed over: {error.message}"))
@@ -89,13 +89,13 @@ class Mirror(msgspec.Struct, frozen=True):
     source: Callable[[], Source]
 
 
-class Mirrored:
+class MirroredSource:
     """A `Source`: the mirrors in order, then the registry itself."""
 
-    def __init__(self, mirrors: Sequence[Mirror], own: Source, standing: Standing) -> None:
+    def __init__(self, mirrors: Sequence[Mirror], own: Source, health: MirrorHealth) -> None:
         self._mirrors = tuple(mirrors)
         self._own = own
-        self._standing = standing
+        self._health = health
 
     async def resolve(self, name: str) -> Descriptor:
         """See `Source.resolve`."""
@@ -116,27 +116,29 @@ class Mirrored:
         except _OUT_OF_ORDER:
             for mirror in self._mirrors:
                 source = mirror.source()
-                if self._standing.in_order(mirror.host, subject) and isinstance(source, Refers):
+                if self._health.is_usable(mirror.host, subject) and isinstance(source, Refers):
                     try:
                         return await source.referrers(subject)
                     except _ITS_FAULT as error:
-                        self._standing.failed(mirror.host, error)
+                        self._health.failed(mirror.host, error)
             raise
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         """See `Source.open`. Once a mirror has begun to answer, an error is its reader's; the reader's next
         try does not meet this mirror."""
         async with AsyncExitStack() as stack:
             for mirror in self._mirrors:
-                if not self._standing.in_order(mirror.host, blob.digest):
+                if not self._health.is_usable(mirror.host, blob.digest):
                     continue
                 try:
                     chunks = await stack.enter_async_context(mirror.source().open(blob, offset, end))
                 except _ITS_FAULT as error:
-                    self._standing.failed(mirror.host, error)
+                    self._health.failed(mirror.host, error)
                     continue
-                broke = partial(self._standing.gave_badly, mirror.host, blob.digest)
+                broke = partial(self._health.gave_badly, mirror.host, blob.digest)
                 try:
                     yield _read(chunks, broke)
                 except IntegrityError:  # found by who checks the digest
@@ -148,15 +150,15 @@ class Mirrored:
     async def _first(self, content: Digest | None, ask: Callable[[Source], Awaitable[T]]) -> T:
         """The answer of the first that has one."""
         for mirror in self._mirrors:
-            if self._standing.in_order(mirror.host, content):
+            if self._health.is_usable(mirror.host, content):
                 try:
                     return await ask(mirror.source())
                 except _ITS_FAULT as error:
-                    self._standing.failed(mirror.host, error)
+                    self._health.failed(mirror.host, error)
         return await ask(self._own)
 
 
-async def _read(chunks: Chunks, broke: Callable[[], None]) -> Chunks:
+async def _read(chunks: BlobStream, broke: Callable[[], None]) -> BlobStream:
     """The chunks; `broke` is called when they break off."""
     try:
         async for chunk in chunks:

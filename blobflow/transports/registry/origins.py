@@ -10,11 +10,11 @@ untrusted peer, so:
   address, nor to one that carries such an IPv4 address (`oci.address`); one that is itself private may;
 - addresses that serve cloud credentials are never asked, whoever names them.
 
-Names are judged by what they resolve to, at the moment of connecting (`Guard`), so that a name that changes
-its address in between gains nothing. The registry's own name is what the user asked for, at its own port; at
-others it is judged as any other name, and a registry that has been public stays so. Behind a forward proxy
-the proxy resolves names, and judges by its own rules; what a URL spells out, an address in any of its forms
-or a name that has but one meaning, is judged here all the same.
+Names are judged by what they resolve to, at the moment of connecting (`GuardedResolver`), so that a name
+that changes its address in between gains nothing. The registry's own name is what the user asked for, at its
+own port; at others it is judged as any other name, and a registry that has been public stays so. Behind a
+forward proxy the proxy resolves names, and judges by its own rules; what a URL spells out, an address in any
+of its forms or a name that has but one meaning, is judged here all the same.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
-from blobflow.oci.address import Address, carried, is_public, spelled
-from blobflow.transports.registry.answers import clean
+from blobflow.oci.ip_address import Address, embedded_ipv4, is_public, parse_ip
+from blobflow.transports.registry.http.errors import printable
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
@@ -79,36 +79,36 @@ def name_of(url: URL) -> str:
 def address_of(host: str) -> Address | None:
     """The address that a URL's host spells out, None for a name; names of localhost mean loopback."""
     name = host.lower().rstrip(".")
-    return _LOOPBACK if name == "localhost" or name.endswith(".localhost") else spelled(host)
+    return _LOOPBACK if name == "localhost" or name.endswith(".localhost") else parse_ip(host)
 
 
 def may_visit(address: Address, *, home_is_public: bool) -> bool:
     """Whether a registry that is (or is not) at a public address may send us to `address`."""
-    if not METADATA.isdisjoint((address, *carried(address))):
+    if not METADATA.isdisjoint((address, *embedded_ipv4(address))):
         return False
     return not home_is_public or is_public(address)
 
 
-def follow(home: URL, at: URL, location: str, asked: str) -> URL:
+def follow_location(home: URL, at: URL, location: str, description: str) -> URL:
     """The URL that a Location or realm, met at URL `at`, leads to; its bytes are kept as they are.
 
     An http Location at the https registry's own host is what a registry behind a TLS proxy says: it is taken
     to mean its own origin. Raises ProtocolViolation for what the origin rule forbids.
     """
-    shown = clean(_USERINFO.sub("//…@", location.partition("?")[0]), 200)
+    shown = printable(_USERINFO.sub("//…@", location.partition("?")[0]), 200)
     try:
         url = at.join(URL(location, encoded=True))
         host, port = url.host, url.port
     except (ValueError, IndexError):  # yarl raises both
         raise ProtocolViolation(
-            f"{name_of(home)} answered {asked} with an unusable address {shown!r}"
+            f"{name_of(home)} answered {description} with an unusable address {shown!r}"
         ) from None
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(host or "") or url.user or url.password:
-        raise ProtocolViolation(f"{name_of(home)} answered {asked} with an unusable address {shown!r}")
+        raise ProtocolViolation(f"{name_of(home)} answered {description} with an unusable address {shown!r}")
     if home.scheme == "https" and url.scheme == "http":
         if host != home.host or port not in (80, home.port):
             raise ProtocolViolation(
-                f"{name_of(home)} sent {asked} from https down to {shown!r}; refused, "
+                f"{name_of(home)} sent {description} from https down to {shown!r}; refused, "
                 "since the connection would no longer be private"
             )
         tail = location[location.index("://") + 3 :] if "://" in location else ""
@@ -117,7 +117,7 @@ def follow(home: URL, at: URL, location: str, asked: str) -> URL:
     return url.with_fragment(None) if "#" in location else url
 
 
-class Guard(AbstractResolver):
+class GuardedResolver(AbstractResolver):
     """Resolves names for one registry's connections, leaving out addresses that it may not send us to.
 
     The user named `proxies`, so they may be anywhere; but no registry may send us to them.

@@ -11,18 +11,18 @@ once and nothing is ever removed again; and since a tree has no path that leads 
 is written can't leave its place.
 """
 
-from blobflow.transports.rootfs.entries import Layer, read_tree
-from blobflow.transports.rootfs.folder import Unpacked, arriving_folder, check_vacant, unpack
+from blobflow.transports.rootfs.layer_reader import Layer, read_tree
 from blobflow.transports.rootfs.tarball import write_tar
-from blobflow.transports.rootfs.tree import Flat, flat
+from blobflow.transports.rootfs.tree import FileTree, apply_layers
+from blobflow.transports.rootfs.unpack import Unpacked, check_empty, temporary_folder, unpack
 
 __all__ = [
-    "Flat",
+    "FileTree",
     "Layer",
     "Unpacked",
-    "arriving_folder",
-    "check_vacant",
-    "flat",
+    "temporary_folder",
+    "check_empty",
+    "apply_layers",
     "read_tree",
     "unpack",
     "write_tar",

@@ -9,9 +9,9 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 
-from blobflow.transports.archive.tar import END, padding
-from blobflow.transports.rootfs.entries import Layer, each_content
-from blobflow.transports.rootfs.tree import Entry, Flat, Item, Kind
+from blobflow.transports.archive.tar_reader import END, padding
+from blobflow.transports.rootfs.layer_reader import Layer, each_content
+from blobflow.transports.rootfs.tree import Entry, FileTree, Item, Kind
 
 _TYPES: dict[Kind, bytes] = {
     "folder": tarfile.DIRTYPE,
@@ -32,7 +32,7 @@ _NANO = 1_000_000_000
 Write = Callable[[bytes], None]
 
 
-def write_tar(trees: Sequence[tuple[str, Flat, Sequence[Layer]]], write: Write) -> None:
+def write_tar(trees: Sequence[tuple[str, FileTree, Sequence[Layer]]], write: Write) -> None:
     """Write trees, each with its layers and below a folder of its own ("": none), as one tar."""
     for prefix, tree, layers in trees:
         _Tarring(f"{prefix}/" if prefix else "", tree, write).write(layers)
@@ -40,7 +40,7 @@ def write_tar(trees: Sequence[tuple[str, Flat, Sequence[Layer]]], write: Write) 
 
 
 class _Tarring:
-    def __init__(self, prefix: str, tree: Flat, write: Write) -> None:
+    def __init__(self, prefix: str, tree: FileTree, write: Write) -> None:
         self._prefix = prefix
         self._tree = tree
         self._out = write

@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 from blobflow.errors import UnsupportedContent
-from blobflow.transports.archive.tar import MAX_PATH
+from blobflow.transports.archive.tar_reader import MAX_PATH
 
 Kind = Literal["folder", "file", "symlink", "hardlink", "char", "block", "fifo"]
 
@@ -126,7 +126,7 @@ class Item:
         return False
 
 
-class Flat(msgspec.Struct, frozen=True):
+class FileTree(msgspec.Struct, frozen=True):
     """A whole tree: folders, each before what is in it, and the rest, in the order of the layers."""
 
     folders: Sequence[Folder]
@@ -143,7 +143,7 @@ class _Name:
         self.layer = layer
 
 
-def flat(layers: Iterable[Iterable[Entry]]) -> Flat:
+def apply_layers(layers: Iterable[Iterable[Entry]]) -> FileTree:
     """What the layers come to. Raises UnsupportedContent for what no file system can be made of."""
     tree = _Tree()
     for layer, entries in enumerate(layers):
@@ -293,7 +293,7 @@ class _Tree:
             )
         return [part for part in reversed(parts) if part not in ("", ".")]
 
-    def flat(self) -> Flat:
+    def flat(self) -> FileTree:
         folders: list[Folder] = []
         items: list[Item] = []
         size = 0
@@ -314,7 +314,7 @@ class _Tree:
                     items.append(held.item)
             todo += reversed(below)
         items.sort(key=lambda item: (item.layer, item.number))
-        return Flat(folders, items)
+        return FileTree(folders, items)
 
 
 def _strip(folder: Folder, layer: int) -> None:

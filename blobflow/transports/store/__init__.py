@@ -100,22 +100,22 @@ the other's rename(2) puts the same bytes there again. Who opens a store read-on
 its folder, and sees what the others commit (see `snapshot`).
 """
 
-from blobflow.transports.store.aside import StoreAside
-from blobflow.transports.store.imports import Imports
+from blobflow.transports.store.capacity import BestEffortCache, StrictCache, available_capacity
+from blobflow.transports.store.downloads import StoreCache
+from blobflow.transports.store.import_cache import ImportCache
 from blobflow.transports.store.journal import StoreJournal
-from blobflow.transports.store.partial import StoreCache
-from blobflow.transports.store.room import KeepsAll, MayDoWithout, room_in
+from blobflow.transports.store.spill_file import SpillFile
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer
 
 __all__ = [
-    "Imports",
-    "KeepsAll",
-    "MayDoWithout",
+    "ImportCache",
+    "StrictCache",
+    "BestEffortCache",
     "Store",
-    "StoreAside",
+    "SpillFile",
     "StoreCache",
     "StoreJournal",
     "Writer",
-    "room_in",
+    "available_capacity",
 ]

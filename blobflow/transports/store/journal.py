@@ -29,7 +29,7 @@ class StoreJournal:
     def __init__(self, store: Store) -> None:
         self._state = store.state
         self._leases = store.leases
-        self._failed = store.tell_failed
+        self._failed = store.report_failure
         self._sending: set[tuple[str, str, Digest]] = set()
 
     def _record(self, sql: str, *values: Any) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.oci import Digest
-from blobflow.transports.store.groupcommit import Call
+from blobflow.transports.store.state.group_commit import Call
 from blobflow.transports.store.store import Store
 from blobflow.transports.store.writer import Writer, now
 
@@ -31,7 +31,7 @@ _VALUES = 900
 _IS_MANIFEST = "SELECT 1 FROM members WHERE digest = ? AND registry = '' AND media_type != '' LIMIT 1"
 
 
-async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
+async def commit_upload(repository: str, writer: Writer, digest: Digest) -> None:
     """Commit an upload, and make the blob visible in the repository. Returns when it is durable.
 
     Raises what `Writer.commit` raises.
@@ -39,13 +39,13 @@ async def uploaded(repository: str, writer: Writer, digest: Digest) -> None:
     await writer.commit(digest, repository=repository)
 
 
-async def mounted(store: Store, repository: str, digest: Digest, origin: str) -> bool:
+async def mount_blob(store: Store, repository: str, digest: Digest, origin: str) -> bool:
     """Make a blob of the repository `origin` visible in another; False if it is not there. Returns when it is
     durable. Raises StorageError."""
-    return await shown(store, repository, digest, origin=origin)
+    return await link_blob(store, repository, digest, origin=origin)
 
 
-async def shown(store: Store, repository: str, digest: Digest, *, origin: str | None = None) -> bool:
+async def link_blob(store: Store, repository: str, digest: Digest, *, origin: str | None = None) -> bool:
     """Make a blob that is held, and if one is named that the repository `origin` has, visible in the
     repository; False if it is not. Raises StorageError."""
 
@@ -61,7 +61,7 @@ async def shown(store: Store, repository: str, digest: Digest, *, origin: str | 
     return await store.commit(show)
 
 
-async def put(
+async def put_manifest(
     store: Store,
     repository: str,
     raw: bytes,
@@ -73,7 +73,7 @@ async def put(
 ) -> list[Digest]:
     """Hold a manifest in the repository, and have the `tags` name it; returns what is missing of `needed`,
     and then nothing was done. Else returns when it is durable. Raises DigestMismatch, StorageError."""
-    landing = store.landing(raw, digest)
+    prepare_commit = store.prepare_commit(raw, digest)
 
     def put() -> None:
         if missing := _missing(store, repository, needed):
@@ -82,15 +82,15 @@ async def put(
         for tag in tags:
             store.set_tag(repository, tag, digest)
 
-    landing.do_also(put)
+    prepare_commit.also(put)
     try:
-        await landing.go()
+        await prepare_commit.go()
     except _Missing as error:
         return error.digests
     return []
 
 
-async def found(store: Store, digest: Digest) -> bool:
+async def promise_existing(store: Store, digest: Digest) -> bool:
     """Promise a client that asked whether it is there; False: it is not.
 
     A store that is open read-only promises nothing, and says only what is there; as does one that can't be
@@ -107,7 +107,7 @@ async def found(store: Store, digest: Digest) -> bool:
         await _know(store, digest)
         kept: bool = await store.state.commit(Call(promise, durable=False))
     except StorageError as error:
-        store.tell_failed(error)
+        store.report_failure(error)
         return store.size_of(digest) is not None
     return kept
 

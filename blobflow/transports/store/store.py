@@ -14,27 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from blobflow.content import Chunk, Chunks
+from blobflow.content import BlobStream, Chunk
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull, own_copy
 from blobflow.events import Observer, Warned, ignore
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, encoded_of, head_of
-from blobflow.transports.store.groupcommit import Call
-from blobflow.transports.store.identity import identity_of_folder, is_still_there
-from blobflow.transports.store.layout import (
-    Layout,
-    storage_error,
-    translated,
-)
+from blobflow.transports.store.block_checksums import open_for_reading, read_verified, verify_file
 from blobflow.transports.store.leases import Leases
-from blobflow.transports.store.locking import locked
-from blobflow.transports.store.opening import open_state, open_state_read_only
-from blobflow.transports.store.reading import check_file, open_for_reading, read_checked
-from blobflow.transports.store.state import State
+from blobflow.transports.store.lock import hold_lock
+from blobflow.transports.store.paths import StorePaths, storage_error, translate_os_errors
+from blobflow.transports.store.state.database import State
+from blobflow.transports.store.state.file_identity import identity_of_folder, is_still_there
+from blobflow.transports.store.state.group_commit import Call
+from blobflow.transports.store.state.opening import open_state, open_state_read_only
 from blobflow.transports.store.writer import (
     KEPT_FROM,
-    BlockSums,
-    Landing,
+    BlobCommit,
+    BlockChecksums,
     Writer,
     now,
     open_partial,
@@ -63,7 +59,7 @@ class Store:
     StorageError (one sentence) on a full disk, a read-only file system or a store opened read-only.
     """
 
-    def __init__(self, layout: Layout, state: State, observer: Observer = ignore) -> None:
+    def __init__(self, layout: StorePaths, state: State, observer: Observer = ignore) -> None:
         self.root = layout.root
         self.layout = layout
         self.state = state
@@ -87,26 +83,27 @@ class Store:
         read-only, nothing is ever written to it, and what other processes write is seen. Raises StorageError:
         not a store, another format, not writable, locked by another process for LOCK_SECONDS.
         """
-        layout = Layout(root)
+        layout = StorePaths(root)
         if read_only:
             if not layout.is_store():
                 raise StorageError(f"there is no store at {root}")
             layout.check_format()
             return cls(layout, open_state_read_only(layout.state, observer), observer)
         layout.make_root()
-        with locked(layout.lock_file, layout.access):
+        with hold_lock(layout.lock_file, layout.access):
             if layout.prepare():
                 observer(Warned(f"the store {root} could be read by everybody, and is its owner's alone now"))
-            with translated("list", layout.blobs):
+            with translate_os_errors("list", layout.blobs):
                 in_use = next(layout.held(), None) is not None
             return cls(layout, open_state(layout.state, observer, layout.access, in_use=in_use), observer)
 
     @classmethod
     def share(cls, root: Path, *, shared: bool, group: int | None = None) -> int:
-        """Let a group use the store at `root`, or nobody else: see `Layout.share`. Raises StorageError."""
-        layout = Layout(root)
+        """Let a group use the store at `root`, or nobody else: see `StorePaths.share`. Raises
+        StorageError."""
+        layout = StorePaths(root)
         layout.make_root()
-        with locked(layout.lock_file, layout.access):
+        with hold_lock(layout.lock_file, layout.access):
             return layout.share(shared=shared, group=group)
 
     @property
@@ -132,7 +129,7 @@ class Store:
                 "this process and start again"
             )
 
-    def tell_failed(self, error: StorageError) -> None:
+    def report_failure(self, error: StorageError) -> None:
         """Tell the observer that the store failed where its user can do without; only the first time, since
         one cause has many effects."""
         if not self._failure_told:
@@ -152,7 +149,7 @@ class Store:
     def serve(self) -> None:
         """Many are going to be answered out of this store: from now on the loop's thread waits for no disk
         where it commits. Raises StorageError."""
-        self.state.write_in_thread()
+        self.state.commit_in_threads()
 
     def close(self) -> None:
         """Leave the store. Writers still living are suspended: their bytes stay for a later resume. Files
@@ -188,7 +185,7 @@ class Store:
         self.state.check_writable()
         while True:
             path = self.layout.partial(digest, secrets.token_hex(8))
-            with translated("create", path):
+            with translate_os_errors("create", path):
                 fd = open_partial(path, create=True, access=self.layout.access)
             if fd is not None:
                 return Writer(self.layout, self.state, self._living, digest, path, fd)
@@ -209,7 +206,7 @@ class Store:
         if self.read_only:
             return None
         for size, path in self._partials_of(digest):
-            with translated("open", path):
+            with translate_os_errors("open", path):
                 fd = open_partial(path, create=False) if size >= KEPT_FROM else None
             if fd is None:
                 continue
@@ -225,7 +222,7 @@ class Store:
     def begun(self, digests: Iterable[Digest]) -> dict[Digest, int]:
         """The size of the longest partial of each digest that has one of KEPT_FROM bytes or more."""
         longest: dict[str, int] = {}
-        with translated("list", self.layout.partials), os.scandir(self.layout.partials) as entries:
+        with translate_os_errors("list", self.layout.partials), os.scandir(self.layout.partials) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # it has just been committed or removed
                     name, size = entry.name.partition(".")[0], entry.stat().st_size
@@ -255,21 +252,21 @@ class Store:
 
         Raises DigestMismatch, StorageError.
         """
-        self.state.commit_now(self.landing(content, digest))
+        self.state.commit_now(self.prepare_commit(content, digest))
 
-    def landing(self, content: bytes, digest: Digest) -> Landing:
+    def prepare_commit(self, content: bytes, digest: Digest) -> BlobCommit:
         """What holds `content` as the blob `digest`, once it is committed. Raises DigestMismatch,
         StorageError."""
         self.state.check_writable()
         actual = digest_of(content, algorithm_of(digest))
         if actual != digest:
             raise DigestMismatch(f"content for {digest}", expected=digest, actual=actual)
-        sums = BlockSums()
+        sums = BlockChecksums()
         sums.feed(content)
         path = self.layout.partial(None, secrets.token_hex(8))
-        landing = Landing(self.layout, self.state, digest, sums.result(), path)
-        landing.size, landing.content = len(content), content
-        return landing
+        prepare_commit = BlobCommit(self.layout, self.state, digest, sums.result(), path)
+        prepare_commit.size, prepare_commit.content = len(content), content
+        return prepare_commit
 
     def read_small(self, digest: Digest) -> bytes:
         """The whole of a small blob, verified against its digest.
@@ -307,7 +304,7 @@ class Store:
     @contextlib.asynccontextmanager
     async def open_blob(
         self, digest: Digest, offset: int = 0, end: int | None = None
-    ) -> AsyncIterator[Chunks]:
+    ) -> AsyncIterator[BlobStream]:
         """The blob's bytes `offset` ≤ i < `end` (None: its size), in chunks of at most 1 MiB.
 
         Every 4 MiB block that is touched is compared with its checksum before the last wanted byte of it is
@@ -333,7 +330,7 @@ class Store:
         self, digest: Digest, fd: int, blocks: bytes, offset: int, end: int | None
     ) -> AsyncGenerator[Chunk, None]:
         try:
-            for chunk in read_checked(fd, self.layout.blob(digest), blocks, offset, end):
+            for chunk in read_verified(fd, self.layout.blob(digest), blocks, offset, end):
                 yield chunk
         except IntegrityError:
             self._drop_damaged(digest, os.fstat(fd))
@@ -399,7 +396,7 @@ class Store:
             raise self._absent(digest) from None
         try:
             told = os.fstat(fd)
-            return told, check_file(fd, path, digest, blocks, lambda: self._closing)
+            return told, verify_file(fd, path, digest, blocks, lambda: self._closing)
         except IntegrityError as error:
             return told, error
         finally:
@@ -436,16 +433,16 @@ class Store:
         self.state.check_writable()
         self._checked.pop(head_of(digest), None)
         path = self.layout.blob(digest)
-        with translated("remove", path):
+        with translate_os_errors("remove", path):
             path.unlink(missing_ok=True)
 
-    def take_away(self, digest: Digest) -> Path | None:
+    def condemn_file(self, digest: Digest) -> Path | None:
         """Move the blob's file to where it is no blob any more, inside the transaction that deletes its rows;
         returns where to, and None if there was none. Raises StorageError."""
         self.state.check_writable()
         self._checked.pop(head_of(digest), None)
         moved = self.layout.condemned(secrets.token_hex(8))
-        with translated("remove", self.layout.blob(digest)):
+        with translate_os_errors("remove", self.layout.blob(digest)):
             try:
                 self.layout.blob(digest).rename(moved)
             except FileNotFoundError:

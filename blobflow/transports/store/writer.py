@@ -23,17 +23,17 @@ from blobflow.content import Chunk
 from blobflow.errors import DigestMismatch, SizeMismatch, StorageError
 from blobflow.oci import Digest, digest_of, hasher_for
 from blobflow.oci.digest import Hasher, algorithm_of
-from blobflow.transports.files import in_thread, to_its_end, write_all
-from blobflow.transports.store.access import PRIVATE, Access
-from blobflow.transports.store.groupcommit import Row
-from blobflow.transports.store.layout import (
-    Layout,
+from blobflow.transports.files import finish_despite_cancel, in_thread, write_all
+from blobflow.transports.store.paths import (
+    StorePaths,
     storage_error,
     supports_locks,
-    translated,
+    translate_os_errors,
     try_lock,
 )
-from blobflow.transports.store.state import State
+from blobflow.transports.store.permissions import PRIVATE, Permissions
+from blobflow.transports.store.state.database import State
+from blobflow.transports.store.state.group_commit import Row
 
 # What one checksum covers; a part of the store's format.
 BLOCK = 4 * 1024 * 1024
@@ -55,7 +55,7 @@ _INTO_BLOBS = "INSERT OR REPLACE INTO blobs(digest, size, blocks, added, used)"
 _INTO_MEMBERS = "INSERT OR IGNORE INTO members(registry, repository, digest, media_type)"
 
 
-class BlockSums:
+class BlockChecksums:
     """xxh3-64 of each 4 MiB block of what is fed, 8 bytes a block, little-endian."""
 
     __slots__ = ("_done", "_open", "_room")
@@ -119,7 +119,7 @@ class Writer:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         state: State,
         living: set[Writer],
         digest: Digest | None,
@@ -141,7 +141,7 @@ class Writer:
         self._living = living
         self._ended = False
         self._halted = False
-        self._sums = BlockSums()
+        self._sums = BlockChecksums()
         self._algorithm = algorithm_of(digest) if digest else algorithm
         self._hasher: Hasher = hashlib.new(self._algorithm, usedforsecurity=False)
         self._gathered: list[Chunk] = []
@@ -250,10 +250,14 @@ class Writer:
         # A file that is only just made gets a name that nobody sweeps, as nobody locks it.
         path = self.path if self.fd >= 0 else self._layout.partial(None, self.token)
         fd, self.fd = self.fd, -1
-        landing = Landing(self._layout, self._state, digest, self._sums.result(), path, fd)
-        landing.size, landing.content, landing.repository = self.offset, content, repository
+        prepare_commit = BlobCommit(self._layout, self._state, digest, self._sums.result(), path, fd)
+        prepare_commit.size, prepare_commit.content, prepare_commit.repository = (
+            self.offset,
+            content,
+            repository,
+        )
         self._end()  # from here on the job owns the file, also when we are cancelled
-        await landing.go(None if hashed or verified else digest)
+        await prepare_commit.go(None if hashed or verified else digest)
 
     def abort(self) -> None:
         """Give up: remove the partial. Does nothing to a writer that has ended."""
@@ -286,7 +290,7 @@ class Writer:
 
         Raises StorageError.
         """
-        with translated("read", self.path):
+        with translate_os_errors("read", self.path):
             while not self._halted and (chunk := os.pread(self.fd, READ, self.offset)):
                 self._hasher.update(chunk)
                 self._sums.feed(chunk)
@@ -306,7 +310,7 @@ class Writer:
         self._living.discard(self)
 
 
-class Landing:
+class BlobCommit:
     """The job (`groupcommit.Job`) that makes a partial the blob `digest`: the file is renamed and its row
     written in one transaction, so that whoever removes blobs sees both or none.
 
@@ -319,7 +323,7 @@ class Landing:
     plain = True
 
     def __init__(
-        self, layout: Layout, state: State, digest: Digest, blocks: bytes, path: Path, fd: int = -1
+        self, layout: StorePaths, state: State, digest: Digest, blocks: bytes, path: Path, fd: int = -1
     ) -> None:
         self.size = 0
         self.content = b""
@@ -334,19 +338,19 @@ class Landing:
         self._synced = False
         self._handed_over = False
 
-    def do_also(self, work: Callable[[], Any]) -> None:
+    def also(self, work: Callable[[], Any]) -> None:
         """Call `work` in the transaction, before anything else is done: what it raises undoes all."""
         self._also, self.plain = work, False
 
     async def go(self, wanted: Digest | None = None) -> Any:
-        """Commit it; returns what the work of `do_also` returned. What takes long is done in a thread of its
+        """Commit it; returns what the work of `also` returned. What takes long is done in a thread of its
         own first: to sync a large file, and to read it all for the digest `wanted`. If cancelled it is
         committed all the same."""
         if self._state.in_threads and wanted is None and self.size <= _SYNCED_TOGETHER:
             self._handed_over = True
             return await self._state.commit(self)
         try:
-            return await to_its_end(self._commit(wanted))
+            return await finish_despite_cancel(self._commit(wanted))
         finally:
             if not self._handed_over:  # it was cancelled before it began, with its whole loop
                 self.discard()
@@ -362,7 +366,7 @@ class Landing:
         return await self._state.commit(self)
 
     def _check_and_sync(self, wanted: Digest | None) -> None:
-        with translated("write", self._path):
+        with translate_os_errors("write", self._path):
             if self.content:
                 write_all(self._fd, [self.content])
                 self.content = b""
@@ -372,7 +376,7 @@ class Landing:
         self._synced = True
 
     def prepare(self) -> None:
-        with translated("write", self._path):
+        with translate_os_errors("write", self._path):
             if self._fd < 0:
                 flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
                 self._fd = os.open(self._path, flags, self._layout.access.file_mode)
@@ -383,7 +387,7 @@ class Landing:
     def sync(self) -> None:
         if self._synced:
             return
-        with translated("write", self._path):
+        with translate_os_errors("write", self._path):
             os.fsync(self._fd)
 
     def apply(self) -> Any:
@@ -412,7 +416,9 @@ class Landing:
             self._fd = -1
 
 
-def open_partial(path: Path, *, create: bool, ours: bool = False, access: Access = PRIVATE) -> int | None:
+def open_partial(
+    path: Path, *, create: bool, ours: bool = False, access: Permissions = PRIVATE
+) -> int | None:
     """Open a partial and take its lock; None if somebody has it, or it is gone by now.
 
     One that is created is made as `access` says. That can happen to it, too: who sweeps may find it before it
@@ -437,7 +443,7 @@ def open_partial(path: Path, *, create: bool, ours: bool = False, access: Access
 
 def remove_partial(path: Path) -> bool:
     """Remove a partial unless a living writer has it; says whether it did. Raises StorageError."""
-    with translated("remove", path):
+    with translate_os_errors("remove", path):
         fd = open_partial(path, create=False)
         if fd is None:
             return False

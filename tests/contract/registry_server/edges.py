@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import ClientSession, TCPConnector
 
-from blobflow.content import Chunks, Site
+from blobflow.content import BlobStream, Site
 from blobflow.errors import ConnectFailed
 from blobflow.oci import Descriptor
-from blobflow.server import PullThrough, Server, Upstream, Upstreams, make_app
+from blobflow.server import PullThroughCache, Server, Upstream, Upstreams, make_app
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import SMALL, descriptor, image, push, put
@@ -31,20 +31,20 @@ class Edge:
         self,
         upstream: JournallingRegistry,
         store: Store,
-        through: PullThrough,
+        pullthrough: PullThroughCache,
         client: ClientSession,
         client_of_upstream: ClientSession,
     ) -> None:
         self.upstream = upstream
         self.client_of_upstream = client_of_upstream
         self.store = store
-        self.through = through
+        self.pullthrough = pullthrough
         self.client = client
         self.now = 0.0
 
     def outcomes(self) -> dict[tuple[str, str], int]:
         """What was counted, by kind and outcome."""
-        return {(kind, outcome): n for (_, kind, outcome), n in self.through.outcomes.items()}
+        return {(kind, outcome): n for (_, kind, outcome), n in self.pullthrough.outcomes.items()}
 
     async def get(self, path: str, **headers: str) -> tuple[int, bytes]:
         async with self.client.get(path, headers=headers) as answer:
@@ -78,19 +78,19 @@ async def edge_of(
         def source_at(site: Site) -> Any:
             return Unreachable() if broken() else registries.source(site)
 
-        through = PullThrough(
+        pullthrough = PullThroughCache(
             store,
             Upstreams([Upstream(upstream.host, prefix)]),
             source_at,
             clock=lambda: edge.now,
             sleep=clock.sleep,
         )
-        server = await stack.enter_async_context(Server(make_app(store, through=through), grace=0.5))
+        server = await stack.enter_async_context(Server(make_app(store, pullthrough=pullthrough), grace=0.5))
         client = await stack.enter_async_context(
             ClientSession(server.url, connector=TCPConnector(limit=0), read_bufsize=4096)
         )
         there = await stack.enter_async_context(ClientSession(upstream.url))
-        edge = Edge(upstream, store, through, client, there)
+        edge = Edge(upstream, store, pullthrough, client, there)
         yield edge
 
 
@@ -107,7 +107,9 @@ class Unreachable:
         raise ConnectFailed("nobody is there")
 
     @asynccontextmanager
-    async def open(self, blob: Descriptor, offset: int = 0, end: int | None = None) -> AsyncIterator[Chunks]:
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         raise ConnectFailed("nobody is there")
         yield
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
-from blobflow.server import REGISTRY, Access, Server, make_app
+from blobflow.server import REGISTRY_KEY, AccessRecord, Server, make_app
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     ABSENT,
@@ -119,7 +119,7 @@ def test_large_blobs_go_out_whole_where_the_loop_has_no_sendfile(tmp_path: Path)
 
 
 async def test_every_request_is_told_once(registry_store: Store) -> None:
-    told: list[Access] = []
+    told: list[AccessRecord] = []
     app = make_app(registry_store, observe=told.append)
     async with Server(app) as server, ClientSession(server.url) as client:
         await push(client, BLOB)
@@ -160,5 +160,5 @@ async def test_sessions_without_a_byte_cost_no_file(registry_store: Store) -> No
     async with Server(app) as server, ClientSession(server.url) as client:
         for _ in range(50):
             await start(client)
-        assert len(app[REGISTRY].sessions) == 50
+        assert len(app[REGISTRY_KEY].sessions) == 50
         assert not list(registry_store.layout.partials.iterdir())

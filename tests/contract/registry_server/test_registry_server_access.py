@@ -15,10 +15,10 @@ from aiohttp import ClientSession
 from blobflow.content import SourceAt
 from blobflow.oci import digest_of
 from blobflow.server import (
-    Access,
+    AccessRecord,
     AccessRules,
     Logins,
-    PullThrough,
+    PullThroughCache,
     Server,
     Upstreams,
     listing,
@@ -282,7 +282,7 @@ async def test_rules_that_change_hold_for_the_next_request(registry_store: Store
 
 
 async def test_the_access_log_names_who_was_let_in_also_if_denied(serving: Serving) -> None:
-    told: list[Access] = []
+    told: list[AccessRecord] = []
     async with serving(observe=told.append) as url, as_(url, "bob") as bob, as_(url) as anybody:
         await status_of(bob, f"{PRIVATE}/tags/list", "GET")
         await status_of(anybody, f"{PRIVATE}/tags/list", "GET")
@@ -367,7 +367,7 @@ async def test_the_page_shows_and_counts_what_may_be_pulled(serving: Serving) ->
 async def test_the_page_goes_on_where_it_ended_and_names_nothing_else(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.overview.REPOSITORIES", 2)
+    monkeypatch.setattr("blobflow.server.admin.overview.REPOSITORIES", 2)
     async with serving() as url, as_(url, "ci-1") as ci:
         await filled(url)
         found, path = [], "/"
@@ -394,8 +394,8 @@ async def test_a_repository_that_is_pulled_through_is_named_as_it_is_here(
 
     source: SourceAt = source_at
     text = '[[allow]]\nwho = "*"\nrepositories = ["app", "quay/open/*"]\ndo = ["pull", "push"]\n'
-    through = PullThrough(registry_store, Upstreams([parse_upstream("quay.io=quay")]), source)
-    async with serving(text, through=through) as url, as_(url, "bob") as bob:
+    pullthrough = PullThroughCache(registry_store, Upstreams([parse_upstream("quay.io=quay")]), source)
+    async with serving(text, pullthrough=pullthrough) as url, as_(url, "bob") as bob:
         for method, path in (
             ("GET", "/v2/quay/app/manifests/1"),
             ("GET", "/v2/app/manifests/1?ns=quay.io"),

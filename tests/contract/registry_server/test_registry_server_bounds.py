@@ -18,14 +18,15 @@ from aiohttp import ClientSession
 from blobflow.content import Site
 from blobflow.errors import NotFound
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_manifest
-from blobflow.server import PullThrough, Upstreams, indexes, mentions, subjects, through, underway
-from blobflow.server.indexes import Readers
-from blobflow.server.mentions import Mentions
-from blobflow.server.places import Place
-from blobflow.server.refusal import Refusal
-from blobflow.server.subjects import Subjects
-from blobflow.server.taglists import TagList
-from blobflow.server.underway import UnderWay
+from blobflow.server import PullThroughCache, Upstreams, manifest_index, referrer_index
+from blobflow.server.errors import ApiError
+from blobflow.server.manifest_index import ManifestReader
+from blobflow.server.pullthrough import cache, referenced_blobs, single_flight
+from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
+from blobflow.server.pullthrough.single_flight import SingleFlight
+from blobflow.server.pullthrough.tag_lists import TagList
+from blobflow.server.referrer_index import ReferrerIndex
+from blobflow.server.routes import Route
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import REPO as PATH
 from tests.contract.registry_server.asking import SMALL, descriptor, image, push, put
@@ -57,13 +58,13 @@ def referrers(n: int, subject: bytes = SUBJECT, padding: int = 0) -> list[bytes]
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Digest]:
     """Which manifests are read, each time."""
     found: list[Digest] = []
-    read = Readers.read
+    read = ManifestReader.read
 
-    def counting(self: Readers, digest: Digest) -> bytes | None:
+    def counting(self: ManifestReader, digest: Digest) -> bytes | None:
         found.append(digest)
         return read(self, digest)
 
-    monkeypatch.setattr(Readers, "read", counting)
+    monkeypatch.setattr(ManifestReader, "read", counting)
     return found
 
 
@@ -72,20 +73,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Digest]:
 
 @contextlib.asynccontextmanager
 async def subjects_of(store: Store) -> Any:
-    lists = Subjects(store)
+    lists = ReferrerIndex(store)
     try:
         yield lists
     finally:
         await lists.close()
 
 
-async def whole_list(lists: Subjects, **how: Any) -> list[list[str]]:
+async def whole_list(lists: ReferrerIndex, **how: Any) -> list[list[str]]:
     """The digests of each page."""
     pages: list[list[str]] = []
     last = ""
     while True:
         page = await lists.page(REPO, DIGEST, last=last, **{"entries": 1000, "room": 2**21, **how})
-        pages.append([json.loads(each.encoded)["digest"] for each in page.mentions])
+        pages.append([json.loads(each.encoded)["digest"] for each in page.referrers])
         last = page.following
         if not last:
             return pages
@@ -113,19 +114,19 @@ async def test_a_manifest_is_read_once_for_the_index_however_many_ask_for_lists(
     async with subjects_of(store) as lists:
         asked = (lists.page(REPO, DIGEST, entries=10, room=2**20) for _ in range(50))
         pages = await asyncio.gather(*asked)
-        assert {len(page.mentions) for page in pages} == {3}
+        assert {len(page.referrers) for page in pages} == {3}
         assert all(reads.count(digest_of(raw)) == 1 for raw in others)
         reads.clear()
         hold(store, image(annotations={"new": "1"}))
-        assert len((await lists.page(REPO, DIGEST, entries=10, room=2**20)).mentions) == 3
+        assert len((await lists.page(REPO, DIGEST, entries=10, room=2**20)).referrers) == 3
         assert len(reads) == 1, "only what is new"
 
 
 async def test_one_answer_looks_at_a_bounded_number_of_manifests(
     store: Store, reads: list[Digest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "LOOKS", 10)
-    monkeypatch.setattr(subjects, "_BATCH", 5)
+    monkeypatch.setattr(referrer_index, "MAX_MANIFESTS_PER_PAGE", 10)
+    monkeypatch.setattr(referrer_index, "_BATCH", 5)
     made = referrers(45)
     wanted = image(subject=descriptor(SUBJECT, media.OCI_MANIFEST), artifactType="a/wanted")
     hold(store, *made, wanted)
@@ -152,9 +153,15 @@ async def test_an_index_that_was_dropped_is_made_again(store: Store) -> None:
 async def test_indexes_of_many_repositories_take_no_more_than_their_room(store: Store) -> None:
     for n in range(40):
         hold(store, *referrers(5), repo=f"team/r{n}")
-    readers = Readers(store)
-    kept: indexes.Indexes[int | None, subjects.Referring] = indexes.Indexes(
-        store, readers, make=subjects.Referring, look=subjects._subject_in, room=10_000
+    readers = ManifestReader(store)
+    kept: manifest_index.ManifestIndexes[int | None, referrer_index.RepositoryReferrers] = (
+        manifest_index.ManifestIndexes(
+            store,
+            readers,
+            make=referrer_index.RepositoryReferrers,
+            look=referrer_index._subject_in,
+            room=10_000,
+        )
     )
     for n in range(40):
         index = await kept.current(f"team/r{n}")
@@ -167,7 +174,7 @@ async def test_indexes_of_many_repositories_take_no_more_than_their_room(store: 
 async def test_referrers_that_come_and_go_leave_nothing_behind(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "GONE", 5)
+    monkeypatch.setattr(referrer_index, "MAX_STALE", 5)
     async with subjects_of(store) as lists:
         weights = set()
         for turn in range(6):
@@ -208,20 +215,20 @@ async def test_a_client_that_goes_away_takes_the_list_from_nobody(
 ) -> None:
     hold(store, *referrers(3))
     go = threading.Event()
-    read = Readers.read
+    read = ManifestReader.read
 
-    def slow(self: Readers, digest: Digest) -> bytes | None:
+    def slow(self: ManifestReader, digest: Digest) -> bytes | None:
         go.wait(10)
         return read(self, digest)
 
-    monkeypatch.setattr(Readers, "read", slow)
+    monkeypatch.setattr(ManifestReader, "read", slow)
     async with subjects_of(store) as lists:
         first = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
         second = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
         await asyncio.sleep(0.05)
         first.cancel()
         go.set()
-        assert len((await second).mentions) == 3
+        assert len((await second).referrers) == 3
 
 
 # What manifests mention
@@ -229,8 +236,8 @@ async def test_a_client_that_goes_away_takes_the_list_from_nobody(
 
 @contextlib.asynccontextmanager
 async def mentions_of(store: Store) -> Any:
-    readers = Readers(store)
-    found = Mentions(store, readers)
+    readers = ManifestReader(store)
+    found = ReferencedBlobs(store, readers)
     try:
         yield found
     finally:
@@ -261,8 +268,8 @@ async def test_what_a_manifest_mentions_costs_the_same_whatever_was_there_before
     async with mentions_of(store) as found:
         told: list[int] = []
 
-        class Counting(mentions.Mentioned):
-            def add(self, digest: Digest, found: mentions.Sizes) -> None:
+        class Counting(referenced_blobs.RepositoryBlobs):
+            def add(self, digest: Digest, found: referenced_blobs.Sizes) -> None:
                 told.append(len(found))
                 super().add(digest, found)
 
@@ -276,7 +283,7 @@ async def test_what_a_manifest_mentions_costs_the_same_whatever_was_there_before
 async def test_a_repository_with_more_blobs_than_are_remembered_is_searched(
     store: Store, reads: list[Digest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mentions, "MOST", 40)
+    monkeypatch.setattr(referenced_blobs, "MAX_BLOBS", 40)
     hold(store, *(layered(*(f"{n} {k}" for k in range(9))) for n in range(20)))
     async with mentions_of(store) as found:
         for n in range(20):
@@ -329,19 +336,19 @@ class Tags:
 async def test_lists_of_tags_leave_memory_when_their_time_is_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(through, "_LISTS_BYTES", 100_000)
+    monkeypatch.setattr(cache, "_LISTS_BYTES", 100_000)
     now = 0.0
     source: Any = Tags([f"v{n:06d}" for n in range(2000)])
-    pulling = PullThrough(store, Upstreams([]), lambda site: source, ttl=60, clock=lambda: now)
+    pulling = PullThroughCache(store, Upstreams([]), lambda site: source, ttl=60, clock=lambda: now)
     try:
         for n in range(50):
             site = Site("upstream.example", f"team/r{n}")
-            place = Place("tags", f"team/r{n}", origin=site)
-            assert await pulling.tags(place, "", 2) == ["v000000", "v000001"]
+            route = Route("tags", f"team/r{n}", upstream=site)
+            assert await pulling.tags(route, "", 2) == ["v000000", "v000001"]
             assert pulling._listed.weight <= 100_000
         assert source.asked == 50
         now = 61.0
-        await pulling.tags(Place("tags", "team/r0", origin=Site("upstream.example", "team/r0")), "", 2)
+        await pulling.tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
         assert len(pulling._listed) == 1
     finally:
         await pulling.close()
@@ -349,10 +356,10 @@ async def test_lists_of_tags_leave_memory_when_their_time_is_over(
 
 async def test_many_who_ask_for_one_list_of_tags_ask_the_upstream_once(store: Store) -> None:
     source: Any = Tags(["a", "b"])
-    pulling = PullThrough(store, Upstreams([]), lambda site: source)
-    place = Place("tags", REPO, origin=Site("upstream.example", REPO))
+    pulling = PullThroughCache(store, Upstreams([]), lambda site: source)
+    route = Route("tags", REPO, upstream=Site("upstream.example", REPO))
     try:
-        answers = await asyncio.gather(*(pulling.tags(place, "a", 5) for _ in range(20)))
+        answers = await asyncio.gather(*(pulling.tags(route, "a", 5) for _ in range(20)))
         assert answers == [["b"]] * 20
         assert source.asked == 1
     finally:
@@ -406,9 +413,9 @@ async def pages(client: ClientSession, path: str, key: str) -> list[int]:
 async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(underway, "MOST_OF_ONE", 5)
-    monkeypatch.setattr(underway, "MOST", 8)
-    under_way, go = UnderWay(), asyncio.Event()
+    monkeypatch.setattr(single_flight, "MAX_TASKS_OF_REPOSITORY", 5)
+    monkeypatch.setattr(single_flight, "MAX_TASKS", 8)
+    under_way, go = SingleFlight(), asyncio.Event()
 
     async def work() -> bool:
         return await go.wait()
@@ -423,7 +430,7 @@ async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_t
         task.cancel() if not task.done() else None
     go.set()
     ends = await asyncio.gather(*asked, *joined, return_exceptions=True)
-    assert sum(isinstance(end, Refusal) and end.status == 503 for end in ends) >= 2
+    assert sum(isinstance(end, ApiError) and end.status == 503 for end in ends) >= 2
     assert ends[:5] == [True] * 5 and ends[12:] == [True] * 100
     await asyncio.sleep(0)
     assert len(under_way) == 0

@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.server import Access, CommonLog, Logins, Server, make_app
-from blobflow.server.accepting import accepts
-from blobflow.server.overview import RepositoryShown, Shown, TagShown, UpstreamShown
-from blobflow.server.page import dated, render
-from blobflow.server.recent import Recent
+from blobflow.server import AccessRecord, CommonLogFormat, Logins, Server, make_app
+from blobflow.server.admin.overview import OverviewRows, RepositoryRow, TagRow, UpstreamRow
+from blobflow.server.admin.page import render, with_age
+from blobflow.server.content_negotiation import accepts
+from blobflow.server.small_blob_cache import SmallBlobCache
 from blobflow.transports.store import Store
-from blobflow.transports.store.census import Census, Share
+from blobflow.transports.store.stats import RepositoryStats, StoreStats
 from tests.contract.registry_server.asking import (
     BLOB,
     DIGEST,
@@ -166,7 +166,7 @@ async def test_methods_that_nobody_knows_are_one_label(registry: ClientSession) 
 
 async def test_the_sign_of_life_needs_no_login_and_all_else_does(registry_store: Store) -> None:
     logins = Logins({"ann": bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4))})
-    told: list[Access] = []
+    told: list[AccessRecord] = []
     app = make_app(registry_store, logins=logins, observe=told.append)
     async with Server(app) as server, ClientSession(server.url) as client:
         assert await status_of(client, "/healthz", "GET") == 200
@@ -248,7 +248,7 @@ async def test_an_empty_registry_has_a_page(registry: ClientSession) -> None:
 
 
 async def test_the_page_has_pages(registry: ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobflow.server.overview.REPOSITORIES", 2)
+    monkeypatch.setattr("blobflow.server.admin.overview.REPOSITORIES", 2)
     for repo in ("a", "b", "c"):
         await push(registry, SMALL, f"/v2/{repo}")
     async with registry.get("/") as answer:
@@ -262,14 +262,14 @@ async def test_the_page_has_pages(registry: ClientSession, monkeypatch: pytest.M
 
 def test_what_others_chose_is_escaped_on_the_page() -> None:
     evil = '<script>alert("1")</script>&'
-    tag = TagShown(evil, Digest("sha256:" + "a" * 64), (), 1)
-    shown = Shown(
-        census=Census(blobs=1, size=1_500_000, served=3_000_000),
-        repositories=(RepositoryShown(evil, Share(evil, 1, 5, 0), (tag,), False),),
+    tag = TagRow(evil, Digest("sha256:" + "a" * 64), (), 1)
+    shown = OverviewRows(
+        census=StoreStats(blobs=1, size=1_500_000, served=3_000_000),
+        repositories=(RepositoryRow(evil, RepositoryStats(evil, 1, 5, 0), (tag,), False),),
         following='"><script>',
-        upstreams=(UpstreamShown(evil, 4, 3, 1000),),
+        upstreams=(UpstreamRow(evil, 4, 3, 1000),),
     )
-    seen = Seen(dated(render(shown), 2.9).decode())
+    seen = Seen(with_age(render(shown), 2.9).decode())
     assert "script" not in seen.tags
     assert seen.texts.count(evil) == 3
     assert "75 %" in seen.texts
@@ -281,7 +281,7 @@ def test_what_others_chose_is_escaped_on_the_page() -> None:
 
 
 def test_the_access_log_is_as_httpds() -> None:
-    access = Access(
+    access = AccessRecord(
         remote="10.0.0.1",
         method="GET",
         path="/v2/a/tags/list",
@@ -295,15 +295,15 @@ def test_the_access_log_is_as_httpds() -> None:
         at=971211336.4,
     )
     common = '10.0.0.1 - frank [10/Oct/2000:20:55:36 +0000] "GET /v2/a/tags/list?n=1 HTTP/1.1" 200 2326'
-    assert CommonLog().line(access) == common
-    assert CommonLog(combined=True).line(access) == rf'{common} "-" "curl \"7\"\n\\"'
+    assert CommonLogFormat().line(access) == common
+    assert CommonLogFormat(combined=True).line(access) == rf'{common} "-" "curl \"7\"\n\\"'
 
 
 # Small content in memory
 
 
 def test_the_least_recently_used_goes_first_from_memory() -> None:
-    recent = Recent(room=10)
+    recent = SmallBlobCache(room=10)
     a, b, c = (digest_of(name) for name in (b"a", b"b", b"c"))
     recent.put(a, b"12345")
     recent.put(b, b"12345")

@@ -13,7 +13,7 @@ from aiohttp import ClientSession, encode_basic_auth
 
 from blobflow.oci import digest_of, media
 from blobflow.server import AccessRules, Logins, Server, make_app, parse_access
-from blobflow.server.state import Sparse
+from blobflow.server.registry import SparsePolicy
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     ABSENT,
@@ -180,7 +180,7 @@ async def test_a_mount_of_what_was_deleted_everywhere_opens_a_session(registry: 
 async def test_a_mount_without_an_origin_gives_nobody_what_they_may_not_pull(
     serving: Serving, where: str, mounted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.push._HOLDERS", 2)
+    monkeypatch.setattr("blobflow.server.uploads._HOLDERS", 2)
     rules = parse_access(
         '[[allow]]\nwho = "joe"\nrepositories = ["joes/**", "team/**"]\ndo = ["pull", "push"]\n'
         '[[allow]]\nwho = "ann"\nrepositories = "**"\ndo = ["pull", "push"]\n',
@@ -206,7 +206,7 @@ async def test_a_mount_without_an_origin_gives_nobody_what_they_may_not_pull(
     ("sparse", "images", "indexes"), [("accept", 201, 201), ("indexes", 400, 201), ("refuse", 400, 400)]
 )
 async def test_what_may_come_before_what_it_names_is_the_operators_choice(
-    serving: Serving, sparse: Sparse, images: int, indexes: int
+    serving: Serving, sparse: SparsePolicy, images: int, indexes: int
 ) -> None:
     raw = image(descriptor(BLOB))
     async with serving(sparse=sparse) as client:

@@ -18,12 +18,13 @@ from aiohttp import ClientSession, web
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.server import REGISTRY, Server, make_app, overview
-from blobflow.server.overview import Overview, Page, Shown
-from blobflow.server.page import dated, render
-from blobflow.server.refusal import Refusal
+from blobflow.server import REGISTRY_KEY, Server, make_app
+from blobflow.server.admin import overview
+from blobflow.server.admin.overview import Overview, OverviewRows, RenderedPage
+from blobflow.server.admin.page import render, with_age
+from blobflow.server.errors import ApiError
 from blobflow.transports.store import Store
-from blobflow.transports.store.census import counted, named, reading
+from blobflow.transports.store.stats import collect_stats, open_reader, repositories_after
 from tests.contract.registry_server.asking import (
     BLOB,
     REPO,
@@ -110,7 +111,7 @@ async def test_eight_who_ask_at_once_are_told_the_same_page(
     assert opened == {digest_of(raw): 1, digest_of(SMALL): 1}
     await status_of(client, "/metrics", "GET")
     await status_of(client, "/", "HEAD")
-    assert app[REGISTRY].overview.gathered == 2, "the figures once, the page once"
+    assert app[REGISTRY_KEY].overview.gathered == 2, "the figures once, the page once"
 
 
 async def test_what_was_pushed_or_deleted_is_on_the_page_once_the_last_one_is_old(
@@ -122,12 +123,12 @@ async def test_what_was_pushed_or_deleted_is_on_the_page_once_the_last_one_is_ol
     early = await text_of(client)
     assert "<h2>b</h2>" not in early
     assert '<p class="s" id="age">As of 0 s ago.</p>' in early
-    app[REGISTRY].overview.forget()
+    app[REGISTRY_KEY].overview.forget()
     html = await text_of(client)
     assert "<h2>b</h2>" in html
     assert "3 blobs and manifests, 256 kB on disk; the repositories hold 513 kB" in html
     assert await status_of(client, f"/v2/b/manifests/{digest_of(raw)}", "DELETE") == 202
-    app[REGISTRY].overview.forget()
+    app[REGISTRY_KEY].overview.forget()
     html = await text_of(client)
     assert "the repositories hold 512 kB" in html
     assert html.count("<td>1.0</td>") == 1
@@ -221,14 +222,14 @@ async def test_who_has_gone_is_not_worked_for(
         finally:
             gave_up.set()
 
-    monkeypatch.setattr(overview, "counted", counts)
+    monkeypatch.setattr(overview, "collect_stats", counts)
     asked = asyncio.create_task(status_of(client, "/", "GET"))
     assert await asyncio.to_thread(under_way.wait, 20)
     asked.cancel()
     assert await asyncio.to_thread(gave_up.wait, 20)
-    monkeypatch.setattr(overview, "counted", counted)
+    monkeypatch.setattr(overview, "collect_stats", collect_stats)
     assert "</html>" in await text_of(client)
-    assert app[REGISTRY].overview.gathered == 2
+    assert app[REGISTRY_KEY].overview.gathered == 2
 
 
 async def test_a_registry_that_ends_waits_for_no_page(
@@ -242,7 +243,7 @@ async def test_a_registry_that_ends_waits_for_no_page(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
         )
 
-    monkeypatch.setattr(overview, "counted", counts)
+    monkeypatch.setattr(overview, "collect_stats", counts)
     async with (
         asyncio.timeout(30),
         Server(make_app(registry_store), grace=60) as server,
@@ -255,11 +256,11 @@ async def test_a_registry_that_ends_waits_for_no_page(
 
 
 async def test_metrics_do_not_stand_in_line_behind_pages(client: ClientSession, app: web.Application) -> None:
-    let_go, seen = threading.Event(), app[REGISTRY].overview
+    let_go, seen = threading.Event(), app[REGISTRY_KEY].overview
 
-    def stays(shown: Shown) -> Page:
+    def stays(shown: OverviewRows) -> RenderedPage:
         let_go.wait(20)
-        return Page(b"", b"")
+        return RenderedPage(b"", b"")
 
     pages = [asyncio.create_task(seen.page(stays, f"{number}", gone=nobody)) for number in range(20)]
     try:
@@ -271,7 +272,7 @@ async def test_metrics_do_not_stand_in_line_behind_pages(client: ClientSession, 
     finally:
         let_go.set()
         ends = await asyncio.gather(*pages, return_exceptions=True)
-    assert sum(isinstance(end, Refusal) for end in ends) == 4
+    assert sum(isinstance(end, ApiError) for end in ends) == 4
 
 
 async def test_a_store_that_cannot_be_read_gives_no_page(
@@ -280,7 +281,7 @@ async def test_a_store_that_cannot_be_read_gives_no_page(
     def fails(state: Any) -> Any:
         raise StorageError("the disk is gone")
 
-    monkeypatch.setattr(overview, "counted", fails)
+    monkeypatch.setattr(overview, "collect_stats", fails)
     assert await status_of(client, "/", "GET") == 503
     assert await status_of(client, "/metrics", "GET") == 503
 
@@ -294,7 +295,7 @@ async def pages_of(store: Store, *viewers: tuple[str, Callable[[str], bool] | No
         pages = [await seen.page(render, viewer=name, may_pull=rule, gone=nobody) for name, rule in viewers]
     finally:
         await seen.close()
-    return [dated(page, age).decode() for page, age in pages]
+    return [with_age(page, age).decode() for page, age in pages]
 
 
 async def test_a_viewer_sees_what_he_may_pull_and_nothing_of_the_rest(
@@ -328,9 +329,9 @@ async def test_pages_go_on_past_what_a_viewer_may_not_pull(registry_store: Store
     wanted = [f"{number:04}" for number in range(1040, 1500, 2)]
     seen, last, found = Overview(registry_store, None), "", []
 
-    def kept(shown: Shown) -> Page:
+    def kept(shown: OverviewRows) -> RenderedPage:
         found.append([each.name for each in shown.repositories])
-        return Page(shown.following.encode(), b"")
+        return RenderedPage(shown.following.encode(), b"")
 
     for _ in range(3):
         page, _age = await seen.page(kept, last, viewer="ann", may_pull=wanted.__contains__, gone=nobody)
@@ -349,10 +350,10 @@ async def test_repositories_are_named_in_order_from_anywhere(registry_store: Sto
                 registry_store.add_member(name, digest_of(content))
 
     await registry_store.commit(fill)
-    with reading(registry_store, nobody) as state:
-        assert named(state, 10) == ["a", "a/b", "b", "c/d"]
-        assert named(state, 2, "a") == ["a/b", "b"]
-        assert named(state, 2, "zz") == named(state, 0) == []
-        assert {name: share.items for name, share in counted(state).shares.items()} == dict.fromkeys(
+    with open_reader(registry_store, nobody) as state:
+        assert repositories_after(state, 10) == ["a", "a/b", "b", "c/d"]
+        assert repositories_after(state, 2, "a") == ["a/b", "b"]
+        assert repositories_after(state, 2, "zz") == repositories_after(state, 0) == []
+        assert {name: share.items for name, share in collect_stats(state).shares.items()} == dict.fromkeys(
             ("a", "a/b", "b", "c/d"), 2
         )

@@ -14,8 +14,8 @@ from aiohttp import ClientSession, web
 
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of, media
-from blobflow.server import PlainWire, Server, make_app
-from blobflow.server.ranges import Span
+from blobflow.server import Server, SocketBodyTransport, make_app
+from blobflow.server.http.ranges import ByteRange
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     ABSENT,
@@ -212,16 +212,19 @@ async def test_a_blob_that_the_disk_does_not_give_is_an_error_and_not_absent(
 
 
 async def test_an_answer_that_the_disk_breaks_off_is_cut_and_told(tmp_path: Path) -> None:
-    class Broken(PlainWire):
+    class Broken(SocketBodyTransport):
         async def send(
-            self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: Span
+            self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: ByteRange
         ) -> None:
-            await super().send(request, response, file, Span(0, 10))
+            await super().send(request, response, file, ByteRange(0, 10))
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     told: list[Event] = []
     store = Store.open(tmp_path / "broken", observer=told.append)
-    async with Server(make_app(store, wire=Broken())) as server, ClientSession(server.url) as client:
+    async with (
+        Server(make_app(store, body_transport=Broken())) as server,
+        ClientSession(server.url) as client,
+    ):
         await push(client, BLOB)
         with pytest.raises(aiohttp.ClientPayloadError):
             async with client.get(f"{REPO}/blobs/{DIGEST}") as answer:

@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from blobflow.oci import digest_of, media
 from blobflow.server import referrers
 from blobflow.transports.store import Store
-from blobflow.transports.store.keeping import gc
+from blobflow.transports.store.gc import collect_garbage
 from tests.contract.registry_server.asking import REPO, SMALL, descriptor, image, push, put, refusal
 
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -144,7 +144,7 @@ async def test_what_refers_to_a_tagged_image_stays_in_the_store(
     await put_all(registry, kept, lost)
     assert (await put(registry, SUBJECT, "1.0")).status == 201
     registry_store.state.write("UPDATE blobs SET added = added - 7200, used = used - 7200")
-    await gc(registry_store, 0)
+    await collect_garbage(registry_store, 0)
     assert [each["digest"] for each in await listed(registry)] == [digest_of(kept)]
     async with registry.get(f"{REPO}/manifests/{digest_of(lost)}") as answer:
         assert answer.status == 404

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from blobflow.oci import digest_of
-from blobflow.server import Access, Server, make_app
+from blobflow.server import AccessRecord, Server, make_app
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import REPO
 
@@ -27,10 +27,10 @@ class Told:
     """What the registry told of its requests; `ended` from the first on."""
 
     def __init__(self) -> None:
-        self.all: list[Access] = []
+        self.all: list[AccessRecord] = []
         self.ended = asyncio.Event()
 
-    def __call__(self, access: Access) -> None:
+    def __call__(self, access: AccessRecord) -> None:
         self.all.append(access)
         self.ended.set()
 

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
-from blobflow.server import REGISTRY, Server, make_app
-from blobflow.server.refusal import Refusal
-from blobflow.server.sessions import UPLOAD_TTL, Session, Sessions
+from blobflow.server import REGISTRY_KEY, Server, make_app
+from blobflow.server.errors import ApiError
+from blobflow.server.upload_sessions import UPLOAD_TTL, UploadSession, UploadSessions
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import BLOB, DIGEST, REPO, refusal, start, status_of
 
@@ -22,7 +22,7 @@ HALF = len(BLOB) // 2
 class Upload:
     """One open session, seen from both sides; `hang` sends a PATCH that ends only when it is told to."""
 
-    def __init__(self, client: ClientSession, location: str, session: Session) -> None:
+    def __init__(self, client: ClientSession, location: str, session: UploadSession) -> None:
         self.client = client
         self.location = location
         self.session = session
@@ -60,7 +60,7 @@ async def upload(registry_store: Store) -> AsyncIterator[Upload]:
     app = make_app(registry_store)
     async with Server(app, grace=0.05) as server, ClientSession(server.url) as client:
         location = await start(client)
-        session = app[REGISTRY].sessions.find("team/app", URL(location).name)
+        session = app[REGISTRY_KEY].sessions.find("team/app", URL(location).name)
         yield Upload(client, location, session)
 
 
@@ -172,7 +172,7 @@ def tick() -> Callable[[float], float]:
 def test_a_session_that_takes_bytes_is_not_forgotten(
     registry_store: Store, tick: Callable[[float], float]
 ) -> None:
-    sessions = Sessions(registry_store, clock=lambda: tick(0))
+    sessions = UploadSessions(registry_store, clock=lambda: tick(0))
     idle, busy = sessions.start("app"), sessions.start("app")
     for _ in range(3):
         tick(UPLOAD_TTL * 0.6)
@@ -180,6 +180,6 @@ def test_a_session_that_takes_bytes_is_not_forgotten(
         sessions.touch(busy)
         sessions.start("app")
     assert sessions.find("app", busy.token) is busy
-    with pytest.raises(Refusal, match="not known"):
+    with pytest.raises(ApiError, match="not known"):
         sessions.find("app", idle.token)
     sessions.close()

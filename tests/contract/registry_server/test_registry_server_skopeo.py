@@ -10,7 +10,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from blobflow.oci.sample import SampleSet, sample_set
+from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.server import Logins, Server, make_app, tls_context
 from blobflow.transports.store import Store
 from tools.faultyregistry import journalling

@@ -13,7 +13,7 @@ import pytest
 from blobflow.events import Event
 from blobflow.oci import digest_of
 from blobflow.server import Upstreams
-from blobflow.server.tidying import keep_tidy
+from blobflow.server.pullthrough.eviction import evict_periodically
 from blobflow.transports.store import Store
 
 
@@ -30,9 +30,9 @@ async def test_who_stops_serving_does_not_wait_until_all_is_tidy(
             ended.set()
             raise
 
-    monkeypatch.setattr("blobflow.server.tidying.tidy", goes_on)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", goes_on)
     with contextlib.closing(Store.open(tmp_path / "store")) as store:
-        keeping = asyncio.create_task(keep_tidy(store, Upstreams([]), 1))
+        keeping = asyncio.create_task(evict_periodically(store, Upstreams([]), 1))
         assert await asyncio.to_thread(begun.wait, 30)
         keeping.cancel()
         await asyncio.wait((keeping,))
@@ -62,7 +62,7 @@ async def test_nothing_goes_because_of_a_state_file_that_was_only_just_made(
             return opens(root, **options)
 
         monkeypatch.setattr(Store, "open", opened)
-        keeping = asyncio.create_task(keep_tidy(store, Upstreams([]), 0))
+        keeping = asyncio.create_task(evict_periodically(store, Upstreams([]), 0))
         await failed.wait()
         keeping.cancel()
         await asyncio.wait((keeping,))

@@ -22,9 +22,17 @@ from aiohttp import ClientSession
 from blobflow.errors import InvalidConfig
 from blobflow.events import Event
 from blobflow.oci import digest_of
-from blobflow.server import Access, Certificate, Logins, PlainWire, Server, make_app, tls_context
-from blobflow.server.crowd import most_connections
-from blobflow.server.run import MAX_HEADER
+from blobflow.server import (
+    AccessRecord,
+    Certificate,
+    Logins,
+    Server,
+    SocketBodyTransport,
+    make_app,
+    tls_context,
+)
+from blobflow.server.http.connections import max_connections
+from blobflow.server.http.listener import MAX_HEADER
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     BLOB,
@@ -103,7 +111,7 @@ async def test_a_right_login_pushes_and_pulls(serving: Serving) -> None:
 
 
 async def test_no_login_is_logged(registry_store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[Access] = []
+    told: list[AccessRecord] = []
     caplog.set_level(logging.DEBUG)
     app = make_app(registry_store, logins=users(), observe=told.append)
     async with Server(app) as server, ClientSession(server.url, headers=ANN) as client:
@@ -199,7 +207,7 @@ async def test_headers_have_a_size(serving: Serving, head: bytes) -> None:
 
 @asynccontextmanager
 async def patient(store: Store, stall: float) -> AsyncIterator[tuple[Server, asyncio.StreamReader, Any]]:
-    app = make_app(store, wire=PlainWire(stall=stall))
+    app = make_app(store, body_transport=SocketBodyTransport(stall=stall))
     async with Server(app, stall=stall, grace=0.05) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         yield server, reader, writer
@@ -345,7 +353,7 @@ def test_certificates_that_can_not_be_used_are_told_by_file(certificate: Path, t
 async def test_who_opens_too_many_sessions_loses_own_empty_ones_and_nobody_elses(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 3)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 3)
     logins = Logins({name: bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)) for name in ("ann", "joe")})
     async with serving(ANN, logins=logins) as ann:
         joe = basic("joe", "s3cret")
@@ -362,7 +370,7 @@ async def test_who_opens_too_many_sessions_loses_own_empty_ones_and_nobody_elses
 async def test_a_thousand_begun_uploads_hold_no_descriptor_and_nobody_up(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 20)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 20)
     async with serving() as client:
         await push(client, BLOB)
         before = len(list(Path("/dev/fd").iterdir()))
@@ -376,7 +384,7 @@ async def test_a_thousand_begun_uploads_hold_no_descriptor_and_nobody_up(
 async def test_uploads_under_way_are_never_taken_for_new_ones(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.sessions.MAX_OWNED", 1)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 1)
     go_on = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -429,4 +437,4 @@ async def test_who_holds_most_connections_makes_room_for_others(registry_store: 
 def test_there_is_room_for_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, room in ((256, 192), (1024, 768), (65_536, 49_152), (resource.RLIM_INFINITY, 60_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
-        assert most_connections() == room
+        assert max_connections() == room

@@ -17,9 +17,9 @@ from blobflow.errors import StorageError
 from blobflow.events import Event
 from blobflow.oci import digest_of, media
 from blobflow.server import Upstream, Upstreams
-from blobflow.server.tidying import keep_tidy, tidy
+from blobflow.server.pullthrough.eviction import evict, evict_periodically
 from blobflow.transports.store import Store
-from blobflow.transports.store.keeping import gc
+from blobflow.transports.store.gc import collect_garbage
 from tests.contract.registry_server.asking import (
     ABSENT,
     BLOB,
@@ -190,7 +190,7 @@ async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -
 async def test_a_tag_is_what_it_was_while_its_upstream_will_not_say(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.through.PATIENCE", 0.2)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.PATIENCE", 0.2)
     async with edge_of(tmp_path, Fault("HEAD", "/manifests/", nth=2, times=0, act=act)) as edge:
         raw = await give(edge.upstream)
         for _ in range(2):
@@ -260,7 +260,7 @@ async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_p
 async def test_a_client_that_hangs_up_alone_leaves_what_came_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.coming.LOOK", 0.01)
+    monkeypatch.setattr("blobflow.server.pullthrough.serving.LOOK", 0.01)
     reached = asyncio.Event()
     stall = Fault("GET", "/blobs/", act=Stall(after=2_000_000, reached=reached))
     async with edge_of(tmp_path, stall) as edge:
@@ -288,7 +288,7 @@ async def test_the_upstream_is_read_on_after_a_restart(tmp_path: Path) -> None:
         await reached.wait()
         begun.close()
     async with edge_of(tmp_path) as edge:
-        edge.through.upstreams = Upstreams([Upstream(edge.upstream.host)])
+        edge.pullthrough.upstreams = Upstreams([Upstream(edge.upstream.host)])
         assert await edge.get(BLOB_PATH) == (200, LAYER)
         [last] = edge.upstream.journal.select("GET", "/blobs/")
         assert (last.status, last.sent < len(LAYER)) == (206, True)
@@ -367,7 +367,7 @@ async def test_gc_takes_nothing_that_a_tag_needs_and_what_it_took_is_fetched_aga
         await edge.get(f"/v2/{REPO}/manifests/1.0")
         await edge.get(BLOB_PATH)
         await settled()
-        assert (await gc(edge.store, 0)).blobs == 0
+        assert (await collect_garbage(edge.store, 0)).blobs == 0
         edge.store.drop(LAYER_DIGEST)
         assert await edge.get(BLOB_PATH) == (200, LAYER)
         assert edge.upstream.journal.reads(LAYER_DIGEST) == 2
@@ -402,13 +402,13 @@ async def test_what_was_not_asked_for_longest_makes_room_and_what_was_pushed_sta
         assert (await put(edge.client, raw, "1.0", repo="/v2/near")).status == 201
         edge.store.state.write("UPDATE blobs SET added = 0, used = 0")
         edge.store.state.write("UPDATE blobs SET used = 1 WHERE digest = ?", digest_of(images["2.0"]))
-        upstreams = edge.through.upstreams
-        assert (await tidy(edge.store, upstreams, 10_000_000)).blobs == 0
-        swept = await tidy(edge.store, upstreams, 1_000_000)
+        upstreams = edge.pullthrough.upstreams
+        assert (await evict(edge.store, upstreams, 10_000_000)).blobs == 0
+        swept = await evict(edge.store, upstreams, 1_000_000)
         assert swept.left_bytes < 1_000_000
         assert edge.store.size_of(LAYER_DIGEST) is None
         assert edge.store.tags(f"far/{REPO}") == ["2.0"]
-        await tidy(edge.store, upstreams, 0)
+        await evict(edge.store, upstreams, 0)
         assert edge.store.tags(f"far/{REPO}") == []
         assert edge.store.tags("near") == ["1.0"]
         assert await edge.get(f"/v2/near/blobs/{pushed}") == (200, BLOB)
@@ -428,7 +428,7 @@ async def test_a_tag_that_was_deleted_here_is_fetched_again_at_once(tmp_path: Pa
 
 async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again, also after it failed once."""
-    monkeypatch.setattr("blobflow.server.tidying.EVERY", 0)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.EVERY", 0)
     turns = 0
     done = asyncio.Event()
 
@@ -439,11 +439,11 @@ async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch:
             raise StorageError("the disk is slow")
         loop.call_soon_threadsafe(done.set)
 
-    monkeypatch.setattr("blobflow.server.tidying.tidy", fails_first)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", fails_first)
     loop = asyncio.get_running_loop()
     told: list[Event] = []
     with contextlib.closing(Store.open(tmp_path / "store", observer=told.append)) as store:
-        keeping = asyncio.create_task(keep_tidy(store, Upstreams([]), 1))
+        keeping = asyncio.create_task(evict_periodically(store, Upstreams([]), 1))
         await done.wait()
         keeping.cancel()
         await asyncio.wait((keeping,))

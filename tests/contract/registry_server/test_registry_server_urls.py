@@ -14,8 +14,8 @@ from aiohttp import ClientSession, encode_basic_auth
 from yarl import URL
 
 from blobflow.oci import digest_of
-from blobflow.server import Access, Logins, Server, make_app, tls_context
-from blobflow.server.publicurl import EVERYBODY, Addressing, parse_networks, parse_public_url
+from blobflow.server import AccessRecord, Logins, Server, make_app, tls_context
+from blobflow.server.http.public_url import EVERYBODY, Addressing, parse_networks, parse_public_url
 from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import (
     BLOB,
@@ -280,7 +280,7 @@ async def test_who_asks_is_what_trusted_proxies_have_appended(
     registry_store: Store, addressing: Addressing, headers: dict[str, str], client: str
 ) -> None:
     """What is before the last that they have not added, anybody can have made up."""
-    seen: list[Access] = []
+    seen: list[AccessRecord] = []
     app = make_app(registry_store, addressing=addressing, observe=seen.append)
     async with Server(app) as server, ClientSession(server.url, headers=headers) as asking:
         assert await status_of(asking, "/v2/", "GET") == 200

@@ -1,0 +1,116 @@
+"""`blobflow apply`: carry out a saved plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    connection_options,
+    hide_options,
+    hosts_of,
+    run_options,
+    run_settings,
+    was_given,
+)
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.run_command import RunRecorder, check_plan, print_plan, run_command
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.client import Settings
+    from blobflow.engine.execution import Planned, Policy
+    from blobflow.engine.saved.plan import SavedPlan
+
+# How a plan is carried out: as it says, unless the command line says otherwise.
+_OF_THE_RUN = ("keep_going", "trust_root", "verify", "wait")
+# What it says is to be done.
+_OF_THE_PLAN = {
+    "no_overwrite": "--no-overwrite",
+    "foreign_layers": "--foreign-layers",
+    "referrers": "--referrers",
+}
+
+
+@click.command("apply")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@hide_options("audit")
+@run_options
+@connection_options
+def verb(file: Path, run: RunOptions, link: ConnectionOptions) -> None:
+    """Carry out a plan that `blobflow plan --out FILE` saved: exactly that, today or next month.
+
+    Nothing is done that no step of it names: tags, signatures and all else that moved at the sources since
+    does not matter. What is at the targets by now is skipped; what has vanished from a source fails its
+    image.
+
+    What is to be done was decided when the plan was made: --no-overwrite, --foreign-layers, --referrers and
+    --compress are refused if they say otherwise. --verify, --fail-fast, --trust-root and --wait are as in the
+    plan unless they are given.
+    """
+    from blobflow.planfile import load_plan
+
+    saved = load_plan(_read(file), str(file))
+    policy = _policy(saved, run)
+    if run.dry_run:
+        planned = run_loop(_planned(saved, policy, link, run))
+        print_plan(planned, link.look)
+        check_plan(planned, link.look)
+        return
+
+    async def work(settings: Settings, course: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import apply
+        from blobflow.engine.saved.execution import SavedRun
+
+        execution = SavedRun(saved, policy, observe=show, meter=meter)
+        course.take(execution)
+        await apply(saved, settings, observer=show, meter=meter, run=execution)
+        return ()
+
+    run_command(work, hosts_of(saved.pairs), link, run).check_set()
+
+
+async def _planned(saved: SavedPlan, policy: Policy, link: ConnectionOptions, run: RunOptions) -> Planned:
+    from blobflow.client import plan_rest
+
+    meter = Meter()
+    async with show_progress(link.look, meter) as show:
+        settings = run_settings(link, run, hosts_of(saved.pairs))
+        return await plan_rest(saved, settings, policy, observer=show, meter=meter)
+
+
+def _read(file: Path) -> bytes:
+    """The file's content, or enough of it to see that it is too long."""
+    from blobflow.planfile import MAX_PLAN_BYTES
+
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_PLAN_BYTES + 1)
+    except OSError as error:
+        raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
+
+
+def _policy(saved: SavedPlan, run: RunOptions) -> Policy:
+    """The plan's policy, with what is the run's to say. Raises UsageError for what is not."""
+    for field, option in _OF_THE_PLAN.items():
+        if was_given(field) and getattr(run, field) != getattr(saved.policy, field):
+            value = getattr(run, field)
+            raise _decided(option if value is True else f"{option} {value}")
+    if was_given("audit"):
+        raise UsageError("--audit looks at what earlier runs put; apply looks at all that its plan names")
+    if was_given("compress") and run.compress != saved.compress:
+        raise _decided(f"--compress {run.compress}")
+    said = {field: getattr(run, field) for field in _OF_THE_RUN if was_given(field)}
+    return msgspec.structs.replace(saved.policy, **said)
+
+
+def _decided(option: str) -> UsageError:
+    return UsageError(f"{option}: the plan was made otherwise, and is done as it says; make it anew for that")

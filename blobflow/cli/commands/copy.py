@@ -1,0 +1,59 @@
+"""`blobflow copy`: one image, to one or more places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
+from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.run_command import check_single_plan, plan_pairs, print_plan, run_mirror
+from blobflow.cli.runtime.files import check_writable, write_atomic
+
+
+@click.command("copy")
+@click.argument("source")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option(
+    "--digestfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the digest that was copied to FILE; nothing if the image was skipped.",
+)
+@platform_options
+@run_options
+@connection_options
+def verb(
+    source: str,
+    targets: tuple[str, ...],
+    digestfile: Path | None,
+    choosing: PlatformOptions,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> None:
+    """Copy one image, with all its platforms or those of --platform, byte for byte.
+
+    A reference is [HOST/]REPOSITORY[:TAG][@DIGEST] with docker.io's defaults; `docker://` in front is
+    accepted. A TARGET without a tag takes the source's. Both may be oci:DIR[:NAME], oci-archive:FILE[:NAME]
+    or docker-archive:FILE[:NAME], and FILE `-`: standard input, standard output.
+
+    \b
+      blobflow copy alpine:3 127.0.0.1:5000/alpine
+      blobflow copy alpine:3 docker-archive:alpine.tar
+    """
+    from blobflow.cli.inputs.requests import copy_pairs
+
+    pairs = choose_platforms(copy_pairs(source, targets), choosing)
+    if digestfile:
+        check_writable(digestfile, "--digestfile")
+    if run.dry_run:
+        planned = plan_pairs(pairs, link, run)
+        print_plan(planned, link.look)
+        check_single_plan(planned)
+        return
+    outcome = run_mirror(pairs, link, run, list_failures=len(pairs) > 1)
+    outcome.check_image()
+    if digestfile:
+        first = outcome.report.images[0]
+        write_atomic(digestfile, b"" if first.reason else first.digest.encode())

@@ -1,0 +1,228 @@
+"""`blobflow export`: one image, as what people want it as; the words of `docker buildx build --output`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    Hosts,
+    RunOptions,
+    connection_options,
+    hide_options,
+    run_options,
+)
+from blobflow.cli.options.platforms import missing_platform_option
+from blobflow.cli.run_command import RunOutcome, StartRun, run_command, run_mirror
+from blobflow.errors import NoSuchPlatform, UsageError
+from blobflow.events import Meter, Observer
+from blobflow.oci import Reference, parse_reference
+from blobflow.oci.local_reference import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, STREAM, local_host
+
+if TYPE_CHECKING:
+    from blobflow.client import Settings
+    from blobflow.engine.execution import Run as Flow
+    from blobflow.engine.plan.steps import MissingPlatform, Pair
+    from blobflow.oci.platform_choice import PlatformChoice
+
+# The keys that each type takes. `image` is there for what it says.
+_KEYS = {
+    "oci": ("dest", "name", "platform", "tar"),
+    "docker": ("dest", "name", "platform"),
+    "tar": ("dest", "platform"),
+    "local": ("dest", "platform", "devices"),
+    "registry": ("name", "platform"),
+    "image": ("name", "platform", "push"),
+    "cacheonly": ("platform",),
+}
+_BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
+
+
+class ExportOutput(msgspec.Struct, frozen=True):
+    """What `--output` says."""
+
+    type: str
+    dest: str = ""
+    name: str = ""
+    platforms: tuple[str, ...] = ()
+    tar: bool = True
+    devices: bool = False
+
+
+@click.command("export")
+@click.argument("reference", metavar="REF")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="type=TYPE[,dest=PATH|name=REF][,platform=…]",
+    help="oci, docker: an archive; tar, local: the root file system; registry; cacheonly.",
+)
+@missing_platform_option
+@hide_options("dry_run")
+@run_options
+@connection_options
+def verb(
+    reference: str,
+    output: str,
+    missing_platform: MissingPlatform | None,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> None:
+    """Write one image out: as an archive, as its root file system, to a registry, or only into the store.
+
+    The outputs are buildx's. dest=- is standard output. Several platforms get a folder each (linux_arm_v7) in
+    a tar or local output; platform=linux/arm64 chooses, and can be given again. type=local makes device
+    nodes only with devices=true, and as root.
+
+    \b
+      blobflow export alpine:3 --output type=local,dest=rootfs,platform=linux/arm64
+      blobflow export alpine:3 --output type=oci,dest=alpine.tar
+      blobflow export alpine:3 --output type=tar,dest=- | tar t
+    """
+    if run.dry_run:
+        raise UsageError("export has no --dry-run; `blobflow inspect` shows what the image holds")
+    source, wanted = parse_reference(reference), parse_output(output)
+    missing = missing_platform or "fail"
+    if wanted.type in ("tar", "local", "cacheonly"):
+        _export_from_store(source, wanted, missing, run, link).check_image()
+    else:
+        pairs = _pairs(source, wanted, missing)
+        run_mirror(pairs, link, run, list_failures=False).check_image()
+
+
+def parse_output(text: str) -> ExportOutput:
+    """Read `type=TYPE,key=value,…` in buildx's form; DIR alone is type=local, - alone type=tar.
+
+    Raises UsageError with what would be right.
+    """
+    if text == STREAM:
+        return ExportOutput("tar", dest=text)
+    if "=" not in text:
+        return ExportOutput("local", dest=text)
+    said: dict[str, list[str]] = {}
+    for field in next(csv.reader([text])):
+        key, equals, value = field.partition("=")
+        if not equals and said.get("platform") and "/" in field:
+            said["platform"].append(field)  # platform=a,b: what follows it belongs to it
+        else:
+            said.setdefault(key.strip().lower(), []).append(value.strip())
+    kind = said.pop("type", [""])[-1]
+    if kind not in _KEYS:
+        raise UsageError(f"--output {text!r} has no type that there is; it is one of {', '.join(_KEYS)}")
+    for key in said:
+        if key not in _KEYS[kind]:
+            raise UsageError(f"--output type={kind} has no {key}; it takes {', '.join(_KEYS[kind])}")
+    found = ExportOutput(
+        kind,
+        dest=said.get("dest", [""])[-1],
+        name=said.get("name", [""])[-1],
+        platforms=tuple(said.get("platform", ())),
+        tar=_parse_bool(said, "tar", True),
+        devices=_parse_bool(said, "devices", False),
+    )
+    return _check_output(found, pushes=_parse_bool(said, "push", False))
+
+
+def _parse_bool(said: dict[str, list[str]], key: str, otherwise: bool) -> bool:
+    value = said.get(key, [""])[-1].lower()
+    if value not in _BOOLEANS:
+        raise UsageError(f"{key}={value} is neither true nor false")
+    return _BOOLEANS[value] if key in said else otherwise
+
+
+def _check_output(output: ExportOutput, *, pushes: bool) -> ExportOutput:
+    """The output, complete. Raises UsageError for what lacks something, and says what."""
+    kind = output.type
+    if kind == "image" and not pushes:
+        raise UsageError(
+            "type=image would put the image into an engine's own store; use type=docker,dest=- with "
+            "`docker load`, or type=registry,name=HOST/REPOSITORY:TAG"
+        )
+    if kind in ("image", "registry"):
+        if not output.name:
+            raise UsageError(f"type={kind} needs name=HOST/REPOSITORY:TAG")
+        return msgspec.structs.replace(output, type="registry")
+    if kind == "docker" and not output.dest:
+        raise UsageError("type=docker needs dest=FILE, or dest=- to pipe it into `docker load`")
+    if (kind == "local" or not output.tar) and output.dest in ("", STREAM):
+        raise UsageError(f"type={kind} needs dest=DIR, a folder")
+    if kind in ("oci", "tar") and not output.dest:
+        return msgspec.structs.replace(output, dest=STREAM)
+    return output
+
+
+def _choice(output: ExportOutput) -> PlatformChoice:
+    from blobflow.cli.options.platforms import parse_platforms
+    from blobflow.oci.platform_choice import PlatformChoice
+
+    platforms = parse_platforms(output.platforms)
+    return PlatformChoice(platforms, "prune" if platforms and output.type in ("oci", "docker") else "auto")
+
+
+def _pairs(source: Reference, output: ExportOutput, missing: MissingPlatform) -> list[Pair]:
+    """The copy that the output is."""
+    from blobflow.cli.inputs.requests import copy_pairs
+    from blobflow.engine.plan.steps import Pair
+
+    if output.type == "registry":
+        target = output.name
+    else:
+        word = {"oci": OCI_ARCHIVE if output.tar else LAYOUT, "docker": DOCKER_ARCHIVE}[output.type]
+        target = local_host(word, output.dest) + (f":{output.name}" if output.name else "")
+    choice = _choice(output)
+    pairs = copy_pairs(str(source), [target])
+    return [Pair(pair.source, pair.target, choice, missing_platform=missing) for pair in pairs]
+
+
+def _export_from_store(
+    source: Reference,
+    output: ExportOutput,
+    missing: MissingPlatform,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> RunOutcome:
+    """Bring the image into the store, and from there to where the output wants it."""
+    streams = output.type == "tar" and output.dest == STREAM
+    choice = _choice(output)
+
+    async def write(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.operations.airgap.export import export_folder, export_tar, read_into_store
+
+        if output.type == "local":
+            return await export_folder(
+                source,
+                choice,
+                begin,
+                settings,
+                Path(output.dest),
+                devices=output.devices,
+                observer=show,
+                meter=meter,
+            )
+        if output.type == "tar":
+            path = None if streams else Path(output.dest)
+            await export_tar(source, choice, begin, settings, path, observer=show, meter=meter)
+        else:
+            await read_into_store(source, choice, begin, settings, observer=show, meter=meter)
+        return ()
+
+    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        def may_miss(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
+            return begin([msgspec.structs.replace(p, missing_platform=missing) for p in pairs], notes)
+
+        try:
+            return await write(settings, may_miss, show, meter)
+        except NoSuchPlatform:
+            if missing == "fail":
+                raise
+            return ()  # the report says so
+
+    ends = Hosts(frozenset({source.host}), frozenset({local_host(OCI_ARCHIVE, STREAM)} if streams else ()))
+    return run_command(work, ends, link, run, list_failures=False)

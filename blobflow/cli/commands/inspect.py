@@ -1,0 +1,62 @@
+"""`blobflow inspect`: what an image is made of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    Hosts,
+    compress_option,
+    connection_options,
+    run_settings,
+)
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.output.report_text import image_document, image_lines
+from blobflow.cli.output.stdio import print_lines, write_stdout
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.errors import UsageError
+from blobflow.events import Meter
+from blobflow.oci import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from blobflow.operations.inspection import Inspection
+    from blobflow.transports.archive import CompressMode
+
+
+@click.command("inspect")
+@click.argument("reference", metavar="REF")
+@click.option("--raw", is_flag=True, help="Print the manifest's bytes exactly as the registry has them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the image and what is under it as JSON.")
+@compress_option
+@connection_options
+def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link: ConnectionOptions) -> None:
+    """Show an image or index: platform, digest, size and layers of each manifest in it.
+
+    What a sparse index lists and its place does not have is marked absent.
+    """
+    if raw and as_json:
+        raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
+    found = run_loop(_inspect_on_loop(parse_reference(reference), compress, link, alone=raw))
+    if raw:
+        write_stdout(found.root.raw, nl=False)
+    elif as_json:
+        write_stdout(json.dumps(image_document(found), indent=2))
+    else:
+        for line in image_lines(found):
+            print_lines(line)
+
+
+async def _inspect_on_loop(
+    reference: Reference, compress: CompressMode, link: ConnectionOptions, *, alone: bool
+) -> Inspection:
+    from blobflow.operations.inspection import inspect
+
+    meter = Meter()
+    async with show_progress(link.look, meter) as show:
+        ends = Hosts(sources=frozenset({reference.host}))
+        settings = run_settings(link, ends=ends, compress=compress)
+        return await inspect(reference, settings, alone=alone, observer=show, meter=meter)

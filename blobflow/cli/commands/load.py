@@ -1,0 +1,155 @@
+"""`blobflow load`: archives and bundles, to registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.inputs.selection import any_host_option
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    Hosts,
+    RunOptions,
+    connection_options,
+    hide_options,
+    run_options,
+)
+from blobflow.cli.run_command import StartRun, run_command
+from blobflow.errors import UsageError
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import RegistryPrefix
+    from blobflow.client import Settings
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.oci.index_grouping import ImageName
+    from blobflow.operations.airgap.load import Loaded
+
+
+@click.command("load")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--to", "targets", metavar="HOST[/prefix]", multiple=True, required=True, help="Where to. Repeatable."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="LIST",
+    help="Only these: one repository:tag a line; # comments; - is stdin.",
+)
+@any_host_option
+@click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
+@hide_options("dry_run")
+@run_options
+@connection_options
+def verb(
+    files: tuple[str, ...],
+    targets: tuple[str, ...],
+    images: Path | None,
+    any_host: bool,
+    arch_tags: bool,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> None:
+    """Bring what archives hold to a registry, each name as one multi-platform image.
+
+    FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
+    zstd, bzip2, xz or lz4. Several with one platform each become one index a name; platforms come from the
+    images' configs. Where those are known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in
+    parts is given with all of them, or by its name without their numbers.
+
+    \b
+      blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
+      blobflow load bundle.tar --to 127.0.0.1:5000/mirror
+    """
+    from blobflow.cli.inputs.archives import parse_archives
+    from blobflow.cli.inputs.requests import parse_registry_prefix
+
+    if run.dry_run:
+        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    places = [parse_registry_prefix(target) for target in targets]
+    listed = None if images is None else _read_listed(images, any_host=any_host)
+    inputs = parse_archives(files)
+
+    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.operations.airgap.load import load
+
+        def aim(loaded: Loaded) -> list[Pair]:
+            if listed is None:
+                names = dict.fromkeys(loaded.groups, "")
+            else:
+                _check_hosts(listed, loaded)
+                names = {name: line.digest for name, line in listed.items()}
+            return [
+                pair
+                for name, digest in names.items()
+                for pair in _pairs_of_name(loaded, name, digest, places, arch_tags)
+            ]
+
+        wanted = None if listed is None else {name: line.host for name, line in listed.items()}
+        await load(inputs, aim, begin, settings, wanted=wanted, observer=show, meter=meter)
+        return ()
+
+    ends = Hosts(targets=frozenset(place.host for place in places))
+    run_command(work, ends, link, run).check_set()
+
+
+def _pairs_of_name(
+    loaded: Loaded, name: ImageName, digest: str, places: Sequence[RegistryPrefix], arch_tags: bool
+) -> Iterator[Pair]:
+    """The pairs of a name, which has to mean `digest` if there is one."""
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.oci.index_grouping import platform_tag
+    from blobflow.oci.platform_choice import attested_digest
+    from blobflow.operations.airgap.load import source_of
+
+    for place in places:
+        yield Pair(source_of(name, digest), place.under(name.path, name.tag, name.digest))
+        for child in loaded.children.get(name, ()) if arch_tags and name.tag else ():
+            if child.platform is not None and not attested_digest(child):
+                tag = platform_tag(name.tag, child.platform)
+                yield Pair(source_of(name, child.digest), place.under(name.path, tag))
+
+
+class _ListLine(msgspec.Struct, frozen=True):
+    """A line of the list: the host that its name has in the archives, and the digest that its tag has there.
+
+    Both are "" where that is not said.
+    """
+
+    where: str
+    host: str
+    digest: str
+
+
+def _read_listed(images: Path, *, any_host: bool) -> dict[ImageName, _ListLine]:
+    """The names of a list, as they are at a registry, in its order."""
+    from blobflow.cli.inputs.requests import RegistryPrefix
+    from blobflow.cli.inputs.selection import read_image_list
+    from blobflow.oci.index_grouping import ImageName, with_official
+
+    found: dict[ImageName, _ListLine] = {}
+    for each in read_image_list(images, RegistryPrefix(""), any_host=any_host):
+        name = ImageName(with_official(each.path), each.tag, "" if each.tag else each.digest)
+        before = found.get(name)
+        if before is not None and before.host != each.host:
+            raise UsageError(
+                f"{each.where}: {name} is wanted of {each.host or 'any host'} here and of "
+                f"{before.host or 'any host'} at {before.where}; keep one, or drop the hosts with --any-host"
+            )
+        found[name] = _ListLine(each.where, each.host, each.digest)
+    return found
+
+
+def _check_hosts(listed: Mapping[ImageName, _ListLine], loaded: Loaded) -> None:
+    """Raise UsageError for a name that is there, and is another host's than the list says."""
+    for name, line in listed.items():
+        if name in loaded.others:
+            raise UsageError(
+                f"{line.where}: {name} is wanted of {line.host}, and {loaded.others[name]}; correct the "
+                "line, or drop the hosts with --any-host"
+            )

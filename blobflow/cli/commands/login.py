@@ -1,0 +1,69 @@
+"""`blobflow login`: try a login, and keep it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options_without_logins
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.errors import UsageError
+from blobflow.events import Meter
+from blobflow.oci.reference import check_host
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry.auth.credentials import Credentials
+
+
+@click.command("login")
+@click.argument("host", metavar="HOST")
+@click.option("-u", "--username", metavar="NAME", help="Who to log in as; asked for if not given.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")
+@connection_options_without_logins
+def verb(host: str, username: str | None, password_stdin: bool, link: ConnectionOptions) -> None:
+    """Try a login at a registry, and keep it where docker and this program find it.
+
+    That is docker's config.json (DOCKER_CONFIG), or the file that REGISTRY_AUTH_FILE names; or the credential
+    helper that the file names for the host. For a token, give it as the password.
+
+    \b
+      blobflow login registry.example.com
+      pass show registry | blobflow login registry.example.com -u joe --password-stdin
+    """
+    from blobflow.cli.options.credentials import prompt, read_password
+    from blobflow.cli.settings import login_file
+    from blobflow.transports.registry.auth.credentials import Credentials
+
+    host = check_host(host)
+    file = login_file(os.environ)
+    name = username or prompt("Username", hidden=False, instead="--username")
+    if ":" in name:
+        raise UsageError(f"{name!r} is no user name: a login can't have a colon in it")
+    if password_stdin:
+        password = read_password()
+    else:
+        password = prompt("Password", hidden=True, instead="--password-stdin")
+    print_lines(run_loop(_logged_in(host, Credentials(name, password), link, file)))
+
+
+async def _logged_in(host: str, login: Credentials, link: ConnectionOptions, file: Path) -> str:
+    """Try the login and keep it; returns the sentence to end with."""
+    from blobflow.cli.settings import connection_settings
+    from blobflow.client import try_login
+    from blobflow.transports.registry.auth.credential_store import store_login
+
+    # The file that is to hold the login need not be there yet.
+    environ = {name: value for name, value in os.environ.items() if name != "REGISTRY_AUTH_FILE"}
+    settings = connection_settings(link, environ, Hosts())
+    async with show_progress(link.look, Meter()) as show:
+        wanted = await try_login(host, login, settings, observer=show)
+    where = await store_login(file, host, login)
+    kept = f"kept in {where}" + (", not encrypted" if where == str(file) else "")
+    if not wanted:
+        return f"{host} lets anybody in, so the login was not tried; {kept}"
+    return f"logged in to {host} as {login.username}; {kept}"

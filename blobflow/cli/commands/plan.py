@@ -1,0 +1,78 @@
+"""`blobflow plan`: what sync would do, and what it would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    connection_options,
+    hide_options,
+    run_options,
+)
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.output.report_text import plan_document
+from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
+from blobflow.cli.run_command import check_plan, print_plan
+from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.errors import UsageError
+
+_NOT_CURRENT = 1  # as diff and git have it: there is a difference
+
+
+@click.command("plan")
+@selection_options
+@platform_options
+@hide_options("report")
+@run_options
+@connection_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Save the plan: `blobflow apply FILE` carries out exactly that.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
+def verb(
+    selection: SelectionOptions,
+    choosing: PlatformOptions,
+    run: RunOptions,
+    link: ConnectionOptions,
+    as_json: bool,
+    out: Path | None,
+    exit_code: bool,
+) -> None:
+    """Show what `sync` with the same arguments would do, and what it would cost. Nothing is changed.
+
+    A line an image says what would be done for it and how many bytes that writes; what several images share
+    is told with the first. Then the totals: bytes to write are exact as long as the target grants every
+    mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and what that
+    cost is noted.
+    """
+    from blobflow.cli.expand import make_dry_run, may_skip_all
+    from blobflow.planfile import save_plan
+
+    if run.report:
+        raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
+    if out:
+        check_writable(out, "--out")
+    asked = read_request(selection)
+    drawn = make_dry_run(asked, choosing, link, run)
+    planned = drawn.planned
+    if out:
+        write_atomic(out, save_plan(planned, compress=run.compress))
+    if as_json:
+        with ignore_closed_pipe():
+            write_stdout(json.dumps(plan_document(planned, drawn.notes), indent=2))
+    else:
+        print_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
+    may = may_skip_all(asked, choosing)
+    check_plan(planned, link.look, listed=not as_json, may_skip_all=may)
+    if exit_code and not planned.price.current:
+        raise click.exceptions.Exit(_NOT_CURRENT)

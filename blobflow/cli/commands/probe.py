@@ -1,0 +1,85 @@
+"""`blobflow probe`: what a registry takes, found by trying, as a profile for the configuration file."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.byte_size import parse_size
+from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.output.stdio import print_lines, write_stdout
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.errors import UsageError
+from blobflow.events import Meter
+from blobflow.oci.reference import check_host, check_repository
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry.probe.questions import ProbeResult
+
+_REPOSITORY = "blobflow-probe"
+# The smallest chunk that is tried is a 64th of the largest.
+_MIN_SIZE = 1024
+
+
+@click.command("probe")
+@click.argument("place", metavar="HOST[/REPOSITORY]")
+@click.option(
+    "--up-to",
+    default="32MiB",
+    metavar="SIZE",
+    show_default=True,
+    help="The largest request to try; some times as much is sent in all.",
+)
+@connection_options
+def verb(place: str, up_to: str, link: ConnectionOptions) -> None:
+    """Find out what a registry takes, by trying, and print a profile for the configuration file.
+
+    Blobs and manifests without meaning are pushed to REPOSITORY (blobflow-probe) and REPOSITORY-mounts, and
+    deleted as far as the registry allows; what is left is told on standard error.
+
+    \b
+      blobflow probe registry.example.com/scratch >> ~/.config/blobflow/config.toml
+    """
+    host, _, repository = place.partition("/")
+    host, repository = check_host(host), check_repository(repository or _REPOSITORY)
+    try:
+        largest = parse_size(up_to)
+    except ValueError as error:
+        raise UsageError(f"--up-to: {error}") from None
+    if largest < _MIN_SIZE:
+        raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_MIN_SIZE} bytes")
+    found = run_loop(_probe_on_loop(host, repository, largest, link))
+    write_stdout(profile_toml(host, found), nl=False)
+    for left in found.left:
+        print_lines(f"blobflow: {host} would not delete {left}", err=True)
+
+
+async def _probe_on_loop(host: str, repository: str, largest: int, link: ConnectionOptions) -> ProbeResult:
+    from blobflow.cli.settings import connection_settings
+    from blobflow.client import probe
+
+    settings = connection_settings(link, os.environ, Hosts(targets=frozenset({host})))
+    async with show_progress(link.look, Meter()) as show:
+        return await probe(host, repository, settings, largest=largest, observer=show)
+
+
+def profile_toml(host: str, found: ProbeResult) -> str:
+    """The findings as a table of the configuration file, without what was not found out; what no profile
+    holds, as comments."""
+    from blobflow.transports.registry.probe.questions import FIELDS_OF_METHOD
+
+    rungs = found.profile.rungs
+    lines = [f"[registry.{json.dumps(host)}.profile]"]
+    for name, value in msgspec.to_builtins(found.profile).items():
+        if name == "tags_with_digest" and not value:
+            continue  # as it is where nothing is said; few registries do it
+        if name not in found.unproved and FIELDS_OF_METHOD.get(name, rungs[0]) in rungs:
+            # Text, numbers, truth values and lists of text are the same in TOML as in JSON.
+            lines.append(f"{name} = {json.dumps(value)}")
+    lines += [f"# {question}: {'yes' if answer else 'no'}" for question, answer in found.facts.items()]
+    return "\n".join(lines) + "\n"

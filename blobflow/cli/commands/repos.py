@@ -1,0 +1,31 @@
+"""`blobflow repos`: the repositories of a registry."""
+
+from __future__ import annotations
+
+import click
+
+from blobflow.cli.one_shot import run_one_shot
+from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options
+from blobflow.cli.output.stdio import print_lines
+from blobflow.errors import UsageError
+from blobflow.oci.reference import check_host
+
+
+@click.command("repos")
+@click.argument("host", metavar="HOST")
+@connection_options
+def verb(host: str, link: ConnectionOptions) -> None:
+    """List the repositories of a registry, one a line, as far as it has a catalog and shows it to us."""
+    from blobflow.operations.tags.names import list_repositories
+
+    text = host.removeprefix("docker://").rstrip("/")
+    if "/" in text:
+        raise UsageError(
+            f"{host[:300]!r} is more than a host; `blobflow tags` lists the tags of a repository"
+        )
+    named = check_host(text)
+    ends = Hosts(sources=frozenset({named}))
+    for name in run_one_shot(
+        link, ends, lambda settings, show: list_repositories(named, settings, observer=show)
+    ):
+        print_lines(f"{named}/{name}")

@@ -1,0 +1,113 @@
+"""`blobflow save`: a set of images into one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.inputs.selection import any_host_option, read_image_list
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    byte_size,
+    connection_options,
+    hide_options,
+    hosts_of,
+    run_options,
+)
+from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.run_command import StartRun, run_command
+from blobflow.errors import UsageError
+from blobflow.events import Meter, Observer
+from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
+
+if TYPE_CHECKING:
+    from blobflow.client import Settings
+    from blobflow.engine.plan.steps import Pair
+
+
+@click.command("save")
+@click.option("--from", "source", metavar="HOST[/prefix]", required=True, help="Where the images are.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="LIST",
+    required=True,
+    help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, help="The bundle, as bundle.tar; - is standard output."
+)
+@click.option(
+    "--split-size",
+    type=byte_size,
+    metavar="BYTES",
+    help="Write parts of at most so much, bundle.001.tar and so on, as 4GB or 650MiB.",
+)
+@click.option(
+    "--since",
+    metavar="BUNDLE",
+    multiple=True,
+    help="Leave out the blobs that this earlier bundle has. Repeatable.",
+)
+@any_host_option
+@platform_options
+@hide_options("dry_run")
+@run_options
+@connection_options
+def verb(
+    source: str,
+    images: Path,
+    output: str,
+    split_size: int | None,
+    since: tuple[str, ...],
+    any_host: bool,
+    choosing: PlatformOptions,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> None:
+    """Save a set of images, each blob once, into one OCI archive.
+
+    `blobflow load` brings it to any registry; docker, podman, containerd and skopeo read it too, unless it is
+    in parts or was made with --since. The same images give the same bytes.
+
+    \b
+      blobflow save --from docker.io --images images.txt -o bundle.tar
+      blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
+    """
+    if run.dry_run:
+        raise UsageError(
+            "save has no --dry-run; `blobflow plan --to oci-archive:FILE` says what it would cost"
+        )
+    if output == STREAM and split_size is not None:
+        raise UsageError("standard output is one file: --split-size needs the name of a file")
+    place = local_host(OCI_ARCHIVE, output)
+    pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), choosing)
+
+    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.cli.inputs.archives import parse_archives
+        from blobflow.operations.airgap.save import Bundle, save
+
+        bundle = Bundle(place, split_size, tuple(parse_archives(since)))
+        await save(pairs, bundle, begin, settings, observer=show, meter=meter)
+        return ()
+
+    outcome = run_command(work, hosts_of(pairs), link, run)
+    outcome.check_set(may_skip_all=choosing.missing_platform is not None)
+
+
+def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:
+    """The images of the list, in the bundle under the names that they have in it, behind their host."""
+    from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
+    from blobflow.engine.plan.steps import Pair
+
+    origin, bundle = parse_registry_prefix(source), RegistryPrefix(place)
+    pairs = []
+    for wanted in read_image_list(images, origin, any_host=any_host):
+        name = wanted.named if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
+        target = bundle.under(name, wanted.tag, "" if wanted.tag else wanted.digest)
+        pairs.append(Pair(wanted.origin, target, missing_platform="skip"))
+    return pairs

@@ -1,0 +1,127 @@
+"""`blobflow sync`: mirror a set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.output.report_text import tag_lines
+from blobflow.cli.output.stdio import write_stdout
+from blobflow.cli.run_command import check_plan, print_plan
+from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled, schedule_options
+from blobflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import MirrorRequest
+    from blobflow.engine.results.report import Report
+    from blobflow.operations.tags.extra import PruneLimit
+
+# More than a fifth of a mirror does not go by itself: that is a mistake in a spec, or a source that is ill.
+_MAX_DELETE = "20%"
+
+
+def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from blobflow.cli.inputs.spec import spec_schema
+
+    write_stdout(json.dumps(spec_schema(), indent=2))
+    context.exit()
+
+
+@click.command("sync")
+@selection_options
+@platform_options
+@click.option(
+    "--delete-extra-tags",
+    "delete",
+    is_flag=True,
+    help="Once all is there, remove the tags of these repositories at the targets that are not in the set.",
+)
+@click.option(
+    "--max-delete",
+    metavar="N|N%",
+    help=f"Remove none if more than so many of their tags would go. [default: {_MAX_DELETE}]",
+)
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of SPEC and exit.",
+)
+@schedule_options
+@run_options
+@connection_options
+def verb(
+    selection: SelectionOptions,
+    choosing: PlatformOptions,
+    delete: bool,
+    max_delete: str | None,
+    staying: ScheduleOptions,
+    run: RunOptions,
+    link: ConnectionOptions,
+) -> None:
+    """Mirror a set of images, byte for byte, to one or more registries.
+
+    The set is a SPEC file (YAML), or a list between places: --from HOST[/prefix] --to HOST[/prefix] --images
+    LIST. A SPEC names tags, or chooses them by rules; skopeo's and regsync's files are read as they are. Each
+    blob is read once, uploaded once to each target registry, and mounted where else it is needed there. What
+    is present already is not touched.
+
+    \b
+      blobflow sync mirror.yaml
+      blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
+      blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
+    """
+    from blobflow.cli.expand import check_request, make_dry_run, may_skip_all, mirror_request
+
+    asked, clearing = _read_request(selection, staying), _parse_limit(delete, max_delete)
+    parse_schedule(staying)
+    if run.dry_run:
+        if staying.stays:
+            raise UsageError("--dry-run shows one plan; leave --every and --cron out")
+        drawn = make_dry_run(asked, choosing, link, run, clearing=clearing)
+        more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
+        print_plan(drawn.planned, link.look, more)
+        check_plan(drawn.planned, link.look, may_skip_all=may_skip_all(asked, choosing))
+        return
+
+    def once(told: Callable[[Report], None]) -> None:
+        nonlocal asked
+        now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
+        outcome = mirror_request(now, choosing, link, run, clearing=clearing, told=told)
+        outcome.check_set(may_skip_all=may_skip_all(now, choosing))
+
+    def reread() -> None:
+        nonlocal asked
+        anew = _read_request(selection, staying)
+        check_request(anew, choosing)
+        asked = anew
+
+    check_request(asked, choosing)
+    run_scheduled(staying, link.look, once, reread)
+
+
+def _read_request(selection: SelectionOptions, staying: ScheduleOptions) -> MirrorRequest:
+    """What is asked for. Who stays knows how."""
+    asked = read_request(selection)
+    return msgspec.structs.replace(asked, timing="") if staying.stays else asked
+
+
+def _parse_limit(delete: bool, most: str | None) -> PruneLimit | None:
+    if not delete:
+        if most is not None:
+            raise UsageError("--max-delete is about --delete-extra-tags; give that too")
+        return None
+    from blobflow.operations.tags.extra import parse_prune_limit
+
+    return parse_prune_limit(most or _MAX_DELETE)

@@ -1,0 +1,95 @@
+"""`blobflow verify`: is at the targets what should be there?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    cache_dir_option,
+    compress_option,
+    concurrency_option,
+    connection_options,
+    verify_option,
+)
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.output.units import count_text
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
+from blobflow.events import Meter
+
+if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import MirrorRequest
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.targets.verification import VerifyLevel
+    from blobflow.transports.archive import CompressMode
+
+
+@click.command("verify")
+@selection_options
+@platform_options
+@verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
+@concurrency_option
+@compress_option
+@cache_dir_option
+@connection_options
+def verb(
+    selection: SelectionOptions,
+    choosing: PlatformOptions,
+    verify: VerifyLevel,
+    concurrency: int,
+    compress: CompressMode,
+    cache_dir: Path | None,
+    link: ConnectionOptions,
+) -> None:
+    """Ask the targets whether they have what `sync` with the same arguments would bring there.
+
+    A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
+    with the same level repairs what can be repaired.
+    """
+    from blobflow.cli.expand import may_skip_all
+    from blobflow.cli.run_command import check_not_all_skipped
+
+    asked = read_request(selection)
+    run = RunOptions(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
+    found = run_loop(_verify_on_loop(asked, choosing, verify, link, run))
+    wrong = skipped = 0
+    for pair, error in found.items():
+        if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
+            skipped += 1
+            if not link.look.quiet:
+                print_lines(f"skipped: {pair.target}: {error.message}")
+            continue
+        wrong += error is not None
+        if error is not None or not link.look.quiet:
+            print_lines(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
+    if wrong:
+        raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
+    if not may_skip_all(asked, choosing):
+        check_not_all_skipped(skipped, len(found))
+
+
+async def _verify_on_loop(
+    asked: MirrorRequest,
+    choosing: PlatformOptions,
+    level: VerifyLevel,
+    link: ConnectionOptions,
+    run: RunOptions,
+) -> Mapping[Pair, BlobflowError | None]:
+    from blobflow.cli.expand import expand_request, request_settings
+    from blobflow.client import verify_run
+
+    meter = Meter()
+    async with show_progress(link.look, meter) as show:
+        settings = request_settings(asked, link, run)
+        settled = await expand_request(asked, choosing, settings, show, meter)
+        found = await verify_run(settled.pairs, level, settings, observer=show, meter=meter)
+        return {**found, **settled.lost}

@@ -1,0 +1,1 @@
+"""What people write to say what they want, as values: specs, lists, archives, templates."""

@@ -1,0 +1,217 @@
+"""regsync.yml, the configuration of regclient's regsync, as it is. Pure, but for files that templates name.
+
+    version: 1
+    creds: [{registry: localhost:5000, tls: disabled, user: …, pass: '{{env "PASSWORD"}}'}]
+    defaults: {…}
+    sync:
+      - {source: busybox:latest, target: localhost:5000/library/busybox:latest, type: image}
+      - {source: ghcr.io/org/app, target: localhost:5000/app, type: repository, tags: {allow: ['v1\\..*']}}
+      - {source: registry.example.com, target: localhost:5000, type: registry, repos: {deny: ['old/.*']}}
+
+What chooses means what it means to regsync (0.11):
+
+- `tagSets` and `tags` are sets of which one is enough; within a set `semverRange`, `allow` and `deny` all
+  have to hold. Ranges are regsync's own, see `oci.ranges`.
+- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
+- Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
+  unchanged images they are looked for too, unless `fastCheck` says not to.
+- `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
+- A registry with a `hostname` is asked there, under that name.
+- What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
+
+What is about when to run is told as the command that does it; `regsync_keys` has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+import msgspec
+
+from blobflow.cli.inputs.go_templates import render_template
+from blobflow.cli.inputs.regsync_hosts import parse_hosts
+from blobflow.cli.inputs.regsync_keys import (
+    Entry,
+    File,
+    Repos,
+    Tags,
+    drop_empty_keys,
+    ignored_key_warnings,
+    with_defaults,
+)
+from blobflow.cli.inputs.regsync_schedule import schedule_hint
+from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, parse_registry_prefix
+from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, lines_text, node_at, to_struct
+from blobflow.cli.options.platforms import parse_platforms
+from blobflow.engine.plan.steps import Lookup
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.oci import Reference, parse_reference
+from blobflow.oci.media import MANIFESTS
+from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
+from blobflow.oci.tag_selection.regex import compile_pattern, has_loose_choice
+from blobflow.oci.tag_selection.rules import TagRules, check_rules
+from blobflow.printable import printable
+
+
+def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorRequest:
+    """What a file asks for; `environ` fills in its templates.
+
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    """
+    node = compose(text, name)
+    drop_empty_keys(node)
+    file = to_struct(node, name, File, as_written=True)
+    if file.version not in (0, 1):
+        raise InvalidConfig(f"{name} has version {file.version}; of regsync's, blobflow reads version 1")
+    defaults = msgspec.structs.asdict(file.defaults)
+    wanted: list[ImageRequest] = []
+    warnings = [*ignored_key_warnings(node, name)]
+    times: list[tuple[int, str, str]] = []
+    alone: list[int] = []
+    for number, own in enumerate(file.sync):
+        line = line_of(node_at(node, f".sync[{number}]"))
+        where, each = f"{name} line {line}", with_defaults(own, defaults)
+        with errors_located_at(where):
+            wanted.append(_image_request(each, where, environ))
+        warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
+        times.append((line, each.interval, each.schedule))
+        alone += [line] if each.platform else []
+    if not wanted:
+        raise UsageError(f"{name} names nothing to sync")
+    if alone:
+        warnings.append(
+            f"{name} {lines_text(alone)}: of `platform` an index of that one is put, where regsync puts the "
+            "image alone"
+        )
+    hosts, names = parse_hosts(file.creds, name, environ)
+    asked = tuple(_by_real_names(image, names) for image in wanted)
+    return MirrorRequest(asked, (), tuple(warnings), hosts, schedule_hint(name, times))
+
+
+def _by_real_names(image: ImageRequest, names: Mapping[str, str]) -> ImageRequest:
+    """The image at the hosts where a file says that its hosts really are."""
+
+    def real(place: RegistryPrefix) -> RegistryPrefix:
+        return msgspec.structs.replace(place, host=names.get(place.host, place.host))
+
+    targets = tuple(map(real, image.targets))
+    return msgspec.structs.replace(image, source=real(image.source), targets=targets)
+
+
+def _image_request(each: Entry, where: str, environ: Mapping[str, str]) -> ImageRequest:
+    facts = {".Sync.Source": each.source, ".Sync.Type": each.type}
+    source = render_template(each.source, environ, facts)
+    target = render_template(each.target, environ, {**facts, ".Sync.Source": source})
+    for place in (source, target):
+        if place.startswith("ocidir://"):
+            raise UsageError(
+                f"{place[:100]!r} is a layout; `blobflow copy` brings images to and from oci:PATH"
+            )
+    _reject_referrer_filters(each)
+    rules: TagRules | None = _tag_rules(each)
+    repositories: TagRules | None = None
+    if each.type == "registry":
+        whole = ImageRequest(
+            parse_registry_prefix(source), "", "", "", where, targets=(parse_registry_prefix(target),)
+        )
+        repositories = _name_rules(each.repos)
+    elif each.type in ("image", "repository"):
+        origin, goal = parse_reference(source), parse_reference(target)
+        at, to = _registry_of(origin), _registry_of(goal)
+        whole = ImageRequest(at, origin.repository, "", "", where, goal.repository, targets=(to,))
+        if each.type == "image":
+            whole = msgspec.structs.replace(whole, target_tag=goal.tag)
+            rules = _single_tag_rules(origin, _types(each))
+        if rules is None:
+            whole = msgspec.structs.replace(whole, tag=origin.tag, digest=origin.digest)
+    else:
+        raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
+    return msgspec.structs.replace(
+        whole, choice=_choice(each), rules=rules, repositories=repositories, referrers=_lookup(each)
+    )
+
+
+def _registry_of(reference: Reference) -> RegistryPrefix:
+    if reference.transport:
+        raise UsageError(f"{reference.host} is no registry; `blobflow copy` brings it there")
+    return RegistryPrefix(reference.host)
+
+
+def _tag_rules(each: Entry) -> TagRules:
+    sets = [*each.tag_sets, *([each.tags] if each.tags != Tags() else [])]
+    rules = [_name_rules(names) for names in sets]
+    whole = rules[0] if len(rules) == 1 else TagRules(any_of=tuple(rules))
+    return msgspec.structs.replace(whole, types=_types(each))
+
+
+def _single_tag_rules(origin: Reference, types: tuple[str, ...]) -> TagRules | None:
+    """The rules for an image that is wanted if it is of these types; None where all are."""
+    if not types:
+        return None
+    if origin.digest:
+        raise InvalidConfig("`mediaTypes` chooses among tags, and the source is named by its digest")
+    return TagRules((rf"^\Q{origin.tag}\E$",), anywhere=True, types=types)
+
+
+def _types(each: Entry) -> tuple[str, ...]:
+    """The media types of the images that are wanted; none where all that can be brought are. Without a list
+    regsync takes those of all images, too."""
+    narrow = each.media_types and not set(each.media_types) >= MANIFESTS
+    return tuple(sorted(set(each.media_types))) if narrow else ()
+
+
+def _name_rules(names: Tags | Repos) -> TagRules:
+    """The rules of a set, with expressions between ^ and $ as regsync puts them."""
+    for text in (*names.allow, *names.deny):
+        compile_pattern(f"^{text}$", shown=text)
+    allow, deny = ([f"^{text}$" for text in side] for side in (names.allow, names.deny))
+    ranges = names.semver_range if isinstance(names, Tags) else ()
+    return check_rules(
+        TagRules(
+            tuple(allow),
+            tuple(deny),
+            tuple(each for each in ranges if each),
+            anywhere=bool(allow or deny),
+            ranges="regsync" if any(ranges) else "npm",
+        )
+    )
+
+
+def _loose_expression_warnings(each: Entry) -> Iterator[str]:
+    """What is told of expressions that match more than they seem to."""
+    sides = [(names.allow, names.deny) for names in (*each.tag_sets, each.tags)]
+    for text in chain(*chain(*sides), each.repos.allow, each.repos.deny):
+        if has_loose_choice(text):
+            shown = printable(text, 100)
+            yield f"`{shown}` is ^{shown}$ to regsync, so only its ends are bound; write ({shown})"
+
+
+def _choice(each: Entry) -> PlatformChoice:
+    """The platforms; regsync's `local` is our `system`."""
+    words = each.platforms or ((each.platform,) if each.platform else ())
+    if not words:
+        return EVERYTHING
+    return PlatformChoice(parse_platforms(["system" if word == "local" else word for word in words]), "auto")
+
+
+def _lookup(each: Entry) -> Lookup:
+    if not (each.referrers or each.digest_tags):
+        return "off"
+    return "auto" if each.fast_check else "always"
+
+
+def _reject_referrer_filters(each: Entry) -> None:
+    """Raise InvalidConfig where some of what refers to an image is chosen, or has a place of its own."""
+    if not each.referrers:
+        return
+    for key, said in (
+        ("referrerFilters", each.referrer_filters),
+        ("referrerSource", each.referrer_source),
+        ("referrerTarget", each.referrer_target),
+    ):
+        if said:
+            raise InvalidConfig(
+                f"`{key}` can't be carried out: all that refers to an image goes with it, from its source to "
+                "its target; leave it out for that"
+            )

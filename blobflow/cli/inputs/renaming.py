@@ -1,0 +1,58 @@
+"""What an image is called at its targets, where that is not what its source calls it. Pure.
+
+A repository or a tag is made by a template, as `mirror/{name}` or `{tag}-debian`, or by a regular expression
+that, where it matches from end to end, is replaced: `library/(.*)` by `base/\\1`. In templates stand
+
+    {host}  the source's host    {path}  the repository    {name}  its last component    {tag}  the tag
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from blobflow.errors import UsageError
+from blobflow.oci.tag_selection.regex import compile_pattern
+
+_WORD = re.compile(r"\{([^{}]*)\}")
+_WORDS = ("host", "path", "name", "tag")
+
+
+class RenameRule(msgspec.Struct, frozen=True):
+    """One name from another: `template`, or `match` and `replace`; nothing leaves it as it is."""
+
+    template: str = ""
+    match: str = ""
+    replace: str = ""
+
+
+class RenameRules(msgspec.Struct, frozen=True):
+    """The names at a target: of the repository (below the target's prefix), and of the tag."""
+
+    repository: RenameRule = RenameRule()
+    tag: RenameRule = RenameRule()
+
+
+KEEP_NAMES = RenameRules()
+
+
+def check_rename_rule(rule: RenameRule) -> RenameRule:
+    """Check that a rule can be carried out, and return it. Raises UsageError."""
+    for word in _WORD.findall(rule.template):
+        if word not in _WORDS:
+            known = ", ".join(f"{{{each}}}" for each in _WORDS)
+            raise UsageError(f"{{{word}}} in {rule.template[:100]!r} stands for nothing; known are {known}")
+    if rule.match:
+        compile_pattern(rule.match).check_template(rule.replace)
+    return rule
+
+
+def apply_rename(rule: RenameRule, name: str, *, host: str, path: str, tag: str) -> str:
+    """What `name` becomes."""
+    if rule.template:
+        facts = {"host": host, "path": path, "name": path.rpartition("/")[2], "tag": tag}
+        return _WORD.sub(lambda word: facts[word[1]], rule.template)
+    if rule.match and (new := compile_pattern(rule.match).replaced(name, rule.replace)) is not None:
+        return new
+    return name

@@ -1,0 +1,65 @@
+"""Spec files of whatever format: ours, skopeo's, regsync's. Which one it is shows at its top level."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import yaml
+
+from blobflow.cli.inputs.regsync import parse_regsync
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
+from blobflow.cli.inputs.skopeo import IMAGE_LISTS, parse_skopeo
+from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
+from blobflow.errors import UsageError
+
+_OURS = {"version", "defaults", "images"}
+
+SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
+
+
+def read_spec(
+    text: str,
+    name: str,
+    targets: Sequence[RegistryPrefix] = (),
+    form: SpecFormat = "auto",
+    *,
+    scoped: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> MirrorRequest:
+    """What a file asks for. `targets` and `scoped` are for a skopeo file, which does not say where to;
+    `environ` is for the templates of a regsync file.
+
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    """
+    form = detect_format(text, name) if form == "auto" else form
+    if form == "skopeo":
+        if not targets:
+            raise UsageError(f"{name} is skopeo's YAML, which names sources alone; say where to with --to")
+        return parse_skopeo(text, name, targets, scoped=scoped)
+    if targets:
+        raise UsageError(f"{name} says itself where its images go; leave --to out")
+    if scoped:
+        raise UsageError("--scoped is about skopeo's YAML; elsewhere a prefix or `rename` says the same")
+    return parse_regsync(text, name, environ or {}) if form == "regsync" else parse_spec(text, name)
+
+
+def detect_format(text: str, name: str) -> SpecFormat:
+    """The format of a file. Ours where in doubt, so that its errors are told in our words."""
+    node = compose(text, name)
+    if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
+        return "regsync"
+    pairs = [pair for pair in node.value if not (is_null(pair[1]) or str(pair[0].value).startswith("x-"))]
+    keys = {str(key.value) for key, _ in pairs}
+    if not keys & _OURS and any(_names_sources(*pair) for pair in pairs):
+        return "skopeo"
+    return "blobflow"
+
+
+def _names_sources(key: yaml.Node, value: yaml.Node) -> bool:
+    """Whether it is a registry and what is wanted of it, or meant so."""
+    return bool(re.search(r"[.:]|^localhost$", str(key.value))) or any(
+        child(value, each) for each in IMAGE_LISTS
+    )

@@ -1,0 +1,28 @@
+"""Asking a registry one thing: the loop, the display and the settings of verbs that move nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from blobflow.cli.options.connection import ConnectionOptions, Hosts, run_settings
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.client import Settings
+
+T = TypeVar("T")
+
+
+def run_one_shot(
+    link: ConnectionOptions, ends: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
+) -> T:
+    """Run the question to its end, and return its answer."""
+
+    async def asked() -> T:
+        async with show_progress(link.look, Meter()) as show:
+            return await question(run_settings(link, ends=ends), show)
+
+    return run_loop(asked())

@@ -1,0 +1,1 @@
+"""Options that verbs share, each group read into one frozen value."""

@@ -1,0 +1,1 @@
+"""The process around a run: event loop, signals, files, schedule, metrics."""

@@ -1,0 +1,199 @@
+"""Runs that are kept account of, and a process that stays: the options, and what they come to.
+
+Without `--every` or `--cron` there is one run, and its error is the process's. With one of them the process
+stays until a signal ends it, a run's error is told, and `rounds` says when the next one is.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.options.connection import OutputOptions, option_group
+from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.runtime.files import check_writable
+from blobflow.cli.runtime.startup import collect_garbage
+from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from blobflow.cli.runtime.cron import Schedule
+    from blobflow.cli.runtime.metrics import RunMetrics, RunResult
+    from blobflow.engine.results.report import Report
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+# One run, which hands over its report however it ends.
+RunOnce = Callable[[Callable[["Report"], None]], None]
+
+
+class ScheduleOptions(msgspec.Struct, frozen=True):
+    """What was said of more than one run."""
+
+    every: str | None = None
+    cron: str | None = None
+    metrics_file: Path | None = None
+    metrics_listen: str | None = None
+
+    @property
+    def stays(self) -> bool:
+        return self.every is not None or self.cron is not None
+
+
+schedule_options = option_group(
+    "staying",
+    ScheduleOptions,
+    click.option(
+        "--every", metavar="SPAN", help="Stay, and run every so often, as 30m or 6h; the first time now."
+    ),
+    click.option(
+        "--cron",
+        metavar="EXPR",
+        help="Stay, and run at these times of the local zone: minute hour day month weekday, or @daily.",
+    ),
+    click.option(
+        "--metrics-file",
+        type=_FILE,
+        metavar="FILE",
+        help="Keep account of runs in a text file for Prometheus (node_exporter's textfile collector).",
+    ),
+    click.option(
+        "--metrics-listen",
+        metavar="HOST:PORT",
+        help="Of a process that stays: serve the account at http://HOST:PORT/metrics.",
+    ),
+)
+
+
+def parse_schedule(staying: ScheduleOptions) -> Schedule | None:
+    """The timetable, if the process stays. Raises UsageError for what can't be meant."""
+    if not staying.stays:
+        if staying.metrics_listen is not None:
+            raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
+        return None
+    if staying.every is not None and staying.cron is not None:
+        raise UsageError("--every and --cron are two ways to say when; give one")
+    from blobflow.cli.runtime.cron import Interval, parse_cron, parse_interval
+
+    if staying.cron is not None:
+        return parse_cron(staying.cron)
+    return Interval(parse_interval(staying.every or ""), time.time())
+
+
+def run_scheduled(
+    staying: ScheduleOptions, look: OutputOptions, run: RunOnce, reread: Callable[[], None]
+) -> None:
+    """Run once, or again and again, and keep account. Raises what a single run raises."""
+    timetable = parse_schedule(staying)
+    with _open_metrics(staying, look) as ledger:
+        if timetable is None:
+            _run_recorded(ledger, look, run)
+        else:
+            _run_as_daemon(timetable, look, lambda: _run_recorded(ledger, look, run), reread)
+
+
+def _run_as_daemon(
+    timetable: Schedule, look: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
+) -> None:
+    from blobflow.cli.runtime.scheduler import WakeSignals, run_on_schedule
+
+    begun = False
+
+    def run_told() -> None:
+        nonlocal begun
+        try:
+            run()
+        except BlobflowError as error:
+            if isinstance(error, UsageError) and not begun:
+                raise  # it was started wrongly; later, somebody may be just about to mend a file
+            _print_event(look, "error", str(error))
+        begun = True
+        collect_garbage()
+
+    def reread_told() -> None:
+        try:
+            reread()
+        except BlobflowError as error:
+            _print_event(look, "error", f"{error}; going on with what was asked for before")
+        else:
+            _print_event(look, "reread", "what is asked for was read anew")
+
+    def announce(start: float) -> None:
+        if not look.quiet:
+            at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(start))
+            _print_event(look, "next", f"next run at {at}")
+
+    with WakeSignals().caught() as signals:
+        run_on_schedule(
+            timetable,
+            run_told,
+            reread_told,
+            wait=signals.wait,
+            random=random.random,
+            announce=announce,
+        )
+
+
+def _print_event(look: OutputOptions, event: str, sentence: str) -> None:
+    if look.log_format == "json":
+        click.echo(json.dumps({"event": event, "message": sentence}), err=True)
+    else:
+        print_lines(f"blobflow: {sentence}", err=True)
+
+
+def _run_recorded(ledger: RunMetrics | None, look: OutputOptions, run: RunOnce) -> None:
+    """One run, entered in the ledger, also if it fails or is interrupted: that goes before what the ledger
+    may raise."""
+    if ledger is None:
+        run(lambda report: None)
+        return
+    from blobflow.engine.results.report import Report, Totals
+
+    reports = [Report(Totals(), ())]
+    end: RunResult = "failed"
+    ledger.begin()
+    try:
+        run(reports.append)
+        end = "done"
+    except RunIncomplete:
+        end = "incomplete"
+        raise
+    except KeyboardInterrupt:
+        end = "interrupted"
+        raise
+    finally:
+        try:
+            ledger.enter(reports[-1], end)
+        except StorageError as error:
+            if end == "done":
+                raise
+            _print_event(look, "error", str(error))
+
+
+@contextmanager
+def _open_metrics(staying: ScheduleOptions, look: OutputOptions) -> Iterator[RunMetrics | None]:
+    if staying.metrics_file is None and staying.metrics_listen is None:
+        yield None
+        return
+    if staying.metrics_file is not None:
+        check_writable(staying.metrics_file, "--metrics-file")
+    from blobflow.cli.runtime.metrics import RunMetrics
+
+    ledger = RunMetrics(staying.metrics_file)
+    if staying.metrics_listen is None:
+        yield ledger
+        return
+    from blobflow.cli.commands.serve import parse_listen_address
+
+    host, port = parse_listen_address(staying.metrics_listen)
+    with ledger.listening(host, port) as bound:
+        if not look.quiet:
+            _print_event(look, "metrics", f"metrics at http://{host}:{bound}/metrics")
+        yield ledger

@@ -1,0 +1,129 @@
+"""One event loop a process, and the signals that end it.
+
+Ctrl-C      cancels the work: it takes back or writes down what it began, and the report is still written
+SIGTERM     the same, but what is under way may end first, for so many seconds: nothing new is started
+a second    ends the process at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, TypeVar
+
+import uvloop
+
+from blobflow.cli import INTERRUPTED
+from blobflow.cli.output.stdio import sanitize_log_output
+
+_T = TypeVar("_T")
+# What a process may have open: many times the connections that a machine of this kind can answer, and as many
+# blobs on their way to a slow target as most sets have.
+MAX_OPEN_FILES = 65_536
+_SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
+    sanitize_log_output()
+    raise_open_file_limit()
+    # Not what the task returns: Runner.run takes its signal handler away by functions of `signal` that format
+    # the handler, its task and the task's result, whole, and throw that away (CPython 3.11, 3.12). Of a large
+    # plan that is a hundred megabytes.
+    results: list[_T] = []
+
+    async def kept() -> None:
+        results.append(await _interruptible(work))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(kept())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+    return results[0]
+
+
+def raise_open_file_limit() -> None:
+    """Raise this process's limit of open files (sockets are such) to what the system lets it have, up to
+    MOST_FILES. Where the system refuses (macOS, above a limit that it does not tell) it stays as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Shutdown:
+    """How the work of this process wants to end. `asked`: a signal asked for it; `begun`: the work was told.
+
+    `wind_down` is called on SIGTERM, starts nothing new and says whether anything is under way; the work then
+    has `grace` seconds to end by itself before it is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.begun = False
+        self.winding_down = False
+        self.wind_down: Callable[[], bool] = lambda: False
+        self.grace = 0.0
+
+    def begin(self, number: int, task: asyncio.Task[Any]) -> None:
+        """The first signal came. On the loop's thread."""
+        self.begun = True
+        if number == signal.SIGTERM and self.grace and self.wind_down():
+            self.winding_down = True
+            asyncio.get_running_loop().call_later(self.grace, task.cancel)
+        else:
+            task.cancel()
+
+
+SHUTDOWN: ContextVar[Shutdown] = ContextVar("ending")
+
+
+async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
+    task = asyncio.current_task()
+    assert task is not None
+    ending = Shutdown()
+    SHUTDOWN.set(ending)
+    with _signals_shut_down(task, ending):
+        result = await work
+    if ending.winding_down or (ending.asked and not ending.begun):
+        raise asyncio.CancelledError  # the work ended by itself, before its time or before it was told
+    return result
+
+
+@contextmanager
+def _signals_shut_down(task: asyncio.Task[Any], ending: Shutdown) -> Iterator[None]:
+    """While inside, the first signal begins the end and the second ends the process.
+
+    Plain signal handlers, not the loop's: they run also while the loop is busy. Outside the main thread
+    Python takes no handlers, and whoever runs us there has another way to stop.
+    """
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if ending.asked:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+            os._exit(INTERRUPTED)
+        ending.asked = True
+        loop.call_soon_threadsafe(ending.begin, number, task)
+
+    try:
+        before = {number: signal.signal(number, on_signal) for number in _SHUTDOWN_SIGNALS}
+    except ValueError:
+        before = {}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former if former is not None else signal.SIG_DFL)

@@ -1,0 +1,42 @@
+"""Result files: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from blobflow.errors import UsageError
+
+_FILE_MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise UsageError before a run whose result could not be written after it."""
+    if str(path) == "-":
+        raise UsageError(f"{option} -: give a file; /dev/stdout is standard output")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = _FILE_MODE) -> None:
+    """Write `content` beside `path` and rename it there, with `mode`; into what is no file, as `/dev/stdout`,
+    as it stands. Raises StorageError naming the file."""
+    from blobflow.transports.files import is_stream, stream_at, translate_os_errors
+
+    if is_stream(path):
+        with stream_at(path) as write:
+            write(content)
+        return
+    with translate_os_errors("write", path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise

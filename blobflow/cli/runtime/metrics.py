@@ -1,0 +1,240 @@
+"""The ledger of runs: what they came to, for Prometheus, as an endpoint or as a text file.
+
+The text file is for node_exporter's textfile collector, and it is also the memory: a process that is given
+the file of an earlier one goes on counting where that one stopped, so that a job that runs and ends tells the
+same as one that stays. It is written beside itself and renamed, so nobody reads half of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from blobflow.cli.runtime.files import write_atomic
+from blobflow.engine.results.report import ImageRecord, Report
+from blobflow.errors import InvalidConfig, UsageError
+
+# done: every image is where it should be. incomplete: some are not. failed: an error ended the run.
+# interrupted: a signal did.
+RunResult = Literal["done", "incomplete", "failed", "interrupted"]
+RUN_RESULTS: tuple[RunResult, ...] = ("done", "incomplete", "failed", "interrupted")
+_STATUSES = ("done", "present", "failed", "skipped")
+_ARRIVED = ("done", "present")
+
+Image = tuple[str, str]
+
+
+class MetricsState(msgspec.Struct, frozen=True):
+    """The sums over all runs, and the last one. Times in seconds since the epoch, 0 for never.
+
+    `arrived`: when each image, as its source and target, was last seen to be where it should be; 0 if it
+    never was. `running`: when the run under way began.
+    """
+
+    runs: dict[RunResult, int] = {}
+    bytes_read: int = 0
+    bytes_written: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    last_seconds: float = 0.0
+    last_end: float = 0.0
+    last_done: float = 0.0
+    images: dict[str, int] = {}
+    arrived: dict[Image, float] = {}
+    running: float = 0.0
+    audited: int = 0
+    incomplete: int = 0
+
+
+def with_run(account: MetricsState, report: Report, end: RunResult, now: float) -> MetricsState:
+    """The account with one more run. Images that a run to its end knows nothing of any more are dropped,
+    unless it could not find out what their repository has."""
+    totals = report.totals
+    whole = end in ("done", "incomplete")
+    known = {(image.source, image.target) for image in report.images}
+    unread = [image.source.rstrip("/") for image in report.images if _is_repository(image)]
+    arrived = {
+        image: at
+        for image, at in account.arrived.items()
+        if not whole or image in known or any(_is_below(image[0], repository) for repository in unread)
+    }
+    for image in report.images:
+        key = image.source, image.target
+        if image.reason:  # it is not to be there, and nobody is to be told that it never came
+            arrived.pop(key, None)
+            continue
+        arrived[key] = now if image.status in _ARRIVED else arrived.get(key, 0.0)
+    return MetricsState(
+        runs={**account.runs, end: account.runs.get(end, 0) + 1},
+        bytes_read=account.bytes_read + totals.bytes_read,
+        bytes_written=account.bytes_written + totals.bytes_written,
+        requests=account.requests + totals.requests,
+        seconds=account.seconds + totals.seconds,
+        last_seconds=totals.seconds,
+        last_end=now,
+        last_done=now if end == "done" else account.last_done,
+        images={status: sum(image.status == status for image in report.images) for status in _STATUSES},
+        arrived=arrived,
+        audited=account.audited + totals.audited,
+        incomplete=account.incomplete + totals.incomplete,
+    )
+
+
+def _is_repository(image: ImageRecord) -> bool:
+    """Whether it stands for all images of a repository, or of a registry, that could not be listed."""
+    return image.status == "failed" and ":" not in image.source.rpartition("/")[2]
+
+
+def _is_below(name: str, repository: str) -> bool:
+    return name.startswith(tuple(f"{repository}{mark}" for mark in ":@/"))
+
+
+class RunMetrics:
+    """The account of this process, and of those before it if it has a `file`.
+
+    Raises InvalidConfig for a file that is something else: it would be overwritten. `clock` gives seconds
+    since the epoch.
+    """
+
+    def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+        self.account = _load_state(file) if file is not None and file.exists() else MetricsState()
+
+    def begin(self) -> None:
+        """A run begins."""
+        self.account = msgspec.structs.replace(self.account, running=self._clock())
+
+    def enter(self, report: Report, end: RunResult) -> None:
+        """A run ended. Raises StorageError if the file can't be written."""
+        self.account = with_run(self.account, report, end, self._clock())
+        if self._file is not None:
+            write_atomic(self._file, self.text())
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format. What is true only now (ages) is not for a file."""
+        return generate_latest(_collector_registry(lambda: metric_families(self.account)))
+
+    @contextmanager
+    def listening(self, host: str, port: int) -> Iterator[int]:
+        """While inside, a thread answers on `host:port`, path /metrics; gives the port (0: a free one).
+
+        Raises UsageError if it can't listen there.
+        """
+        registry = _collector_registry(
+            lambda: [*metric_families(self.account), *age_families(self.account, self._clock())]
+        )
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise UsageError(
+                f"can't listen on {host}:{port} for --metrics-listen: {error.strerror}"
+            ) from None
+        try:
+            yield int(server.server_port)
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Collector:
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self.collect = collect
+
+
+def _collector_registry(collect: Callable[[], Iterable[Metric]]) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(collect))
+    return registry
+
+
+def metric_families(account: MetricsState) -> Iterator[Metric]:
+    """The account as metrics."""
+    runs = CounterMetricFamily("blobflow_runs", "Runs, by how they ended.", labels=["end"])
+    for end in RUN_RESULTS:
+        runs.add_metric([end], account.runs.get(end, 0))
+    yield runs
+    for name, text, value in (
+        ("blobflow_run_read_bytes", "Bytes of blobs and manifests read by all runs.", account.bytes_read),
+        ("blobflow_run_written_bytes", "Bytes of them written by all runs.", account.bytes_written),
+        ("blobflow_run_requests", "HTTP requests sent by all runs.", account.requests),
+        ("blobflow_run_seconds", "Seconds that all runs took.", account.seconds),
+        ("blobflow_run_audited_roots", "Roots that all runs looked below to the end.", account.audited),
+        ("blobflow_run_incomplete_images", "Images that runs found to lack something.", account.incomplete),
+    ):
+        yield CounterMetricFamily(name, text, value)
+    for name, text, value in (
+        ("blobflow_last_run_seconds", "Seconds that the last run took.", account.last_seconds),
+        ("blobflow_last_run_timestamp_seconds", "When the last run ended.", account.last_end),
+        ("blobflow_last_success_timestamp_seconds", "When the last whole run ended.", account.last_done),
+    ):
+        yield GaugeMetricFamily(name, text, value)
+    images = GaugeMetricFamily("blobflow_images", "Images of the last run, by status.", labels=["status"])
+    for status in _STATUSES:
+        images.add_metric([status], account.images.get(status, 0))
+    yield images
+    arrived = GaugeMetricFamily(
+        "blobflow_image_last_success_timestamp_seconds",
+        "When an image was last seen to be where it should be; 0: never.",
+        labels=["source", "target"],
+    )
+    for (source, target), at in sorted(account.arrived.items()):
+        arrived.add_metric([source, target], at)
+    yield arrived
+
+
+def age_families(account: MetricsState, now: float) -> Iterator[Metric]:
+    """What is true at one moment: how old successes are, and how long the run under way has been."""
+    running = now - account.running if account.running else 0.0
+    yield GaugeMetricFamily("blobflow_running_seconds", "How long the run under way has taken.", running)
+    old = GaugeMetricFamily(
+        "blobflow_image_last_success_age_seconds",
+        "Seconds since an image was last seen to be where it should be; none if it never was.",
+        labels=["source", "target"],
+    )
+    for (source, target), at in sorted(account.arrived.items()):
+        if at:
+            old.add_metric([source, target], now - at)
+    yield old
+
+
+def _load_state(file: Path) -> MetricsState:
+    """The account that a text file of ours tells."""
+    try:
+        text = file.read_text()
+        found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except OSError as error:
+        raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
+    except (ValueError, KeyError, IndexError):
+        found = []
+    if not any(sample.name == "blobflow_runs_total" for sample in found):
+        raise InvalidConfig(f"{file} is there, and was not written by --metrics-file; name another file")
+    plain = {sample.name: sample.value for sample in found if not sample.labels}
+    runs = {s.labels["end"]: int(s.value) for s in found if s.name == "blobflow_runs_total"}
+    return MetricsState(
+        runs={end: runs[end] for end in RUN_RESULTS if end in runs},
+        bytes_read=int(plain.get("blobflow_run_read_bytes_total", 0)),
+        bytes_written=int(plain.get("blobflow_run_written_bytes_total", 0)),
+        requests=int(plain.get("blobflow_run_requests_total", 0)),
+        seconds=plain.get("blobflow_run_seconds_total", 0.0),
+        last_seconds=plain.get("blobflow_last_run_seconds", 0.0),
+        last_end=plain.get("blobflow_last_run_timestamp_seconds", 0.0),
+        last_done=plain.get("blobflow_last_success_timestamp_seconds", 0.0),
+        images={s.labels["status"]: int(s.value) for s in found if s.name == "blobflow_images"},
+        arrived={
+            (s.labels["source"], s.labels["target"]): s.value
+            for s in found
+            if s.name == "blobflow_image_last_success_timestamp_seconds"
+        },
+        audited=int(plain.get("blobflow_run_audited_roots_total", 0)),
+        incomplete=int(plain.get("blobflow_run_incomplete_images_total", 0)),
+    )

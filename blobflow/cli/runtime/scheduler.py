@@ -1,0 +1,110 @@
+"""Runs again and again: one at a time, at their times, in one process that stays.
+
+    wait until the next is due ─► run ─► wait …
+      SIGHUP   the spec is read anew; what is wrong with it is told, and the old one stays
+      SIGTERM  while waiting: the end. While running: the run winds down first (see `running`)
+
+What is missed while a run takes longer is skipped. A run that fails is told, entered, and does not end the
+rounds. `run_on_schedule` is the loop, with its clock and its waiting given; nothing in it knows of signals.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import FrameType
+
+from blobflow.cli.runtime.cron import Interval, Schedule, jitter
+
+
+class WakeReason(Enum):
+    """Why waiting ended."""
+
+    DUE = "due"
+    REREAD = "reread"
+    STOP = "stop"
+
+
+# Waits for so many seconds, or until something else happens.
+Wait = Callable[[float], WakeReason]
+# The longest that is waited at once: a clock that is set, or a machine that slept, is noticed after this.
+_LONGEST_WAIT = 60.0  # seconds
+
+
+def run_on_schedule(
+    timetable: Schedule,
+    run: Callable[[], None],
+    reread: Callable[[], None],
+    *,
+    wait: Wait,
+    clock: Callable[[], float] = time.time,
+    random: Callable[[], float],
+    announce: Callable[[float], None],
+) -> None:
+    """Run whenever it is due, until `wait` says stop. With `Interval` the first run is at once.
+
+    `announce` is told when the next run starts, in seconds since the epoch. What `run` and `reread` raise
+    ends the rounds.
+    """
+    if isinstance(timetable, Interval):
+        run()
+    while True:
+        due = timetable.after(clock())
+        start = due + jitter(due, timetable.after(due), random())
+        announce(start)
+        while (left := start - clock()) > 0:
+            wake = wait(min(left, _LONGEST_WAIT))
+            if wake is WakeReason.STOP:
+                return
+            if wake is WakeReason.REREAD:
+                reread()
+        run()
+
+
+class WakeSignals:
+    """SIGHUP and SIGTERM, as reasons to wake up. One that comes while nobody waits is found by the next who
+    waits; used inside `caught`. So is a Ctrl-C that was raised in vain, in a finalizer say."""
+
+    def __init__(self) -> None:
+        self._come: list[WakeReason] = []
+        self._interrupted = False
+        self._bell, self._ring = os.pipe()
+
+    @contextmanager
+    def caught(self) -> Iterator[WakeSignals]:
+        """While inside, the two signals wake up who waits, and do nothing else; Ctrl-C raises, as ever."""
+        reasons = {signal.SIGHUP: WakeReason.REREAD, signal.SIGTERM: WakeReason.STOP}
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._come.append(reasons[signal.Signals(number)])
+            os.write(self._ring, b"!")
+
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, on_signal) for number in reasons}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield self
+        finally:
+            for number, former in before.items():
+                signal.signal(number, former if former is not None else signal.SIG_DFL)
+            os.close(self._bell)
+            os.close(self._ring)
+
+    def wait(self, seconds: float) -> WakeReason:
+        """See `Wait`. To stop goes before all else. Raises KeyboardInterrupt."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if not self._come:
+            select.select([self._bell], [], [], seconds)
+        if not self._come:
+            return WakeReason.DUE
+        os.read(self._bell, 1)
+        return WakeReason.STOP if WakeReason.STOP in self._come else self._come.pop(0)

@@ -1,0 +1,1 @@
+"""Many requests at once: bounded, asked once, and taken up as their answers come."""

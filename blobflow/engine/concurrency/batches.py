@@ -1,0 +1,74 @@
+"""Waves: questions to several targets at the same time, whose answers are taken up as they come.
+
+First those that come soon, together; then what is late, each as it comes. So nobody waits for who does not
+answer, and where all answer there is one wave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class Batches(Generic[Answer]):
+    """Questions that were asked, and are not answered yet. Made by `in_batches`."""
+
+    def __init__(self, questions: Sequence[asyncio.Task[Answer]]) -> None:
+        self._order = {task: number for number, task in enumerate(questions)}
+        self._open = set(questions)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return not self._open
+
+    async def first(self, of_use: Callable[[Answer], bool], patience: float | None = None) -> list[Answer]:
+        """The answers, in the order of their questions: all of them; or, with `patience`, those that are
+        there so many seconds after the first of some use. Raises what a question raises."""
+        loop, until = asyncio.get_running_loop(), None
+        found: set[asyncio.Task[Answer]] = set()
+        while self._open:
+            left = None if until is None else max(0.0, until - loop.time())
+            done, self._open = await asyncio.wait(
+                self._open, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+            found |= done
+            useful = any(of_use(task.result()) for task in done)
+            if useful and until is None and patience is not None:
+                until = loop.time() + patience
+        return self._answers(found)
+
+    async def late(self) -> AsyncIterator[list[Answer]]:
+        """What was not among the first, as it comes, until all is there or nothing more is wanted. Raises
+        what a question raises."""
+        while self._open:
+            done, self._open = await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
+            answers = self._answers(task for task in done if not task.cancelled())
+            if answers:
+                yield answers
+
+    def stop(self) -> None:
+        """Want nothing more: what is open is cancelled, and `late` ends."""
+        for task in self._open:
+            task.cancel()
+
+    def _answers(self, tasks: Iterable[asyncio.Task[Answer]]) -> list[Answer]:
+        return [task.result() for task in sorted(tasks, key=self._order.__getitem__)]
+
+
+@asynccontextmanager
+async def in_batches(questions: Iterable[Coroutine[Any, Any, Answer]]) -> AsyncIterator[Batches[Answer]]:
+    """While inside, the questions are asked; what is not answered by the end is cancelled and awaited."""
+    tasks = [asyncio.create_task(question) for question in questions]
+    try:
+        yield Batches(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

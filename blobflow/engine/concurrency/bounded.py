@@ -1,0 +1,54 @@
+"""A lane: many small requests, a bounded number at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+class BoundedRunner:
+    """Runs an action on each of many items, `width` at a time.
+
+    An action's exception cancels the others and leaves `each` as it is, not in a group: actions handle the
+    errors that they expect themselves.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+
+    async def each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
+        waiting = iter(items)
+
+        async def work() -> None:
+            for item in waiting:
+                await act(item)
+
+        await run_together(work() for _ in range(self._width))
+
+
+async def run_alongside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Item]) -> Item:
+    """What `work` returns, while `other` runs too; both have ended then. As `run_together` where one
+    fails."""
+    found: list[Item] = []
+
+    async def kept() -> None:
+        found.append(await work)
+
+    await run_together((other, kept()))
+    return found[0]
+
+
+async def run_together(actions: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first exception cancels the rest and is raised as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for action in actions:
+                tasks.create_task(action)
+    except BaseExceptionGroup as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None

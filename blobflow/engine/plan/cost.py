@@ -1,0 +1,171 @@
+"""The price of a plan: what it will cost, before the first byte moves. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.plan.steps import (
+    Attach,
+    Copy,
+    DesiredImage,
+    Goal,
+    Graph,
+    Inventory,
+    Mount,
+    Pair,
+    Plan,
+    Put,
+    site_of,
+)
+from blobflow.oci import Descriptor, Digest
+from blobflow.oci.local_reference import transport_of
+
+# Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
+# form, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
+_UPLOAD_REQUESTS = 2
+# Where the target keeps no list of referrers itself, the one under the fallback tag is read and put.
+_ATTACH_REQUESTS = 2
+
+
+class TargetCost(msgspec.Struct, frozen=True):
+    """What one target registry will get. Bytes at most: a mount that is refused becomes an upload."""
+
+    copies: int = 0
+    mounts: int = 0
+    manifests: int = 0
+    bytes_to_write: int = 0
+    bytes_if_mounts_fail: int = 0
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Counts of a plan, over all pairs.
+
+    `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than
+    one image manifest names; `blobs_present`: those that need not be read for any target.
+    `images_current`: pairs with nothing to do. `requests`: by registry, for the transfer alone. `targets`: by
+    host, also those with nothing to do.
+    """
+
+    images: int
+    images_current: int
+    blobs_unique: int
+    blobs_shared: int
+    blobs_present: int
+    bytes_to_read: int
+    bytes_to_write: int
+    mounts: int
+    manifests: int
+    requests: dict[str, int]
+    targets: dict[str, TargetCost]
+
+    @property
+    def current(self) -> bool:
+        return self.images == self.images_current
+
+    @property
+    def copies(self) -> int:
+        return sum(target.copies for target in self.targets.values())
+
+
+class RunningCost:
+    """What a price says of the steps, added up part by part: many targets that answer late cost no more than
+    one that answers for all."""
+
+    def __init__(self) -> None:
+        self.copies = self.mounts = self.manifests = 0
+        self.bytes_to_read = self.bytes_to_write = 0
+        self._read: set[Digest] = set()
+
+    def add(self, part: Plan) -> None:
+        """Add a part of the plan to what is there."""
+        for step in part.steps:
+            match step:
+                case Copy():
+                    self.copies += 1
+                    self.bytes_to_write += step.blob.size
+                    self.bytes_to_read += step.blob.size * (step.blob.digest not in self._read)
+                    self._read.add(step.blob.digest)
+                case Mount():
+                    self.mounts += 1
+                case Put():
+                    count = max(1, len(step.tags))
+                    self.manifests += count
+                    self.bytes_to_write += count * step.manifest.size
+
+
+def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
+    """Add the plan up. What only pairs have that `failed` to plan does not count."""
+    mentions: Counter[Digest] = Counter()
+    left_out = _only_of(failed, plan, graph)
+    for digest, manifest in graph.manifests.items():
+        if digest not in left_out:
+            mentions.update({blob.digest for blob in manifest.blobs})
+    read: dict[Digest, Descriptor] = {}
+    requests: Counter[str] = Counter()
+    targets = {goal.pair.target.host: Counter[str]() for goal in plan.goals}
+    for step in plan.steps:
+        host = step.target.registry
+        sums = targets[host]
+        match step:
+            case Copy():
+                if step.blob.digest not in read:
+                    requests[step.source.registry] += 1
+                read[step.blob.digest] = step.blob
+                requests[host] += _UPLOAD_REQUESTS
+                sums.update(copies=1, bytes_to_write=step.blob.size)
+            case Mount():
+                requests[host] += 1
+                sums.update(mounts=1, bytes_if_mounts_fail=step.blob.size)
+            case Put():
+                count = max(1, len(step.tags))
+                requests[host] += count
+                sums.update(manifests=count, bytes_to_write=count * step.manifest.size)
+            case Attach():
+                requests[host] += _ATTACH_REQUESTS
+    return Cost(
+        images=len(plan.goals),
+        images_current=sum(not goal.steps for goal in plan.goals),
+        blobs_unique=len(mentions),
+        blobs_shared=sum(count > 1 for count in mentions.values()),
+        blobs_present=len(mentions) - len(read),
+        bytes_to_read=sum(blob.size for blob in read.values()),
+        bytes_to_write=sum(sums["bytes_to_write"] for sums in targets.values()),
+        mounts=sum(sums["mounts"] for sums in targets.values()),
+        manifests=sum(sums["manifests"] for sums in targets.values()),
+        requests={host: count for host, count in sorted(requests.items()) if not transport_of(host)},
+        targets={host: TargetCost(**sums) for host, sums in sorted(targets.items())},
+    )
+
+
+def _only_of(failed: Iterable[Pair], plan: Plan, graph: Graph) -> set[Digest]:
+    """The manifests that no planned pair has, of those that others have."""
+    theirs = _below(failed, graph)
+    return theirs - _below((goal.pair for goal in plan.goals), graph) if theirs else theirs
+
+
+def _below(pairs: Iterable[Pair], graph: Graph) -> set[Digest]:
+    roots = {graph.roots[pair.source].digest for pair in pairs if pair.source in graph.roots}
+    found: set[Digest] = set()
+    todo = list(roots)
+    while todo:
+        digest = todo.pop()
+        if digest not in found and digest in graph.manifests:
+            found.add(digest)
+            todo += [child.digest for child in graph.manifests[digest].manifests]
+    return found
+
+
+def blobs_present(
+    goals: Iterable[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
+) -> int:
+    """Blobs that the survey found where they were wanted, counted once a target repository."""
+    found: set[tuple[Site, Digest]] = set()
+    for goal in goals:
+        site = site_of(goal.pair.target)
+        for manifest in desired_images[goal.pair].everything:
+            found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))
+    return len(found)

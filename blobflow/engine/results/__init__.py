@@ -1,0 +1,1 @@
+"""What became of every image: collected as steps end, and reported."""

@@ -1,0 +1,266 @@
+"""The tally: which images are settled, as their steps end. Folds outcomes into the report. Sans-IO."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from blobflow.content import Referrer, Site
+from blobflow.engine.plan.cost import blobs_present
+from blobflow.engine.plan.steps import (
+    Copy,
+    DesiredImage,
+    Goal,
+    Inventory,
+    Mount,
+    Pair,
+    Put,
+    Step,
+    merge_inventories,
+    site_of,
+)
+from blobflow.engine.results.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
+from blobflow.engine.sources.referrers import REPLACED
+from blobflow.engine.transfer.step_states import StepState, StepStates
+from blobflow.errors import BlobflowError
+from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci.local_reference import ARCHIVES
+from blobflow.oci.referrers import artifact_type_of
+
+UNFINISHED = "not finished: the run ended before"
+
+
+class ResultCollector:
+    """One run's images. Complete at any instant: what is not settled yet is reported as skipped.
+
+    `errors`: why each failed image failed, as the error itself.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = tuple(dict.fromkeys(pairs))
+        self._records: dict[Pair, ImageRecord] = {}
+        self.errors: dict[Pair, BlobflowError] = {}
+        self._goals: dict[int, list[Goal]] = {}
+        self._open: dict[Pair, int] = {}
+        self._desired_images: dict[Pair, DesiredImage] = {}
+        self._final: dict[Pair, Descriptor] = {}
+        self._replaced: dict[Pair, frozenset[Digest]] = {}
+        self._roots: Mapping[Reference, Descriptor] = {}
+        self._inventory = Inventory({}, {}, {})
+        self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._present = 0
+        self._places_complete = False
+
+    @property
+    def images(self) -> int:
+        return len(self._pairs)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether there are images that neither failed nor have all that they need."""
+        records = map(self._records.get, self._pairs)
+        return any(record is None or (record.status == "skipped" and not record.reason) for record in records)
+
+    def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
+        """Take in what the sources' tags name."""
+        self._roots = roots
+
+    def failed(self, pair: Pair, error: BlobflowError) -> ImageRecord:
+        """An image that got no goal: its source or target could not be asked."""
+        self.errors[pair] = error
+        return self._settle(pair, "failed", "", str(error))
+
+    def skipped(self, pair: Pair, reason: str) -> ImageRecord:
+        """An image that is left as it is, because it may lack what is wanted of it, and does."""
+        record = self._record(pair, "skipped", self._names_now(pair), "")
+        self._records[pair] = record = msgspec.structs.replace(record, reason=reason)
+        return record
+
+    def planned(
+        self, goals: Sequence[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
+    ) -> list[ImageRecord]:
+        """Take in goals of the plan with their shapes, and what their targets have, of which there were no
+        goals before. Returns the images that have nothing to do."""
+        self._desired_images |= desired_images
+        self._inventory = merge_inventories((self._inventory, inventory))
+        self._present += blobs_present(goals, desired_images, inventory)
+        for goal in goals:
+            self._open[goal.pair] = len(goal.steps)
+            for number in goal.steps:
+                self._goals.setdefault(number, []).append(goal)
+        current = [goal for goal in goals if not goal.steps]
+        return [self._whole(goal, "present", goal.root) for goal in current]
+
+    def ended(self, agenda: StepStates, number: int) -> list[tuple[Goal, ImageRecord]]:
+        """Take in a step that ended. Returns the images that it settled."""
+        if agenda.states[number] is StepState.DONE:
+            self.moved_by(agenda.step(number))
+        settled = []
+        for goal in self._goals.get(number, ()):
+            self._open[goal.pair] -= 1
+            if not self._open[goal.pair]:
+                settled.append((goal, self._outcome(agenda, goal)))
+        return settled
+
+    def moved_by(self, step: Step) -> None:
+        """Take in what a step that was done has moved, whether it is the plan's or was found to be needed."""
+        moved = self._moved[step.target.registry]
+        match step:
+            case Copy():
+                moved["blobs_copied"] += 1
+            case Mount():
+                moved["blobs_mounted"] += 1
+            case Put(tags=tags):
+                moved["manifests_put"] += max(1, len(tags))
+
+    def not_verified(self, pair: Pair, error: BlobflowError) -> ImageRecord:
+        """An image that looked settled is not what it should be."""
+        self.errors[pair] = error
+        return self._settle(pair, "failed", "", str(error))
+
+    def undone(self, error: BlobflowError | None) -> None:
+        """Images that were there did not get any further: they failed, or were not finished (None)."""
+        for pair in self.verifiable(("done", "present")):
+            if error is None:
+                del self._records[pair]
+            else:
+                self.not_verified(pair, error)
+
+    def places_complete(self) -> None:
+        """What is there only when it is whole, an archive, is there from now on."""
+        self._places_complete = True
+
+    def moved(self, tags: Mapping[Reference, Digest | None]) -> None:
+        """Sources whose tag names something else by now."""
+        for pair, record in self._records.items():
+            if pair.source in tags:
+                self._records[pair] = msgspec.structs.replace(record, moved=tags[pair.source] or "nothing")
+
+    def verifiable(self, statuses: tuple[Status, ...]) -> dict[Pair, Descriptor]:
+        """Settled images of these statuses, with the roots that their target tags should name."""
+        return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
+
+    def images_of(self, pairs: Iterable[Pair]) -> dict[Pair, frozenset[Digest]]:
+        """The image manifests that are wanted of each, as far as that was looked at."""
+        return {pair: self._desired_images[pair].images for pair in pairs if pair in self._desired_images}
+
+    def final(self, pair: Pair) -> Descriptor:
+        """The root of a settled image, as its target has it."""
+        return self._final[pair]
+
+    def source_root(self, pair: Pair) -> Descriptor:
+        """The root of an image, as its source has it."""
+        return self._roots[pair.source]
+
+    def report(
+        self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
+    ) -> Report:
+        """The report as of now. `written`: bytes, by host; `resent`: of them, in vain."""
+        images = tuple(map(self._so_far, self._pairs))
+        statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for pair, image in zip(self._pairs, images, strict=True):
+            statuses[pair.target.host][image.status] += 1
+        return Report(
+            totals=Totals(
+                images=len(images),
+                failed=sum(image.status == "failed" for image in images),
+                skipped=sum(image.status == "skipped" for image in images),
+                blobs_present=self._present,
+                bytes_read=bytes_read,
+                bytes_written=sum(written.values()),
+                bytes_resent=resent,
+                requests=requests,
+                seconds=round(seconds, 3),
+                **sum(self._moved.values(), Counter()),
+            ),
+            images=images,
+            targets=tuple(
+                TargetRecord(host, bytes_written=written.get(host, 0), **counts, **self._moved[host])
+                for host, counts in statuses.items()
+            ),
+        )
+
+    def _so_far(self, pair: Pair) -> ImageRecord:
+        record = self._records.get(pair)
+        in_archive = pair.target.transport in ARCHIVES
+        if record is None or (in_archive and record.status == "done" and not self._places_complete):
+            return self._record(pair, "skipped", "", UNFINISHED)
+        return record
+
+    def _outcome(self, agenda: StepStates, goal: Goal) -> ImageRecord:
+        self._replaced[goal.pair] = _replaced_at(agenda, site_of(goal.pair.target))
+        for number in goal.steps:
+            if agenda.states[number] is not StepState.DONE and not agenda.left(number):
+                cause = agenda.root_cause(number)
+                named = self._names_now(goal.pair)
+                if cause is None:
+                    return self._settle(goal.pair, "skipped", named, UNFINISHED)
+                self.errors[goal.pair] = cause
+                return self._settle(goal.pair, "failed", named, str(cause))
+        return self._whole(goal, "done", _put_at_last(agenda, goal))
+
+    def _whole(self, goal: Goal, status: Status, root: Descriptor) -> ImageRecord:
+        self._final[goal.pair] = root
+        return self._settle(goal.pair, status, root.digest)
+
+    def _names_now(self, pair: Pair) -> str:
+        """What the target tag named when it was asked, "" if nothing."""
+        return self._inventory.tags.get((site_of(pair.target), pair.target.tag)) or ""
+
+    def _settle(self, pair: Pair, status: Status, digest: str, error: str = "") -> ImageRecord:
+        self._records[pair] = record = self._record(pair, status, digest, error)
+        return record
+
+    def _record(self, pair: Pair, status: Status, digest: str, error: str) -> ImageRecord:
+        root = self._roots.get(pair.source)
+        desired = self._desired_images.get(pair)
+        return ImageRecord(
+            source=str(pair.source),
+            target=str(pair.target),
+            digest=digest,
+            source_digest=root.digest if root else "",
+            platforms=desired.platforms if desired else (),
+            status=status,
+            error=error,
+            referrers=referrer_records(desired, self._replaced.get(pair, frozenset())) if desired else (),
+        )
+
+
+def _replaced_at(agenda: StepStates, site: Site) -> frozenset[Digest]:
+    """The manifests in whose place a target took others."""
+    steps = [agenda.step(number) for number in agenda.fell_back]
+    return frozenset(s.manifest.digest for s in steps if isinstance(s, Put) and s.target == site)
+
+
+def referrer_records(
+    desired: DesiredImage, replaced: frozenset[Digest] = frozenset()
+) -> tuple[ReferrerRecord, ...]:
+    """What refers to an image, and to what of that was `replaced` by the target's doing."""
+    gone = set(replaced)
+    records = []
+    for each in desired.attached:
+        lost = each.referrer.subject in gone
+        if lost:
+            gone.update(manifest.descriptor.digest for manifest in each.manifests)
+        artifact_type = artifact_type_of(each.manifest)
+        records.append(_referrer(each.referrer, artifact_type, REPLACED if lost else ""))
+    for left in desired.left:
+        artifact_type = left.referrer.manifest.artifact_type or ""
+        records.append(_referrer(left.referrer, artifact_type, left.because))
+    return tuple(records)
+
+
+def _referrer(referrer: Referrer, artifact_type: str, left: str) -> ReferrerRecord:
+    return ReferrerRecord(referrer.manifest.digest, artifact_type, referrer.subject, referrer.how, left)
+
+
+def _put_at_last(agenda: StepStates, goal: Goal) -> Descriptor:
+    """The root that the target took: the goal's, or what its Put fell back on."""
+    for number in goal.steps:
+        step = agenda.step(number)
+        if number in agenda.fell_back and isinstance(step, Put) and step.manifest.digest == goal.root.digest:
+            assert step.fallback is not None
+            return step.fallback
+    return goal.root

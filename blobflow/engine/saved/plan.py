@@ -1,0 +1,348 @@
+"""A plan that outlives its run: everything that carrying it out needs, as one value.
+
+What a source holds is not in it, only where it can be read and what digest it has: an index of thousands of
+images makes a plan of some megabytes, and each manifest is verified when it is read. What no source holds
+(pruned indexes, converted manifests) is in it byte for byte.
+
+Whoever reads such a plan from a file did not make it, so `check_saved_plan` looks at every part: a plan that
+passes names no place beyond those of its images, and can be carried out without a look at anything else.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.execution import Planned
+from blobflow.engine.plan.cost import Cost
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Pair, Put, Step, site_of
+from blobflow.engine.policy import Policy
+from blobflow.engine.results.collector import referrer_records
+from blobflow.engine.results.report import ReferrerRecord
+from blobflow.errors import BlobflowError, UsageError
+from blobflow.oci import (
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Digest,
+    Manifest,
+    Reference,
+    digest_of,
+    media,
+    parse_digest,
+    parse_manifest,
+)
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.local_reference import check_local
+from blobflow.oci.reference import check_host, check_repository, check_tag
+from blobflow.oci.referrers import cosign_tags
+
+_LARGEST = 2**53  # bytes of a blob; as in manifests
+
+
+class MadeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A manifest that no source holds."""
+
+    media_type: str
+    raw: bytes
+
+
+class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pair, what its source named (`source_root`) and its target shall name (`root`), and the steps that
+    complete it. `platforms` and `referrers` are for the report."""
+
+    pair: Pair
+    source_root: Descriptor
+    root: Descriptor
+    steps: tuple[int, ...]
+    platforms: tuple[str, ...] = ()
+    referrers: tuple[ReferrerRecord, ...] = ()
+
+
+class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pair that nothing is to be done for, what its source named, and why."""
+
+    pair: Pair
+    source_root: Descriptor
+    reason: str
+
+
+class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Steps as in `Plan`, the images that they complete, and the policy that the plan was made under.
+
+    `made`: the manifests of steps that no source has. `sources`: where each other manifest of a step can be
+    read, all places that it was found at. `price` is what it cost when it was made, for people. `compress`:
+    how bare layers of docker archives were compressed, which their digests depend on. `skipped`: for the
+    report.
+    """
+
+    policy: Policy
+    images: tuple[SavedImage, ...]
+    steps: tuple[Step, ...]
+    needs: tuple[tuple[Need, ...], ...]
+    made: dict[Digest, MadeManifest]
+    sources: dict[Digest, tuple[Site, ...]]
+    price: Cost
+    compress: str = "gzip"
+    skipped: tuple[SavedSkip, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return tuple(image.pair for image in self.images)
+
+    @property
+    def roots(self) -> dict[Reference, Descriptor]:
+        """What each source named when the plan was made."""
+        return {image.pair.source: image.source_root for image in self.images}
+
+    def origins(self) -> dict[Digest, tuple[Site, ...]]:
+        """Where the contents of its steps can be read."""
+        found = dict(self.sources)
+        for step in self.steps:
+            if isinstance(step, Copy | Mount):
+                found[step.blob.digest] = (step.source,)
+        return found
+
+    def manifest_of(self, digest: Digest) -> Manifest:
+        """One of those that no source has."""
+        made = self.made[digest]
+        return parse_manifest(made.raw, made.media_type, digest=digest)
+
+
+def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
+    """What is kept of a plan. Pairs that failed to plan are not in it, nor any place that only they had.
+
+    Raises UsageError where something is to be had only at such a place.
+    """
+    plan, graph = planned.plan, planned.graph
+    places = frozenset(site_of(goal.pair.source) for goal in plan.goals)
+
+    def holders(digest: Digest) -> tuple[Site, ...]:
+        found = tuple(site for site in graph.origins[digest] if site in places)
+        if not found:
+            raise UsageError(f"{digest} is only where an image could not be planned; plan again without that")
+        return found
+
+    def kept(step: Step) -> Step:
+        match step:
+            case Copy():
+                return Copy(_lean(step.blob), min(holders(step.blob.digest)), step.target)
+            case Mount():
+                return Mount(_lean(step.blob), step.origin, step.target, min(holders(step.blob.digest)))
+            case Put() | Attach():
+                return step
+            case _:
+                assert_never(step)
+
+    made = {digest: MadeManifest(m.descriptor.media_type, m.raw) for digest, m in plan.made.items()}
+    puts = {step.manifest.digest for step in plan.steps if isinstance(step, Put)}
+    order = {pair: number for number, pair in enumerate(planned.pairs)}
+    return SavedPlan(
+        policy=planned.policy,
+        images=tuple(_image(planned, goal) for goal in sorted(plan.goals, key=lambda each: order[each.pair])),
+        steps=tuple(map(kept, plan.steps)),
+        needs=plan.needs,
+        made=made,
+        sources={digest: holders(digest) for digest in sorted(puts - made.keys())},
+        price=planned.price,
+        compress=compress,
+        skipped=tuple(
+            SavedSkip(pair, _lean(graph.roots[pair.source]), planned.skipped[pair])
+            for pair in planned.pairs
+            if pair in planned.skipped
+        ),
+    )
+
+
+def _image(planned: Planned, goal: Goal) -> SavedImage:
+    desired = planned.desired_images[goal.pair]
+    return SavedImage(
+        goal.pair,
+        _lean(planned.graph.roots[goal.pair.source]),
+        _lean(goal.root),
+        goal.steps,
+        desired.platforms,
+        referrer_records(desired),
+    )
+
+
+def _lean(content: Descriptor) -> Descriptor:
+    """What moving it needs. `urls` say that it is foreign."""
+    return Descriptor(content.media_type, content.digest, content.size, urls=content.urls)
+
+
+def check_saved_plan(saved: SavedPlan) -> None:
+    """Raise ValueError, with a clause, for a plan that can't be carried out as it stands."""
+    try:
+        _check_images(saved)
+        for digest, made in saved.made.items():
+            _check_made(digest, made)
+        if len(saved.needs) != len(saved.steps):
+            raise ValueError(f"it has {len(saved.steps)} steps and needs of {len(saved.needs)}")
+        checks = _Checks(saved)
+        for number, step in enumerate(saved.steps):
+            checks.step(number, step)
+    except BlobflowError as error:
+        raise ValueError(error.message) from None
+
+
+def _check_images(saved: SavedPlan) -> None:
+    aimed: dict[Reference, Digest] = {}
+    named: dict[Reference, Digest] = {}
+    for image in saved.images:
+        pair = image.pair
+        for reference in (pair.source, pair.target):
+            _check_reference(reference)
+        parse_digest(image.source_root.digest)  # its size need not be known
+        parse_digest(image.root.digest)
+        if pair.target.tag and aimed.setdefault(pair.target, image.root.digest) != image.root.digest:
+            raise ValueError(f"two of its images aim at {pair.target}")
+        if named.setdefault(pair.source, image.source_root.digest) != image.source_root.digest:
+            raise ValueError(f"{pair.source} has two digests in it")
+        for number in image.steps:
+            if not 0 <= number < len(saved.steps):
+                raise ValueError(f"{pair.target} wants step {number}, which there is not")
+            if saved.steps[number].target != site_of(pair.target):
+                raise ValueError(f"{pair.target} wants step {number}, which is for another target")
+    for each in saved.skipped:
+        for reference in (each.pair.source, each.pair.target):
+            _check_reference(reference)
+        parse_digest(each.source_root.digest)
+    if len(set(saved.pairs)) != len(saved.images):
+        raise ValueError("it has an image twice")
+
+
+def _check_made(digest: Digest, made: MadeManifest) -> None:
+    parse_digest(digest)
+    actual = digest_of(made.raw, algorithm_of(digest))
+    if actual != digest:
+        raise ValueError(f"the manifest {digest} in it has digest {actual}")
+    parse_manifest(made.raw, made.media_type, digest=digest)
+
+
+class _Checks:
+    """`places` are the only ones that its steps may read from, `targets` the only ones they may write to;
+    `tags` are those that it may let name something there, each with what that may be."""
+
+    def __init__(self, saved: SavedPlan) -> None:
+        self._saved = saved
+        self._places = frozenset(site_of(pair.source) for pair in saved.pairs)
+        self._targets = frozenset(site_of(pair.target) for pair in saved.pairs)
+        self._tags: dict[tuple[Site, str], set[str]] = {}
+        for image in saved.images:
+            site = site_of(image.pair.target)
+            self._tags.setdefault((site, image.pair.target.tag), set()).add(image.root.digest)
+            for each in image.referrers:
+                for tag in cosign_tags(Digest(each.subject)) if each.how == "cosign" else ():
+                    self._tags.setdefault((site, tag), set()).add(each.digest)
+
+    def step(self, number: int, step: Step) -> None:
+        if step.target not in self._targets:
+            raise ValueError(f"step {number} is for {step.target}, where no image of it goes")
+        match step:
+            case Copy():
+                _check_descriptor(step.blob)
+                self._read_from(number, step.source)
+            case Mount():
+                _check_descriptor(step.blob)
+                self._read_from(number, step.source)
+                _check_site(step.origin)
+                if step.origin.registry != step.target.registry:
+                    raise ValueError(f"step {number} mounts from another registry")
+            case Put():
+                self._put(number, step)
+            case Attach():
+                parse_digest(step.subject)
+                for referrer in step.referrers:
+                    _check_descriptor(referrer)
+            case _:
+                assert_never(step)
+        for need in self._saved.needs[number]:
+            self._need(number, step, need)
+
+    def _read_from(self, number: int, site: Site) -> None:
+        if site not in self._places:
+            raise ValueError(f"step {number} reads from {site}, where no image of it is")
+
+    def _put(self, number: int, step: Put) -> None:
+        _check_manifest(step.manifest)
+        for tag in step.tags:
+            _check_name(step.target.registry, tag)
+            if step.manifest.digest not in self._tags.get((step.target, tag), ()):
+                raise ValueError(
+                    f"step {number} tags {step.manifest.digest} as {tag!r}, which no image of it says"
+                )
+        if step.fallback is not None:
+            _check_manifest(step.fallback)
+            self._is_made(number, step.fallback)
+        digest = step.manifest.digest
+        if digest in self._saved.made:
+            self._is_made(number, step.manifest)
+        elif not self._saved.sources.get(digest):
+            raise ValueError(f"step {number} puts {digest}, and it does not say where that is")
+        for site in self._saved.sources.get(digest, ()):
+            self._read_from(number, site)
+
+    def _is_made(self, number: int, manifest: Descriptor) -> None:
+        made = self._saved.made.get(manifest.digest)
+        if made is None or (made.media_type, len(made.raw)) != (manifest.media_type, manifest.size):
+            raise ValueError(f"step {number} puts {manifest.digest}, which is not in it as it says")
+
+    def _need(self, number: int, step: Step, need: Need) -> None:
+        if not 0 <= need.step < number:
+            raise ValueError(f"step {number} needs step {need.step}, which is not before it")
+        needed = self._saved.steps[need.step]
+        if isinstance(step, Mount):
+            right = (
+                need.kind == "settled"
+                and isinstance(needed, Copy | Mount)
+                and (needed.blob.digest, needed.target) == (step.blob.digest, step.origin)
+            )
+        else:
+            right = (
+                not isinstance(step, Copy)
+                and needed.target == step.target
+                and (need.kind == "hard" or (need.kind == "kept" and isinstance(needed, Put)))
+            )
+        if not right:
+            raise ValueError(f"step {number} needs step {need.step}, which it can't")
+
+
+def _check_reference(reference: Reference) -> None:
+    _check_site(site_of(reference))
+    if reference.tag:
+        _check_name(reference.host, reference.tag)
+    if reference.digest:
+        parse_digest(reference.digest)
+
+
+def _check_site(site: Site) -> None:
+    if check_local(site.registry):
+        if site.repository:
+            raise ValueError(f"{site} is a place with a repository")
+    else:
+        if check_host(site.registry) != site.registry:
+            raise ValueError(f"{site.registry} is not the name of a registry as blobflow writes it")
+        check_repository(site.repository)
+
+
+def _check_name(host: str, tag: str) -> None:
+    """A tag; what a layout or archive calls an image may be more than that."""
+    if check_local(host, tag):
+        return
+    check_tag(tag)
+
+
+def _check_descriptor(content: Descriptor) -> None:
+    parse_digest(content.digest)
+    if not 0 <= content.size <= _LARGEST:
+        raise ValueError(f"{content.digest} has {content.size} bytes in it")
+
+
+def _check_manifest(manifest: Descriptor) -> None:
+    _check_descriptor(manifest)
+    if manifest.media_type not in media.MANIFESTS:
+        raise ValueError(f"it puts {manifest.digest} as a manifest of type {manifest.media_type[:120]!r}")
+    if manifest.size > MAX_MANIFEST_BYTES:
+        raise ValueError(f"manifest {manifest.digest} has {manifest.size} bytes in it")

@@ -1,0 +1,136 @@
+"""What remains of a saved plan: the plan without what its targets have by now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from blobflow.content import Site
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Plan, Put, Step
+from blobflow.engine.saved.plan import SavedImage, SavedPlan
+from blobflow.errors import BlobflowError
+from blobflow.oci import Descriptor, Digest
+
+# A tag at a site, or the digest of a root that gets none.
+TagAt = tuple[Site, str]
+
+
+class SavedProgress:
+    """What became of the steps of a saved plan so far, by their numbers in it.
+
+    `over`: nothing is to be done for them. `fell_back`: those of them in whose place the target has their
+    fallback. `left`: those of them that are left because of that, or of a tag that is not to be taken, and
+    why. `present`: blobs that the targets have. `without`: tags that a Put is not to write any more.
+    `tags`: what the targets' tags name. `failures`: images that can't be completed.
+    """
+
+    def __init__(self) -> None:
+        self.over: set[int] = set()
+        self.fell_back: set[int] = set()
+        self.left: dict[int, str] = {}
+        self.present: set[int] = set()
+        self.without: dict[int, frozenset[str]] = {}
+        self.tags: dict[TagAt, Digest | None] = {}
+        self.failures: dict[int, BlobflowError] = {}
+
+
+def remaining_plan(saved: SavedPlan, found: SavedProgress, images: Sequence[int]) -> Plan:
+    """The plan of what is left to be done for some of the images, by their numbers."""
+    goals = [(saved.images[n], list(dict.fromkeys(_frontier(saved, found, n)))) for n in images]
+    kept: set[int] = set()
+    todo = [number for _, steps in goals for number in steps]
+    while todo:
+        number = todo.pop()
+        if number not in kept:
+            kept.add(number)
+            todo += [each for need in saved.needs[number] for each in _under(saved, found, need.step)]
+    order = sorted(kept)
+    new = {number: position for position, number in enumerate(order)}
+    steps = [_without_tags(saved.steps[number], found.without.get(number)) for number in order]
+    reads: dict[Digest, tuple[int, ...]] = {}
+    for position, step in enumerate(steps):
+        if isinstance(step, Copy):
+            reads[step.blob.digest] = (*reads.get(step.blob.digest, ()), position)
+    return Plan(
+        steps=tuple(steps),
+        needs=tuple(_needs_now(saved, found, number, new) for number in order),
+        reads=reads,
+        goals=tuple(
+            Goal(image.pair, _root_now(saved, found, image), tuple(new[number] for number in steps))
+            for image, steps in goals
+        ),
+        made={digest: saved.manifest_of(digest) for digest in _made_for(saved, steps)},
+    )
+
+
+def steps_of(saved: SavedPlan, images: Iterable[SavedImage]) -> set[int]:
+    """Every step that some of the images need, by its number."""
+    found: set[int] = set()
+    todo = [number for image in images for number in image.steps]
+    while todo:
+        number = todo.pop()
+        if number not in found:
+            found.add(number)
+            todo += [need.step for need in saved.needs[number]]
+    return found
+
+
+def _frontier(saved: SavedPlan, found: SavedProgress, image: int) -> Iterator[int]:
+    for number in saved.images[image].steps:
+        yield from _under(saved, found, number)
+
+
+def _under(saved: SavedPlan, found: SavedProgress, number: int) -> Sequence[int]:
+    """The step itself if it is to be done; if not, what is to be done below it: an index that is there stands
+    for nothing but itself."""
+    if number not in found.over:
+        return (number,)
+    if isinstance(saved.steps[number], Copy | Mount):
+        return ()
+    below: list[int] = []
+    met, todo = set[int](), [number]
+    while todo:
+        number = todo.pop()
+        if number in met:
+            continue
+        met.add(number)
+        if number not in found.over:
+            below.append(number)
+        elif number not in found.left and isinstance(saved.steps[number], Put | Attach):
+            todo += [need.step for need in saved.needs[number] if need.kind == "hard"]
+    return below
+
+
+def _needs_now(saved: SavedPlan, found: SavedProgress, number: int, new: dict[int, int]) -> tuple[Need, ...]:
+    before = saved.needs[number]
+    if all(need.step not in found.over for need in before):
+        return tuple(Need(new[need.step], need.kind) for need in before)
+    needs: dict[Need, None] = {}
+    for need in before:
+        for each in _under(saved, found, need.step):
+            needs[Need(new[each], need.kind if each == need.step else "hard")] = None
+    return tuple(sorted(needs))
+
+
+def _without_tags(step: Step, taken: frozenset[str] | None) -> Step:
+    if not taken or not isinstance(step, Put):
+        return step
+    tags = tuple(tag for tag in step.tags if tag not in taken)
+    return Put(step.manifest, step.target, tags, step.fallback, step.sparse)
+
+
+def _root_now(saved: SavedPlan, found: SavedProgress, image: SavedImage) -> Descriptor:
+    """The root, or the fallback that the target took before."""
+    for number in image.steps:
+        step = saved.steps[number]
+        if number in found.fell_back and isinstance(step, Put) and step.manifest.digest == image.root.digest:
+            assert step.fallback is not None
+            return step.fallback
+    return image.root
+
+
+def _made_for(saved: SavedPlan, steps: Iterable[Step]) -> Iterator[Digest]:
+    for step in steps:
+        if isinstance(step, Put):
+            for manifest in (step.manifest, step.fallback):
+                if manifest is not None and manifest.digest in saved.made:
+                    yield manifest.digest

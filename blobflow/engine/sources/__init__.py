@@ -1,0 +1,1 @@
+"""What the sources say: roots, the graph of manifests below them, referrers, and how much may be read."""

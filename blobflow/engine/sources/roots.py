@@ -1,0 +1,96 @@
+"""Roots: what references name at their sources, one small request each.
+
+A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures (see
+`engine.resolve`) are two steps, because most of a repeated run needs only the first: a root that its targets
+are known to have whole is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from blobflow.content import SourceAt
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
+from blobflow.engine.concurrency.memo import AsyncMemo
+from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.errors import BlobflowError, UsageError, without_frames
+from blobflow.oci import Descriptor, Reference
+
+
+class ResolvedRoots(msgspec.Struct, frozen=True):
+    """Roots by source, and the errors of those that have none."""
+
+    roots: dict[Reference, Descriptor]
+    failures: dict[Reference, BlobflowError]
+
+
+async def _nothing_more(_: Reference) -> None:
+    pass
+
+
+class RootLookups:
+    """What sources name: each is asked once, whoever wants to know."""
+
+    def __init__(self, source_at: SourceAt) -> None:
+        self._source_at = source_at
+        self._named = AsyncMemo(self._ask)
+
+    async def of(self, reference: Reference) -> Descriptor:
+        """The root that a reference names. Raises what the source answers."""
+        return await self._named.of(reference)
+
+    async def _ask(self, reference: Reference) -> Descriptor:
+        with error_side("source"):
+            return await self._source_at(site_of(reference)).resolve(reference.name)
+
+
+async def resolve_roots(
+    sources: Iterable[Reference],
+    source_at: SourceAt,
+    runner: BoundedRunner,
+    meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
+    *,
+    named: RootLookups | None = None,
+) -> ResolvedRoots:
+    """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
+    that is asked for. `named`: where others ask for the same."""
+    roots: dict[Reference, Descriptor] = {}
+    failures: dict[Reference, BlobflowError] = {}
+    named = named or RootLookups(source_at)
+
+    async def pin(reference: Reference) -> None:
+        try:
+            roots[reference] = await named.of(reference)
+        except BlobflowError as error:
+            failures[reference] = without_frames(error)
+
+    async def resolve(reference: Reference) -> None:
+        await run_alongside(meanwhile(reference), pin(reference))
+
+    await runner.each(resolve, sorted(set(sources)))
+    return ResolvedRoots(roots, failures)
+
+
+def conflicting_pairs(
+    pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
+) -> dict[Pair, BlobflowError]:
+    """Pairs that aim different things at one tag of one target: none of them may win by chance."""
+    aimed: dict[Reference, list[Pair]] = {}
+    for pair in sorted(set(pairs)):
+        if pair.target.tag and pair.source in roots:
+            place = Reference(pair.target.host, pair.target.repository, pair.target.tag)
+            aimed.setdefault(place, []).append(pair)
+    failures: dict[Pair, BlobflowError] = {}
+    for place, rivals in aimed.items():
+        if len({(roots[pair.source].digest, pair.choice) for pair in rivals}) > 1:
+            sources = " and ".join(f"{p.source} ({roots[p.source].digest[:19]}…)" for p in rivals[:3])
+            for pair in rivals:
+                failures[pair] = UsageError(
+                    f"{place} is aimed at by {sources}, which differ; give one of them another target",
+                    side="target",
+                )
+    return failures

@@ -1,0 +1,327 @@
+"""Survey: what the targets have. Asks the targets only, and as little as it can.
+
+In two parts, like resolve. First the tags: one small request a pair; where a tag names the right root already
+and the journal says that we put it there whole, that is all. Then the content of what is left, from the top
+down: a repository that holds nothing is asked once; a manifest that is there stands for its blobs; only what
+is below a missing manifest is asked for one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import product
+
+import msgspec
+
+from blobflow.content import Journal, Refers, SinkAt, Site
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.memo import AsyncMemo
+from blobflow.engine.plan.steps import DesiredImage, Inventory, Lookup, Pair, site_of
+from blobflow.errors import BlobflowError, NotFound, Rejected
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
+
+# Added to a choice whose foreign layers, as far as the source holds them, were put too.
+_FOREIGN = ", foreign layers too"
+# And if what refers to it was looked up and put.
+_REFERRERS = ", referrers too"
+
+
+def put_record(choice: PlatformChoice, source: Digest, put: Digest, *, foreign: bool, referrers: bool) -> str:
+    """What the journal has a put under: the choice, whether foreign layers were carried and referrers looked
+    up, and the root that was chosen from where what was put is another."""
+    chosen = choice.key + (_FOREIGN if foreign else "") + (_REFERRERS if referrers else "")
+    return chosen if put == source else f"{chosen}; of {source}"
+
+
+def _records(
+    choice: PlatformChoice, source: Digest, put: Digest, *, foreign: bool, referrers: Lookup
+) -> Iterator[str]:
+    """The records that say that all that is wanted was put: more than what is wanted is as good."""
+    enough = [choice] if put != source or choice.index == "prune" else [choice, EVERYTHING]
+    for each, carried, looked_up in product(enough, {foreign, True}, {referrers == "auto", True}):
+        yield put_record(each, source, put, foreign=carried, referrers=looked_up)
+
+
+class TargetLookups:
+    """What targets say of their tags, and of whether they hold anything: asked for once, and remembered with
+    what went wrong.
+
+    `look_ahead` and `look_for_empty` may be called while the sources are asked: those are other hosts, so it
+    costs no time. Tags that nobody may write (see `clashes`) are not asked for ahead.
+    """
+
+    def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:
+        self._sink_at = sink_at
+        self._named = AsyncMemo(self._ask_name)
+        self._empty = AsyncMemo(self._ask_empty)
+        aims = Counter((site_of(pair.target), pair.target.tag) for pair in set(pairs) if pair.target.tag)
+        self._aims: dict[Reference, list[tuple[Site, str]]] = {}
+        for pair in pairs:
+            aim = (site_of(pair.target), pair.target.tag)
+            if aims[aim] == 1:
+                self._aims.setdefault(pair.source, []).append(aim)
+
+    async def look_ahead(self, source: Reference) -> None:
+        """Ask for the target tags of one source's pairs. Raises nothing that `named` will raise."""
+        for aim in self._aims.get(source, ()):
+            await self._named.ahead(aim)
+
+    async def named(self, site: Site, name: str) -> Digest | None:
+        """The digest that a tag or digest names at a site; None: nothing. Raises what the site answers."""
+        return await self._named.of((site, name))
+
+    async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
+        site, name = aim
+        try:
+            with error_side("target"):
+                return (await self._sink_at(site).resolve(name)).digest
+        except NotFound:
+            return None
+
+    async def look_for_empty(self, sites: Iterable[Site], runner: BoundedRunner) -> None:
+        """Ask for sites without a tag of ours whether they hold anything at all."""
+        tagged = {site for (site, _), found in self._named.answers() if found is not None}
+        await runner.each(self._empty.ahead, sorted(set(sites) - tagged))
+
+    async def is_empty(self, site: Site) -> bool:
+        """See `Sink.vacant`. Raises what the site answers."""
+        return await self._empty.of(site)
+
+    async def _ask_empty(self, site: Site) -> bool:
+        with error_side("target"):
+            return await self._sink_at(site).is_empty()
+
+
+class TagSurvey(msgspec.Struct, frozen=True):
+    """What the target tags name now (None: nothing), which pairs are whole already, and what failed.
+
+    `recorded`: pairs of which the journal says that they were put there whole. `doubted`: pairs of which it
+    is known that their targets lack something, and `missing`: what, as far as that is known (see `audit`).
+    """
+
+    tags: dict[tuple[Site, str], Digest | None]
+    current: frozenset[Pair]
+    failures: dict[Pair, BlobflowError]
+    recorded: frozenset[Pair] = frozenset()
+    doubted: frozenset[Pair] = frozenset()
+    missing: dict[Site, frozenset[Digest]] = {}
+
+
+async def survey_tags(
+    pairs: Iterable[Pair],
+    roots: Mapping[Reference, Descriptor],
+    targets: TargetLookups,
+    journal: Journal,
+    runner: BoundedRunner,
+    *,
+    no_overwrite: bool = False,
+    trust_root: bool = False,
+    foreign: bool = False,
+    referrers: Callable[[Pair], Lookup] = lambda pair: "off",
+) -> TagSurvey:
+    """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
+
+    A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
+    put there (with its foreign layers, if `foreign`, and with what refers to it, unless `referrers` says
+    off); with `trust_root`, if it is its root. None is for which `referrers` says always. With `no_overwrite`
+    a tag that names another digest fails its pair.
+    """
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    current: set[Pair] = set()
+    recorded: set[Pair] = set()
+    failures: dict[Pair, BlobflowError] = {}
+
+    async def ask(pair: Pair) -> None:
+        site, root = site_of(pair.target), roots[pair.source].digest
+        try:
+            found = await targets.named(site, pair.target.tag or root)
+        except BlobflowError as error:
+            failures[pair] = error
+            return
+        tags[site, pair.target.tag or root] = found
+        if found is None:
+            return
+        lookup = referrers(pair)
+        records = _records(pair.choice, root, found, foreign=foreign, referrers=lookup)
+        if any(journal.put_recorded(site, found, record) for record in records):
+            recorded.add(pair)
+        ours = pair in recorded or (trust_root and found == root)
+        if ours and lookup != "always":
+            current.add(pair)
+        elif not ours and found != root and no_overwrite:
+            failures[pair] = Rejected(
+                f"{pair.target} names {found}, not {root}; --no-overwrite leaves it as it is"
+            )
+            failures[pair].side = "target"
+
+    await runner.each(ask, sorted(set(pairs)))
+    return TagSurvey(tags, frozenset(current), failures, frozenset(recorded))
+
+
+class ContentSurvey(msgspec.Struct, frozen=True):
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+
+
+async def survey_content(
+    pairs: Collection[Pair],
+    desired_images: Mapping[Pair, DesiredImage],
+    known: TagSurvey,
+    targets: TargetLookups,
+    sink_at: SinkAt,
+    runner: BoundedRunner,
+    *,
+    deep: bool = False,
+) -> ContentSurvey:
+    """Find out what of the pairs' shapes is at their targets.
+
+    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. Of
+    `known.doubted` pairs, or with `deep` of all, a manifest that is there does not stand for its blobs; they
+    are asked for too, and it counts as missing if one of them is. `known.missing` is not asked for again.
+    """
+    survey = _Survey(desired_images, known, targets, sink_at, deep)
+    settled = frozenset(pair for pair in known.current if pair in desired_images)
+    asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
+    await runner.each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
+    await runner.each(survey.ask_referrers, survey.wanted_subjects(asked))
+    await runner.each(survey.ask_manifests, asked)
+    await runner.each(survey.ask_blob, survey.wanted_blobs())
+    survey.mark_incomplete_missing(asked)
+    failures = survey.failures_of(asked)
+    present = {site: frozenset(found) for site, found in survey.present.items()}
+    for pair in settled:
+        site = site_of(pair.target)
+        present[site] = present.get(site, frozenset()) | {desired_images[pair].root.digest}
+    absent = {site: frozenset(missing) for site, missing in survey.absent.items()}
+    listed = {site: frozenset(known) for site, known in survey.listed.items()}
+    return ContentSurvey(Inventory(present, absent, survey.tags, settled, listed), failures)
+
+
+class _Survey:
+    def __init__(
+        self,
+        desired_images: Mapping[Pair, DesiredImage],
+        known: TagSurvey,
+        targets: TargetLookups,
+        sink_at: SinkAt,
+        deep: bool,
+    ) -> None:
+        self._deep = deep
+        self._doubted = {
+            (site_of(pair.target), manifest.descriptor.digest)
+            for pair in known.doubted & desired_images.keys()
+            for manifest in desired_images[pair].everything
+        }
+        self._desired_images = desired_images
+        self._known = known
+        self._targets = targets
+        self._sink_at = sink_at
+        self._tagged = {site for (site, _), found in known.tags.items() if found}
+        self._empty: set[Site] = set()
+        self._errors: dict[Site, BlobflowError] = {}
+        self._wanted: dict[tuple[Site, Digest], Descriptor] = {}
+        self.tags = dict(known.tags)
+        self.listed: dict[Site, set[tuple[Digest, Digest]]] = {}
+        self.present: dict[Site, set[Digest]] = {}
+        self.absent: dict[Site, set[Digest]] = {site: set(gone) for site, gone in known.missing.items()}
+
+    def failures_of(self, pairs: Iterable[Pair]) -> dict[Pair, BlobflowError]:
+        return {p: self._errors[site_of(p.target)] for p in pairs if site_of(p.target) in self._errors}
+
+    async def note_empty(self, site: Site) -> None:
+        """A site where some tag names something is not vacant; any other is asked."""
+        if site in self._tagged:
+            return
+        try:
+            if await self._targets.is_empty(site):
+                self._empty.add(site)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    def wanted_subjects(self, pairs: Iterable[Pair]) -> list[tuple[Site, Digest]]:
+        """What something shall be attached to, in a fixed order."""
+        desired_images = [(site_of(pair.target), self._desired_images[pair]) for pair in pairs]
+        wanted = (
+            (site, each)
+            for site, desired in desired_images
+            for each in (*desired.attached, *desired.referring)
+        )
+        return sorted({(site, each.referrer.subject) for site, each in wanted})
+
+    async def ask_referrers(self, wanted: tuple[Site, Digest]) -> None:
+        """What is listed as a referrer is known to be listed, not to be there; a tag names what is there."""
+        site, subject = wanted
+        sink = self._sink_at(site)
+        if site in self._errors or site in self._empty or not isinstance(sink, Refers):
+            return
+        try:
+            with error_side("target"):
+                for found in await sink.referrers(subject):
+                    if found.tag:
+                        self.tags[site, found.tag] = found.manifest.digest
+                        self.present.setdefault(site, set()).add(found.manifest.digest)
+                    else:
+                        self.listed.setdefault(site, set()).add((subject, found.manifest.digest))
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    async def ask_manifests(self, pair: Pair) -> None:
+        site, desired = site_of(pair.target), self._desired_images[pair]
+        if site in self._errors:
+            return
+        named = self._known.tags.get((site, pair.target.tag or desired.root.digest))
+        if named is not None and named not in self.absent.get(site, ()):
+            self.present.setdefault(site, set()).add(named)
+        try:
+            with error_side("target"):
+                for manifest in reversed(desired.everything):
+                    await self._ask_manifest(site, manifest)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    async def _ask_manifest(self, site: Site, manifest: Manifest) -> None:
+        deep = self._deep or (site, manifest.descriptor.digest) in self._doubted
+        if not await self._holds(site, manifest.descriptor) or deep or manifest.is_index:
+            for blob in manifest.blobs:
+                self._wanted[site, blob.digest] = blob
+        else:
+            for blob in manifest.blobs:
+                if blob.digest in manifest.carried:  # the registry took the manifest without looking for it
+                    self._wanted[site, blob.digest] = blob
+                else:
+                    self.present.setdefault(site, set()).add(blob.digest)
+
+    def wanted_blobs(self) -> list[tuple[Site, Descriptor]]:
+        """Blobs to ask for one by one, in a fixed order."""
+        return [(site, blob) for (site, _), blob in sorted(self._wanted.items(), key=lambda item: item[0])]
+
+    async def ask_blob(self, wanted: tuple[Site, Descriptor]) -> None:
+        site, blob = wanted
+        if site in self._errors:
+            return
+        try:
+            with error_side("target"):
+                await self._holds(site, blob)
+        except BlobflowError as error:
+            self._errors[site] = error
+
+    def mark_incomplete_missing(self, pairs: Iterable[Pair]) -> None:
+        """Manifests that are there without one of their blobs are not whole: they are to be put again."""
+        for pair in pairs:
+            site = site_of(pair.target)
+            absent = self.absent.get(site, set())
+            for manifest in self._desired_images[pair].everything:
+                if any(blob.digest in absent for blob in manifest.blobs):
+                    self.present.get(site, set()).discard(manifest.descriptor.digest)
+
+    async def _holds(self, site: Site, content: Descriptor) -> bool:
+        if content.digest in self.present.get(site, ()):
+            return True
+        if content.digest in self.absent.get(site, ()):
+            return False
+        held = site not in self._empty and await self._sink_at(site).has(content)
+        (self.present if held else self.absent).setdefault(site, set()).add(content.digest)
+        return held

@@ -1,0 +1,173 @@
+"""Verify: ask the targets whether what should be there is, after a run or on its own.
+
+    roots    the tag names the root: one small request an image
+    blobs    and everything below it answers: manifests are read and parsed, blobs are asked for
+    content  and every blob is read back whole and hashed: once a registry where several repositories have the
+             same blob, for there it is one file
+
+The target is asked and believed; the source only says which root it should be, and where platforms were
+chosen, which images have to be below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from blobflow.content import SinkAt, SourceAt, Verifier
+from blobflow.engine.blob_readers import can_be_read, error_side
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.desired import build_desired_image
+from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.sources.manifests import ManifestBudget
+from blobflow.engine.sources.reader import read_graph
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.platform_choice import certain
+
+VerifyLevel = Literal["roots", "blobs", "content"]
+
+
+class Verification:
+    """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
+
+    def __init__(
+        self,
+        source_at: SourceAt,
+        sink_at: SinkAt,
+        runner: BoundedRunner,
+        *,
+        read_at_once: int,
+        documents: ManifestBudget | None = None,
+    ) -> None:
+        self._source_at = source_at
+        self._sink_at = sink_at
+        self._runner = runner
+        self._documents = documents or ManifestBudget()
+        self._reads = asyncio.Semaphore(read_at_once)
+        self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
+
+    async def check(
+        self,
+        roots: Mapping[Pair, Descriptor],
+        level: VerifyLevel,
+        images: Mapping[Pair, frozenset[Digest]] = {},
+    ) -> dict[Pair, BlobflowError]:
+        """Check every pair's target against its root. Returns what is wrong; an absent pair is right.
+
+        `images`: the image manifests that have to be there, where that is known: of an index of which the
+        source had a part, that part. Else it is those that an index says are for the platforms that were
+        chosen; those of which none tells the platform count if they are there.
+        """
+        wrong: dict[Pair, BlobflowError] = {}
+
+        async def check(pair: Pair) -> None:
+            try:
+                with error_side("target"):
+                    await self._check(pair, roots[pair], level, images.get(pair, frozenset()))
+            except BlobflowError as error:
+                wrong[pair] = error
+
+        await self._runner.each(check, sorted(roots))
+        return wrong
+
+    async def _check(
+        self, pair: Pair, root: Descriptor, level: VerifyLevel, images: frozenset[Digest]
+    ) -> None:
+        target = pair.target
+        found = await self._named(target, root)
+        if found.digest != root.digest:
+            raise DigestMismatch(str(target), expected=root.digest, actual=found.digest)
+        if level == "roots":
+            return
+        pinned = Reference(target.host, target.repository, digest=root.digest)
+        # What is there of a sparse index is what was chosen; of one that was pruned, all that it lists.
+        read = await read_graph(
+            {pinned: root},
+            self._source_at,
+            self._runner,
+            choices={pinned: [pair.choice]},
+            documents=self._documents,
+            sparse=True,
+        )
+        for error in read.failures.values():
+            error.side = "target"
+            raise error
+        below = read.graph.closure(root.digest)
+        wanted = images or frozenset[Digest]().union(*(certain(each, pair.choice) for each in below))
+        for digest in sorted(wanted - read.graph.manifests.keys()):
+            raise NotFound(f"{site_of(target)} has no manifest {digest}, which was chosen of {root.digest}")
+        for manifest in build_desired_image(read.graph, root, pair.choice, prune=False).manifests:
+            for blob in manifest.blobs:
+                await self._check_blob(pair, manifest, blob, level)
+
+    async def _named(self, target: Reference, root: Descriptor) -> Descriptor:
+        """What the target's name names. That it names nothing is asked again as of a source, where it has to
+        exist: a cache may have kept that from before it was put."""
+        site, name = site_of(target), target.tag or root.digest
+        try:
+            return await self._sink_at(site).resolve(name)
+        except NotFound:
+            return await self._source_at(site).resolve(name)
+
+    async def _check_blob(self, pair: Pair, manifest: Manifest, blob: Descriptor, level: VerifyLevel) -> None:
+        site = site_of(pair.target)
+        key = (site.registry, blob.digest)
+        if level == "content" and key not in self._read_back:
+            self._read_back[key] = asyncio.create_task(self._read(pair, blob))
+            await self._was_read(key)
+        elif not await self._sink_at(site).has(blob) and not await can_be_read(self._source_at(site), blob):
+            raise NotFound(
+                f"{site} has no blob {blob.digest}, which manifest {manifest.descriptor.digest} names"
+            )
+        elif key in self._read_back:
+            await self._was_read(key)
+
+    async def _was_read(self, key: tuple[str, Digest]) -> None:
+        """Wait for the one reading of a blob. Who is cancelled ends it: so is everybody."""
+        try:
+            await self._read_back[key]
+        except BlobflowError as error:
+            raise own_copy(error) from error.__cause__
+
+    async def _read(self, pair: Pair, blob: Descriptor) -> None:
+        """Read a blob back. A second of the same bytes at a registry waits for this one's answer."""
+        site = site_of(pair.target)
+        verifier = Verifier(blob, f"blob {blob.digest} at {site}")
+        async with self._reads, self._source_at(site).open(blob) as chunks:
+            async for chunk in chunks:
+                verifier.feed(chunk)
+        verifier.finish()
+
+
+async def moved_tags(
+    resolved: Mapping[Reference, Descriptor],
+    source_at: SourceAt,
+    runner: BoundedRunner,
+    moved: dict[Reference, Digest | None],
+) -> None:
+    """Ask sources again what their tags name; `moved` gets those that no longer name what they were
+    `resolved` to, with what they name now (None: nothing).
+
+    What was put may be another manifest, made of the one that was resolved: that is no move. A source that
+    can't be asked any more is not known to have moved.
+    """
+
+    async def ask(reference: Reference) -> None:
+        try:
+            found = (await source_at(site_of(reference)).resolve(reference.tag)).digest
+        except NotFound:
+            moved[reference] = None
+        except BlobflowError:
+            return
+        else:
+            if found != resolved[reference].digest:
+                moved[reference] = found
+
+    await runner.each(ask, sorted(_by_tag(resolved)))
+
+
+def _by_tag(references: Iterable[Reference]) -> list[Reference]:
+    """References that a tag alone names: a digest can't move."""
+    return [reference for reference in references if reference.tag and not reference.digest]

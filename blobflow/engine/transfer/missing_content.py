@@ -1,0 +1,186 @@
+"""What a registry names as lacking when it refuses a manifest: it gets that, in the same run, and once.
+
+A survey may be told that something is there which is not: by a cache, by a mount that did nothing, by a
+registry that lost it or is not of one mind. What refuses a manifest knows best, and says what it misses
+(MANIFEST_BLOB_UNKNOWN, with digests). Blobs are copied then, and children put, whatever was said of them
+before, and the manifest is put again; over all manifests of a run each thing once to each site.
+
+Only what is wanted there is brought: of a sparse index the children that were not chosen stay absent, and
+their lack is what it is refused for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+
+from blobflow.content import Site, SourceAt
+from blobflow.engine.concurrency.memo import AsyncMemo
+from blobflow.engine.plan.steps import Copy, Graph, Put, Step
+from blobflow.engine.sources.manifests import ManifestBudget
+from blobflow.errors import BlobflowError, Rejected
+from blobflow.events import Observer, Warned
+from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
+
+# Where content of a plan can be read, which the run itself has not read or need not have.
+SitesOf = Mapping[Digest, tuple[Site, ...]]
+# Puts a manifest's bytes at a site, under tags or under its digest alone.
+PutBytes = Callable[[Site, Descriptor, tuple[str, ...]], Awaitable[None]]
+# Whether a child of a manifest is to be where its parent is.
+Wanted = Callable[[Digest], bool]
+_NOWHERE: tuple[Site, ...] = ()
+
+
+class MissingContent:
+    """What the targets of one transfer said that they lack.
+
+    `made`: manifests that no source has; what is read here is added. `origins`: where else than by the graph
+    content can be had. `put` and `copy` do one thing each, and are tried again by whoever they belong to;
+    `brought` is told of each thing that is there now.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        made: MutableMapping[Digest, Manifest],
+        origins: SitesOf,
+        *,
+        source_at: SourceAt,
+        documents: ManifestBudget,
+        steps: Callable[[], Iterable[Step]],
+        put: PutBytes,
+        copy: Callable[[Copy], Awaitable[None]],
+        brought: Callable[[Step], None],
+        observe: Observer,
+    ) -> None:
+        self._graph = graph
+        self._made = made
+        self._origins = origins
+        self._source_at = source_at
+        self._documents = documents
+        self._steps = steps
+        self._put = put
+        self._copy = copy
+        self._told_of = brought
+        self._observe = observe
+        self._mentions: dict[tuple[Site, Digest], tuple[Descriptor, Wanted]] = {}
+        self._warned: set[str] = set()
+        self._found_at: dict[Digest, tuple[Site, ...]] = {}
+        self._brought = AsyncMemo(self._bring)
+
+    async def put(self, step: Put, manifest: Descriptor) -> None:
+        """Put the step's manifest, or its fallback, with what the target then says that it lacks.
+
+        Raises what putting raises, and what copying raises of what is lacked.
+        """
+        wanted = self._chosen(step, manifest)
+        await self._put_whole(step.target, manifest, step.tags, wanted)
+
+    async def _put_whole(
+        self,
+        site: Site,
+        manifest: Descriptor,
+        tags: tuple[str, ...],
+        wanted: Wanted,
+    ) -> None:
+        brought: set[Digest] = set()
+        while True:
+            try:
+                await self._put(site, manifest, tags)
+                return
+            except Rejected as error:
+                lacked = {Digest(each) for each in error.missing if each != manifest.digest}
+                found = await self._find(manifest, lacked, wanted)
+                if not lacked - brought or found is None:
+                    if lacked and lacked <= brought:
+                        error.message += "; that was brought just now, and it still does not find it"
+                    raise
+                refusal = error
+            fresh = [found[digest] for digest in sorted(lacked - brought)]
+            if site.registry not in self._warned:
+                self._warned.add(site.registry)
+                self._observe(
+                    Warned(
+                        f"{refusal.message}; it was taken to have that, and gets it now, and so it is with"
+                        " whatever else it names"
+                    )
+                )
+            for each in fresh:
+                self._mentions[site, each.digest] = each, wanted
+                await self._brought.of((site, each.digest))
+            brought |= lacked
+
+    async def _bring(self, key: tuple[Site, Digest]) -> None:
+        site, digest = key
+        content, wanted = self._mentions[key]
+        step: Put | Copy
+        if (manifest := self._manifest(digest)) is not None:
+            step = Put(manifest.descriptor, site)
+            await self._put_whole(site, manifest.descriptor, (), wanted)
+        else:
+            step = Copy(content, min(self._sites(digest)), site)
+            await self._copy(step)
+        self._told_of(step)
+
+    async def _find(
+        self, manifest: Descriptor, lacked: set[Digest], wanted: Wanted
+    ) -> dict[Digest, Descriptor] | None:
+        """How what is lacked is mentioned below a manifest; None if some of it can't be brought, or is not
+        to be."""
+        found: dict[Digest, Descriptor] = {}
+        level, met = [manifest.digest], {manifest.digest}
+        while level and len(found) < len(lacked):
+            parent = self._manifest(level.pop())
+            if parent is None:
+                continue
+            where = self._sites(parent.descriptor.digest)
+            for blob in parent.blobs:
+                if where:
+                    self._found_at.setdefault(blob.digest, where)
+                if blob.digest in lacked and self._sites(blob.digest):
+                    found[blob.digest] = blob
+            for child in parent.manifests:
+                if child.digest in met or not wanted(child.digest):
+                    continue
+                met.add(child.digest)
+                if child.digest in lacked and await self._is_readable(child, parent):
+                    found[child.digest] = child
+                level.append(child.digest)
+        return found if found.keys() == lacked else None
+
+    async def _is_readable(self, child: Descriptor, parent: Manifest) -> bool:
+        """Whether a manifest's bytes are at hand. Those of one that the target had when a plan was saved are
+        read now, where they should be or where its parent is."""
+        if self._manifest(child.digest) is not None:
+            return True
+        for site in self._origins.get(child.digest) or self._sites(parent.descriptor.digest):
+            try:
+                async with self._documents.moving(site.registry, child):
+                    raw = await self._source_at(site).read(child)
+                    self._made[child.digest] = parse_manifest(raw, child.media_type, digest=child.digest)
+            except BlobflowError:
+                continue  # then it can't be brought, and the refusal is what is told
+            self._found_at[child.digest] = (site,)
+            return True
+        return False
+
+    def _manifest(self, digest: Digest) -> Manifest | None:
+        return self._made.get(digest) or self._graph.manifests.get(digest)
+
+    def _sites(self, content: Digest) -> tuple[Site, ...]:
+        here = self._graph.origins.get(content) or self._origins.get(content)
+        return here or self._found_at.get(content, _NOWHERE)
+
+    def _chosen(self, step: Put, manifest: Descriptor) -> Wanted:
+        """Which children of a step's manifest are wanted at its target."""
+        if not step.sparse or (step.fallback is not None and manifest.digest == step.fallback.digest):
+            return lambda digest: True
+        pruned = self._manifest(step.fallback.digest) if step.fallback is not None else None
+        listed = {child.digest for child in pruned.manifests} if pruned is not None else set()
+
+        def chosen(digest: Digest) -> bool:
+            return digest in listed or any(
+                isinstance(each, Put) and each.target == step.target and each.manifest.digest == digest
+                for each in self._steps()
+            )
+
+        return chosen

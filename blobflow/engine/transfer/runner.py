@@ -1,0 +1,474 @@
+"""The executor: runs a plan's steps, with no opinions of its own.
+
+What may run is the agenda's to say, what starts now the schedule's, which way a blob goes `road`'s, what is
+held in the store the shelf's, and what is tried again `retry`'s. What is left is to do it: every step is a
+task; a step that fails is written down and the rest goes on. Only cancellation and bugs raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Literal, assert_never
+
+import msgspec
+
+from blobflow.content import AllowanceOf, Attaches, BlobReader, Cache, Journal, SinkAt, Site, Sleep, SourceAt
+from blobflow.engine.blob_readers import Sent, counted, from_start, source_body
+from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
+from blobflow.engine.sources.manifests import ManifestBudget
+from blobflow.engine.sources.pull_quota import no_allowance
+from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
+from blobflow.engine.transfer.retry import Tries, delay_before_retry, may_send
+from blobflow.engine.transfer.schedule import Limits, Ready, SlotsInUse, schedule
+from blobflow.engine.transfer.slots import Slots
+from blobflow.engine.transfer.staging import CacheMode, should_stage
+from blobflow.engine.transfer.staging_area import StagingArea
+from blobflow.engine.transfer.step_states import StepState, StepStates
+from blobflow.errors import BlobflowError, Rejected, StorageError
+from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
+from blobflow.oci import Descriptor, Digest
+
+# The journal's key for "this registry has mounted a blob for us": its mounts are proven.
+MOUNTS = "mounts"
+# And for what it did with an index that lacked children.
+SPARSE, REFUSED = "sparse", "refused"
+
+# Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
+PATIENCE = 2.0
+
+
+async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
+    return {}
+
+
+class Services(msgspec.Struct, frozen=True):
+    """Everything outside the plan that a run touches; `mirror.py` fills it in.
+
+    `staging_bytes`: what blobs may take in the store at once while they pass through it, and
+    `staging_blobs`: how many of them; None: no bound.
+    `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
+    `patience`: so many seconds the targets that have answered wait for the others, so that the plan is one.
+    `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
+    """
+
+    source_at: SourceAt
+    sink_at: SinkAt
+    cache: Cache
+    journal: Journal
+    observe: Observer
+    meter: Meter
+    limits: Callable[[str], Limits]
+    allowance_of: AllowanceOf = no_allowance
+    cache_mode: CacheMode = "auto"
+    staging_bytes: int | None = None
+    staging_blobs: int | None = None
+    complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
+    patience: float = PATIENCE
+    sleep: Sleep = asyncio.sleep
+    random: Callable[[], float] = random.random
+    documents: ManifestBudget = msgspec.field(default_factory=ManifestBudget)
+
+
+class Transfer:
+    """One plan on its way. `agenda` knows what became of each step.
+
+    `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
+    False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
+    until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
+    `origins`: where contents of the plan are that the graph does not know of. `brought` is told what was done
+    beside the plan, since a target said that it lacked it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        graph: Graph,
+        services: Services,
+        keep_going: bool,
+        ended: Callable[[StepStates, int], None],
+        *,
+        more: bool = False,
+        origins: SitesOf | None = None,
+        brought: Callable[[Step], None] = lambda step: None,
+    ) -> None:
+        self.agenda = StepStates(plan)
+        self._made = dict(plan.made)
+        self._graph = graph
+        self._services = services
+        self._keep_going = keep_going
+        self._ended = ended
+        self._ready: dict[str, Ready] = {}
+        self._flight = SlotsInUse()
+        self._changed = asyncio.Event()
+        self._no_new = asyncio.Event()
+        self._staging = StagingArea(
+            services.cache,
+            keep=services.cache_mode == "all",
+            room=services.staging_bytes,
+            most=services.staging_blobs,
+        )
+        self._tasks = asyncio.TaskGroup()
+        self._blob_steps: dict[Digest, list[int]] = {}
+        self._blob_open: Counter[Digest] = Counter()
+        self._more = more
+        self._lingering: dict[Digest, None] = {}  # the first is here longest
+        self._first = plan.steps
+        self._beside = 0  # copies that are no steps of the plan
+        self._lacking = MissingContent(
+            graph,
+            self._made,
+            origins or {},
+            source_at=services.source_at,
+            documents=services.documents,
+            steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
+            put=self._put_bytes,
+            copy=self._copy_beside,
+            brought=brought,
+            observe=services.observe,
+        )
+        self._note_blobs(plan.steps, 0)
+
+    def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
+        for number, step in enumerate(steps, first):
+            if isinstance(step, Copy | Mount):
+                self._blob_steps.setdefault(step.blob.digest, []).append(number)
+                self._blob_open[step.blob.digest] += 1
+                self._lingering.pop(step.blob.digest, None)
+
+    async def add(self, part: Plan) -> None:
+        """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
+        await self._find_held(part.steps)
+        first = self.agenda.steps
+        self._made |= part.made
+        self.agenda.add(part)
+        self._note_blobs(part.steps, first)
+        self._changed.set()
+
+    def no_more(self) -> None:
+        """Nothing more will be added: `run` returns when what there is has ended."""
+        self._more = False
+        for digest in self._lingering:
+            self._release(digest)
+        self._lingering.clear()
+        self._changed.set()
+
+    def wind_down(self) -> None:
+        """Start nothing new; `run` returns when what is under way has ended."""
+        self.agenda.skip_rest()
+        self._no_new.set()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Run the plan to its end.
+
+        On cancel the steps under way are cancelled and awaited: their sinks take back or write down what they
+        had begun.
+        """
+        await self._find_held(self._first)
+        async with self._tasks:
+            while True:
+                self._changed.clear()
+                self._take_note()
+                if self.agenda.finished and not self._more:
+                    break
+                self._start_what_fits()
+                await self._changed.wait()
+
+    async def _find_held(self, steps: Iterable[Step]) -> None:
+        await self._staging.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
+
+    def _take_note(self) -> None:
+        """Take in what the agenda has become: steps that ended, steps that became ready."""
+        for number in self.agenda.newly_ended():
+            self._ended(self.agenda, number)
+            step = self.agenda.step(number)
+            if isinstance(step, Copy | Mount):
+                self._blob_open[step.blob.digest] -= 1
+                if not self._blob_open[step.blob.digest]:
+                    self._everywhere_over(step.blob.digest)
+        for number in self.agenda.newly_ready():
+            step = self.agenda.step(number)
+            host = step.target.registry
+            warm = isinstance(step, Copy) and self._staging.warm(step.blob)
+            if host not in self._ready:
+                self._ready[host] = Ready(host)
+            self._ready[host].add(number, step, warm=warm)
+
+    def _everywhere_over(self, digest: Digest) -> None:
+        if self._more:
+            self._lingering[digest] = None
+        else:
+            self._release(digest)
+
+    def _release(self, digest: Digest) -> None:
+        """No step that is known needs the blob any more."""
+        arrived = all(self.agenda.states[each] is StepState.DONE for each in self._blob_steps[digest])
+        self._staging.release(digest, arrived=arrived)
+
+    def _start_what_fits(self) -> None:
+        for ready in self._ready.values():
+            rivals = partial(self._rivals, ready)
+            for start in schedule(*ready.candidates(), self._flight, self._services.limits, rivals):
+                ready.remove(start.number)
+                if self.agenda.states[start.number] is StepState.READY:
+                    self._start(start.number, start.largest)
+
+    def _rivals(self, of: Ready, source: str) -> int:
+        """How many other targets have copies that wait for a slot of that source."""
+        return sum(ready is not of and ready.wants(source) for ready in self._ready.values())
+
+    def _start(self, number: int, largest: bool) -> None:
+        step = self.agenda.step(number)
+        self.agenda.start(number)
+        match step:
+            case Copy():
+                self._tasks.create_task(self._copy(number, step, *self._road(step, largest)))
+            case Mount() | Put() | Attach():
+                self._flight.small[step.target.registry] += 1
+                self._tasks.create_task(self._small(number, step))
+            case _:
+                assert_never(step)
+
+    def _road(self, step: Copy, largest: bool) -> tuple[Slots, BlobReader]:
+        """Take the slots, and put the blob on the shelf if that is its road."""
+        digest = step.blob.digest
+        on_shelf = self._staging.on(digest)
+        reads = not self._staging.warm(step.blob)
+        limits = self._services.limits
+        slots = Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
+        source = self._services.source_at(step.source)
+        body = source_body(source, step.blob, over=slots.reading_over)
+        if not on_shelf and self._wants_store(step.blob, more=self._more):
+            if self._wants_store(step.blob, more=False):
+                self._make_room(step.blob)
+            if self._staging.hold(step.blob, body, self._tasks):
+                for ready in self._ready.values():
+                    ready.warmed(digest)
+        return slots, body
+
+    def _make_room(self, blob: Descriptor) -> None:
+        """Let go of what only targets that are still asked may want, for what is known to be wanted."""
+        while self._lingering and self._staging.fits(blob) and not self._staging.has_room(blob):
+            digest = next(iter(self._lingering))
+            del self._lingering[digest]
+            self._release(digest)
+
+    def _wants_store(self, blob: Descriptor, *, more: bool) -> bool:
+        """Whether a blob goes through the store. `more`: a target that is still asked may want it too."""
+        copies = int(more)
+        unproven = 0
+        for number in self._blob_steps[blob.digest]:
+            step = self.agenda.step(number)
+            if isinstance(step, Copy):
+                copies += 1
+            elif not self.agenda.over(number) and not self._services.journal.note(
+                step.target.registry, MOUNTS
+            ):
+                unproven += 1
+        return should_stage(
+            self._services.cache_mode,
+            size=blob.size,
+            copies=copies,
+            unproven_mounts=unproven,
+            begun=self._staging.begun(blob.digest),
+        )
+
+    async def _copy(self, number: int, step: Copy, slots: Slots, body: BlobReader) -> None:
+        try:
+            await self._step(number, step, lambda: self._push(number, step, body, slots))
+        finally:
+            self._services.meter.active.pop(number, None)
+            slots.free()
+            self._changed.set()
+
+    async def _small(self, number: int, step: Mount | Put | Attach) -> None:
+        try:
+            await self._step(number, step, lambda: self._ask(step))
+        finally:
+            self._flight.small[step.target.registry] -= 1
+            self._changed.set()
+
+    async def _step(self, number: int, step: Step, act: Act) -> None:
+        """Do a step and tell the agenda and the observer how it ended."""
+        kind, content = describe_step(step)
+        target, observe = str(step.target), self._services.observe
+        observe(StepStarted(number, kind, content.digest, target, content.size))
+        try:
+            outcome = await act()
+        except BlobflowError as error:
+            if not isinstance(error, StorageError):  # the store is neither side, and names itself
+                error.side = error.side or "target"
+            observe(StepFailed(number, kind, content.digest, target, str(error)))
+            self.agenda.failed(number, error)
+            if not self._keep_going:
+                self.wind_down()
+        else:
+            if outcome == "refused":
+                self.agenda.refused(number)
+            else:
+                observe(StepDone(number, kind, content.digest, target, content.size))
+                self.agenda.done(number, fell_back=outcome == "fell back")
+
+    async def _push(self, number: int, step: Copy, body: BlobReader, slots: Slots) -> StepOutcome:
+        """Push a blob, trying again what may be mended by that."""
+        tries = Tries()
+        sent = Sent(step.blob.size)
+        while True:
+            try:
+                await self._push_once(number, step, body, sent, slots.bytes_passed)
+                return "done"
+            except BlobflowError as error:
+                tries = tries.after(error, at=sent.at)
+                delay = delay_before_retry(error, tries, self._services.random)
+                error.attempts = max(error.attempts, tries.made)
+                if delay is None or self.agenda.winding_down:
+                    raise
+                if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+                    error.message += f"; {sent.given_up(str(step.target))}"
+                    raise
+                what = f"copy of {step.blob.digest} to {step.target}"
+                self._services.observe(Retrying(what, str(error), tries.made, delay))
+                broken, on_shelf = error, self._staging.on(step.blob.digest)
+                slots.again(read=error.side == "source" or not on_shelf)
+            await self._delay(delay)
+            if self.agenda.winding_down:
+                raise broken
+            if self._staging.holds(step.blob.digest):
+                self._staging.renew(step.blob, body, self._tasks)
+            elif not tries.fruitless and self._services.cache_mode != "off":
+                # It broke on its way: it is read once more, this time into the store, where breaks cost less.
+                self._staging.hold(step.blob, body, self._tasks)
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait so long before another attempt, or until there will be none."""
+        waits = [asyncio.ensure_future(wait) for wait in (self._services.sleep(seconds), self._no_new.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _push_once(
+        self, number: int, step: Copy, body: BlobReader, sent: Sent, over: Callable[[], None]
+    ) -> None:
+        meter = self._services.meter
+        active = meter.active
+        active[number] = 0
+
+        def begin(offset: int) -> None:
+            active[number] = sent.at = offset
+
+        def count(size: int) -> None:
+            active[number] += size
+            meter.bytes_resent += sent.count(size)
+
+        sink = self._services.sink_at(step.target)
+        if self._staging.on(step.blob.digest):
+            async with self._staging.share(step.blob, body) as shared:
+                await sink.push(step.blob, counted(shared, begin, count, over))
+        else:
+            await sink.push(step.blob, counted(from_start(body), begin, count, over))
+
+    async def _ask(self, step: Mount | Put | Attach) -> StepOutcome:
+        match step:
+            case Mount():
+                return await self._mount(step)
+            case Put():
+                return await self._put(step)
+            case Attach():
+                return await self._attach(step)
+
+    async def _attach(self, step: Attach) -> StepOutcome:
+        sink = self._services.sink_at(step.target)
+        assert isinstance(sink, Attaches), "nothing is hung on what can't hold it"
+        await sink.attach(step.subject, step.referrers)
+        return "done"
+
+    async def _mount(self, step: Mount) -> StepOutcome:
+        journal, registry = self._services.journal, step.target.registry
+        if not await self._services.sink_at(step.target).mount(step.blob, step.origin):
+            return "refused"
+        if not journal.note(registry, MOUNTS):
+            journal.record_note(registry, MOUNTS, "yes")
+        return "done"
+
+    async def _put(self, step: Put) -> StepOutcome:
+        """Put a manifest, or what it falls back on where the registry takes no sparse index."""
+        registry = step.target.registry
+        if step.fallback is None or not refuses_sparse(self._services.journal, registry):
+            try:
+                await self._lacking.put(step, step.manifest)
+                return "done"
+            except Rejected as error:
+                if not step.sparse or not error.missing:
+                    raise
+                if step.fallback is None:
+                    raise _explained(error, registry) from None
+                self._services.journal.record_note(registry, SPARSE, REFUSED)
+        await self._lacking.put(step, step.fallback)
+        return "fell back"
+
+    async def _put_bytes(self, site: Site, manifest: Descriptor, tags: tuple[str, ...]) -> None:
+        made = self._made.get(manifest.digest)
+        async with self._services.documents.moving(site.registry, manifest):
+            raw = self._graph.raw(manifest.digest) if made is None else made.raw
+            await self._services.sink_at(site).put(manifest, raw, tags)
+
+    async def _copy_beside(self, copy: Copy) -> None:
+        """Copy a blob that no step brings, for a Put that waits for it."""
+        digest = copy.blob.digest
+        self._beside -= 1
+        number = self._beside
+        await self._staging.find_held({digest: copy.blob})
+        reads = not self._staging.warm(copy.blob)
+        limits = self._services.limits
+        slots = Slots(self._flight, limits, copy, largest=False, reads=reads, freed=self._changed)
+        body = source_body(self._services.source_at(copy.source), copy.blob, over=slots.reading_over)
+        arrived = False
+        try:
+            await self._push(number, copy, body, slots)
+            arrived = True
+        finally:
+            self._services.meter.active.pop(number, None)
+            slots.free()
+            if not self._blob_open[digest] and digest not in self._lingering:
+                self._staging.release(digest, arrived=arrived)
+            self._changed.set()
+
+
+StepOutcome = Literal["done", "refused", "fell back"]
+Act = Callable[[], Awaitable[StepOutcome]]
+
+
+def refuses_sparse(journal: Journal, registry: str) -> bool:
+    """Whether a registry is known to refuse indexes that lack children."""
+    return journal.note(registry, SPARSE) == REFUSED
+
+
+def _explained(error: Rejected, registry: str) -> Rejected:
+    explained = Rejected(
+        f"{error.message}; {registry} takes no sparse index: use --index prune, or --index auto",
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
+    )
+    explained.missing = error.missing
+    return explained
+
+
+def describe_step(step: Step) -> tuple[str, Descriptor]:
+    """A step's kind, as events and messages name it, and what it moves."""
+    match step:
+        case Copy():
+            return "copy", step.blob
+        case Mount():
+            return "mount", step.blob
+        case Put():
+            return "put", step.manifest
+        case Attach():
+            return "attach", Descriptor("", step.subject, 0)

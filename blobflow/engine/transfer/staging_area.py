@@ -1,0 +1,121 @@
+"""The shelf: blobs that pass through the store during one transfer, held until nobody needs them.
+
+A copy reads behind the store's one writer. Between the first copy of a blob and the last step that may need
+it (another target's copy, a mount that may yet be refused) the shelf stays inside `Cache.share`, so that the
+store keeps it. One task a blob does that, and ends when the last step of that blob has ended: as the last one
+inside, it alone knows whether the blob has arrived everywhere, and leaves the share well or not.
+
+The shelf has room for so many bytes, and for so many blobs, as each has files open. A target that is slower
+than the others leaves blobs on it; when it is full, a blob that would go over is not put on it but streamed
+past, and who comes later for that one reads it from the source again. So a slow target never stalls the
+others, never takes more disk or files than allowed, and costs the source at most one more reading a blob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+
+from blobflow.content import BlobReader, Cache
+from blobflow.errors import BlobflowError
+from blobflow.oci import Descriptor, Digest
+
+
+class StagingArea:
+    """Which blobs are on the shelf. Owned by one transfer, which gives it its task group."""
+
+    def __init__(self, cache: Cache, *, keep: bool, room: int | None = None, most: int | None = None) -> None:
+        """`room` in bytes, for `most` blobs; None: no bound. `keep`: blobs stay in the store after the run;
+        then those that have come hold no file open."""
+        self._cache = cache
+        self._keep = keep
+        self._room = room
+        self._most = None if keep else most
+        self._taken = 0
+        self._sizes: dict[Digest, int] = {}
+        self._released: dict[Digest, asyncio.Future[bool]] = {}
+        self._held: set[Digest] = set()
+        self._begun: dict[Digest, int] = {}
+
+    def on(self, digest: Digest) -> bool:
+        """Whether copies of this blob read from the store, or behind its writer."""
+        return digest in self._released or digest in self._held
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether a task of this shelf keeps the blob in the store."""
+        return digest in self._released
+
+    async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
+        """Learn which of `blobs` the store holds from an earlier run, whole or in part. What was learnt of
+        others before stays known."""
+        for blob in blobs.values():
+            if await self._cache.has(blob):
+                self._held.add(blob.digest)
+            else:
+                self._held.discard(blob.digest)
+        begun = await self._cache.begun(blobs.values())
+        for digest in blobs:
+            self._begun.pop(digest, None)
+        self._begun |= begun
+
+    def begun(self, digest: Digest) -> bool:
+        """Whether an earlier run left something of this blob in the store, to go on from."""
+        return digest in self._begun
+
+    def warm(self, blob: Descriptor) -> bool:
+        """Whether a copy of this blob needs nothing more from its source, as far as is known."""
+        return self.on(blob.digest) or self._begun.get(blob.digest) == blob.size
+
+    def share(self, blob: Descriptor, body: BlobReader) -> AbstractAsyncContextManager[BlobReader]:
+        return self._cache.share(blob, body, keep=self._keep)
+
+    def fits(self, blob: Descriptor) -> bool:
+        """Whether there would be room for it, if nothing else were here."""
+        return self._most != 0 and (self._room is None or blob.size <= self._room)
+
+    def has_room(self, blob: Descriptor) -> bool:
+        if self._most is not None and len(self._sizes) >= self._most:
+            return False
+        return self._room is None or self._taken + blob.size <= self._room
+
+    def hold(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> bool:
+        """Keep the blob from now until `release`, if there is room for it."""
+        if blob.digest in self._released:
+            return True
+        if not self.has_room(blob):
+            return False
+        self._taken += blob.size
+        self._sizes[blob.digest] = blob.size
+        self._begin(blob, body, tasks)
+        return True
+
+    def _begin(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> None:
+        self._released[blob.digest] = released = asyncio.get_running_loop().create_future()
+        tasks.create_task(self._hold(blob, body, released))
+
+    def renew(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> None:
+        """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
+        old = self._released[blob.digest]
+        self._begin(blob, body, tasks)
+        _tell(old, True)
+
+    async def _hold(self, blob: Descriptor, body: BlobReader, released: asyncio.Future[bool]) -> None:
+        with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
+            async with self.share(blob, body):
+                if not await released:
+                    raise BlobflowError(f"blob {blob.digest} is not yet everywhere")
+
+    def release(self, digest: Digest, *, arrived: bool) -> None:
+        """No step needs the blob any more; a later one puts it on the shelf anew.
+
+        Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
+        """
+        if digest in self._released:
+            _tell(self._released.pop(digest), arrived)
+            self._taken -= self._sizes.pop(digest)
+
+
+def _tell(released: asyncio.Future[bool], arrived: bool) -> None:
+    if not released.done():  # who holds the blob was cancelled
+        released.set_result(arrived)

@@ -1,0 +1,311 @@
+"""Loading: what archives hold is brought to registries, several platforms of a name as one index.
+
+Nothing is moved before all archives have been looked at: one that can't be read, or that contradicts another,
+ends the whole load, since an index without one of its platforms would be a silent loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from blobflow.client import Settings, opened, tidy
+from blobflow.content import Site, Source
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.sources.configs import read_platform
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
+from blobflow.errors import NotFound, UnsupportedContent, UsageError
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
+from blobflow.oci.index_grouping import (
+    ArchivedImage,
+    GroupedImage,
+    ImageName,
+    digest_name,
+    group_images,
+    host_of,
+    parse_image_name,
+)
+from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
+from blobflow.oci.platform_choice import prune_index
+from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
+from blobflow.transports.archive import ArchiveSource
+from blobflow.transports.union_source import UnionSource
+
+# What the archives of one load are called together where a source has a registry's host.
+ARCHIVES = "(archives)"
+_LACKING = (
+    "of a bundle in parts give all of them, and with one that was saved --since another give that one as well"
+)
+
+
+class ArchiveInput(msgspec.Struct, frozen=True):
+    """One archive: `label` is what it is called in messages, `place` its transport and path, and `platform`
+    what its images are for where their configs are known to be wrong."""
+
+    label: str
+    place: str
+    platform: Platform | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What archives hold, by name, and what is to be told of it. `children`: the images of each index.
+
+    `others`: of names that are wanted at one host and are there only at another, which archive has what.
+    """
+
+    groups: dict[ImageName, GroupedImage]
+    children: dict[ImageName, tuple[Descriptor, ...]]
+    notes: tuple[str, ...]
+    others: dict[ImageName, str] = {}
+
+
+class _Find(msgspec.Struct, frozen=True):
+    """An image under one of its names, as the archive has it."""
+
+    input: ArchiveInput
+    called: str
+    root: Descriptor
+
+
+Aim = Callable[[Loaded], Sequence[Pair]]
+StartRun = Callable[[Sequence[Pair], Sequence[str]], Run]
+
+
+async def load(
+    inputs: Sequence[ArchiveInput],
+    aim: Aim,
+    begin: StartRun,
+    settings: Settings,
+    *,
+    wanted: Mapping[ImageName, str] | None = None,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """Bring what the archives hold under the names `wanted` (None: under any) to where `aim` says.
+
+    A name in `wanted` may have a host (not ""): what an archive calls so at another host is then not meant.
+
+    The sources of its pairs are those of `source_of`; `begin` makes the run of them, with notes for the
+    report. Failures of images are in that run's report; what is raised concerns all archives.
+    """
+    async with opened(settings, observer, meter or Meter()) as (services, store):
+        observer(PhaseStarted("archives", len(inputs)))
+        gathering = _Gathering(inputs, services)
+        with error_side("source"):
+            loaded = await gathering.gather(wanted)
+        pairs, sources = aim(loaded), gathering.sources(loaded)
+        run = begin(pairs, loaded.notes)
+        if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
+            await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
+        await run.go(_over(services, sources))
+        await tidy(store, settings)
+
+
+def source_of(name: ImageName, digest: str = "") -> Reference:
+    """What the archives hold under a name, or the root or image of that digest, as the source of a pair."""
+    return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
+
+
+def _over(services: Services, sources: dict[str, Source]) -> Services:
+    """The world with the archives in it, each repository a source of its own."""
+
+    def source_at(site: Site) -> Source:
+        if site.registry != ARCHIVES:
+            return services.source_at(site)
+        return sources.get(site.repository) or UnionSource((), {}, path=site.repository)
+
+    def limits(host: str) -> Limits:
+        return Limits(blobs=_READS) if host == ARCHIVES else services.limits(host)
+
+    return msgspec.structs.replace(services, source_at=source_at, limits=limits)
+
+
+_READS = 32  # blobs being read from archives at once: files are at hand, so the targets are the bound
+
+
+class _Gathering:
+    """Looks at archives, one after the other: to read one keeps two cores busy."""
+
+    def __init__(self, inputs: Sequence[ArchiveInput], services: Services) -> None:
+        self._inputs = inputs
+        self._archives = {item: archive_of(services, item) for item in inputs}
+        self._all = UnionSource(tuple(self._archives.values()), {}, absent=_LACKING)
+        self._notes: dict[str, None] = {}
+        self._others: dict[ImageName, str] = {}
+
+    async def gather(self, wanted: Mapping[ImageName, str] | None) -> Loaded:
+        found: dict[ImageName, list[_Find]] = {}
+        for item in self._inputs:
+            for name, find in (await self._look(item, wanted)).items():
+                found.setdefault(name, []).append(find)
+        if not found and wanted is None:
+            raise UsageError(
+                f"{', '.join(item.label for item in self._inputs)}: no image is named there; {_LACKING}"
+            )
+        groups = {name: await self._group(name, found[name]) for name in sorted(found)}
+        children = {name: await self._images(each) for name, each in groups.items()}
+        others = {name: said for name, said in self._others.items() if name not in groups}
+        return Loaded(groups, children, tuple(self._notes), others)
+
+    def sources(self, loaded: Loaded) -> dict[str, Source]:
+        """A source for each repository."""
+        roots: dict[str, dict[str, Descriptor]] = {}
+        for name, found in loaded.groups.items():
+            own = roots.setdefault(name.path, {})
+            own[name.tag or name.digest] = own[found.root.digest] = found.root
+            own |= {child.digest: child for child in loaded.children[name]}
+        made = [each.made for each in loaded.groups.values() if each.made is not None]
+        archives = tuple(self._archives.values())
+        return {
+            path: UnionSource(archives, own, made, path=path, absent=_LACKING) for path, own in roots.items()
+        }
+
+    async def held(self) -> set[Digest]:
+        """All content of the archives, as far as it is known by its digest."""
+        return {digest for archive in self._archives.values() for digest in await archive.held()}
+
+    async def _look(
+        self, item: ArchiveInput, wanted: Mapping[ImageName, str] | None
+    ) -> dict[ImageName, _Find]:
+        archive = self._archives[item]
+        found: dict[ImageName, _Find] = {}
+        for number, called in (await archive.names()).items():
+            names = _names(called, wanted or {})
+            if not names and wanted is None:
+                raise UsageError(_unnamed(item, number, called))
+            for name, text in names.items():
+                if wanted is not None and not _is_at(text, wanted.get(name, "")):
+                    self._others.setdefault(name, f"{item.label} has {text}")
+                elif wanted is None or name in wanted:
+                    root = await archive.resolve(f"@{number}")
+                    held = found.setdefault(name, _Find(item, text, root))
+                    if held.root.digest != root.digest:
+                        raise UnsupportedContent(_twice(item, name, held.called, text))
+        return found
+
+    async def _group(self, name: ImageName, found: Sequence[_Find]) -> GroupedImage:
+        whole = all(_is_whole(find) and find.root.digest == found[0].root.digest for find in found)
+        if whole:
+            return await self._as_it_is(name, found[0])
+        made = group_images(name, [await self._part(name, find) for find in found])
+        digest_name(name, made.root.digest)
+        if made.mixed:
+            self._note(f"{name} has images with OCI's and with Docker's media types: its index is OCI's")
+        kept = {child.digest for child in made.made.manifests} if made.made else set[Digest]()
+        for find in found:
+            if find.root.digest not in {made.root.digest, *kept}:
+                await self._note_left(name, find)
+        return made
+
+    async def _as_it_is(self, name: ImageName, find: _Find) -> GroupedImage:
+        """A root that an archive has; without those of its children that are nowhere."""
+        root = await self._manifest(find.root)
+        kept = [child for child in root.manifests if await self._has(child)]
+        if len(kept) == len(root.manifests):
+            return GroupedImage(find.root)
+        if not kept:
+            raise NotFound(f"{find.input.label} has none of the images of {name}; {_LACKING}")
+        made = prune_index(root, kept, {})
+        digest_name(name, made.descriptor.digest)
+        self._note(
+            f"{find.input.label} has {len(kept)} of the {len(root.manifests)} images in the index of {name}: "
+            f"{find.root.digest} became {made.descriptor.digest} without the others"
+        )
+        await self._note_left(name, find)
+        return GroupedImage(made.descriptor, made)
+
+    async def _note_left(self, name: ImageName, find: _Find) -> None:
+        """What refers to an index that another one is made of does not go along."""
+        left = await self._all.referrers(find.root.digest)
+        if left:
+            self._note(
+                f"signatures and other referrers of the index {find.root.digest} that {find.input.label} has "
+                f"for {name} are left ({len(left)}): another index was made of it"
+            )
+
+    async def _part(self, name: ImageName, find: _Find) -> ArchivedImage:
+        """What an archive adds to a name that others add to as well, or that gets an index."""
+        label, said = find.input.label, find.input.platform
+        manifest = await self._manifest(find.root)
+        if manifest.is_index:
+            if said is not None:
+                raise UsageError(
+                    f"{label} has an index for {name}: platform= is for archives of one platform"
+                )
+            if manifest.layers:
+                raise UnsupportedContent(
+                    f"{label} has an index for {name} that lists {manifest.layers[0].media_type[:120]!r}, no"
+                    " images: it can't be joined with what other archives have under that name"
+                )
+            children = tuple([child for child in manifest.manifests if await self._has(child)])
+            return ArchivedImage(label, find.root, children=children, whole=True)
+        platform = await read_platform(self._all, manifest)
+        if said is not None:
+            if not platform.matches(said):
+                self._note(
+                    f"{label} was taken for {said}, as said by hand; the config of {name} says {platform}"
+                )
+            platform = said
+        if not (platform.os and platform.architecture):
+            raise UsageError(
+                f"the config of {name} in {label} names no platform; write {label},platform=OS/ARCHITECTURE"
+            )
+        return ArchivedImage(label, find.root, platform, whole=_is_whole(find))
+
+    async def _images(self, found: GroupedImage) -> tuple[Descriptor, ...]:
+        return (found.made or await self._manifest(found.root)).manifests
+
+    async def _manifest(self, root: Descriptor) -> Manifest:
+        return parse_manifest(await self._all.read(root), root.media_type, digest=root.digest)
+
+    async def _has(self, manifest: Descriptor) -> bool:
+        try:
+            await self._all.read(manifest)
+        except NotFound:
+            return False
+        return True
+
+    def _note(self, sentence: str) -> None:
+        self._notes[sentence] = None
+
+
+def archive_of(services: Services, item: ArchiveInput) -> ArchiveSource:
+    """The archive that an input names."""
+    source = services.source_at(Site(item.place, ""))
+    assert isinstance(source, ArchiveSource), "inputs are archives"
+    return source
+
+
+def _is_whole(find: _Find) -> bool:
+    """Whether the image keeps its digest: it is not one that we made from a config."""
+    return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
+
+
+def _names(called: Iterable[str], hosts: Mapping[ImageName, str]) -> dict[ImageName, str]:
+    """The whole names among what an archive calls an image, and what it calls it, at a wanted host if so."""
+    found: dict[ImageName, str] = {}
+    for text in called:
+        if (name := parse_image_name(text)) and (name not in found or _is_at(text, hosts.get(name, ""))):
+            found[name] = text
+    return found
+
+
+def _is_at(text: str, host: str) -> bool:
+    return not host or host_of(text) == host
+
+
+def _unnamed(item: ArchiveInput, number: int, called: Sequence[str]) -> str:
+    what = f"calls an image only {called[0]!r}" if called else "has an image without a name"
+    return f"{item.label} {what}; bring that one with `blobflow copy {item.place}:@{number} TARGET`"
+
+
+def _twice(item: ArchiveInput, name: ImageName, one: str, other: str) -> str:
+    if one == other:
+        return f"{item.label} has two images named {one}; which one is meant can't be told"
+    both = f"{item.label} has {one} and {other}, which would both become {name}"
+    return f"{both}; name one with its host in --images"

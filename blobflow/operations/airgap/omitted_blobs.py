@@ -1,0 +1,99 @@
+"""What a bundle leaves out because an older one had it, at registries where that one was loaded.
+
+In its own repository a blob is found by the survey. But a new image may share it with another that the older
+bundle brought: then it is in that one's repository, and is mounted from there before the run, which could
+only look for it in the archives. What is not found fails in the run, by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from blobflow.content import BlobReader, BlobStream, Site, Source, verified
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.transfer.runner import Services
+from blobflow.errors import BlobflowError, NotFound
+from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
+
+# Pairs looked after at once, and repositories asked for one blob: those whose images have it come first.
+_AT_ONCE = 8
+_ASKED = 64
+
+
+async def mount_omitted_blobs(
+    pairs: Sequence[Pair], sources: Mapping[str, Source], held: Collection[Digest], services: Services
+) -> None:
+    """Mount into each pair's target what the archives do not hold and another pair's target does."""
+    lacking: dict[Pair, list[Descriptor]] = {}
+    for pair in pairs:
+        source = sources.get(pair.source.repository)
+        blobs = await _blobs(source, pair) if source and not pair.target.transport else ()
+        if left_out := [blob for blob in blobs if blob.digest not in held]:
+            lacking[pair] = left_out
+    homes = _homes(pairs, lacking)
+
+    async def bring(pair: Pair) -> None:
+        with suppress(BlobflowError):  # the run meets it too, and says whose image it fails
+            await _bring(pair, lacking[pair], homes, services)
+
+    await BoundedRunner(_AT_ONCE).each(bring, lacking)
+
+
+async def _blobs(source: Source, pair: Pair) -> Iterable[Descriptor]:
+    """Every blob of an image, each once; none of one that the archives do not have."""
+    found: dict[Digest, Descriptor] = {}
+    try:
+        todo = [await source.resolve(pair.source.name)]
+        while todo:
+            manifest = await _read(source, todo.pop())
+            found |= {blob.digest: blob for blob in manifest.blobs}
+            todo += manifest.manifests
+    except NotFound:
+        return ()
+    return found.values()
+
+
+async def _read(source: Source, manifest: Descriptor) -> Manifest:
+    return parse_manifest(await source.read(manifest), manifest.media_type, digest=manifest.digest)
+
+
+def _homes(
+    pairs: Sequence[Pair], lacking: Mapping[Pair, Iterable[Descriptor]]
+) -> dict[tuple[str, Digest], list[Site]]:
+    """Where each blob may be at each host, the likeliest repositories first."""
+    sites: dict[str, dict[Site, None]] = {}
+    likely: dict[tuple[str, Digest], dict[Site, None]] = {}
+    for pair in pairs:
+        sites.setdefault(pair.target.host, {})[site_of(pair.target)] = None
+        for blob in lacking.get(pair, ()):
+            likely.setdefault((pair.target.host, blob.digest), {})[site_of(pair.target)] = None
+    return {key: list(found | sites[key[0]])[:_ASKED] for key, found in likely.items()}
+
+
+async def _bring(
+    pair: Pair,
+    blobs: Iterable[Descriptor],
+    homes: Mapping[tuple[str, Digest], list[Site]],
+    services: Services,
+) -> None:
+    site = site_of(pair.target)
+    sink = services.sink_at(site)
+    for blob in blobs:
+        if await sink.has(blob):
+            continue
+        for home in homes[site.registry, blob.digest]:
+            if home != site and await services.sink_at(home).has(blob):
+                if not await sink.mount(blob, home):
+                    await sink.push(blob, _body(services.source_at(home), blob))
+                break
+
+
+def _body(source: Source, blob: Descriptor) -> BlobReader:
+    @asynccontextmanager
+    async def body(offset: int) -> AsyncIterator[BlobStream]:
+        async with source.open(blob, offset) as chunks:
+            yield chunks if offset else verified(chunks, blob)
+
+    return body

@@ -1,0 +1,88 @@
+"""Saving: a set of images into one OCI archive, each blob once, or into numbered parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from blobflow.client import Settings, opened, tidy
+from blobflow.content import Sink, Site, Source
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.plan.steps import Pair
+from blobflow.errors import BlobflowError, StorageError, UsageError
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.oci import Digest
+from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
+from blobflow.operations.airgap.load import ArchiveInput, StartRun, archive_of
+from blobflow.transports.archive import ArchiveSink
+from blobflow.transports.local import host_platform
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """What is written: `place` as transport and path, in parts of at most `part_bytes` (None: one file), and
+    without the blobs that the archives `since` have."""
+
+    place: str
+    part_bytes: int | None = None
+    since: tuple[ArchiveInput, ...] = ()
+
+
+async def save(
+    pairs: Sequence[Pair],
+    bundle: Bundle,
+    begin: StartRun,
+    settings: Settings,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> None:
+    """Bring the pairs' images into the bundle, which all their targets are in.
+
+    The bundle is there when this returns, with every image that arrived; not at all when it raises, or when
+    the run ended before all images had been tried. Failures are in the report of the run that `begin` makes.
+    """
+    meter = meter or Meter()
+    async with opened(settings, observer, meter) as (services, store):
+        site = Site(bundle.place, "")
+        elsewhere: set[Digest] = set()
+        if bundle.since:
+            observer(PhaseStarted("archives", len(bundle.since)))
+        with error_side("source"):
+            for older in bundle.since:
+                if transport_of(older.place) != OCI_ARCHIVE:
+                    raise UsageError(f"--since takes an OCI archive, and {older.label} is docker's")
+                elsewhere |= await archive_of(services, older).held()
+        sink = ArchiveSink(
+            site,
+            store.root,
+            meter.hosts[site.registry],
+            host_platform(),
+            limit=bundle.part_bytes,
+            elsewhere=elsewhere,
+            aside=services.documents.aside,
+        )
+
+        def sink_at(place: Site) -> Sink:
+            return sink if place == site else services.sink_at(place)
+
+        def source_at(place: Site) -> Source:
+            return sink if place == site else services.source_at(place)
+
+        async def complete() -> dict[Site, BlobflowError]:
+            failures = dict(await services.complete())
+            try:
+                if run.cut_short:
+                    raise StorageError(f"{site} is not written: the run ended before all images were there")
+                await sink.complete()
+            except BlobflowError as error:
+                failures[site] = error
+            return failures
+
+        over = msgspec.structs.replace(services, sink_at=sink_at, source_at=source_at, complete=complete)
+        run = begin(pairs, ())
+        try:
+            await run.go(over)
+        finally:
+            sink.abandon()
+        await tidy(store, settings)

@@ -1,0 +1,62 @@
+"""Blobs that are like no others: no registry has them already, and no line can compress them much."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from blobflow.content import BlobStream
+from blobflow.oci import Descriptor, media, parse_digest
+
+# What a blob is made of, over and over, and the longest chunk that it is given in.
+BLOCK = 1024 * 1024
+
+
+class Generator:
+    """Makes blobs; each is some bytes of its own, and then the generator's noise. Costs no memory a blob."""
+
+    def __init__(self) -> None:
+        self._noise = memoryview(os.urandom(BLOCK))
+        self._made = 0
+
+    def blob(self, size: int) -> Generated:
+        """A blob of `size` bytes."""
+        self._made += 1
+        return Generated(f"{self._made:016}".encode(), self._noise, size)
+
+
+class Generated:
+    """One blob: its descriptor, and its bytes as often as they are wanted."""
+
+    def __init__(self, head: bytes, noise: memoryview, size: int) -> None:
+        self._head = head
+        self._noise = noise
+        self._size = size
+        hashed = hashlib.sha256()
+        for piece in self._pieces(0):
+            hashed.update(piece)
+        digest = parse_digest(f"sha256:{hashed.hexdigest()}")
+        self.descriptor = Descriptor(media.OCI_LAYER_GZIP, digest, size)
+
+    @asynccontextmanager
+    async def body(self, offset: int) -> AsyncIterator[BlobStream]:
+        """A `Body` that never fails."""
+        yield self._chunks(offset)
+
+    async def _chunks(self, offset: int) -> BlobStream:
+        for piece in self._pieces(offset):
+            yield piece
+
+    def _pieces(self, offset: int) -> Iterator[memoryview]:
+        """The bytes from `offset`: the head lies over the beginning of the first block."""
+        while offset < self._size:
+            inside = offset % BLOCK
+            if offset < len(self._head):
+                piece = memoryview(self._head)[offset:]
+            else:
+                piece = self._noise[inside:]
+            piece = piece[: self._size - offset]
+            yield piece
+            offset += len(piece)

@@ -1,0 +1,268 @@
+"""The run: blobs go up in each form of upload, come down again and, where a source is named, go from there to
+the target. Each leg has connections of its own and is timed as a whole. Afterwards the blobs are taken out
+again, also where the run was cancelled or failed; what a registry would not let go of is told.
+
+Nothing passes the store: what is measured is the line, the registries and this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from blobflow.content import Site, Sleep, verified
+from blobflow.engine.blob_readers import source_body
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.environment import settings_for
+from blobflow.errors import BlobflowError, ConnectFailed
+from blobflow.events import Event, Observer, Traced, Warned, ignore
+from blobflow.oci import Digest
+from blobflow.operations.measure.blobs import Generated, Generator
+from blobflow.operations.measure.trials import (
+    Batch,
+    LeftBehind,
+    Measurements,
+    Trial,
+    TrialMatrix,
+    Way,
+    percentile,
+    recommend,
+)
+from blobflow.settings import Settings, host_access, logins_of
+from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.registry.capabilities.profiles import UploadMethod, profile_of
+
+# Requests without a blob in them: what these take is the registry's latency.
+_SMALL = frozenset({"HEAD", "GET", "POST"})
+_DROPS_AT_ONCE = 8
+_PROBE = 1024  # bytes of the blob by which it is found out what the registry lets us do
+_ANY_SIZE = 2**62
+# A registry that has all bytes of a blob has committed it by then.
+_COMMITTED_SECONDS = 1.0
+
+Act = Callable[[Registries, Site, Generated], Awaitable[None]]
+Tell = Callable[[Trial], None]
+
+
+def tell_nobody(leg: Trial) -> None:
+    """For who reads the findings."""
+
+
+async def measure(
+    target: Site,
+    course: TrialMatrix,
+    settings: Settings | None = None,
+    *,
+    source: Site | None = None,
+    observer: Observer = ignore,
+    tell: Tell = tell_nobody,
+    sleep: Sleep = asyncio.sleep,
+) -> Measurements:
+    """Run the course at a repository; `tell` gets each leg as it ends. `sleep` is there for tests.
+
+    A leg that fails is told as such, and the others go on. Raises UsageError for a course that moves nothing,
+    and what the registry answers to the first small blob. Whatever ends this, cancellation too, the blobs are
+    taken out first.
+    """
+    lots = course.lots()
+    run = _Run(settings_for(settings), observer, tell, sleep)
+    try:
+        for site in (target, source):
+            if site is not None:
+                await run.try_out(site)
+        for lot in lots:
+            await run.move(lot, course.forms, target, source)
+    except BaseException:
+        await run.clear()
+        for left in run.left():
+            observer(Warned(f"{left.site} still has {left.blobs} of these blobs, {left.size} bytes in all"))
+        raise
+    return Measurements(str(target), tuple(run.legs), recommend(run.legs), tuple(run.left()))
+
+
+class _Run:
+    """A run: its legs so far, and which blobs may be where."""
+
+    def __init__(self, settings: Settings, observer: Observer, tell: Tell, sleep: Sleep) -> None:
+        self.legs: list[Trial] = []
+        self._settings = settings
+        self._observer = observer
+        self._tell = tell
+        self._sleep = sleep
+        self._generator = Generator()
+        self._there: dict[Site, dict[Digest, int]] = {}
+        self._keeps: set[Site] = set()
+        self._cut_off: list[tuple[Site, Generated]] = []
+
+    async def try_out(self, site: Site) -> None:
+        """Push a small blob and take it out again; a site that keeps it is warned of before there is more."""
+        async with self._opened() as registries:
+            await self._push(registries, site, self._generator.blob(_PROBE))
+        await self.clear()
+        if site in self._keeps:
+            text = f"{site.registry} does not let blobs be deleted: what is pushed there will stay"
+            self._observer(Warned(text))
+
+    async def move(
+        self, lot: Batch, forms: Sequence[UploadMethod], target: Site, source: Site | None
+    ) -> None:
+        """All legs of a lot; the blobs of those that go up are new to the target."""
+        stocked: list[Generated] = []
+        if source is not None:
+            stocked = self._blobs(lot)
+            async with self._opened(lot.at_once) as registries:
+                push = partial(self._push, registries, source)
+                await BoundedRunner(lot.at_once).each(push, stocked)
+        read = False
+        for form in forms:
+            blobs = self._blobs(lot)
+            up = await self._leg("up", form, lot, blobs, target, self._push)
+            if not (up.failed or read):
+                await self._leg("down", "", lot, blobs, target, _read)
+                read = True
+            await self._clear_site(target)
+            if source is not None:
+                await self._leg("copy", form, lot, stocked, target, partial(self._copy, source))
+                await self._clear_site(target)
+        await self.clear()
+
+    async def clear(self) -> None:
+        """Take out everything that may be anywhere.
+
+        A push that was cut off may have arrived whole, and be committed after it was to be taken out: what
+        was cut off is taken out again a little later.
+        """
+        for site in tuple(self._there):
+            await self._clear_site(site)
+        if self._cut_off:
+            await self._sleep(_COMMITTED_SECONDS)
+            cut_off, self._cut_off = self._cut_off, []
+            for site, blob in cut_off:
+                self._there.setdefault(site, {})[blob.descriptor.digest] = blob.descriptor.size
+            for site in tuple(self._there):
+                await self._clear_site(site)
+
+    def left(self) -> Iterator[LeftBehind]:
+        """What could not be taken out."""
+        for site, blobs in self._there.items():
+            if blobs:
+                yield LeftBehind(str(site), len(blobs), sum(blobs.values()))
+
+    def _blobs(self, lot: Batch) -> list[Generated]:
+        return [self._generator.blob(lot.size) for _ in range(lot.blobs)]
+
+    async def _leg(
+        self,
+        way: Way,
+        form: UploadMethod | Literal[""],
+        lot: Batch,
+        blobs: Sequence[Generated],
+        site: Site,
+        act: Act,
+    ) -> Trial:
+        """Let each of the blobs be acted on, and note how it went."""
+        leg = Trial(way, form, lot.size, lot.at_once, len(blobs))
+        seen: list[Traced] = []
+        began, cpu = time.perf_counter(), time.process_time()
+        try:
+            async with self._opened(lot.at_once, form, seen) as registries:
+                await BoundedRunner(lot.at_once).each(partial(act, registries, site), blobs)
+        except BlobflowError as error:
+            leg = msgspec.structs.replace(leg, failed=str(error))
+        else:
+            small = [each.seconds for each in seen if each.method in _SMALL]
+            leg = msgspec.structs.replace(
+                leg,
+                seconds=time.perf_counter() - began,
+                cpu=time.process_time() - cpu,
+                p50=percentile(small, 0.5),
+                p99=percentile(small, 0.99),
+                requests=len(seen),
+            )
+        self.legs.append(leg)
+        self._tell(leg)
+        return leg
+
+    @asynccontextmanager
+    async def _opened(
+        self, at_once: int = 1, form: UploadMethod | Literal[""] = "", seen: list[Traced] | None = None
+    ) -> AsyncIterator[Registries]:
+        """Registries for one leg: so many blobs at once, up by this form alone; exchanges go to `seen`."""
+        logins = logins_of(self._settings)
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Traced):
+                if seen is not None:
+                    seen.append(event)
+                if not self._settings.trace:
+                    return
+            self._observer(event)
+
+        def access(host: str) -> HostAccess:
+            found = host_access(host, self._settings, logins)
+            own = found.profile or profile_of(host)
+            if form:
+                own = msgspec.structs.replace(own, rungs=(form,), single_bytes=_ANY_SIZE)
+            return msgspec.structs.replace(found, connections=at_once, profile=own)
+
+        registries = Registries(access, observer=observe, trace=True, sleep=self._sleep)
+        try:
+            yield registries
+        finally:
+            await registries.close()
+
+    async def _push(self, registries: Registries, site: Site, blob: Generated) -> None:
+        with self._coming(site, blob):
+            await registries.sink(site).push(blob.descriptor, blob.body)
+
+    async def _copy(self, source: Site, registries: Registries, site: Site, blob: Generated) -> None:
+        body = source_body(registries.repository(source), blob.descriptor, over=lambda: None)
+        with self._coming(site, blob):
+            await registries.sink(site).push(blob.descriptor, body)
+
+    @contextmanager
+    def _coming(self, site: Site, blob: Generated) -> Iterator[None]:
+        """Note that the blob may be there from now on, unless there is no way there at all."""
+        there = self._there.setdefault(site, {})
+        there[blob.descriptor.digest] = blob.descriptor.size
+        try:
+            yield
+        except ConnectFailed:
+            del there[blob.descriptor.digest]
+            raise
+        except BaseException:
+            self._cut_off.append((site, blob))
+            raise
+
+    async def _clear_site(self, site: Site) -> None:
+        """Take the blobs out, unless the registry has shown that it does not let go of any."""
+        blobs = self._there.get(site, {})
+        if site in self._keeps:
+            return
+
+        async def drop(digest: Digest) -> None:
+            try:
+                gone = await registries.drop(site, digest)
+            except BlobflowError as error:
+                self._observer(Warned(f"blob {digest} could not be taken out of {site}: {error}"))
+                return
+            if gone:
+                del blobs[digest]
+            else:
+                self._keeps.add(site)
+
+        async with self._opened(_DROPS_AT_ONCE) as registries:
+            await BoundedRunner(_DROPS_AT_ONCE).each(drop, tuple(blobs))
+
+
+async def _read(registries: Registries, site: Site, blob: Generated) -> None:
+    """Read the blob from the registry itself, and hash it, as a mirror would."""
+    async with registries.repository(site).open(blob.descriptor) as chunks:
+        async for _ in verified(chunks, blob.descriptor):
+            pass

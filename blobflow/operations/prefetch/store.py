@@ -1,0 +1,120 @@
+"""Warming the store of this machine: what is chosen is read from the sources, and kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from blobflow.client import Settings, opened, tidy
+from blobflow.content import Cache, Site, Sleep, SourceAt
+from blobflow.engine.blob_readers import source_body
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.execution import MAX_SMALL_REQUESTS
+from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.sources.roots import resolve_roots
+from blobflow.environment import settings_for
+from blobflow.errors import BlobflowError
+from blobflow.events import (
+    Meter,
+    Observer,
+    PhaseStarted,
+    ignore,
+)
+from blobflow.oci import Descriptor, Digest
+from blobflow.operations.prefetch.images import (
+    Attempts,
+    Count,
+    FoundImages,
+    WarmResult,
+    find_images,
+    tell,
+    without,
+)
+
+
+async def warm_store(
+    pairs: Sequence[Pair],
+    settings: Settings | None = None,
+    *,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+    sleep: Sleep = asyncio.sleep,
+) -> list[WarmResult]:
+    """Read the blobs of what each pair chooses of its source's image into the store, and keep them there.
+
+    Later runs with this store take them from there. Raises StorageError if the store can't hold them all.
+    """
+    meter = meter or Meter()
+    settings = msgspec.structs.replace(settings_for(settings), cache="all")
+    async with opened(settings, observer, meter) as (services, store):
+        observer(PhaseStarted("resolve", len(pairs)))
+        resolve = partial(
+            resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_SMALL_REQUESTS)
+        )
+        found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
+        observer(PhaseStarted("warm", len(found.blobs)))
+        filling = StoreFill(services.source_at, services.cache, Attempts(observer, meter, sleep))
+        await filling.fill(found.blobs, settings.concurrency)
+        told = [filling.warmth(pair, found) for pair in pairs]
+        tell(told, observer)
+        await tidy(store, settings)
+        return told
+
+
+class StoreFill:
+    """The filling of a store. `read`: what was not held before."""
+
+    def __init__(self, source_at: SourceAt, cache: Cache, attempts: Attempts) -> None:
+        self._source_at = source_at
+        self._cache = cache
+        self._attempts = attempts
+        self.read: set[Digest] = set()
+        self.failures: dict[Digest, BlobflowError] = {}
+
+    async def fill(self, wanted: Mapping[Pair, Iterable[Descriptor]], concurrency: int) -> None:
+        """Read each blob once, from the first of its sources in their order, the largest first."""
+        origins = {
+            blob.digest: (blob, site_of(pair.source))
+            for pair, blobs in sorted(wanted.items(), reverse=True)
+            for blob in blobs
+        }
+        missing = [each for each in origins.values() if not await self._cache.has(each[0])]
+        missing.sort(key=lambda each: (-each[0].size, each[0].digest))
+        await BoundedRunner(concurrency).each(self._read, missing)
+
+    async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
+        blob, site = blob_and_site
+        body = source_body(self._source_at(site), blob, over=lambda: None)
+        self.read.add(blob.digest)
+
+        async def once(count: Count) -> None:
+            async with self._cache.share(blob, body, keep=True) as shared, shared(0) as chunks:
+                async for chunk in chunks:
+                    count(len(chunk))
+
+        if (error := await self._attempts.bring(blob, str(site), once)) is not None:
+            self.failures[blob.digest] = error
+
+    def warmth(self, pair: Pair, found: FoundImages) -> WarmResult:
+        """What became of one image."""
+        root = found.roots.get(pair)
+        digest = root.digest if root else ""
+        if (error := found.failures.get(pair)) is not None:
+            return without(pair, pair.source, "store", digest, error)
+        blobs = found.blobs[pair]
+        wrong = next((self.failures[blob.digest] for blob in blobs if blob.digest in self.failures), None)
+        read = [blob for blob in blobs if blob.digest in self.read]
+        return WarmResult(
+            str(pair.source),
+            "store",
+            digest,
+            status="failed" if wrong else "warm",
+            error=str(wrong) if wrong else "",
+            blobs=len(blobs),
+            bytes=sum(blob.size for blob in blobs),
+            pulled=len(read),
+            bytes_pulled=sum(blob.size for blob in read),
+        )

@@ -1,0 +1,72 @@
+"""The names at a registry: its repositories, their tags, and further tags for what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blobflow.client import Settings, open_registries
+from blobflow.engine.plan.steps import site_of
+from blobflow.errors import Denied, NotFound, Rejected, Unauthorized, UsageError, own_copy
+from blobflow.events import Observer, ignore
+from blobflow.oci import Descriptor, Reference
+from blobflow.oci.reference import check_tag
+from blobflow.transports.registry import Registries
+
+# Small requests in flight over all hosts; the sessions bound them a host as well.
+MAX_SMALL_REQUESTS = 32
+
+
+def check_registry(reference: Reference) -> None:
+    """Raise UsageError for what is in no registry."""
+    if reference.transport:
+        raise UsageError(f"{reference.host} is no registry; its images are shown by `blobflow inspect`")
+
+
+async def list_tags(
+    repository: Reference, settings: Settings | None = None, *, observer: Observer = ignore
+) -> list[str]:
+    """All tags of a repository, in the registry's order. Raises what the registry answers."""
+    check_registry(repository)
+    async with open_registries(settings, observer) as registries:
+        return await registries.repository(site_of(repository)).tags()
+
+
+async def list_repositories(
+    host: str, settings: Settings | None = None, *, observer: Observer = ignore
+) -> list[str]:
+    """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
+    async with open_registries(settings, observer) as registries:
+        return await catalog(registries, host)
+
+
+async def catalog(registries: Registries, host: str) -> list[str]:
+    """The repositories of a host; where it has no catalog, or none for us, the error says what then."""
+    try:
+        return await registries.repositories(host)
+    except (NotFound, Rejected, Denied, Unauthorized) as error:
+        told = own_copy(error)
+        told.message = f"{error.message}; not every registry lists its repositories, so name them"
+        raise told from None
+
+
+async def retag(
+    reference: Reference,
+    names: Sequence[str],
+    settings: Settings | None = None,
+    *,
+    observer: Observer = ignore,
+) -> Descriptor:
+    """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
+
+    Its content is there already, so nothing else is sent; an index too is put as it is. Returns what the
+    tags now name. Raises InvalidReference for what is no tag, before anything is asked.
+    """
+    check_registry(reference)
+    for name in names:
+        check_tag(name)
+    async with open_registries(settings, observer) as registries:
+        repository = registries.sink(site_of(reference))
+        root = await repository.resolve(reference.name)
+        raw = await repository.read(root)
+        await repository.put(root, raw, tags=tuple(dict.fromkeys(names)))
+        return root

@@ -1,0 +1,141 @@
+"""Removing what a mirror has and its selection does not: looked at, counted, and only then done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+import msgspec
+
+from blobflow.client import Settings, open_registries
+from blobflow.content import Site
+from blobflow.engine.blob_readers import error_side
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.plan.steps import site_of
+from blobflow.engine.results.report import TagRecord, TagStatus
+from blobflow.errors import BlobflowError, NotFound, RunIncomplete
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.oci import Digest, Reference
+from blobflow.oci.tag_selection.rules import subject_of
+from blobflow.operations.tags.extra import ExtraTag, PruneLimit, RepositoryState, find_extra_tags
+from blobflow.operations.tags.inspect import inspect_repository
+from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, check_registry
+from blobflow.transports.registry import Registries, Repository
+
+
+class WantedTag(msgspec.Struct, frozen=True):
+    """An image that is wanted at a target: what its tag, or without a tag its digest, names there (None:
+    nothing that this run knows of; its tag is not too many all the same). `lists`: what the indexes in it
+    list, as far as that is known already."""
+
+    target: Reference
+    root: Digest | None
+    lists: Mapping[Digest, tuple[Digest, ...]] = {}
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """A repository with what is too many in it, of how many tags that it has, or will have."""
+
+    site: Site
+    surplus: tuple[ExtraTag, ...]
+    tags: int
+
+
+async def prune(
+    keep: Iterable[WantedTag],
+    limit: PruneLimit,
+    settings: Settings | None = None,
+    *,
+    dry_run: bool = False,
+    observer: Observer = ignore,
+    meter: Meter | None = None,
+) -> AsyncIterator[TagRecord]:
+    """Remove the tags of the repositories of `keep` that it does not have, and tell what became of each.
+
+    To be called once all of `keep` is there. The tags of all repositories are looked at first; if more than
+    `limit` are too many, nothing is removed and RunIncomplete is raised. That one can't be removed keeps none
+    from being removed. `dry_run`: nothing is.
+
+    Costs one listing a repository, and where that shows tags too many a small request for each tag and each
+    wanted index. Raises UsageError for what is in no registry, and what a registry answers while it is looked
+    at.
+    """
+    kept: defaultdict[Site, list[WantedTag]] = defaultdict(list)
+    for image in keep:
+        check_registry(image.target)
+        kept[site_of(image.target)].append(image)
+    observer(PhaseStarted("clear", len(kept)))
+    async with open_registries(settings, observer, meter) as registries:
+        places = await _look(registries, kept)
+        surplus, tags = sum(len(place.surplus) for place in places), sum(place.tags for place in places)
+        too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
+        if dry_run:
+            status: TagStatus = "left" if too_many else "surplus"
+            for place in places:
+                for each in place.surplus:
+                    yield _record(place.site, each, status, too_many)
+            return
+        if too_many:
+            raise RunIncomplete(
+                f"nothing was removed: {surplus} of {tags} tags at the targets are not in the selection,"
+                f" {too_many}; --dry-run lists them"
+            )
+        for place in places:
+            async for record in _remove(registries.repository(place.site), place):
+                yield record
+
+
+async def _look(registries: Registries, kept: Mapping[Site, Sequence[WantedTag]]) -> list[_Place]:
+    found: dict[Site, _Place] = {}
+
+    async def one(site: Site) -> None:
+        with error_side("target"):
+            found[site] = await _surplus_at(registries.repository(site), site, kept[site])
+
+    await BoundedRunner(MAX_SMALL_REQUESTS).each(one, sorted(kept))
+    return [found[site] for site in sorted(found)]
+
+
+async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedTag]) -> _Place:
+    try:
+        listed = await repository.tags()
+    except NotFound:  # nothing is there yet, where nothing was done
+        return _Place(site, (), 0)
+    tags = {image.target.tag for image in kept if image.target.tag}
+    count = len(tags.union(listed))
+    if tags.issuperset(listed):
+        return _Place(site, (), count)
+    now = await inspect_repository(
+        repository,
+        listed,
+        BoundedRunner(MAX_SMALL_REQUESTS),
+        lambda tag: tag in tags or bool(subject_of(tag)),
+    )
+    known = {index: below for image in kept for index, below in image.lists.items()}
+    standing = RepositoryState(now.tags, {**now.lists, **known})
+    roots = {image.root for image in kept if image.root is not None}
+    return _Place(site, tuple(find_extra_tags(standing, tags, roots)), count)
+
+
+async def _remove(repository: Repository, place: _Place) -> AsyncIterator[TagRecord]:
+    """Remove what is too many in one repository: tag by tag or, once that proved impossible, by digest."""
+    by_tag, gone = True, set[Digest]()
+    for surplus in place.surplus:
+        try:
+            with error_side("target"):
+                by_tag = by_tag and await repository.untag(surplus.tag)
+                if not by_tag and not surplus.held and surplus.digest not in gone:
+                    await repository.delete(surplus.digest)
+                    gone.add(surplus.digest)
+        except BlobflowError as error:
+            yield _record(place.site, surplus, "failed", str(error))
+            continue
+        if not by_tag and surplus.held:
+            why = f"{place.site.registry} removes no tag by itself, and not what it names: {surplus.held}"
+            yield _record(place.site, surplus, "left", why)
+        else:
+            yield _record(place.site, surplus, "removed")
+
+
+def _record(site: Site, surplus: ExtraTag, status: TagStatus, why: str = "") -> TagRecord:
+    return TagRecord(f"{site}:{surplus.tag}", surplus.digest, status, why)

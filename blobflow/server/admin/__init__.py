@@ -1,0 +1,1 @@
+"""What those see and use who look after the registry."""

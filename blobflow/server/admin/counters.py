@@ -1,0 +1,24 @@
+"""What the registry counts while it works: plain numbers, read when somebody asks for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+# What clients can send as a method has no bound, and what is counted once is held for good.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
+
+
+class Counters:
+    """`requests` by method ("other": one that nobody knows), room and status; bytes of bodies as they were
+    announced, in and out."""
+
+    __slots__ = ("received", "requests", "sent")
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.received = 0
+        self.sent = 0
+
+    def answered(self, method: str, endpoint: str, status: int) -> None:
+        """Count a request."""
+        self.requests[method if method in _METHODS else "other", endpoint, status] += 1

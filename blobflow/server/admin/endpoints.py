@@ -1,0 +1,75 @@
+"""What those see who look after the registry: a page for a person, metrics for Prometheus, a sign of life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from blobflow.errors import StorageError
+from blobflow.events import Warned
+from blobflow.server.admin.metrics import CONTENT_TYPE, RegistryMetrics
+from blobflow.server.admin.page import render, with_age
+from blobflow.server.auth.access_rules import permissions_of
+from blobflow.server.registry import Registry
+from blobflow.server.routes import Route
+
+
+async def health(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    """200 while the store answers and takes what is written, 503 while it does not; what it is, is told to
+    the store's observer when it begins."""
+    try:
+        registry.store.has_repository("")
+        registry.store.check_there()
+        registry.store.state.check_there()
+    except StorageError as error:
+        return _failed(registry, error)
+    registry.is_unhealthy = False
+    return web.Response(text="ok\n")
+
+
+def _failed(registry: Registry, error: StorageError) -> web.Response:
+    if not registry.is_unhealthy:
+        registry.is_unhealthy = True
+        registry.store.observer(Warned(f"the registry is not healthy: {error}"))
+    return web.Response(status=503, text="the store failed\n")
+
+
+async def metrics(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    """Prometheus's text format; what the store holds was counted some seconds ago. 503 while that can't be
+    read."""
+    try:
+        census = await registry.overview.census(_gone(request))
+    except StorageError as error:
+        return _failed(registry, error)
+    body = RegistryMetrics(registry, census.value).text()
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def page(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
+    counts that alone. 503 while the store can't be read."""
+    last, permissions = request.query.get("last", ""), permissions_of(request)
+    may_pull = None if permissions.unlimited else permissions.may_pull
+    try:
+        found, age = await registry.overview.page(
+            render, last, viewer=permissions.viewer, may_pull=may_pull, gone=_gone(request)
+        )
+    except StorageError as error:
+        return _failed(registry, error)
+    return web.Response(
+        body=with_age(found, age),
+        content_type="text/html",
+        charset="utf-8",
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+    )
+
+
+def _gone(request: web.BaseRequest) -> Callable[[], bool]:
+    """Whether the client is: then nothing has to be found out for it."""
+
+    def gone() -> bool:
+        transport = request.transport
+        return transport is None or transport.is_closing()
+
+    return gone

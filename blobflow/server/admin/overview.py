@@ -1,0 +1,374 @@
+"""What the registry holds, gathered for the page that a person looks at, and for the figures of the metrics.
+
+Work and memory are bounded whatever is pushed: see the constants. A manifest that is named a thousand times
+is looked into once; what is beyond the bounds is counted, and shown as "and so many more".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from blobflow.errors import UnsupportedContent
+from blobflow.oci import Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci.json_decoding import decode
+from blobflow.oci.manifest import MAX_MANIFEST_BYTES
+from blobflow.server.admin.snapshots import Abandoned, ShouldStop, Snapshot, SnapshotCache
+from blobflow.server.pullthrough.cache import PullThroughCache
+from blobflow.transports.store import Store
+from blobflow.transports.store.state.database import State
+from blobflow.transports.store.stats import (
+    RepositoryStats,
+    StoreStats,
+    collect_stats,
+    open_reader,
+    repositories_after,
+    tags_with_types,
+)
+
+# Repositories on a page, and tags of one that are shown.
+REPOSITORIES = 100
+TAGS = 50
+# Images of one tag, and of all tags of a page. Those of well-known indexes are about 20, attestations
+# included.
+IMAGES = 40
+IMAGES_IN_ALL = 2000
+# Manifests and configs that are read for a page, and their bytes: a second's work for a slow disk. An index
+# may have 4 MiB, decoding which holds up other threads for some milliseconds.
+FILES = 2000
+BYTES = 32 * 1024 * 1024
+# Children of one manifest that are taken out of it; docker takes no image with more than 127 layers.
+_CHILDREN = 256
+# Names of repositories that are looked at to find some that a viewer may pull.
+_NAMES = 20_000
+# Bytes of a config that is looked into; those of images have some kilobytes.
+_MAX_CONFIG = 1024 * 1024
+# What a share takes in memory, as a part of a census.
+_SHARE_BYTES = 400
+# A name of a repository in a request that is longer can't be one.
+_LONGEST_NAME = 256
+
+_platform = msgspec.json.Decoder(Platform)
+
+MayPull = Callable[[str], bool]
+
+
+class ImageRow(msgspec.Struct, frozen=True):
+    """One image under a tag. `size` in bytes, of its config and layers; None: it is not here. `at_least`: it
+    has more layers than are counted."""
+
+    platform: str
+    size: int | None
+    at_least: bool = False
+
+
+class TagRow(msgspec.Struct, frozen=True):
+    """A tag with its images; `size` of what they need together, each blob once, at least: `more` images were
+    not looked into. `unread`: nor was the tag's own manifest."""
+
+    tag: str
+    digest: Digest
+    images: tuple[ImageRow, ...]
+    size: int
+    more: int = 0
+    unread: bool = False
+
+    @property
+    def at_least(self) -> bool:
+        return self.more > 0 or any(image.at_least for image in self.images)
+
+
+class RepositoryRow(msgspec.Struct, frozen=True):
+    """`share`: what it holds, if that was counted. `shared`: whether what others hold of it is shown."""
+
+    name: str
+    share: RepositoryStats | None
+    tags: tuple[TagRow, ...]
+    more_tags: bool
+    shared: bool = True
+
+
+class UpstreamRow(msgspec.Struct, frozen=True):
+    """How often something was asked for that is pulled through, and how often it was here."""
+
+    host: str
+    asked: int
+    hits: int
+    bytes_read: int
+
+
+class OverviewRows(msgspec.Struct, frozen=True):
+    """The page. `census` counts all that is held (None: that is not for this viewer). `following` is where
+    the next page begins, "" on the last."""
+
+    census: StoreStats | None
+    repositories: tuple[RepositoryRow, ...]
+    following: str = ""
+    upstreams: tuple[UpstreamRow, ...] = ()
+
+
+class RenderedPage(msgspec.Struct, frozen=True):
+    """A page as HTML, in two parts, between which stands how old it is."""
+
+    head: bytes
+    tail: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.tail)
+
+
+class Overview:
+    """Gathers pages and figures. Used on one loop; `close` it with the registry.
+
+    Figures have a thread to themselves: who scrapes metrics does not stand in line behind pages.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pullthrough: PullThroughCache | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._through = pullthrough
+        self._figures = SnapshotCache(clock=clock)
+        self._pages = SnapshotCache(clock=clock)
+
+    async def census(self, gone: Callable[[], bool]) -> Snapshot[StoreStats]:
+        """What there is in all. `gone`: see `SnapshotCache.get`. Raises StorageError, Refusal."""
+
+        def count(stopped: ShouldStop) -> StoreStats:
+            with open_reader(self._store, stopped) as state:
+                return collect_stats(state)
+
+        return await self._figures.get("census", count, gone=gone, weigh=_weight)
+
+    async def page(
+        self,
+        render: Callable[[OverviewRows], RenderedPage],
+        last: str = "",
+        *,
+        viewer: str = "",
+        may_pull: MayPull | None = None,
+        gone: Callable[[], bool],
+    ) -> tuple[RenderedPage, float]:
+        """The page after the repository `last`, and its age in seconds.
+
+        `render` runs in the thread as well. `may_pull`: which repositories are shown; then figures about
+        others are left out. `viewer` names what it lets through: equal viewers are shown the same page. Both
+        are about the moment: call `forget` when rules change. Raises StorageError, Refusal.
+        """
+        last = last[:_LONGEST_NAME].encode("utf-8", "replace").decode()
+        census = await self.census(gone)
+        upstreams = () if may_pull else tuple(self._upstreams())
+
+        def build(stopped: ShouldStop) -> RenderedPage:
+            with open_reader(self._store, stopped) as state:
+                look = _OverviewReader(state, self._store.path_of, census.value, may_pull, stopped)
+                return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
+
+        key = viewer, may_pull is None, last
+        found = await self._pages.get(key, build, gone=gone, weigh=lambda page: page.size)
+        return found.value, max(self._pages.age(found), self._figures.age(census))
+
+    @property
+    def gathered(self) -> int:
+        """How many times something was gathered."""
+        return self._figures.done + self._pages.done
+
+    def forget(self) -> None:
+        """Whatever was gathered is gathered anew for the next who asks."""
+        self._figures.forget()
+        self._pages.forget()
+
+    def stop(self) -> None:
+        """Give up what is under way; who waits for it is refused."""
+        self._figures.stop()
+        self._pages.stop()
+
+    async def close(self) -> None:
+        await self._figures.close()
+        await self._pages.close()
+
+    def _upstreams(self) -> list[UpstreamRow]:
+        if self._through is None:
+            return []
+        found = []
+        for host in sorted({host for host, _, _ in self._through.outcomes}):
+            told = {key[1:]: n for key, n in self._through.outcomes.items() if key[0] == host}
+            hits = sum(n for (_, outcome), n in told.items() if outcome in ("hit", "stale"))
+            found.append(UpstreamRow(host, sum(told.values()), hits, self._through.bytes_read[host]))
+        return found
+
+
+def _weight(census: StoreStats) -> int:
+    return _SHARE_BYTES * (len(census.shares) + 1)
+
+
+class _Image(msgspec.Struct, frozen=True):
+    """What one image needs: its blobs with their sizes. `at_least`: it has more layers than these."""
+
+    blobs: dict[Digest, int]
+    at_least: bool = False
+
+
+class _OverviewReader:
+    """One gathering of a page, in its thread: what it has read and shown so far."""
+
+    def __init__(
+        self,
+        state: State,
+        path_of: Callable[[Digest], Path],
+        census: StoreStats,
+        may_pull: MayPull | None,
+        stopped: ShouldStop,
+    ) -> None:
+        self._state = state
+        self._path_of = path_of
+        self._census = census
+        self._may_pull = may_pull
+        self._stopped = stopped
+        self._files = FILES
+        self._bytes = BYTES
+        self._shown = IMAGES_IN_ALL
+        self._roots: dict[tuple[Digest, str], TagRow] = {}
+        self._images: dict[Digest, _Image | None] = {}
+
+    def shown(self, last: str) -> OverviewRows:
+        names, following = self._names(last)
+        every = self._may_pull is None
+        repositories = tuple(self._repository(name, shared=every) for name in names)
+        return OverviewRows(self._census if every else None, repositories, following)
+
+    def _names(self, last: str) -> tuple[list[str], str]:
+        """The repositories of the page, and where the next one begins.
+
+        Of very many that a viewer may not pull, those after _NAMES are not looked for.
+        """
+        may_pull = self._may_pull
+        if may_pull is None:
+            found = repositories_after(self._state, REPOSITORIES + 1, last)
+        else:
+            found = []
+            at = last
+            for _ in range(_NAMES // 1000):
+                names = repositories_after(self._state, 1000, at)
+                found += [name for name in names if may_pull(name)]
+                if len(names) < 1000 or len(found) > REPOSITORIES:
+                    break
+                at = names[-1]
+                self._go_on()
+        page = found[:REPOSITORIES]
+        return page, page[-1] if len(found) > REPOSITORIES else ""
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise Abandoned
+
+    def _repository(self, name: str, *, shared: bool) -> RepositoryRow:
+        self._go_on()
+        found = tags_with_types(self._state, name, TAGS + 1)
+        tags = tuple(self._tag(*each) for each in found[:TAGS])
+        return RepositoryRow(name, self._census.shares.get(name), tags, len(found) > TAGS, shared)
+
+    def _tag(self, tag: str, digest: Digest, kind: str) -> TagRow:
+        known = self._roots.get((digest, kind))
+        if known is None:
+            known = self._root(digest, kind)
+            self._roots[digest, kind] = known
+        if len(known.images) > self._shown:
+            known = TagRow(tag, digest, (), 0, more=known.more + len(known.images))
+        self._shown -= len(known.images)
+        return msgspec.structs.replace(known, tag=tag)
+
+    def _root(self, digest: Digest, kind: str) -> TagRow:
+        """What a tag names; the tag's name is filled in by who asks."""
+        raw = self._read(digest, MAX_MANIFEST_BYTES)
+        if raw is None:
+            return TagRow("", digest, (), 0, unread=self._spent)
+        root = _parsed(raw, kind, digest)
+        if root is None:
+            return TagRow("", digest, (), 0)
+        if not root.is_index:
+            image = _image_of(root)
+            size = sum(image.blobs.values())
+            return TagRow("", digest, (ImageRow(self._platform(root), size, image.at_least),), size)
+        return self._index(root)
+
+    def _index(self, root: Manifest) -> TagRow:
+        images: list[ImageRow] = []
+        sizes: dict[Digest, int] = {}
+        for child in root.manifests[:IMAGES]:
+            if child.digest not in self._images:
+                image = self._image(child.digest, child.media_type)
+                if image is None and self._spent:
+                    break
+                self._images[child.digest] = image
+            image = self._images[child.digest]
+            platform = str(child.platform) if child.platform else ""
+            if image is None:
+                images.append(ImageRow(platform, None))
+            else:
+                sizes |= image.blobs
+                images.append(ImageRow(platform, sum(image.blobs.values()), image.at_least))
+        more = len(root.manifests) + root.more - len(images)
+        if root.blobs:  # a build's cache, not an image
+            blobs = {blob.digest: blob.size for blob in root.blobs}
+            images.append(ImageRow("blobs", sum(blobs.values())))
+            sizes |= blobs
+        return TagRow("", root.descriptor.digest, tuple(images), sum(sizes.values()), more=more)
+
+    def _image(self, digest: Digest, kind: str) -> _Image | None:
+        """What the image needs; None if it is not here, or damaged."""
+        raw = self._read(digest, MAX_MANIFEST_BYTES)
+        manifest = _parsed(raw, kind, digest) if raw is not None else None
+        return _image_of(manifest) if manifest is not None else None
+
+    def _platform(self, image: Manifest) -> str:
+        """What the image's config says that it runs on; "" if that can't be read, or is no image's."""
+        if image.config is None or image.config.size > _MAX_CONFIG:
+            return ""
+        raw = self._read(image.config.digest, _MAX_CONFIG)
+        try:
+            platform = decode(raw or b"", _platform)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return ""
+        return str(platform) if platform.os else ""
+
+    @property
+    def _spent(self) -> bool:
+        """Whether all has been read that may be read."""
+        return self._files <= 0 or self._bytes <= 0
+
+    def _read(self, digest: Digest, most: int) -> bytes | None:
+        """A small blob; None if it is not here, is larger than it may be, or nothing more may be read."""
+        self._go_on()
+        if self._spent:
+            return None
+        self._files -= 1
+        try:
+            with self._path_of(digest).open("rb") as file:
+                raw = file.read(most + 1)
+        except OSError:
+            return None
+        self._bytes -= len(raw)
+        return raw if len(raw) <= most else None
+
+
+def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest | None:
+    try:
+        return parse_manifest(raw, kind, digest=digest, most=_CHILDREN, let_in=True)
+    except UnsupportedContent:
+        return None
+
+
+def _image_of(manifest: Manifest) -> _Image:
+    """What a manifest needs; of an index inside an index, nothing is counted."""
+    if manifest.descriptor.media_type in media.INDEXES:
+        return _Image({})
+    return _Image({blob.digest: blob.size for blob in manifest.blobs}, manifest.more > 0)

@@ -1,0 +1,93 @@
+"""How many connections a server has at once, and who makes room when there are too many.
+
+Each connection is a descriptor, and so is each file that is served: who opens connections and leaves them
+would end everybody's requests. So there is a limit below that of the system, and beyond it the address that
+has most connections loses some of them: those that wait for a request first, of these the oldest.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from blobflow.events import Observer, Warned
+from blobflow.server.auth.logins import network_of
+
+# Connections between two looks at how many there are, since a look costs as much as there are.
+_LOOK = 8
+# Of the connections of whoever has most, the part that goes at once.
+_PART = 16
+# Descriptors that are left for files, sockets to upstreams and the rest: at least so many, and this part.
+_LEAST_LEFT = 64
+_PART_LEFT = 4
+_MOST = 60_000
+# Seconds between two warnings.
+_TOLD = 60.0
+
+
+def max_connections() -> int:
+    """How many connections a process has room for, by its limit of open files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return _MOST
+    return max(_LOOK, min(_MOST, limit - max(_LEAST_LEFT, limit // _PART_LEFT)))
+
+
+class ConnectionLimiter:
+    """Makes the protocol of each new connection, and room for it."""
+
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        most: int,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._most = most
+        self._observer = observer
+        self._clock = clock
+        self._came = 0
+        self._told = -_TOLD
+
+    def __call__(self) -> RequestHandler:
+        """A protocol, as `asyncio.loop.create_server` asks for one."""
+        self._came += 1
+        if self._came % min(_LOOK, self._most) == 0:
+            self._make_room()
+        return self._server()
+
+    def _make_room(self) -> None:
+        connections = self._server.connections
+        if len(connections) < self._most:
+            return
+        by_network: dict[str, list[RequestHandler]] = defaultdict(list)
+        for each in connections:  # the oldest first
+            if each.transport is not None:
+                peer = each.transport.get_extra_info("peername")
+                by_network[network_of(str(peer[0])) if peer else ""].append(each)
+        if not by_network:
+            return
+        network, theirs = max(by_network.items(), key=lambda item: len(item[1]))
+        theirs.sort(key=_is_busy)
+        for each in theirs[: max(len(connections) - self._most + _LOOK, len(theirs) // _PART)]:
+            each.force_close()
+        if self._clock() - self._told >= _TOLD:
+            self._told = self._clock()
+            self._observer(
+                Warned(
+                    f"{len(connections)} connections are open, and there is room for {self._most}: some of "
+                    f"the {len(theirs)} from {network} are closed; raise the limit of open files (ulimit -n) "
+                    "if they are wanted"
+                )
+            )
+
+
+def _is_busy(connection: RequestHandler) -> bool:
+    return getattr(connection, "_current_request", None) is not None

@@ -1,0 +1,221 @@
+"""Listening: an application on a socket, from start to a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from blobflow.errors import InvalidConfig
+from blobflow.events import Observer, ignore
+from blobflow.oci.ip_address import is_loopback
+from blobflow.server.http.bodies import READ_BYTES, STALL_SECONDS
+from blobflow.server.http.connections import ConnectionLimiter, max_connections
+
+# Seconds that requests under way have, after a stop, to end by themselves.
+GRACE_SECONDS = 5.0
+# Bytes of a request's first line and of one of its headers, of which there may be 128: nothing that a client
+# of ours sends comes near it, and what anybody can make us hold stays below about 2 MiB.
+MAX_LINE = 8190
+MAX_HEADER = 16 * 1024
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep out of the log what clients get wrong: the parser's errors quote the request, logins and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_ours)
+
+
+class Server:
+    """One application on one address. `async with` starts and stops it.
+
+    It refuses to listen beyond loopback unless `allow_remote`: whoever can reach it may read, write and
+    delete everything in it, unless the application knows better.
+
+    A client that stands still for `stall` seconds is dropped: between requests, within a request's headers
+    (which have so long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more of
+    an answer. Within a body the application's `Wire` watches.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        allow_remote: bool = False,
+        grace: float = GRACE_SECONDS,
+        stall: float = STALL_SECONDS,
+        tls: ssl.SSLContext | None = None,
+        most: int | None = None,
+        observer: Observer = ignore,
+    ) -> None:
+        """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP. `most` connections at once
+        (None: what the limit of open files leaves room for): see `crowd`; `observer` is told when there are
+        too many.
+
+        Raises InvalidConfig for an address beyond loopback.
+        """
+        if not allow_remote and not is_loopback(host):
+            raise InvalidConfig(
+                f"the registry would listen on {host}, where others can reach and change it; "
+                "listen on 127.0.0.1, or allow remote access explicitly"
+            )
+        self._app = app
+        self._host = host
+        self._asked_port = port
+        self._grace = grace
+        self._stall = stall
+        self._tls = tls
+        self._most = most
+        self._observer = observer
+        self._listening: asyncio.Server | None = None
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """`host:port` as it stands in a reference; IPv6 in brackets."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    async def start(self) -> None:
+        """Listen. On return clients can connect. Raises InvalidConfig when the address can't be had."""
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            logger=_log,
+            handle_signals=False,
+            shutdown_timeout=self._grace,
+            keepalive_timeout=self._stall,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_HEADER,
+            # Blobs are bytes: a Content-Encoding on an upload is none of our business.
+            auto_decompress=False,
+            read_bufsize=READ_BYTES,
+        )
+        await runner.setup()
+        assert runner.server is not None
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(
+                ConnectionLimiter(
+                    runner.server, most=self._most or max_connections(), observer=self._observer
+                ),
+                self._host,
+                self._asked_port,
+                backlog=1024,
+                ssl=self._tls,
+            )
+        except OSError as error:
+            await runner.cleanup()
+            raise InvalidConfig(
+                f"can't listen on {self._host} port {self._asked_port}: {_reason(error)}"
+            ) from error
+        self._runner = runner
+        self.port = int(self._listening.sockets[0].getsockname()[1])
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listening in self._listening.sockets:  # connections take it over from here
+                listening.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(self._stall * 1000))
+                )
+
+    async def stop(self) -> None:
+        """Take no more connections, let requests under way end for the grace time, then cut them.
+
+        Upload sessions are cancelled. May be called twice.
+        """
+        runner, self._runner = self._runner, None
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+class Certificate:
+    """The certificate of a server, which can be read again while it serves.
+
+    `context` is for `Server`. Handshakes after a `reread` get the new chain; connections go on as they are.
+    """
+
+    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+        """Raises InvalidConfig as `tls_context` does."""
+        self._files = (certificate, key)
+        self.path = certificate
+        self.context = self._newest = tls_context(certificate, key)
+        # OpenSSL calls it in every handshake, also of clients that name no server.
+        self.context.sni_callback = self._take_newest
+
+    def reread(self) -> None:
+        """Raises InvalidConfig; then the old certificate stays. Reads files: not for the loop's thread."""
+        self._newest = tls_context(*self._files)
+
+    def _take_newest(
+        self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        if self._newest is not context:
+            connection.context = self._newest
+
+
+def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
+    """TLS as the server of `certificate` (PEM, with its chain); its key is in the same file unless named.
+
+    Raises InvalidConfig with a sentence that names the file.
+    """
+    for path in filter(None, (certificate, key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with suppress(NotImplementedError):
+        context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, OSError):
+        raise InvalidConfig(
+            f"{certificate} is no certificate (PEM) with the key of {key or certificate}; the key may not be "
+            "encrypted"
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    """For an encrypted key: nobody is asked, at no terminal."""
+    return ""
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words; asyncio's repeat the address."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

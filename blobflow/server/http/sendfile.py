@@ -1,0 +1,139 @@
+"""A file's bytes to a plain socket by sendfile(2), on any event loop.
+
+asyncio's loop sends from its own thread, and uvloop has no sendfile at all. Here a few threads do: the kernel
+copies without the interpreter's lock, so that large blobs take the second core and small requests are
+answered meanwhile. A thread is never lent for long: where a client takes no more for the moment, the loop
+waits until it does, so that a thousand slow clients cost no thread.
+
+The threads work on duplicates of both descriptors. Whoever closes the connection or the file meanwhile can't
+make them write to whatever got the number next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from aiohttp import web
+
+from blobflow.server.http.ranges import ByteRange
+
+# Copying is the kernel's work and takes a core each: more threads than cores bring nothing but turns.
+THREADS = 4
+# Seconds of one turn in a thread, and milliseconds that it waits for a socket with no room: a client on this
+# machine makes some in far less.
+_TURN = 0.1
+_WAIT_MS = 5
+# What one call copies: enough that calls cost nothing, and the turn's end is noticed.
+_AT_ONCE = 4 * 1024 * 1024
+# What goes out on the loop's own thread, before any other is asked: most blobs are no larger.
+_INLINE = 512 * 1024
+
+
+class SendfileThreads:
+    """The threads of one wire."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, "blobflow-send")
+
+    async def send(self, request: web.BaseRequest, file: int, span: ByteRange) -> None:
+        """Send the bytes of `span` behind what the connection has been given. Raises ConnectionError and
+        TimeoutError when the client is gone, or the file ends before the span."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        await _drained(request, transport)
+        pair = _Descriptors(transport.get_extra_info("socket").fileno(), file)
+        try:
+            at = span.start + pair.copy(span.start, min(span.end, span.start + _INLINE))
+            while at < span.end:
+                at += await self._turn(pair, at, span.end)
+                if at < span.end:
+                    await _writable(pair.socket)
+        finally:
+            pair.leave()
+
+    async def _turn(self, pair: _Descriptors, at: int, end: int) -> int:
+        turn = self._threads.submit(pair.turn, at, end)
+        pair.lent = turn
+        return await asyncio.shield(asyncio.wrap_future(turn))
+
+
+class _Descriptors:
+    """A socket and a file, duplicated; `lent` is the last turn of a thread with them."""
+
+    def __init__(self, socket: int, file: int) -> None:
+        self.socket = os.dup(socket)
+        try:
+            self._file = os.dup(file)
+        except OSError:
+            os.close(self.socket)
+            raise
+        self.lent: Future[int] | None = None
+
+    def copy(self, at: int, end: int) -> int:
+        """Copy once; how many bytes went: 0 if the socket has no room."""
+        if at >= end:
+            return 0
+        try:
+            sent = os.sendfile(self.socket, self._file, at, min(end - at, _AT_ONCE))
+        except BlockingIOError:
+            return 0
+        if not sent:
+            raise ConnectionAbortedError("a blob's file became shorter while it was sent")
+        return sent
+
+    def turn(self, at: int, end: int) -> int:
+        """In a thread: copy for a turn, or until the socket has had no room for a while."""
+        begun, until = at, time.monotonic() + _TURN
+        room = select.poll()
+        room.register(self.socket, select.POLLOUT)
+        while at < end and time.monotonic() < until:
+            sent = self.copy(at, end)
+            at += sent
+            if not sent and not room.poll(_WAIT_MS):
+                break
+        return at - begun
+
+    def leave(self) -> None:
+        """Close both, as soon as no thread works with them."""
+        if self.lent is None:
+            self._close()
+        else:
+            self.lent.add_done_callback(lambda _: self._close())
+
+    def _close(self) -> None:
+        os.close(self.socket)
+        os.close(self._file)
+
+
+async def _drained(request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
+    """Wait until all that was written before has gone to the kernel."""
+    low, high = transport.get_write_buffer_limits()
+    transport.set_write_buffer_limits(high=0)
+    try:
+        await request.writer.drain()
+    finally:
+        transport.set_write_buffer_limits(high=high, low=low)
+    if transport.get_write_buffer_size():
+        raise ConnectionResetError("the client is gone")
+
+
+async def _writable(socket: int) -> None:
+    """Wait until the socket has room, or is broken."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        loop.remove_writer(socket)
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(socket, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(socket)

@@ -1,0 +1,81 @@
+"""A registry that pulls through would grow for ever: what was not asked for longest makes room.
+
+Only what is pulled through goes, since it can be fetched again: first its tags, then what no tag needs any
+more. What was pushed here stays. The work is done in a thread with a connection to the store of its own, as
+another process would (`blobflow cache gc`), so that answers don't wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import Future
+
+from blobflow.errors import StorageError
+from blobflow.server.pullthrough.upstreams import Upstreams
+from blobflow.server.routes import Route
+from blobflow.transports.store import Store
+from blobflow.transports.store.gc import GcResult, collect_garbage
+from blobflow.transports.store.stats import tags_by_last_use
+
+# Seconds between two looks.
+INTERVAL_SECONDS = 600.0
+# Of the tags that are pulled through, one in so many goes at a time. What came in the last hour is never
+# evicted, so that dropping more would cost tags without making room.
+DROPPED_TAGS_PART = 10
+
+
+async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
+    """Look after `store` until cancelled. Where that fails its observer is told, once."""
+    while True:
+        stopped: Future[None] = Future()
+        try:
+            store.state.check_there()
+            store.flush_uses()
+            await asyncio.to_thread(_tidied, store, upstreams, max_bytes, stopped)
+        except StorageError as error:
+            store.report_failure(error)
+        finally:
+            stopped.set_result(None)  # who ends this process does not wait until all is tidy
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def _tidied(served: Store, upstreams: Upstreams, max_bytes: int, stopped: Future[None]) -> None:
+    """In a thread: `evict`, until `stopped` is done. Only what belongs to no thread is asked of `served`."""
+    store = Store.open(served.root, observer=served.observer)
+    try:
+        # One that was made just now would know of no tag, and everything would go.
+        served.state.check_there()
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(_tidy_until(stopped, store, upstreams, max_bytes))
+    finally:
+        store.close()
+
+
+async def _tidy_until(stopped: Future[None], store: Store, upstreams: Upstreams, max_bytes: int) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(evict(store, upstreams, max_bytes))
+
+    def stop(_: Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is over, and its loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+
+    stopped.add_done_callback(stop)
+    await task
+
+
+async def evict(store: Store, upstreams: Upstreams, max_bytes: int) -> GcResult:
+    """Evict until at most `max_bytes` of blobs are held; if that needs tags to go, a part of them goes.
+
+    Raises StorageError.
+    """
+    swept = await collect_garbage(store, max_bytes)
+    if swept.left_bytes <= max_bytes:
+        return swept
+    pulled = [
+        (repository, tag)
+        for repository, tag in tags_by_last_use(store)
+        if upstreams.route(Route("manifest", repository)).upstream is not None
+    ]
+    for repository, tag in pulled[: -(-len(pulled) // DROPPED_TAGS_PART)]:
+        store.drop_tag(repository, tag)
+    return await collect_garbage(store, max_bytes)

@@ -1,0 +1,113 @@
+"""Blobs that come in from their upstreams: one read for all who want a blob, which goes on where it broke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
+
+from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt
+from blobflow.errors import BlobflowError, Throttled, TimedOut
+from blobflow.oci import Descriptor
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
+from blobflow.transports.store import Store, StoreCache
+
+# Reads of a blob that bring no byte, one after the other, before the blob has failed; seconds between two.
+MAX_ATTEMPTS = 4
+RETRY_PAUSE = 0.5
+# A read that brings fewer bytes than this in so many seconds has failed: it takes a place from others.
+SLOW_BYTES = 64 * 1024
+SLOW_SECONDS = 60.0
+
+
+class IncomingBlobs:
+    """Used on one loop only; `close` it. `read` is called with each chunk's site and bytes, and `begun` when
+    an upstream is asked for a blob."""
+
+    def __init__(
+        self,
+        store: Store,
+        source_at: SourceAt,
+        breaker: CircuitBreaker,
+        *,
+        clock: Callable[[], float],
+        sleep: Sleep,
+        begun: Callable[[Site], None],
+        read: Callable[[Site, int], None],
+    ) -> None:
+        self._cache = StoreCache(store)
+        self._source_at = source_at
+        self._breaker = breaker
+        self._clock = clock
+        self._sleep = sleep
+        self._begun = begun
+        self._count = read
+        self._followers: set[asyncio.Future[None]] = set()
+
+    async def close(self) -> None:
+        """Wait until those who follow a blob have left it: they have been cancelled by then."""
+        while self._followers:
+            await asyncio.wait(self._followers)
+
+    @asynccontextmanager
+    async def follow(self, upstream: Site, blob: Descriptor) -> AsyncIterator[BlobReader]:
+        """A Body over the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
+        Refusal for what the upstream did, IntegrityError and StorageError."""
+        body = partial(self._patiently, upstream, blob)
+        left = asyncio.get_running_loop().create_future()
+        self._followers.add(left)
+        try:
+            async with self._cache.share(blob, body, keep=True) as shared:
+                yield shared
+        finally:
+            self._followers.discard(left)
+            left.set_result(None)
+
+    def _patiently(
+        self, upstream: Site, blob: Descriptor, offset: int
+    ) -> AbstractAsyncContextManager[BlobStream]:
+        """The upstream's bytes from `offset`, through its breaks."""
+        return _closing(self._read(upstream, blob, offset))
+
+    async def _read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
+        failed = 0
+        async with self._breaker.guard(upstream, "blob", blob.digest):
+            self._begun(upstream)
+            source = self._source_at(upstream)
+            while True:
+                before = offset
+                try:
+                    async with source.open(blob, offset) as chunks, aclosing(self._fast(chunks)) as fast:
+                        async for chunk in fast:
+                            offset += len(chunk)
+                            self._count(upstream, len(chunk))
+                            yield chunk
+                    return
+                except BlobflowError as error:
+                    failed = 1 if offset > before else failed + 1
+                    given_up = failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow))
+                    if given_up or not error.retryable:
+                        raise
+                await self._sleep(RETRY_PAUSE * failed)
+
+    async def _fast(self, chunks: BlobStream) -> AsyncGenerator[Chunk, None]:
+        """The chunks while enough of them come."""
+        since, came = self._clock(), 0
+        async for chunk in chunks:
+            came += len(chunk)
+            yield chunk
+            if came >= SLOW_BYTES:
+                since, came = self._clock(), 0
+            elif self._clock() - since > SLOW_SECONDS:
+                raise _TooSlow(f"no more than {came} bytes of a blob have come in {SLOW_SECONDS:.0f} s")
+
+
+class _TooSlow(TimedOut):
+    """Bytes come, but so few that they never end."""
+
+
+@asynccontextmanager
+async def _closing(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[BlobStream]:
+    async with aclosing(chunks):
+        yield chunks

@@ -1,0 +1,87 @@
+"""What is asked of upstreams just now: each thing once, and no repository more than its share.
+
+Whoever asks waits for a task that does not end with one of those who wait, so that requests which go away
+take nothing from others. How many tasks there are has a bound, for an upstream and for one repository: a
+repository that never answers keeps its own clients waiting, not those of all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+
+from blobflow.content import Site
+from blobflow.errors import TimedOut
+from blobflow.server.pullthrough.circuit_breaker import upstream_error
+from blobflow.single_flight import result_of
+
+# Small things (manifests, lists) that are asked for at once, of one repository. An upstream is asked for 16.
+MAX_CONCURRENT = 4
+# Tasks at once, of one upstream and of one repository; further ones are refused.
+MAX_TASKS = 2000
+MAX_TASKS_OF_REPOSITORY = 256
+
+T = TypeVar("T")
+
+
+class SingleFlight:
+    """Used on one loop only; `close` it."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[Site, str], asyncio.Task[Any]] = {}
+        self._of_host: Counter[str] = Counter()
+        self._of_site: Counter[Site] = Counter()
+        self._turns: dict[Site, asyncio.Semaphore] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def once(self, site: Site, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work`, or wait for who does it already, under the same name; it is done also if we are
+        cancelled. Raises Refusal where there is too much under way."""
+        task = self._tasks.get((site, name))
+        if task is None:
+            if self._of_host[site.registry] >= MAX_TASKS or self._of_site[site] >= MAX_TASKS_OF_REPOSITORY:
+                raise upstream_error(site.registry, "it is being asked for too much; try again later", 503)
+            task = asyncio.ensure_future(self._do(work))
+            self._tasks[site, name] = task
+            self._of_host[site.registry] += 1
+            self._of_site[site] += 1
+            task.add_done_callback(lambda done: self._settle(site, name, done))
+        return cast(T, await result_of(task))
+
+    @asynccontextmanager
+    async def turn(self, site: Site, seconds: float) -> AsyncIterator[None]:
+        """One of the turns of the repository; what is done in it has `seconds`, with the wait for it.
+
+        Raises TimedOut.
+        """
+        turns = self._turns.setdefault(site, asyncio.Semaphore(MAX_CONCURRENT))
+        try:
+            async with asyncio.timeout(seconds), turns:
+                yield
+        except TimeoutError:
+            raise TimedOut(f"{site} has not answered within {seconds:.0f} s") from None
+
+    async def close(self) -> None:
+        """Give up all of it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _do(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
+
+    def _settle(self, site: Site, name: str, done: asyncio.Task[Any]) -> None:
+        del self._tasks[site, name]
+        self._of_host[site.registry] -= 1
+        self._of_site[site] -= 1
+        if not self._of_site[site]:  # everything in a turn is within a task
+            del self._of_site[site]
+            self._turns.pop(site, None)
+        if not done.cancelled():
+            done.exception()  # everybody may have gone away

@@ -1,0 +1,219 @@
+"""What the manifests of a repository refer to, and lists of referrers, made a page at a time.
+
+A list is made of what a repository holds just then. Which manifests have which subject is kept in an index.
+How a list has a manifest, with all its annotations, is read from the manifest again when a page is made,
+unless it is small and was asked for lately: annotations may have megabytes. So what one answer costs has a
+bound: the bytes of a page, and how many manifests are looked at for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+import msgspec
+
+from blobflow.bounded_cache import BoundedCache
+from blobflow.errors import UnsupportedContent
+from blobflow.oci import Digest, parse_manifest
+from blobflow.oci.digest import head_of
+from blobflow.oci.manifest import subject_of
+from blobflow.oci.referrers import referrer_descriptor
+from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
+from blobflow.transports.store import Store
+
+# Mentions that are remembered: bytes of all, and of one.
+ENTRIES_BYTES = 16 * 1024 * 1024
+MAX_ENTRY_BYTES = 8 * 1024
+# Manifests that are looked at for one page, whether they are of the wanted type or not, and bytes that are
+# read for it. A client follows the link to the rest.
+MAX_MANIFESTS_PER_PAGE = 4000
+READ_BYTES = 64 * 1024 * 1024
+# Manifests that are read between two looks at what there is room for.
+_BATCH = 64
+# Pages that are made at once: each holds its bytes, and a manifest.
+MAX_CONCURRENT = 4
+
+# Manifests that are gone and left in an index, beside a quarter of those that are there.
+MAX_STALE = 1000
+# Bytes, roughly, of a manifest that is known, of a subject, and of one that refers to it.
+_KNOWN, _SUBJECT, _REFERRER = 80, 250, 140
+
+
+class ReferrerEntry(msgspec.Struct, frozen=True):
+    """A manifest as a list of referrers has it: `encoded`, a descriptor in JSON."""
+
+    subject: Digest
+    artifact_type: str
+    encoded: bytes
+
+
+class ReferrersPage(msgspec.Struct, frozen=True):
+    """A part of a list. The next one is after the digest `following`; "": there is none."""
+
+    referrers: Sequence[ReferrerEntry]
+    following: str
+
+
+class RepositoryReferrers:
+    """Which manifests of one repository have which subject: an `Index`.
+
+    Those that are gone are left in it for a while: whoever lists them asks whether they are there.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[DigestHead] = set()
+        self._by_subject: dict[int, list[Digest]] = {}
+        self._referrers = 0
+        self._gone: set[DigestHead] = set()
+
+    def add(self, digest: Digest, found: int | None) -> None:
+        if found is None:
+            return
+        self._gone.discard(head_of(digest))
+        referrers = self._by_subject.setdefault(found, [])
+        at = bisect_left(referrers, digest)
+        if referrers[at : at + 1] != [digest]:
+            referrers.insert(at, digest)
+            self._referrers += 1
+
+    def forget(self, gone: set[DigestHead]) -> bool:
+        self._gone |= gone
+        if len(self._gone) > MAX_STALE + self._referrers // 4:
+            self._drop_gone()
+        return True
+
+    def _drop_gone(self) -> None:
+        before, self._by_subject, self._referrers = self._by_subject, {}, 0
+        for subject, referrers in before.items():
+            left = [each for each in referrers if head_of(each) not in self._gone]
+            if left:
+                self._by_subject[subject] = left
+                self._referrers += len(left)
+        self._gone = set()
+
+    def after(self, subject: Digest, last: str, n: int) -> list[Digest]:
+        """The first `n` after the digest `last` that refer to the subject, by digest."""
+        referrers = self._by_subject.get(_key(subject), [])
+        first = bisect_right(referrers, last)
+        return referrers[first : first + n]
+
+    @property
+    def weight(self) -> int:
+        known = len(self.known) + len(self._gone)
+        return known * _KNOWN + len(self._by_subject) * _SUBJECT + self._referrers * _REFERRER
+
+
+class ReferrerIndex:
+    """Used on one loop only; files are read in threads. `close` it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reader = ManifestReader(store)
+        self._indexes: ManifestIndexes[int | None, RepositoryReferrers] = ManifestIndexes(
+            store, self._reader, make=RepositoryReferrers, look=_subject_in
+        )
+        self._mentions: BoundedCache[Digest, ReferrerEntry] = BoundedCache(
+            entries=100_000,
+            room=ENTRIES_BYTES,
+            largest=MAX_ENTRY_BYTES,
+            weigh=lambda digest, mention: len(mention.encoded) + 500,
+        )
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+
+    async def page(
+        self, repository: str, subject: Digest, *, last: str = "", wanted: str = "", entries: int, room: int
+    ) -> ReferrersPage:
+        """The repository's manifests after the digest `last` that refer to `subject`, by digest: at most
+        `entries`, with at most `room` bytes (but one at least), of the artifact type `wanted` if that is not
+        "". A page may be empty and not the last. Raises StorageError."""
+        index = await self._indexes.current(repository)
+        async with self._slots:
+            return await self._page(index, repository, subject, last, wanted, entries, room)
+
+    async def close(self) -> None:
+        await self._indexes.close()
+        self._reader.close()
+
+    async def _page(
+        self,
+        index: RepositoryReferrers,
+        repository: str,
+        subject: Digest,
+        last: str,
+        wanted: str,
+        entries: int,
+        room: int,
+    ) -> ReferrersPage:
+        found: list[ReferrerEntry] = []
+        looks, to_read = MAX_MANIFESTS_PER_PAGE, READ_BYTES
+        while looks > 0 and to_read > 0:
+            batch = index.after(subject, last, _BATCH)
+            if not batch:
+                return ReferrersPage(found, "")
+            referrers, read = await self._look_at(repository, batch, max(1, min(room, to_read)))
+            looks -= len(referrers)
+            to_read -= read
+            for digest, mention in referrers:
+                if mention and mention.subject == subject and wanted in ("", mention.artifact_type):
+                    room -= len(mention.encoded) + 1
+                    if found and (room < 0 or len(found) >= entries):
+                        return ReferrersPage(found, last)
+                    found.append(mention)
+                last = digest
+        return ReferrersPage(found, last if index.after(subject, last, 1) else "")
+
+    async def _look_at(
+        self, repository: str, batch: Sequence[Digest], room: int
+    ) -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:
+        """The first of these with how a list has them, until they have `room` bytes (one at least), and the
+        bytes that were read for it. None: the repository does not hold it, or it can't be read."""
+        held: list[tuple[Digest, str | None, ReferrerEntry | None]] = []
+        for digest in batch:
+            kind = self._store.member(repository, digest)
+            held.append((digest, kind, self._mentions.get(digest) if kind else None))
+
+        def work() -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:
+            done: list[tuple[Digest, ReferrerEntry | None]] = []
+            size = read = 0
+            for digest, kind, mention in held:
+                if kind and mention is None:
+                    raw = self._reader.read(digest)
+                    read += len(raw or b"")
+                    mention = None if raw is None else _mention_in(raw, kind, digest)
+                done.append((digest, mention))
+                size += len(mention.encoded) if mention else 0
+                if size > room or read > READ_BYTES:
+                    break
+            return done, read
+
+        if all(mention or not kind for _, kind, mention in held):
+            return [(digest, mention) for digest, _, mention in held], 0
+        referrers, read = await self._reader.run(work)
+        for digest, mention in referrers:
+            if mention is not None:
+                self._mentions.put(digest, mention)
+        return referrers, read
+
+
+def _key(subject: Digest) -> int:
+    """The first 128 bits of a digest: whose subject it really is, its mention tells."""
+    return int(subject[7:39], 16)
+
+
+def _subject_in(raw: bytes, kind: str, digest: Digest) -> int | None:
+    subject = subject_of(raw)
+    return None if subject is None else _key(subject)
+
+
+def _mention_in(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
+    """None: it has no subject, or is damaged: who reads the manifest is told."""
+    try:
+        manifest = parse_manifest(raw, kind, digest=digest, let_in=True)
+    except UnsupportedContent:
+        return None
+    if manifest.subject is None:
+        return None
+    mention = referrer_descriptor(manifest)
+    return ReferrerEntry(manifest.subject.digest, mention.artifact_type or "", msgspec.json.encode(mention))

@@ -1,0 +1,133 @@
+"""What refers to the images of a layout or archive: signatures, SBOMs, attestations.
+
+No spec says how files list them. oras puts them into index.json without a name, and finds them there by their
+subjects; regctl keeps the index of the Referrers Tag Schema in it, under the subject's digest written as a
+tag, as at registries that have no list of their own; cosign's tags stay tags. All three are read. What comes
+here is listed the second way, which oras and regctl find both. What is listed so is no image of the layout
+that somebody would ask for by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from blobflow.content import Referrer
+from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import subject_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
+from blobflow.oci.tag_selection.rules import subject_of as subject_in
+from blobflow.transports.layout.index_json import IndexEntries, find_image, image_names
+
+# The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
+ReadManifest = Callable[[Descriptor], bytes]
+
+# Docker's manifests have no subject.
+_MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})
+
+
+class IndexReferrers:
+    """The referrers among the entries of one index.json, as it was when this was made. Nothing is read before
+    it is asked for, and each entry once."""
+
+    def __init__(self, images: IndexEntries, read: ReadManifest) -> None:
+        self._images = images
+        self._read = read
+        self._by_name = image_names(images)
+        self._subject_of: dict[Digest, Digest | None] = {}
+        self._by_subject: Mapping[Digest, list[Descriptor]] | None = None
+
+    def of(self, subject: Digest) -> list[Referrer]:
+        """What refers to a manifest, each once. What is listed need not be here."""
+        found: dict[Digest, Referrer] = {}
+        for entry in self._listed(subject):
+            found.setdefault(entry.digest, Referrer(entry, subject, "tag"))
+        for entry in self._subjects().get(subject, ()):
+            found.setdefault(entry.digest, Referrer(entry, subject, "index"))
+        tagged = [
+            Referrer(entry, subject, "cosign", tag)
+            for tag in cosign_tags(subject)
+            for entry in self._by_name.bearing(tag)[-1:]
+        ]
+        return [*found.values(), *tagged]
+
+    def list_of(self, subject: Digest) -> bytes | None:
+        """The index of the Referrers Tag Schema for a subject; None if there is none."""
+        for entry in self._by_name.bearing(fallback_tag(subject))[-1:]:
+            if entry.media_type in media.INDEXES:
+                with suppress(NotFound):
+                    return self._read(entry)
+        return None
+
+    def _listed(self, subject: Digest) -> tuple[Descriptor, ...]:
+        raw = self.list_of(subject)
+        return () if raw is None else parse_manifest(raw, media.OCI_INDEX).manifests
+
+    def _subjects(self) -> Mapping[Digest, list[Descriptor]]:
+        if self._by_subject is None:
+            by_subject: dict[Digest, list[Descriptor]] = {}
+            for names, entry in self._images:
+                subject = None if any(map(subject_in, names)) else self._subject(entry)
+                if subject is not None:
+                    by_subject.setdefault(subject, []).append(entry)
+            self._by_subject = by_subject
+        return self._by_subject
+
+    def _subject(self, entry: Descriptor) -> Digest | None:
+        """What a manifest refers to. What is not here refers to nothing; what is wrong fails who asks for it,
+        and no other."""
+        if entry.media_type not in _MAY_REFER:
+            return None
+        if entry.digest not in self._subject_of:
+            self._subject_of[entry.digest] = None
+            with suppress(NotFound, UnsupportedContent, IntegrityError):
+                self._subject_of[entry.digest] = subject_of(self._read(entry))
+        return self._subject_of[entry.digest]
+
+    def find(self, name: str, place: str) -> Descriptor:
+        """See `imageindex.find`; "" is the only image of its own."""
+        return find_image(self._by_name, name, place, self._read, None if name else self.numbers())
+
+    def images(self) -> IndexEntries:
+        """The entries that are images of their own; all of them if none is."""
+        return [self._images[number] for number in self.numbers()]
+
+    def numbers(self) -> list[int]:
+        """The numbers among all entries of those that `images` has."""
+        own = [number for number, item in enumerate(self._images) if not self._hangs(*item)]
+        return own or [*range(len(self._images))]
+
+    def _hangs(self, names: Sequence[str], entry: Descriptor) -> bool:
+        """Whether an entry is there only because of its subject: the list of the referrers of one, or, where
+        that is here, what cosign calls after it, or what has a subject and no name."""
+        if not names:
+            subject = self._subject(entry)
+            return subject is not None and self._is_here(subject)
+        subjects = {subject_in(name) for name in names}
+        if "" in subjects:
+            return False
+        if entry.media_type in media.INDEXES:
+            return True
+        return any(self._is_here(Digest(tag.replace("-", ":", 1))) for tag in subjects)
+
+    def _is_here(self, digest: Digest) -> bool:
+        try:
+            self._read(Descriptor("", digest, UNKNOWN_SIZE))
+        except NotFound:
+            return False
+        except (UnsupportedContent, IntegrityError):
+            return True  # a blob, larger than manifests are, or one that its reader will be told is wrong
+        return True
+
+
+def updated_referrers_index(
+    subject: Digest, raw: bytes | None, referrers: Iterable[Descriptor]
+) -> Manifest | None:
+    """The index that lists these as referrers of `subject`, too; None if `raw`, the one that is there (None:
+    there is none), does already."""
+    content = merge_referrers_index(raw, referrers)
+    if content is None:
+        return None
+    return parse_manifest(content, media.OCI_INDEX, digest=digest_of(content, algorithm_of(subject)))

@@ -1,0 +1,1 @@
+"""The distribution-spec's endpoints of one repository."""

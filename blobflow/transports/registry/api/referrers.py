@@ -1,0 +1,239 @@
+"""What refers to a manifest, at one repository: distribution-spec 1.1, "Listing Referrers" ([end-12a]).
+
+    GET /v2/<name>/referrers/<digest> → 200 and an index, in pages; 404: this registry keeps no such lists
+
+Where it keeps none, clients keep an index under the fallback tag ("Referrers Tag Schema"), and cosign has
+tags of its own everywhere. Which of those tags there are, the list of a repository's tags says at once, where
+it is short; else each is asked for.
+
+Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
+the fallback index is read again, merged and put. There is no way to do that atomically; merges of one process
+are done one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from yarl import URL
+
+from blobflow.content import Referrer, Site
+from blobflow.errors import (
+    BlobflowError,
+    Denied,
+    NotFound,
+    ProtocolViolation,
+    RegistryError,
+    Rejected,
+    Unauthorized,
+    UnsupportedContent,
+)
+from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media, parse_manifest
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
+from blobflow.transports.registry.api.tags import list_tags
+from blobflow.transports.registry.http.host_client import HostClient, Request
+from blobflow.transports.registry.http.link_header import next_link, next_page
+
+# A repository with more pages of tags than this is asked for each tag that we look for: four a manifest.
+TAG_PAGES = 5
+# What was told of a repository's tags counts for so many seconds: many images of it are asked for at once,
+# and a process that runs for days has to see what is signed meanwhile.
+TAGS_SECONDS = 60.0
+# What may hang on one manifest. A signature or SBOM is one; images signed again every night have hundreds.
+MAX_PAGES = 100
+MAX_REFERRERS = 10_000
+MAX_BYTES = 64 * 1024 * 1024
+
+# With these codes a 404 is about the name that was asked for, not about the endpoint.
+_ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
+
+
+class Manifests(Protocol):
+    """The part of a repository that is leaned on here."""
+
+    async def find(self, name: str) -> Descriptor: ...
+
+    async def read(self, manifest: Descriptor) -> bytes: ...
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None: ...
+
+
+class RepositoryReferrers:
+    """What refers to the manifests of one repository."""
+
+    def __init__(self, client: HostClient, site: Site, scopes: tuple[str, ...], manifests: Manifests) -> None:
+        self._client = client
+        self._site = site
+        self._scopes = scopes
+        self._manifests = manifests
+        self._host = client.referrers_support
+
+    async def find(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        found = await self._by_api(subject)
+        if found is None:
+            found = await self._by_tag(subject)
+        for tag in cosign_tags(subject):
+            named = await self._named(tag)
+            if named is not None:
+                found.append(Referrer(named, subject, "cosign", tag))
+        return found
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`."""
+        name = self._site.repository
+        unnoted = [each for each in referrers if not self._host.noted(name, each.digest)]
+        if not unnoted or await self._by_api(subject) is not None:
+            return
+        async with self._host.lock(name, subject):
+            await self._merge(subject, unnoted)
+
+    async def _merge(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        tag = fallback_tag(subject)
+        raw = await self._fallback(tag)
+        content = merge_referrers_index(raw, referrers)
+        if content is None:
+            return
+        try:
+            await self._put(content, subject, tag)
+        except Rejected as error:
+            # A list that names what is gone by now is refused where indexes have to be whole.
+            gone = set(error.missing) - {each.digest for each in referrers}
+            content = merge_referrers_index(raw, referrers, gone) if gone else None
+            if content is None:
+                raise
+            await self._put(content, subject, tag)
+
+    async def _put(self, content: bytes, subject: Digest, tag: str) -> None:
+        index = Descriptor(media.OCI_INDEX, digest_of(content, algorithm_of(subject)), len(content))
+        await self._manifests.put(index, content, [tag])
+
+    async def _fallback(self, tag: str) -> bytes | None:
+        """The fallback index as it is now."""
+        try:
+            index = await self._manifests.find(tag)
+            if index.media_type not in media.INDEXES:
+                raise UnsupportedContent(
+                    f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
+                )
+            return await self._manifests.read(index)
+        except NotFound:
+            return None
+
+    async def _by_tag(self, subject: Digest) -> list[Referrer]:
+        named = await self._named(fallback_tag(subject))
+        if named is None or named.media_type not in media.INDEXES:
+            return []
+        index = parse_manifest(await self._manifests.read(named), named.media_type, digest=named.digest)
+        return [Referrer(each, subject, "tag") for each in index.manifests]
+
+    async def _named(self, tag: str) -> Descriptor | None:
+        """What a tag names; None if there is no such tag, or nothing that we may see."""
+        tags = await self._tags()
+        if tags is not None and tag not in tags:
+            return None
+        try:
+            return await self._manifests.find(tag)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return None  # Artifactory answers 403 for a tag that it does not have
+
+    async def _tags(self) -> frozenset[str] | None:
+        """The repository's tags; None if they are too many, or not told."""
+        name = self._site.repository
+        told, tags = self._host.tags.get(name) or (-math.inf, None)
+        if asyncio.get_running_loop().time() - told < TAGS_SECONDS:
+            return tags
+        return await self._host.listing.of(name, self._list_tags)
+
+    async def _list_tags(self) -> frozenset[str] | None:
+        tags: frozenset[str] | None
+        try:
+            tags = frozenset(await list_tags(self._client, self._site, self._scopes, pages=TAG_PAGES))
+        except NotFound:
+            tags = frozenset()
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            tags = None
+        self._host.tags.put(self._site.repository, (asyncio.get_running_loop().time(), tags))
+        return tags
+
+    # The API
+
+    async def _by_api(self, subject: Digest) -> list[Referrer] | None:
+        """What the registry lists; None: it keeps no list. The first to ask finds that out for all; where it
+        did not find out, nobody waits in turn for the same disappointment."""
+        host = self._host
+        if host.lists is None and not host.tried:
+            async with host.first:
+                if host.lists is None and not host.tried:
+                    try:
+                        found = await self._listed(subject)
+                    except BlobflowError:
+                        host.tried = True
+                        raise
+                    host.tried = True
+                    return found
+        return await self._listed(subject) if host.lists is not False else None
+
+    async def _listed(self, subject: Digest) -> list[Referrer] | None:
+        found: dict[Digest, Descriptor] = {}
+        url: URL | None = URL(f"/v2/{self._site.repository}/referrers/{subject}", encoded=True)
+        description, seen = f"referrers of {self._site.repository}@{subject}", set[str]()
+        size = 0
+        for _ in range(MAX_PAGES):
+            assert url is not None
+            page = await self._page(url, description, first=not seen)
+            if page is None:
+                return None
+            entries, here, link, length = page
+            size += length
+            seen |= {str(url), str(here)}
+            found.update((each.digest, each) for each in entries)
+            if link is None:
+                return [Referrer(each, subject, "api") for each in found.values()]
+            url = next_page(self._client.home, here, link, description)
+            if str(url) in seen or len(found) > MAX_REFERRERS or size > MAX_BYTES:
+                break
+        raise ProtocolViolation(f"{self._client.host} lists {description} without end")
+
+    async def _page(
+        self, url: URL, description: str, *, first: bool
+    ) -> tuple[tuple[Descriptor, ...], URL, str | None, int] | None:
+        """One page: its entries, where it came from, the link to the next one, and its bytes."""
+        request = Request(
+            "GET",
+            url,
+            description,
+            scopes=self._scopes,
+            headers={"Accept": media.OCI_INDEX},
+            limit=MAX_MANIFEST_BYTES,
+        )
+        try:
+            response = await self._client.send(request)
+            self._client.meter.bytes_read += len(response.body)
+            index = parse_manifest(response.body, response.headers.get("Content-Type", ""))
+            if not index.is_index:
+                raise UnsupportedContent(f"{self._client.host} answered {description} with no list of them")
+        except (RegistryError, UnsupportedContent) as error:
+            if error.retryable or not first:
+                raise
+            self._no_list(error)
+            return None
+        self._host.lists = True
+        link = next_link(response.headers.getall("Link", []))
+        return index.manifests, response.url, link, len(response.body)
+
+    def _no_list(self, error: RegistryError | UnsupportedContent) -> None:
+        """Take in that there was no list. Whether that holds for the whole host, the answer tells."""
+        about_one = isinstance(error, Denied | Unauthorized) or (
+            isinstance(error, RegistryError) and error.code in _ABOUT_THE_NAME
+        )
+        if self._host.lists is None and not about_one:
+            self._host.lists = False

@@ -1,0 +1,309 @@
+"""One repository as Source and Sink: distribution-spec 1.1's numbered endpoints, as `content.py` wants them.
+
+resolve, has   HEAD /v2/<name>/manifests/<reference>, HEAD /v2/<name>/blobs/<digest>   [end-3] [end-2]
+read           GET  /v2/<name>/manifests/<digest>                                      [end-3]
+open           GET  /v2/<name>/blobs/<digest>, with Range                              [end-2]
+is_empty         GET  /v2/<name>/tags/list?n=1                                           [end-8a]
+mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>               [end-11]
+push           see `upload`                                                            [end-4a]…[end-6]
+put            see `putting`                                                           [end-7a] [end-7b]
+tags           see `tags`                                                              [end-8a] [end-8b]
+untag, delete  see `deletion`                                                          [end-9]
+referrers      see `referrers`                                                         [end-12a] [end-12b]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from yarl import URL
+
+from blobflow.content import BlobReader, BlobStream, Referrer, Site
+from blobflow.errors import (
+    Denied,
+    DigestMismatch,
+    NotFound,
+    RegistryError,
+    SizeMismatch,
+    Unauthorized,
+    UnsupportedContent,
+)
+from blobflow.oci import (
+    MAX_MANIFEST_BYTES,
+    UNKNOWN_SIZE,
+    Descriptor,
+    Digest,
+    Manifest,
+    digest_of,
+    media,
+    parse_digest,
+    parse_manifest,
+)
+from blobflow.oci.digest import algorithm_of
+from blobflow.oci.manifest import is_schema1
+from blobflow.transports.registry.api import deletion
+from blobflow.transports.registry.api.blobs import RegistryBlob
+from blobflow.transports.registry.api.lookups import Lookups
+from blobflow.transports.registry.api.manifest_push import ManifestPusher, describe_manifest
+from blobflow.transports.registry.api.referrers import RepositoryReferrers
+from blobflow.transports.registry.api.tags import list_tags
+from blobflow.transports.registry.http.content_encoding import length_of
+from blobflow.transports.registry.http.digest_headers import check_content, check_digest_header, digests_in
+from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.uploads.pusher import BlobPusher, mount_scopes
+from blobflow.transports.registry.uploads.sessions import push_scopes
+
+
+class Repository:
+    """A `Source` and, with `writes`, a `Sink` over one host's session.
+
+    `writes` makes every request ask for the right to push, so that a target costs one token and not two.
+    `fail_fast`: what it fails to answer is asked elsewhere, so that little is tried again. `written`: it is
+    read to see what became of writing there.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        client: HostClient,
+        uploads: BlobPusher,
+        *,
+        writes: bool,
+        fail_fast: bool = False,
+        written: bool = False,
+    ) -> None:
+        self._site = site
+        self._fail_fast = fail_fast
+        self._client = client
+        self._uploads = uploads
+        self._profile = uploads.profile
+        self._writes = writes
+        name = site.repository
+        self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
+        self._root = f"/v2/{name}"
+        self._target = target = writes or written
+        self._lookups = Lookups(client, site, self._scopes, target=target, writes=writes, fail_fast=fail_fast)
+        self._referrers = RepositoryReferrers(client, site, self._scopes, self)
+        self._manifests = ManifestPusher(site, client, uploads.profile, uploads.limits, self._scopes)
+
+    async def resolve(self, name: str) -> Descriptor:
+        """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is refused.
+
+        Artifactory answers 403 for a manifest that it does not have; where we write, the tags then tell.
+        """
+        return await self._find(name, expected=not self._writes and not self._fail_fast)
+
+    async def find(self, name: str) -> Descriptor:
+        """As `resolve`, of what may well not be there: that it is not costs no second request."""
+        return await self._find(name, expected=False)
+
+    async def _find(self, name: str, *, expected: bool) -> Descriptor:
+        try:
+            return await self._resolve(name, expected=expected)
+        except Denied as error:
+            if not self._writes or ":" in name:
+                raise
+            if not await self._lists(name):
+                raise NotFound(
+                    error.message, status=error.status, code=error.code, detail=error.detail
+                ) from None
+            if error.method != "HEAD":
+                raise
+            with self._lookups.in_place_of(error, self._client.manifest_heads, name):
+                return (await self.fetch(name)).descriptor
+
+    async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
+        heads = self._client.manifest_heads
+        found = await self._lookups.head(self._lookups.manifest("HEAD", name), name, heads, expected=expected)
+        if isinstance(found, Response) and (described := self._described(name, found)) is not None:
+            return described
+        # What was put may be missing by a cache's word alone.
+        past = self._target and isinstance(found, NotFound)
+        with self._lookups.in_place_of(found, heads, name):
+            return (await self._fetch(name, past=past)).descriptor
+
+    def _described(self, name: str, response: Response) -> Descriptor | None:
+        """The manifest that a HEAD told of; None if it did not tell enough."""
+        pinned = parse_digest(name) if ":" in name else None
+        media_type = media.without_parameters(response.headers.get("Content-Type", ""))
+        named = digests_in(response.headers)
+        if pinned is not None and named:
+            check_digest_header(response.headers, pinned, f"manifest {name} at {self._site}")
+            named = (pinned,)  # maybe told by the registry's own algorithm
+        if len(named) != 1 or media_type not in media.MANIFESTS:
+            return None
+        # A length of 0, which no manifest has, is what servers say of an answer without a body.
+        return Descriptor(media_type, named[0], length_of(response.headers) or UNKNOWN_SIZE)
+
+    async def read(self, manifest: Descriptor) -> bytes:
+        """See `Source.read`."""
+        raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size, expected=self._target)
+        return raw
+
+    def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[BlobStream]:
+        """See `Source.open`: the chunks are aiohttp's own, as they come from the socket."""
+        reading = RegistryBlob(self._client, self._lookups, self._site, blob)
+        return reading.chunks(offset, end, ranges=self._profile.ranges)
+
+    async def is_empty(self) -> bool:
+        """See `Sink.is_empty`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
+        that was given blobs, but never a manifest.)"""
+        request = Request(
+            "GET",
+            URL(f"{self._root}/tags/list?n=1", encoded=True),
+            f"repository {self._site.repository}",
+            scopes=self._scopes,
+        )
+        try:
+            await self._lookups.send(request, "")
+        except NotFound as error:
+            return error.code == "NAME_UNKNOWN"
+        except RegistryError:
+            return False
+        return False
+
+    async def has(self, content: Descriptor) -> bool:
+        """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
+        try:
+            return await self._lookups.holds(content)
+        except Denied:
+            if not self._writes:
+                raise
+            return False  # as in `resolve`; who may not look may not write either, and is told so then
+
+    async def mount(self, blob: Descriptor, origin: Site) -> bool:
+        """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
+        if origin.registry != self._site.registry or not self._profile.mounts:
+            return False
+        name = self._site.repository
+        request = Request(
+            "POST",
+            URL(f"{self._root}/blobs/uploads/?mount={blob.digest}&from={origin.repository}", encoded=True),
+            f"mount of blob {blob.digest} from {origin.repository} into {name}",
+            scopes=mount_scopes(name, origin.repository),
+            body=b"",
+            ok=(201, 202),
+        )
+        try:
+            mounted = await self._uploads.mount(request, name, blob.digest)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return False
+        if mounted:
+            self._client.caches.pushed.put(name, blob.digest, blob.digest)
+        return mounted
+
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+        """See `Sink.push` and `upload`."""
+        await self._uploads.push(self._site.repository, blob, body)
+        self._client.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
+
+    async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
+        """See `Sink.put`."""
+        await self._manifests.put(manifest, raw, tags)
+
+    async def tags(self) -> list[str]:
+        """See `Lists.tags`."""
+        return await list_tags(self._client, self._site, self._scopes)
+
+    async def referrers(self, subject: Digest) -> list[Referrer]:
+        """See `Refers.referrers`."""
+        return await self._referrers.find(subject)
+
+    async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """See `Attaches.attach`."""
+        await self._referrers.attach(subject, referrers)
+
+    async def fetch(self, name: str) -> Manifest:
+        """The manifest that a tag or digest names, in one request ([end-3], GET), verified as far as its
+        name or the registry tells its digest. Raises as `Source.resolve` and `Source.read`, and
+        DigestMismatch where the registry tells another digest than the bytes have."""
+        return await self._fetch(name)
+
+    async def _fetch(self, name: str, *, past: bool = False) -> Manifest:
+        pinned = parse_digest(name) if ":" in name else None
+        raw, response = await self._read(name, pinned, past=past)
+        named = digests_in(response.headers)
+        digest = pinned or (named[0] if len(named) == 1 else None)
+        served = response.headers.get("Content-Type", "")
+        manifest = parse_manifest(raw, served, digest=digest)
+        if media.belied(served, kind := manifest.descriptor.media_type):
+            self._client.warn(
+                f"{self._site} serves {manifest.descriptor.digest}"
+                f" as {media.without_parameters(served)!r}; by its content"
+                f" it is {kind!r}, and is taken as that"
+            )
+        return manifest
+
+    async def untag(self, tag: str) -> bool:
+        """See `Deletes.untag`."""
+        self._client.caches.pushed.removed(self._site.repository, tag)
+        return await deletion.delete_tag(self._client, self._site, tag)
+
+    async def delete(self, manifest: Digest) -> None:
+        """See `Deletes.delete`."""
+        self._client.caches.pushed.removed(self._site.repository, manifest)
+        await deletion.delete_manifest(self._client, self._site, manifest)
+
+    async def _lists(self, tag: str) -> bool:
+        """Whether the repository has the tag, for all that it tells."""
+        try:
+            return tag in await self.tags()
+        except NotFound:
+            return False
+        except (Denied, Unauthorized):
+            return True  # it tells nothing
+
+    # Manifests
+
+    async def _read(
+        self,
+        name: str,
+        digest: Digest | None,
+        size: int = UNKNOWN_SIZE,
+        *,
+        expected: bool = False,
+        past: bool = False,
+    ) -> tuple[bytes, Response]:
+        """A manifest's bytes, at most MAX_MANIFEST_BYTES, with the digest that they were asked by, and that
+        they were answered with. Asked twice, since a bit that flips on its way does so once.
+
+        No more is read of them than `size`, if that is known: room was made for so many. `expected`, `past`:
+        see `Lookups.ask`.
+        """
+
+        async def read() -> tuple[bytes, Response]:
+            limit = MAX_MANIFEST_BYTES if size == UNKNOWN_SIZE else min(size, MAX_MANIFEST_BYTES)
+            request = self._lookups.manifest("GET", name, limit)
+            response = await self._lookups.send(request, name, expected=expected, past=past)
+            return self._checked(name, digest, size, response), response
+
+        try:
+            return await read()
+        except DigestMismatch:
+            return await read()
+
+    def _checked(self, name: str, expected: Digest | None, size: int, response: Response) -> bytes:
+        """A manifest's bytes, if the answer brought what was asked for."""
+        raw = response.body
+        self._client.meter.bytes_read += len(raw)
+        if len(raw) > MAX_MANIFEST_BYTES:
+            what = f"{describe_manifest(self._site.repository, name)} at {self._site.registry}"
+            raise UnsupportedContent(
+                f"{what} has more than {MAX_MANIFEST_BYTES} bytes, the most that a manifest may have"
+            )
+        if size not in (UNKNOWN_SIZE, len(raw)):
+            length = length_of(response.headers) or 0
+            came = max(length, len(raw)) if len(raw) > size else len(raw)
+            raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
+        if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
+            raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
+        served = media.without_parameters(response.headers.get("Content-Type", ""))
+        if served not in media.SCHEMA1 or not is_schema1(raw, served):  # that is refused later, in words
+            what = f"{describe_manifest(self._site.repository, name)} at {self._site.registry}"
+            check_content(response.headers, raw, what, known=expected)
+        return raw

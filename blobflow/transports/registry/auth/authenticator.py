@@ -1,0 +1,334 @@
+"""How one registry wants to be asked: challenges, Basic, and Bearer tokens.
+
+A registry says how with a 401 and WWW-Authenticate (RFC 9110, 11.6.1). Basic sends the login with every
+request; a token that is kept for the registry itself goes in the same way. Bearer names a realm: a token
+server that gives tokens for scopes, to whoever may have them, often to anybody (distribution's token
+specification; OAuth2's form for identity tokens). What was learnt from the first 401 serves all later scopes,
+so a repository costs one token and no further 401.
+
+Tokens are kept by their sorted scopes, for this origin alone. One fetch a scope set is in flight; who comes
+later waits for it. A token is renewed before it would end inside a request, and a 401 that comes nevertheless
+renews it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from yarl import URL
+
+from blobflow.bounded_cache import BoundedCache
+from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from blobflow.oci.json_decoding import decode
+from blobflow.single_flight import result_of
+from blobflow.transports.registry.auth.credentials import Credentials
+from blobflow.transports.registry.http.errors import printable
+from blobflow.transports.registry.origins import follow_location, name_of
+
+# Lifetimes in seconds. The token specification's default is 60; seen are 60 to 300. A server's wish is
+# bounded so that a hostile one gets no token kept for ever.
+DEFAULT_LIFETIME = 60.0
+MAX_LIFETIME = 24 * 3600.0
+# A token is renewed when less than this is left, or a fifth of its life if that is less.
+RENEWAL_MARGIN = 10.0
+# Repositories for which something is remembered, and bytes of it: who serves others is asked for any number.
+_ENTRIES = 10_000
+_MAX_BYTES = 16 * 1024 * 1024
+_MAX_HEADER = 8192
+_MAX_CHALLENGES = 8
+
+_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
+_PARAM = re.compile(
+    r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
+)
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_BLANKS = re.compile(r"[ \t]*")
+_SEPARATORS = re.compile(r"[ \t,]*")
+
+Value = TypeVar("Value")
+
+# Finds the login for a repository ("": for the registry as a whole) when the registry asks for one.
+CredentialsGiver = Callable[[str], Awaitable[Credentials | None]]
+# Sends a GET (form None) or a form POST to a token server; returns its body. Raises from the error tree.
+Fetch = Callable[[URL, str | None, bytes | None], Awaitable[bytes]]
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """One way in: `scheme` and the names of `params` in lower case."""
+
+    scheme: str
+    params: dict[str, str] = {}
+
+
+def parse_challenges(values: Iterable[str]) -> list[Challenge]:
+    """Read WWW-Authenticate headers: any number of challenges, in one header or several.
+
+    What can't be read ends the header that it is in. Never raises.
+    """
+    found: list[Challenge] = []
+    for value in values:
+        text, at = value[:_MAX_HEADER], 0
+        current: Challenge | None = None
+        while len(found) < _MAX_CHALLENGES:
+            at = _end(_SEPARATORS, text, at)
+            if current is not None and (param := _PARAM.match(text, at)):
+                plain = param[3] if param[2] is None else re.sub(r"\\(.)", r"\1", param[2])
+                current.params.setdefault(param[1].lower(), plain)
+                at = param.end()
+            elif scheme := _SCHEME.match(text, at):
+                current = Challenge(scheme[0].lower(), {})
+                found.append(current)
+                at = scheme.end()
+                after = _end(_BLANKS, text, at)
+                if after > at and not _PARAM.match(text, after):
+                    at = _end(_TOKEN68, text, after)
+            else:
+                break
+    return found
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def scopes_with(wanted: Sequence[str], challenged: str) -> tuple[str, ...]:
+    """The scopes to ask for: those wanted, in their order, and what the challenge names beyond them.
+
+    Some registries serve a repository under another name than it is asked for, and say so in the challenge.
+    """
+    scopes = list(wanted)
+    for scope in challenged.split()[:16]:
+        if not any(_covers(have, scope) for have in scopes):
+            scopes.append(scope)
+    return tuple(scopes)
+
+
+def repository_of(scopes: Sequence[str]) -> str:
+    """The repository whose login is to be used: that of the first scope, which is where something is done."""
+    kind, _, rest = (scopes[0] if scopes else "").partition(":")
+    return rest.rpartition(":")[0] if kind == "repository" else ""
+
+
+def _covers(have: str, scope: str) -> bool:
+    """Scopes are type:name:actions, and a name may have a port's colon in it."""
+    name, _, actions = have.rpartition(":")
+    other, _, description = scope.rpartition(":")
+    return name == other and set(description.split(",")) <= set(actions.split(","))
+
+
+class _TokenResponse(msgspec.Struct):
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: float | int | str | None = None
+
+
+_answer_decoder = msgspec.json.Decoder(_TokenResponse)
+
+
+class Token(msgspec.Struct, frozen=True):
+    """`header` is ready to be sent until `renew_at` (the clock's seconds)."""
+
+    header: str
+    renew_at: float
+
+    def __repr__(self) -> str:
+        return "Token(…)"
+
+
+def read_token(body: bytes, now: float, realm: str) -> Token:
+    """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
+    try:
+        answer = decode(body, _answer_decoder)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise ProtocolViolation(
+            f"the token server {realm} answered with something that is no token"
+        ) from None
+    text = answer.token or answer.access_token
+    if not text or not re.fullmatch(r"[\x21-\x7e]{1,65536}", text):
+        raise ProtocolViolation(f"the token server {realm} answered without a usable token")
+    try:
+        lifetime = float(answer.expires_in or DEFAULT_LIFETIME)
+    except (ValueError, OverflowError):
+        lifetime = DEFAULT_LIFETIME
+    if not 0 < lifetime <= MAX_LIFETIME:
+        lifetime = DEFAULT_LIFETIME
+    return Token(f"Bearer {text}", now + lifetime - min(RENEWAL_MARGIN, lifetime / 5))
+
+
+class Authenticator:
+    """What one origin wants in its Authorization header. Owned by the origin's session.
+
+    `names_are_its_own`: else the scopes that are wanted name repositories as another registry does, and only
+    the origin's challenges say what to ask for.
+    """
+
+    def __init__(
+        self,
+        home: URL,
+        host: str,
+        credentials: CredentialsGiver,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        *,
+        names_are_its_own: bool = True,
+    ) -> None:
+        self.home = home
+        self._named = names_are_its_own
+        self._host = host
+        self._credentials = credentials
+        self._fetch = fetch
+        self._clock = clock
+        self._way: Challenge | None = None
+        self._basic: BoundedCache[str, str] = _cache(lambda text: len(text), clock)
+        self._extra: BoundedCache[tuple[str, ...], str] = _cache(lambda text: len(text), clock)
+        self._tokens: BoundedCache[tuple[str, ...], Token] = _cache(lambda token: len(token.header), clock)
+        self._fetching: dict[tuple[str, ...], asyncio.Task[Token]] = {}
+
+    async def header(self, scopes: Sequence[str]) -> str:
+        """The Authorization for a request that needs `scopes`, "" for none; fetches a token if need be."""
+        if self._way is None:
+            return ""
+        if self._way.scheme == "basic":
+            return await self._login_header(repository_of(scopes))
+        key = tuple(sorted(scopes))
+        if not self._named and self._extra.get(key) is None:
+            return ""  # what to ask for is to be learnt
+        token = self._tokens.get(key)
+        if token is None or self._clock() >= token.renew_at:
+            token = await self._fetch_once(key, scopes)
+        return token.header
+
+    async def learn(self, challenges: Sequence[Challenge], scopes: Sequence[str], sent: str) -> None:
+        """Take in the challenges of a 401 to a request that had `sent` as its Authorization ("" for none).
+
+        On return the next `header` is worth a try. Raises Unauthorized where there is no way in.
+        """
+        ways = {challenge.scheme: challenge for challenge in reversed(challenges)}
+        bearer, basic = ways.get("bearer"), ways.get("basic")
+        repository = repository_of(scopes)
+        login = await self._credentials(repository) or Credentials()
+        if login.registry_token and sent == login.header:
+            raise Unauthorized(f"{self._host} does not accept the registry token kept for it", status=401)
+        if bearer is not None and "realm" in bearer.params:
+            key = tuple(sorted(scopes))
+            self._way = bearer
+            self._extra.put(key, bearer.params.get("scope", ""))
+            if (token := self._tokens.get(key)) is not None and token.header == sent:
+                self._tokens.pop(key)
+        elif basic is not None or login.registry_token:
+            if not login.header:
+                why = f": {login.lack}" if login.lack else f"; run `blobflow login {self._host}`"
+                raise Unauthorized(f"{self._host} wants a login, and there is none{why}", status=401)
+            if sent == login.header:
+                raise Unauthorized(
+                    f"{self._host} does not accept the login of {login.username!r}", status=401
+                )
+            self._way = Challenge("basic")
+            self._basic.put(repository, login.header)
+        else:
+            raise Unauthorized(
+                f"{self._host} wants a login of a kind that blobflow does not know"
+                f" ({printable(', '.join(ways) or 'it does not say which', 100)})",
+                status=401,
+            )
+
+    @property
+    def wants_login(self) -> bool:
+        """Whether the origin has asked who we are."""
+        return self._way is not None
+
+    async def close(self) -> None:
+        """Give up the fetches in flight."""
+        for task in self._fetching.values():
+            task.cancel()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+
+    async def _login_header(self, repository: str) -> str:
+        """Basic, for a repository whose login may be its own."""
+        basic = self._basic.get(repository)
+        if basic is None:
+            login = await self._credentials(repository)
+            basic = login.header if login else ""
+            self._basic.put(repository, basic)
+        return basic
+
+    async def _fetch_once(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
+        task = self._fetching.get(key)
+        if task is None:
+            task = asyncio.create_task(self._fetch_token(key, scopes))
+            self._fetching[key] = task
+            task.add_done_callback(lambda done: self._settle(key, done))
+        return await result_of(task)
+
+    def _settle(self, key: tuple[str, ...], done: asyncio.Task[Token]) -> None:
+        """Forget a fetch that ended; its failure was raised where it was waited for, if anyone still was."""
+        self._fetching.pop(key, None)
+        if not done.cancelled() and done.exception() is None:
+            self._tokens.put(key, done.result())
+
+    async def _fetch_token(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
+        """Ask the realm: by GET, or for an identity token by OAuth2's form, which not every realm knows."""
+        assert self._way is not None
+        params = self._way.params
+        realm = follow_location(self.home, self.home, params["realm"], "a request for a login")
+        description = scopes_with(scopes if self._named else (), self._extra.get(key) or "")
+        login = await self._credentials(repository_of(scopes))
+        if login is not None and login.registry_token:
+            return Token(login.header, math.inf)
+        now = self._clock()
+        body = None
+        if login is not None and login.identity_token:
+            form = _oauth2_form(params.get("service", ""), description, login.identity_token)
+            try:
+                body = await self._ask(realm, None, form)
+            except RegistryError as error:
+                if error.status not in (404, 405) or not login.password:
+                    raise
+        if body is None:
+            basic = login.basic if login and login.username else None
+            body = await self._ask(_token_url(realm, params.get("service"), description), basic, None)
+        return read_token(body, now, name_of(realm))
+
+    async def _ask(self, url: URL, basic: str | None, form: bytes | None) -> bytes:
+        """Ask a token server; that it is not there must not look as if the content were not."""
+        try:
+            return await self._fetch(url, basic, form)
+        except NotFound:
+            raise Unauthorized(
+                f"{self._host} sends us to {name_of(url)} for a token, which has none there", status=404
+            ) from None
+
+
+def _cache(length: Callable[[Value], int], clock: Callable[[], float]) -> BoundedCache[Any, Value]:
+    """What is remembered for each repository that anybody asks for: a token may have 64 KiB."""
+    return BoundedCache(
+        entries=_ENTRIES, room=_MAX_BYTES, weigh=lambda key, value: 500 + length(value), clock=clock
+    )
+
+
+def _token_url(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:
+    """The token specification's GET: a parameter for each scope."""
+    pairs = [("service", service)] if service is not None else []
+    pairs += [("scope", scope) for scope in scopes]
+    text = str(realm)
+    text += ("&" if "?" in text else "?") + urlencode(pairs, quote_via=quote, safe="")
+    return URL(text, encoded=True)
+
+
+def _oauth2_form(service: str, scopes: Sequence[str], refresh_token: str) -> bytes:
+    """The body of OAuth2's POST: one field for all scopes."""
+    fields = {
+        "grant_type": "refresh_token",
+        "service": service,
+        "client_id": "blobflow",
+        "scope": " ".join(scopes),
+        "refresh_token": refresh_token,
+    }
+    return urlencode(fields).encode()

@@ -1,0 +1,191 @@
+"""What registries can and cannot take: facts by host, and what was learnt of a host on the way.
+
+A profile is a value. Known hosts have one by suffix; every other host gets the default and is learnt: a
+form of upload that was refused is not tried again, or not with blobs of that size; one that worked is
+trusted. What was learnt is noted in the journal, so that the next run does not pay for it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from blobflow.content import Journal
+
+# The three forms of an upload (distribution-spec, "Pushing blobs"):
+#   single   POST, PUT with the body                    fewest requests
+#   stream   POST, one PATCH with the whole body, PUT   the widest known
+#   chunked  POST, PATCHes with Content-Range, PUT      where a request's size is bounded
+UploadMethod = Literal["single", "stream", "chunked"]
+
+MIB = 1024 * 1024
+# A refused body has been read for nothing. At an unknown host the form `single` is tried with blobs up to
+# this size, and with larger ones after it worked once: ACR's 413 begins at about 20 MB.
+UNPROVEN_SINGLE_BYTES = 16 * MIB
+# A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
+CHUNK_BYTES = 32 * MIB
+# A blob whose restart would hurt goes by chunks: what was confirmed before a break need not be sent again.
+CHUNKED_FROM = 256 * MIB
+WORTHWHILE_CHUNK_BYTES = 5 * MIB
+# The smallest chunk that a bad line or a proxy's limit may call for. nginx's own limit is 1 MiB; some are set
+# to 1,000,000 bytes.
+MIN_CHUNK_BYTES = MIB // 2
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What a registry takes.
+
+    `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
+    also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line, or a proxy that takes
+    no request as large, may halve down to `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs.
+    `mounts`: whether it is worth asking for mounts. `keeps_broken_sessions`: whether an upload can go on
+    after a request of it broke; None is for finding out. `tags_with_digest`: whether it is worth asking to
+    put several tags in one request ([end-7b]).
+    """
+
+    name: str
+    rungs: tuple[UploadMethod, ...] = ("single", "stream", "chunked")
+    single_bytes: int = UNPROVEN_SINGLE_BYTES
+    bounded: bool = False
+    chunk_bytes: int = CHUNK_BYTES
+    least_chunk_bytes: int = MIN_CHUNK_BYTES
+    ranges: bool = True
+    mounts: bool = True
+    keeps_broken_sessions: bool | None = None
+    tags_with_digest: bool = False
+
+
+# Whether a registry that nobody knows takes tags with a digest, as `blobflow serve` does, is found out.
+DEFAULT = Profile("default", tags_with_digest=True)
+_ANY = 2**62
+
+# (prefix or "", suffix, profile); the first that fits.
+_KNOWN: tuple[tuple[str, str, Profile], ...] = (
+    # Layer parts of 5 to 10 MiB, or one stream; the Range answer can get stuck (containers-roadmap#2831).
+    (
+        "",
+        ".amazonaws.com",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
+    (
+        "",
+        ".amazonaws.com.cn",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
+    (
+        "public.ecr.aws",
+        "",
+        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
+    ),
+    # No ranged chunks at all.
+    ("", ".pkg.dev", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    ("gcr.io", "", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    ("", ".gcr.io", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
+    # Ranged chunks over 4 MiB are answered by 416.
+    ("ghcr.io", "", Profile("ghcr", ("single", "stream", "chunked"), _ANY, chunk_bytes=4 * MIB)),
+    # PUT with a body over about 20 MB is answered by 413.
+    ("", ".azurecr.io", Profile("acr", ("single", "stream", "chunked"), 16 * MIB, bounded=True)),
+    # A large single PUT was answered by 400 (one report).
+    ("docker.io", "", Profile("hub", ("single", "stream", "chunked"), 16 * MIB, bounded=True)),
+    # Ranged chunks are reported broken.
+    ("quay.io", "", Profile("quay", ("stream", "single"))),
+    # POST and PUT with the body is answered by 404.
+    ("", ".jfrog.io", Profile("artifactory", ("stream", "chunked"))),
+)
+
+
+def profile_of(host: str) -> Profile:
+    """The profile of `host[:port]` by its name."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    for whole, suffix, profile in _KNOWN:
+        if name == whole or (suffix and name.endswith(suffix)):
+            return profile
+    return DEFAULT
+
+
+def profiles_by_name() -> dict[str, Profile]:
+    """Every profile that is known, by its name."""
+    return {profile.name: profile for profile in (DEFAULT, *(profile for *_, profile in _KNOWN))}
+
+
+class LearnedLimits:
+    """What one host's answers have taught: which rungs it took, and from which size on it refused them.
+
+    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `upload.body.limit`,
+    `put.tags`) and adds to them. `tags_in_question`: somebody is finding out about tags with a digest.
+    """
+
+    def __init__(self, journal: Journal, origin: str) -> None:
+        self._journal = journal
+        self._origin = origin
+        self._taken: dict[UploadMethod, bool] = {}
+        self._refused: dict[UploadMethod, float] = {}
+        self._tags: str | None = None
+        self.tags_in_question = False
+
+    def has_taken(self, method: UploadMethod) -> bool:
+        if method not in self._taken:
+            self._taken[method] = self._journal.note(self._origin, f"upload.{method}.taken") is not None
+        return self._taken[method]
+
+    def refused_from(self, method: UploadMethod) -> float:
+        """The size in bytes from which on the rung is known to be refused; infinity if it never was."""
+        if method not in self._refused:
+            note = self._journal.note(self._origin, f"upload.{method}.refused") or ""
+            self._refused[method] = float(note) if note.isascii() and note.isdigit() else math.inf
+        return self._refused[method]
+
+    def body_limit(self) -> int | None:
+        """The size in bytes that chunks had to have to get through; None if they never had to."""
+        note = self._journal.note(self._origin, "upload.body.limit") or ""
+        return int(note) if note.isascii() and note.isdigit() and 0 < len(note) < 19 else None
+
+    def limit_bodies(self, size: int) -> None:
+        """Chunks of `size` bytes got through, and larger ones did not."""
+        self._journal.record_note(self._origin, "upload.body.limit", str(size))
+
+    def taken(self, method: UploadMethod) -> None:
+        if not self.has_taken(method):
+            self._taken[method] = True
+            self._journal.record_note(self._origin, f"upload.{method}.taken", "yes")
+
+    def refused(self, method: UploadMethod, size: int) -> None:
+        if size < self.refused_from(method):
+            self._refused[method] = size
+            self._journal.record_note(self._origin, f"upload.{method}.refused", str(size))
+
+    @property
+    def takes_tags_with_digest(self) -> bool | None:
+        """Whether the host sets tags that come with a manifest's digest; None: nobody has asked yet."""
+        if self._tags is None:
+            self._tags = self._journal.note(self._origin, "put.tags")
+        return None if self._tags is None else self._tags == "yes"
+
+    def took_tags_with_digest(self, taken: bool) -> None:
+        if self.takes_tags_with_digest != taken:
+            self._tags = "yes" if taken else "no"
+            self._journal.record_note(self._origin, "put.tags", self._tags)
+
+    def broke(self, method: UploadMethod, size: int) -> None:
+        """A connection broke under a rung that never worked yet: avoid it in this run, note nothing."""
+        if not self.has_taken(method):
+            self._refused[method] = min(size, self.refused_from(method))
+
+
+def method_order(size: int, profile: Profile, limits: LearnedLimits) -> tuple[UploadMethod, ...]:
+    """The rungs to try for a blob of `size` bytes, in order; never none.
+
+    A large blob goes by chunks where they are not so small that their requests would be the greater burden.
+    """
+    rungs = [method for method in profile.rungs if method != "chunked" or size > 0]
+    usable = [method for method in rungs if size < limits.refused_from(method)] or rungs
+    proven = limits.has_taken("single") and not profile.bounded
+    if "single" in usable and size > profile.single_bytes and not proven:
+        usable.remove("single")
+        usable.append("single")
+    if "chunked" in usable and size >= CHUNKED_FROM and profile.chunk_bytes >= WORTHWHILE_CHUNK_BYTES:
+        usable.remove("chunked")
+        usable.insert(0, "chunked")
+    return tuple(usable)

@@ -1,0 +1,1 @@
+"""One HTTP exchange with a registry host, and what all exchanges share."""

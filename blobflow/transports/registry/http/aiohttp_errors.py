@@ -1,0 +1,122 @@
+"""aiohttp's and the system's exceptions, translated into the error tree where they enter. Pure.
+
+Messages are made here and not taken over: a foreign one may hold a URL with a signed query.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import aiohttp
+
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolViolation,
+    ProxyRefused,
+    TimedOut,
+    UntrustedPeer,
+)
+from blobflow.transports.registry.http.errors import printable
+from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, TooSlow
+
+# What peers answer to a client certificate that is missing, unknown or ended.
+_CLIENT_CERTIFICATE = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+
+
+def translate_error(
+    error: Exception,
+    host: str,
+    description: str,
+    *,
+    received: int = 0,
+    expected: int | None = None,
+    late: bool = False,
+) -> BlobflowError:
+    """The error that `error`, raised while `host` was asked for `description`, means.
+
+    `received` of `expected` bytes of a body had come (None: unknown). `late`: the answer had begun, but its
+    head did not end.
+    """
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
+        case aiohttp.ClientConnectorCertificateError():
+            return UntrustedPeer(
+                f"{host} shows a certificate that is not trusted"
+                f" ({_ssl_reason(error.certificate_error)}); add its CA, or turn verification off for it"
+            )
+        case aiohttp.ClientOSError() if _alert_of(error) in _CLIENT_CERTIFICATE:
+            return UntrustedPeer(
+                f"{host} wants a client certificate that it trusts ({_alert_of(error)});"
+                " give one with --cert and --key"
+            )
+        case aiohttp.ClientConnectorSSLError():
+            return UntrustedPeer(
+                f"{host} does not speak TLS with us ({_ssl_reason(error.os_error)});"
+                " if it speaks plain HTTP, say so with --plain-http"
+            )
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectFailed(f"can't reach the proxy {error.host} of {host}: {_reason(error.os_error)}")
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}; check the host's name")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}")
+        case aiohttp.ClientHttpProxyError():
+            if error.status == 407:
+                return ProxyRefused(
+                    f"can't connect to {host}: the proxy wants a login (407); give it in the proxy's URL"
+                )
+            kind = ProxyRefused if error.status < 500 else ConnectFailed
+            return kind(f"can't connect to {host}: the proxy answered {error.status}")
+        case TooSlow():
+            return TimedOut(
+                f"{host} sends too slowly: {error.brought} bytes of {description}"
+                f" in {error.waited:.0f} seconds;"
+                f" at least {MINIMUM_BYTES} are waited for"
+            )
+        case TimeoutError() if late:
+            return TimedOut(f"{host} sends too slowly: the head of its answer does not end ({description})")
+        case TimeoutError():
+            return TimedOut(f"{host} sent nothing for too long ({description})")
+        case aiohttp.InvalidURL():
+            return ProtocolViolation(f"{host} answered {description} with an unusable address")
+        case aiohttp.ClientResponseError():
+            return ProtocolViolation(f"{host} answered {description} with something that is not HTTP")
+        case _:
+            progress = f" after {received} of {expected} bytes" if expected is not None else ""
+            return ConnectionLost(
+                f"connection to {host} lost{progress} ({description})", received=received, expected=expected
+            )
+
+
+def _reason(error: OSError) -> str:
+    """An OS error in words: several addresses were tried, and asyncio joins their messages."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return printable(error.strerror or str(error) or type(error).__name__, 160)
+
+
+def _alert_of(error: aiohttp.ClientOSError) -> str:
+    """OpenSSL's name for the TLS alert with which the peer ended the connection, "" if it did not.
+
+    With TLS 1.3 it ends it only after the handshake, and so under a request.
+    """
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__
+    return getattr(cause, "reason", None) or ""
+
+
+def _ssl_reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return printable(error.verify_message, 160)
+    return printable(getattr(error, "reason", "") or "handshake failed", 160)

@@ -1,0 +1,108 @@
+"""When a request is sent again, and how long the whole host is left alone. Pure, but for `Backoff`.
+
+Only requests without a body, or with a small one held in memory, are sent again here; a blob's bytes are sent
+again by the engine, which can reopen them. What may be tried again is said by the error tree (`retryable`),
+how often and when by the table below. Every delay is exponential with jitter, and a Retry-After wins over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from blobflow.content import Sleep
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    NetworkError,
+    Throttled,
+    TimedOut,
+    Unavailable,
+)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """`attempts` in all; delays in seconds: `first`, doubled each time, at most `most`."""
+
+    attempts: int
+    first: float
+    most: float
+
+
+# Seconds for which the host is left alone after a 429 that does not say how long.
+DEFAULT_RETRY_AFTER = 0.25
+
+# The first class that fits decides. A refused connection or unknown host is known within two seconds; a 429
+# is sat out for minutes, since only time mends it, but begins with little: it holds the whole host, and most
+# often only says that the window has been opened by one too many. A minute without progress is not worth
+# many more of them.
+#
+# What is mended elsewhere: a token that ended, by the session, once, with a fresh one; an upload session that
+# is stale, and one whose token ended under the bytes, in `upload`.
+POLICIES: tuple[tuple[type[BlobflowError], RetryPolicy], ...] = (
+    (Throttled, RetryPolicy(attempts=10, first=DEFAULT_RETRY_AFTER, most=60.0)),
+    (Unavailable, RetryPolicy(attempts=5, first=0.5, most=15.0)),
+    (ConnectFailed, RetryPolicy(attempts=4, first=0.25, most=3.0)),
+    (TimedOut, RetryPolicy(attempts=3, first=0.5, most=5.0)),
+    (ConnectionLost, RetryPolicy(attempts=4, first=0.25, most=5.0)),
+    (NetworkError, RetryPolicy(attempts=3, first=0.5, most=5.0)),
+)
+
+# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user. A
+# caller with clients of its own waits less.
+MAX_RETRY_AFTER_SECONDS = 300.0
+
+
+def retry_after_of(error: BlobflowError) -> float | None:
+    """What the registry asked for, in seconds; None if it did not."""
+    return error.retry_after if isinstance(error, (Throttled, Unavailable)) else None
+
+
+def delay_before_next(
+    error: BlobflowError,
+    attempt: int,
+    jitter: float,
+    *,
+    fail_fast: bool = False,
+    longest: float = MAX_RETRY_AFTER_SECONDS,
+) -> float | None:
+    """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1.
+
+    `fail_fast`: the same can be had elsewhere, so one more attempt has to do, and none where the host wants
+    time. `longest`: seconds that are waited at most where the host wants time.
+    """
+    if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
+        return None
+    rule = next((rule for kind, rule in POLICIES if isinstance(error, kind)), None)
+    if rule is None or attempt >= rule.attempts:
+        return None
+    description = retry_after_of(error)
+    if description is not None:
+        return description if description <= longest else None
+    delay = min(rule.most, rule.first * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+    return None if concerns_host(error) and delay > longest else delay
+
+
+def concerns_host(error: BlobflowError) -> bool:
+    """Whether the wait holds for every request of the host: it said so, or it counts requests."""
+    return isinstance(error, Throttled) or retry_after_of(error) is not None
+
+
+class Backoff:
+    """Until when one host is left alone, by all of its requests."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._until = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """Send nothing for `seconds` from now."""
+        self._until = max(self._until, self._clock() + seconds)
+
+    async def wait(self) -> None:
+        """Return when the host may be asked again; at once if nothing holds."""
+        while (left := self._until - self._clock()) > 0:
+            await self._sleep(left)

@@ -1,0 +1,228 @@
+"""One HTTP exchange with a host, or with where that sends us: what every request needs, whenever it may go.
+
+Here aiohttp is spoken, the origin rule is asked, and foreign errors become ours. When a request may be sent,
+with what authorization, and whether again, is the session's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from blobflow.errors import ConnectFailed, RegistryError
+from blobflow.events import HostMeter, Observer, Traced, Warned
+from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.http.aiohttp_client import (
+    head_limit,
+    new_client,
+    read_error,
+    read_small,
+    ssl_for,
+)
+from blobflow.transports.registry.http.aiohttp_errors import translate_error
+from blobflow.transports.registry.http.content_encoding import (
+    CODING_BYTES,
+    check_codings,
+    codings_of,
+    decode_body,
+    decode_error_body,
+)
+from blobflow.transports.registry.http.errors import error_of, parse_warning
+from blobflow.transports.registry.http.limiter import Throttle
+from blobflow.transports.registry.http.scheme_detection import detect_scheme
+from blobflow.transports.registry.http.upload_body import UploadBody, UploadPayload
+from blobflow.transports.registry.origins import GuardedResolver, name_of, origin_of
+
+# Answers that we only look into (tokens, a page of tags) are read up to this many bytes.
+SMALL_RESPONSE = 1024 * 1024
+MAX_WARNINGS = 20
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked. `description` names it in sentences ("manifest app:1"); `ok` are the statuses of
+    success.
+
+    `url` is absolute, or a path at the host (`/v2/…`). `transient_codes`: error codes that time mends.
+    `limit`: bytes of the answer's body that are read; one more is read where there is more. `fail_fast`: see
+    `retry`.
+    """
+
+    method: str
+    url: URL
+    description: str
+    scopes: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+    ok: tuple[int, ...] = (200,)
+    transient_codes: tuple[str, ...] = ()
+    limit: int = SMALL_RESPONSE
+    fail_fast: bool = False
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A whole answer. `url` is where it came from, after redirects."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    url: URL
+
+
+class ConnectionPool:
+    """The way to one host. `home` is its origin. Used from one event loop; `close` it."""
+
+    def __init__(
+        self,
+        host: str,
+        access: HostAccess,
+        *,
+        observer: Observer,
+        meter: HostMeter,
+        clock: Callable[[], float],
+        trace: bool,
+        user_agent: str,
+        reading: Throttle | None,
+    ) -> None:
+        self.host = host
+        self.home = origin_of(host, access.scheme)
+        self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
+        self._settling = asyncio.Lock()
+        self._access = access
+        self._observer = observer
+        self._meter = meter
+        self._clock = clock
+        self._trace = trace
+        self._user_agent = user_agent
+        self._reading = reading
+        self._guard = GuardedResolver(self.home, proxies=access.proxies.hosts)
+        self._warned: set[str] = set()
+        self._client_session: aiohttp.ClientSession | None = None
+
+    async def settle(self) -> None:
+        """Where TLS need not be trusted it need not be spoken either: find that out, once, before anything
+        else is sent."""
+        if not self._settled:
+            async with self._settling:
+                if not self._settled:
+                    self._meter.requests += 1
+                    self.home = await detect_scheme(self._client, self.home, self._access)
+                    self._settled = True
+
+    async def exchange(
+        self,
+        request: Request,
+        url: URL,
+        body: bytes | UploadBody | None,
+        authorization: str,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One HTTP request, to wherever `url` is and may be."""
+        self._guard.check(url)
+        headers = dict(request.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        if body is not None:
+            headers["Content-Length"] = str(body.size if isinstance(body, UploadBody) else len(body))
+        began = self._clock()
+        timeout = timeout or self._client.timeout
+        self._meter.requests += 1
+        limit = head_limit(timeout, body)
+        try:
+            async with limit:
+                response = await self._client.request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    data=UploadPayload(body) if isinstance(body, UploadBody) else body,
+                    allow_redirects=False,
+                    proxy=self._access.proxies.of(url) or None,
+                    ssl=ssl_for(self._access, url),
+                    timeout=timeout,
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = translate_error(error, self.name(url), request.description, late=limit.expired())
+            if isinstance(failure, ConnectFailed):
+                failure.elsewhere = not self.is_home(url)
+            raise failure from None
+        finally:
+            if isinstance(body, UploadBody):
+                body.answer_limit = None
+        if self._trace:
+            shown = str(url.with_query(None))
+            self._observer(Traced(request.method, shown, response.status, self._clock() - began))
+        if "Warning" in response.headers:
+            self._pass_on(response.headers.getall("Warning"))
+        return response
+
+    async def whole(self, request: Request, response: aiohttp.ClientResponse) -> Response:
+        """Read an answer's body, whose codings are undone, as far as the request's limit goes."""
+        host, body = self.name(response.url), bytearray()
+        # What is said of something that was sent (a token's form aside) is of no interest: as it may come.
+        wanted = request.method == "GET" or (request.method == "POST" and response.status == 200)
+        codings = codings_of(response.headers) if wanted else ()
+        # What is compressed in spite of being too short for it is longer.
+        limit = request.limit + (CODING_BYTES if codings else 0)
+        try:
+            await read_small(response, limit, self._reading, body)
+        except (aiohttp.ClientError, OSError) as error:
+            length = response.content_length
+            raise translate_error(
+                error, host, request.description, received=len(body), expected=length
+            ) from None
+        content = bytes(body[: limit + 1])
+        if codings:
+            check_codings(codings, host, request.description)
+            content = decode_body(
+                content, codings, f"{host}'s answer to {request.description}", request.limit
+            )
+        return Response(response.status, response.headers, content, response.url)
+
+    async def refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+        """The error that an answer means, with as much of its words as comes quickly."""
+        body = decode_error_body(await read_error(response), response.headers)
+        host = self.name(response.url)
+        return error_of(
+            host,
+            request.method,
+            request.description,
+            response.status,
+            response.headers,
+            body,
+            request.transient_codes,
+        )
+
+    def _pass_on(self, values: list[str]) -> None:
+        for value in values:
+            text = parse_warning(value)
+            if text:
+                self.warn(f"{self.host} says: {text}")
+
+    def warn(self, sentence: str) -> None:
+        """Tell of something about the host, once each, and not endlessly."""
+        if sentence not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(sentence)
+            self._observer(Warned(sentence))
+
+    def is_home(self, url: URL) -> bool:
+        return url.origin() == self.home
+
+    def name(self, url: URL) -> str:
+        """Who is asked by a URL, for sentences."""
+        return self.host if self.is_home(url) else name_of(url)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client_session is not None:
+            await self._client_session.close()
+        await self._guard.close()
+
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        if self._client_session is None:
+            self._client_session = new_client(self._access, self._guard, self._user_agent, self._reading)
+        return self._client_session

@@ -1,0 +1,169 @@
+"""The bytes of a blob on their way into a request's body.
+
+aiohttp pulls the body from a task of its own, and wraps what fails there into errors of its own. A
+`UploadBody` keeps the original, counts what left, and can tell a peer that takes nothing from a body that
+gives nothing: only the first is the peer's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
+from blobflow.content import BlobStream, Chunk
+from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
+from blobflow.events import HostMeter
+from blobflow.transports.registry.http.limiter import Throttle
+
+# A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
+SLOWEST = 16 * 1024
+
+
+class UploadBody:
+    """Exactly `size` bytes of `chunks`, for one request.
+
+    `error` holds what the chunks raised, or SizeMismatch where they ended early or went on too long; `done`
+    is True when every byte was taken. `throttle`, if set, says when bytes may go; `answer_limit` ends
+    `answer_seconds` after the last of them. Call `stop` before leaving the
+    context that `chunks` came from.
+    """
+
+    def __init__(self, chunks: BlobStream, size: int, what: str, meter: HostMeter) -> None:
+        self.size = size
+        self.sent = 0
+        self.error: BlobflowError | None = None
+        self.pulling = False
+        self.throttle: Throttle | None = None
+        self.answer_limit: asyncio.Timeout | None = None
+        self.answer_seconds = 0.0
+        self._pull = chunks.__anext__
+        self._what = what
+        self._meter = meter
+        self._puller: asyncio.Task[object] | None = None
+        self._chunk_size = 0
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.sent == self.size
+
+    def begin(self) -> None:
+        """Call once, in the task that will pull."""
+        if self._puller is not None:
+            # aiohttp up to 3.13 sends an idempotent request again when a kept connection was closed under it.
+            raise ConnectionLost(f"connection lost while sending {self._what}", received=self.sent)
+        self._puller = asyncio.current_task()
+
+    async def pull(self) -> Chunk:
+        """The next chunk, valid until the next call; nothing at the end."""
+        self.pulling = True
+        try:
+            chunk = await self._pull()
+            if self.throttle is not None:
+                await self.throttle.wait(len(chunk))
+        except StopAsyncIteration:
+            if self.sent != self.size:
+                self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
+                raise self.error from None
+            if self.answer_limit is not None:
+                self.answer_limit.reschedule(asyncio.get_running_loop().time() + self.answer_seconds)
+            return b""
+        except BlobflowError as error:
+            self.error = error
+            raise
+        finally:
+            self.pulling = False
+        self._chunk_size = size = len(chunk)
+        self.sent += size
+        self._meter.bytes_written += size
+        if self.sent > self.size:
+            self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
+            raise self.error
+        return chunk
+
+    def watch(self, deadline: asyncio.Timeout, progress: float) -> None:
+        """Let `deadline` expire when the peer takes nothing for `progress` seconds while bytes are there.
+
+        Until the first byte is asked for there is no connection yet, which has timeouts of its own.
+        """
+        loop = asyncio.get_running_loop()
+        seen, since = self.sent, loop.time()
+
+        def look() -> None:
+            nonlocal seen, since
+            now = loop.time()
+            if self.done or self.pulling or self._puller is None or self.sent != seen:
+                seen, since = self.sent, now
+            elif now - since > progress + self._chunk_size / SLOWEST:
+                deadline.reschedule(now)
+                return
+            self._watch = loop.call_later(progress / 4, look)
+
+        look()
+
+    async def stop(self) -> None:
+        """Stop pulling; on return nobody is inside the chunks any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._puller is not None and not self._puller.done():
+            self._puller.cancel()
+            await asyncio.wait({self._puller})
+
+
+class UploadPayload(aiohttp.payload.Payload):
+    """A feed as aiohttp's request body.
+
+    A view that a feed gives is sent from where it lies, and the next is asked for when the kernel has taken
+    it all; where a transport keeps bytes of its own (TLS), it gets a copy.
+    """
+
+    def __init__(self, feed: UploadBody) -> None:
+        super().__init__(feed, content_type="application/octet-stream")
+        self._feed = feed
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a blob on its way is no text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Send the whole feed; its size is what was announced."""
+        self._feed.begin()
+        transport = getattr(writer, "transport", None)
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            while chunk := await self._feed.pull():
+                await writer.write(chunk if isinstance(chunk, bytes) else bytes(chunk))
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            while chunk := await self._feed.pull():
+                await writer.write(chunk)
+                while transport.get_write_buffer_size():
+                    await writer.drain()
+                    if transport.get_write_buffer_size():  # it was not paused: nobody wakes us
+                        await asyncio.sleep(0)
+        finally:
+            transport.set_write_buffer_limits()
+
+
+class ChunkSplitter:
+    """Cuts a run of chunks at chosen places: the pieces of a chunked upload."""
+
+    def __init__(self, chunks: BlobStream) -> None:
+        self._chunks = chunks
+        self._left: Chunk = b""
+
+    async def take(self, size: int) -> AsyncIterator[Chunk]:
+        """The next `size` bytes, or fewer at the end."""
+        while size:
+            chunk = self._left or await anext(self._chunks, b"")
+            if not chunk:
+                return
+            view = memoryview(chunk)
+            self._left = view[size:]
+            size -= min(size, len(view))
+            yield view[: len(view) - len(self._left)]

@@ -1,0 +1,1 @@
+"""Finding out by trying what a registry takes."""

@@ -1,0 +1,235 @@
+"""A scratch repository: blobs and manifests without meaning, to see what a registry makes of them.
+
+What was made is remembered, and taken away at the end as far as the registry lets us.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+from yarl import URL
+
+from blobflow.content import BlobStream, Sleep
+from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Unavailable
+from blobflow.oci import Descriptor, Digest, digest_of
+from blobflow.transports.registry.api.manifest_push import confirmed_tags
+from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.upload_body import UploadBody
+from blobflow.transports.registry.uploads.location import resolve_location
+from blobflow.transports.registry.uploads.pusher import mount_scopes
+from blobflow.transports.registry.uploads.sessions import push_scopes
+
+# So long (seconds) a registry gets to see that a connection broke, after it got the bytes before that.
+BREAK_SECONDS = 0.25
+_COMMITTED = (200, 201, 204)
+
+
+class ProbeClient:
+    """One repository at one host. Every question returns None, or False, where the registry, or a proxy
+    before it, says no; what fails for a while is tried again, and raised if it lasts.
+
+    `via`: the Via header of the last answer that opened an upload. `otherwise`: Locations that can be read in
+    two ways are read in the less likely one.
+    """
+
+    def __init__(self, client: HostClient, repository: str, sleep: Sleep) -> None:
+        self.repository = repository
+        self._client = client
+        self._sleep = sleep
+        self._root = f"/v2/{repository}"
+        self._made: list[str] = []
+        self._scopes = push_scopes(repository)
+        self.via: str | None = None
+        self.otherwise = False
+        self._choices = False
+
+    async def send(
+        self,
+        method: str,
+        place: str | URL,
+        *,
+        ok: Sequence[int] = (200,),
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> Response | None:
+        """One request; `place` is below the repository, or an absolute Location."""
+        url = place if isinstance(place, URL) else URL(self._root + place, encoded=True)
+        request = Request(
+            method,
+            url,
+            f"a probe of {self.repository}",
+            scopes=scopes or self._scopes,
+            headers=headers or {},
+            body=body,
+            ok=tuple(ok),
+            fail_fast=bool(body),
+        )
+        try:
+            return await self._ask(request)
+        except RegistryError as error:
+            # A body that is too large for a proxy may end with the proxy's loss of its registry.
+            if error.retryable and not (body and error.status in (502, 504)):
+                raise
+            return None
+        except NetworkError:
+            if not body:
+                raise
+            return None  # a refusal gets lost in the reset that follows it, when the body is on its way still
+
+    async def _ask(self, request: Request) -> Response:
+        """Ask, and with patience where a proxy wants fewer requests and says so like one whose registry is
+        gone."""
+        try:
+            return await self._client.send(request)
+        except Unavailable as error:
+            if not request.fail_fast or error.status != 503:
+                raise
+        return await self._client.send(msgspec.structs.replace(request, fail_fast=False))
+
+    async def open(self) -> URL:
+        """An upload session's Location [end-4a]. Raises what a push would: nothing else can be tried then."""
+        request = Request(
+            "POST",
+            URL(f"{self._root}/blobs/uploads/", encoded=True),
+            f"upload to {self.repository}",
+            scopes=self._scopes,
+            body=b"",
+            ok=(202,),
+        )
+        response = await self._client.send(request)
+        self.via = response.headers.get("Via")
+        return self.location(response)
+
+    async def patch(self, location: URL, content: bytes, start: int | None = None) -> URL | None:
+        """The next bytes [end-5], as a chunk from `start`, or as a stream; the next Location."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if start is not None:
+            headers["Content-Range"] = f"{start}-{start + len(content) - 1}"
+        response = await self.send("PATCH", location, ok=(200, 202, 204), body=content, headers=headers)
+        if response is None:
+            return None
+        return self.location(response) if "Location" in response.headers else location
+
+    async def commit(self, location: URL, digest: Digest, content: bytes = b"") -> bool:
+        """End an upload [end-6], with the last bytes."""
+        text = str(location)
+        url = URL(f"{text}{'&' if '?' in text else '?'}digest={digest}", encoded=True)
+        headers = {"Content-Type": "application/octet-stream"}
+        if await self.send("PUT", url, ok=_COMMITTED, body=content, headers=headers) is None:
+            await self.drop(location)
+            return False
+        self._made.append(f"/blobs/{digest}")
+        return True
+
+    async def drop(self, location: URL) -> None:
+        """Give up a session [end-14]; the registry purges what it does not let us delete."""
+        with suppress(RegistryError, NetworkError):
+            await self.send("DELETE", location, ok=(200, 202, 204))
+
+    async def push(self, content: bytes, *, single: bool) -> Descriptor | None:
+        """A blob, in one PUT, or as one stream."""
+        location: URL | None = await self.open()
+        digest = digest_of(content)
+        assert location is not None
+        if not single:
+            before = location
+            location = await self.patch(location, content)
+            if location is None:
+                await self.drop(before)
+                return None
+        arrived = await self.commit(location, digest, content if single else b"")
+        return Descriptor("application/octet-stream", digest, len(content)) if arrived else None
+
+    async def break_off(self, location: URL, content: bytes, after: int) -> None:
+        """Begin to send a stream, and let the connection break when `after` bytes have left."""
+
+        async def chunks() -> BlobStream:
+            yield content[:after]
+            await self._sleep(BREAK_SECONDS)
+            raise ConnectionLost("broken off", received=after, expected=len(content))
+
+        feed = UploadBody(chunks(), len(content), "a probe", self._client.meter)
+        headers = {"Content-Type": "application/octet-stream"}
+        request = Request("PATCH", location, "a probe", scopes=self._scopes, headers=headers, ok=(202,))
+        try:
+            await self._client.send_body(request, feed)
+        except (NetworkError, RegistryError):
+            await self._sleep(BREAK_SECONDS)
+
+    async def mount(self, digest: Digest, origin: str = "") -> bool:
+        """Ask for a mount [end-11], from `origin` or without saying from where."""
+        source = f"&from={origin}" if origin else ""
+        response = await self.send(
+            "POST",
+            f"/blobs/uploads/?mount={digest}{source}",
+            ok=(201, 202),
+            body=b"",
+            scopes=mount_scopes(self.repository, origin) if origin else (),
+        )
+        if response is None:
+            return False
+        if response.status == 201:
+            self._made.append(f"/blobs/{digest}")
+        elif "Location" in response.headers:
+            await self.drop(self.location(response))
+        return response.status == 201
+
+    async def put(self, document: dict[str, object], media_type: str, tag: str = "") -> Descriptor | None:
+        """A manifest [end-7a], under its digest or a tag."""
+        put = await self._put(document, media_type, tag)
+        return put and put[0]
+
+    async def confirms_tags(self, document: dict[str, object], media_type: str, tags: Sequence[str]) -> bool:
+        """Whether a manifest that is put under its digest gets tags with it [end-7b]."""
+        put = await self._put(document, media_type, query="&".join(f"tag={tag}" for tag in tags))
+        return put is not None and confirmed_tags(put[1]) >= set(tags)
+
+    async def _put(
+        self, document: dict[str, object], media_type: str, tag: str = "", query: str = ""
+    ) -> tuple[Descriptor, Response] | None:
+        raw = msgspec.json.encode({"schemaVersion": 2, "mediaType": media_type, **document})
+        digest = digest_of(raw)
+        response = await self.send(
+            "PUT",
+            f"/manifests/{tag or digest}{'?' if query else ''}{query}",
+            ok=(200, 201, 202),
+            body=raw,
+            headers={"Content-Type": media_type},
+        )
+        if response is None:
+            return None
+        self._made.append(f"/manifests/{digest}")
+        return Descriptor(media_type, digest, len(raw)), response
+
+    async def clean_up(self) -> list[str]:
+        """Delete all that was made, the last first [end-9] [end-10]; what is left, as places at the host."""
+        left = []
+        for place in dict.fromkeys(reversed(self._made)):
+            if await self.send("DELETE", place, ok=(200, 202, 204, 404)) is None:
+                left.append(self.repository + place)
+        self._made.clear()
+        return left
+
+    def location(self, response: Response) -> URL:
+        """Where an upload goes on. Raises ProtocolViolation."""
+        text = response.headers.get("Location")
+        if not text:
+            raise ProtocolViolation(f"{self._client.host} opened an upload without saying where")
+        urls = resolve_location(self._client.home, response.url, text, f"upload to {self.repository}").urls
+        self._choices = self._choices or len(urls) > 1
+        return urls[-1 if self.otherwise else 0]
+
+    def read_otherwise(self) -> bool:
+        """Take Locations the other way from now on; False if they had no other meaning, or that is done."""
+        self.otherwise = self._choices and not self.otherwise
+        return self.otherwise
+
+
+def random_content(size: int) -> bytes:
+    """Content that no registry has yet."""
+    seed = secrets.token_bytes(32)
+    return (seed * (size // len(seed) + 1))[:size]

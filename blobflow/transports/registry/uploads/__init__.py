@@ -1,0 +1,1 @@
+"""Pushing a blob: methods, sessions, and what a push does next."""

@@ -1,0 +1,102 @@
+"""Where an upload goes on: a Location as it is written, or as a registry behind a proxy meant it. Pure.
+
+A registry makes absolute Locations of what it is told of its name: the Host header, X-Forwarded-Proto,
+X-Forwarded-Host. A proxy that passes these on in part makes it name `http://` behind TLS, its host without
+the port, or a name that only the proxy knows; one that maps paths makes it name its own path. The session is
+at the origin, and below the path, where it was opened: there it is gone on with, where the Location has the
+form of an upload session (`…/v2/NAME/blobs/uploads/ID`, distribution-spec [end-4a]).
+
+That is no new trust: what goes to the registry's own origin is what would go there anyhow. Uploads that are
+sent elsewhere on purpose have signed addresses, or another form, and go where they are sent, without
+credentials.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from yarl import URL
+
+from blobflow.errors import ProtocolViolation
+from blobflow.transports.registry.http.errors import printable
+from blobflow.transports.registry.origins import follow_location, name_of
+
+_UPLOADS = "/blobs/uploads/"
+_SESSION = re.compile(r"/v2/(?P<name>[^?#]+)/blobs/uploads/(?P<id>[^/?#]+)/?\Z")
+# Signed addresses of object stores and CDNs: AWS, Google, Azure, CloudFront.
+_SIGNED = re.compile(r"(?:^|&)(?:x-amz-|x-goog-|sig=|signature=|googleaccessid=|policy=)", re.IGNORECASE)
+
+
+class UploadLocation(msgspec.Struct, frozen=True):
+    """Where a session may be: the first URL is the likelier; never none.
+
+    `told`: what is odd about the Location, for people; "" if nothing is.
+    """
+
+    urls: tuple[URL, ...]
+    told: str = ""
+
+
+def resolve_location(home: URL, at: URL, location: str, description: str) -> UploadLocation:
+    """Read a Location that was met at `at` while `description` was done at the registry whose origin is
+    `home`.
+
+    Raises ProtocolViolation where it leads nowhere that may be gone to.
+    """
+    own = _at_own_origin(at, location)
+    try:
+        url = follow_location(home, at, location, description)
+    except ProtocolViolation as error:
+        if own is None:
+            raise _explained(error, at, location) from None
+        return UploadLocation((own,), _odd(home, at, location))
+    if own is None or own == url:
+        odd = url.origin() not in (home, at.origin())
+        return UploadLocation((url,), _odd(home, at, location) if odd else "")
+    signed = _SIGNED.search(url.raw_query_string) is not None
+    told_first = signed or url.origin() == at.origin()
+    return UploadLocation((url, own) if told_first else (own, url), _odd(home, at, location))
+
+
+def _at_own_origin(at: URL, location: str) -> URL | None:
+    """The session that a Location names, as it is called where it was opened; None: it is no session
+    there."""
+    place, mark, query = location.partition("#")[0].partition("?")
+    found = _SESSION.search(place)
+    base, opened, _ = at.raw_path.partition(_UPLOADS)
+    if found is None or not opened or found["id"] in (".", ".."):
+        return None
+    here = base.partition("/v2/")[2]
+    if not (f"/{here}".endswith(f"/{found['name']}") or f"/{found['name']}".endswith(f"/{here}")):
+        return None
+    return URL(f"{at.origin()}{base}{_UPLOADS}{found['id']}{mark}{query}", encoded=True)
+
+
+def _odd(home: URL, at: URL, location: str) -> str:
+    """Where the registry sent us, and what its proxy fails to tell it."""
+    try:
+        url = at.join(URL(location.partition("?")[0], encoded=True))
+        host, port, scheme = url.host, url.port, url.scheme
+    except ValueError:
+        return ""
+    missing = []
+    if host != at.host or (port != at.port and (scheme == at.scheme or port not in (80, 443))):
+        missing.append("Host with its port (nginx: `proxy_set_header Host $http_host`) or X-Forwarded-Host")
+    if scheme != at.scheme:
+        missing.append("X-Forwarded-Proto")
+    shown = printable(str(url.with_user(None)), 200)
+    if not missing:
+        return f"{name_of(home)} sent the upload to {shown}, which is not below where it was opened"
+    headers = " and ".join(missing)
+    return (
+        f"{name_of(home)} sent the upload to {shown}, which is not its own address;"
+        f" a proxy before it has to pass on {headers}"
+    )
+
+
+def _explained(error: ProtocolViolation, at: URL, location: str) -> ProtocolViolation:
+    """A Location from https down to http, of no form that we know, may be a proxy's doing all the same."""
+    if at.scheme != "https" or not location.startswith("http://") or "@" in location:
+        return error
+    return ProtocolViolation(f"{error.message}; {_odd(at, at, location)}")

@@ -1,0 +1,1 @@
+"""The state file: its schema, its connections, and its transactions."""

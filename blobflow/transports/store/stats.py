@@ -1,0 +1,104 @@
+"""What a store holds for the repositories served from it, counted: for those who look after it.
+
+What counts takes a `State` of its own (`open_reader`), in the thread that counts: some of these statements go
+over all that is held, which takes seconds where that is millions of rows, so they are nothing for a loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from blobflow.oci import Digest
+from blobflow.transports.store.state.database import State
+from blobflow.transports.store.store import Store
+
+# Repositories of which is told what they hold. Some hundred bytes each in memory.
+_REPOSITORIES = 20_000
+
+
+class RepositoryStats(msgspec.Struct, frozen=True, gc=False):
+    """A repository: how many blobs and manifests it holds, their bytes, and how many of these bytes are in
+    other repositories, too."""
+
+    repository: str
+    items: int
+    size: int
+    shared: int
+
+
+class StoreStats(msgspec.Struct, frozen=True):
+    """All that a store holds: how many blobs and manifests, their bytes, the bytes of all repositories, each
+    as if it were alone (`served`), and what each repository holds (of many thousand, the first)."""
+
+    blobs: int = 0
+    size: int = 0
+    served: int = 0
+    shares: dict[str, RepositoryStats] = {}
+
+
+@contextlib.contextmanager
+def open_reader(store: Store, stop: Callable[[], bool]) -> Iterator[State]:
+    """The store's state, to be read in this thread, until `stop` says so; what is under way then ends with
+    StorageError. Nobody waits for who reads here, nor the other way round. Raises StorageError."""
+    state = store.reading(stop)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def collect_stats(state: State) -> StoreStats:
+    """Count everything, once: some seconds for a million rows, in which no lock of Python is held."""
+    blobs, size = state.row("SELECT count(*), coalesce(sum(size), 0) FROM blobs") or (0, 0)
+    served = state.row(
+        "SELECT coalesce(sum(size), 0) FROM members JOIN blobs USING (digest) WHERE registry = ''"
+    ) or (0,)
+    rows = state.rows(
+        "WITH places AS (SELECT digest, count(*) AS n FROM members WHERE registry = '' GROUP BY digest) "
+        "SELECT repository, count(*), coalesce(sum(size), 0), "
+        "coalesce(sum(CASE WHEN n > 1 THEN size END), 0) "
+        "FROM members JOIN places USING (digest) LEFT JOIN blobs USING (digest) "
+        "WHERE registry = '' GROUP BY repository ORDER BY repository LIMIT ?",
+        _REPOSITORIES,
+    )
+    return StoreStats(blobs, size, served[0], {row[0]: RepositoryStats(*row) for row in rows})
+
+
+def repositories_after(state: State, n: int, last: str = "") -> list[str]:
+    """The first `n` repositories after `last` that hold something, in lexical order.
+
+    One look into the index for each, however much they hold.
+    """
+    rows = state.rows(
+        "WITH RECURSIVE names(name) AS ("
+        "SELECT min(repository) FROM members WHERE registry = '' AND repository > ? UNION ALL "
+        "SELECT (SELECT min(repository) FROM members WHERE registry = '' AND repository > name) "
+        "FROM names WHERE name IS NOT NULL LIMIT ?) SELECT name FROM names WHERE name IS NOT NULL",
+        last,
+        n,
+    )
+    return [name for (name,) in rows]
+
+
+def tags_with_types(state: State, repository: str, n: int) -> list[tuple[str, Digest, str]]:
+    """The first `n` tags of a repository, with digest and media type ("": the manifest is not here)."""
+    rows = state.rows(
+        "SELECT tag, roots.digest, coalesce(media_type, '') FROM roots "
+        "LEFT JOIN members USING (registry, repository, digest) "
+        "WHERE registry = '' AND repository = ? ORDER BY tag LIMIT ?",
+        repository,
+        n,
+    )
+    return [(tag, Digest(digest), kind) for tag, digest, kind in rows]
+
+
+def tags_by_last_use(store: Store) -> list[tuple[str, str]]:
+    """Repository and tag of all served tags; first those whose manifest was not asked for longest."""
+    rows = store.state.rows(
+        "SELECT repository, tag FROM roots LEFT JOIN blobs USING (digest) WHERE registry = '' "
+        "ORDER BY coalesce(used, 0), repository, tag"
+    )
+    return [(repository, tag) for repository, tag in rows]
