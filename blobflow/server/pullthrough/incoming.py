@@ -10,6 +10,7 @@ from functools import partial
 from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt
 from blobflow.errors import BlobflowError, Throttled, TimedOut
 from blobflow.oci import Descriptor
+from blobflow.retrying import Attempts
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.transports.store import Store, StoreCache
 
@@ -71,25 +72,25 @@ class IncomingBlobs:
         return _closing(self._read(upstream, blob, offset))
 
     async def _read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
-        failed = 0
+        retries = _ReadRetries(offset)
+        attempts = Attempts(retries, lambda failure: self._sleep(failure.delay))
         async with self._breaker.guard(upstream, "blob", blob.digest):
             self._begun(upstream)
             source = self._source_at(upstream)
             while True:
-                before = offset
                 try:
-                    async with source.open(blob, offset) as chunks, aclosing(self._fast(chunks)) as fast:
+                    async with (
+                        source.open(blob, retries.offset) as chunks,
+                        aclosing(self._fast(chunks)) as fast,
+                    ):
                         async for chunk in fast:
-                            offset += len(chunk)
+                            retries.offset += len(chunk)
                             self._count(upstream, len(chunk))
                             yield chunk
                     return
                 except BlobflowError as error:
-                    failed = 1 if offset > before else failed + 1
-                    given_up = failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow))
-                    if given_up or not error.retryable:
-                        raise
-                await self._sleep(RETRY_PAUSE * failed)
+                    failure = error
+                await attempts.failed(failure)
 
     async def _fast(self, chunks: BlobStream) -> AsyncGenerator[Chunk, None]:
         """The chunks while enough of them come."""
@@ -105,6 +106,23 @@ class IncomingBlobs:
 
 class _TooSlow(TimedOut):
     """Bytes come, but so few that they never end."""
+
+
+class _ReadRetries:
+    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self._failed_at = offset
+        self._failed = 0
+
+    def next_delay(self, error: BlobflowError) -> float | None:
+        """See `Policy.next_delay`."""
+        self._failed = 1 if self.offset > self._failed_at else self._failed + 1
+        self._failed_at = self.offset
+        if self._failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow)) or not error.retryable:
+            return None
+        return RETRY_PAUSE * self._failed
 
 
 @asynccontextmanager

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import msgspec
 
 from blobflow.content import BlobStream, Site, is_small
 from blobflow.errors import ProtocolViolation, SizeMismatch
 from blobflow.oci import Descriptor
+from blobflow.permits import Permit
 from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
@@ -22,11 +24,14 @@ from blobflow.transports.registry.http.host_client import HostClient, Request
 class RegistryBlob:
     """One blob of a repository."""
 
-    def __init__(self, client: HostClient, lookups: Lookups, site: Site, blob: Descriptor) -> None:
+    def __init__(
+        self, client: HostClient, lookups: Lookups, site: Site, blob: Descriptor, permit: Permit | None
+    ) -> None:
         self._client = client
         self._lookups = lookups
         self._site = site
         self._blob = blob
+        self._permit = permit
 
     @asynccontextmanager
     async def chunks(self, offset: int, end: int | None, *, ranges: bool) -> AsyncIterator[BlobStream]:
@@ -51,7 +56,7 @@ class RegistryBlob:
                 packed = (codings, blob) if codings else None
                 expected = skip + length
                 with flowing(
-                    client, response, request.description, expected, permit.leave, packed=packed
+                    client, response, request.description, expected, permit.release, packed=packed
                 ) as flow:
                     yield flow if whole else _part(flow, skip, length)
                 return
@@ -60,6 +65,7 @@ class RegistryBlob:
         """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
         part = f"bytes={offset}-{stop - 1}" if ranged else ""
         request, etags = self._lookups.blob("GET", self._blob.digest, part=part), self._client.etags
+        request = msgspec.structs.replace(request, permit=self._permit)
         path = request.url.path
         if ranged and offset and path in etags:
             request.headers["If-Range"] = etags[path]
