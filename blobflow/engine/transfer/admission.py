@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from blobflow.content import Sink, SinkAt, Site, Source, SourceAt
+from blobflow.content import BlobStream, Sink, SinkAt, Site, Source, SourceAt
+from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
-from blobflow.oci import Digest
+from blobflow.oci import Descriptor, Digest
 from blobflow.permits import Limited, Limiter, Permit, PermitKind, try_acquire_all
 
 Changed = Callable[[], None]
@@ -113,6 +115,20 @@ class StepPermits:
             self.source.release()
         self.target.release()
         self._changed()
+
+
+class AdmittedReader:
+    """The blob of a copy as its source gives it, read under the permit that is held there just then."""
+
+    def __init__(self, source: Source, blob: Descriptor, permits: StepPermits) -> None:
+        self._source = source
+        self._blob = blob
+        self._permits = permits
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
+        """See `BlobReader.open`."""
+        source, finished = self._permits.reading(self._source), self._permits.bytes_read
+        return SourceReader(source, self._blob, finished=finished).open(offset)
 
 
 class Admission:

@@ -11,28 +11,16 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Literal, assert_never
 
 import msgspec
 
-from blobflow.content import (
-    AllowanceOf,
-    Attaches,
-    BlobReader,
-    BlobStream,
-    Cache,
-    Journal,
-    SinkAt,
-    Site,
-    Sleep,
-    SourceAt,
-)
-from blobflow.engine.blob_readers import Sent, counted, from_start, source_body
+from blobflow.content import AllowanceOf, Attaches, BlobReader, Cache, Journal, SinkAt, Site, Sleep, SourceAt
+from blobflow.engine.blob_readers import CountedReader, Sent, WholeReader
 from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
-from blobflow.engine.transfer.admission import Admission, HostLimiters, StepPermits
+from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.retry import BlobRetries, may_send
 from blobflow.engine.transfer.staging import CacheMode, should_stage
@@ -242,22 +230,13 @@ class Transfer:
         digest = step.blob.digest
         if self._staging.warm(step.blob):
             permits.bytes_read()
-        body = self._body(step, permits)
+        reader = AdmittedReader(self._services.source_at(step.source), step.blob, permits)
         if not self._staging.on(digest) and self._wants_store(step.blob, more=self._more):
             if self._wants_store(step.blob, more=False):
                 self._make_room(step.blob)
-            if self._staging.hold(step.blob, body, self._tasks):
+            if self._staging.hold(step.blob, reader, self._tasks):
                 self._admission.warmed(digest)
-        return body
-
-    def _body(self, step: Copy, permits: StepPermits) -> BlobReader:
-        """The blob from its source, under the permit that is held there when it is opened."""
-        source = self._services.source_at(step.source)
-
-        def body(offset: int) -> AbstractAsyncContextManager[BlobStream]:
-            return source_body(permits.reading(source), step.blob, over=permits.bytes_read)(offset)
-
-        return body
+        return reader
 
     def _make_room(self, blob: Descriptor) -> None:
         """Let go of what only targets that are still asked may want, for what is known to be wanted."""
@@ -286,9 +265,9 @@ class Transfer:
             begun=self._staging.begun(blob.digest),
         )
 
-    async def _copy(self, number: int, step: Copy, permits: StepPermits, body: BlobReader) -> None:
+    async def _copy(self, number: int, step: Copy, permits: StepPermits, reader: BlobReader) -> None:
         try:
-            await self._step(number, step, lambda: self._push(number, step, body, permits))
+            await self._step(number, step, lambda: self._push(number, step, reader, permits))
         finally:
             self._services.meter.active.pop(number, None)
             permits.release()
@@ -320,7 +299,7 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: BlobReader, permits: StepPermits) -> StepOutcome:
+    async def _push(self, number: int, step: Copy, reader: BlobReader, permits: StepPermits) -> StepOutcome:
         """Push a blob, trying again what may be mended by that."""
         sent = Sent(step.blob.size)
         retries = BlobRetries(self._services.random, at=lambda: sent.at)
@@ -340,12 +319,12 @@ class Transfer:
             if self.agenda.winding_down:
                 raise error
             if self._staging.holds(digest):
-                self._staging.renew(step.blob, body, self._tasks)
+                self._staging.renew(step.blob, reader, self._tasks)
             elif not retries.tries.fruitless and self._services.cache_mode != "off":
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
-                self._staging.hold(step.blob, body, self._tasks)
+                self._staging.hold(step.blob, reader, self._tasks)
 
-        await retrying(retries, lambda: self._push_once(number, step, body, sent, permits), pause)
+        await retrying(retries, lambda: self._push_once(number, step, reader, sent, permits), pause)
         return "done"
 
     async def _delay(self, seconds: float) -> None:
@@ -359,7 +338,7 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, body: BlobReader, sent: Sent, permits: StepPermits
+        self, number: int, step: Copy, reader: BlobReader, sent: Sent, permits: StepPermits
     ) -> None:
         meter = self._services.meter
         active = meter.active
@@ -372,12 +351,13 @@ class Transfer:
             active[number] += size
             meter.bytes_resent += sent.count(size)
 
-        sink, over = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
+        sink, finished = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
         if self._staging.on(step.blob.digest):
-            async with self._staging.share(step.blob, body) as shared:
-                await sink.push(step.blob, counted(shared, begin, count, over))
+            async with self._staging.share(step.blob, reader) as shared:
+                await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
         else:
-            await sink.push(step.blob, counted(from_start(body), begin, count, over))
+            whole = WholeReader(reader)
+            await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
 
     async def _ask(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
@@ -435,9 +415,10 @@ class Transfer:
         number = self._beside
         await self._staging.find_held({digest: copy.blob})
         permits = await self._admission.admit(copy, warm=self._staging.warm(copy.blob))
+        reader = AdmittedReader(self._services.source_at(copy.source), copy.blob, permits)
         arrived = False
         try:
-            await self._push(number, copy, self._body(copy, permits), permits)
+            await self._push(number, copy, reader, permits)
             arrived = True
         finally:
             self._services.meter.active.pop(number, None)

@@ -20,14 +20,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import (
-    Denied,
-    NetworkError,
-    ProtocolViolation,
-    RegistryError,
-    TimedOut,
-    Unauthorized,
-)
+from blobflow.errors import Denied, NetworkError, ProtocolViolation, RegistryError, TimedOut, Unauthorized
 from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
