@@ -131,7 +131,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 
     @click.command("demo")
     @connection_options
-    def verb(link: ConnectionOptions) -> None:
+    def verb(connection: ConnectionOptions) -> None:
         raise raised[0]
 
     monkeypatch.setattr("blobflow.cli.commands.demo.verb", verb)
@@ -178,8 +178,8 @@ def parsed(*argv: str) -> tuple[SelectionOptions, RunOptions, ConnectionOptions]
     @selection_options
     @run_options
     @connection_options
-    def verb(selection: SelectionOptions, run: RunOptions, link: ConnectionOptions) -> None:
-        seen.append((selection, run, link))
+    def verb(selection: SelectionOptions, run: RunOptions, connection: ConnectionOptions) -> None:
+        seen.append((selection, run, connection))
 
     verb(list(argv), standalone_mode=False)
     return seen[0]
@@ -190,7 +190,7 @@ def test_options_that_are_not_given_have_the_libraries_defaults() -> None:
 
 
 def test_options_become_values() -> None:
-    selection, run_, link = parsed(
+    selection, run_, connection = parsed(
         *("--from", "docker.io", "--to", "r:1/a", "--to", "r:2", "--images", "-"),
         *(
             "--dry-run",
@@ -217,9 +217,13 @@ def test_options_become_values() -> None:
         limit_rate=10_000_000,
         wait=True,
     )
-    assert link.plain_http == {"reg.local:80", "[::2]"}
-    assert not link.tls_verify
-    assert (link.look.quiet, link.look.verbose, link.look.log_format) == (True, True, "json")
+    assert connection.plain_http == {"reg.local:80", "[::2]"}
+    assert not connection.tls_verify
+    assert (connection.output.quiet, connection.output.verbose, connection.output.log_format) == (
+        True,
+        True,
+        "json",
+    )
 
 
 @pytest.mark.parametrize("mode", ["rolling", "all", "none"])

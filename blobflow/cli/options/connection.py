@@ -58,7 +58,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
     key: Path | None = None
     source_creds: Credentials | None = None
     target_creds: Credentials | None = None
-    look: OutputOptions = OutputOptions()
+    output: OutputOptions = OutputOptions()
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -191,7 +191,7 @@ def _make_connection_options(
         key=key or said.key,
         source_creds=source_creds,
         target_creds=target_creds,
-        look=OutputOptions(
+        output=OutputOptions(
             quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"
         ),
     )
@@ -258,8 +258,10 @@ _CONNECTION_OPTIONS = (
     ),
 )
 # What verbs take that move or show images, and those that are about a registry as such.
-connection_options = option_group("link", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS)
-connection_options_without_logins = option_group("link", _make_connection_options, *_CONNECTION_OPTIONS)
+connection_options = option_group(
+    "connection", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS
+)
+connection_options_without_logins = option_group("connection", _make_connection_options, *_CONNECTION_OPTIONS)
 
 concurrency_option = click.option(
     "--concurrency",
@@ -388,9 +390,9 @@ def hosts_of(pairs: Iterable[Pair]) -> Hosts:
 
 
 def run_settings(
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
     run: RunOptions | None = None,
-    ends: Hosts = Hosts(),  # noqa: B008  frozen
+    hosts: Hosts = Hosts(),  # noqa: B008  frozen
     *,
     compress: CompressMode = "gzip",
 ) -> Settings:
@@ -402,7 +404,7 @@ def run_settings(
     with fast_imports():
         from blobflow.cli.settings import connection_settings
 
-    settings = connection_settings(link, os.environ, ends)
+    settings = connection_settings(connection, os.environ, hosts)
     if run is None:
         return msgspec.structs.replace(settings, compress=compress)
     return msgspec.structs.replace(
