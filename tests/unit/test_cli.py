@@ -52,8 +52,8 @@ BOUND = 30  # seconds that a process of ours gets before a test gives up on it
 def imported_by(*argv: str) -> set[str]:
     """The heavy packages that a run of the command imports."""
     script = (
-        "import sys\nfrom blobflow.cli import door\n"
-        f"door({list(argv)!r}, standalone_mode=False)\n"
+        "import sys\nfrom blobflow.cli import cli\n"
+        f"cli({list(argv)!r}, standalone_mode=False)\n"
         f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -93,7 +93,7 @@ def test_the_help_lists_every_verb() -> None:
 def test_every_verb_has_a_text_of_its_own(verb: str) -> None:
     done = CliRunner().invoke(cli.cli, [verb, "--help"])
     assert done.exit_code == 0
-    assert f"blobflow {verb}" in done.output.replace("door", "blobflow")
+    assert f"blobflow {verb}" in done.output.replace("cli ", "blobflow ")
 
 
 def test_a_mistyped_verb_is_answered_with_the_nearest() -> None:
@@ -393,11 +393,11 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
 
 WINDING = """
 import asyncio
-from blobflow.cli.runtime.event_loop import ENDING, run
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run
 
 async def work():
     over = asyncio.Event()
-    ending = ENDING.get()
+    ending = SHUTDOWN.get()
     ending.grace = 60.0
 
     def wind_down():

@@ -18,7 +18,7 @@ import msgspec
 from click.core import ParameterSource
 
 from blobflow.byte_size import parse_size
-from blobflow.cli import LOG_FORMAT
+from blobflow.cli.options.log_format import remember_log_format
 from blobflow.cli.runtime.startup import fast_imports
 
 if TYPE_CHECKING:
@@ -150,11 +150,6 @@ def _parameters(command: _Command) -> list[str]:
     return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]
 
 
-def _remember_log_format(context: click.Context, _: click.Parameter, value: str) -> str:
-    context.meta[LOG_FORMAT] = value
-    return value
-
-
 def _parse_login_option(
     _: click.Context, parameter: click.Parameter, value: str | None
 ) -> Credentials | None:
@@ -252,7 +247,7 @@ _CONNECTION_OPTIONS = (
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
-        callback=_remember_log_format,
+        callback=remember_log_format,
         is_eager=True,
         help="`json`: events as JSON lines on stderr.",
     ),
