@@ -21,34 +21,41 @@ NOTICEABLE = 0.05
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One run, or the median of several. `command` made it; `failed`: what it ended with, if it did."""
+    """One run. `command` made it; `failed`: what it ended with, if it did."""
 
     run: str
     subject: str
     figures: dict[str, float]
     command: str = ""
     failed: str = ""
+
+
+class Median(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Several runs of a subject: each figure's median, and how many failed in which way."""
+
+    figures: dict[str, float]
+    command: str = ""
+    failed: str = ""
     rounds: int = 1
 
 
-Found = dict[str, dict[str, Measured]]
+# By run and subject.
+Medians = dict[str, dict[str, Median]]
 
 
-def medians(rows: Iterable[Measured]) -> Found:
+def medians(rows: Iterable[Measured]) -> Medians:
     """Of every figure by itself, by run and subject; of failed runs only that they failed."""
     together: dict[tuple[str, str], list[Measured]] = {}
     for row in rows:
         together.setdefault((row.run, row.subject), []).append(row)
-    found: Found = {}
+    found: Medians = {}
     for (run, subject), all_of_them in together.items():
         good = [row for row in all_of_them if not row.failed]
         figures = {name: statistics.median(_column(good, name)) for name in good[0].figures} if good else {}
         failures = [row.failed for row in all_of_them if row.failed]
         failed = f"{len(failures)} of {len(all_of_them)}: {failures[0]}" if failures else ""
         command = all_of_them[0].command
-        found.setdefault(run, {})[subject] = Measured(
-            run, subject, figures, command, failed, len(all_of_them)
-        )
+        found.setdefault(run, {})[subject] = Median(figures, command, failed, len(all_of_them))
     return found
 
 
@@ -56,7 +63,7 @@ def _column(rows: Sequence[Measured], name: str) -> list[float]:
     return [row.figures[name] for row in rows if name in row.figures]
 
 
-def differences(now: Found, earlier: Found) -> Iterator[str]:
+def differences(now: Medians, earlier: Medians) -> Iterator[str]:
     """A line for each figure that is in both and differs noticeably."""
     same = 0
     for run, subjects in now.items():

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 over blocking sockets as the pump and the wire need: heads, with no library."""
+"""Heads of HTTP/1.1 over blocking sockets, with no library: for the pump and the zero registry."""
 
 from __future__ import annotations
 

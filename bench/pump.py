@@ -4,8 +4,8 @@
     python -m bench.pump --from HOST --folder DIR [--streams N]              into files
     python -m bench.pump --files DIR --to HOST [--streams N]                 out of files, by sendfile
 
-Moves the layers of `giant:1` (bench/wire.py), each with one GET, one POST and one PUT; so many at once. As
-much as any client has to do, and nothing else: no retries, no timeouts, no limits, one page of code.
+Moves the layers of `giant:1` (tools/zeroregistry.py), each with one GET, one POST and one PUT; so many at
+once. As much as any client has to do, and nothing else: no retries, no timeouts, no limits, one page of code.
 """
 
 from __future__ import annotations

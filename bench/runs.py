@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,11 +28,12 @@ from bench.arena import PATIENCE, Contest, hold, new_folder, relay
 from bench.measured import Measured
 from bench.peers import PREFIX, our_command, python, shown
 from bench.scenes import KIB, SCENARIOS, Layers, generate
-from tests.e2e.processes import BLOBFLOW, TOP, Run, blobflow_serve, docker_registry, empty, run
+from tests.e2e.processes import BLOBFLOW, Run, blobflow_serve, docker_registry, empty, run
 from tools import imageset
 from tools.certificate import self_signed
 from tools.imageset import Layout
 from tools.longpath import Shape
+from tools.zeroregistry import zero_registry_process
 
 GIB = 1024**3
 STREAMS = 8
@@ -80,33 +80,19 @@ def timed(name: str, subject: str, command: Sequence[str], home: Path) -> tuple[
     return Measured(name, subject, figures, shown(command), failed), done
 
 
-@contextmanager
-def wire(layers: int = 0, size: int = 0, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """A process of bench/wire.py; gives its host."""
-    command = [sys.executable, "-m", "bench.wire", "--layers", str(layers), "--size", str(size)]
-    if tls:
-        command += ["--cert", str(tls[0]), "--key", str(tls[1])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
-
-
 def giant(options: Options, *, name: str, streams: int, tls: bool) -> Iterator[Measured]:
     """2 GiB from registry to registry, in so many blobs at once."""
     pair = self_signed(options.folder / "tls") if tls else None
     size = options.sized(2 * GIB // streams)
     trust = ["--ca", str(pair[0])] if pair else []
-    with wire(streams, size, pair) as source:
+    with zero_registry_process(streams, size, pair) as source:
         for subject, words in (("blobflow", ["--cache", "off"]), ("blobflow, with its store", [])):
             profile = options.profile if words else None
             copy = [*our_command(profile), "copy", "--concurrency", str(STREAMS), *trust, *words]
-            with wire(tls=pair) as target:  # a new one, which has nothing yet
+            with zero_registry_process(tls=pair) as target:  # a new one, which has nothing yet
                 images = [f"{source}/giant:1", f"{target}/giant:1"]
                 yield timed(name, subject, [*copy, *images], options.home)[0]
-        with wire(tls=pair) as target:
+        with zero_registry_process(tls=pair) as target:
             pump = python(None, "-m", "bench.pump", "--from", source, "--to", target)
             yield timed(name, "pump", [*pump, "--streams", str(streams), *trust], options.home)[0]
 
@@ -114,7 +100,7 @@ def giant(options: Options, *, name: str, streams: int, tls: bool) -> Iterator[M
 def store_in(options: Options) -> Iterator[Measured]:
     """2 GiB from a registry onto the disk; there and back, as who comes second gets the page cache's memory
     while it is warm."""
-    with wire(1, options.sized(2 * GIB)) as source:
+    with zero_registry_process(1, options.sized(2 * GIB)) as source:
         for subject in ("blobflow", "pump", "pump", "blobflow"):
             home = options.home
             store, files = str(home / "store"), str(home / "files")
@@ -126,7 +112,7 @@ def store_in(options: Options) -> Iterator[Measured]:
 
 def store_out(options: Options) -> Iterator[Measured]:
     """2 GiB from the disk to a registry."""
-    with wire(1, options.sized(2 * GIB)) as source, wire() as target:
+    with zero_registry_process(1, options.sized(2 * GIB)) as source, zero_registry_process() as target:
         root, folder = options.home / "store", options.folder / "files"
         keeping = options.folder / "home"
         storing = python(None, "-m", "bench.storing")
@@ -145,7 +131,7 @@ def store_out(options: Options) -> Iterator[Measured]:
 
 def memory(options: Options) -> Iterator[Measured]:
     """16 blobs of 1 GiB, all at once."""
-    with wire(16, options.sized(GIB)) as source, wire() as target:
+    with zero_registry_process(16, options.sized(GIB)) as source, zero_registry_process() as target:
         images = [f"{source}/giant:1", f"{target}/giant:1"]
         copy = [*our_command(options.profile), "copy", "--concurrency", "16", "--cache", "off", *images]
         yield timed("memory", "blobflow", copy, options.home)[0]

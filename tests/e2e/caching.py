@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from tests.e2e.locked import nginx_program, serving
+from tests.e2e.locked import nginx_program
+from tests.e2e.processes import listening
 
 _NGINX = """\
 daemon off;
@@ -49,7 +50,7 @@ def nginx(folder: Path, upstream: str, rules: str) -> Iterator[str]:
         config.write_text(_NGINX.format(folder=folder, host=host, upstream=upstream, rules=rules, user=user))
         return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
 
-    with serving(command, folder) as (host, _):
+    with listening(command, folder) as (host, _):
         yield host
 
 
@@ -61,7 +62,7 @@ def varnish(folder: Path, upstream: str) -> Iterator[str]:
         where = ["-F", "-j", "none", "-n", str(folder / "work"), "-a", host, "-b", upstream]
         return [varnish_program() or "varnishd", *where, "-s", "malloc,64m"]
 
-    with serving(command, folder) as (host, _):
+    with listening(command, folder) as (host, _):
         yield host
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.deadlines import HANGS_AFTER
+
 _MAX_HEAD = 64 * 1024
 _PIECE = 256 * 1024
 
@@ -109,7 +111,7 @@ def forward_proxy(places: Mapping[str, str], login: str = "") -> Iterator[Forwar
     thread = threading.Thread(target=lambda: loop.run_until_complete(task))
     thread.start()
     try:
-        ready.wait(10)
+        ready.wait(HANGS_AFTER)
         yield proxy
     finally:
         loop.call_soon_threadsafe(task.cancel)

@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.e2e.processes import BLOBFLOW, END_SECONDS, PORT_TRIES, READY_SECONDS, TOP, environment, free_port
+from tests.e2e.processes import BLOBFLOW, TOP, environment, listening
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _RSA = ("-newkey", "rsa:2048", "-nodes")
-RUN_SECONDS = 60.0
+RUN_SECONDS = 120.0
 
 
 class KeyFiles(NamedTuple):
@@ -105,7 +103,7 @@ def locked_registry(
         file.write_text(json.dumps(config | ({"auth": dict(auth)} if auth else {})))  # JSON is YAML
         return ["docker-registry", "serve", str(file)]
 
-    with serving(command, folder) as (host, process):
+    with listening(command, folder) as (host, process):
         yield Locked(host, folder, process)
 
 
@@ -164,51 +162,8 @@ def nginx_with(folder: Path, tls: KeyFiles, rest: str) -> Iterator[str]:
         config.write_text(_NGINX.format(folder=folder, host=host, tls=tls, rest=rest))
         return [nginx_program() or "nginx", "-e", str(folder / "errors.log"), "-c", str(config)]
 
-    with serving(command, folder) as (host, _):
+    with listening(command, folder) as (host, _):
         yield host
-
-
-@contextmanager
-def serving(
-    command: Callable[[str], Sequence[str]], folder: Path
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server on a free port, once it takes connections; ended with the context."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "access.log").open("ab") as log, (folder / "stderr.log").open("ab") as errors:
-        for _ in range(PORT_TRIES):
-            host = f"127.0.0.1:{free_port()}"
-            process = subprocess.Popen(
-                command(host), stdin=subprocess.DEVNULL, stdout=log, stderr=errors, env=environment(folder)
-            )
-            try:
-                if _listens(host, process):
-                    yield host, process
-                    return
-            finally:
-                _end(process)
-    raise RuntimeError(f"no server came up: {(folder / 'stderr.log').read_text()}")
-
-
-def _listens(host: str, process: subprocess.Popen[bytes]) -> bool:
-    name, _, port = host.rpartition(":")
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection((name, int(port)), READY_SECONDS).close()
-        except ConnectionError:
-            time.sleep(0.02)
-        else:
-            return process.poll() is None
-    return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class Told(NamedTuple):

@@ -18,20 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from tests.e2e.access_log import Requests, parse_access_log
 from tools.certificate import Pair as KeyFiles
+from tools.ports import reserve_port
 
 TOP = Path(__file__).resolve().parents[2]
 BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
 
-READY_SECONDS = 20.0  # a registry answers within some 50 ms, but the machine may be busy
-PORT_TRIES = 5  # another process can take the port between our look and the server's bind
-END_SECONDS = 5.0
+READY_SECONDS = 60.0  # a registry answers within some 50 ms, but the machine may be busy
+END_SECONDS = 60.0  # as long, and it ends as soon
 RUN_SECONDS = 240.0  # a whole-set run takes seconds; below pytest's own limit, so that the output is shown
 
 # distribution 2.8.2: errors only, so that what it says on standard error is worth reading.
@@ -55,7 +55,7 @@ class Registry:
         self.root = root
         self.process = process
         self._log = log
-        self._seen = 0
+        self._seen = log.stat().st_size
         self._probes = 0
 
     def ask(
@@ -219,35 +219,67 @@ def serving(
     ca: Path | None = None,
 ) -> Iterator[Registry]:
     """What `command` starts on the host that it is given, once it answers as a registry does."""
+    with listening(command, folder, lambda host: _answers(host, ca), top=top) as (host, process):
+        try:
+            yield Registry(host, folder / "storage", folder / "access.log", process, ca)
+        finally:
+            end(process)
+            leave(folder / "storage")
+
+
+def takes_connections(host: str) -> bool:
+    """Whether somebody listens there."""
+    name, _, port = host.rpartition(":")
+    try:
+        socket.create_connection((name, int(port)), READY_SECONDS).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+@contextmanager
+def listening(
+    command: Callable[[str], Sequence[str]],
+    folder: Path,
+    is_ready: Callable[[str], bool] = takes_connections,
+    *,
+    top: Path = TOP,
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """What `command` starts on the host that it is given, once that is ready: the host and the process, which
+    is ended with the context. What it prints goes to access.log and errors.log in `folder`.
+
+    Raises RuntimeError, with what it said, if it ends before or takes too long.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        log = stack.enter_context((folder / "access.log").open("wb"))
-        errors = stack.enter_context((folder / "errors.log").open("wb"))
-        for _ in range(PORT_TRIES):
-            host = f"127.0.0.1:{free_port()}"
-            process = subprocess.Popen(
-                command(host),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=errors,
-                cwd=top,
-                env=environment(folder),
-            )
-            if _answers(host, process, ca):
-                break
-            _end(process)
-        else:
-            raise RuntimeError(f"no registry came up: {(folder / 'errors.log').read_text()}")
-        stack.callback(leave, folder / "storage")
-        stack.callback(_end, process)
-        yield Registry(host, folder / "storage", folder / "access.log", process, ca)
+    host = f"127.0.0.1:{reserve_port()}"
+    with (folder / "access.log").open("ab") as log, (folder / "errors.log").open("ab") as errors:
+        process = subprocess.Popen(
+            command(host),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=errors,
+            cwd=top,
+            env=environment(folder),
+        )
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while process.poll() is None and not is_ready(host) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is not None or time.monotonic() >= deadline:
+            raise RuntimeError(f"no server came up: {(folder / 'errors.log').read_text()}")
+        yield host, process
+    finally:
+        end(process)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and kill it if it does not."""
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _connection(host: str, seconds: float, ca: Path | None) -> http.client.HTTPConnection:
@@ -258,28 +290,16 @@ def _connection(host: str, seconds: float, ca: Path | None) -> http.client.HTTPC
     return http.client.HTTPSConnection(host, timeout=seconds, context=trusting)
 
 
-def _answers(host: str, process: subprocess.Popen[bytes], ca: Path | None = None) -> bool:
-    """Wait until the registry answers; False when it ended instead (it lost its port)."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        connection = _connection(host, READY_SECONDS, ca)
-        try:
-            connection.request("GET", "/v2/?probe=ready")
-            return connection.getresponse().status == 200 and process.poll() is None
-        except ConnectionError:
-            time.sleep(0.02)
-        finally:
-            connection.close()
-    return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def _answers(host: str, ca: Path | None) -> bool:
+    """Whether a registry answers there."""
+    connection = _connection(host, READY_SECONDS, ca)
     try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        connection.request("GET", "/v2/?probe=ready")
+        return connection.getresponse().status == 200
+    except ConnectionError:
+        return False
+    finally:
+        connection.close()
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.giant import giant
 from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve
 from tools import imageset
 from tools.imageset import Layout
 from tools.longpath import LongPath, Shape, long_path
+from tools.zeroregistry import zero_registry
 
 SOAK = pytest.mark.soak
 MEAN = 12_000_000  # bytes that a connection carries, on average
@@ -50,7 +50,7 @@ async def test_a_blob_much_larger_than_what_a_connection_carries_arrives(
     size: int, tmp_path: Path, home: Path
 ) -> None:
     """Down from its byte, up from what the registry confirms: little passes twice."""
-    with giant() as source, blobflow_serve(tmp_path / "target") as target:
+    with zero_registry() as source, blobflow_serve(tmp_path / "target") as target:
         layer = source.hold_image(size)
         command = ["copy", "{source}/giant:1", "{0}/giant:1", "--cache", "all"]
         run, down, (up,) = await over_cut_lines(command, source.host, [target.host], mean=MEAN, home=home)

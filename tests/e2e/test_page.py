@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.processes import blobflow, blobflow_serve, environment
 from tools import imageset
 
 WIDTH, HEIGHT = 1200, 1600
-BOUND = 60.0  # seconds; it takes one or two
 
 
 def browse(page: Path, folder: Path, *arguments: str) -> str:
@@ -27,7 +27,7 @@ def browse(page: Path, folder: Path, *arguments: str) -> str:
     away = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}"]
     command = [program, *quiet, *away, f"--window-size={WIDTH},{HEIGHT}", *arguments, page.as_uri()]
     done = subprocess.run(
-        command, env=environment(folder), capture_output=True, text=True, timeout=BOUND, check=True
+        command, env=environment(folder), capture_output=True, text=True, timeout=HANGS_AFTER, check=True
     )
     return done.stdout
 

@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 
 from blobflow.oci import digest_of, media
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.locked import KeyFiles, nginx_program, nginx_with
 from tests.e2e.processes import blobflow_serve
 from tools.certificate import self_signed
@@ -60,7 +61,7 @@ class Front:
     def __init__(self, host: str, ca: Path) -> None:
         self.url = f"https://{host}"
         context = ssl.create_default_context(cafile=str(ca))
-        self._connection = http.client.HTTPSConnection(host, timeout=60, context=context)
+        self._connection = http.client.HTTPSConnection(host, timeout=HANGS_AFTER, context=context)
 
     def ask(
         self, method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None

@@ -16,10 +16,9 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.processes import BLOBFLOW, TOP, Registry, blobflow_serve, environment
 from tools import imageset
-
-BOUND = 60.0  # seconds for a line or an end, which come within one; the machine may be busy
 
 
 class Stayer:
@@ -41,7 +40,7 @@ class Stayer:
         seen = []
         while True:
             try:
-                seen.append(self._lines.get(timeout=BOUND))
+                seen.append(self._lines.get(timeout=HANGS_AFTER))
             except Empty:
                 raise AssertionError(f"no line like {pattern!r}, only {seen}") from None
             if found := re.search(pattern, seen[-1]):
@@ -93,7 +92,7 @@ def places(tmp_path: Path, small_set: imageset.Layout) -> Iterator[Places]:
 
 
 def metrics_at(url: str) -> dict[tuple[str, str], float]:
-    with urllib.request.urlopen(url, timeout=BOUND) as answer:
+    with urllib.request.urlopen(url, timeout=HANGS_AFTER) as answer:
         text = answer.read().decode()
     return {
         (sample.name, sample.labels.get("target") or sample.labels.get("end") or ""): sample.value
@@ -113,7 +112,7 @@ def test_it_runs_takes_a_new_list_keeps_the_old_one_and_ends(
         found = metrics_at(url)
         assert found["blobflow_runs_total", "done"] == 1
         assert found["blobflow_run_written_bytes_total", ""] > 0
-        assert 0 <= found["blobflow_image_last_success_age_seconds", f"{target.host}/m/{first}"] < BOUND
+        assert 0 <= found["blobflow_image_last_success_age_seconds", f"{target.host}/m/{first}"] < HANGS_AFTER
 
         places.images.write_text(second)
         stayer.process.send_signal(signal.SIGHUP)
@@ -123,7 +122,7 @@ def test_it_runs_takes_a_new_list_keeps_the_old_one_and_ends(
         stayer.until("line 1: .*going on with what was asked for before")
 
         stayer.process.send_signal(signal.SIGTERM)
-        assert stayer.process.wait(BOUND) == 0
+        assert stayer.process.wait(HANGS_AFTER) == 0
     assert target.digest_of(f"m/{first.partition(':')[0]}", first.partition(":")[2]) is not None
     assert "blobflow_runs_total" in (tmp_path / "b.prom").read_text()
 
@@ -134,7 +133,7 @@ def test_a_failed_run_is_told_and_does_not_end_it(places: Places, home: Path) ->
             stayer.until("1 of 1 images did not arrive")
             stayer.until("next run at")
         stayer.process.send_signal(signal.SIGINT)
-        assert stayer.process.wait(BOUND) == 130
+        assert stayer.process.wait(HANGS_AFTER) == 130
 
 
 def test_sigterm_in_the_middle_of_a_run_finishes_what_is_under_way_and_ends(
@@ -146,7 +145,7 @@ def test_sigterm_in_the_middle_of_a_run_finishes_what_is_under_way_and_ends(
     with staying([*places.arguments(*places.names), *stays, *slow], home) as stayer:
         stayer.until('"event": "start".*"kind": "copy"')
         stayer.process.send_signal(signal.SIGTERM)
-        assert stayer.process.wait(BOUND) == 130
+        assert stayer.process.wait(HANGS_AFTER) == 130
     text = file.read_text()
     assert 'blobflow_runs_total{end="interrupted"} 1.0' in text
     assert 'blobflow_images{status="skipped"} 2.0' in text

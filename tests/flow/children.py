@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.deadlines import HANGS_AFTER
+
 TOP = Path(__file__).resolve().parents[2]
-# A child that takes longer (seconds) hangs; the longest runs of these tests take a tenth of it.
-BOUND = 120.0
 
 
 class Child:
@@ -43,14 +43,14 @@ class Child:
 
     async def ended(self) -> int:
         """Wait for the end; the exit code, negative for the signal that killed it."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(HANGS_AFTER):
             await self._following
         assert self.process.returncode is not None
         return self.process.returncode
 
     async def until(self, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
         """Wait until the events meet the condition. AssertionError if the child ends before."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(HANGS_AFTER):
             while not condition(self.events):
                 assert not self._following.done(), f"it ended before that: {self.events[-5:]}"
                 self._changed.clear()

@@ -41,7 +41,7 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.server.registry import SparsePolicy
 from blobflow.transports.registry import HostSettings, Profile, Registries
 from blobflow.transports.registry.capabilities import profiles
-from blobflow.transports.registry.http import aiohttp_client, host_client, upload_body
+from blobflow.transports.registry.http import upload_body
 from blobflow.transports.registry.uploads import pusher
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
@@ -93,8 +93,7 @@ class Row(msgspec.Struct, frozen=True):
     `more`: requests beyond those of `quiet`, by side and kind; None: that depends on timing, and only the
     outcome counts. `waits`: seconds of the longest back-off; None: whatever. `fails`: None: both images
     arrive. `heals`: whether the run's repetition is well, the faults being as they are by then. `profile`:
-    what is known of the target. `sparse`: what the target makes of sparse indexes. `patience`: seconds after
-    which what stands still is given up.
+    what is known of the target. `sparse`: what the target makes of sparse indexes.
     """
 
     name: str
@@ -108,7 +107,6 @@ class Row(msgspec.Struct, frozen=True):
     waits: float | None = None
     profile: Profile | None = None
     sparse: SparsePolicy = "indexes"
-    patience: float = 60
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-").replace(",", "")
@@ -241,7 +239,7 @@ async def play(row: Row, filled: Path, folder: Path, monkeypatch: pytest.MonkeyP
             for root, faults in ((filled, row.source), (folder / "target", (*row.target, *row.nature)))
         ]
         stage = Stage(row, folder, source, target)
-        _on_its_clock(stage.clock, row.patience, monkeypatch)
+        _on_its_clock(stage.clock, monkeypatch)
         errors = await stage.mirror()
         assert stage.struck() >= {type(each.act).__name__ for each in (*row.source, *row.target)}
         untrue = stage.untrue()
@@ -301,14 +299,11 @@ def _ticking() -> partial[float]:
     return partial(next, seconds)
 
 
-def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def _on_its_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs go by a clock that only sleeping moves, with a MiB of 1024 bytes."""
     on_it = partial(Registries, sleep=clock.sleep, clock=clock, jitter=lambda: 0.5)
     monkeypatch.setattr(composition, "Registries", on_it)
     monkeypatch.setattr(composition, "Services", partial(Services, sleep=clock.sleep, random=lambda: 0.5))
-    for room in (aiohttp_client, host_client):
-        monkeypatch.setattr(room, "PROGRESS_SECONDS", patience)
-    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 5 * patience)
     monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
     monkeypatch.setattr(content, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:

@@ -19,6 +19,7 @@ from blobflow.client import Settings, mirror
 from blobflow.engine.execution import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci.sample_images import sample_set
+from tests.deadlines import HANGS_AFTER
 from tests.flow.faultrows import tag_at
 from tests.flow.registries import fill, registries
 from tools.faultyregistry import JournallingRegistry
@@ -98,11 +99,8 @@ async def test_the_same_images_twice_at_once(tmp_path: Path) -> None:
 
 def files(most: int) -> int:
     """Open files, of the registries here too: these close a connection a moment after its client did."""
-    found = 0
-    for _ in range(200):
-        found = len([*Path("/proc/self/fd").iterdir()])
-        if found <= most:
-            break
+    given_up = time.monotonic() + HANGS_AFTER
+    while (found := len([*Path("/proc/self/fd").iterdir()])) > most and time.monotonic() < given_up:
         time.sleep(0.01)
     return found
 

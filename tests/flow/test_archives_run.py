@@ -21,6 +21,7 @@ from blobflow.oci import Reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
+from tests.deadlines import HANGS_AFTER
 from tests.memory import MemoryRegistry
 
 SAMPLE = sample_set(7, images=4)
@@ -114,7 +115,7 @@ async def test_nothing_is_done_in_an_archive_that_an_interrupted_run_did_not_com
     bench.completing = completing  # type: ignore[method-assign]
     run = bench.run(path)
     going = asyncio.create_task(run.go(bench.services()))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         await closing_up.wait()
     going.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -23,6 +23,7 @@ from blobflow.oci import Descriptor, Reference, parse_digest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from blobflow.transports.store.writer import KEPT_FROM
+from tests.deadlines import HANGS_AFTER
 from tests.memory import MemoryRegistry
 
 
@@ -267,7 +268,7 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
 
         finished: list[str] = []
         run = Run(bench.pairs, observe=told)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANGS_AFTER):
             assert (await run.go(bench.services())).ok
         bench.assert_whole(healthy)
         assert bench.opened() == dict.fromkeys(bench.blobs() - set(left), 1)

@@ -26,6 +26,7 @@ from tests.flow.faultrows import (
     filled,
     play,
 )
+from tests.unit.timelapse import lapsing, with_stores
 from tools.faultyregistry import (
     Busy,
     Corrupt,
@@ -229,25 +230,22 @@ CORRUPTIONS = [
     ),
 ]
 STALLS = [
-    Row("silence when asked for the tag", (Fault("HEAD", TAG, act=Mute()),), patience=0.25, more="HEAD+1 |"),
-    Row("silence when asked for a blob", (Fault("GET", BLOB, act=Mute()),), patience=0.25, more="blob+1 |"),
+    Row("silence when asked for the tag", (Fault("HEAD", TAG, act=Mute()),), more="HEAD+1 |"),
+    Row("silence when asked for a blob", (Fault("GET", BLOB, act=Mute()),), more="blob+1 |"),
     Row(
         "silence when asked for an upload",
         target=(Fault("POST", "uploads/$", act=Mute()),),
-        patience=0.25,
         more="| POST+1",
     ),
-    Row("silence in a manifest", (Fault("GET", CHILD, act=Stall(after=50)),), patience=0.25, more="GET+1 |"),
+    Row("silence in a manifest", (Fault("GET", CHILD, act=Stall(after=50)),), more="GET+1 |"),
     Row(
         "silence in a blob",
         (Fault("GET", BLOB, act=Stall(after=20_000)),),
-        patience=0.25,
         more="blob+1 | PATCH+1 PUT+1 status+1",
     ),
     Row(
         "silence for a blob for ever",
         (Fault("GET", BLOB, times=0, act=Stall()),),
-        patience=0.1,
         fails=Failure("TimedOut", "source", 4, 1),
         heals=False,
         more="HEAD-1 blob+4 | HEAD-1 POST+4 PUT-1 cancel+5 manifest-2",
@@ -255,13 +253,11 @@ STALLS = [
     Row(
         "silence in the PUT",
         target=(Fault("PUT", COMMIT, act=Stall(after=20_000)),),
-        patience=0.25,
         more="blob+1 | PATCH+1 PUT+1 has+1 status+1",
     ),
     Row(
         "silence in the PATCH",
         target=(Fault("PATCH", "", act=Stall(after=20_000)),),
-        patience=0.25,
         profile=STREAM,
         quiet=QUIET_STREAM,
         more="| PATCH+3 has+1 status+1",
@@ -269,7 +265,6 @@ STALLS = [
     Row(
         "silence putting a manifest",
         target=(Fault("PUT", TAG, act=Stall(after=20)),),
-        patience=0.25,
         more="| manifest+1",
     ),
 ]
@@ -362,9 +357,19 @@ NOW = [
         more="HEAD-1 | HEAD-1 cancel+1 manifest-2",
     ),
 ]
-ROWS = [*NOTHING, *RESETS, *CORRUPTIONS, *STALLS, *NOW]
+ROWS = [*NOTHING, *RESETS, *CORRUPTIONS, *NOW]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 async def test_what_comes_of(row: Row, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await play(row, filled, tmp_path, monkeypatch) == expected(row)
+
+
+@pytest.mark.parametrize("row", STALLS, ids=str)
+@lapsing
+async def test_what_comes_of_silence(
+    row: Row, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real time-outs, on a clock that jumps to them when nothing else is left to happen."""
+    with_stores(monkeypatch)
     assert await play(row, filled, tmp_path, monkeypatch) == expected(row)

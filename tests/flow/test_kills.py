@@ -32,7 +32,8 @@ from blobflow.oci.sample_images import sample_set
 from blobflow.transports.registry.uploads.sessions import JOURNALED_FROM
 from blobflow.transports.store import Store
 from blobflow.transports.store.writer import KEPT_FROM
-from tests.flow.children import BOUND, Child, child, held, partials, store_of, wrong_blobs
+from tests.deadlines import HANGS_AFTER
+from tests.flow.children import Child, child, held, partials, store_of, wrong_blobs
 from tests.flow.registries import blobs_of, fill
 from tools.faultyregistry import Exchange, Fault, JournallingRegistry, Stall, journalling
 
@@ -207,7 +208,7 @@ async def killed_at(moment: Moment, scene: Scene) -> None:
         registry.faults.add(Fault(method, pattern + moment.digest, act=stall))
     async with scene.sync("--cache", moment.cache) as running:
         if moment.digest:
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(HANGS_AFTER):
                 await reached.wait()
             running.kill()
         else:
@@ -278,7 +279,7 @@ async def interrupted(
     stall = Stall(after=at, until=until, reached=reached)
     scene.targets[0].faults.add(Fault("PUT", f"digest={digest}", act=stall))
     async with scene.sync(*arguments) as running:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(HANGS_AFTER):
             await reached.wait()
         running.signal(number)
         try:
@@ -359,7 +360,7 @@ async def test_an_upload_that_was_killed_goes_on_where_the_registry_has_it(tmp_p
             return child(home=home, images=images, source=source.host, targets=[f"{target.host}/m"])
 
         async with sync() as running:
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(HANGS_AFTER):
                 await reached.wait()
             running.kill()
             await running.ended()

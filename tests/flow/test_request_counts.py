@@ -7,11 +7,9 @@ so is one more than the table allows; who spends more has to say so here.
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.flow.registries import fill, registries
 from tools.exchanges import Exchange, Journal
 from tools.faultyregistry import JournallingRegistry
+from tools.zeroregistry import zero_registry_process
 
 SAMPLE = sample_set(3, images=6, layer_size=8 * 1024)
 IMAGES = len(SAMPLE.images)
@@ -139,25 +138,13 @@ class _Counting:
         return getattr(self._hashed, name)
 
 
-@contextmanager
-def wire(*arguments: str) -> Iterator[str]:
-    """A registry that hashes nothing, and not in this process."""
-    command = [sys.executable, "-m", "bench.wire", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
-
-
 async def test_each_byte_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layers, size = 3, 300_000
     new, sha256 = hashlib.new, hashlib.sha256
     monkeypatch.setattr(_Counting, "fed", 0)
     monkeypatch.setattr(hashlib, "new", lambda name, *a, **k: _Counting(new(name, *a, **k)))
     monkeypatch.setattr(hashlib, "sha256", lambda *a, **k: _Counting(sha256(*a, **k)))
-    with wire("--layers", str(layers), "--size", str(size)) as source, wire() as target:
+    with zero_registry_process(layers, size) as source, zero_registry_process() as target:
         pair = Pair(Reference(source, "giant", "1"), Reference(target, "giant", "1"))
         report = await mirror([pair], Settings(cache_dir=tmp_path / "cache"))
         assert report.ok, [image.error for image in report.images]

@@ -20,6 +20,7 @@ from blobflow.oci.referrers import cosign_tags
 from blobflow.oci.sample_images import sample_set
 from blobflow.planfile import load_plan, save_plan
 from blobflow.transports.store import Store
+from tests.deadlines import HANGS_AFTER
 from tests.flow.test_engine import Bench
 from tests.flow.test_referrers import SOURCE, TARGET, Stand
 from tests.flow.test_targets_apart import hang, when_done
@@ -401,7 +402,7 @@ async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) ->
     hanging.let.clear()
     refusing.fault = lambda *_: ConnectFailed("connection refused")
     observe, arrived = when_done("well", 4, hanging.let.set)
-    async with asyncio.timeout(60):  # what would hang for ever is to fail
+    async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
         report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
     assert len(arrived) == 4
     bench.assert_whole(healthy)
@@ -422,7 +423,7 @@ async def test_after_winding_down_no_late_target_is_begun(bench: Bench) -> None:
 
     observe, _ = when_done("well", 1, stop)
     execution = SavedRun(saved, observe=observe)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         report = await execution.go(bench.services(patience=0))
     assert moved(hanging) == 0
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}

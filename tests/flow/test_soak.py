@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from blobflow.oci.sample_images import SampleSet, sample_set
-from tests.flow.children import BOUND, TOP, wrong_blobs
+from tests.deadlines import HANGS_AFTER
+from tests.flow.children import TOP, wrong_blobs
 from tests.flow.faultrows import tag_at, untrue_tags
 from tests.flow.registries import fill
 from tools.exchanges import Exchange
@@ -46,7 +47,7 @@ async def soaked(
         stdin=PIPE,
         stdout=PIPE,
     )
-    async with asyncio.timeout(BOUND * 5):
+    async with asyncio.timeout(HANGS_AFTER * 5):
         told, _ = await child.communicate("\n".join(names).encode())
     assert child.returncode == 0
     parts: list[dict[str, Any]] = json.loads(told)

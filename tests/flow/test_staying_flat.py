@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from blobflow.oci.sample_images import SampleSet, sample_set
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.processes import environment
-from tests.flow.children import BOUND, TOP
+from tests.flow.children import TOP
 from tests.flow.registries import fill, registries
 from tools.faultyregistry import JournallingRegistry
 
@@ -43,7 +44,7 @@ class Stayer:
     async def ran(self) -> Counts:
         """What there is after the run that is under way."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(HANGS_AFTER):
             line = await self._process.stdout.readline()
         assert line, "it ended"
         counts: Counts = json.loads(line)
@@ -56,7 +57,7 @@ class Stayer:
     async def end(self) -> int:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(HANGS_AFTER):
             return await self._process.wait()
 
 

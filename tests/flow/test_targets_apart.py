@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
+from tests.deadlines import HANGS_AFTER
 from tests.flow.test_engine import Bench
 from tests.memory import MemoryPlace, MemoryRegistry
 
@@ -30,11 +32,17 @@ class Late(MemoryPlace):
     """A place that does not answer some of its calls until it is let."""
 
     def __init__(
-        self, registry: MemoryRegistry, site: Site, calls: tuple[str, ...], let: asyncio.Event
+        self,
+        registry: MemoryRegistry,
+        site: Site,
+        calls: tuple[str, ...],
+        let: asyncio.Event,
+        held: Counter[str],
     ) -> None:
         super().__init__(registry, site)
         self._late = calls
         self._let = let
+        self._held = held
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
@@ -42,6 +50,7 @@ class Late(MemoryPlace):
             return found
 
         async def late(*args: Any) -> Any:
+            self._held[name] += 1
             await self._let.wait()
             return await found(*args)
 
@@ -49,15 +58,16 @@ class Late(MemoryPlace):
 
 
 class Hanging(MemoryRegistry):
-    """A registry that accepts, and answers some calls only when `let` is set; then as `then` says."""
+    """A registry that accepts, and answers some calls only when `let` is set. `held` counts those by name."""
 
     def __init__(self, name: str, calls: tuple[str, ...]) -> None:
         super().__init__(name)
         self.calls_late = calls
         self.let = asyncio.Event()
+        self.held = Counter[str]()
 
     def at(self, site: Site) -> MemoryPlace:
-        return Late(self, site, self.calls_late, self.let)
+        return Late(self, site, self.calls_late, self.let, self.held)
 
 
 def hang(bench: Bench, *calls: str, name: str = "hanging") -> Hanging:
@@ -80,13 +90,13 @@ def when_done(target: str, images: int, act: Callable[[], None]) -> tuple[Callab
 
 async def until(true: Callable[[], bool]) -> None:
     """Let others go on until something is so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         while not true():  # noqa: ASYNC110  what is waited for are counts, which wake nobody
             await asyncio.sleep(0)
 
 
 async def go(bench: Bench, run: Run, **changes: Any) -> Any:
-    async with asyncio.timeout(60):  # what would hang for ever is to fail
+    async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
         return await run.go(bench.services(patience=0, **changes))
 
 
@@ -241,7 +251,7 @@ async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> N
     bench.target("well")
     run = Run(bench.pairs, observe=observe)
     running = asyncio.create_task(go(bench, run))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         await done.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -293,8 +303,7 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
     services = msgspec.structs.replace(bench.services(), limits=lambda host: Limits(blobs=100, small=1000))
     going = asyncio.create_task(run.go(services))
     await until(lambda: target.count("push") == len(bench.blobs()))
-    for _ in range(100):  # let the last of them end, and what waited for it begin
-        await asyncio.sleep(0.001)
+    await until(lambda: target.held["mount"] > 0)
     assert run.wind_down()
     target.let.set()
     report = await going

@@ -20,6 +20,7 @@ from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.writer import KEPT_FROM
+from tests.deadlines import HANGS_AFTER
 from tests.flow.test_engine import Bench
 from tests.flow.test_referrers import Stand
 from tests.flow.test_saved_plans import put_something, saved_by
@@ -36,7 +37,7 @@ async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_u
     hanging.let.clear()
     put_something(hanging, bench.pairs[0].target)
     observe, _ = when_done("well", 4, hanging.let.set)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
     bench.assert_whole(healthy)
     assert [i.status for i in report.images if i.target.startswith("hanging/")].count("failed") == 1
@@ -182,7 +183,7 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
     services = msgspec.structs.replace(
         bench.services(patience=0, staging_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         assert (await Run(bench.pairs, observe=observe).go(services)).ok
     for target in (hanging, one, other):
         bench.assert_whole(target)
@@ -244,7 +245,7 @@ async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_w
     await until(lambda: bool(delays))
     begun = target.count("push")
     assert run.wind_down()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_AFTER):
         report = await going
     assert target.count("push") == begun
     assert asyncio.all_tasks() == before

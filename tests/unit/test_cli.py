@@ -38,6 +38,7 @@ from blobflow.errors import (
     UsageError,
 )
 from blobflow.variables import places_of, xdg_folder
+from tests.deadlines import HANGS_AFTER
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
@@ -46,7 +47,6 @@ VERBS = (
     *("completion", "help"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
-BOUND = 30  # seconds that a process of ours gets before a test gives up on it
 
 
 def imported_by(*argv: str) -> set[str]:
@@ -57,7 +57,7 @@ def imported_by(*argv: str) -> set[str]:
         f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=BOUND, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_AFTER, check=True
     )
     return set(done.stderr.splitlines()[-1].split())
 
@@ -77,7 +77,7 @@ def test_python_dash_m_is_the_same_door() -> None:
         [sys.executable, "-m", "blobflow", "--version"],
         capture_output=True,
         text=True,
-        timeout=BOUND,
+        timeout=HANGS_AFTER,
         check=True,
     )
     assert done.stdout == f"blobflow {blobflow.__version__}\n"
@@ -372,7 +372,7 @@ def start(after: str) -> subprocess.Popen[str]:
 def test_the_first_signal_cancels_and_lets_the_work_clean_up(number: int) -> None:
     process = start("pass")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=BOUND)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("cleaning\ninterrupted\n", 130)
 
 
@@ -383,7 +383,7 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=BOUND)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("", 130)
 
 
@@ -418,7 +418,7 @@ def test_sigterm_lets_what_is_under_way_end_and_is_an_interruption_all_the_same(
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=BOUND)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("ended by itself\ninterrupted\n", 130)
 
 
@@ -450,7 +450,7 @@ def test_a_signal_that_comes_as_the_work_ends_is_not_lost(number: int) -> None:
 def test_every_public_name_is_there_and_only_when_asked_for() -> None:
     script = "import sys, blobflow\nprint(sorted(m for m in sys.modules if m.startswith('blobflow')))"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=BOUND, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_AFTER, check=True
     )
     assert done.stdout == "['blobflow']\n"
     for name in blobflow.__all__:
@@ -467,7 +467,7 @@ def test_a_reader_of_stdout_that_went_away_is_no_error() -> None:
             [sys.executable, "-m", "blobflow", "copy", "--help"],
             stdout=stdout,
             stderr=subprocess.PIPE,
-            timeout=BOUND,
+            timeout=HANGS_AFTER,
         )
     assert (done.returncode, done.stderr) == (0, b"")
 

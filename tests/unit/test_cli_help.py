@@ -19,9 +19,9 @@ from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.output.help_topics import EXIT_CODES, TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
+from tests.deadlines import HANGS_AFTER
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-BOUND = 30  # seconds that a process gets
 
 
 def run(*arguments: str) -> Result:
@@ -131,7 +131,7 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
         env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         capture_output=True,
         text=True,
-        timeout=BOUND,
+        timeout=HANGS_AFTER,
         check=True,
     )
     assert sorted(done.stdout.split()) == fitting

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.deadlines import HANGS_AFTER
 from tests.unit.test_cli_runs import NAMES, SAMPLE, Place, blobflow, place, source
 
 __all__ = ["place", "source"]  # fixtures
@@ -214,7 +215,7 @@ def piped(output: str | int, *argv: str) -> tuple[int, str]:
     """A process with another standard output; its exit code, and what it said on stderr."""
     command = [sys.executable, "-m", "blobflow", *argv]
     with open(output, "w", closefd=not isinstance(output, int)) as stdout:
-        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=HANGS_AFTER)
     return done.returncode, done.stderr
 
 

@@ -24,11 +24,11 @@ from blobflow.cli.commands.demo import fill_registry
 from blobflow.cli.runtime.event_loop import run
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
+from tests.deadlines import HANGS_AFTER
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)
 NAMES = list(SAMPLE.images)
 CHILDREN = 3  # architectures of each image
-BOUND = 60  # seconds that a process of ours gets before a test gives up on it
 
 
 class Place(NamedTuple):
@@ -59,7 +59,7 @@ def serving(root: Path) -> Iterator[str]:
         assert found is not None
         yield found[1]
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=BOUND) == ("", "stopping\n")
+        assert process.communicate(timeout=HANGS_AFTER) == ("", "stopping\n")
         assert process.returncode == 0
     finally:
         process.kill()
@@ -295,7 +295,7 @@ def test_a_failed_set_exits_with_3_also_when_nobody_reads_the_summary(place: Pla
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=BOUND,
+            timeout=HANGS_AFTER,
         )
     assert done.returncode == 3
     assert done.stderr.endswith("blobflow: 1 of 1 images did not arrive\n")
@@ -323,11 +323,11 @@ def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        listener.settimeout(BOUND)
+        listener.settimeout(HANGS_AFTER)
         connection, _ = listener.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=BOUND)
+            _, errors = process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 130
     assert errors.endswith("blobflow: interrupted\n")
     assert "Traceback" not in errors
@@ -349,7 +349,7 @@ def demo(tmp_path: Path) -> subprocess.Popen[str]:
 
 def test_the_demo_mirrors_a_set_and_then_moves_nothing(tmp_path: Path) -> None:
     process = demo(tmp_path)
-    text, progress = process.communicate(timeout=BOUND)
+    text, progress = process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 0, progress
     assert "8 images: 8 done" in text
     assert "8 images: 8 present" in text
@@ -363,7 +363,7 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("Source registry http://127.0.0.1:")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=BOUND)
+    _, errors = process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert list((tmp_path / "tmp").iterdir()) == []

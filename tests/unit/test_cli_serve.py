@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from blobflow.cli import cli
 from blobflow.cli.output.stdio import BufferedLines
 from blobflow.cli.runtime.event_loop import MAX_OPEN_FILES, raise_open_file_limit
+from tests.deadlines import HANGS_AFTER
 
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret").decode()}
 
@@ -48,13 +49,13 @@ def served(root: Path, *options: str) -> Iterator[str]:
             yield process.stdout.readline().split()[3].rstrip(",")
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(HANGS_AFTER)
 
 
 def status(url: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b"") -> int:
     request = urllib.request.Request(url, method=method, headers=headers or {}, data=body or None)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=HANGS_AFTER) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -116,7 +117,7 @@ def test_trust_in_a_proxy_needs_no_address_and_takes_several(tmp_path: Path, tru
     told = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "reg.example", "X-Forwarded-For": "192.0.2.7"}
     with served(tmp_path / "r", *trusted, "-v") as url:
         request = urllib.request.Request(f"{url}/v2/app/blobs/uploads/", method="POST", headers=told)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=HANGS_AFTER) as answer:
             assert answer.headers["Location"].startswith("https://reg.example/v2/app/blobs/uploads/")
     assert "192.0.2.7 POST /v2/app/blobs/uploads/ 202 " in (tmp_path / "r.log").read_text()
 

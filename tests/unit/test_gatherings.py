@@ -18,8 +18,7 @@ from blobflow.server.admin.snapshots import (
     _UnderWay,
 )
 from blobflow.server.errors import ApiError
-
-BOUND = 20.0  # seconds that a thread of a test waits for what comes at once, before the test has failed
+from tests.deadlines import HANGS_AFTER
 
 
 class Clock:
@@ -57,7 +56,7 @@ def here() -> bool:
 
 
 async def happened(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, BOUND)
+    assert await asyncio.to_thread(event.wait, HANGS_AFTER)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
 from blobflow.transports.store import Store, block_checksums, promises
 from blobflow.transports.store.state.group_commit import Call, Row
+from tests.deadlines import HANGS_AFTER
 
 BLOB = b"some bytes of a blob"
 DIGEST = digest_of(BLOB)
@@ -54,7 +55,7 @@ class Synced:
         else:
             self.files += 1
         self.waits.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(HANGS_AFTER)
         self._real(fd)
 
 
@@ -294,7 +295,7 @@ async def test_a_blob_is_checked_once_however_many_ask(store: Store, monkeypatch
 
     def check(fd: int, path: Path, *arguments: Any) -> tuple[int, bytes]:
         checks.append(path)
-        assert gate.wait(30)
+        assert gate.wait(HANGS_AFTER)
         return real(fd, path, *arguments)
 
     monkeypatch.setattr("blobflow.transports.store.store.check_file", check)

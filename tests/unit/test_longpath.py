@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import HANGS_AFTER
 from tools.longpath import BUFFER, WINDOW, Bucket, Line, Shape, long_path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -145,7 +146,7 @@ async def test_a_cut_reaches_the_far_side_too(far: Far) -> None:
     async with long_path(far.host, Shape(cut_mean=1e6, seed=3)) as path:
         with pytest.raises(ConnectionError):
             await exchange(path.host, 64 * BUFFER)
-        await asyncio.wait_for(far.ended.wait(), 10)
+        await asyncio.wait_for(far.ended.wait(), HANGS_AFTER)
         assert far.received[0] <= path.up == int(Shape(cut_mean=1e6, seed=3).life_of(0))
 
 
@@ -185,7 +186,7 @@ async def test_closing_resets_what_lives(far: Far) -> None:
         name, port = path.host.split(":")
         reader, writer = await asyncio.open_connection(name, int(port))
         writer.write(b"x")
-        await asyncio.wait_for(far.reached.wait(), 10)
+        await asyncio.wait_for(far.reached.wait(), HANGS_AFTER)
     with pytest.raises(ConnectionError):
         await reader.read()
     writer.close()
@@ -225,7 +226,7 @@ async def test_a_line_holds_no_more_than_its_window() -> None:
         await asyncio.sleep(0)
     assert not filling.done()
     released.set()
-    await asyncio.wait_for(asyncio.gather(filling, delivery), 10)
+    await asyncio.wait_for(asyncio.gather(filling, delivery), HANGS_AFTER)
     assert out == [BUFFER] * 20
     assert WINDOW < 20 * BUFFER
 
@@ -247,7 +248,7 @@ async def test_the_program_tells_its_counts_when_it_is_stopped(far: Far) -> None
     host = (await process.stdout.readline()).decode().removeprefix("listening on ").strip()
     assert await exchange(host, 1000) == CONTENT
     process.send_signal(signal.SIGTERM)
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    out, _ = await asyncio.wait_for(process.communicate(), HANGS_AFTER)
     assert out.decode() == f"1 connections, 0 cut; 1000 bytes up, {len(CONTENT)} down\n"
     assert process.returncode == 0
 
@@ -257,7 +258,7 @@ async def test_a_connection_that_comes_as_the_path_ends_is_reset_and_not_kept() 
         host, _, port = path.host.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         await path.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_AFTER):
             with pytest.raises(ConnectionResetError):
                 await reader.read()
         writer.close()

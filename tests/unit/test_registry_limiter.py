@@ -27,6 +27,7 @@ from blobflow.transports.registry.http.limiter import (
     throttle_of,
 )
 from blobflow.transports.registry.http.upload_body import UploadBody
+from tests.deadlines import HANGS_AFTER
 from tests.unit.registry_fakes import Clock
 
 # The window
@@ -287,7 +288,7 @@ async def test_copies_between_and_within_hosts_never_wait_for_each_other(size: i
                 await asyncio.sleep(0)
         done[number] += 1
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_AFTER), asyncio.TaskGroup() as tasks:
         for number in range(200):
             tasks.create_task(copy(number))
     assert len(done) == 200
@@ -354,7 +355,7 @@ async def test_copies_within_a_host_share_its_window_between_both_ways() -> None
                 await asyncio.sleep(0)
             reading -= 1
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANGS_AFTER), asyncio.TaskGroup() as tasks:
         for _ in range(100):
             tasks.create_task(copy())
     assert Counter(together[20:]).keys() == {1, 2, 3}  # of eight places four write, and one is left for HEADs

@@ -17,6 +17,7 @@ from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_in
 from blobflow.transports.registry.api import referrers
 from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
 from tests.contract.places import image_of
+from tests.deadlines import HANGS_AFTER
 from tests.unit.registry_fakes import Fake, blob_of, fake, world
 
 SUBJECT = digest_of(b"subject")
@@ -373,7 +374,7 @@ async def test_where_the_first_did_not_find_out_whether_there_is_a_list_nobody_w
         most = max(most, under_way)
         if under_way == 4:
             all_here.set()
-        await asyncio.wait_for(all_here.wait(), 10)
+        await asyncio.wait_for(all_here.wait(), HANGS_AFTER)
         under_way -= 1
         return listed()
 

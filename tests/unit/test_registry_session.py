@@ -31,6 +31,7 @@ from blobflow.transports.registry import Credentials, HostAccess, Registries
 from tests.unit.registry_fakes import Bytes, answers, blob_of, collect, fake, world
 from tools.certificate import self_signed
 from tools.faultyregistry import Fault, Hangup, LoseAnswer, RedirectTo, Status, journalling
+from tools.ports import reserve_port
 
 CONTENT = b"content" * 1000
 BLOB = blob_of(CONTENT)
@@ -260,14 +261,8 @@ async def test_an_ipv6_literal_works() -> None:
 # what goes wrong on the way
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 async def test_a_host_that_refuses_is_one_sentence_after_some_tries() -> None:
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{reserve_port()}"
     async with world() as w:
         with pytest.raises(ConnectFailed, match=f"can't connect to {host}: Connection refused") as raised:
             await w.source(host).resolve("1")

@@ -15,6 +15,7 @@ import uvloop
 from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.http import downloads, socket_body
+from tests.deadlines import HANGS_AFTER
 from tests.unit.registry_fakes import World, blob_of, world
 from tests.unit.timelapse import lapse
 
@@ -257,7 +258,7 @@ async def test_a_reader_that_leaves_or_is_cancelled_ends_the_connection(way: str
                     await asyncio.Event().wait()
 
         await take(leave=True)
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), HANGS_AFTER)
         gone.clear()
         begun.clear()
         taking = asyncio.create_task(take(leave=False))
@@ -265,7 +266,7 @@ async def test_a_reader_that_leaves_or_is_cancelled_ends_the_connection(way: str
         taking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await taking
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), HANGS_AFTER)
 
 
 async def test_what_is_read_is_asked_for_again_on_a_connection_that_is_whole(way: str) -> None:

@@ -15,10 +15,10 @@ from blobflow.events import Warned
 from blobflow.oci import Descriptor, media
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.capabilities.profiles import MIB, UploadMethod
-from blobflow.transports.registry.http import host_client
 from blobflow.transports.registry.http.host_client import COMMIT_SECONDS, MAX_COMMIT_SECONDS
 from blobflow.transports.store import Store, StoreJournal
 from tests.unit.registry_fakes import Bytes, Fake, World, blob_of, fake, world
+from tests.unit.timelapse import lapsing
 from tools.faultyregistry import Fault, JournallingRegistry, Refuse, Reset, Status, journalling
 
 KIB = 1024
@@ -295,11 +295,9 @@ async def test_squid_gets_no_request_larger_than_its_buffer() -> None:
     assert sum(lengths) == len(SHORT)
 
 
-async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@lapsing
+async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests() -> None:
     """What takes in a whole upload before it passes it on may answer long after its last byte."""
-    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 0.3)
     never = asyncio.Event()
     lengths: list[int] = []
 
@@ -322,10 +320,8 @@ async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests(
     assert lengths == [len(SHORT), 256 * KIB, 256 * KIB, 256 * KIB, 132 * KIB]
 
 
-async def test_an_upload_that_arrived_behind_a_time_out_is_not_sent_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(host_client, "COMMIT_SECONDS", 0.3)
+@lapsing
+async def test_an_upload_that_arrived_behind_a_time_out_is_not_sent_again() -> None:
     never = asyncio.Event()
     puts = 0
 

@@ -12,6 +12,7 @@ import pytest
 from blobflow.server.auth import failure_backoff, fair_queue
 from blobflow.server.auth.failure_backoff import FailureBackoff
 from blobflow.server.auth.fair_queue import FairQueue, QueueFull
+from tests.deadlines import HANGS_AFTER
 
 
 class Work:
@@ -23,7 +24,7 @@ class Work:
 
     def check(self, name: str) -> Callable[[], bool]:
         def run() -> bool:
-            self.gate.wait(30)
+            self.gate.wait(HANGS_AFTER)
             self.order.append(name)
             return True
 

@@ -16,6 +16,7 @@ from blobflow.errors import InvalidConfig
 from blobflow.server.auth import logins
 from blobflow.server.auth.logins import Logins, parse_htpasswd, read_basic
 from blobflow.server.errors import ApiError
+from tests.deadlines import HANGS_AFTER
 
 HASH = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4))
 
@@ -35,7 +36,7 @@ class Counted:
         self.gate.set()
 
     def __call__(self, password: bytes, hashed: bytes) -> bool:
-        self.gate.wait(30)
+        self.gate.wait(HANGS_AFTER)
         self.hashes.append(hashed)
         self.passwords.append(password)
         self.threads.add(threading.current_thread().name)

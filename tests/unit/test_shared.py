@@ -28,13 +28,13 @@ from blobflow.single_flight import result_of
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.state.group_commit import Call, GroupCommit
+from tests.deadlines import HANGS_AFTER
 from tests.memory import MemoryRegistry
 from tests.unit.registry_fakes import world
 from tests.unit.test_auth import BLOB as ASKED_FOR
 from tests.unit.test_auth import guarded
 
 READERS = 5
-BOUND = 20.0  # seconds
 BLOB = Descriptor("application/octet-stream", digest_of(b"some bytes"), 10)
 
 Read = Callable[[], Awaitable[object]]
@@ -143,7 +143,7 @@ async def test_jobs_whose_one_transaction_fails(tmp_path: Path) -> None:
         translated=contextlib.nullcontext,
     )
     with closing(group):
-        first = asyncio.create_task(group.commit(Call(lambda: go.wait(BOUND), durable=True)))
+        first = asyncio.create_task(group.commit(Call(lambda: go.wait(HANGS_AFTER), durable=True)))
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_soon(go.set)
         job = Call(lambda: None, durable=True)

@@ -17,6 +17,7 @@ from blobflow.oci import Digest, digest_of
 from blobflow.transports.store import Store
 from blobflow.transports.store.block_checksums import verify_file
 from blobflow.transports.store.writer import READ
+from tests.deadlines import HANGS_AFTER
 
 BIG = bytes(8 * READ)
 
@@ -33,7 +34,7 @@ class Gate:
 
     def _read(self, fd: int, size: int, offset: int) -> bytes:
         self.waiting.set()
-        self.open.wait(60)
+        self.open.wait(HANGS_AFTER)
         self.reads += 1
         return self._pread(fd, size, offset)
 

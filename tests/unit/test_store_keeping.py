@@ -25,6 +25,7 @@ from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
 from blobflow.transports.store.paths import try_lock
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.writer import now
+from tests.deadlines import HANGS_AFTER
 
 HERE = "boot-1/pid:[1]"
 LONG_AGO = 1_000_000
@@ -101,7 +102,7 @@ def test_who_is_alive(pid: int, holder: str, age: int, alive: bool) -> None:
 
 def test_a_process_that_is_gone_is_dead() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(timeout=30)
+    process.wait(timeout=HANGS_AFTER)
     assert not is_alive(process.pid, HERE, 0, at=0, here=HERE)
 
 

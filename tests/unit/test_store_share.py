@@ -22,6 +22,7 @@ from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.downloads import WITHHELD
 from blobflow.transports.store.writer import KEPT_FROM, READ
+from tests.deadlines import HANGS_AFTER
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(700_000))  # 2.8 MB, no two blocks alike
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -116,7 +117,7 @@ def test_targets_at_any_pace_and_offset_get_right_bytes_through_any_cuts(
             store = Store.open(Path(root))
             cache = StoreCache(store)
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(HANGS_AFTER):
                     ended = await asyncio.gather(*(persevering(cache, script, *each) for each in targets))
                 assert [wrong for _, wrong in ended] == [0] * len(targets)
                 assert store.leases.living() == set()
@@ -240,7 +241,7 @@ async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living
     assert process.stdout is not None
     try:
         process.stdin.write(CONTENT[:2_000_000])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANGS_AFTER):
             assert await process.stdout.readline() == b"ready\n"
         assert await store.resume(BLOB.digest) is None
     finally:
@@ -319,7 +320,7 @@ async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_di
 
     async with StoreCache(store).share(BLOB, unverified) as body:
         reader = asyncio.create_task(follow(body))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANGS_AFTER):
             await shown.wait()
         await asyncio.sleep(0)
         assert not reader.done()

@@ -31,6 +31,7 @@ from blobflow.transports.store import Store
 from tests.contract.registry_server.asking import REPO as PATH
 from tests.contract.registry_server.asking import SMALL, descriptor, image, push, put
 from tests.contract.registry_server.edges import REPO, edge_of, give
+from tests.deadlines import HANGS_AFTER
 
 SUBJECT = image()
 DIGEST = digest_of(SUBJECT)
@@ -218,7 +219,7 @@ async def test_a_client_that_goes_away_takes_the_list_from_nobody(
     read = ManifestReader.read
 
     def slow(self: ManifestReader, digest: Digest) -> bytes | None:
-        go.wait(10)
+        go.wait(HANGS_AFTER)
         return read(self, digest)
 
     monkeypatch.setattr(ManifestReader, "read", slow)

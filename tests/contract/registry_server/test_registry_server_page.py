@@ -36,6 +36,7 @@ from tests.contract.registry_server.asking import (
     put,
     status_of,
 )
+from tests.deadlines import HANGS_AFTER
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ async def test_a_registry_that_ends_waits_for_no_page(
 
     monkeypatch.setattr(overview, "collect_stats", counts)
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(HANGS_AFTER),
         Server(make_app(registry_store), grace=60) as server,
         ClientSession(server.url) as client,
     ):
@@ -259,7 +260,7 @@ async def test_metrics_do_not_stand_in_line_behind_pages(client: ClientSession, 
     let_go, seen = threading.Event(), app[REGISTRY_KEY].overview
 
     def stays(shown: OverviewRows) -> RenderedPage:
-        let_go.wait(20)
+        let_go.wait(HANGS_AFTER)
         return RenderedPage(b"", b"")
 
     pages = [asyncio.create_task(seen.page(stays, f"{number}", gone=nobody)) for number in range(20)]

@@ -44,6 +44,7 @@ from tests.contract.registry_server.asking import (
     start,
     status_of,
 )
+from tests.deadlines import HANGS_AFTER
 from tools.certificate import self_signed
 
 Serving = Callable[..., AbstractAsyncContextManager[ClientSession]]
@@ -260,7 +261,7 @@ def test_an_answer_that_nobody_takes_is_dropped(tmp_path: Path) -> None:
         async with Server(app, stall=0.1, grace=30) as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
             writer.write(f"GET {REPO}/blobs/{digest_of(large)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANGS_AFTER):
                 await ended.wait()
             writer.close()
         store.close()

@@ -9,6 +9,7 @@ import msgspec
 
 from blobflow.oci import Digest
 from blobflow.oci.media import ACCEPT_MANIFESTS
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.promises.contents import BY_NAME, Content
 
 Kind = Literal[
@@ -68,7 +69,7 @@ class Client:
     """One client with a connection of its own. `ask` raises OSError or HTTPException if that breaks."""
 
     def __init__(self, host: str) -> None:
-        self._connection = http.client.HTTPConnection(host, timeout=60)
+        self._connection = http.client.HTTPConnection(host, timeout=HANGS_AFTER)
 
     def close(self) -> None:
         self._connection.close()

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.promises.stepping import BOUND
+from tests.deadlines import HANGS_AFTER
 
 # Seconds by which rows are made older: an hour is promised, and the store may take up to ten minutes more.
 AGE = 3600 + 900
@@ -37,5 +37,5 @@ def rows(root: Path, query: str) -> list[tuple[str, ...]]:
 
 
 def _with_state(root: Path, work: Callable[[sqlite3.Connection], object]) -> None:
-    with contextlib.closing(sqlite3.connect(root / "state.sqlite", timeout=BOUND)) as state, state:
+    with contextlib.closing(sqlite3.connect(root / "state.sqlite", timeout=HANGS_AFTER)) as state, state:
         work(state)
