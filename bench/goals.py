@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from bench.measured import Medians
+from bench.measurements import Medians
 
 OTHERS = tuple(f"{name}, tuned" for name in ("skopeo", "crane", "regctl", "regsync", "oras"))
 

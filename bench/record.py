@@ -21,17 +21,17 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arena import Contest, hold
 from bench.chart import plot
+from bench.contest import Contest, hold
 from bench.goals import Verdict, judge
-from bench.longhaul import ROUND_TRIPS
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Measured, Medians, differences, medians
+from bench.measurements import Measured, Medians, differences, medians
+from bench.named_runs import FLOORS, Options
+from bench.path_floor import ROUND_TRIPS
 from bench.peers import present
 from bench.profiling import profile_of
 from bench.run import Recorded, measured, told
-from bench.runs import FLOORS, Options
-from bench.scenes import SCENARIOS
+from bench.scenarios import SCENARIOS
 from bench.tables import barred, failures, rows_of
 from tools import imageset
 from tools.compare import floors, versions_of, walls

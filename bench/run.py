@@ -20,10 +20,10 @@ import msgspec
 
 from bench.goals import judge
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Measured, Medians, differences, medians
+from bench.measurements import Measured, Medians, differences, medians
+from bench.named_runs import RUNS, Options
 from bench.peers import TOOLS
 from bench.profiling import profile_of
-from bench.runs import RUNS, Options
 from bench.tables import failures, plain, rows_of
 from tools import imageset
 

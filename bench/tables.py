@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.measured import Median, Medians
+from bench.measurements import Median, Medians
 
 # Title, figure, divisor and decimals of each column.
 COLUMNS: tuple[tuple[str, str, float, int], ...] = (

@@ -15,7 +15,7 @@ the tool, CPU time of the registries, and from the registries' logs requests and
 medians over the rounds. A run that fails, or leaves a tag that is not right, is told as such; if it is
 blobflow's, the exit code is 1.
 
-A tool is a row of bench/peers.py, a scenario one of bench/scenes.py.
+A tool is a row of bench/peers.py, a scenario one of bench/scenarios.py.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arena import Contest, hold
 from bench.chart import plot
-from bench.longhaul import floor_seconds
+from bench.contest import Contest, hold
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Measured, Median, Medians, medians
+from bench.measurements import Measured, Median, Medians, medians
+from bench.path_floor import floor_seconds
 from bench.peers import BLOBS_AT_ONCE, TOOLS, present
-from bench.scenes import SCENARIOS
+from bench.scenarios import SCENARIOS
 from bench.tables import failures, plain, ratios, rows_of
 from tools import imageset
 from tools.imageset import Layout

@@ -22,10 +22,10 @@ from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.registry import HostAccess, Profile, Registries
 from blobflow.transports.registry.mirrors import MirroredSource
 from blobflow.transports.store import Store
-from tests.contract.places import CONTENT, blob_of, image_of, open_places
+from tests.contract.implementations import CONTENT, blob_of, image_of, open_places
 from tests.deadlines import HANGS_AFTER
-from tests.unit.registry_fakes import Bytes
-from tools.certificate import Pair, self_signed
+from tests.fakes.registry import Bytes
+from tools.certificates import Pair, self_signed
 
 MIB = 1024 * 1024
 LARGE = Descriptor("application/octet-stream", digest_of(b"large"), 64 * MIB)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MountsTmpfs, StartsRegistries
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve
 from tools import imageset
 from tools.imageset import Image, Layout
 from tools.ports import reserve_port
+from tools.processes import Registry, Run, blobflow, blobflow_serve
 
 
 @pytest.fixture

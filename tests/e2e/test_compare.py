@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.measured import medians
+from bench.measurements import medians
+from bench.named_runs import FLOORS, Options
 from bench.pump import Line, layers_of
-from bench.runs import FLOORS, Options
 from tools import compare, imageset
 from tools.imageset import Layout
-from tools.zeroregistry import zero_registry_process
+from tools.registry.zeros import zero_registry_process
 
 
 @pytest.fixture

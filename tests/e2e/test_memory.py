@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.e2e.processes import blobflow
-from tools.zeroregistry import zero_registry
+from tools.processes import blobflow
+from tools.registry.zeros import zero_registry
 
 SIZE = 2 << 30  # bytes
 PEAK = 150_000_000

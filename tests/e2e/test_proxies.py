@@ -1,6 +1,6 @@
 """Registries behind real reverse proxies and caches: everything arrives, for a bounded number of bytes.
 
-The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/proxies.py`), the
+The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/servers/proxies.py`), the
 registry is docker-registry. The short forms run always; the long ones by name: `pytest -m 'soak and
 proxies'`.
 """
@@ -15,12 +15,23 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import Registry, blobflow, faulty_registry
-from tests.e2e.proxies import ALL, APACHE, CADDY, HAPROXY, NGINX, SQUID, VARNISH, Starts, apache, nginx
-from tools.certificate import Pair, self_signed
+from tests.e2e.servers.proxies import (
+    ALL,
+    APACHE,
+    CADDY,
+    HAPROXY,
+    NGINX,
+    SQUID,
+    VARNISH,
+    Starts,
+    apache,
+    nginx,
+)
+from tools.certificates import Pair, self_signed
 from tools.imageset import Layout, synthetic
 from tools.ports import reserve_port
-from tools.zeroregistry import ZeroRegistry, zero_registry
+from tools.processes import Registry, blobflow, faulty_registry
+from tools.registry.zeros import ZeroRegistry, zero_registry
 
 pytestmark = pytest.mark.proxies
 SOAK = pytest.mark.soak

@@ -22,8 +22,8 @@ from blobflow.oci.media import ACCEPT_MANIFESTS
 from blobflow.server.admin.page import size
 from tests.deadlines import HANGS_AFTER
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import Registry, blobflow, blobflow_serve, environment, run, skopeo
 from tools import imageset
+from tools.processes import Registry, blobflow, blobflow_serve, environment, run, skopeo
 
 CONTENT = random.Random(3).randbytes(8_000_000)
 DIGEST = digest_of(CONTENT)

@@ -21,9 +21,9 @@ import pytest
 
 from blobflow.oci import digest_of
 from tests.deadlines import HANGS_AFTER
-from tests.e2e.processes import BLOBFLOW, TOP, Registry, environment, skopeo
 from tools import imageset
-from tools.certificate import self_signed
+from tools.certificates import self_signed
+from tools.processes import BLOBFLOW, TOP, Registry, environment, skopeo
 
 
 def login(user: str, password: str = "s3cret") -> dict[str, str]:

@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 
 from tests.deadlines import HANGS_AFTER
-from tests.e2e.processes import TOP, environment
 from tests.e2e.promises.forker import KINDS
+from tools.processes import TOP, environment
 
 # Seconds to wait for what another, who is stopped, may be in the way of: if we know that it is, as it has the
 # state file locked; and if we know of nothing. What is waited for in vain is waited for again, so that these

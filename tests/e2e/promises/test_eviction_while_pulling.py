@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.deadlines import HANGS_AFTER
-from tests.e2e.promises.contents import BLOBS, BY_DIGEST, NESTED, reached
-from tests.e2e.promises.deeds import Client, Deed
-from tests.e2e.promises.statefile import make_older
+from tests.e2e.promises.client_actions import Client, Deed
+from tests.e2e.promises.content import BLOBS, BY_DIGEST, NESTED, reached
+from tests.e2e.promises.state_file import make_older
 from tests.e2e.promises.stepping import BLOCKED, Command, Stage, leave
 from tests.e2e.promises.world import OLD, World
 

@@ -16,9 +16,9 @@ import pytest
 
 from blobflow.oci import digest_of
 from tests.deadlines import HANGS_AFTER
-from tests.e2e.promises.contents import Content, blob, image
-from tests.e2e.promises.deeds import Answer, Client
-from tests.e2e.promises.statefile import make_older
+from tests.e2e.promises.client_actions import Answer, Client
+from tests.e2e.promises.content import Content, blob, image
+from tests.e2e.promises.state_file import make_older
 from tests.e2e.promises.stepping import Command, Stage
 from tests.e2e.promises.world import World
 

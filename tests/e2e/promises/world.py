@@ -22,10 +22,10 @@ from pathlib import Path
 
 from blobflow.oci import Digest
 from tests.deadlines import HANGS_AFTER
-from tests.e2e.promises.contents import BLOBS, BY_DIGEST, MANIFESTS, Content, reached
-from tests.e2e.promises.deeds import Answer, Client, Deed
-from tests.e2e.promises.promised import Expected, Promises
-from tests.e2e.promises.statefile import make_older, rows
+from tests.e2e.promises.client_actions import Answer, Client, Deed
+from tests.e2e.promises.content import BLOBS, BY_DIGEST, MANIFESTS, Content, reached
+from tests.e2e.promises.model import Expected, Promises
+from tests.e2e.promises.state_file import make_older, rows
 from tests.e2e.promises.stepping import Command, Stage, leave
 
 # Seconds after which a registry may say that its store was locked: we have held it so long ourselves.
