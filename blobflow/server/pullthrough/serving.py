@@ -59,10 +59,10 @@ async def _follow(
     """Send the span. If what an earlier process left of the blob turns out to be damaged, the store drops it
     and the blob is read anew; a client that has had bytes of it is cut off."""
     async with AsyncExitStack() as stack:
-        body = await stack.enter_async_context(pullthrough.follow(route, blob))
-        chunks = await stack.enter_async_context(body(span.start))
+        reader = await stack.enter_async_context(pullthrough.follow(route, blob))
+        stream = await stack.enter_async_context(reader.open(span.start))
         try:
-            await _send(request, chunks, span, response)
+            await _send(request, stream, span, response)
             return
         except StalePartial:
             if response.prepared:
@@ -70,10 +70,10 @@ async def _follow(
     await _follow(pullthrough, route, blob, span, request, response)
 
 
-async def _next(chunks: BlobStream, request: web.BaseRequest) -> Chunk:
+async def _next(stream: BlobStream, request: web.BaseRequest) -> Chunk:
     """The next bytes, none at the end. While they don't come, it checks that the client is still there, and
     raises ConnectionError if not: nothing is read from an upstream for nobody."""
-    following = asyncio.ensure_future(_first(chunks))
+    following = asyncio.ensure_future(_first(stream))
     try:
         while not following.done():
             await asyncio.wait((following,), timeout=CLIENT_CHECK_SECONDS)
@@ -86,15 +86,15 @@ async def _next(chunks: BlobStream, request: web.BaseRequest) -> Chunk:
             await asyncio.wait((following,))
 
 
-async def _first(chunks: BlobStream) -> Chunk:
-    return await anext(chunks, b"")
+async def _first(stream: BlobStream) -> Chunk:
+    return await anext(stream, b"")
 
 
 async def _send(
-    request: web.BaseRequest, chunks: BlobStream, span: ByteRange, response: web.StreamResponse
+    request: web.BaseRequest, stream: BlobStream, span: ByteRange, response: web.StreamResponse
 ) -> None:
     left = span.length
-    while chunk := await _next(chunks, request):
+    while chunk := await _next(stream, request):
         if not response.prepared:
             await response.prepare(request)
         piece = chunk if len(chunk) <= left else memoryview(chunk)[:left]
