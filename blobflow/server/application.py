@@ -163,7 +163,7 @@ async def _gathering_ends(app: web.Application) -> None:
 
 async def _sessions_end(app: web.Application) -> AsyncIterator[None]:
     registry = app[REGISTRY_KEY]
-    registry.store.serve()
+    registry.store.commit_in_threads()
     tending = asyncio.create_task(registry.sessions.tend()) if not registry.store.read_only else None
     yield
     if tending is not None:

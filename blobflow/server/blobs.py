@@ -17,8 +17,8 @@ from blobflow.server.pullthrough.serving import send_incoming
 from blobflow.server.registry import Registry
 from blobflow.server.routes import Route, is_tag, parse_digest_parameter
 from blobflow.transports.store import promises
-from blobflow.transports.store.block_checksums import open_for_reading
-from blobflow.transports.store.paths import translate_os_errors
+from blobflow.transports.store.os_errors import translate_os_errors
+from blobflow.transports.store.verified_reading import open_for_reading
 
 # A body up to this many bytes goes out in one write with its headers; a larger one takes the wire's way.
 SMALL = 64 * 1024
@@ -53,7 +53,9 @@ async def _read_blob(registry: Registry, request: web.BaseRequest, route: Route)
     small = None if incoming else registry.small_blobs.get(digest)
     if incoming:
         size = incoming.size
-    elif small is not None and registry.store.member(route.repository, digest) is not None:
+    elif (
+        small is not None and registry.store.repositories.media_type_of(route.repository, digest) is not None
+    ):
         size = len(small)
     else:
         size = held_blob(registry, route.repository, digest)
@@ -95,7 +97,7 @@ async def _read_blob(registry: Registry, request: web.BaseRequest, route: Route)
     if incoming:
         return await send_incoming(registry, request, route, incoming, span, response)
     if small is not None:
-        registry.store.touch(digest)
+        registry.store.blobs.mark_used(digest)
         body = small if span.length == len(small) else small[span.start : span.end]
         return web.Response(status=status, headers=headers, body=body)
     return await _send(registry, request, digest, span, response)
@@ -107,9 +109,12 @@ async def _coming(registry: Registry, route: Route, digest: Digest, *, counted: 
     if registry.pullthrough is None or route.upstream is None:
         return None
     store = registry.store
-    if store.member(route.repository, digest) is None or store.size_of(digest) is None:
+    if (
+        store.repositories.media_type_of(route.repository, digest) is None
+        or store.blobs.size_of(digest) is None
+    ):
         blob = await registry.pullthrough.blob(route, digest, sure=not counted)
-        if blob is None or store.size_of(digest) is None:
+        if blob is None or store.blobs.size_of(digest) is None:
             return blob
     if counted:
         registry.pullthrough.hit(route)
@@ -123,10 +128,10 @@ async def _send(
     span: ByteRange,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
-    path = registry.store.path_of(digest)
+    path = registry.store.blobs.path_of(digest)
     try:
-        await registry.store.check(digest)
-        registry.store.touch(digest)
+        await registry.store.blobs.check(digest)
+        registry.store.blobs.mark_used(digest)
         file = os.fdopen(open_for_reading(path), "rb", buffering=0)
     except (FileNotFoundError, NotFound):
         raise _blob_unknown(digest) from None
@@ -173,7 +178,7 @@ async def _read_manifest(registry: Registry, request: web.BaseRequest, route: Ro
     if _names(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
-        size = registry.store.size_of(digest)
+        size = registry.store.blobs.size_of(digest)
         if size is None or not await promises.promise_existing(registry.store, digest):
             registry.small_blobs.forget(digest)
             raise _manifest_unknown(route.reference)
@@ -192,10 +197,10 @@ async def _raw(registry: Registry, digest: Digest) -> bytes:
     """A held manifest's bytes. Raises Refusal (MANIFEST_UNKNOWN)."""
     raw = registry.small_blobs.get(digest)
     if raw is not None:
-        registry.store.touch(digest)
+        registry.store.blobs.mark_used(digest)
         return raw
     try:
-        raw = await registry.store.read_whole(digest)
+        raw = await registry.store.blobs.read_whole(digest)
     except NotFound:
         raise _manifest_unknown(digest) from None
     except IntegrityError as error:
@@ -223,9 +228,9 @@ async def _image_for_all(registry: Registry, digest: Digest, media_type: str) ->
 
 def held_blob(registry: Registry, repository: str, digest: Digest) -> int:
     """The size of a blob that is visible in the repository. Raises Refusal (BLOB_UNKNOWN)."""
-    if registry.store.member(repository, digest) is None:
+    if registry.store.repositories.media_type_of(repository, digest) is None:
         raise _blob_unknown(digest)
-    size = registry.store.size_of(digest)
+    size = registry.store.blobs.size_of(digest)
     if size is None:
         raise _blob_unknown(digest)
     return size
@@ -239,9 +244,9 @@ def held_manifest(registry: Registry, route: Route) -> tuple[Digest, str]:
     found: tuple[Digest, str | None] | None = None
     if ":" in route.reference:
         digest = parse_digest_parameter(route.reference)
-        found = digest, registry.store.member(route.repository, digest)
+        found = digest, registry.store.repositories.media_type_of(route.repository, digest)
     elif is_tag(route.reference):
-        found = registry.store.tagged(route.repository, route.reference)
+        found = registry.store.repositories.resolve_manifest(route.repository, route.reference)
     if found is None or not found[1]:
         raise _manifest_unknown(route.reference)
     return found[0], found[1]

@@ -28,8 +28,8 @@ async def list_tags(registry: Registry, request: web.BaseRequest, route: Route) 
     theirs = await pullthrough.tags(route, last, asked + 1) if pullthrough else None
     if theirs is not None:
         names = theirs
-    elif registry.store.has_repository(route.repository):
-        names = registry.store.tags(route.repository, asked + 1, last)
+    elif registry.store.repositories.exists(route.repository):
+        names = registry.store.repositories.tags(route.repository, asked + 1, last)
     else:
         raise ApiError("NAME_UNKNOWN", f"this registry has no repository {route.repository}")
     return _answer(registry, request, asked, names, "tags", {"name": route.repository})
@@ -40,7 +40,7 @@ async def list_repositories(registry: Registry, request: web.BaseRequest, route:
     asked, last = _page(request)
     permissions = permissions_of(request)
     if permissions.unlimited:
-        names = registry.store.repositories(asked + 1, last)
+        names = registry.store.repositories.names(asked + 1, last)
     else:
         async with permissions.listing:
             names = await pulled_by(permissions, registry.store, asked + 1, last)
@@ -56,7 +56,7 @@ async def pulled_by(permissions: Permissions, store: Store, n: int, last: str) -
     for prefix in permissions.prefixes("pull"):
         after = max(last, _before(prefix))
         while len(found) < n:
-            names = store.repositories(_BATCH, after)
+            names = store.repositories.names(_BATCH, after)
             ours = [name for name in names if name.startswith(prefix)]
             found += filter(permissions.may_pull, ours)
             if len(ours) < _BATCH:

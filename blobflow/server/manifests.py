@@ -85,9 +85,9 @@ async def delete_manifest(registry: Registry, request: web.BaseRequest, route: R
     digest, _ = held_manifest(registry, route)
     store = registry.store
     if ":" in route.reference:
-        await store.commit(lambda: store.drop_member(route.repository, digest))
+        await store.commit(lambda: store.repositories.remove(route.repository, digest))
     else:
-        await store.commit(lambda: store.drop_tag(route.repository, route.reference))
+        await store.commit(lambda: store.repositories.remove_tag(route.repository, route.reference))
     return web.Response(status=202)
 
 
@@ -95,10 +95,10 @@ async def delete_blob(registry: Registry, request: web.BaseRequest, route: Route
     """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
     digest = parse_digest_parameter(route.reference)
     held_blob(registry, route.repository, digest)
-    if registry.store.member(route.repository, digest):
+    if registry.store.repositories.media_type_of(route.repository, digest):
         raise ApiError("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
     store = registry.store
-    await store.commit(lambda: store.drop_member(route.repository, digest))
+    await store.commit(lambda: store.repositories.remove(route.repository, digest))
     return web.Response(status=202)
 
 
@@ -159,8 +159,8 @@ async def _check_children(
     for number, child in enumerate(children, 1):
         if not number % _IN_A_TURN:
             await asyncio.sleep(0)
-        kind = registry.store.member(repository, child.digest)
-        size = None if kind is None else registry.store.size_of(child.digest)
+        kind = registry.store.repositories.media_type_of(repository, child.digest)
+        size = None if kind is None else registry.store.blobs.size_of(child.digest)
         if size is None:
             missing.append(child.digest)
         elif kind in media.MANIFESTS and _belies(child.media_type, kind):

@@ -25,7 +25,6 @@ from blobflow.server.registry import Registry
 from blobflow.server.routes import Route, is_repository, parse_digest_parameter
 from blobflow.server.upload_sessions import UploadSession
 from blobflow.transports.store import Store, promises
-from blobflow.transports.store.repository_pages import holders_after
 
 # The query of an upload's Location. It tells nothing, and may be left out; but there are clients that
 # complete an upload by appending `&digest=`, as other registries' Locations have a query.
@@ -116,7 +115,7 @@ async def _mount(registry: Registry, request: web.BaseRequest, repository: str) 
 async def _find_repository_with(store: Store, permissions: Permissions, digest: Digest) -> str:
     """The first repository that holds the blob and may be pulled from; "" if there is none."""
     after = ""
-    while names := holders_after(store, digest, after, _REPOSITORIES_BATCH):
+    while names := store.repositories.repositories_with(digest, after, _REPOSITORIES_BATCH):
         for name in names:
             if permissions.may_pull(name):
                 return name

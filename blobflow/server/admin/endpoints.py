@@ -19,7 +19,7 @@ async def health(registry: Registry, request: web.BaseRequest, route: Route) -> 
     """200 while the store answers and takes what is written, 503 while it does not; what it is, is told to
     the store's observer when it begins."""
     try:
-        registry.store.has_repository("")
+        registry.store.repositories.exists("")
         registry.store.check_there()
         registry.store.state.check_there()
     except StorageError as error:

@@ -31,7 +31,7 @@ async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int)
         stopped: Future[None] = Future()
         try:
             store.state.check_there()
-            store.flush_uses()
+            store.blobs.write_uses()
             await asyncio.to_thread(_tidied, store, upstreams, max_bytes, stopped)
         except StorageError as error:
             store.report_failure(error)
@@ -77,5 +77,5 @@ async def evict(store: Store, upstreams: Upstreams, max_bytes: int) -> GcResult:
         if upstreams.route(Route("manifest", repository)).upstream is not None
     ]
     for repository, tag in pulled[: -(-len(pulled) // DROPPED_TAGS_PART)]:
-        store.drop_tag(repository, tag)
+        store.repositories.remove_tag(repository, tag)
     return await collect_garbage(store, max_bytes)

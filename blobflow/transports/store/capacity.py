@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from blobflow.content import BlobReader, BlobStream, Cache
 from blobflow.errors import StalePartial, StorageError, StoreLeft
 from blobflow.oci import Descriptor, Digest
-from blobflow.transports.store.gc import disk_usage
+from blobflow.transports.store.inventory import disk_usage
 from blobflow.transports.store.store import Store
 
 _MB = 1_000_000
