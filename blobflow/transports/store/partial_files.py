@@ -24,8 +24,8 @@ def open_partial(
     """Open a partial and take its lock; None if somebody has it, or it is gone by now.
 
     With `create` it is made with these permissions; it can be gone all the same, since a sweep may find it
-    before it is locked. `ours`: this process wrote it, so that it may be opened also where there are no locks.
-    Raises OSError.
+    before it is locked. `ours`: this process wrote it, and may open it also where there are no locks. Raises
+    OSError.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
     try:

@@ -51,7 +51,7 @@ class RepositoryIndex:
         return None if row is None else str(row[0])
 
     def contents(self, repository: str, media_types: Iterable[str] | None = None) -> list[tuple[Digest, str]]:
-        """Everything the repository holds, with media types, by digest; or only what has one of `media_types`."""
+        """What the repository holds, with media types, by digest; if given, only what is of `media_types`."""
         rows = self._state.rows(
             "SELECT digest, media_type FROM members WHERE registry = '' AND repository = ? ORDER BY digest",
             repository,

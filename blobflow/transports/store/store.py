@@ -71,7 +71,10 @@ class Store:
 
     @classmethod
     def share(cls, root: Path, *, shared: bool, group: int | None = None) -> int:
-        """Let a group use the store at `root`, or nobody else; see `StorePaths.share`. Raises StorageError."""
+        """Let a group use the store at `root`, or nobody else; see `StorePaths.share`.
+
+        Raises StorageError.
+        """
         paths = StorePaths(root)
         paths.make_root()
         with hold_lock(paths.lock_file, paths.permissions):
