@@ -46,8 +46,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def hold(store: Store, *manifests: bytes, repo: str = REPO) -> None:
     with store.state.transaction():
         for raw in manifests:
-            store.write_small(raw, digest_of(raw))
-            store.add_member(repo, digest_of(raw), media.OCI_MANIFEST)
+            store.blobs.write_small(raw, digest_of(raw))
+            store.repositories.add(repo, digest_of(raw), media.OCI_MANIFEST)
 
 
 def referrers(n: int, subject: bytes = SUBJECT, padding: int = 0) -> list[bytes]:
@@ -186,11 +186,11 @@ async def test_referrers_that_come_and_go_leave_nothing_behind(
             assert sorted(chain(*await whole_list(lists))) == sorted(map(digest_of, made))
             weights.add(lists._indexes.weight)
             for raw in made:
-                store.drop_member(REPO, digest_of(raw))
+                store.repositories.remove(REPO, digest_of(raw))
             assert await whole_list(lists) == [[]]
             hold(store, made[0])
             assert await whole_list(lists) == [[digest_of(made[0])]], "it is back, once"
-            store.drop_member(REPO, digest_of(made[0]))
+            store.repositories.remove(REPO, digest_of(made[0]))
             await whole_list(lists)
         assert max(weights) < 1.2 * min(weights)
 
@@ -299,7 +299,7 @@ async def test_what_only_manifests_that_are_gone_spoke_of_is_forgotten_in_the_en
             raw = layered(f"{n}")
             hold(store, raw)
             assert await found.find(REPO, digest_of(f"{n}".encode())) is not None
-            store.drop_member(REPO, digest_of(raw))
+            store.repositories.remove(REPO, digest_of(raw))
         assert await found.find(REPO, digest_of(b"nobody")) is None
         assert found._indexes.weight < 1500
 

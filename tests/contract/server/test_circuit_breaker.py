@@ -158,7 +158,7 @@ async def test_a_blob_that_the_upstream_lacks_is_an_unknown_blob(tmp_path: Path,
     async with edge_of(tmp_path) as edge:
         raw = await give(edge.upstream, LAYER)
         await edge.get(f"/v2/{REPO}/manifests/1.0")
-        edge.upstream.store.drop_member(REPO, digest_of(LAYER))
+        edge.upstream.store.repositories.remove(REPO, digest_of(LAYER))
         path = f"/v2/{REPO}/blobs/{digest_of(LAYER)}"
         async with edge.client.request(method, path) as answer:
             assert answer.status == 404
@@ -197,9 +197,9 @@ async def test_a_manifest_is_held_with_its_tag_or_not_at_all(
             raise StorageError("the disk is gone")
 
         with monkeypatch.context() as patched:
-            patched.setattr(edge.store, "set_tag", fails)
+            patched.setattr(edge.store.repositories, "set_tag", fails)
             assert (await answer_of(edge, f"/v2/{REPO}/manifests/1.0"))[0] == 500
-        assert edge.store.member(REPO, digest_of(raw)) is None
+        assert edge.store.repositories.media_type_of(REPO, digest_of(raw)) is None
         assert await edge.get(f"/v2/{REPO}/manifests/1.0") == (200, raw)
 
 
@@ -255,8 +255,8 @@ async def test_a_tag_never_names_a_manifest_that_was_evicted_meanwhile(
             nonlocal evictions
             if not evictions:
                 evictions += 1
-                edge.store.drop_member(REPO, digest_of(raw))
-                edge.store.drop(digest_of(raw))
+                edge.store.repositories.remove(REPO, digest_of(raw))
+                edge.store.blobs.drop(digest_of(raw))
             return await commit(work)
 
         monkeypatch.setattr(edge.store, "commit", evicting)

@@ -108,7 +108,7 @@ async def test_a_stampede_is_one_read_of_the_upstream_even_if_that_is_cut(
         assert (first.status, second.status) == (200, 206)
         assert second.sent < size, "it went on; what a reset took from the sockets was sent again"
         await settled()
-        assert edge.store.size_of(digest_of(content)) == size
+        assert edge.store.blobs.size_of(digest_of(content)) == size
         assert edge.outcomes()["blob", "miss"] == 1
 
 
@@ -130,7 +130,7 @@ async def test_nobody_gets_the_end_of_a_wrong_blob(tmp_path: Path) -> None:
                 async for chunk in answer.content.iter_any():
                     got += chunk
         assert 0 < len(got) < len(LAYER)
-        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
         small = await edge.client.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}", raise_for_status=False)
         assert await refusal(small) == (502, "UNKNOWN")
 
@@ -179,7 +179,7 @@ async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -
         raw = await give(edge.upstream)
         path = f"/v2/{REPO}/manifests/1.0"
         await edge.get(path)
-        edge.upstream.store.drop_tag(REPO, "1.0")
+        edge.upstream.store.repositories.remove_tag(REPO, "1.0")
         edge.now = 61
         async with edge.client.get(path) as answer:
             assert await refusal(answer) == (404, "MANIFEST_UNKNOWN")
@@ -251,7 +251,7 @@ async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_p
         await give(edge.upstream, LAYER)
         await edge.get(f"/v2/{REPO}/manifests/1.0")
         assert await edge.get(BLOB_PATH, Range="bytes=2000000-2000009") == (206, LAYER[2000000:2000010])
-        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
         assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (200, LAYER)
         await settled()
         assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (206, LAYER[:1])
@@ -368,7 +368,7 @@ async def test_gc_takes_nothing_that_a_tag_needs_and_what_it_took_is_fetched_aga
         await edge.get(BLOB_PATH)
         await settled()
         assert (await collect_garbage(edge.store, 0)).blobs == 0
-        edge.store.drop(LAYER_DIGEST)
+        edge.store.blobs.drop(LAYER_DIGEST)
         assert await edge.get(BLOB_PATH) == (200, LAYER)
         assert edge.upstream.journal.reads(LAYER_DIGEST) == 2
 
@@ -406,11 +406,11 @@ async def test_what_was_not_asked_for_longest_makes_room_and_what_was_pushed_sta
         assert (await evict(edge.store, upstreams, 10_000_000)).blobs == 0
         swept = await evict(edge.store, upstreams, 1_000_000)
         assert swept.left_bytes < 1_000_000
-        assert edge.store.size_of(LAYER_DIGEST) is None
-        assert edge.store.tags(f"far/{REPO}") == ["2.0"]
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
+        assert edge.store.repositories.tags(f"far/{REPO}") == ["2.0"]
         await evict(edge.store, upstreams, 0)
-        assert edge.store.tags(f"far/{REPO}") == []
-        assert edge.store.tags("near") == ["1.0"]
+        assert edge.store.repositories.tags(f"far/{REPO}") == []
+        assert edge.store.repositories.tags("near") == ["1.0"]
         assert await edge.get(f"/v2/near/blobs/{pushed}") == (200, BLOB)
         for tag, content in (("1.0", LAYER), ("2.0", other)):
             assert await edge.get(f"/v2/far/{REPO}/manifests/{tag}") == (200, images[tag])

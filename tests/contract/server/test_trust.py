@@ -184,8 +184,8 @@ async def test_a_blob_that_is_too_large_is_refused_in_every_form(
                 answer = await client.patch(location, data=BLOB[-1:])
         async with answer:
             assert await refusal(answer) == (413, "SIZE_INVALID")
-    assert not list(registry_store.layout.partials.iterdir())
-    assert registry_store.size_of(digest_of(BLOB)) is None
+    assert not list(registry_store.paths.partials.iterdir())
+    assert registry_store.blobs.size_of(digest_of(BLOB)) is None
 
 
 async def test_a_blob_of_just_the_limit_is_taken(serving: Serving) -> None:
@@ -255,8 +255,8 @@ def test_an_answer_that_nobody_takes_is_dropped(tmp_path: Path) -> None:
     async def hold(root: Path) -> None:
         ended = asyncio.Event()
         store = Store.open(root)
-        store.write_small(large, digest_of(large))
-        store.add_member("team/app", digest_of(large))
+        store.blobs.write_small(large, digest_of(large))
+        store.repositories.add("team/app", digest_of(large))
         app = make_app(store, observe=lambda access: ended.set())
         async with Server(app, stall=0.1, grace=30) as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
