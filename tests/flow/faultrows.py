@@ -42,7 +42,7 @@ from blobflow.server.registry import SparsePolicy
 from blobflow.transports.registry import HostSettings, Profile, Registries
 from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.http import aiohttp_client, host_client, upload_body
-from blobflow.transports.registry.uploads import pusher
+from blobflow.transports.registry.uploads import pusher, sender
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
 from tests.flow.children import wrong_blobs
@@ -318,10 +318,10 @@ def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch
 _IN_MIB = (
     (retry, "FRUITFUL"),
     (profiles, "CHUNKED_FROM"),
-    (profiles, "WORTHY_CHUNK"),
-    (pusher, "KEPT_FROM"),
-    (pusher, "BESIDE_UP_TO"),
-    (pusher, "JOURNALED_FROM"),
+    (profiles, "WORTHWHILE_CHUNK_BYTES"),
+    (pusher, "RESUMED_FROM"),
+    (sender, "OPEN_BESIDE_UP_TO"),
+    (sender, "JOURNALED_FROM"),
     (partials, "KEPT_FROM"),
 )
 
