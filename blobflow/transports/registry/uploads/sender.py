@@ -9,10 +9,10 @@ What is too large for a request on the way (`request_size`) goes by smaller chun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from blobflow.content import BlobReader, BlobStream, is_small
+from blobflow.content import BlobReader, BlobStream, Notice, is_small, tapped
 from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
@@ -79,13 +79,13 @@ class Sender:
                 permit = await stack.enter_async_context(self._client.writes.permit())
             content = b""
             async with self._session_beside(push):
-                stream = await stack.enter_async_context(push.reader(offset))
+                stream = await stack.enter_async_context(push.reader.open(offset))
                 if small:
                     content = b"".join([bytes(chunk) async for chunk in stream])
             if small:
                 response = await self._send_whole(push, content)
             else:
-                response = await self._send_parts(push, _then(stream, permit.downgrade))
+                response = await self._send_parts(push, tapped(stream, Notice(permit.downgrade)))
             # It may name the blob by another algorithm (distribution: sha256), not by another digest.
             check_digest_header(response.headers, push.blob.digest, f"blob at {self._client.host}")
 
@@ -146,12 +146,12 @@ class Sender:
         if position == blob.size:
             await _read_out(session, stream)
             push.progress.on(Event.ALL_ACCEPTED)
-        chunks = ChunkSplitter(stream)
+        splitter = ChunkSplitter(stream)
         while push.progress.state is State.SENDING:
             chunk = min(max(self._size.chunk_bytes, session.chunk_floor), session.chunk_ceiling)
             part = next_request(push.method, position, blob.size, chunk)
             assert part is not None
-            response = await self._send_part(push, part, chunks.take(part.size) if part.ranged else stream)
+            response = await self._send_part(push, part, splitter.take(part.size) if part.ranged else stream)
             position = part.start + part.size
             if part.commits:
                 return response
@@ -171,11 +171,11 @@ class Sender:
             session.sent = blob.size
             return await self._client.commit(request, blob.size)
 
-    async def _send_part(self, push: Push, part: BodyRequest, chunks: BlobStream) -> Response:
+    async def _send_part(self, push: Push, part: BodyRequest, stream: BlobStream) -> Response:
         """One request with bytes of the blob; they have all left when it is answered."""
         session = push.open_session
         request = requests.body(push.repository, push.blob, session.location, part)
-        body = UploadBody(chunks, part.size, request.description, self._client.meter)
+        body = UploadBody(stream, part.size, request.description, self._client.meter)
         before, session.request_size, session.request_sent = session.sent, part.size, 0
         try:
             response = await self._client.send_body(request, body)
@@ -206,13 +206,6 @@ class Sender:
         self._learner.passed(session, part.size)
         if push.resumes and push.blob.size >= JOURNALED_FROM:
             self._sessions.record(session)
-
-
-async def _then(stream: BlobStream, over: Callable[[], None]) -> BlobStream:
-    """The chunks; `over` is called when the last of them was asked past."""
-    async for chunk in stream:
-        yield chunk
-    over()
 
 
 async def _read_out(session: UploadSession, stream: BlobStream) -> None:
