@@ -22,7 +22,8 @@ from blobflow.oci.manifest import subject_of
 from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile
 from blobflow.transports.registry.http.digest_headers import check_content, digests_in
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.uploads.failures import explain_manifest
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts

@@ -51,10 +51,11 @@ from blobflow.transports.registry.api.referrers import RepositoryReferrers
 from blobflow.transports.registry.api.tags import list_tags
 from blobflow.transports.registry.http.content_encoding import length_of
 from blobflow.transports.registry.http.digest_headers import check_content, check_digest_header, digests_in
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.limiter import HostLimiter
-from blobflow.transports.registry.uploads.pusher import BlobPusher, mount_scopes
-from blobflow.transports.registry.uploads.sessions import push_scopes
+from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.uploads.pusher import BlobPusher
+from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
 
 
 class Repository:

@@ -24,8 +24,9 @@ from blobflow.content import Site
 from blobflow.errors import InvalidReference, ProtocolViolation, Rejected
 from blobflow.oci.json_decoding import decode
 from blobflow.oci.reference import check_repository, check_tag
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.link_header import next_link, next_page
+from blobflow.transports.registry.http.messages import Request, Response
 
 # Names asked for in a page, and what is tried next where that is refused; 0: none are. ECR refuses more than
 # 1000, and so does distribution 3 as it comes; a hundred is its default.

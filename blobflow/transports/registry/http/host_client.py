@@ -24,7 +24,8 @@ from blobflow.errors import Denied, NetworkError, ProtocolViolation, RegistryErr
 from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
-from blobflow.transports.registry.auth.authenticator import Authenticator, Challenge, parse_challenges
+from blobflow.transports.registry.auth.authenticator import Authenticator
+from blobflow.transports.registry.auth.challenges import Challenge, parse_challenges
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.auth.redirect_targets import RedirectTargets
 from blobflow.transports.registry.capabilities.head_support import HeadSupport
@@ -39,14 +40,18 @@ from blobflow.transports.registry.http.aiohttp_client import (
     timeout_of,
 )
 from blobflow.transports.registry.http.aiohttp_errors import translate_error
-from blobflow.transports.registry.http.connection_pool import ConnectionPool, Request, Response
+from blobflow.transports.registry.http.connection_pool import ConnectionPool
 from blobflow.transports.registry.http.etags import Etags
-from blobflow.transports.registry.http.limiter import HostLimiter, RateLimit, rate_limit_of, throttle_of
+from blobflow.transports.registry.http.limiter import (
+    HostLimiter,
+    RateLimit,
+    rate_limit_of,
+    throttle_of,
+)
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.pull_quota import allowance_of
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import follow_location
-
-__all__ = ["Response", "Request", "HostClient"]
 
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
 # large ones, at the bytes a second that a slow object store copies.
