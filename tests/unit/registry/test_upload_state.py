@@ -21,7 +21,7 @@ from blobflow.errors import (
     Unavailable,
 )
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
-from blobflow.transports.registry.http.host_client import RequestRedirected
+from blobflow.transports.registry.http.dispatch import RequestRedirected
 from blobflow.transports.registry.uploads.failures import Attempt, classify
 from blobflow.transports.registry.uploads.methods import choose_method, next_request
 from blobflow.transports.registry.uploads.state import (

@@ -79,7 +79,7 @@ class Lookups:
         One that contradicts what was put, or that a cache has kept too long, is asked for past the cache; so
         is a 404 of what is `expected` to be there. `past`: at once.
         """
-        caches = self._client.caches
+        caches = self._client.capabilities.caches
         if past or (self._target and caches.are_passed):
             return await self._client.send(_bypassing_caches(request))
         pushed = caches.pushed.at(self._name, name)
@@ -118,7 +118,7 @@ class Lookups:
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Permit]]:
         """A blob's bytes, as `HostClient.stream`. A 404 is asked about past the cache where it is a cache's,
         and at a target also of what is `expected` to be there."""
-        caches = self._client.caches
+        caches = self._client.capabilities.caches
         if self._target and caches.are_passed:
             request = _bypassing_caches(request)
         async with AsyncExitStack() as stack:
@@ -179,7 +179,9 @@ class Lookups:
         """Whether the repository holds a blob or manifest. What is told to have another size or digest is a
         broken one: not there. Raises refusals but NotFound."""
         is_manifest = content.media_type in media.MANIFESTS
-        heads = self._client.manifest_heads if is_manifest else self._client.blob_heads
+        heads = (
+            self._client.capabilities.manifest_heads if is_manifest else self._client.capabilities.blob_heads
+        )
         make = self.manifest if is_manifest else self.blob
         try:
             found = await self.head(make("HEAD", content.digest), content.digest, heads, expected=False)
@@ -194,7 +196,7 @@ class Lookups:
             return False
 
     def _was_put(self, name: str) -> bool:
-        return self._client.caches.pushed.at(self._name, name) is not None
+        return self._client.capabilities.caches.pushed.at(self._name, name) is not None
 
     async def _begins(self, blob: Descriptor) -> bool:
         """Whether a blob's first byte can be had; of the rest, if it comes, nothing is read."""

@@ -127,13 +127,13 @@ class ManifestPusher:
         check_content(response.headers, raw, what, known=manifest.digest)
         self._note_placed(manifest, {name, manifest.digest})
         noted = _subject_is_confirmed(response, raw)
-        self._client.referrers_support.put(repository, manifest.digest, noted=noted)
+        self._client.capabilities.referrers.put(repository, manifest.digest, noted=noted)
         return response
 
     def _note_placed(self, manifest: Descriptor, names: Iterable[str]) -> None:
         """What caches on the way may not know yet."""
         for name in names:
-            self._client.caches.pushed.put(self._site.repository, name, manifest.digest)
+            self._client.capabilities.caches.pushed.put(self._site.repository, name, manifest.digest)
 
 
 def confirmed_tags(response: Response) -> set[str]:

@@ -71,7 +71,7 @@ class RepositoryReferrers:
         self._site = site
         self._scopes = scopes
         self._manifests = manifests
-        self._host = client.referrers_support
+        self._host = client.capabilities.referrers
 
     async def find(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""

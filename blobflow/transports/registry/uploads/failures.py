@@ -21,7 +21,7 @@ from blobflow.errors import (
     Unavailable,
 )
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
-from blobflow.transports.registry.http.host_client import RequestRedirected
+from blobflow.transports.registry.http.dispatch import RequestRedirected
 from blobflow.transports.registry.uploads.state import Event
 
 # Statuses by which a registry says that it does not take a body in this form: 400 and 404 are Artifactory's

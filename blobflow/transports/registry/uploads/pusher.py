@@ -33,12 +33,12 @@ from blobflow.errors import (
 from blobflow.oci import Descriptor, Digest
 from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import (
-    LearnedLimits,
     Profile,
     method_order,
 )
 from blobflow.transports.registry.http.digest_headers import contradicting_digest
-from blobflow.transports.registry.http.host_client import HostClient, RequestRedirected
+from blobflow.transports.registry.http.dispatch import RequestRedirected
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.messages import Request
 from blobflow.transports.registry.uploads import requests
 from blobflow.transports.registry.uploads.failures import Attempt, classify, explain, may_have_arrived
@@ -56,12 +56,12 @@ from blobflow.transports.registry.uploads.state import Event, Fate, Lesson, Stat
 class BlobPusher:
     """All pushes to one host. `close` it before the client that it talks through."""
 
-    def __init__(self, client: HostClient, profile: Profile, limits: LearnedLimits, journal: Journal) -> None:
+    def __init__(self, client: HostClient, profile: Profile, journal: Journal) -> None:
         self.profile = profile
-        self.limits = limits
+        self.limits = client.capabilities.limits
         self._client = client
         self._sessions = UploadSessions(client, journal)
-        self._size = RequestSize(profile, limits)
+        self._size = RequestSize(profile, self.limits)
         self._learner = SizeLearner(self._size, client)
         self._sender = Sender(client, self._sessions, self._learner)
         self._forgetful = profile.keeps_broken_sessions is False
