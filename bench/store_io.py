@@ -3,8 +3,8 @@
     python -m bench.store_io in HOST --root DIR [--streams N]
     python -m bench.store_io out HOST --origin HOST --root DIR [--streams N]
 
-`in` writes the layers of `giant:1` (tools/registry/zeros.py) into the store at DIR, hashed and checksummed, as
-every way into it does; `out` pushes what `in` brought, as a mirror does that finds its blobs in the store.
+`in` writes the layers of `giant:1` (tools/registry/zeros.py) into the store at DIR, hashed and checksummed,
+as every way into it does; `out` pushes what `in` brought, as a mirror does that finds its blobs in the store.
 """
 
 from __future__ import annotations

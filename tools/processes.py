@@ -25,9 +25,9 @@ import msgspec
 
 from tools.access_log import Requests, parse_access_log
 from tools.certificates import Pair as KeyFiles
+from tools.checkout import TOP
 from tools.ports import reserve_port
 
-TOP = Path(__file__).resolve().parents[2]
 BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
 
 READY_SECONDS = 60.0  # a registry answers within some 50 ms, but the machine may be busy
@@ -197,8 +197,8 @@ def blobflow_serve(
 
 @contextmanager
 def faulty_registry(folder: Path, journal: Path, *faults: str, leave: Leave = remove) -> Iterator[Registry]:
-    """The faulty registry (tools/registry/faulty.py) with its storage under `folder`; what it is asked goes to
-    `journal`, and not to a log. `leave`: what is done to its storage at the end."""
+    """The faulty registry (tools/registry/faulty.py) with its storage under `folder`; what it is asked goes
+    to `journal`, and not to a log. `leave`: what is done to its storage at the end."""
 
     def command(host: str) -> list[str]:
         told = [word for fault in faults for word in ("--fault", fault)]

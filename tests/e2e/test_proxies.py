@@ -1,7 +1,7 @@
 """Registries behind real reverse proxies and caches: everything arrives, for a bounded number of bytes.
 
-The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/servers/proxies.py`), the
-registry is docker-registry. The short forms run always; the long ones by name: `pytest -m 'soak and
+The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/servers/proxies.py`),
+the registry is docker-registry. The short forms run always; the long ones by name: `pytest -m 'soak and
 proxies'`.
 """
 

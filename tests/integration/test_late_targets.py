@@ -105,7 +105,7 @@ class SlowPlace(ReferringPlace):
 
 class HangingReferring(Hanging):
     def at(self, site: Site) -> MemoryPlace:
-        return LateReferring(self, site, self.calls_late, self.let)
+        return LateReferring(self, site, self.calls_late, self.let, self.held)
 
 
 class LateReferring(Late, ReferringPlace):
