@@ -8,11 +8,11 @@ a lock on a file, which ends with this process, keeps each from every other proc
 from __future__ import annotations
 
 import fcntl
-import itertools
 import os
 import random
 import socket
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 # Linux takes clients' ends from 32768 on, the BSDs and IANA from 49152 on.
@@ -26,7 +26,7 @@ def reserve_port() -> int:
     Raises RuntimeError if there is none.
     """
     begin = random.randrange(_FIRST, _END)
-    for port in itertools.chain(range(begin, _END), range(_FIRST, begin)):
+    for port in chain(range(begin, _END), range(_FIRST, begin)):
         if port not in _held and (lock := _lock(port)) is not None:
             _held[port] = lock
             if _is_free(port):

@@ -1,9 +1,9 @@
 """One source and four targets: two on a fast line, one on a slow one, and one that dies midway.
 
 The targets are docker-registries behind relays (tools/network_path.py); what was read and uploaded stands in
-the registries' access logs. The short form has no clock in it: the slow line stands still once it has carried
-a part of the set, until the run has told that both fast targets have everything. The soak measures them
-against a run with the two alone.
+the registries' access logs. The short form has no clock in it: the slow line stands still once it has
+carried a part of the set, until the run has told that both fast targets have everything. The soak measures
+them against a run with the two alone.
 """
 
 from __future__ import annotations
