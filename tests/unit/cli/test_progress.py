@@ -99,7 +99,7 @@ REMARKS = [
 ]
 
 
-@pytest.mark.parametrize(("event", "look", "line"), REMARKS)
+@pytest.mark.parametrize(("event", "output", "line"), REMARKS)
 def test_what_is_told_in_words(event: Event, output: OutputOptions, line: str | None) -> None:
     assert event_line(event, output) == line
 
