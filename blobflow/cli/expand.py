@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.inputs.requests import ExpandedRequest, MirrorRequest, expand
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, RunOptions, run_policy, run_settings
+from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions, choose_platforms
+from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
 from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.settings import Hosts, run_policy, run_settings
 from blobflow.events import Meter, Observer, Warned
 
 if TYPE_CHECKING:

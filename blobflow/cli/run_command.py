@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    OutputOptions,
-    RunOptions,
-    hosts_of,
-    run_policy,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.output import OutputOptions
+from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.plan_text import dry_run_lines
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.report_text import digest_lines, failure_lines, plan_lines, summary_lines
@@ -29,6 +23,7 @@ from blobflow.cli.output.units import count_text
 from blobflow.cli.runtime.event_loop import SHUTDOWN
 from blobflow.cli.runtime.event_loop import run as run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.results.report import Report, TagRecord, encode_report, with_unresolved
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError

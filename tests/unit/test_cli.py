@@ -18,15 +18,11 @@ from blobflow import cli
 from blobflow.cli.commands.serve import parse_listen_address
 from blobflow.cli.inputs.requests import expand
 from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    connection_options,
-    run_options,
-    run_policy,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.runtime.event_loop import run
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.settings import run_policy
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,

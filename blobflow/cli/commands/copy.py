@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import check_single_plan, plan_pairs, print_plan, run_mirror
 from blobflow.cli.runtime.files import check_writable, write_atomic
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.plan_text import dry_run_lines
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.report_text import failure_lines, plan_lines, summary_lines

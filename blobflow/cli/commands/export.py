@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    connection_options,
-    hide_options,
-    run_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.platforms import missing_platform_option
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunOutcome, StartRun, run_command, run_mirror
+from blobflow.cli.settings import Hosts
 from blobflow.errors import NoSuchPlatform, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci import Reference, parse_reference

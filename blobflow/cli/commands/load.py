@@ -10,15 +10,11 @@ import click
 import msgspec
 
 from blobflow.cli.inputs.selection import any_host_option
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    connection_options,
-    hide_options,
-    run_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
+from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 

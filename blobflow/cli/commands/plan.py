@@ -8,14 +8,10 @@ from pathlib import Path
 import click
 
 from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    connection_options,
-    hide_options,
-    run_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
 from blobflow.cli.run_command import check_plan, print_plan

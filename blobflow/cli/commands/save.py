@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.inputs.selection import any_host_option, read_image_list
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    byte_size,
-    connection_options,
-    hide_options,
-    hosts_of,
-    run_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.param_types import byte_size
 from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
+from blobflow.cli.settings import hosts_of
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of

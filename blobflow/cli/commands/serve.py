@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Seconds,
-    byte_size,
-    connection_options_without_logins,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
+from blobflow.cli.options.param_types import Seconds, byte_size
 from blobflow.cli.output.access_log import LogFormat, open_access_log
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.runtime.event_loop import raise_open_file_limit
@@ -351,8 +347,7 @@ def _open_store(root: Path, read_only: bool) -> Store:
 async def _open_upstreams(wish: ServeOptions) -> AsyncIterator[SourceAt]:
     """Where upstreams' repositories are read."""
     from blobflow import __version__
-    from blobflow.cli.options.connection import Hosts
-    from blobflow.cli.settings import connection_settings
+    from blobflow.cli.settings import Hosts, connection_settings
     from blobflow.settings import host_access, logins_of
     from blobflow.transports.registry import Registries
 

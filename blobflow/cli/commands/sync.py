@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
 from blobflow.cli.output.stdio import write_stdout
 from blobflow.cli.run_command import check_plan, print_plan

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import (
     RunOptions,
     cache_dir_option,
     compress_option,
     concurrency_option,
-    connection_options,
     verify_option,
 )
-from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text

@@ -12,17 +12,10 @@ import click
 import msgspec
 
 from blobflow.cli.inputs.selection import SelectionOptions, any_host_option, read_request
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    Seconds,
-    byte_rate,
-    byte_size,
-    cache_dir_option,
-    concurrency_option,
-    connection_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
+from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, size_text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import option_group
+from blobflow.cli.options.option_group import option_group
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.units import one_line, seconds_text, short_digest, size_text
 from blobflow.events import (
     Event,

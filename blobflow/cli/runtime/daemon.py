@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import OutputOptions, option_group
+from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.runtime.files import check_writable
 from blobflow.cli.runtime.startup import collect_garbage
