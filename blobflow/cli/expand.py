@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.inputs.requests import ExpandedRequest, MirrorRequest, expand
+from blobflow.cli.inputs.expansion import ExpandedRequest, expand
+from blobflow.cli.inputs.platforms import choose_platforms
+from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.options.connection import ConnectionOptions
-from blobflow.cli.options.platforms import PlatformOptions, choose_platforms
+from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, expand
-from blobflow.cli.inputs.spec_formats import SpecFormat, detect_format, read_spec
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
+from blobflow.cli.inputs.spec_formats import detect_format, read_spec
+from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.tag_selection.rules import TagRules

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.go_templates import render_template
 from blobflow.cli.inputs.regsync_schedule import schedule_hint
-from blobflow.cli.inputs.requests import MirrorRequest, expand
+from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci.platform_choice import EVERYTHING

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import cli
+from blobflow.cli.inputs.expansion import ExpandedRequest, expand
 from blobflow.cli.inputs.renaming import RenameRule, apply_rename, check_rename_rule
-from blobflow.cli.inputs.requests import ExpandedRequest, ImageRequest, RegistryPrefix, expand
+from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix
 from blobflow.cli.inputs.spec import parse_spec, spec_schema
 from blobflow.errors import InvalidReference, NotFound, UsageError
 from blobflow.oci.tag_selection.rules import TagRules

@@ -155,7 +155,7 @@ def _check_output(output: ExportOutput, *, pushes: bool) -> ExportOutput:
 
 
 def _choice(output: ExportOutput) -> PlatformChoice:
-    from blobflow.cli.options.platforms import parse_platforms
+    from blobflow.cli.inputs.platforms import parse_platforms
     from blobflow.oci.platform_choice import PlatformChoice
 
     platforms = parse_platforms(output.platforms)
@@ -164,7 +164,7 @@ def _choice(output: ExportOutput) -> PlatformChoice:
 
 def _pairs(source: Reference, output: ExportOutput, missing: MissingPlatform) -> list[Pair]:
     """The copy that the output is."""
-    from blobflow.cli.inputs.requests import copy_pairs
+    from blobflow.cli.inputs.copy_arguments import copy_pairs
     from blobflow.engine.plan.steps import Pair
 
     if output.type == "registry":

@@ -138,7 +138,7 @@ def _from_names(names: tuple[str, ...], tags: tuple[str, ...]) -> IndexSpec:
 
 def _from_file(path: Path, tags: tuple[str, ...]) -> IndexSpec:
     from blobflow.cli.inputs.manifest_tool import parse_manifest_tool
-    from blobflow.cli.inputs.requests import read_text
+    from blobflow.cli.runtime.files import read_text
 
     spec = parse_manifest_tool(read_text(path), "stdin" if str(path) == "-" else str(path))
     return msgspec.structs.replace(spec, tags=(*spec.tags, *tags))

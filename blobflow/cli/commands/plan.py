@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.inputs.selection import any_host_option, read_image_list
+from blobflow.cli.inputs.image_list import read_image_list
+from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import any_host_option
 from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.param_types import byte_size
-from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import hosts_of

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines

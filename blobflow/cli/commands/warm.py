@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import SelectionOptions, any_host_option, read_request
+from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, any_host_option
 from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
 from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
@@ -25,7 +26,7 @@ from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
-    from blobflow.cli.inputs.spec_formats import SpecFormat
+    from blobflow.cli.options.images import SpecFormat
     from blobflow.engine.plan.steps import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
 
@@ -156,8 +157,9 @@ def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix
 
     What a spec says of targets and of names there is not about edges. Raises as `read_request`.
     """
-    from blobflow.cli.inputs.requests import RegistryPrefix, read_text
+    from blobflow.cli.inputs.requests import RegistryPrefix
     from blobflow.cli.inputs.spec_formats import detect_format, read_spec
+    from blobflow.cli.runtime.files import read_text
 
     # The store is no place with a name; images need one to be pairs, and theirs is never asked.
     places = tuple(edges) or (RegistryPrefix("store.invalid"),)

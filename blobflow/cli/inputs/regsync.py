@@ -30,6 +30,7 @@ from itertools import chain
 import msgspec
 
 from blobflow.cli.inputs.go_templates import render_template
+from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.regsync_hosts import parse_hosts
 from blobflow.cli.inputs.regsync_keys import (
     Entry,
@@ -43,7 +44,6 @@ from blobflow.cli.inputs.regsync_keys import (
 from blobflow.cli.inputs.regsync_schedule import schedule_hint
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, lines_text, node_at, to_struct
-from blobflow.cli.options.platforms import parse_platforms
 from blobflow.engine.plan.steps import Lookup
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import Reference, parse_reference

@@ -27,6 +27,7 @@ from typing import Annotated
 
 import msgspec
 
+from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules, check_rename_rule
 from blobflow.cli.inputs.requests import (
     ImageRequest,
@@ -36,7 +37,6 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, node_at, to_struct
-from blobflow.cli.options.platforms import parse_platforms
 from blobflow.engine.plan.steps import Lookup, MissingPlatform
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_digest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import yaml
 
@@ -13,11 +12,10 @@ from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
 from blobflow.cli.inputs.skopeo import IMAGE_LISTS, parse_skopeo
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
+from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import UsageError
 
 _OURS = {"version", "defaults", "images"}
-
-SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
 
 
 def read_spec(

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from blobflow.cli.inputs.requests import read_text
 from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.runtime.files import read_text
 
 if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
