@@ -14,9 +14,8 @@ import msgspec
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
-from blobflow.cli.output.plan_text import dry_run_lines
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import digest_lines, failure_lines, plan_lines, summary_lines
+from blobflow.cli.output.report_text import digest_lines, failure_lines, summary_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.timeline import Timeline
 from blobflow.cli.output.units import count_text
@@ -32,7 +31,6 @@ from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
     from blobflow.client import Settings
-    from blobflow.engine.execution import Planned
     from blobflow.engine.plan.steps import Pair
     from blobflow.engine.saved.execution import SavedRun
 
@@ -246,45 +244,3 @@ def _print_summary(
     for line in failure_lines(report) if list_failures else ():
         print_lines(line, err=True)
     return errors
-
-
-def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    """Resolve, survey and plan on the loop; nothing is changed anywhere."""
-    return run_loop(_plan_on_loop(pairs, connection, run))
-
-
-async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    from blobflow.client import plan_run
-
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = run_settings(connection, run, hosts_of(pairs))
-        return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
-
-
-def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
-    """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
-    if not output.quiet:
-        images = dry_run_lines(planned)
-        with ignore_closed_pipe():
-            print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
-
-
-def check_plan(
-    planned: Planned, output: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
-) -> None:
-    """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
-    are `listed` on standard output. Not all may be skipped, unless they may."""
-    if not listed or output.quiet:
-        for pair, error in planned.failures.items():
-            print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
-    if planned.failures:
-        raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
-    if not may_skip_all:
-        check_not_all_skipped(len(planned.skipped), len(planned.pairs))
-
-
-def check_single_plan(planned: Planned) -> None:
-    """For a plan of one image: raise its own error, the first if there are several targets."""
-    for error in planned.failures.values():
-        raise error

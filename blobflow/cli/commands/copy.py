@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.run_command import check_single_plan, plan_pairs, print_plan, run_mirror
+from blobflow.cli.run_command import run_mirror
 from blobflow.cli.runtime.files import check_writable, write_atomic
 
 

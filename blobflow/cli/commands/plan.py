@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
@@ -15,7 +16,6 @@ from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
-from blobflow.cli.run_command import check_plan, print_plan
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.errors import UsageError
 
@@ -52,7 +52,8 @@ def verb(
     mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and what that
     cost is noted.
     """
-    from blobflow.cli.expand import make_dry_run, may_skip_all
+    from blobflow.cli.dry_run import make_dry_run
+    from blobflow.cli.expand import may_skip_all
     from blobflow.planfile import save_plan
 
     if run.report:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
@@ -16,7 +17,6 @@ from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
 from blobflow.cli.output.stdio import write_stdout
-from blobflow.cli.run_command import check_plan, print_plan
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled, schedule_options
 from blobflow.errors import UsageError
 
@@ -84,7 +84,9 @@ def verb(
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
-    from blobflow.cli.expand import check_request, make_dry_run, may_skip_all, mirror_request
+    from blobflow.cli.dry_run import make_dry_run
+    from blobflow.cli.expand import check_request, may_skip_all
+    from blobflow.cli.mirror_request import mirror_request
 
     asked, clearing = _read_request(selection, schedule), _parse_limit(delete, max_delete)
     parse_schedule(schedule)

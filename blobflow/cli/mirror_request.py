@@ -1,0 +1,63 @@
+"""Mirroring what is asked for; and once all of it is there, removing the tags that are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from blobflow.cli.expand import check_request, expand_request, may_skip_all, request_hosts, with_file_hosts
+from blobflow.cli.inputs.requests import MirrorRequest
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.options.run import RunOptions
+from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.results.report import Report
+    from blobflow.operations.tags.extra import PruneLimit
+    from blobflow.operations.tags.prune import WantedTag
+    from blobflow.settings import Settings
+
+
+def mirror_request(
+    asked: MirrorRequest,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
+    run: RunOptions,
+    *,
+    clearing: PruneLimit | None = None,
+    told: Callable[[Report], None] = lambda report: None,
+) -> RunOutcome:
+    """Mirror what is asked for; as `run_command`. With `clearing`, tags too many are removed once all is
+    there, so many at most."""
+
+    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import mirror
+
+        settings = with_file_hosts(settings, asked, connection)
+        expanded = await expand_request(asked, platforms, settings, show, meter)
+        recorder.lost = expanded.lost
+        flow = recorder(expanded.pairs, expanded.notes)
+        report = await mirror(expanded.pairs, settings, observer=show, meter=meter, run=flow)
+        skips_all = all(image.reason for image in report.images)
+        whole = report.ok and not expanded.lost and (may_skip_all(asked, platforms) or not skips_all)
+        if clearing is not None and whole:
+            from blobflow.operations.tags.prune import prune
+
+            keep = _kept_after(expanded.pairs, report)
+            async for tag in prune(keep, clearing, settings, observer=show, meter=meter):
+                recorder.tags.append(tag)
+        return ()
+
+    check_request(asked, platforms)
+    return run_command(work, request_hosts(asked), connection, run, told=told)
+
+
+def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:
+    from blobflow.oci import parse_digest
+    from blobflow.operations.tags.prune import WantedTag
+
+    for pair, image in zip(pairs, report.images, strict=True):
+        yield WantedTag(pair.target, parse_digest(image.digest) if image.digest else None)
