@@ -81,47 +81,47 @@ def check_single_plan(planned: Planned) -> None:
 
 
 def make_dry_run(
-    asked: MirrorRequest,
+    request: MirrorRequest,
     platforms: PlatformOptions,
     connection: ConnectionOptions,
     run: RunOptions,
     *,
-    clearing: PruneLimit | None = None,
+    prune_limit: PruneLimit | None = None,
 ) -> DryRun:
     """The plan of what is asked for; nothing is changed anywhere. What the rules could not find is among its
-    failures. With `clearing`, also what would be removed, if all of it can be planned."""
+    failures. With `prune_limit`, also what would be removed, if all of it can be planned."""
     from blobflow.cli.expand import check_request
 
-    check_request(asked, platforms)
-    return run_loop(_dry_run_on_loop(asked, platforms, connection, run, clearing))
+    check_request(request, platforms)
+    return run_loop(_dry_run_on_loop(request, platforms, connection, run, prune_limit))
 
 
 async def _dry_run_on_loop(
-    asked: MirrorRequest,
+    request: MirrorRequest,
     platforms: PlatformOptions,
     connection: ConnectionOptions,
     run: RunOptions,
-    clearing: PruneLimit | None,
+    prune_limit: PruneLimit | None,
 ) -> DryRun:
     from blobflow.cli.expand import expand_request, request_settings
     from blobflow.client import plan_run
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
-        settings = request_settings(asked, connection, run)
-        expanded = await expand_request(asked, platforms, settings, show, meter)
+        settings = request_settings(request, connection, run)
+        expanded = await expand_request(request, platforms, settings, show, meter)
         planned = await plan_run(expanded.pairs, settings, run_policy(run), observer=show, meter=meter)
         planned = msgspec.structs.replace(
             planned,
-            pairs=(*planned.pairs, *expanded.lost),
-            failures={**planned.failures, **expanded.lost},
+            pairs=(*planned.pairs, *expanded.unresolved),
+            failures={**planned.failures, **expanded.unresolved},
         )
         tags: list[TagRecord] = []
-        if clearing is not None and not planned.failures:
+        if prune_limit is not None and not planned.failures:
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_by_plan(planned)
-            async for tag in prune(keep, clearing, settings, dry_run=True, observer=show, meter=meter):
+            async for tag in prune(keep, prune_limit, settings, dry_run=True, observer=show, meter=meter):
                 tags.append(tag)
         return DryRun(planned, expanded.notes, tuple(tags))
 

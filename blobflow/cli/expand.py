@@ -21,53 +21,53 @@ if TYPE_CHECKING:
     from blobflow.settings import Settings
 
 
-def request_hosts(asked: MirrorRequest) -> Hosts:
+def request_hosts(request: MirrorRequest) -> Hosts:
     """The hosts at both ends, as far as they are known by name."""
-    sources, targets = asked.places
+    sources, targets = request.host_names
     return Hosts(sources, targets)
 
 
 async def expand_request(
-    asked: MirrorRequest, platforms: PlatformOptions, settings: Settings, show: Observer, meter: Meter
+    request: MirrorRequest, platforms: PlatformOptions, settings: Settings, show: Observer, meter: Meter
 ) -> ExpandedRequest:
     """The pairs, now. Where rules choose tags, their registries are asked."""
-    for warning in (*asked.warnings, *([asked.timing] if asked.timing else [])):
+    for warning in (*request.warnings, *([request.schedule_hint] if request.schedule_hint else [])):
         show(Warned(warning))
-    if not asked.searches:
-        return _expand_chosen(asked, {}, platforms)
+    if not request.searches:
+        return _expand_chosen(request, {}, platforms)
     from blobflow.operations.tags.find import find
 
-    found = await find(asked.searches, settings, observer=show, meter=meter)
-    return _expand_chosen(asked, found, platforms)
+    found = await find(request.searches, settings, observer=show, meter=meter)
+    return _expand_chosen(request, found, platforms)
 
 
-def may_skip_all(asked: MirrorRequest, platforms: PlatformOptions) -> bool:
+def may_skip_all(request: MirrorRequest, platforms: PlatformOptions) -> bool:
     """Whether somebody said that images may be skipped. If nobody did, a set of which all are is a
     mistake."""
-    return platforms.missing_platform is not None or asked.says_missing
+    return platforms.missing_platform is not None or request.sets_missing_platform
 
 
-def check_request(asked: MirrorRequest, platforms: PlatformOptions) -> None:
+def check_request(request: MirrorRequest, platforms: PlatformOptions) -> None:
     """Raise UsageError for what can be seen to be wrong before anything is asked."""
-    exact = tuple(image for image in asked.wanted if image.search is None)
-    _expand_chosen(msgspec.structs.replace(asked, wanted=exact), {}, platforms)
+    exact = tuple(image for image in request.images if image.search is None)
+    _expand_chosen(msgspec.structs.replace(request, images=exact), {}, platforms)
 
 
 def _expand_chosen(
-    asked: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]], platforms: PlatformOptions
+    request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]], platforms: PlatformOptions
 ) -> ExpandedRequest:
-    expanded = expand(asked, found)
+    expanded = expand(request, found)
     return msgspec.structs.replace(expanded, pairs=tuple(choose_platforms(expanded.pairs, platforms)))
 
 
-def request_settings(asked: MirrorRequest, connection: ConnectionOptions, run: RunOptions) -> Settings:
+def request_settings(request: MirrorRequest, connection: ConnectionOptions, run: RunOptions) -> Settings:
     """The settings for what is asked."""
-    return with_file_hosts(run_settings(connection, run, request_hosts(asked)), asked, connection)
+    return with_file_hosts(run_settings(connection, run, request_hosts(request)), request, connection)
 
 
-def with_file_hosts(settings: Settings, asked: MirrorRequest, connection: ConnectionOptions) -> Settings:
+def with_file_hosts(settings: Settings, request: MirrorRequest, connection: ConnectionOptions) -> Settings:
     """The settings, with what the file says of hosts that nothing else is said of."""
-    hosts = asked.hosts
+    hosts = request.hosts
     if connection.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(own, verify=None) for host, own in hosts.items()}
     return msgspec.structs.replace(settings, hosts={**hosts, **settings.hosts})

@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
 
 def mirror_request(
-    asked: MirrorRequest,
+    request: MirrorRequest,
     platforms: PlatformOptions,
     connection: ConnectionOptions,
     run: RunOptions,
     *,
-    clearing: PruneLimit | None = None,
-    told: Callable[[Report], None] = lambda report: None,
+    prune_limit: PruneLimit | None = None,
+    on_report: Callable[[Report], None] = lambda report: None,
 ) -> RunOutcome:
-    """Mirror what is asked for; as `run_command`. With `clearing`, tags too many are removed once all is
+    """Mirror what is asked for; as `run_command`. With `prune_limit`, tags too many are removed once all is
     there, so many at most."""
 
     async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.client import mirror
 
-        settings = with_file_hosts(settings, asked, connection)
-        expanded = await expand_request(asked, platforms, settings, show, meter)
-        recorder.lost = expanded.lost
+        settings = with_file_hosts(settings, request, connection)
+        expanded = await expand_request(request, platforms, settings, show, meter)
+        recorder.unresolved = expanded.unresolved
         flow = recorder(expanded.pairs, expanded.notes)
         report = await mirror(expanded.pairs, settings, observer=show, meter=meter, run=flow)
         skips_all = all(image.reason for image in report.images)
-        whole = report.ok and not expanded.lost and (may_skip_all(asked, platforms) or not skips_all)
-        if clearing is not None and whole:
+        whole = report.ok and not expanded.unresolved and (may_skip_all(request, platforms) or not skips_all)
+        if prune_limit is not None and whole:
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_after(expanded.pairs, report)
-            async for tag in prune(keep, clearing, settings, observer=show, meter=meter):
+            async for tag in prune(keep, prune_limit, settings, observer=show, meter=meter):
                 recorder.tags.append(tag)
         return ()
 
-    check_request(asked, platforms)
-    return run_command(work, request_hosts(asked), connection, run, told=told)
+    check_request(request, platforms)
+    return run_command(work, request_hosts(request), connection, run, on_report=on_report)
 
 
 def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:

@@ -22,8 +22,8 @@ def run_one_shot(
 ) -> T:
     """Run the question to its end, and return its answer."""
 
-    async def asked() -> T:
+    async def answer() -> T:
         async with show_progress(connection.output, Meter()) as show:
             return await question(run_settings(connection, hosts=hosts), show)
 
-    return run_loop(asked())
+    return run_loop(answer())

@@ -77,10 +77,11 @@ StartRun = Callable[[Sequence["Pair"], Sequence[str]], Flow]
 
 
 class RunRecorder:
-    """A run's course, for the report: the run once it is begun, and what is known besides.
+    """Holds a run and what its report says besides, so that there is a report however the run ends.
 
-    Called with pairs and notes it begins the run; `take` begins another one. `lost`: what could not even be
-    begun, and why. `tags`: what became of tags that were too many.
+    Called with pairs and notes it makes the run that a signal winds down; `take` does that with another one.
+    `unresolved`: pairs that could not even be planned, and why. `tags`: what became of tags that were too
+    many.
     """
 
     def __init__(self, run: RunOptions, observe: Observer, meter: Meter) -> None:
@@ -89,7 +90,7 @@ class RunRecorder:
         self._meter = meter
         self._notes: tuple[str, ...] = ()
         self.flow: Flow | SavedRun = self._flow(())
-        self.lost: Mapping[Pair, BlobflowError] = {}
+        self.unresolved: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
 
     def __call__(self, pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
@@ -99,21 +100,21 @@ class RunRecorder:
         return flow
 
     def take(self, flow: Flow | SavedRun) -> None:
-        """Begin this one."""
+        """Make this the run that is reported, and that a signal winds down."""
         self.flow = flow
-        ending = SHUTDOWN.get()
-        ending.wind_down, ending.grace = flow.wind_down, self._run.grace
+        shutdown = SHUTDOWN.get()
+        shutdown.wind_down, shutdown.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
         return Flow(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
 
     def note(self, notes: Iterable[str]) -> None:
-        """Take in what else there is to note."""
+        """Add to the report's notes."""
         self._notes += tuple(notes)
 
     def report(self) -> Report:
-        """All of it, as of now."""
-        report = with_unresolved(self.flow.report(), self.lost)
+        """The report as of now."""
+        report = with_unresolved(self.flow.report(), self.unresolved)
         return msgspec.structs.replace(report, notes=(*self._notes, *report.notes), tags=tuple(self.tags))
 
 
@@ -151,11 +152,11 @@ def run_command(
     run: RunOptions,
     *,
     list_failures: bool = True,
-    told: Callable[[Report], None] = _ignore_report,
+    on_report: Callable[[Report], None] = _ignore_report,
 ) -> RunOutcome:
     """As `run_mirror`, for what has to find out first what there is to mirror.
 
-    `told` gets the report, however the run ended.
+    `on_report` gets the report, however the run ended.
     """
     for file in run.report:
         check_writable(file, "--report")
@@ -163,7 +164,7 @@ def run_command(
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, told))
+    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, on_report))
 
 
 async def _run_recorded(
@@ -172,7 +173,7 @@ async def _run_recorded(
     connection: ConnectionOptions,
     run: RunOptions,
     list_failures: bool,
-    told: Callable[[Report], None],
+    on_report: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
     async with show_progress(connection.output, meter, hosts=len(hosts.targets)) as show:
@@ -184,7 +185,7 @@ async def _run_recorded(
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = recorder.report()
-    told(report)
+    on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
     unwritten += _print_summary(report, connection.output, list_failures, aside=_writes_stdout(hosts))
     if ended is not None:
@@ -193,7 +194,7 @@ async def _run_recorded(
         raise ended
     for each in unwritten:
         raise each
-    if SHUTDOWN.get().asked:  # too late to cut anything, and whoever would go on has to know
+    if SHUTDOWN.get().requested:  # too late to cut anything, and whoever would go on has to know
         raise asyncio.CancelledError
     return RunOutcome(report, recorder.flow.errors)
 

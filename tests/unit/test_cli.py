@@ -394,14 +394,14 @@ from blobflow.cli.runtime.event_loop import SHUTDOWN, run
 
 async def work():
     over = asyncio.Event()
-    ending = SHUTDOWN.get()
-    ending.grace = 60.0
+    shutdown = SHUTDOWN.get()
+    shutdown.grace = 60.0
 
     def wind_down():
         over.set()
         return True
 
-    ending.wind_down = wind_down
+    shutdown.wind_down = wind_down
     print("ready", flush=True)
     await over.wait()
     print("ended by itself", flush=True)

@@ -135,11 +135,11 @@ def test_an_image_may_be_chosen_twice_and_named_besides() -> None:
 def test_what_could_not_be_found_is_lost_at_every_target_and_the_rest_goes_on() -> None:
     error = NotFound("r:1 has no tags of top/app")
     result = settled("- {image: app, tags: {newest: 2}}\n- x:1", ChosenTags("top/app", error=error))
-    assert [f"{pair.source} {pair.target}" for pair in result.lost] == [
+    assert [f"{pair.source} {pair.target}" for pair in result.unresolved] == [
         "r:1/top/app t:1/m/app",
         "r:1/top/app u:1/app",
     ]
-    assert set(result.lost.values()) == {error}
+    assert set(result.unresolved.values()) == {error}
     assert targets(result) == ["u:1/x:1"]
 
 

@@ -60,8 +60,8 @@ def verb(
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_writable(out, "--out")
-    asked = read_request(selection)
-    preview = make_dry_run(asked, platforms, connection, run)
+    request = read_request(selection)
+    preview = make_dry_run(request, platforms, connection, run)
     planned = preview.planned
     if out:
         write_atomic(out, save_plan(planned, compress=run.compress))
@@ -70,7 +70,7 @@ def verb(
             write_stdout(json.dumps(plan_document(planned, preview.notes), indent=2))
     else:
         print_plan(planned, connection.output, [f"note: {note}" for note in preview.notes])
-    may = may_skip_all(asked, platforms)
+    may = may_skip_all(request, platforms)
     check_plan(planned, connection.output, listed=not as_json, may_skip_all=may)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -104,8 +104,8 @@ def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pai
 
     origin, bundle = parse_registry_prefix(source), RegistryPrefix(place)
     pairs = []
-    for wanted in read_image_list(images, origin, any_host=any_host):
-        name = wanted.named if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
-        target = bundle.under(name, wanted.tag, "" if wanted.tag else wanted.digest)
-        pairs.append(Pair(wanted.origin, target, missing_platform="skip"))
+    for image in read_image_list(images, origin, any_host=any_host):
+        name = image.named if transport_of(origin.host) else f"{origin.host}/{image.path}"
+        target = bundle.under(name, image.tag, "" if image.tag else image.digest)
+        pairs.append(Pair(image.origin, target, missing_platform="skip"))
     return pairs

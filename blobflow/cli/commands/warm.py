@@ -37,7 +37,7 @@ _SETTLE = 30.0  # as blobflow.operations.prefetch has it, which is imported only
 class WarmRequest(msgspec.Struct, frozen=True):
     """What is to be warmed: the images, where, and how it is found out. No edges: the store."""
 
-    asked: MirrorRequest
+    request: MirrorRequest
     platforms: PlatformOptions
     edges: tuple[RegistryPrefix, ...]
     again: bool
@@ -146,10 +146,12 @@ def verb(
         cache_size=cache_size,
         limit_rate=limit_rate,
     )
-    told, lost = run_loop(_warm_on_loop(order, connection, run))
-    _print_results(told, lost, connection, as_json=as_json)
-    if not may_skip_all(order.asked, order.platforms):
-        check_not_all_skipped(sum(each.status == "skipped" for each in told), len(told) + len(lost))
+    results, unresolved = run_loop(_warm_on_loop(order, connection, run))
+    _print_results(results, unresolved, connection, as_json=as_json)
+    if not may_skip_all(order.request, order.platforms):
+        check_not_all_skipped(
+            sum(each.status == "skipped" for each in results), len(results) + len(unresolved)
+        )
 
 
 def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix]) -> MirrorRequest:
@@ -167,20 +169,20 @@ def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix
         name = "stdin" if str(selection.spec) == "-" else str(selection.spec)
         text = read_text(selection.spec)
         form = detect_format(text, name) if selection.spec_format == "auto" else selection.spec_format
-        asked = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
+        request = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
     else:
-        asked = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
-    return msgspec.structs.replace(asked, wanted=tuple(_merge_mentions(asked.wanted)), targets=places)
+        request = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
+    return msgspec.structs.replace(request, images=tuple(_merge_mentions(request.images)), targets=places)
 
 
-def _merge_mentions(wanted: Iterable[ImageRequest]) -> Iterable[ImageRequest]:
+def _merge_mentions(images: Iterable[ImageRequest]) -> Iterable[ImageRequest]:
     """Each image once, by its name at the source, with all platforms that any mention of it wants. It has to
     have one of them if a mention says so."""
     from blobflow.cli.inputs.renaming import KEEP_NAMES
     from blobflow.oci.platform_choice import PlatformChoice
 
     merged: dict[ImageRequest, list[ImageRequest]] = {}
-    for image in wanted:
+    for image in images:
         bare = msgspec.structs.replace(
             image,
             where="",
@@ -212,10 +214,10 @@ async def _warm_on_loop(
 
     meter = Meter()
     async with show_progress(connection.output, meter, hosts=len(order.edges)) as show:
-        settings = request_settings(order.asked, connection, run)
-        expanded = await expand_request(order.asked, order.platforms, settings, show, meter)
+        settings = request_settings(order.request, connection, run)
+        expanded = await expand_request(order.request, order.platforms, settings, show, meter)
         if order.edges:
-            told = await warm_caches(
+            results = await warm_caches(
                 expanded.pairs,
                 settings,
                 again=order.again,
@@ -224,26 +226,28 @@ async def _warm_on_loop(
                 meter=meter,
             )
         else:
-            told = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
-        return told, {str(pair.source): str(error) for pair, error in expanded.lost.items()}
+            results = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
+        return results, {str(pair.source): str(error) for pair, error in expanded.unresolved.items()}
 
 
 def _print_results(
-    told: Sequence[WarmResult], lost: dict[str, str], connection: ConnectionOptions, *, as_json: bool
+    results: Sequence[WarmResult], unresolved: dict[str, str], connection: ConnectionOptions, *, as_json: bool
 ) -> None:
     """Tell what became of each image; raise RunIncomplete unless all are warm."""
     if as_json:
-        document = {"images": msgspec.to_builtins(told), "lost": lost}
+        document = {"images": msgspec.to_builtins(results), "lost": unresolved}
         write_stdout(json.dumps(document, indent=2))
     else:
-        for each in told:
+        for each in results:
             if each.status != "warm" or not connection.output.quiet:
                 print_lines(_result_line(each))
-        for image, error in lost.items():
+        for image, error in unresolved.items():
             print_lines(f"failed: {image}: {error}")
-    missing = sum(each.status not in ("warm", "skipped") for each in told) + len(lost)
+    missing = sum(each.status not in ("warm", "skipped") for each in results) + len(unresolved)
     if missing:
-        raise RunIncomplete(f"{missing} of {count_text(len(told) + len(lost), 'image')} are not warm")
+        raise RunIncomplete(
+            f"{missing} of {count_text(len(results) + len(unresolved), 'image')} are not warm"
+        )
 
 
 def _result_line(each: WarmResult) -> str:

@@ -18,28 +18,31 @@ from blobflow.operations.tags.search import ChosenTags, TagSearch
 
 
 class ExpandedRequest(msgspec.Struct, frozen=True):
-    """The pairs that were asked for. `lost`: what could not be found out, as pairs of repositories. `notes`:
-    what finding out cost, where it was much."""
+    """The pairs of a request.
+
+    `unresolved`: repositories whose tags could not be read, as pairs of repositories. `notes`: what choosing
+    tags cost in requests, where it was much.
+    """
 
     pairs: tuple[Pair, ...]
-    lost: dict[Pair, BlobflowError] = {}
+    unresolved: dict[Pair, BlobflowError] = {}
     notes: tuple[str, ...] = ()
 
 
-def expand(asked: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]]) -> ExpandedRequest:
+def expand(request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]]) -> ExpandedRequest:
     """Every image at every target, now that it is known what the rules choose. Raises as `make_pairs`."""
-    images: list[ImageRequest] = []
-    lost: dict[Pair, BlobflowError] = {}
+    chosen_images: list[ImageRequest] = []
+    unresolved: dict[Pair, BlobflowError] = {}
     notes: list[str] = []
-    for image in asked.wanted:
+    for image in request.images:
         search = image.search
         for chosen in found[search] if search is not None else ():
             path = chosen.repository.removeprefix(f"{image.source.prefix}/" if image.source.prefix else "")
             one = msgspec.structs.replace(image, path=path, rules=None, repositories=None, chosen=True)
-            images += [msgspec.structs.replace(one, tag=tag) for tag in chosen.tags]
+            chosen_images += [msgspec.structs.replace(one, tag=tag) for tag in chosen.tags]
             if chosen.error is not None:
-                for target in image.targets or asked.targets:
-                    lost[_repository_pair(one, target)] = chosen.error
+                for target in image.targets or request.targets:
+                    unresolved[_repository_pair(one, target)] = chosen.error
             if chosen.dated:
                 notes.append(
                     f"{image.where}: {chosen.dated} tags of {image.source.host}/{chosen.repository} were"
@@ -51,8 +54,10 @@ def expand(asked: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]]
                     f"{chosen.repository} left out, of a media type that is not wanted"
                 )
         if search is None:
-            images.append(image)
-    return ExpandedRequest(tuple(make_pairs(images, asked.targets)), lost, tuple(dict.fromkeys(notes)))
+            chosen_images.append(image)
+    return ExpandedRequest(
+        tuple(make_pairs(chosen_images, request.targets)), unresolved, tuple(dict.fromkeys(notes))
+    )
 
 
 def _repository_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
@@ -62,20 +67,20 @@ def _repository_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
     return Pair(source, Reference(target.host, f"{target.prefix}/{path}" if target.prefix else path))
 
 
-def make_pairs(wanted: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]) -> list[Pair]:
+def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]) -> list[Pair]:
     """Every image at every target. Raises UsageError naming both places that ask for the same pair."""
-    wanted = list(wanted)
-    if not targets and not all(image.targets for image in wanted):
+    images = list(images)
+    if not targets and not all(image.targets for image in images):
         raise UsageError("no target: say where to with --to HOST[/prefix], or `targets` in the spec")
     if len(set(targets)) < len(targets):
         twice = next(place for index, place in enumerate(targets) if place in targets[:index])
         raise UsageError(f"the target {twice} is given twice")
-    asked: dict[tuple[Reference, Reference], ImageRequest] = {}
+    requested: dict[tuple[Reference, Reference], ImageRequest] = {}
     pairs: list[Pair] = []
-    for image in wanted:
+    for image in images:
         for target in image.targets or targets:
             pair = _pair(image, target)
-            before = asked.setdefault((pair.source, pair.target), image)
+            before = requested.setdefault((pair.source, pair.target), image)
             if before is image:
                 pairs.append(pair)
             elif not (before.chosen or image.chosen):

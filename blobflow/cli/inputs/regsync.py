@@ -65,7 +65,7 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
     if file.version not in (0, 1):
         raise InvalidConfig(f"{name} has version {file.version}; of regsync's, blobflow reads version 1")
     defaults = msgspec.structs.asdict(file.defaults)
-    wanted: list[ImageRequest] = []
+    images: list[ImageRequest] = []
     warnings = [*ignored_key_warnings(node, name)]
     times: list[tuple[int, str, str]] = []
     alone: list[int] = []
@@ -73,11 +73,11 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
         line = line_of(node_at(node, f".sync[{number}]"))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
         with errors_located_at(where):
-            wanted.append(_image_request(each, where, environ))
+            images.append(_image_request(each, where, environ))
         warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
         times.append((line, each.interval, each.schedule))
         alone += [line] if each.platform else []
-    if not wanted:
+    if not images:
         raise UsageError(f"{name} names nothing to sync")
     if alone:
         warnings.append(
@@ -85,8 +85,8 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
             "image alone"
         )
     hosts, names = parse_hosts(file.creds, name, environ)
-    asked = tuple(_by_real_names(image, names) for image in wanted)
-    return MirrorRequest(asked, (), tuple(warnings), hosts, schedule_hint(name, times))
+    at_real_hosts = tuple(_by_real_names(image, names) for image in images)
+    return MirrorRequest(at_real_hosts, (), tuple(warnings), hosts, schedule_hint(name, times))
 
 
 def _by_real_names(image: ImageRequest, names: Mapping[str, str]) -> ImageRequest:

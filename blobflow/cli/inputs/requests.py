@@ -103,31 +103,31 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     """All that is wanted, and where to.
 
     `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
-    `timing`: how to do what it says of the clock, for who runs it once.
+    `schedule_hint`: how to do what it says of the clock, for who runs it once.
     """
 
-    wanted: tuple[ImageRequest, ...]
+    images: tuple[ImageRequest, ...]
     targets: tuple[RegistryPrefix, ...]
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
-    timing: str = ""
+    schedule_hint: str = ""
 
     @property
     def searches(self) -> list[TagSearch]:
         """What is to be looked for, each once."""
-        return list(dict.fromkeys(search for image in self.wanted if (search := image.search) is not None))
+        return list(dict.fromkeys(search for image in self.images if (search := image.search) is not None))
 
     @property
-    def says_missing(self) -> bool:
+    def sets_missing_platform(self) -> bool:
         """Whether it says of any image what is to become of it if it lacks the platforms."""
-        return any(image.missing_platform is not None for image in self.wanted)
+        return any(image.missing_platform is not None for image in self.images)
 
     @property
-    def places(self) -> tuple[frozenset[str], frozenset[str]]:
+    def host_names(self) -> tuple[frozenset[str], frozenset[str]]:
         """The hosts that are read from, and those that are written to."""
-        targets = [place for image in self.wanted for place in image.targets or self.targets]
+        targets = [place for image in self.images for place in image.targets or self.targets]
         return (
-            frozenset(image.source.host for image in self.wanted),
+            frozenset(image.source.host for image in self.images),
             frozenset(place.host for place in targets),
         )
 

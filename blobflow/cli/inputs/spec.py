@@ -156,7 +156,7 @@ def parse_spec(text: str, name: str) -> MirrorRequest:
         raise InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}")
     source = _registry_prefix(spec.defaults.source, f"{name}: defaults.source")
     targets = tuple(_registry_prefix(target, f"{name}: defaults.targets") for target in spec.defaults.targets)
-    wanted: list[ImageRequest] = []
+    images: list[ImageRequest] = []
     for index, entry in enumerate(spec.images):
         where = f"{name} line {line_of(node_at(node, f'.images[{index}]'))}"
         one = entry if isinstance(entry, Entry) else Entry(entry)
@@ -164,11 +164,11 @@ def parse_spec(text: str, name: str) -> MirrorRequest:
             choice, rename = _choice(one, spec.defaults), _rename_rules(one)
             lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
             missing = one.missing_platform or spec.defaults.missing_platform
-            images = _image_requests(one, source, where, choice, rename)
-            wanted.extend(
-                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in images
+            of_entry = _image_requests(one, source, where, choice, rename)
+            images.extend(
+                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in of_entry
             )
-    return MirrorRequest(tuple(wanted), targets)
+    return MirrorRequest(tuple(images), targets)
 
 
 def _choice(entry: Entry, defaults: Defaults) -> PlatformChoice:
