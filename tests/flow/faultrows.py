@@ -29,8 +29,8 @@ import msgspec
 import pytest
 
 from blobflow import client as composition
-from blobflow import content
 from blobflow.client import Settings, mirror
+from blobflow.content import streams
 from blobflow.engine.execution import Policy, Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.transfer import retry
@@ -310,7 +310,7 @@ def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(room, "PROGRESS_SECONDS", patience)
     monkeypatch.setattr(host_client, "COMMIT_SECONDS", 5 * patience)
     monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
-    monkeypatch.setattr(content, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
+    monkeypatch.setattr(streams, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:
         monkeypatch.setattr(room, name, getattr(room, name) // 1024)
 
