@@ -11,9 +11,8 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
-from blobflow.cli.output.plan_text import dry_run_lines
+from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import plan_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
 from blobflow.cli.runtime.event_loop import run as run_loop

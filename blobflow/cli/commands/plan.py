@@ -14,7 +14,7 @@ from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.output.report_text import plan_document
+from blobflow.cli.output.json_documents import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.errors import UsageError
