@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 import blobflow
 from blobflow import cli
-from blobflow.cli.commands.serve import parse_listen_address
 from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
@@ -23,6 +22,7 @@ from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.runtime.event_loop import run
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.runtime.listen_address import parse_listen_address
 from blobflow.cli.settings import run_policy
 from blobflow.errors import (
     BlobflowError,

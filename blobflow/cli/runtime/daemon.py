@@ -191,7 +191,7 @@ def _open_metrics(schedule: ScheduleOptions, output: OutputOptions) -> Iterator[
     if schedule.metrics_listen is None:
         yield ledger
         return
-    from blobflow.cli.commands.serve import parse_listen_address
+    from blobflow.cli.runtime.listen_address import parse_listen_address
 
     host, port = parse_listen_address(schedule.metrics_listen)
     with ledger.listening(host, port) as bound:
