@@ -15,7 +15,7 @@ from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import hosts_of, run_policy, run_settings
 from blobflow.errors import RunIncomplete
 from blobflow.events import Meter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.events import Meter, Observer
 

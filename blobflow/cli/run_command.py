@@ -19,8 +19,7 @@ from blobflow.cli.output.report_text import digest_lines, failure_lines, summary
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.timeline import Timeline
 from blobflow.cli.output.units import count_text
-from blobflow.cli.runtime.event_loop import SHUTDOWN
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow

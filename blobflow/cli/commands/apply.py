@@ -15,7 +15,7 @@ from blobflow.cli.options.option_group import hide_options, was_given
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.run_command import RunRecorder, run_command
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import hosts_of, run_settings
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.events import Meter, Observer

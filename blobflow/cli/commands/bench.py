@@ -14,7 +14,7 @@ from blobflow.cli.options.param_types import byte_size
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import InvalidReference
 from blobflow.events import Meter

@@ -20,7 +20,7 @@ from blobflow.cli.options.param_types import byte_size
 from blobflow.cli.options.run import cache_dir_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import cache_folder
 from blobflow.errors import IntegrityError, StorageError, UsageError
 

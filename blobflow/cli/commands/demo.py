@@ -17,7 +17,7 @@ from blobflow.cli.output.report_text import failure_lines, summary_lines
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import size_text
 from blobflow.cli.run_command import RunOutcome
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.events import Meter
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.events import Meter

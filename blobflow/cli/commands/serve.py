@@ -15,8 +15,7 @@ from blobflow.cli.options.connection import ConnectionOptions, connection_option
 from blobflow.cli.options.serve import LISTEN, ServeOptions, serve_options
 from blobflow.cli.output.access_log import open_access_log
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.runtime.event_loop import raise_open_file_limit
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import raise_open_file_limit, run_loop
 from blobflow.cli.runtime.listen_address import parse_listen_address
 from blobflow.cli.runtime.reload import (
     HangupSignals,

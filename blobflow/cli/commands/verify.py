@@ -22,7 +22,7 @@ from blobflow.cli.options.run import (
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
 from blobflow.events import Meter
 

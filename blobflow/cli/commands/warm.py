@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, any_host_option
 from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
@@ -20,12 +18,12 @@ from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_o
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, size_text
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import RunIncomplete, UsageError
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
-    from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
+    from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
     from blobflow.cli.options.images import SpecFormat
     from blobflow.engine.plan.steps import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
@@ -125,6 +123,7 @@ def verb(
     """
     from blobflow.cli.expand import may_skip_all
     from blobflow.cli.inputs.requests import parse_registry_prefix
+    from blobflow.cli.inputs.warm_request import request_at_edges
     from blobflow.cli.run_command import check_not_all_skipped
     from blobflow.oci.local_reference import transport_of
 
@@ -151,58 +150,6 @@ def verb(
     if not may_skip_all(order.request, order.platforms):
         check_not_all_skipped(
             sum(each.status == "skipped" for each in results), len(results) + len(unresolved)
-        )
-
-
-def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix]) -> MirrorRequest:
-    """What is asked for, at the edges, under the names that it has at its sources.
-
-    What a spec says of targets and of names there is not about edges. Raises as `read_request`.
-    """
-    from blobflow.cli.inputs.requests import RegistryPrefix
-    from blobflow.cli.inputs.spec_formats import detect_format, read_spec
-    from blobflow.cli.runtime.files import read_text
-
-    # The store is no place with a name; images need one to be pairs, and theirs is never asked.
-    places = tuple(edges) or (RegistryPrefix("store.invalid"),)
-    if selection.spec and not (selection.source or selection.images or selection.any_host):
-        name = "stdin" if str(selection.spec) == "-" else str(selection.spec)
-        text = read_text(selection.spec)
-        form = detect_format(text, name) if selection.spec_format == "auto" else selection.spec_format
-        request = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
-    else:
-        request = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
-    return msgspec.structs.replace(request, images=tuple(_merge_mentions(request.images)), targets=places)
-
-
-def _merge_mentions(images: Iterable[ImageRequest]) -> Iterable[ImageRequest]:
-    """Each image once, by its name at the source, with all platforms that any mention of it wants. It has to
-    have one of them if a mention says so."""
-    from blobflow.cli.inputs.renaming import KEEP_NAMES
-    from blobflow.oci.platform_choice import PlatformChoice
-
-    merged: dict[ImageRequest, list[ImageRequest]] = {}
-    for image in images:
-        bare = msgspec.structs.replace(
-            image,
-            where="",
-            target="",
-            target_tag="",
-            rename=KEEP_NAMES,
-            targets=(),
-            choice=PlatformChoice(),
-            missing_platform=None,
-        )
-        merged.setdefault(bare, []).append(image)
-    for image, mentions in merged.items():
-        platforms = {platform for each in mentions for platform in each.choice.platforms}
-        some = all(each.choice.platforms for each in mentions)
-        choice = PlatformChoice(tuple(sorted(platforms)) if some else ())
-        where = f"{image}" if image.search is None else str(image.source)
-        said = {each.missing_platform for each in mentions} - {None}
-        missing = min(said, default=None, key=str)  # fail before skip
-        yield msgspec.structs.replace(
-            image, choice=choice, where=where, chosen=True, missing_platform=missing
         )
 
 

@@ -31,7 +31,7 @@ _SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 
 
-def run(work: Coroutine[Any, Any, _T]) -> _T:
+def run_loop(work: Coroutine[Any, Any, _T]) -> _T:
     """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
     sanitize_log_output()
     raise_open_file_limit()
