@@ -46,7 +46,7 @@ RULES = {
 def test_rules_are_read(text: str, rules: TagRules) -> None:
     asked = parse_spec(spec(f"- {{image: app, tags: {text}}}"), "s.yaml")
     assert asked.searches == [TagSearch("r:1", "top/app", rules)]
-    assert asked.places == (frozenset({"r:1"}), frozenset({"t:1", "u:1"}))
+    assert asked.host_names == (frozenset({"r:1"}), frozenset({"t:1", "u:1"}))
 
 
 REFUSED = {
