@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DryRun(msgspec.Struct, frozen=True):
-    """A plan of what was asked for, with notes of what it took, and the tags that would be too many."""
+    """The plan of a request, with notes of what choosing tags cost, and the tags that would be removed."""
 
     planned: Planned
     notes: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class DryRun(msgspec.Struct, frozen=True):
 
 
 def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    """Resolve, survey and plan on the loop; nothing is changed anywhere."""
+    """Resolve, survey and plan on an event loop; nothing is changed anywhere."""
     return run_loop(_plan_on_loop(pairs, connection, run))
 
 
@@ -52,7 +52,7 @@ async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, ru
 
 
 def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
-    """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
+    """Print a plan for people: a line an image, `more`, and the totals last; nothing with --quiet."""
     if not output.quiet:
         images = dry_run_lines(planned)
         with ignore_closed_pipe():
@@ -62,8 +62,8 @@ def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()
 def check_plan(
     planned: Planned, output: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
 ) -> None:
-    """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
-    are `listed` on standard output. Not all may be skipped, unless they may."""
+    """Raise RunIncomplete if pairs could not be planned, and print which ones and why, unless they are
+    `listed` on standard output. That all were skipped is an error, too, unless `may_skip_all`."""
     if not listed or output.quiet:
         for pair, error in planned.failures.items():
             print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
@@ -74,7 +74,7 @@ def check_plan(
 
 
 def check_single_plan(planned: Planned) -> None:
-    """For a plan of one image: raise its own error, the first if there are several targets."""
+    """For a plan of one image: raise its own error, the first one if it has several targets."""
     for error in planned.failures.values():
         raise error
 
@@ -87,8 +87,10 @@ def make_dry_run(
     *,
     prune_limit: PruneLimit | None = None,
 ) -> DryRun:
-    """The plan of what is asked for; nothing is changed anywhere. What the rules could not find is among its
-    failures. With `prune_limit`, also what would be removed, if all of it can be planned."""
+    """The plan of a request; nothing is changed anywhere. What the rules could not find is among its failures.
+
+    With `prune_limit` also the tags that would be removed, if all of the request can be planned.
+    """
     from blobflow.cli.expand import check_request
 
     check_request(request, platforms)

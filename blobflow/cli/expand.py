@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def request_hosts(request: MirrorRequest) -> Hosts:
-    """The hosts at both ends, as far as they are known by name."""
+    """The hosts of a request's sources and targets, as far as their names are known."""
     sources, targets = request.host_names
     return Hosts(sources, targets)
 
@@ -30,7 +30,7 @@ def request_hosts(request: MirrorRequest) -> Hosts:
 async def expand_request(
     request: MirrorRequest, platforms: PlatformOptions, settings: Settings, show: Observer, meter: Meter
 ) -> ExpandedRequest:
-    """The pairs, now. Where rules choose tags, their registries are asked."""
+    """The pairs of a request, with warnings shown. Asks registries for the tags that rules choose."""
     for warning in (*request.warnings, *([request.schedule_hint] if request.schedule_hint else [])):
         show(Warned(warning))
     if not request.searches:
@@ -42,13 +42,13 @@ async def expand_request(
 
 
 def may_skip_all(request: MirrorRequest, platforms: PlatformOptions) -> bool:
-    """Whether somebody said that images may be skipped. If nobody did, a set of which all are is a
+    """Whether options or the request allow to skip images. If not, a set of which all are skipped is a
     mistake."""
     return platforms.missing_platform is not None or request.sets_missing_platform
 
 
 def check_request(request: MirrorRequest, platforms: PlatformOptions) -> None:
-    """Raise UsageError for what can be seen to be wrong before anything is asked."""
+    """Raise UsageError for what is wrong with a request before any registry is asked."""
     exact = tuple(image for image in request.images if image.search is None)
     _expand_chosen(msgspec.structs.replace(request, images=exact), {}, platforms)
 
@@ -61,12 +61,12 @@ def _expand_chosen(
 
 
 def request_settings(request: MirrorRequest, connection: ConnectionOptions, run: RunOptions) -> Settings:
-    """The settings for what is asked."""
+    """The settings of a run over the request."""
     return with_file_hosts(run_settings(connection, run, request_hosts(request)), request, connection)
 
 
 def with_file_hosts(settings: Settings, request: MirrorRequest, connection: ConnectionOptions) -> Settings:
-    """The settings, with what the file says of hosts that nothing else is said of."""
+    """The settings, with those of the request's file for hosts that have none yet."""
     hosts = request.hosts
     if connection.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(own, verify=None) for host, own in hosts.items()}

@@ -1,4 +1,4 @@
-"""Mirroring what is asked for; and once all of it is there, removing the tags that are too many."""
+"""Mirrors a request; and once all of it is there, removes the tags that are too many if that is wanted."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def mirror_request(
     prune_limit: PruneLimit | None = None,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> RunOutcome:
-    """Mirror what is asked for; as `run_command`. With `prune_limit`, tags too many are removed once all is
-    there, so many at most."""
+    """Mirror a request; otherwise as `run_command`.
+
+    With `prune_limit` tags that are not of the request are removed once all of it is there, so many at most.
+    """
 
     async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.client import mirror

@@ -1,4 +1,4 @@
-"""Asking a registry one thing: the loop, the display and the settings of verbs that move nothing."""
+"""One question to a registry: the loop, the progress and the settings of verbs that move nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 def run_one_shot(
     connection: ConnectionOptions, hosts: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
 ) -> T:
-    """Run the question to its end, and return its answer."""
+    """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does."""
 
     async def answer() -> T:
         async with show_progress(connection.output, Meter()) as show:

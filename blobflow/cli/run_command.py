@@ -1,4 +1,4 @@
-"""Carrying a run out: progress while it goes, then its report and its summary, however it ended."""
+"""Runs a verb's work: progress meanwhile, then the report and the summary, however the run ended."""
 
 from __future__ import annotations
 
@@ -34,19 +34,21 @@ if TYPE_CHECKING:
     from blobflow.engine.saved.execution import SavedRun
 
 
-# The endings of a report's name that make it a page, and not JSON.
+# A report file with one of these suffixes is written as a page for people, any other one as JSON.
 HTML_SUFFIXES = (".html", ".htm")
 
 
 class RunOutcome(msgspec.Struct, frozen=True):
-    """What a run that came back did; `errors` of the images that failed."""
+    """What a run that was not cut short did; `errors` are those of the images that failed."""
 
     report: Report
     errors: Mapping[Pair, BlobflowError]
 
     def check_set(self, *, may_skip_all: bool = True) -> None:
-        """Raise RunIncomplete unless every image of the set is where it should be, or was skipped; not all of
-        them, unless they may."""
+        """Raise RunIncomplete unless every image of the set arrived or was skipped.
+
+        That all of them were skipped is an error, too, unless `may_skip_all`.
+        """
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
@@ -57,14 +59,14 @@ class RunOutcome(msgspec.Struct, frozen=True):
             raise RunIncomplete(f"{failed} of {len(self.report.tags)} tags too many could not be removed")
 
     def check_image(self) -> None:
-        """For runs over one image: raise its own error, the first if there are several targets."""
+        """For a run over one image: raise its own error, the first one if it has several targets."""
         for error in self.errors.values():
             raise error
         self.check_set()
 
 
 def check_not_all_skipped(skipped: int, images: int) -> None:
-    """Raise RunIncomplete if none of so many images is for the platforms that were chosen."""
+    """Raise RunIncomplete if all images were skipped: none is for a platform that was chosen."""
     if skipped and skipped == images:
         raise RunIncomplete(
             f"none of {count_text(images, 'image')} is for a platform that was chosen; if that is right, say "
@@ -117,18 +119,17 @@ class RunRecorder:
         return msgspec.structs.replace(report, notes=(*self._notes, *report.notes), tags=tuple(self.tags))
 
 
-# What is to be carried out: it begins a run, with notes for the report, brings it to its end, and returns
-# what else there is to note.
+# A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
 Work = Callable[["Settings", RunRecorder, Observer, Meter], Awaitable[Sequence[str]]]
 
 
 def run_mirror(
     pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions, *, list_failures: bool = True
 ) -> RunOutcome:
-    """Mirror the pairs, showing progress; write the report and tell the summary.
+    """Mirror the pairs, showing progress; then write the report and print the summary.
 
-    `list_failures`: a sentence for each image that failed; not where the caller ends with that error anyway.
-    Also if the run raises or is interrupted: then the report is of what became of it until then.
+    Both happen also if the run raises or is interrupted, and then say what was done until then.
+    `list_failures`: print a sentence for each image that failed; False where the caller raises that error.
     """
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
@@ -141,7 +142,7 @@ def run_mirror(
 
 
 def _ignore_report(report: Report) -> None:
-    """Who does not want to know."""
+    """The default of `on_report`."""
 
 
 def run_command(
@@ -153,9 +154,9 @@ def run_command(
     list_failures: bool = True,
     on_report: Callable[[Report], None] = _ignore_report,
 ) -> RunOutcome:
-    """As `run_mirror`, for what has to find out first what there is to mirror.
+    """As `run_mirror`, for work that has to find out first what there is to mirror.
 
-    `on_report` gets the report, however the run ended.
+    `on_report` gets the report, however the run ends.
     """
     for file in run.report:
         check_writable(file, "--report")
@@ -188,26 +189,28 @@ async def _run_recorded(
     unwritten = _write_reports(report, recorder, timeline, run)
     unwritten += _print_summary(report, connection.output, list_failures, aside=_writes_stdout(hosts))
     if ended is not None:
-        for each in unwritten:  # how the run ended is the exit code, and this is news besides
+        for each in unwritten:  # the exit code is about how the run ended; this comes on top
             print_lines(f"blobflow: {each}", err=True)
         raise ended
     for each in unwritten:
         raise each
-    if SHUTDOWN.get().requested:  # too late to cut anything, and whoever would go on has to know
+    if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
     return RunOutcome(report, recorder.flow.errors)
 
 
 def _writes_stdout(hosts: Hosts) -> bool:
-    """Whether an archive goes to standard output."""
+    """Whether an archive is written to standard output."""
     return any(transport_of(host) and path_of(host) == STREAM for host in hosts.targets)
 
 
 def _write_reports(
     report: Report, recorder: RunRecorder, timeline: Timeline, run: RunOptions
 ) -> list[StorageError]:
-    """Write the report where it is wanted, in the form that the file's name says. Returns why it could not be
-    written, if so: what the run did is to be told before that."""
+    """Write the report to each file, in the format that the file's suffix says.
+
+    Returns the errors instead of raising them: first the summary is printed.
+    """
     errors = []
     for file in run.report:
         if file.suffix.lower() in HTML_SUFFIXES:
@@ -229,7 +232,7 @@ def _write_reports(
 def _print_summary(
     report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
 ) -> list[StorageError]:
-    """Say what the report says; `aside`: not on standard output. Returns as `_write_reports` does."""
+    """Print the summary; `aside`: on stderr, since stdout has an archive. Returns as `_write_reports` does."""
     errors: list[StorageError] = []
     if output.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 
 class Hosts(msgspec.Struct, frozen=True):
-    """The places that a command reads from, and those that it writes to."""
+    """The hosts that a command reads from, and those that it writes to; also layouts and archives."""
 
     sources: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
 
 
 def hosts_of(pairs: Iterable[Pair]) -> Hosts:
-    """The hosts at both ends of the pairs."""
+    """The hosts of the pairs' sources and targets."""
     pairs = tuple(pairs)
     return Hosts(frozenset(pair.source.host for pair in pairs), frozenset(pair.target.host for pair in pairs))
 
 
 def connection_settings(connection: ConnectionOptions, environ: Mapping[str, str], hosts: Hosts) -> Settings:
-    """The settings that say how registries are reached; the variables have been read into `connection`.
+    """The settings for how registries are reached; `connection` has the variables of the environment already.
 
-    Raises UsageError and InvalidConfig for what can't be used, as far as it is known before a host is asked.
+    Raises UsageError and InvalidConfig for what can't be used, as far as that shows before a host is contacted.
     """
     from blobflow.environment import Login, settings_from
     from blobflow.variables import Variables
@@ -66,10 +66,10 @@ def run_settings(
     *,
     compress: CompressMode = "gzip",
 ) -> Settings:
-    """The library's settings, from options, the environment and the configuration file.
+    """The settings of a run, from options, the environment and the configuration file. Raises as above.
 
-    A verb that only looks (`run` None) gets no cache folder, so that it works where nothing can be written,
-    and says `compress` itself if it may look at archives.
+    A verb that only reads (`run` None) gets no cache folder, so that it works where nothing can be written,
+    and passes `compress` itself if it may read archives.
     """
     with fast_imports():
         import_module("blobflow.environment")
@@ -93,6 +93,7 @@ def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSet
 
 
 def run_policy(run: RunOptions) -> Policy:
+    """The policy that the options of a run say."""
     from blobflow.engine.execution import Policy
 
     return Policy(
@@ -108,7 +109,7 @@ def run_policy(run: RunOptions) -> Policy:
 
 
 def cache_folder(named: Path | None) -> Path | None:
-    """The store's root: the one named, else the environment's; None where there is no home."""
+    """The store's root: `named`, else the one of this user; None without a home folder."""
     from blobflow.variables import places_of
 
     return named or places_of(os.environ)[1]

@@ -39,7 +39,7 @@ def verb() -> None:
 
 @contextmanager
 def _open_store(named: Path | None, *, read_only: bool | None = False) -> Iterator[Store | None]:
-    """The store, open; None if there is none at its place. `read_only` None: if it can't be written."""
+    """The store, open; None if there is none. `read_only` None opens it read-only if it can't be written."""
     from blobflow.transports.store import Store
 
     root = _store_root(named)

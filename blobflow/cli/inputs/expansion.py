@@ -30,7 +30,7 @@ class ExpandedRequest(msgspec.Struct, frozen=True):
 
 
 def expand(request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]]) -> ExpandedRequest:
-    """Every image at every target, now that it is known what the rules choose. Raises as `make_pairs`."""
+    """Every image at every target; `found` has the tags that the rules choose. Raises as `make_pairs`."""
     chosen_images: list[ImageRequest] = []
     unresolved: dict[Pair, BlobflowError] = {}
     notes: list[str] = []
@@ -61,7 +61,7 @@ def expand(request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags
 
 
 def _repository_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
-    """What stands for all images of a repository."""
+    """The pair that stands for all images of a repository."""
     path = _path_at(target, image) or image.source.host
     source = Reference(image.source.host, image.source.under(image.path, "").repository if image.path else "")
     return Pair(source, Reference(target.host, f"{target.prefix}/{path}" if target.prefix else path))

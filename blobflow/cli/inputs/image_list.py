@@ -48,7 +48,7 @@ def parse_image_list(
 
 
 class _ForeignHost(Exception):
-    """A whole name that is not the source's; the message is what is said of it, without its line."""
+    """A whole name of another host than the source's; the message has no line yet."""
 
 
 def _parse_line(image: str, source: RegistryPrefix, where: str, *, any_host: bool) -> ImageRequest:
@@ -66,7 +66,7 @@ def _parse_line(image: str, source: RegistryPrefix, where: str, *, any_host: boo
 
 
 def _at_source(host: str, path: str, source: RegistryPrefix, image: str) -> tuple[str, str]:
-    """The host ("" where the source says it), and the path under the source's prefix, of a whole name."""
+    """The host ("" if it is the source's), and the path under the source's prefix, of a whole name."""
     local = not source.host or bool(transport_of(source.host))
     if not local and host != source.host:
         raise _ForeignHost(

@@ -19,9 +19,9 @@ ALL, SYSTEM = "all", "system"
 
 
 def choose_platforms(pairs: Sequence[Pair], options: PlatformOptions) -> list[Pair]:
-    """The pairs with the choice that the command line makes; where it says nothing, with their own.
+    """The pairs with the platforms that the options choose; each keeps its own choice where they say nothing.
 
-    Raises UsageError for words that contradict each other.
+    Raises UsageError for options that contradict each other.
     """
     chosen = []
     for pair in pairs:
@@ -57,7 +57,7 @@ def _choice(options: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
 
 
 def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tuple[Platform, ...]:
-    """The platforms that some words stand for, each once, in a fixed order; none for `all`.
+    """The platforms that the words name, each once, sorted; an empty tuple for `all`.
 
     Raises UsageError.
     """

@@ -12,14 +12,14 @@ What chooses means what it means to regsync (0.11):
 
 - `tagSets` and `tags` are sets of which one is enough; within a set `semverRange`, `allow` and `deny` all
   have to hold. Ranges are regsync's own, see `oci.ranges`.
-- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
+- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$, which gives a warning.
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.
 - `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
 - A registry with a `hostname` is asked there, under that name.
 - What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
 
-What is about when to run is told as the command that does it; `regsync_keys` has the rest.
+A schedule gives a hint with the command that keeps it; `regsync_keys` has the keys without effect.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from blobflow.printable import printable
 
 
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorRequest:
-    """What a file asks for; `environ` fills in its templates.
+    """The request of a file; `environ` fills in its templates.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
@@ -90,7 +90,7 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
 
 
 def _by_real_names(image: ImageRequest, names: Mapping[str, str]) -> ImageRequest:
-    """The image at the hosts where a file says that its hosts really are."""
+    """The image at its real hosts: `names` has those with a `hostname`."""
 
     def real(place: RegistryPrefix) -> RegistryPrefix:
         return msgspec.structs.replace(place, host=names.get(place.host, place.host))
@@ -146,7 +146,7 @@ def _tag_rules(each: Entry) -> TagRules:
 
 
 def _single_tag_rules(origin: Reference, types: tuple[str, ...]) -> TagRules | None:
-    """The rules for an image that is wanted if it is of these types; None where all are."""
+    """The rules for one tag that is wanted only if it is of these types; None if all types are."""
     if not types:
         return None
     if origin.digest:
@@ -155,8 +155,7 @@ def _single_tag_rules(origin: Reference, types: tuple[str, ...]) -> TagRules | N
 
 
 def _types(each: Entry) -> tuple[str, ...]:
-    """The media types of the images that are wanted; none where all that can be brought are. Without a list
-    regsync takes those of all images, too."""
+    """The media types that are wanted; empty if all that can be mirrored are, as without a list."""
     narrow = each.media_types and not set(each.media_types) >= MANIFESTS
     return tuple(sorted(set(each.media_types))) if narrow else ()
 
@@ -179,7 +178,7 @@ def _name_rules(names: Tags | Repos) -> TagRules:
 
 
 def _loose_expression_warnings(each: Entry) -> Iterator[str]:
-    """What is told of expressions that match more than they seem to."""
+    """Warnings of expressions that match more than they seem to."""
     sides = [(names.allow, names.deny) for names in (*each.tag_sets, each.tags)]
     for text in chain(*chain(*sides), each.repos.allow, each.repos.deny):
         if has_loose_choice(text):
@@ -202,7 +201,7 @@ def _lookup(each: Entry) -> Lookup:
 
 
 def _reject_referrer_filters(each: Entry) -> None:
-    """Raise InvalidConfig where some of what refers to an image is chosen, or has a place of its own."""
+    """Raise InvalidConfig for filters of referrers, or sources and targets of their own."""
     if not each.referrers:
         return
     for key, said in (

@@ -1,4 +1,4 @@
-"""What is wanted, as values: a registry's part, an image, and all images of a run with their targets. Pure.
+"""What a run is asked to mirror, as values: images, where they are, and where they go. Pure.
 
 A *prefix* is `HOST[/prefix]`. An image's *path* is its repository without the host; at a target it stands
 behind the target's prefix. Where the source is docker.io itself, a path of one component is docker's
@@ -49,14 +49,13 @@ class RegistryPrefix(msgspec.Struct, frozen=True, order=True):
 
 
 class ImageRequest(msgspec.Struct, frozen=True):
-    """One image, or some platforms of it, asked for; or, by `rules`, those tags of its repository that they
-    choose when they are looked for. `where` says who asked, as `LIST.txt line 3`.
+    """One image, or some platforms of it; or with `rules`, the tags of its repository that these choose.
 
-    `host` is what the image's name begins with in a layout or archive, which has images of several ("": any).
-    `target` replaces the path there, `target_tag` the tag, `rename` either. `targets` go before those of the
-    whole. With `repositories` the path is "", and it is all repositories of the source that these choose.
-    `chosen`: it came of rules, and may have been asked for otherwise as well. `missing_platform`: None if
-    nothing was said.
+    `where` is the place in the input, as `LIST.txt line 3`. `host` is what the image's name begins with in a
+    layout or archive, which holds images of several hosts ("" for any). `target` replaces the path at the
+    target, `target_tag` the tag, `rename` either. `targets` replace those of the whole request. With
+    `repositories` the path is "", and the request is for all repositories of the source that these choose.
+    `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
     """
 
     source: RegistryPrefix
@@ -91,7 +90,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
 
     @property
     def search(self) -> TagSearch | None:
-        """What is to be looked for at the source before it is known which images these are."""
+        """The search at the source that finds the tags of the rules; None without rules."""
         if self.rules is None:
             return None
         if self.repositories is not None:
@@ -100,10 +99,10 @@ class ImageRequest(msgspec.Struct, frozen=True):
 
 
 class MirrorRequest(msgspec.Struct, frozen=True):
-    """All that is wanted, and where to.
+    """All images of a run, and their targets.
 
-    `warnings`: what of a foreign file can't be had here, a sentence each. `hosts`: what it says of hosts.
-    `schedule_hint`: how to do what it says of the clock, for who runs it once.
+    `warnings`: what another tool's file says and blobflow can't do, a sentence each. `hosts`: its settings of
+    hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once.
     """
 
     images: tuple[ImageRequest, ...]
@@ -114,17 +113,17 @@ class MirrorRequest(msgspec.Struct, frozen=True):
 
     @property
     def searches(self) -> list[TagSearch]:
-        """What is to be looked for, each once."""
+        """The searches that find the tags of all rules, each once."""
         return list(dict.fromkeys(search for image in self.images if (search := image.search) is not None))
 
     @property
     def sets_missing_platform(self) -> bool:
-        """Whether it says of any image what is to become of it if it lacks the platforms."""
+        """Whether any image says what to do if it lacks the platforms."""
         return any(image.missing_platform is not None for image in self.images)
 
     @property
     def host_names(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The hosts that are read from, and those that are written to."""
+        """The hosts of the sources, and those of the targets."""
         targets = [place for image in self.images for place in image.targets or self.targets]
         return (
             frozenset(image.source.host for image in self.images),

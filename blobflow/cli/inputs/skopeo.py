@@ -64,7 +64,7 @@ class _Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 def parse_skopeo(
     text: str, name: str, targets: Sequence[RegistryPrefix], *, scoped: bool = False
 ) -> MirrorRequest:
-    """What a file asks for. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
+    """The request of a file. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
     node = compose(text, name)
     images: list[ImageRequest] = []
     warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""Spec files: YAML → typed → what is asked for. Pure.
+"""Spec files: YAML → typed values → a request. Pure.
 
     version: 1
     defaults: {source: docker.io, targets: [127.0.0.1:5000/mirror]}
@@ -142,7 +142,7 @@ def spec_schema() -> dict[str, object]:
 
 
 def parse_spec(text: str, name: str) -> MirrorRequest:
-    """What a spec asks for. `name` is what the file is called in errors.
+    """The request of a spec. `name` is what errors call the file.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """

@@ -1,4 +1,4 @@
-"""Spec files of whatever format: ours, skopeo's, regsync's. Which one it is shows at its top level."""
+"""Spec files in any format: ours, skopeo's, regsync's. The keys at the top level tell which one it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_spec(
     scoped: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> MirrorRequest:
-    """What a file asks for. `targets` and `scoped` are for a skopeo file, which does not say where to;
+    """The request of a file. `targets` and `scoped` are for a skopeo file, which does not say where to;
     `environ` is for the templates of a regsync file.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
@@ -45,7 +45,7 @@ def read_spec(
 
 
 def detect_format(text: str, name: str) -> SpecFormat:
-    """The format of a file. Ours where in doubt, so that its errors are told in our words."""
+    """The format of a file. Ours if in doubt, so that errors are in its words."""
     node = compose(text, name)
     if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
         return "regsync"
@@ -57,7 +57,7 @@ def detect_format(text: str, name: str) -> SpecFormat:
 
 
 def _names_sources(key: yaml.Node, value: yaml.Node) -> bool:
-    """Whether it is a registry and what is wanted of it, or meant so."""
+    """Whether the entry is a registry with its images, or meant to be."""
     return bool(re.search(r"[.:]|^localhost$", str(key.value))) or any(
         child(value, each) for each in IMAGE_LISTS
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True):
-    """How registries are spoken to. None: nothing was said, and the configuration file counts."""
+    """How registries are reached. None if an option was not given: then the configuration file holds."""
 
     plain_http: frozenset[str] = frozenset()
     tls_verify: bool | None = None
@@ -124,7 +124,7 @@ _CONNECTION_OPTIONS = (
     ),
     *OUTPUT_OPTIONS,
 )
-# What verbs take that move or show images, and those that are about a registry as such.
+# The first for verbs that move or show images, the second for those about a registry as such.
 connection_options = option_group(
     "connection", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS
 )

@@ -17,7 +17,7 @@ Option = Callable[[Command], Command]
 
 
 def option_group(name: str, kind: Callable[..., object], *options: Option) -> Option:
-    """A decorator: adds `options`, and passes `kind` made of their values as the argument `name`."""
+    """A decorator that adds `options` to a verb, and passes it `kind`, made of their values, as `name`."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -36,8 +36,10 @@ def option_group(name: str, kind: Callable[..., object], *options: Option) -> Op
 
 
 def hide_options(*names: str) -> Option:
-    """A decorator, above those that add options: --help does not list these, by their parameters' names. The
-    verb refuses them, with a sentence that says what to use."""
+    """A decorator, above those that add options, that leaves some out of --help, by their parameters' names.
+
+    The verb refuses them with a sentence that says what to use instead.
+    """
 
     def decorate(command: Command) -> Command:
         for option in getattr(command, "__click_params__", ()):
@@ -49,7 +51,7 @@ def hide_options(*names: str) -> Option:
 
 
 def _parameters(command: Command) -> list[str]:
-    """The names of the options that click has been told of so far."""
+    """The names of the options that a command has so far."""
     return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]
 
 

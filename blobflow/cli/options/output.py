@@ -11,7 +11,7 @@ from blobflow.cli.options.log_format import remember_log_format
 
 
 class OutputOptions(msgspec.Struct, frozen=True):
-    """How much is told meanwhile, and in which form."""
+    """How much a verb tells while it runs, and in which form."""
 
     quiet: bool = False
     verbose: bool = False

@@ -1,4 +1,4 @@
-"""The types of options beyond click's own."""
+"""Types of options beyond click's own."""
 
 from __future__ import annotations
 

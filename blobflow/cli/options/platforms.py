@@ -1,4 +1,4 @@
-"""Which platforms of an image, and what its index then is: the options, skopeo's words for them included."""
+"""Which platforms of an image, and what becomes of its index; skopeo's options for that included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INDEX_MODES = ("auto", "keep", "prune", "only")
 
 
 class PlatformOptions(msgspec.Struct, frozen=True):
-    """What was said of platforms and index on the command line; None and nothing: not a word."""
+    """The options about platforms and index; None or empty if an option was not given."""
 
     platform: tuple[str, ...] = ()
     index: IndexMode | None = None

@@ -25,7 +25,7 @@ _GRACE = 25.0
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """How a run goes about it, and what it leaves behind."""
+    """The options of a run. Sizes and rates in bytes, `grace` in seconds."""
 
     dry_run: bool = False
     keep_going: bool = True
@@ -68,7 +68,7 @@ compress_option = click.option(
 
 
 def verify_option(text: str) -> Option:
-    """`--verify LEVEL`, with its own line of help: what is verified depends on the verb."""
+    """`--verify LEVEL`, with a help text of the verb's own: what is verified depends on the verb."""
     return click.option(
         "--verify", type=click.Choice(["roots", "blobs", "content"]), default="roots", help=text
     )
