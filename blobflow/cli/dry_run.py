@@ -87,7 +87,7 @@ def make_dry_run(
     *,
     prune_limit: PruneLimit | None = None,
 ) -> DryRun:
-    """The plan of a request; nothing is changed anywhere. What the rules could not find is among its failures.
+    """The plan of a request; nothing is changed anywhere. What rules could not find is among its failures.
 
     With `prune_limit` also the tags that would be removed, if all of the request can be planned.
     """

@@ -232,7 +232,7 @@ def _write_reports(
 def _print_summary(
     report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
 ) -> list[StorageError]:
-    """Print the summary; `aside`: on stderr, since stdout has an archive. Returns as `_write_reports` does."""
+    """Print the summary; `aside`: on stderr, which stdout's archive needs. Returns as `_write_reports`."""
     errors: list[StorageError] = []
     if output.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}

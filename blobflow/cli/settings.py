@@ -40,9 +40,9 @@ def hosts_of(pairs: Iterable[Pair]) -> Hosts:
 
 
 def connection_settings(connection: ConnectionOptions, environ: Mapping[str, str], hosts: Hosts) -> Settings:
-    """The settings for how registries are reached; `connection` has the variables of the environment already.
+    """The settings for how registries are reached; `connection` has the environment already.
 
-    Raises UsageError and InvalidConfig for what can't be used, as far as that shows before a host is contacted.
+    Raises UsageError and InvalidConfig for what can't be used, as far as that shows before any request.
     """
     from blobflow.environment import Login, settings_from
     from blobflow.variables import Variables

@@ -20,7 +20,7 @@ _DOCKER_HUB_HOSTS = ("registry-1.docker.io", "index.docker.io")
 def parse_hosts(
     creds: Sequence[Creds], name: str, environ: Mapping[str, str]
 ) -> tuple[dict[str, HostSettings], dict[str, str]]:
-    """The settings by host, and the real names of hosts with a `hostname`; `name` is what errors call the file.
+    """The settings by host, and the real names of hosts with a `hostname`; errors call the file `name`.
 
     Raises InvalidConfig.
     """

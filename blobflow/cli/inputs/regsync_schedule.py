@@ -1,7 +1,8 @@
 """When regsync's entries are due, as the options of a `blobflow sync` that does the same. Pure.
 
-regsync's server keeps a schedule for each entry: an interval as Go writes it (1h30m0s), or a cron expression, or
-a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). A blobflow process has one schedule.
+regsync's server keeps a schedule for each entry: an interval as Go writes it (1h30m0s), or a cron
+expression, or a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). A blobflow
+process has one schedule.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class HangupSignals:
 
     @contextmanager
     def caught(self) -> Iterator[HangupSignals]:
-        """While inside, SIGHUP only wakes who waits. Outside the main thread Python takes no signal handlers."""
+        """While inside, SIGHUP only wakes who waits. Outside the main thread it has no effect."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._came = True

@@ -47,7 +47,7 @@ def run_on_schedule(
     random: Callable[[], float],
     announce: Callable[[float], None],
 ) -> None:
-    """Run whenever the schedule is due, until `wait` returns STOP. With an `Interval` the first run is at once.
+    """Run whenever the schedule is due, until `wait` returns STOP. An `Interval` starts at once.
 
     `announce` gets the time of the next run, in seconds since the epoch. What `run` and `reread` raise ends
     the loop.
@@ -70,8 +70,8 @@ def run_on_schedule(
 class WakeSignals:
     """SIGHUP and SIGTERM, as reasons to wake up; use it inside `caught`.
 
-    A signal that comes while nobody waits wakes the next `wait`. So does a Ctrl-C whose exception was lost, in
-    a finalizer say.
+    A signal that comes while nobody waits wakes the next `wait`. So does a Ctrl-C whose exception was
+    lost, in a finalizer say.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class WakeSignals:
 
     @contextmanager
     def caught(self) -> Iterator[WakeSignals]:
-        """While inside, the two signals only wake up `wait`; Ctrl-C raises KeyboardInterrupt as always."""
+        """While inside, the two signals only wake up `wait`; Ctrl-C raises KeyboardInterrupt."""
         reasons = {signal.SIGHUP: WakeReason.REREAD, signal.SIGTERM: WakeReason.STOP}
 
         def on_signal(number: int, frame: FrameType | None) -> None:

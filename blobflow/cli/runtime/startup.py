@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# New objects between two collections, instead of 700. What a run makes many of (descriptors, steps, chunks) is
-# in no cycle; collecting among them took 4 % of a cold run, and grew with every image planned.
+# New objects between two collections, instead of 700. What a run makes many of (descriptors, steps, chunks)
+# is in no cycle; collecting among them took 4 % of a cold run, and grew with every image planned.
 GC_THRESHOLD = 50_000
 
 
@@ -54,9 +54,10 @@ def tune_gc() -> None:
 def collect_garbage() -> None:
     """Between two runs of a daemon: free what the last one left behind in cycles.
 
-    With LOOK_AFTER it would be freed after a hundred runs or more, and each holds an event loop, with a buffer of
-    256 KiB that the collector does not count. Takes some milliseconds: what was frozen is not looked at.
+    With GC_THRESHOLD that would happen after a hundred runs or more, and each holds an event loop, with a
+    buffer of 256 KiB that the collector does not count. Takes some milliseconds: frozen objects are not
+    visited.
     """
-    global _settled
+    global _frozen_for_good
     _frozen_for_good = True
     gc.collect()
