@@ -28,7 +28,7 @@ with fast_imports():  # as the command line does
 
 async def bring(store: Store, registries: Registries, site: Site, blob: Descriptor) -> None:
     """One blob into the store."""
-    writer = store.begin(blob.digest)
+    writer = store.partials.begin(blob.digest)
     try:
         async with registries.source(site).open(blob) as chunks:
             async for chunk in chunks:

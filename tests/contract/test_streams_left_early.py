@@ -349,9 +349,9 @@ async def test_leaving_a_read_closes_its_file(
 async def test_leaving_a_store_s_read_closes_its_file(tmp_path: Path) -> None:
     blob = blob_of(CONTENT)
     with closing(Store.open(tmp_path)) as store:
-        store.write_small(CONTENT, blob.digest)
+        store.blobs.write_small(CONTENT, blob.digest)
         before = descriptors()
-        held = [await leave(lambda: store.open_blob(blob.digest)) for leave in LEAVINGS[:3]]
+        held = [await leave(lambda: store.blobs.open(blob.digest)) for leave in LEAVINGS[:3]]
         assert descriptors() == before
         assert len(held) == 3
 

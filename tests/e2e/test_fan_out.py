@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.transports.store.writer import KEPT_FROM
+from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.e2e.conftest import StartsRegistries
 from tests.scenarios.child_process import Child, child, held, partials, store_of
 from tools import imageset

@@ -31,7 +31,7 @@ from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Event, StepStarted, Warned
 from blobflow.oci import digest_of, parse_digest, parse_reference
 from blobflow.oci.sample_images import sample_set
-from blobflow.transports.store import Store, gc
+from blobflow.transports.store import Store, gc, inventory, partial_sweep
 from blobflow.transports.store.leases import boot
 from tests.e2e.conftest import MountsTmpfs
 from tests.scenarios.child_process import wrong_blobs
@@ -139,7 +139,7 @@ class World:
         for target in self.targets:
             for name in NAMES:
                 repository, _, tag = name.rpartition(":")
-                digest = target.store.tag_of(repository, tag)
+                digest = target.store.repositories.resolve(repository, tag)
                 if digest is not None:
                     assert digest == SAMPLE.images[name].digest
                     assert missing(target, name) == []
@@ -150,7 +150,7 @@ class World:
         for target in self.targets:
             for name in NAMES:
                 repository, _, tag = name.rpartition(":")
-                assert target.store.tag_of(repository, tag) is not None
+                assert target.store.repositories.resolve(repository, tag) is not None
 
 
 async def in_process(*arguments: str, home: Path, before: Sequence[str] = ()) -> Run:
@@ -175,8 +175,8 @@ def missing(target: JournallingRegistry, name: str) -> list[str]:
     return [
         digest
         for digest in blobs_of(SAMPLE, name)
-        if target.store.member(repository, parse_digest(digest)) is None
-        or target.store.size_of(parse_digest(digest)) != len(SAMPLE.blobs[digest])
+        if target.store.repositories.media_type_of(repository, parse_digest(digest)) is None
+        or target.store.blobs.size_of(parse_digest(digest)) != len(SAMPLE.blobs[digest])
     ]
 
 
@@ -196,7 +196,7 @@ async def world(mount_tmpfs: MountsTmpfs) -> AsyncIterator[World]:
 async def assert_verifies(root: Path) -> None:
     """Every blob of the store is what its name says, and nothing half done is left in it."""
     with contextlib.closing(Store.open(root)) as store:
-        assert [held.digest async for held, error in gc.verify_blobs(store) if error] == []
+        assert [held.digest async for held, error in inventory.verify_blobs(store) if error] == []
     assert list((root / "partials").iterdir()) == []
 
 
@@ -329,7 +329,7 @@ async def test_gc_and_rm_make_room_on_a_full_disk(world: World, mount_tmpfs: Mou
     disk = Disk(mount_tmpfs("disk", ROOMY))
     assert (await world.mirror(disk.store, "all")).ok
     with contextlib.closing(Store.open(disk.store)) as store:
-        held = gc.list_blobs(store)
+        held = inventory.list_blobs(store)
         disk.fill()
         gc.remove_blobs(store, [held[0].digest])
         disk.fill()
@@ -540,11 +540,11 @@ async def test_what_a_clock_that_was_ahead_left_behind_disturbs_nobody(
         ahead.setattr(time, "time", lambda: real() + YEAR)
         assert (await world.mirror(store, "all", targets=world.targets[:1])).ok
         with contextlib.closing(Store.open(store)) as opened:
-            opened.write_small(b"leased elsewhere", leased)
+            opened.blobs.write_small(b"leased elsewhere", leased)
             far = f"{boot().partition('/')[0]}/pid:[1]"
             row = ("far", leased, 1, far, int(time.time()))
             opened.state.write("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", *row)
-            begun = opened.begin(digest_of(b"begun"))
+            begun = opened.partials.begin(digest_of(b"begun"))
             begun.suspend()
             os.utime(begun.path, (time.time(), time.time()))
     outcome = await world.mirror(store, "all")
@@ -554,7 +554,7 @@ async def test_what_a_clock_that_was_ahead_left_behind_disturbs_nobody(
     with contextlib.closing(Store.open(store)) as opened:
         assert (await gc.collect_garbage(opened, 0)).left_bytes == len(b"leased elsewhere")
         assert begun.path.exists()
-        monkeypatch.setattr(time, "time", lambda: real() + gc.PARTIAL_SECONDS + 60)
+        monkeypatch.setattr(time, "time", lambda: real() + partial_sweep.PARTIAL_SECONDS + 60)
         assert (await gc.collect_garbage(opened, 0)).left_bytes == 0
         assert not begun.path.exists()
 

@@ -194,7 +194,9 @@ def bound_read_only(folder: Path, place: Path) -> Iterator[Path]:
 def killed_writer(root: Path) -> None:
     """Leave a tag in the WAL alone, as a process does that is killed."""
     with contextlib.closing(Store.open(root)) as store:
-        store.set_tag(NAMES[0][0], "late", store.tag_of(*NAMES[0]) or digest_of(b""))
+        store.repositories.set_tag(
+            NAMES[0][0], "late", store.repositories.resolve(*NAMES[0]) or digest_of(b"")
+        )
         shutil.copytree(root, root.with_name("killed"))
     shutil.rmtree(root)
     root.with_name("killed").rename(root)
@@ -319,4 +321,4 @@ def test_a_registry_whose_state_file_goes_says_so_and_acknowledges_nothing(store
         assert f" {store}" in line
         assert "gone" in line or "is not healthy" in line
     with contextlib.closing(Store.open(store)) as opened:
-        assert opened.tags("pushed") == ["1", "2"]
+        assert opened.repositories.tags("pushed") == ["1", "2"]

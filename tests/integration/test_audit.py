@@ -682,12 +682,12 @@ async def test_what_verify_found_wrong_is_repaired_by_the_next_run(tmp_path: Pat
         pairs = [Pair(Reference(source.host, r, t), Reference(target.host, r, t)) for r, _, t in named]
         assert (await mirror(pairs, settings)).ok
         repository, lost = named[1][0], sorted(blobs_of(sample, list(sample.images)[1]))[0]
-        target.store.drop_member(repository, parse_digest(lost))
+        target.store.repositories.remove(repository, parse_digest(lost))
         found = await verify_run(pairs, "blobs", settings)
         assert [error is None for error in found.values()] == [True, False]
         for policy in (Policy(), Policy(audit="none")):
             report = await mirror(pairs, settings, policy)
             assert [image.status for image in report.images] == ["present", "done"]
             assert set((await verify_run(pairs, "blobs", settings)).values()) == {None}
-            target.store.drop_member(repository, parse_digest(lost))
+            target.store.repositories.remove(repository, parse_digest(lost))
             await verify_run(pairs, "blobs", settings)

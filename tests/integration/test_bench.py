@@ -26,7 +26,7 @@ PROBES = 1
 
 def there(registry: JournallingRegistry, repository: str) -> int:
     """How many blobs the repository has."""
-    return len(registry.store.members(repository))
+    return len(registry.store.repositories.contents(repository))
 
 
 async def test_each_form_costs_its_requests_and_no_more_and_no_blob_is_left(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
         failed = [image for image in report.images if image.status == "failed"]
         assert opened
         assert failed and all(wrong[7:19] in image.error or "digest" in image.error for image in failed)
-        assert target.store.size_of(digest_of(bytes(len(IMAGES.blobs[wrong])))) is None
-        assert not target.store.members("m/x")
+        assert target.store.blobs.size_of(digest_of(bytes(len(IMAGES.blobs[wrong])))) is None
+        assert not target.store.repositories.contents("m/x")
 
 
 async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path: Path) -> None:

@@ -51,18 +51,18 @@ class Bench:
             }
         ).encode()
         for content in (CONFIG, OWN, HELD):
-            source.store.write_small(content, digest_of(content))
-            source.store.add_member("win", digest_of(content))
-        source.store.write_small(self.raw, digest_of(self.raw))
-        source.store.add_member("win", digest_of(self.raw), media.DOCKER_MANIFEST)
-        source.store.set_tag("win", "1", digest_of(self.raw))
+            source.store.blobs.write_small(content, digest_of(content))
+            source.store.repositories.add("win", digest_of(content))
+        source.store.blobs.write_small(self.raw, digest_of(self.raw))
+        source.store.repositories.add("win", digest_of(self.raw), media.DOCKER_MANIFEST)
+        source.store.repositories.set_tag("win", "1", digest_of(self.raw))
         self.pair = Pair(Reference(source.host, "win", "1"), Reference(target.host, "win", "1"))
 
     async def mirror(self, policy: Policy) -> Report:
         return await mirror([self.pair], self.settings, policy)
 
     def has(self, content: bytes, repository: str = "win") -> bool:
-        return self.target.store.member(repository, digest_of(content)) is not None
+        return self.target.store.repositories.media_type_of(repository, digest_of(content)) is not None
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ async def test_those_that_the_source_holds_are_carried_and_urls_never_asked(benc
     report = await bench.mirror(WITH)
     assert [image.status for image in report.images] == ["done"]
     assert (bench.has(OWN), bench.has(HELD), bench.has(ELSEWHERE)) == (True, True, False)
-    assert bench.target.store.read_small(digest_of(bench.raw)) == bench.raw, "byte for byte, urls and all"
+    assert bench.target.store.blobs.read_small(digest_of(bench.raw)) == bench.raw, (
+        "byte for byte, urls and all"
+    )
     assert bench.target.journal.uploads("win", digest_of(HELD)) == 1
     assert bench.outside.seen == []
 
@@ -132,7 +134,7 @@ async def test_a_layer_of_another_size_than_it_says_fails_its_image(bench: Bench
     assert [image.status for image in report.images] == ["failed"]
     assert report.images[0].error.startswith("source: blob sha256:")
     assert "has 99999 bytes" in report.images[0].error
-    assert bench.target.store.tag_of("win", "1") is None
+    assert bench.target.store.repositories.resolve("win", "1") is None
 
 
 def test_the_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

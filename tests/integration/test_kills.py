@@ -31,7 +31,7 @@ from blobflow.oci import parse_digest, parse_manifest
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.registry.uploads.sessions import JOURNALED_FROM
 from blobflow.transports.store import Store
-from blobflow.transports.store.writer import KEPT_FROM
+from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.child_process import Child, child, held, partials, store_of, wrong_blobs
 from tests.scenarios.registries import blobs_of, fill
@@ -144,7 +144,7 @@ class Scene:
         return {
             digest
             for digest in SAMPLE.blobs
-            if all(target.store.size_of(parse_digest(digest)) for target in self.targets)
+            if all(target.store.blobs.size_of(parse_digest(digest)) for target in self.targets)
         }
 
     def kept(self) -> Counter[str]:
@@ -172,7 +172,7 @@ async def opened(filled: Path, folder: Path, targets: int) -> AsyncIterator[Scen
 
 def tag_at(store: Store, name: str) -> str | None:
     repository, _, tag = name.rpartition(":")
-    return store.tag_of(PREFIX + repository, tag)
+    return store.repositories.resolve(PREFIX + repository, tag)
 
 
 def untrue_tags(store: Store) -> list[str]:
@@ -185,7 +185,8 @@ def untrue_tags(store: Store) -> list[str]:
         missing = [
             digest
             for digest in map(parse_digest, needed)
-            if store.member(repository, digest) is None or store.size_of(digest) is None
+            if store.repositories.media_type_of(repository, digest) is None
+            or store.blobs.size_of(digest) is None
         ]
         if named is not None and (named != index.digest or missing):
             untrue.append(f"{name} names {named}, and {len(missing)} of {index.digest} are missing")

@@ -19,7 +19,7 @@ from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
 from blobflow.transports.store import Store, StoreCache
-from blobflow.transports.store.writer import KEPT_FROM
+from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.fakes.registry import Bytes
@@ -72,7 +72,7 @@ async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_tha
 
 async def test_what_an_earlier_run_left_is_still_known_when_a_late_target_was_added(store: Store) -> None:
     first, second = (Descriptor("", digest_of(content), 2 * KEPT_FROM) for content in (b"a", b"b"))
-    store.layout.partial(first.digest, "0" * 16).write_bytes(bytes(KEPT_FROM))
+    store.paths.partial(first.digest, "0" * 16).write_bytes(bytes(KEPT_FROM))
     shelf = StagingArea(StoreCache(store), keep=False)
     await shelf.find_held({first.digest: first})
     assert shelf.begun(first.digest)

@@ -58,7 +58,7 @@ async def test_what_an_older_bundle_brought_elsewhere_is_mounted_from_there(tmp_
             assert target.journal.mounts(digest=digest) == 2  # into both repositories that are new
         for name, index in images.images.items():
             repository, _, tag = name.partition(":")
-            assert target.store.tag_of(repository, tag) == index.digest
+            assert target.store.repositories.resolve(repository, tag) == index.digest
 
 
 async def test_where_mounts_are_refused_it_is_read_from_there(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ async def test_where_mounts_are_refused_it_is_read_from_there(tmp_path: Path) ->
         await run("load", new, "--to", target.host)
         for name, index in images.images.items():
             repository, _, tag = name.partition(":")
-            assert target.store.tag_of(repository, tag) == index.digest
+            assert target.store.repositories.resolve(repository, tag) == index.digest

@@ -22,7 +22,7 @@ from blobflow.events import Event, ImageDone, Meter, ignore
 from blobflow.oci import Descriptor, Reference, parse_digest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store, StoreCache, StoreJournal
-from blobflow.transports.store.writer import KEPT_FROM
+from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryRegistry
 
@@ -246,7 +246,7 @@ async def test_a_target_that_died_fails_alone_and_at_once_and_is_caught_up_from_
         assert bench.opened() == dict.fromkeys(bench.blobs() - taken - kept, 1)
         assert {name for (call, name) in dying.calls if call == "push"} == bench.blobs() - taken
         assert healthy.count("push") + healthy.count("mount") + healthy.count("put") == 0
-        assert store.begun(map(parse_digest, bench.blobs() - taken)) == {}
+        assert store.partials.sizes(map(parse_digest, bench.blobs() - taken)) == {}
 
 
 async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
     left = sorted(digest for digest, content in sample.blobs.items() if len(content) >= 2 * KEPT_FROM)[:4]
     with closing(Store.open(tmp_path / "store")) as store:
         for digest in left:
-            store.layout.partial(parse_digest(digest), "0" * 16).write_bytes(sample.blobs[digest])
+            store.paths.partial(parse_digest(digest), "0" * 16).write_bytes(sample.blobs[digest])
         bench = Bench(store, sample)
         still, healthy = bench.target("a"), bench.target("z")
         still.push_from.clear()

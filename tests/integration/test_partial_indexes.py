@@ -48,7 +48,7 @@ def pair(source: Path, target: JournallingRegistry) -> Pair:
 
 
 def there(target: JournallingRegistry) -> list[bool]:
-    return [target.store.size_of(child.digest) is not None for child in CHILDREN]
+    return [target.store.blobs.size_of(child.digest) is not None for child in CHILDREN]
 
 
 async def test_the_rest_comes_when_a_source_has_it(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_a_probe_leaves_nothing_where_it_may_delete(tmp_path: Path) -> Non
     async with journalling(tmp_path) as registry:
         found = await probe(registry.host, "scratch/here", largest=32 * KIB)
         assert found.left == ()
-        assert registry.store.repositories() == []
+        assert registry.store.repositories.names() == []
         assert {each.path.split("/")[3] for each in registry.journal} == {"here", "here-mounts"}
 
 
@@ -158,8 +158,8 @@ async def test_what_a_registry_would_not_delete_is_told(tmp_path: Path) -> None:
         found = await probe(registry.host, "scratch", largest=32 * KIB)
         held = {
             f"{repository}/{'manifests' if kind else 'blobs'}/{digest}"
-            for repository in registry.store.repositories()
-            for digest, kind in registry.store.members(repository)
+            for repository in registry.store.repositories.names()
+            for digest, kind in registry.store.repositories.contents(repository)
         }
         assert set(found.left) == held
 

@@ -90,7 +90,7 @@ async def test_they_go_to_a_registry_with_their_image(
         report = await mirror([pair], Settings(cache_dir=tmp_path / "cache"))
         assert report.ok
         assert sorted(each.digest for each in report.images[0].referrers) == sorted(proofs)
-        assert all(target.store.size_of(digest) is not None for digest in proofs)
+        assert all(target.store.blobs.size_of(digest) is not None for digest in proofs)
         off = Policy(referrers="off")
         report = await mirror([pair], Settings(cache_dir=tmp_path / "other"), off)
         assert report.ok and not report.images[0].referrers

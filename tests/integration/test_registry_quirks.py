@@ -205,9 +205,11 @@ async def test_a_profile_without_ranges_has_blobs_read_whole(tmp_path: Path) -> 
 async def test_tags_are_listed_in_pages_that_ecr_takes(tmp_path: Path) -> None:
     async with journalling(tmp_path, FAKES["ecr"].faults) as registry, world() as w:
         content = b"{}"
-        registry.store.write_small(content, blob_of(content).digest)
-        registry.store.add_member("app", blob_of(content).digest, "application/vnd.oci.image.index.v1+json")
+        registry.store.blobs.write_small(content, blob_of(content).digest)
+        registry.store.repositories.add(
+            "app", blob_of(content).digest, "application/vnd.oci.image.index.v1+json"
+        )
         for number in range(1200):
-            registry.store.set_tag("app", f"t{number}", blob_of(content).digest)
+            registry.store.repositories.set_tag("app", f"t{number}", blob_of(content).digest)
         assert len(await w.source(registry.host).tags()) == 1200
         assert registry.journal.count("GET", "/tags/list", 200) == 2

@@ -21,9 +21,9 @@ def test_every_digest_comes_back_to_a_registry(graph: Graph) -> None:
             serve_graph(source.store, "any/thing", graph)
             await trip(graph, "any/thing", source.host, target.host, folder)
             for tag, digest in graph.tags.items():
-                assert target.store.tag_of("any/thing", tag) == digest
+                assert target.store.repositories.resolve("any/thing", tag) == digest
             for digest in reached(graph):
-                assert target.store.read_small(digest) == graph.manifests[digest][1]
+                assert target.store.blobs.read_small(digest) == graph.manifests[digest][1]
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(there_and_back(Path(folder)))

@@ -192,7 +192,7 @@ def _over(exchange: Exchange) -> bool:
 
 def tag_at(store: Store, name: str) -> str | None:
     repository, _, tag = name.rpartition(":")
-    return store.tag_of(repository, tag)
+    return store.repositories.resolve(repository, tag)
 
 
 def untrue_tags(images: SampleSet, store: Store) -> list[str]:
@@ -200,7 +200,7 @@ def untrue_tags(images: SampleSet, store: Store) -> list[str]:
     untrue = []
     for name, index in images.images.items():
         repository, _, tag = name.rpartition(":")
-        named = store.tag_of(repository, tag)
+        named = store.repositories.resolve(repository, tag)
         children = parse_manifest(index.raw, index.media_type).manifests
         needed = {index.digest, *(child.digest for child in children), *blobs_of(images, name)}
         missing = [digest for digest in map(parse_digest, needed) if not visible(store, repository, digest)]
@@ -211,7 +211,10 @@ def untrue_tags(images: SampleSet, store: Store) -> list[str]:
 
 def visible(store: Store, repository: str, digest: str) -> bool:
     known = parse_digest(digest)
-    return store.member(repository, known) is not None and store.size_of(known) is not None
+    return (
+        store.repositories.media_type_of(repository, known) is not None
+        and store.blobs.size_of(known) is not None
+    )
 
 
 class Outcome(msgspec.Struct, frozen=True):

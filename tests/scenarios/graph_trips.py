@@ -23,13 +23,13 @@ def tagged(graph: Graph) -> Graph:
 def serve_graph(store: Store, repository: str, graph: Graph) -> None:
     """Put the graph into an embedded registry's store as if it had been pushed."""
     for digest, content in graph.blobs.items():
-        store.write_small(content, digest)
-        store.add_member(repository, digest)
+        store.blobs.write_small(content, digest)
+        store.repositories.add(repository, digest)
     for digest, (media_type, raw) in graph.manifests.items():
-        store.write_small(raw, digest)
-        store.add_member(repository, digest, media_type)
+        store.blobs.write_small(raw, digest)
+        store.repositories.add(repository, digest, media_type)
     for tag, digest in graph.tags.items():
-        store.set_tag(repository, tag, digest)
+        store.repositories.set_tag(repository, tag, digest)
 
 
 async def trip(graph: Graph, repository: str, source: str, target: str, folder: Path) -> None:

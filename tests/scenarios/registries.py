@@ -35,17 +35,17 @@ async def registries(
 def fill(store: Store, images: SampleSet, prefix: str = "") -> None:
     """Put the whole set into the store as if it had been pushed, under `prefix` (as `mirror/`)."""
     for digest, content in images.blobs.items():
-        store.write_small(content, parse_digest(digest))
+        store.blobs.write_small(content, parse_digest(digest))
     for digest, stored in images.manifests.items():
-        store.write_small(stored.raw, parse_digest(digest))
+        store.blobs.write_small(stored.raw, parse_digest(digest))
     for name, index in images.images.items():
         repository, _, tag = name.rpartition(":")
         for stored in _tree(images, index):
             manifest = parse_manifest(stored.raw, stored.media_type)
-            store.add_member(prefix + repository, manifest.descriptor.digest, stored.media_type)
+            store.repositories.add(prefix + repository, manifest.descriptor.digest, stored.media_type)
             for blob in manifest.blobs:
-                store.add_member(prefix + repository, blob.digest)
-        store.set_tag(prefix + repository, tag, parse_digest(index.digest))
+                store.repositories.add(prefix + repository, blob.digest)
+        store.repositories.set_tag(prefix + repository, tag, parse_digest(index.digest))
 
 
 def blobs_of(images: SampleSet, name: str) -> set[str]:

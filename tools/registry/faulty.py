@@ -268,8 +268,8 @@ class JournallingRegistry:
                 struck.note(act)
                 places = [
                     name
-                    for name in self.store.repositories()
-                    if self.store.member(name, Digest(query["mount"])) is not None
+                    for name in self.store.repositories.names()
+                    if self.store.repositories.media_type_of(name, Digest(query["mount"])) is not None
                 ]
                 return request.clone(rel_url=request.rel_url.update_query({"from": "".join(places[:1])}))
             case Ignore() if act.name in request.headers:
@@ -303,12 +303,15 @@ class JournallingRegistry:
         query = request.query
         if not act.absent:
             return "mount" in query
-        return "mount" in query and self.store.member(query.get("from", ""), Digest(query["mount"])) is None
+        return (
+            "mount" in query
+            and self.store.repositories.media_type_of(query.get("from", ""), Digest(query["mount"])) is None
+        )
 
     def _refers(self, repository: str, digest: str) -> bool:
         """Whether a manifest of the repository refers to the blob."""
-        for held, kind in self.store.members(repository, MANIFESTS):
-            manifest = parse_manifest(self.store.read_small(held), kind)
+        for held, kind in self.store.repositories.contents(repository, MANIFESTS):
+            manifest = parse_manifest(self.store.blobs.read_small(held), kind)
             if any(blob.digest == digest for blob in manifest.blobs):
                 return True
         return False

@@ -46,8 +46,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def hold(store: Store, *manifests: bytes, repo: str = REPO) -> None:
     with store.state.transaction():
         for raw in manifests:
-            store.write_small(raw, digest_of(raw))
-            store.add_member(repo, digest_of(raw), media.OCI_MANIFEST)
+            store.blobs.write_small(raw, digest_of(raw))
+            store.repositories.add(repo, digest_of(raw), media.OCI_MANIFEST)
 
 
 def referrers(n: int, subject: bytes = SUBJECT, padding: int = 0) -> list[bytes]:
@@ -186,11 +186,11 @@ async def test_referrers_that_come_and_go_leave_nothing_behind(
             assert sorted(chain(*await whole_list(lists))) == sorted(map(digest_of, made))
             weights.add(lists._indexes.weight)
             for raw in made:
-                store.drop_member(REPO, digest_of(raw))
+                store.repositories.remove(REPO, digest_of(raw))
             assert await whole_list(lists) == [[]]
             hold(store, made[0])
             assert await whole_list(lists) == [[digest_of(made[0])]], "it is back, once"
-            store.drop_member(REPO, digest_of(made[0]))
+            store.repositories.remove(REPO, digest_of(made[0]))
             await whole_list(lists)
         assert max(weights) < 1.2 * min(weights)
 
@@ -299,7 +299,7 @@ async def test_what_only_manifests_that_are_gone_spoke_of_is_forgotten_in_the_en
             raw = layered(f"{n}")
             hold(store, raw)
             assert await found.find(REPO, digest_of(f"{n}".encode())) is not None
-            store.drop_member(REPO, digest_of(raw))
+            store.repositories.remove(REPO, digest_of(raw))
         assert await found.find(REPO, digest_of(b"nobody")) is None
         assert found._indexes.weight < 1500
 
@@ -345,11 +345,11 @@ async def test_lists_of_tags_leave_memory_when_their_time_is_over(
         for n in range(50):
             site = Site("upstream.example", f"team/r{n}")
             route = Route("tags", f"team/r{n}", upstream=site)
-            assert await pulling.tags(route, "", 2) == ["v000000", "v000001"]
+            assert await pulling.list_tags(route, "", 2) == ["v000000", "v000001"]
             assert pulling._listed.weight <= 100_000
         assert source.asked == 50
         now = 61.0
-        await pulling.tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
+        await pulling.list_tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
         assert len(pulling._listed) == 1
     finally:
         await pulling.close()
@@ -360,7 +360,7 @@ async def test_many_who_ask_for_one_list_of_tags_ask_the_upstream_once(store: St
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source)
     route = Route("tags", REPO, upstream=Site("upstream.example", REPO))
     try:
-        answers = await asyncio.gather(*(pulling.tags(route, "a", 5) for _ in range(20)))
+        answers = await asyncio.gather(*(pulling.list_tags(route, "a", 5) for _ in range(20)))
         assert answers == [["b"]] * 20
         assert source.asked == 1
     finally:

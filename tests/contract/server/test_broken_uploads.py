@@ -142,7 +142,7 @@ async def test_a_cancelled_upload_takes_nothing_from_a_request_that_hangs(
     async with await hanging as answer:
         assert await refusal(answer) == (409, "BLOB_UPLOAD_INVALID")
     assert await status_of(upload.client, upload.location, "GET") == 404
-    assert not list(registry_store.layout.partials.iterdir())
+    assert not list(registry_store.paths.partials.iterdir())
 
 
 async def test_a_second_put_completes_what_the_first_hangs_in(upload: Upload) -> None:

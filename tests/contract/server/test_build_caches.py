@@ -12,9 +12,9 @@ from aiohttp import ClientSession
 
 from blobflow.oci import digest_of, media
 from blobflow.transports.store import Store
+from blobflow.transports.store.clock import now
 from blobflow.transports.store.gc import collect_garbage
 from blobflow.transports.store.promises import KEPT_SECONDS
-from blobflow.transports.store.writer import now
 from tests.contract.server.client import (
     BLOB,
     DIGEST,
@@ -107,7 +107,7 @@ async def test_a_sweep_keeps_what_a_cache_lists_and_takes_it_when_the_cache_went
         registry_store.state.write("UPDATE blobs SET added = ?, used = 1", now() - KEPT_SECONDS - 1)
         await collect_garbage(registry_store, 0)
         digests = (DIGEST, digest_of(SMALL), stray)
-        return [registry_store.size_of(digest) is not None for digest in digests]  # type: ignore[arg-type]
+        return [registry_store.blobs.size_of(digest) is not None for digest in digests]  # type: ignore[arg-type]
 
     assert await held() == [True, True, False]
     assert await status_of(registry, f"{REPO}/blobs/{DIGEST}", "GET") == 200

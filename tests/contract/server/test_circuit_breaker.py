@@ -30,7 +30,7 @@ async def answer_of(edge: Edge, path: str, method: str = "GET") -> tuple[int, st
 async def test_a_repository_that_fails_takes_no_other_away(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("*", f"/{REPO}/", times=0, act=act)) as edge:
         raw = await give(edge.upstream, repo=OTHER)
         async with edge.client.get(f"/v2/{REPO}/manifests/1.0") as answer:
@@ -48,7 +48,7 @@ async def test_a_repository_that_fails_takes_no_other_away(
 async def test_a_repository_that_is_slow_with_a_tag_is_left_alone_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.PATIENCE", 0.6)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.REVALIDATE_SECONDS", 0.6)
     async with edge_of(tmp_path, Fault("HEAD", f"/{REPO}/", nth=2, times=0, act=Mute())) as edge:
         slow = await give(edge.upstream)
         fast = await give(edge.upstream, repo=OTHER)
@@ -64,7 +64,7 @@ async def test_a_repository_that_is_slow_with_a_tag_is_left_alone_and_no_other(
 async def test_many_clients_of_a_repository_that_never_answers_keep_few_requests_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("HEAD", f"/{REPO}/", times=0, act=Mute())) as edge:
         raw = await give(edge.upstream, repo=OTHER)
         waiting = [asyncio.create_task(edge.get(f"/v2/{REPO}/manifests/v{n}")) for n in range(30)]
@@ -144,7 +144,7 @@ async def test_a_registry_that_says_when_it_will_be_back_is_believed_of_that_rep
 async def test_a_manifest_that_never_ends_fails_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("GET", "/manifests/", times=0, act=Stall(after=10))) as edge:
         await give(edge.upstream)
         assert (await answer_of(edge, f"/v2/{REPO}/manifests/1.0"))[:2] == (504, "UNKNOWN")
@@ -158,7 +158,7 @@ async def test_a_blob_that_the_upstream_lacks_is_an_unknown_blob(tmp_path: Path,
     async with edge_of(tmp_path) as edge:
         raw = await give(edge.upstream, LAYER)
         await edge.get(f"/v2/{REPO}/manifests/1.0")
-        edge.upstream.store.drop_member(REPO, digest_of(LAYER))
+        edge.upstream.store.repositories.remove(REPO, digest_of(LAYER))
         path = f"/v2/{REPO}/blobs/{digest_of(LAYER)}"
         async with edge.client.request(method, path) as answer:
             assert answer.status == 404
@@ -197,9 +197,9 @@ async def test_a_manifest_is_held_with_its_tag_or_not_at_all(
             raise StorageError("the disk is gone")
 
         with monkeypatch.context() as patched:
-            patched.setattr(edge.store, "set_tag", fails)
+            patched.setattr(edge.store.repositories, "set_tag", fails)
             assert (await answer_of(edge, f"/v2/{REPO}/manifests/1.0"))[0] == 500
-        assert edge.store.member(REPO, digest_of(raw)) is None
+        assert edge.store.repositories.media_type_of(REPO, digest_of(raw)) is None
         assert await edge.get(f"/v2/{REPO}/manifests/1.0") == (200, raw)
 
 
@@ -255,8 +255,8 @@ async def test_a_tag_never_names_a_manifest_that_was_evicted_meanwhile(
             nonlocal evictions
             if not evictions:
                 evictions += 1
-                edge.store.drop_member(REPO, digest_of(raw))
-                edge.store.drop(digest_of(raw))
+                edge.store.repositories.remove(REPO, digest_of(raw))
+                edge.store.blobs.drop(digest_of(raw))
             return await commit(work)
 
         monkeypatch.setattr(edge.store, "commit", evicting)

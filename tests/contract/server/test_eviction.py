@@ -30,7 +30,7 @@ async def test_who_stops_serving_does_not_wait_until_all_is_tidy(
             ended.set()
             raise
 
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", goes_on)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.evict", goes_on)
     with contextlib.closing(Store.open(tmp_path / "store")) as store:
         keeping = asyncio.create_task(evict_periodically(store, Upstreams([]), 1))
         assert await asyncio.to_thread(begun.wait, 30)
@@ -52,8 +52,8 @@ async def test_nothing_goes_because_of_a_state_file_that_was_only_just_made(
             failed.set()
 
     with contextlib.closing(Store.open(tmp_path / "store", observer=tell)) as store:
-        store.write_small(b"blob", digest_of(b"blob"))
-        store.add_member("r", digest_of(b"blob"))
+        store.blobs.write_small(b"blob", digest_of(b"blob"))
+        store.repositories.add("r", digest_of(b"blob"))
         opens = Store.open
 
         def opened(root: Path, **options: Any) -> Store:
@@ -66,4 +66,4 @@ async def test_nothing_goes_because_of_a_state_file_that_was_only_just_made(
         await failed.wait()
         keeping.cancel()
         await asyncio.wait((keeping,))
-        assert store.path_of(digest_of(b"blob")).exists()
+        assert store.blobs.path_of(digest_of(b"blob")).exists()

@@ -59,8 +59,8 @@ async def test_what_was_pushed_is_there_after_a_restart(tmp_path: Path) -> None:
 async def test_a_store_that_takes_nothing_still_serves(tmp_path: Path) -> None:
     """A push ends in one sentence of the error body; what is there can be pulled."""
     store = Store.open(tmp_path)
-    store.write_small(BLOB, DIGEST)
-    store.add_member("team/app", DIGEST)
+    store.blobs.write_small(BLOB, DIGEST)
+    store.repositories.add("team/app", DIGEST)
     store.close()
     store = Store.open(tmp_path, read_only=True)
     async with Server(make_app(store)) as server, ClientSession(server.url) as client:
@@ -86,7 +86,8 @@ async def test_a_full_disk_ends_the_upload_and_its_session_and_tells_only_the_op
 
     location = await start(registry)
     with monkeypatch.context() as patched:
-        patched.setattr("blobflow.transports.store.writer.write_all", full)
+        for module in ("writer", "blob_commit"):
+            patched.setattr(f"blobflow.transports.store.{module}.write_all", full)
         async with registry.put(location, params={"digest": DIGEST}, data=BLOB) as answer:
             assert await refusal(answer) == (507, "UNKNOWN")
             assert (await answer.json())["errors"][0]["message"] == "the registry's storage is full"
@@ -100,7 +101,7 @@ async def test_a_full_disk_ends_the_upload_and_its_session_and_tells_only_the_op
     )
     assert warned.message.endswith(": the disk is full; free some space, or put the store elsewhere")
     assert await status_of(registry, location, "GET") == 404
-    assert list(registry_store.layout.partials.iterdir()) == []
+    assert list(registry_store.paths.partials.iterdir()) == []
     assert await push(registry, BLOB) == DIGEST
 
 
@@ -145,7 +146,7 @@ async def test_a_large_upload_is_never_held_in_memory(registry: ClientSession, r
         await seen.wait()
 
     patch = asyncio.create_task(registry.patch(location, data=stream()).__aenter__())
-    while sum(path.stat().st_size for path in registry_store.layout.partials.iterdir()) < 8 * 1024 * 1024:
+    while sum(path.stat().st_size for path in registry_store.paths.partials.iterdir()) < 8 * 1024 * 1024:
         assert await status_of(registry, location, "GET") == 204
     seen.set()
     async with await patch as answer:
@@ -161,4 +162,4 @@ async def test_sessions_without_a_byte_cost_no_file(registry_store: Store) -> No
         for _ in range(50):
             await start(client)
         assert len(app[REGISTRY_KEY].sessions) == 50
-        assert not list(registry_store.layout.partials.iterdir())
+        assert not list(registry_store.paths.partials.iterdir())

@@ -260,7 +260,7 @@ async def test_a_manifest_of_20000_layers_leaves_the_loop_to_others(
 ) -> None:
     """It is parsed elsewhere, and its layers are looked for in many turns."""
     turns, looks, parsed = 0, Counter[int](), list[int]()
-    size_of, loops = registry_store.size_of, threading.get_ident()
+    size_of, loops = registry_store.blobs.size_of, threading.get_ident()
 
     async def turn() -> None:
         nonlocal turns
@@ -277,7 +277,7 @@ async def test_a_manifest_of_20000_layers_leaves_the_loop_to_others(
         parsed.append(threading.get_ident())
         return parse_manifest(*arguments, **options)
 
-    monkeypatch.setattr(registry_store, "size_of", looked)
+    monkeypatch.setattr(registry_store.blobs, "size_of", looked)
     monkeypatch.setattr("blobflow.server.manifests.parse_manifest", parsing)
     await push(registry, SMALL)
     turning = asyncio.create_task(turn())

@@ -24,6 +24,7 @@ from blobflow.server.admin.overview import Overview, OverviewRows, RenderedPage
 from blobflow.server.admin.page import render, with_age
 from blobflow.server.errors import ApiError
 from blobflow.transports.store import Store
+from blobflow.transports.store.blobs import Blobs
 from blobflow.transports.store.stats import collect_stats, open_reader, repositories_after
 from tests.contract.server.client import (
     BLOB,
@@ -54,14 +55,14 @@ async def client(app: web.Application) -> AsyncIterator[ClientSession]:
 def opened(registry_store: Store, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a page asked for the file of each blob."""
     counts: Counter[str] = Counter()
-    original = Store.path_of
+    original = Blobs.path_of
 
-    def path_of(store: Store, digest: Digest) -> Path:
+    def path_of(blobs: Blobs, digest: Digest) -> Path:
         if threading.current_thread().name.startswith("blobflow-gathering"):
             counts[digest] += 1
-        return original(store, digest)
+        return original(blobs, digest)
 
-    monkeypatch.setattr(Store, "path_of", path_of)
+    monkeypatch.setattr(Blobs, "path_of", path_of)
     return counts
 
 
@@ -93,7 +94,7 @@ async def test_an_index_that_names_a_manifest_19000_times_costs_four_reads(
 
     def tag_it() -> None:
         for number in range(49):
-            registry_store.set_tag("team/app", f"t{number:02}", digest_of(many))
+            registry_store.repositories.set_tag("team/app", f"t{number:02}", digest_of(many))
 
     await registry_store.commit(tag_it)
     html = await text_of(client)
@@ -324,7 +325,7 @@ async def test_pages_go_on_past_what_a_viewer_may_not_pull(registry_store: Store
 
     def fill() -> None:
         for number in range(1500):
-            registry_store.add_member(f"{number:04}", digest_of(b""))
+            registry_store.repositories.add(f"{number:04}", digest_of(b""))
 
     await registry_store.commit(fill)
     wanted = [f"{number:04}" for number in range(1040, 1500, 2)]
@@ -348,7 +349,7 @@ async def test_repositories_are_named_in_order_from_anywhere(registry_store: Sto
     def fill() -> None:
         for name in ("b", "a", "c/d", "a/b"):
             for content in (b"1", b"2"):
-                registry_store.add_member(name, digest_of(content))
+                registry_store.repositories.add(name, digest_of(content))
 
     await registry_store.commit(fill)
     with open_reader(registry_store, nobody) as state:

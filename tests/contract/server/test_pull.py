@@ -161,7 +161,7 @@ async def test_a_blob_is_no_manifest(registry: ClientSession) -> None:
 
 async def test_a_damaged_blob_is_not_served(registry: ClientSession, registry_store: Store) -> None:
     await push(registry, BLOB)
-    path = registry_store.path_of(DIGEST)
+    path = registry_store.blobs.path_of(DIGEST)
     path.chmod(0o644)
     path.write_bytes(b"\0" + BLOB[1:-1] + b"\0")
     async with registry.get(f"{REPO}/blobs/{DIGEST}") as answer:
@@ -176,7 +176,7 @@ async def test_the_operator_is_told_of_what_is_damaged(
     monkeypatch.setattr(registry_store, "observer", told.append)
     manifest = await pushed_image(registry)
     digest = DIGEST if room == "blobs" else digest_of(manifest)
-    path = registry_store.path_of(digest)
+    path = registry_store.blobs.path_of(digest)
     path.chmod(0o644)
     path.write_bytes(b"\0" * path.stat().st_size)
     where = f"{REPO}/{room}/{digest}"
@@ -195,8 +195,8 @@ async def test_a_blob_that_the_disk_does_not_give_is_an_error_and_not_absent(
     registry: ClientSession, registry_store: Store, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     await push(registry, SMALL)
-    await registry_store.check(digest_of(SMALL))
-    path, real = registry_store.path_of(digest_of(SMALL)), getattr(os, call)
+    await registry_store.blobs.check(digest_of(SMALL))
+    path, real = registry_store.blobs.path_of(digest_of(SMALL)), getattr(os, call)
 
     def failing(which: Any, *arguments: Any) -> Any:
         if call == "pread" or which == path:

@@ -108,7 +108,7 @@ async def test_a_stampede_is_one_read_of_the_upstream_even_if_that_is_cut(
         assert (first.status, second.status) == (200, 206)
         assert second.sent < size, "it went on; what a reset took from the sockets was sent again"
         await settled()
-        assert edge.store.size_of(digest_of(content)) == size
+        assert edge.store.blobs.size_of(digest_of(content)) == size
         assert edge.outcomes()["blob", "miss"] == 1
 
 
@@ -130,7 +130,7 @@ async def test_nobody_gets_the_end_of_a_wrong_blob(tmp_path: Path) -> None:
                 async for chunk in answer.content.iter_any():
                     got += chunk
         assert 0 < len(got) < len(LAYER)
-        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
         small = await edge.client.get(f"/v2/{REPO}/blobs/{digest_of(SMALL)}", raise_for_status=False)
         assert await refusal(small) == (502, "UNKNOWN")
 
@@ -179,7 +179,7 @@ async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -
         raw = await give(edge.upstream)
         path = f"/v2/{REPO}/manifests/1.0"
         await edge.get(path)
-        edge.upstream.store.drop_tag(REPO, "1.0")
+        edge.upstream.store.repositories.remove_tag(REPO, "1.0")
         edge.now = 61
         async with edge.client.get(path) as answer:
             assert await refusal(answer) == (404, "MANIFEST_UNKNOWN")
@@ -190,7 +190,7 @@ async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -
 async def test_a_tag_is_what_it_was_while_its_upstream_will_not_say(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.PATIENCE", 0.2)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.REVALIDATE_SECONDS", 0.2)
     async with edge_of(tmp_path, Fault("HEAD", "/manifests/", nth=2, times=0, act=act)) as edge:
         raw = await give(edge.upstream)
         for _ in range(2):
@@ -251,7 +251,7 @@ async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_p
         await give(edge.upstream, LAYER)
         await edge.get(f"/v2/{REPO}/manifests/1.0")
         assert await edge.get(BLOB_PATH, Range="bytes=2000000-2000009") == (206, LAYER[2000000:2000010])
-        assert edge.store.size_of(LAYER_DIGEST) is None
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
         assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (200, LAYER)
         await settled()
         assert await edge.get(BLOB_PATH, Range="bytes=0-0") == (206, LAYER[:1])
@@ -260,7 +260,7 @@ async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_p
 async def test_a_client_that_hangs_up_alone_leaves_what_came_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.serving.LOOK", 0.01)
+    monkeypatch.setattr("blobflow.server.pullthrough.serving.CLIENT_CHECK_SECONDS", 0.01)
     reached = asyncio.Event()
     stall = Fault("GET", "/blobs/", act=Stall(after=2_000_000, reached=reached))
     async with edge_of(tmp_path, stall) as edge:
@@ -368,7 +368,7 @@ async def test_gc_takes_nothing_that_a_tag_needs_and_what_it_took_is_fetched_aga
         await edge.get(BLOB_PATH)
         await settled()
         assert (await collect_garbage(edge.store, 0)).blobs == 0
-        edge.store.drop(LAYER_DIGEST)
+        edge.store.blobs.drop(LAYER_DIGEST)
         assert await edge.get(BLOB_PATH) == (200, LAYER)
         assert edge.upstream.journal.reads(LAYER_DIGEST) == 2
 
@@ -406,11 +406,11 @@ async def test_what_was_not_asked_for_longest_makes_room_and_what_was_pushed_sta
         assert (await evict(edge.store, upstreams, 10_000_000)).blobs == 0
         swept = await evict(edge.store, upstreams, 1_000_000)
         assert swept.left_bytes < 1_000_000
-        assert edge.store.size_of(LAYER_DIGEST) is None
-        assert edge.store.tags(f"far/{REPO}") == ["2.0"]
+        assert edge.store.blobs.size_of(LAYER_DIGEST) is None
+        assert edge.store.repositories.tags(f"far/{REPO}") == ["2.0"]
         await evict(edge.store, upstreams, 0)
-        assert edge.store.tags(f"far/{REPO}") == []
-        assert edge.store.tags("near") == ["1.0"]
+        assert edge.store.repositories.tags(f"far/{REPO}") == []
+        assert edge.store.repositories.tags("near") == ["1.0"]
         assert await edge.get(f"/v2/near/blobs/{pushed}") == (200, BLOB)
         for tag, content in (("1.0", LAYER), ("2.0", other)):
             assert await edge.get(f"/v2/far/{REPO}/manifests/{tag}") == (200, images[tag])
@@ -428,7 +428,7 @@ async def test_a_tag_that_was_deleted_here_is_fetched_again_at_once(tmp_path: Pa
 
 async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again, also after it failed once."""
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.EVERY", 0)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.INTERVAL_SECONDS", 0)
     turns = 0
     done = asyncio.Event()
 
@@ -439,7 +439,7 @@ async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch:
             raise StorageError("the disk is slow")
         loop.call_soon_threadsafe(done.set)
 
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", fails_first)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.evict", fails_first)
     loop = asyncio.get_running_loop()
     told: list[Event] = []
     with contextlib.closing(Store.open(tmp_path / "store", observer=told.append)) as store:

@@ -33,4 +33,4 @@ async def test_a_manifest_that_is_told_to_be_another_is_not_passed_on(
         status, body = await edge.get(f"/v2/{REPO}/manifests/1.0")
         assert status >= 400
         assert raw not in body
-        assert edge.store.size_of(digest_of(raw)) is None
+        assert edge.store.blobs.size_of(digest_of(raw)) is None

@@ -122,7 +122,7 @@ async def test_a_cancelled_upload_is_gone(registry: ClientSession, registry_stor
     for method in ("GET", "PATCH", "PUT", "DELETE"):
         async with registry.request(method, location, params={"digest": DIGEST}) as answer:
             assert await refusal(answer) == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert not list(registry_store.layout.partials.iterdir())
+    assert not list(registry_store.paths.partials.iterdir())
 
 
 async def test_a_session_belongs_to_one_repository(registry: ClientSession) -> None:
@@ -152,8 +152,8 @@ async def test_bytes_that_are_not_the_digest_are_refused_and_not_kept(
     async with answer:
         assert await refusal(answer) == (400, "DIGEST_INVALID")
     assert await status_of(registry, f"{REPO}/blobs/{digest}") == 404
-    assert registry_store.size_of(digest) is None
-    assert not list(registry_store.layout.partials.iterdir())
+    assert registry_store.blobs.size_of(digest) is None
+    assert not list(registry_store.paths.partials.iterdir())
 
 
 @pytest.mark.parametrize("digest", [None, "sha256:abc", "md5:" + "0" * 32, "sha256:" + "Z" * 64])

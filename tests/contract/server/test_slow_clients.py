@@ -44,8 +44,8 @@ def on_each_loop(work: Callable[[Path], Awaitable[None]], folder: Path) -> None:
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[tuple[Server, Store, Told]]:
     store = Store.open(folder)
-    store.write_small(LARGE, digest_of(LARGE))
-    store.add_member("team/app", digest_of(LARGE))
+    store.blobs.write_small(LARGE, digest_of(LARGE))
+    store.repositories.add("team/app", digest_of(LARGE))
     told = Told()
     async with Server(make_app(store, observe=told), grace=0.2) as server:
         yield server, store, told
@@ -131,7 +131,7 @@ def test_a_file_that_became_shorter_is_never_an_answer(tmp_path: Path) -> None:
     async def work(folder: Path) -> None:
         async with serving(folder) as (server, store, _):
             reader, writer = await asked(server)
-            os.truncate(store.path_of(digest_of(LARGE)), len(LARGE) // 2)
+            os.truncate(store.blobs.path_of(digest_of(LARGE)), len(LARGE) // 2)
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await reader.readexactly(len(LARGE))
             writer.close()

@@ -204,7 +204,7 @@ async def test_what_an_earlier_blobflow_recorded_is_not_taken_for_this_machine_s
     """Its name for a codec did not tell processors apart, so it may be any machine's."""
     path = write(tmp_path / "a", podman_entries({"app:1": (LAYER,)}))
     made, _ = await fleet.digest_at(fleet.machine(9), path)
-    size = fleet.store.size_of(Digest(made))
+    size = fleet.store.blobs.size_of(Digest(made))
     assert size is not None
     ImportCache(fleet.store).record_layer(Digest(digest(LAYER)), "isal 1.9.1 level 2", Digest(made), size)
     assert (await fleet.digest_at(fleet.machine(1), path))[1] == 1

@@ -96,7 +96,7 @@ async def test_a_layer_that_the_store_lost_is_compressed_again(reading: Reading,
     first = await reading.archive(f"docker-archive:{path}").resolve("")
     reading.close()
     for blob in (reading.store.root / "blobs" / "sha256").iterdir():
-        reading.store.drop(Digest(f"sha256:{blob.name}"))
+        reading.store.blobs.drop(Digest(f"sha256:{blob.name}"))
     again = reading.archive(f"docker-archive:{path}")
     assert await again.resolve("") == first
     assert await bare_layers(again) == list(LAYERS)

@@ -65,7 +65,7 @@ def blobflow(*argv: str | Path, code: int = 0) -> Result:
 def keep(root: Path, *contents: bytes) -> list[Digest]:
     with closing(Store.open(root)) as store:
         for content in contents:
-            store.write_small(content, digest_of(content))
+            store.blobs.write_small(content, digest_of(content))
     return [digest_of(content) for content in contents]
 
 
@@ -218,7 +218,7 @@ def test_rm_removes_all_or_none_and_nothing_that_is_leased_or_served(cache: Path
     free, leased = keep(cache, b"free", b"leased")
     with closing(Store.open(cache)) as store:
         (served,) = keep(cache, b"served")
-        store.set_tag("repo", "1", served)
+        store.repositories.set_tag("repo", "1", served)
         store.leases.hold(leased)
         assert "in use by a running blobflow" in blobflow("cache", "rm", free, leased, code=8).stderr
         assert "is needed by a tag" in blobflow("cache", "rm", free, served, code=8).stderr
@@ -288,7 +288,7 @@ def test_verify_tells_a_line_an_image_and_exits_with_3_if_one_is_wrong(
     assert done.stdout.splitlines() == [f"right: {places[3]}/{name}" for name in NAMES]
     config = next(iter(SAMPLE.blobs))
     with closing(Store.open(home / "target")) as store:
-        store.drop(Digest(config))
+        store.blobs.drop(Digest(config))
     assert blobflow("verify", *places, "-q").output == ""
     done = blobflow("verify", *places, "-q", "--verify", "blobs", code=3)
     wrong = done.stdout.splitlines()
@@ -301,10 +301,12 @@ def test_what_verify_found_wrong_is_repaired_by_the_next_sync(places: tuple[str,
     blobflow("sync", *places)
     repository, _, tag = NAMES[0].rpartition(":")
     with closing(Store.open(home / "target")) as store:
-        root = store.tag_of(repository, tag)
+        root = store.repositories.resolve(repository, tag)
         assert root is not None
-        child = next(d for d, kind in store.members(repository) if d != root and "manifest" in kind)
-        store.drop_member(repository, child)
+        child = next(
+            d for d, kind in store.repositories.contents(repository) if d != root and "manifest" in kind
+        )
+        store.repositories.remove(repository, child)
     assert "1 image" not in blobflow("verify", *places).output
     blobflow("verify", *places, "--verify", "blobs", code=3)
     blobflow("sync", *places)

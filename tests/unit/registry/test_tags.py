@@ -234,10 +234,10 @@ async def test_the_embedded_registry_lists_in_pages(
     async with journalling(tmp_path_factory.mktemp("store")) as registry, world() as w:
         store = registry.store
         raw = b"{}"
-        store.write_small(raw, digest_of(raw))
-        store.add_member("app", digest_of(raw), media.OCI_INDEX)
+        store.blobs.write_small(raw, digest_of(raw))
+        store.repositories.add("app", digest_of(raw), media.OCI_INDEX)
         for number in range(10):
-            store.set_tag("app", f"1.{number}", digest_of(raw))
+            store.repositories.set_tag("app", f"1.{number}", digest_of(raw))
         place: Lists = w.sink(registry.host)
         assert await place.tags() == [f"1.{number}" for number in range(10)]
         assert registry.journal.count("GET", "/tags/list") == 4

@@ -104,7 +104,7 @@ async def test_a_read_that_breaks_goes_on_and_in_the_end_gives_up(store: Store) 
     world.upstream.errors = [ConnectionLost("broken")] * (MAX_ATTEMPTS - 1)
     assert await world.read() == CONTENT
     other = World(store)
-    store.drop(BLOB.digest)
+    store.blobs.drop(BLOB.digest)
     other.upstream.errors = [ConnectionLost("broken")] * MAX_ATTEMPTS
     with pytest.raises(ApiError):
         await other.read()

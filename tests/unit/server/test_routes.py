@@ -25,11 +25,11 @@ from blobflow.server.http.ranges import (
 from blobflow.server.routes import Route, is_tag, match_route
 from blobflow.server.upload_sessions import EMPTY_SECONDS, UPLOAD_TTL, UploadSessions
 from blobflow.transports.store import Store
-from blobflow.transports.store.gc import remove_stale_partials
+from blobflow.transports.store.partial_sweep import remove_stale_partials
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "route"),
     [
         ("/v2/", Route("root")),
         ("/v2", Route("root")),
@@ -209,7 +209,7 @@ def test_an_idle_session_is_forgotten_with_its_bytes_and_an_empty_one_much_soone
     for session in (old, fresh):
         session.writer().write(b"some bytes")
         session.rest()
-    assert len(list(store.layout.partials.iterdir())) == 2
+    assert len(list(store.paths.partials.iterdir())) == 2
     clock.now = EMPTY_SECONDS + 1
     sessions.forget_idle()
     with pytest.raises(ApiError, match="not known here"):
@@ -221,9 +221,9 @@ def test_an_idle_session_is_forgotten_with_its_bytes_and_an_empty_one_much_soone
     assert sessions.find("a", fresh.token) is fresh
     with pytest.raises(ApiError, match="not known here"):
         sessions.find("a", old.token)
-    assert len(list(store.layout.partials.iterdir())) == 1
+    assert len(list(store.paths.partials.iterdir())) == 1
     sessions.close()
-    assert not list(store.layout.partials.iterdir())
+    assert not list(store.paths.partials.iterdir())
     store.close()
 
 
@@ -271,14 +271,14 @@ def test_what_dead_uploads_left_is_reaped_and_living_ones_are_not(tmp_path: Path
     resting = sessions.start("a")
     resting.writer().write(b"rests")
     resting.rest()
-    dead, fresh = (store.layout.partial(None, token) for token in ("feed" * 4, "f00d" * 4))
-    condemned = store.layout.condemned("dead" * 4)
+    dead, fresh = (store.paths.partial(None, token) for token in ("feed" * 4, "f00d" * 4))
+    condemned = store.paths.condemned("dead" * 4)
     for path in (dead, fresh, condemned):
         path.write_bytes(b"left")
-    for path in (dead, *store.layout.partials.glob(f"*.{resting.partial}")):
+    for path in (dead, *store.paths.partials.glob(f"*.{resting.partial}")):
         os.utime(path, (1, 1))
-    remove_stale_partials(store.layout, 100.0, {resting.partial})
-    left = {path.name.rpartition(".")[2] for path in store.layout.partials.iterdir()}
+    remove_stale_partials(store.paths, 100.0, {resting.partial})
+    left = {path.name.rpartition(".")[2] for path in store.paths.partials.iterdir()}
     assert left == {resting.partial, "f00d" * 4}
     sessions.close()
     store.close()

@@ -102,7 +102,7 @@ async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
 async def test_what_the_store_holds_is_still_read_from_it(
     store: Store, cache: BestEffortCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write_small(b"other", OTHER.digest)
+    store.blobs.write_small(b"other", OTHER.digest)
     fill_up(monkeypatch)
     async with cache.share(BLOB, Origin()) as body:
         with pytest.raises(StoreLeft):
@@ -119,7 +119,7 @@ async def test_a_held_blob_that_does_not_come_out_is_read_from_its_source(
     def broken(fd: int, length: int, offset: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    store.write_small(b"other", OTHER.digest)
+    store.blobs.write_small(b"other", OTHER.digest)
     monkeypatch.setattr(os, "pread", broken)
     origin = Origin(b"other")
     async with cache.share(OTHER, origin) as body:

@@ -15,8 +15,8 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of
 from blobflow.transports.store import Store
-from blobflow.transports.store.block_checksums import verify_file
-from blobflow.transports.store.writer import READ
+from blobflow.transports.store.block_checksums import READ
+from blobflow.transports.store.verified_reading import verify_file
 from tests.deadlines import HANGS_AFTER
 
 BIG = bytes(8 * READ)
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def put(store: Store, content: bytes) -> Digest:
-    store.write_small(content, digest_of(content))
+    store.blobs.write_small(content, digest_of(content))
     return digest_of(content)
 
 
@@ -55,7 +55,7 @@ def open_blobs(store: Store) -> list[str]:
     found = []
     for path in Path("/dev/fd").iterdir():
         try:
-            if os.path.samestat(os.fstat(int(path.name)), store.path_of(digest_of(BIG)).stat()):
+            if os.path.samestat(os.fstat(int(path.name)), store.blobs.path_of(digest_of(BIG)).stat()):
                 found.append(path.name)
         except OSError:
             continue
@@ -67,7 +67,7 @@ async def test_checks_that_wait_for_their_turn_hold_no_descriptor(
 ) -> None:
     digest = put(store, BIG)
     gate = Gate(monkeypatch)
-    checks = [asyncio.ensure_future(store.rehash(digest)) for _ in range(20)]
+    checks = [asyncio.ensure_future(store.blobs.rehash(digest)) for _ in range(20)]
     await asyncio.to_thread(gate.waiting.wait, 60)
     await asyncio.sleep(0)
     assert 1 <= len(open_blobs(store)) <= 2  # as many as there are threads
@@ -76,7 +76,7 @@ async def test_checks_that_wait_for_their_turn_hold_no_descriptor(
     await asyncio.gather(*checks, return_exceptions=True)
     gate.open.set()
     monkeypatch.undo()
-    await store.rehash(digest)
+    await store.blobs.rehash(digest)
     store.close()
     assert open_blobs(store) == []
 
@@ -86,7 +86,7 @@ async def test_who_closes_the_store_does_not_wait_until_files_are_read_to_their_
 ) -> None:
     digest = put(store, BIG)
     gate = Gate(monkeypatch)
-    check = asyncio.ensure_future(store.check(digest))
+    check = asyncio.ensure_future(store.blobs.check(digest))
     await asyncio.to_thread(gate.waiting.wait, 60)
     shutdown = ThreadPoolExecutor.shutdown
 
@@ -110,7 +110,7 @@ def test_a_check_that_is_stopped_is_an_error_and_reads_no_further(
     gate.open.set()
     row = store.state.row("SELECT blocks FROM blobs WHERE digest = ?", digest)
     assert row is not None
-    path = store.path_of(digest)
+    path = store.blobs.path_of(digest)
     with path.open("rb") as file, pytest.raises(StorageError, match="not read to its end"):
         verify_file(file.fileno(), path, digest, row[0] if known else None, lambda: gate.reads >= 2)
     assert gate.reads <= 3

@@ -20,8 +20,9 @@ from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, Storag
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
+from blobflow.transports.store.block_checksums import READ
 from blobflow.transports.store.downloads import WITHHELD
-from blobflow.transports.store.writer import KEPT_FROM, READ
+from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.registry import Opened
 
@@ -157,8 +158,8 @@ def test_nobody_at_any_offset_gets_the_last_block_of_wrong_content(
 
             async with StoreCache(store).share(BLOB, script, keep=True) as body:
                 await asyncio.gather(*(follow(body, offset) for offset in offsets))
-            assert store.size_of(BLOB.digest) is None
-            assert list(store.layout.partials.iterdir()) == []
+            assert store.blobs.size_of(BLOB.digest) is None
+            assert list(store.paths.partials.iterdir()) == []
             store.close()
 
     asyncio.run(run())
@@ -166,7 +167,7 @@ def test_nobody_at_any_offset_gets_the_last_block_of_wrong_content(
 
 def left_behind(store: Store, content: bytes, token: str = "0123456789abcdef") -> Path:
     """What a process that was killed leaves: a partial that nobody locks."""
-    path = store.layout.partial(BLOB.digest, token)
+    path = store.paths.partial(BLOB.digest, token)
     path.write_bytes(content)
     return path
 
@@ -178,8 +179,8 @@ async def test_what_a_killed_process_left_is_gone_on_with(store: Store, length: 
     async with StoreCache(store).share(BLOB, script, keep=True) as body:
         assert await read(body) == CONTENT
     assert script.offsets == ([length] if length < len(CONTENT) else [])
-    assert store.path_of(BLOB.digest).read_bytes() == CONTENT
-    assert list(store.layout.partials.iterdir()) == []
+    assert store.blobs.path_of(BLOB.digest).read_bytes() == CONTENT
+    assert list(store.paths.partials.iterdir()) == []
 
 
 async def test_damaged_bytes_of_a_killed_process_are_found_out_and_not_blamed_on_the_source(
@@ -213,7 +214,7 @@ async def test_a_short_partial_is_not_kept(store: Store) -> None:
     async with StoreCache(store).share(BLOB, script) as body:
         with pytest.raises(ConnectionLost):
             await read(body)
-    assert list(store.layout.partials.iterdir()) == []
+    assert list(store.paths.partials.iterdir()) == []
     assert store.state.rows("SELECT * FROM partials") == []
 
 
@@ -225,7 +226,7 @@ async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living
         "from blobflow.transports.store import Store\n"
         "from blobflow.oci import parse_digest\n"
         "store = Store.open(pathlib.Path(sys.argv[1]))\n"
-        "writer = store.begin(parse_digest(sys.argv[2]))\n"
+        "writer = store.partials.begin(parse_digest(sys.argv[2]))\n"
         "writer.write(sys.stdin.buffer.read(2_000_000))\n"
         "writer.flush()\n"
         "print('ready', flush=True)\n"
@@ -244,7 +245,7 @@ async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living
         process.stdin.write(CONTENT[:2_000_000])
         async with asyncio.timeout(HANGS_AFTER):
             assert await process.stdout.readline() == b"ready\n"
-        assert await store.resume(BLOB.digest) is None
+        assert await store.partials.resume(BLOB.digest) is None
     finally:
         process.kill()
         await process.communicate()
@@ -273,7 +274,7 @@ async def test_a_full_disk_reaches_every_reader_and_leaves_nothing(
         failures = await asyncio.gather(read(body), read(body, 9), return_exceptions=True)
     assert [type(failure) for failure in failures] == [StorageFull] * 2
     assert "the disk is full" in str(failures[0])
-    assert list(store.layout.partials.iterdir()) == []
+    assert list(store.paths.partials.iterdir()) == []
 
 
 async def test_a_blob_that_can_not_be_kept_is_still_read_and_told(
@@ -396,7 +397,7 @@ async def test_at_most_so_many_stopped_writers_stay_open(
                 await read(body)
     resumable = []
     for blob in blobs:
-        writer = await store.resume(blob.digest)
+        writer = await store.partials.resume(blob.digest)
         resumable.append(writer is not None)
         if writer is not None:
             writer.suspend()

@@ -19,7 +19,7 @@ DIGEST = digest_of(b"x")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with closing(Store.open(tmp_path / "store")) as opened:
-        opened.set_tag("a", "1", DIGEST)
+        opened.repositories.set_tag("a", "1", DIGEST)
         yield opened
 
 
@@ -63,15 +63,15 @@ def test_nothing_is_written_to_a_state_file_that_is_gone_and_reads_go_on(store: 
     GOES[goes](store.root)
     gone = r"state\.sqlite: it is gone, or was replaced, while it was in use"
     with pytest.raises(StorageError, match=gone):
-        store.set_tag("a", "2", DIGEST)
+        store.repositories.set_tag("a", "2", DIGEST)
     with pytest.raises(StorageError, match=gone):
-        store.drop_member("a", DIGEST)
-    assert store.tags("a") == ["1"]
+        store.repositories.remove("a", DIGEST)
+    assert store.repositories.tags("a") == ["1"]
 
 
 async def test_what_is_committed_while_the_file_goes_is_not_acknowledged(store: Store) -> None:
     def work() -> None:
-        store.set_tag("a", "2", DIGEST)
+        store.repositories.set_tag("a", "2", DIGEST)
         (store.root / "state.sqlite").unlink()
 
     with pytest.raises(StorageError, match="it is gone"):
@@ -81,20 +81,20 @@ async def test_what_is_committed_while_the_file_goes_is_not_acknowledged(store: 
 def test_a_state_file_that_comes_back_is_written_again(store: Store, tmp_path: Path) -> None:
     rename_root(store.root)
     with pytest.raises(StorageError, match="it is gone"):
-        store.set_tag("a", "2", DIGEST)
+        store.repositories.set_tag("a", "2", DIGEST)
     (tmp_path / "elsewhere").rename(store.root)
-    store.set_tag("a", "2", DIGEST)
-    assert store.tags("a") == ["1", "2"]
+    store.repositories.set_tag("a", "2", DIGEST)
+    assert store.repositories.tags("a") == ["1", "2"]
 
 
 def test_other_processes_that_come_and_go_are_no_reason_to_stop(store: Store) -> None:
     for number in range(3):
         with closing(Store.open(store.root)) as other:
-            other.set_tag("a", f"other-{number}", DIGEST)
-        store.set_tag("a", f"own-{number}", DIGEST)
+            other.repositories.set_tag("a", f"other-{number}", DIGEST)
+        store.repositories.set_tag("a", f"own-{number}", DIGEST)
     store.state.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-    store.set_tag("a", "last", DIGEST)
-    assert len(store.tags("a")) == 8
+    store.repositories.set_tag("a", "last", DIGEST)
+    assert len(store.repositories.tags("a")) == 8
 
 
 def test_the_root_is_missed_when_it_is_moved_or_replaced(store: Store, tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_a_store_that_is_closed_refuses_in_a_sentence(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     store.close()
     with pytest.raises(StorageError, match=r"can't use the store's state file .*state\.sqlite"):
-        store.set_tag("a", "2", DIGEST)
+        store.repositories.set_tag("a", "2", DIGEST)

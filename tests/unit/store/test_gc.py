@@ -13,18 +13,14 @@ import pytest
 
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.transports.store import Store, gc, leases, writer
-from blobflow.transports.store.gc import (
-    PARTIAL_SECONDS,
-    collect_garbage,
-    disk_usage,
-    list_blobs,
-    verify_blobs,
-)
+from blobflow.transports.store import Store, gc, inventory, leases, partial_files, partial_sweep
+from blobflow.transports.store.clock import now
+from blobflow.transports.store.gc import collect_garbage
+from blobflow.transports.store.inventory import disk_usage, list_blobs, verify_blobs
 from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
-from blobflow.transports.store.paths import try_lock
+from blobflow.transports.store.partial_files import try_lock
+from blobflow.transports.store.partial_sweep import PARTIAL_SECONDS
 from blobflow.transports.store.promises import KEPT_SECONDS
-from blobflow.transports.store.writer import now
 from tests.deadlines import HANGS_AFTER
 
 HERE = "boot-1/pid:[1]"
@@ -41,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def put(store: Store, content: bytes, used: int = LONG_AGO) -> Digest:
     """A blob that was added and used last at a Unix second."""
     digest = digest_of(content)
-    store.write_small(content, digest)
+    store.blobs.write_small(content, digest)
     store.state.write("UPDATE blobs SET added = ?, used = ? WHERE digest = ?", LONG_AGO, used, digest)
     return digest
 
@@ -49,7 +45,7 @@ def put(store: Store, content: bytes, used: int = LONG_AGO) -> Digest:
 def descriptor(
     store: Store, digest: Digest, media_type: str = "application/octet-stream"
 ) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": digest, "size": store.size_of(digest) or 0}
+    return {"mediaType": media_type, "digest": digest, "size": store.blobs.size_of(digest) or 0}
 
 
 def put_image(store: Store, name: str, *, subject: Digest | None = None) -> tuple[Digest, set[Digest]]:
@@ -188,7 +184,7 @@ async def test_gc_evicts_the_least_recently_used_first_and_no_more_than_it_must(
 
 async def test_reading_a_blob_saves_it_from_being_the_next_to_go(store: Store) -> None:
     read, unread = put(store, b"r" * 10, LONG_AGO), put(store, b"u" * 10, LONG_AGO + 1)
-    store.read_small(read)
+    store.blobs.read_small(read)
     await collect_garbage(store, 10)
     assert held(store) == {read}
     assert unread not in held(store)
@@ -200,12 +196,12 @@ async def test_gc_never_evicts_what_a_root_reaches(store: Store) -> None:
     index = put_index(store, [amd64, arm64, digest_of(b"a child that is not here")])
     outer = put_index(store, [index])
     _, loose = put_image(store, "loose")
-    store.set_tag("repository", "latest", outer)
+    store.repositories.set_tag("repository", "latest", outer)
     swept = await collect_garbage(store, 0)
     assert held(store) == {outer, index} | first | second
     assert swept.blobs == len(loose)
     assert swept.left_bytes > 0
-    store.drop_tag("repository", "latest")
+    store.repositories.remove_tag("repository", "latest")
     await collect_garbage(store, 0)
     assert held(store) == set()
 
@@ -216,8 +212,8 @@ async def test_gc_keeps_what_refers_to_a_root_although_nothing_tags_it(store: St
     attestation, too = put_image(store, "of the signature", subject=signature)
     _, loose = put_image(store, "loose", subject=digest_of(b"nothing here"))
     for digest in (image, signature, attestation):
-        store.add_member("repository", digest, media.OCI_MANIFEST)
-    store.set_tag("repository", "latest", image)
+        store.repositories.add("repository", digest, media.OCI_MANIFEST)
+    store.repositories.set_tag("repository", "latest", image)
     await collect_garbage(store, 0)
     assert held(store) == needs | its | too
     assert not loose & held(store)
@@ -225,7 +221,7 @@ async def test_gc_keeps_what_refers_to_a_root_although_nothing_tags_it(store: St
 
 async def test_a_damaged_manifest_reaches_nothing_and_fails_nothing(store: Store) -> None:
     root = put(store, b"not a manifest")
-    store.set_tag("repository", "latest", root)
+    store.repositories.set_tag("repository", "latest", root)
     put(store, b"other")
     await collect_garbage(store, 0)
     assert held(store) == {root}
@@ -258,7 +254,7 @@ async def test_a_lease_taken_after_gc_has_chosen_still_counts(
     wanted = put(store, b"wanted")
     chosen = list_blobs(store)
     store.leases.hold(wanted)
-    monkeypatch.setattr(gc, "list_blobs", lambda _: chosen)
+    monkeypatch.setattr(gc, "list_with", lambda *_: chosen)
     swept = await collect_garbage(store, 0)
     assert swept.blobs == 0
     assert held(store) == {wanted}
@@ -268,30 +264,32 @@ async def test_what_was_just_pushed_here_is_safe_until_its_tag_had_the_time_to_c
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed = put(store, b"pushed")
-    store.add_member("repository", pushed)
-    monkeypatch.setattr(gc, "now", lambda: LONG_AGO + KEPT_SECONDS - 1)
+    store.repositories.add("repository", pushed)
+    for module in (gc, inventory):
+        monkeypatch.setattr(module, "now", lambda: LONG_AGO + KEPT_SECONDS - 1)
     await collect_garbage(store, 0)
     assert held(store) == {pushed}
-    monkeypatch.setattr(gc, "now", lambda: LONG_AGO + KEPT_SECONDS)
+    for module in (gc, inventory):
+        monkeypatch.setattr(module, "now", lambda: LONG_AGO + KEPT_SECONDS)
     await collect_garbage(store, 0)
     assert held(store) == set()
-    assert store.member("repository", pushed) is None
+    assert store.repositories.media_type_of("repository", pushed) is None
 
 
 async def test_gc_sweeps_dead_partials_after_their_time_and_spares_the_living(store: Store) -> None:
-    living, fresh, stale = (store.begin(digest_of(name)) for name in (b"living", b"fresh", b"stale"))
+    living, fresh, stale = (store.partials.begin(digest_of(name)) for name in (b"living", b"fresh", b"stale"))
     for each in (living, fresh, stale):
         each.write(b"some bytes")
         each.flush()
     fresh.suspend()
     stale.suspend()
-    unknown = store.layout.partial(None, "feedfeedfeedfeed")
+    unknown = store.paths.partial(None, "feedfeedfeedfeed")
     unknown.write_bytes(b"without a row")
     for path in (living.path, stale.path, unknown):
         os.utime(path, (LONG_AGO, LONG_AGO))
     swept = await collect_garbage(store)
     assert (swept.partials, swept.partial_bytes) == (2, len(b"some bytes") + len(b"without a row"))
-    assert set(store.layout.partials.iterdir()) == {living.path, fresh.path}
+    assert set(store.paths.partials.iterdir()) == {living.path, fresh.path}
     living.abort()
 
 
@@ -299,26 +297,26 @@ async def test_a_partial_from_the_future_is_left_alone_for_a_day(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock went back: nothing is swept too early, and at worst a day too late."""
-    writer = store.begin(digest_of(b"x"))
+    writer = store.partials.begin(digest_of(b"x"))
     writer.suspend()
     os.utime(writer.path, (9_000_000_000, 9_000_000_000))
     assert (await collect_garbage(store)).partials == 0
     later = now() + PARTIAL_SECONDS + 2
-    monkeypatch.setattr(gc, "now", lambda: later)
+    monkeypatch.setattr(partial_sweep, "now", lambda: later)
     assert (await collect_garbage(store)).partials == 1
 
 
 async def test_files_without_rows_are_counted_and_evicted_too(store: Store) -> None:
     orphan = digest_of(b"orphan")
-    store.path_of(orphan).write_bytes(b"orphan")
-    (store.layout.blobs / "sha256" / "not a digest").write_bytes(b"left alone")
+    store.blobs.path_of(orphan).write_bytes(b"orphan")
+    (store.paths.blobs / "sha256" / "not a digest").write_bytes(b"left alone")
     gone = put(store, b"gone")
-    store.path_of(gone).unlink()
+    store.blobs.path_of(gone).unlink()
     assert held(store) == {orphan}
     assert (await collect_garbage(store, 0)).blobs == 1
-    assert not store.path_of(orphan).exists()
+    assert not store.blobs.path_of(orphan).exists()
     assert store.state.rows("SELECT * FROM blobs") == []
-    assert (store.layout.blobs / "sha256" / "not a digest").exists()
+    assert (store.paths.blobs / "sha256" / "not a digest").exists()
 
 
 async def test_gc_refuses_a_store_opened_read_only(store: Store) -> None:
@@ -330,7 +328,7 @@ async def test_gc_refuses_a_store_opened_read_only(store: Store) -> None:
 
 async def test_verify_hashes_everything_and_drops_what_is_damaged(store: Store) -> None:
     good, bad = put(store, b"good"), put(store, b"bad one")
-    store.path_of(bad).write_bytes(b"bad two")
+    store.blobs.path_of(bad).write_bytes(b"bad two")
     found = {blob.digest: error async for blob, error in verify_blobs(store)}
     assert found[good] is None
     assert isinstance(found[bad], IntegrityError)
@@ -339,7 +337,7 @@ async def test_verify_hashes_everything_and_drops_what_is_damaged(store: Store) 
 
 async def test_verify_drops_nothing_in_a_store_opened_read_only(store: Store) -> None:
     bad = put(store, b"bad one")
-    store.path_of(bad).write_bytes(b"bad two")
+    store.blobs.path_of(bad).write_bytes(b"bad two")
     reader = Store.open(store.root, read_only=True)
     assert [type(error) async for _, error in verify_blobs(reader)] != [type(None)]
     reader.close()
@@ -348,8 +346,8 @@ async def test_verify_drops_nothing_in_a_store_opened_read_only(store: Store) ->
 
 def test_du_adds_up(store: Store) -> None:
     kept, loose = put(store, b"12345"), put(store, b"123")
-    store.set_tag("repository", "latest", kept)
-    writer = store.begin()
+    store.repositories.set_tag("repository", "latest", kept)
+    writer = store.partials.begin()
     writer.write(b"1234567")
     writer.flush()
     usage = disk_usage(store)
@@ -371,7 +369,7 @@ async def test_a_partial_that_is_swept_before_it_is_locked_is_begun_again(
     def sweep_first(fd: int) -> bool:
         if locked:
             return try_lock(fd)
-        [path] = store.layout.partials.iterdir()
+        [path] = store.paths.partials.iterdir()
         locked.append(os.open(path, os.O_RDONLY))
         assert try_lock(locked[0])
         if not held:
@@ -382,11 +380,11 @@ async def test_a_partial_that_is_swept_before_it_is_locked_is_begun_again(
         path.unlink()
         return taken
 
-    monkeypatch.setattr(writer, "try_lock", sweep_first)
-    begun = store.begin(digest_of(content))
+    monkeypatch.setattr(partial_files, "try_lock", sweep_first)
+    begun = store.partials.begin(digest_of(content))
     if held:
         os.close(locked[0])
     begun.write(content)
     await begun.commit(digest_of(content))
-    assert store.size_of(digest_of(content)) == len(content)
-    assert not [*store.layout.partials.iterdir()]
+    assert store.blobs.size_of(digest_of(content)) == len(content)
+    assert not [*store.paths.partials.iterdir()]

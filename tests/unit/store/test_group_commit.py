@@ -15,7 +15,7 @@ import pytest
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
-from blobflow.transports.store import Store, block_checksums, promises
+from blobflow.transports.store import Store, promises, verified_reading
 from blobflow.transports.store.state.group_commit import Call, Row
 from tests.deadlines import HANGS_AFTER
 
@@ -26,7 +26,7 @@ DIGEST = digest_of(BLOB)
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     opened = Store.open(tmp_path / "store")
-    opened.serve()
+    opened.commit_in_threads()
     yield opened
     opened.close()
 
@@ -69,9 +69,9 @@ def contents(count: int) -> list[bytes]:
 
 
 async def push(store: Store, content: bytes) -> None:
-    writer = store.begin_upload()
+    writer = store.partials.begin_upload()
     writer.write(content)
-    await promises.commit_upload("app", writer, digest_of(content))
+    await writer.commit(digest_of(content), repository="app")
 
 
 async def test_those_who_come_while_others_are_written_go_together(
@@ -87,7 +87,7 @@ async def test_those_who_come_while_others_are_written_go_together(
     await asyncio.gather(first, *others)
     assert synced.files >= 16
     assert synced.folders <= 3
-    assert len(store.members("app")) == 16
+    assert len(store.repositories.contents("app")) == 16
 
 
 async def test_the_loop_goes_on_while_the_disk_is_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,12 +95,14 @@ async def test_the_loop_goes_on_while_the_disk_is_slow(store: Store, monkeypatch
     pushing = asyncio.create_task(push(store, BLOB))
     await asyncio.to_thread(synced.waits.wait)
     for _ in range(100):
-        assert store.member("app", DIGEST) is None  # reads wait for nobody, and see nothing too early
+        assert (
+            store.repositories.media_type_of("app", DIGEST) is None
+        )  # reads wait for nobody, and see nothing too early
         await asyncio.sleep(0)
     assert not pushing.done()
     synced.go_on.set()
     await pushing
-    assert store.member("app", DIGEST) == ""
+    assert store.repositories.media_type_of("app", DIGEST) == ""
 
 
 async def test_a_lock_of_another_process_keeps_the_thread_waiting_and_not_the_loop(
@@ -109,34 +111,34 @@ async def test_a_lock_of_another_process_keeps_the_thread_waiting_and_not_the_lo
     elsewhere.execute("BEGIN IMMEDIATE")
     pushing = asyncio.create_task(push(store, BLOB))
     for _ in range(50):
-        assert store.tags("app") == []
+        assert store.repositories.tags("app") == []
         await asyncio.sleep(0.001)
     assert not pushing.done()
     elsewhere.execute("COMMIT")
     await pushing
-    assert store.member("app", DIGEST) == ""
+    assert store.repositories.media_type_of("app", DIGEST) == ""
 
 
 async def test_a_job_that_fails_takes_nothing_from_the_others_of_its_batch(
     store: Store, elsewhere: sqlite3.Connection
 ) -> None:
     def bad() -> None:
-        store.set_tag("app", "bad", DIGEST)
+        store.repositories.set_tag("app", "bad", DIGEST)
         raise ZeroDivisionError
 
     elsewhere.execute("BEGIN IMMEDIATE")  # so that all of them come into one batch
     asked = [
-        asyncio.ensure_future(store.commit(lambda: store.set_tag("app", "one", DIGEST))),
+        asyncio.ensure_future(store.commit(lambda: store.repositories.set_tag("app", "one", DIGEST))),
         asyncio.ensure_future(store.commit(bad)),
         asyncio.ensure_future(push(store, BLOB)),
-        asyncio.ensure_future(store.commit(lambda: store.set_tag("app", "two", DIGEST))),
+        asyncio.ensure_future(store.commit(lambda: store.repositories.set_tag("app", "two", DIGEST))),
     ]
     await asyncio.sleep(0.01)
     elsewhere.execute("COMMIT")
     ends = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(end) for end in ends] == [type(None), ZeroDivisionError, type(None), type(None)]
-    assert store.tags("app") == ["one", "two"]
-    assert store.member("app", DIGEST) == ""
+    assert store.repositories.tags("app") == ["one", "two"]
+    assert store.repositories.media_type_of("app", DIGEST) == ""
 
 
 async def test_a_disk_that_refuses_a_file_fails_that_file_alone(
@@ -156,10 +158,10 @@ async def test_a_disk_that_refuses_a_file_fails_that_file_alone(
         "the disk is full; free some space, or put the store elsewhere",
         None,
     ]
-    assert sorted(digest for digest, _ in store.members("app")) == sorted(
+    assert sorted(digest for digest, _ in store.repositories.contents("app")) == sorted(
         digest_of(each) for each in (b"blob 0", b"blob 2")
     )
-    assert list(store.layout.partials.iterdir()) == []
+    assert list(store.paths.partials.iterdir()) == []
 
 
 async def test_who_is_cancelled_finds_it_done_all_the_same(
@@ -173,18 +175,18 @@ async def test_who_is_cancelled_finds_it_done_all_the_same(
         await pushing
     synced.go_on.set()
     await push(store, b"another one, which comes behind it")
-    assert store.member("app", DIGEST) == ""
+    assert store.repositories.media_type_of("app", DIGEST) == ""
 
 
 async def test_closing_writes_what_was_asked_for_until_then(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    store.serve()
+    store.commit_in_threads()
     asked = [asyncio.ensure_future(push(store, each)) for each in contents(40)]
     await asyncio.sleep(0)
     store.close()
     await asyncio.gather(*asked)
     again = Store.open(tmp_path)
-    assert len(again.members("app")) == 40
+    assert len(again.repositories.contents("app")) == 40
     again.close()
     with pytest.raises(StorageError):
         await store.commit(lambda: None)
@@ -195,9 +197,9 @@ async def test_a_job_sees_what_those_before_it_in_its_batch_have_done(
 ) -> None:
     elsewhere.execute("BEGIN IMMEDIATE")
     pushing = asyncio.ensure_future(push(store, BLOB))
-    await asyncio.to_thread(_until, lambda: any(store.layout.partials.iterdir()))
+    await asyncio.to_thread(_until, lambda: any(store.paths.partials.iterdir()))
     await asyncio.sleep(0.02)  # it waits for the lock now, with whoever comes next behind it
-    seen = asyncio.ensure_future(store.commit(lambda: store.member("app", DIGEST)))
+    seen = asyncio.ensure_future(store.commit(lambda: store.repositories.media_type_of("app", DIGEST)))
     await asyncio.sleep(0.01)
     elsewhere.execute("COMMIT")
     assert await seen == ""
@@ -234,7 +236,7 @@ async def test_rows_of_many_jobs_are_inserted_by_few_statements(
 async def test_a_manifest_is_held_with_its_tag_or_not_at_all(tmp_path: Path, served: bool) -> None:
     store = Store.open(tmp_path)
     if served:
-        store.serve()
+        store.commit_in_threads()
     raw = b'{"schemaVersion": 2}'
     manifest = digest_of(raw)
     absent = Digest("sha256:" + "0" * 64)
@@ -245,11 +247,18 @@ async def test_a_manifest_is_held_with_its_tag_or_not_at_all(tmp_path: Path, ser
         DIGEST,
         absent,
     ]
-    assert (store.size_of(manifest), store.tags("app"), store.members("app")) == (None, [], [])
-    assert list(store.layout.partials.iterdir()) == []
+    assert (
+        store.blobs.size_of(manifest),
+        store.repositories.tags("app"),
+        store.repositories.contents("app"),
+    ) == (None, [], [])
+    assert list(store.paths.partials.iterdir()) == []
     await push(store, BLOB)
     assert await promises.put_manifest(store, "app", raw, manifest, kind, tags=["1"], needed=[DIGEST]) == []
-    assert (store.tag_of("app", "1"), store.member("app", manifest)) == (manifest, kind)
+    assert (store.repositories.resolve("app", "1"), store.repositories.media_type_of("app", manifest)) == (
+        manifest,
+        kind,
+    )
     store.close()
 
 
@@ -291,20 +300,20 @@ async def test_a_blob_is_checked_once_however_many_ask(store: Store, monkeypatch
     await push(store, BLOB)
     checks: list[Path] = []
     gate = threading.Event()
-    real = block_checksums.verify_file
+    real = verified_reading.verify_file
 
     def check(fd: int, path: Path, *arguments: Any) -> tuple[int, bytes]:
         checks.append(path)
         assert gate.wait(HANGS_AFTER)
         return real(fd, path, *arguments)
 
-    monkeypatch.setattr("blobflow.transports.store.store.check_file", check)
-    asked = [asyncio.create_task(store.check(DIGEST)) for _ in range(24)]
+    monkeypatch.setattr("blobflow.transports.store.blobs.verify_file", check)
+    asked = [asyncio.create_task(store.blobs.check(DIGEST)) for _ in range(24)]
     await asyncio.sleep(0.01)
     asked[0].cancel()  # the first, who began it, goes away
     gate.set()
     ends = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(ends[0], asyncio.CancelledError)
     assert ends[1:] == [None] * 23
-    await store.check(DIGEST)
+    await store.blobs.check(DIGEST)
     assert len(checks) == 1

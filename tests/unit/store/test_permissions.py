@@ -37,9 +37,9 @@ def use(root: Path) -> None:
 
 
 def leave(store: Store) -> None:
-    store.write_small(RAW, DIGEST)
-    store.begin().suspend()
-    store.set_tag("a", "1", DIGEST)
+    store.blobs.write_small(RAW, DIGEST)
+    store.partials.begin().suspend()
+    store.repositories.set_tag("a", "1", DIGEST)
 
 
 def modes(root: Path) -> dict[str, int]:
@@ -157,8 +157,8 @@ def test_a_shared_store_is_its_groups_also_in_what_comes_later(tmp_path: Path, m
         assert_modes(root, folder=0o2770, file=0o660)
         with closing(Store.open(root)) as store:
             later = digest_of(b"later")
-            store.write_small(b"later", later)
-            store.begin().suspend()
+            store.blobs.write_small(b"later", later)
+            store.partials.begin().suspend()
             assert_modes(root, folder=0o2770, file=0o660)
     assert (root / "store.json").read_text() == '{"format": 1, "shared": true}\n'
     for path in root.rglob("*"):
@@ -178,7 +178,7 @@ def test_a_store_that_is_shared_gets_its_group_and_gives_it_to_what_is_made_in_i
     use(root)
     Store.share(root, shared=True, group=NOBODY)
     with closing(Store.open(root)) as store:
-        store.write_small(b"later", digest_of(b"later"))
+        store.blobs.write_small(b"later", digest_of(b"later"))
         assert {path.stat().st_gid for path in (root, *root.rglob("*"))} == {NOBODY}
 
 

@@ -13,11 +13,11 @@ import pytest
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
 from blobflow.transports.store import Store, promises
+from blobflow.transports.store.clock import now
 from blobflow.transports.store.gc import collect_garbage
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.reachability import ReachableDigests
-from blobflow.transports.store.store import HOLD_SECONDS
-from blobflow.transports.store.writer import now
+from blobflow.transports.store.repository_index import HOLD_SECONDS
 
 REPOSITORY = "r"
 OCTETS = "application/octet-stream"
@@ -58,8 +58,8 @@ def index_of(child: bytes, media_type: str) -> bytes:
 def hold_long_ago(store: Store, *blobs: bytes) -> None:
     """Blobs of the repository that were promised longer ago than a promise is good for."""
     for blob in blobs:
-        store.write_small(blob, digest_of(blob))
-        store.add_member(REPOSITORY, digest_of(blob))
+        store.blobs.write_small(blob, digest_of(blob))
+        store.repositories.add(REPOSITORY, digest_of(blob))
     forget_promises(store)
 
 
@@ -113,7 +113,7 @@ async def test_a_manifest_that_comes_again_after_it_was_damaged_keeps_what_it_na
     hold_long_ago(store, b"{}", b"layer", b"signature")
     image = image_of(b"layer")
     digest = await put(store, image, media.OCI_MANIFEST)
-    store.path_of(digest).write_bytes(b"")
+    store.blobs.path_of(digest).write_bytes(b"")
     reachable = ReachableDigests(store)
     await put(store, image, media.OCI_MANIFEST)
     reachable.catch_up()
@@ -130,7 +130,7 @@ async def test_a_manifest_that_its_index_calls_something_else_is_read_for_what_i
     await put(store, index_of(image, called), media.OCI_INDEX, "all")
     forget_promises(store)
     await collect_garbage(store, 0)
-    assert store.size_of(digest_of(b"layer")) is not None
+    assert store.blobs.size_of(digest_of(b"layer")) is not None
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM])
@@ -143,17 +143,17 @@ async def test_nothing_goes_while_a_manifest_can_t_be_read_that_may_name_it(
     read = Path.read_bytes
 
     def refuse(path: Path) -> bytes:
-        if path == store.path_of(image):
+        if path == store.blobs.path_of(image):
             raise OSError(code, os.strerror(code))
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageError, match="can't read"):
         await collect_garbage(store, 0)
-    assert store.size_of(digest_of(b"layer")) is not None
+    assert store.blobs.size_of(digest_of(b"layer")) is not None
     monkeypatch.undo()
     await collect_garbage(store, 0)
-    assert store.size_of(digest_of(b"layer")) is not None
+    assert store.blobs.size_of(digest_of(b"layer")) is not None
 
 
 @pytest.mark.parametrize("how", ["found", "mounted"])
@@ -191,7 +191,7 @@ def holds(store: Store) -> list[int]:
 def test_what_is_old_or_from_the_future_is_forgotten(store: Store, ages: list[int], left: list[int]) -> None:
     for age in ages:
         store.state.write("INSERT INTO holds(digest, at) VALUES ('sha256:x', ?)", now() - age)
-    store.forget_holds()
+    store.repositories.forget_old_roots()
     assert holds(store) == left
 
 
@@ -200,7 +200,7 @@ async def test_what_was_forgotten_during_a_sweep_is_found_all_the_same(store: St
     reachable = ReachableDigests(store)
     await put(store, image_of(b"layer"), media.OCI_MANIFEST, "image")
     store.state.write("UPDATE holds SET at = at + 10000")
-    store.forget_holds()
+    store.repositories.forget_old_roots()
     assert holds(store) == []
     reachable.catch_up()
     assert digest_of(b"layer") in reachable
@@ -220,7 +220,7 @@ def test_forgetting_looks_at_no_more_than_goes(store: Store) -> None:
     connection = store.state._connection
     assert connection is not None
     connection.set_progress_handler(count, 100)
-    store.forget_holds()
+    store.repositories.forget_old_roots()
     connection.set_progress_handler(None, 0)
     assert steps < 10
     assert len(holds(store)) == 20_000
@@ -236,7 +236,7 @@ async def test_a_file_without_a_row_is_known_before_it_is_promised(
     hold_long_ago(store, b"blob")
     store.state.write("DELETE FROM blobs")
     if in_threads:
-        store.serve()
+        store.commit_in_threads()
     match how:
         case "found":
             assert await promises.promise_existing(store, blob)
@@ -245,31 +245,31 @@ async def test_a_file_without_a_row_is_known_before_it_is_promised(
         case _:
             assert await promises.link_blob(store, "other", blob)
     await collect_garbage(store, 0)
-    assert store.size_of(blob) is not None
+    assert store.blobs.size_of(blob) is not None
 
 
 async def test_a_damaged_file_without_a_row_is_not_promised(store: Store) -> None:
     blob = digest_of(b"blob")
     hold_long_ago(store, b"blob")
     store.state.write("DELETE FROM blobs")
-    store.path_of(blob).write_bytes(b"blub")
+    store.blobs.path_of(blob).write_bytes(b"blub")
     assert not await promises.promise_existing(store, blob)
     assert not await promises.mount_blob(store, "other", blob, REPOSITORY)
-    assert store.size_of(blob) is None
+    assert store.blobs.size_of(blob) is None
 
 
 async def test_a_manifest_is_not_put_over_what_a_sweep_that_died_had_moved_away(store: Store) -> None:
     """Between the server's own look at its children and the transaction that puts it."""
     hold_long_ago(store, b"{}", b"layer")
     needed = [digest_of(b"{}"), digest_of(b"layer")]
-    assert store.condemn_file(digest_of(b"layer")) is not None  # and no row is deleted
+    assert store.blobs.condemn(digest_of(b"layer")) is not None  # and no row is deleted
     raw = image_of(b"layer")
     missing = await promises.put_manifest(
         store, REPOSITORY, raw, digest_of(raw), media.OCI_MANIFEST, tags=["1"], needed=needed
     )
     assert missing == [digest_of(b"layer")]
-    assert store.tag_of(REPOSITORY, "1") is None
-    assert store.size_of(digest_of(raw)) is None
+    assert store.repositories.resolve(REPOSITORY, "1") is None
+    assert store.blobs.size_of(digest_of(raw)) is None
 
 
 async def test_what_an_earlier_version_let_in_keeps_what_it_names(store: Store) -> None:
@@ -278,4 +278,6 @@ async def test_what_an_earlier_version_let_in_keeps_what_it_names(store: Store) 
     document = json.loads(image_of(b"layer")) | {"manifests": [], "schemaVersion": 7}
     root = await put(store, json.dumps(document).encode(), media.OCI_MANIFEST, "old")
     await collect_garbage(store, 0)
-    assert all(store.size_of(digest) is not None for digest in (root, digest_of(b"{}"), digest_of(b"layer")))
+    assert all(
+        store.blobs.size_of(digest) is not None for digest in (root, digest_of(b"{}"), digest_of(b"layer"))
+    )

@@ -25,8 +25,8 @@ DIGEST = digest_of(RAW)
 @pytest.fixture
 def writing(tmp_path: Path) -> Iterator[Store]:
     with closing(Store.open(tmp_path / "store")) as store:
-        store.write_small(RAW, DIGEST)
-        store.set_tag("a", "1", DIGEST)
+        store.blobs.write_small(RAW, DIGEST)
+        store.repositories.set_tag("a", "1", DIGEST)
         yield store
 
 
@@ -72,14 +72,14 @@ async def test_reading_finds_all_and_changes_nothing(writing: Store, tmp_path: P
     root = MADE[made](writing, tmp_path / "copy")
     before = everything(root)
     with closing(Store.open(root, read_only=True)) as store:
-        assert store.tags("a") == ["1"]
-        assert store.read_small(DIGEST) == RAW
-        await store.check(DIGEST)
-        store.touch(DIGEST)
-        store.flush_uses()
+        assert store.repositories.tags("a") == ["1"]
+        assert store.blobs.read_small(DIGEST) == RAW
+        await store.blobs.check(DIGEST)
+        store.blobs.mark_used(DIGEST)
+        store.blobs.write_uses()
         store.leases.release(store.leases.hold(DIGEST))
         for _ in range(300):
-            store.touch(digest_of(str(_).encode()))
+            store.blobs.mark_used(digest_of(str(_).encode()))
         assert everything(root) == before
     assert everything(root) == before
 
@@ -93,7 +93,7 @@ from blobflow.transports.store import Store
 for line in sys.stdin:
     with closing(Store.open(pathlib.Path(sys.argv[1]))) as store:
         for tag in line.split():
-            store.set_tag("a", tag, digest_of(b"x"))
+            store.repositories.set_tag("a", tag, digest_of(b"x"))
             print(tag, flush=True)
             sys.stdin.readline()
     print("closed", flush=True)
@@ -111,18 +111,18 @@ def test_what_another_process_writes_is_seen_at_once(writing: Store, tmp_path: P
         assert process.stdin is not None
         assert process.stdout is not None
         expected = ["1"]
-        assert store.tags("a") == expected
+        assert store.repositories.tags("a") == expected
         for tags in (["2", "3"], ["4"]):
             process.stdin.write(" ".join(tags) + "\n")
             for tag in tags:
                 process.stdin.flush()
                 assert process.stdout.readline() == f"{tag}\n"
                 expected.append(tag)
-                assert store.tags("a") == expected
+                assert store.repositories.tags("a") == expected
                 process.stdin.write("\n")
             process.stdin.flush()
             assert process.stdout.readline() == "closed\n"
-            assert store.tags("a") == expected
+            assert store.repositories.tags("a") == expected
         process.stdin.close()
     assert process.returncode == 0
 
@@ -134,14 +134,14 @@ def test_a_state_file_that_comes_later_is_seen_and_one_that_goes_is_an_error(
     aside = tmp_path / "aside"
     (root / "state.sqlite").rename(aside)
     with closing(Store.open(root, read_only=True)) as store:
-        assert store.repositories() == []
+        assert store.repositories.names() == []
         aside.rename(root / "state.sqlite")
-        assert store.repositories() == ["a"]
+        assert store.repositories.names() == ["a"]
         (root / "state.sqlite").rename(aside)
         with pytest.raises(StorageError, match=r"state\.sqlite: it is gone while it is in use"):
-            store.repositories()
+            store.repositories.names()
         aside.rename(root / "state.sqlite")
-        assert store.repositories() == ["a"]
+        assert store.repositories.names() == ["a"]
 
 
 def test_a_copy_that_has_to_be_read_is_told_once_and_left_nowhere(
@@ -152,9 +152,9 @@ def test_a_copy_that_has_to_be_read_is_told_once_and_left_nowhere(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     told: list[Event] = []
     with closing(Store.open(root, read_only=True, observer=told.append)) as store:
-        assert store.tags("a") == ["1"]
+        assert store.repositories.tags("a") == ["1"]
         (root / "state.sqlite-wal").touch()
-        assert store.tags("a") == ["1"]
+        assert store.repositories.tags("a") == ["1"]
     [event] = told
     assert isinstance(event, Warned)
     assert "holds changes that were never merged into it" in event.message
@@ -188,7 +188,7 @@ def test_a_transaction_that_was_cut_off_halfway_is_undone_in_the_copy_alone(
     before = everything(tmp_path / "hot")
     assert before["state.sqlite-journal"][0]
     with closing(Store.open(tmp_path / "hot", read_only=True)) as store:
-        assert store.tags("a") == ["1"]
+        assert store.repositories.tags("a") == ["1"]
         assert store.state.rows("SELECT count(*) FROM notes") == [(0,)]
     assert everything(tmp_path / "hot") == before
 
@@ -201,7 +201,7 @@ def test_a_store_without_a_state_file_or_with_an_empty_one_looks_empty(tmp_path:
             (tmp_path / "state.sqlite").write_bytes(content)
         before = everything(tmp_path)
         with closing(Store.open(tmp_path, read_only=True)) as store:
-            assert store.repositories() == []
+            assert store.repositories.names() == []
         assert everything(tmp_path) == before
 
 

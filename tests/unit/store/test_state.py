@@ -16,7 +16,7 @@ from blobflow.errors import IntegrityError, StorageError
 from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
 from blobflow.transports.store import Store, StoreJournal
-from blobflow.transports.store.paths import storage_error
+from blobflow.transports.store.os_errors import storage_error
 
 RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)
@@ -63,8 +63,8 @@ def test_an_open_that_was_killed_halfway_is_finished_by_the_next(tmp_path: Path)
     (tmp_path / ".store.json.1234").write_bytes(b"")
     (tmp_path / "blobs").mkdir()
     store = Store.open(tmp_path)
-    store.write_small(RAW, DIGEST)
-    assert store.read_small(DIGEST) == RAW
+    store.blobs.write_small(RAW, DIGEST)
+    assert store.blobs.read_small(DIGEST) == RAW
     store.close()
 
 
@@ -86,9 +86,9 @@ async def test_a_corrupt_state_file_is_moved_aside_and_blobs_are_found_by_name(
     tmp_path: Path, damage: str
 ) -> None:
     store = Store.open(tmp_path)
-    store.write_small(RAW, DIGEST)
+    store.blobs.write_small(RAW, DIGEST)
     for number in range(2000):
-        store.set_tag("repository", f"tag-{number}", DIGEST)
+        store.repositories.set_tag("repository", f"tag-{number}", DIGEST)
     store.close()
     state = tmp_path / "state.sqlite"
     content = bytearray(state.read_bytes())
@@ -105,9 +105,9 @@ async def test_a_corrupt_state_file_is_moved_aside_and_blobs_are_found_by_name(
     assert [type(event) for event in told] == [Warned]
     assert "state.sqlite.corrupt-1" in str(told[0])
     assert (tmp_path / "state.sqlite.corrupt-1").read_bytes() == bytes(content)
-    assert store.tags("repository") == []
-    assert store.size_of(DIGEST) == len(RAW)
-    async with store.open_blob(DIGEST) as chunks:
+    assert store.repositories.tags("repository") == []
+    assert store.blobs.size_of(DIGEST) == len(RAW)
+    async with store.blobs.open(DIGEST) as chunks:
         assert b"".join([bytes(chunk) async for chunk in chunks]) == RAW
     assert store.state.rows("SELECT digest, size FROM blobs") == [(DIGEST, len(RAW))]
     store.close()
@@ -119,33 +119,33 @@ async def test_a_corrupt_state_file_is_moved_aside_and_blobs_are_found_by_name(
 
 
 async def test_a_blob_without_a_row_is_adopted_only_if_it_is_what_its_name_says(store: Store) -> None:
-    store.path_of(DIGEST).write_bytes(RAW)
-    store.path_of(OTHER).write_bytes(b"not what it says")
-    await store.check(DIGEST)
+    store.blobs.path_of(DIGEST).write_bytes(RAW)
+    store.blobs.path_of(OTHER).write_bytes(b"not what it says")
+    await store.blobs.check(DIGEST)
     assert store.state.rows("SELECT digest FROM blobs") == [(DIGEST,)]
     with pytest.raises(IntegrityError):
-        async with store.open_blob(OTHER):
+        async with store.blobs.open(OTHER):
             raise AssertionError("it must not open")
-    assert store.size_of(OTHER) is None
+    assert store.blobs.size_of(OTHER) is None
 
 
 async def test_a_store_opened_read_only_reads_and_refuses_to_write(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no store"):
         Store.open(tmp_path, read_only=True)
     writing = Store.open(tmp_path)
-    writing.write_small(RAW, DIGEST)
-    writing.set_tag("a", "latest", DIGEST)
+    writing.blobs.write_small(RAW, DIGEST)
+    writing.repositories.set_tag("a", "latest", DIGEST)
     writing.close()
     store = Store.open(tmp_path, read_only=True)
-    assert store.read_small(DIGEST) == RAW
-    assert store.tag_of("a", "latest") == DIGEST
-    await store.check(DIGEST)
+    assert store.blobs.read_small(DIGEST) == RAW
+    assert store.repositories.resolve("a", "latest") == DIGEST
+    await store.blobs.check(DIGEST)
     store.leases.release(store.leases.hold(DIGEST))
     for write in (
-        lambda: store.begin(),
-        lambda: store.write_small(RAW, DIGEST),
-        lambda: store.drop(DIGEST),
-        lambda: store.set_tag("a", "b", DIGEST),
+        lambda: store.partials.begin(),
+        lambda: store.blobs.write_small(RAW, DIGEST),
+        lambda: store.blobs.drop(DIGEST),
+        lambda: store.repositories.set_tag("a", "b", DIGEST),
     ):
         with pytest.raises(StorageError, match="opened read-only"):
             write()
@@ -157,8 +157,8 @@ async def test_a_read_only_store_without_its_state_file_still_reads_blobs(tmp_pa
     for name in ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     store = Store.open(tmp_path, read_only=True)
-    store.path_of(DIGEST).write_bytes(RAW)
-    async with store.open_blob(DIGEST) as chunks:
+    store.blobs.path_of(DIGEST).write_bytes(RAW)
+    async with store.blobs.open(DIGEST) as chunks:
         assert [bytes(chunk) async for chunk in chunks] == [RAW]
     assert not (tmp_path / "state.sqlite").exists()
     store.close()
@@ -166,11 +166,11 @@ async def test_a_read_only_store_without_its_state_file_still_reads_blobs(tmp_pa
 
 def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.state.transaction():
-        store.set_tag("a", "b", DIGEST)
+        store.repositories.set_tag("a", "b", DIGEST)
         raise ZeroDivisionError
-    assert store.tags("a") == []
-    store.set_tag("a", "c", DIGEST)
-    assert store.tags("a") == ["c"]
+    assert store.repositories.tags("a") == []
+    store.repositories.set_tag("a", "c", DIGEST)
+    assert store.repositories.tags("a") == ["c"]
 
 
 def test_sqlite_errors_become_one_sentence_with_the_path(store: Store) -> None:
@@ -188,7 +188,7 @@ def test_sqlite_errors_become_one_sentence_with_the_path(store: Store) -> None:
     real, store.state._connection = store.state._connection, Full()  # type: ignore[assignment]
     try:
         with pytest.raises(StorageError, match=r"state\.sqlite: the disk is full"):
-            store.set_tag("a", "b", DIGEST)
+            store.repositories.set_tag("a", "b", DIGEST)
     finally:
         store.state._connection = real
 
@@ -209,42 +209,48 @@ def test_an_os_error_is_said_with_its_path_and_what_to_do(number: int, words: st
 
 def test_tags_are_listed_in_lexical_order_by_pages(store: Store) -> None:
     for tag in ("b", "a", "10", "9", "B"):
-        store.set_tag("r", tag, DIGEST)
-    assert store.tags("r") == ["10", "9", "B", "a", "b"]
-    assert store.tags("r", 2) == ["10", "9"]
-    assert store.tags("r", 2, "9") == ["B", "a"]
-    assert store.tags("r", 0) == []
-    assert store.tags("r", None, "zzz") == []
-    store.drop_tag("r", "B")
-    store.set_tag("r", "a", OTHER)
-    assert store.tags_naming("r", DIGEST) == ["10", "9", "b"]
-    assert store.tag_of("r", "a") == OTHER
-    assert store.tag_of("r", "B") is None
+        store.repositories.set_tag("r", tag, DIGEST)
+    assert store.repositories.tags("r") == ["10", "9", "B", "a", "b"]
+    assert store.repositories.tags("r", 2) == ["10", "9"]
+    assert store.repositories.tags("r", 2, "9") == ["B", "a"]
+    assert store.repositories.tags("r", 0) == []
+    assert store.repositories.tags("r", None, "zzz") == []
+    store.repositories.remove_tag("r", "B")
+    store.repositories.set_tag("r", "a", OTHER)
+    assert [
+        tag for tag in store.repositories.tags("r") if store.repositories.resolve("r", tag) == DIGEST
+    ] == [
+        "10",
+        "9",
+        "b",
+    ]
+    assert store.repositories.resolve("r", "a") == OTHER
+    assert store.repositories.resolve("r", "B") is None
 
 
 def test_a_repository_holds_only_what_was_put_into_it(store: Store) -> None:
-    store.add_member("one", DIGEST, "application/x")
-    store.add_member("one", OTHER)
-    store.add_member("two/three", OTHER)
-    assert store.member("one", DIGEST) == "application/x"
-    assert store.member("one", OTHER) == ""
-    assert store.member("two/three", DIGEST) is None
-    assert store.members("one", {"application/x"}) == [(DIGEST, "application/x")]
-    assert len(store.members("one")) == 2
-    assert store.repositories() == ["one", "two/three"]
-    assert store.repositories(1, "one") == ["two/three"]
-    assert store.has_repository("one")
-    assert not store.has_repository("two")
+    store.repositories.add("one", DIGEST, "application/x")
+    store.repositories.add("one", OTHER)
+    store.repositories.add("two/three", OTHER)
+    assert store.repositories.media_type_of("one", DIGEST) == "application/x"
+    assert store.repositories.media_type_of("one", OTHER) == ""
+    assert store.repositories.media_type_of("two/three", DIGEST) is None
+    assert store.repositories.contents("one", {"application/x"}) == [(DIGEST, "application/x")]
+    assert len(store.repositories.contents("one")) == 2
+    assert store.repositories.names() == ["one", "two/three"]
+    assert store.repositories.names(1, "one") == ["two/three"]
+    assert store.repositories.exists("one")
+    assert not store.repositories.exists("two")
 
 
 def test_a_member_that_is_dropped_takes_its_tags_along(store: Store) -> None:
-    store.add_member("one", DIGEST, "application/x")
-    store.set_tag("one", "latest", DIGEST)
-    store.set_tag("two", "latest", DIGEST)
-    store.drop_member("one", DIGEST)
-    assert store.tag_of("one", "latest") is None
-    assert store.tag_of("two", "latest") == DIGEST
-    assert not store.has_repository("one")
+    store.repositories.add("one", DIGEST, "application/x")
+    store.repositories.set_tag("one", "latest", DIGEST)
+    store.repositories.set_tag("two", "latest", DIGEST)
+    store.repositories.remove("one", DIGEST)
+    assert store.repositories.resolve("one", "latest") is None
+    assert store.repositories.resolve("two", "latest") == DIGEST
+    assert not store.repositories.exists("one")
 
 
 def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
@@ -255,8 +261,6 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     journal.record_note("https://host", "upload", "put")
     journal.record_note("https://host", "upload", "patch")
     journal.record_upload("https://host", "a/b", DIGEST, UPLOAD, held=False)
-    journal.record_location(elsewhere, DIGEST)
-    journal.record_location(site, DIGEST)
     store.close()
 
     store = Store.open(tmp_path)
@@ -267,11 +271,8 @@ def test_the_journal_outlives_the_process(tmp_path: Path) -> None:
     assert journal.note("https://host", "upload") == "patch"
     assert journal.note("https://host", "sparse") is None
     assert journal.take_upload("https://host", "a/b", DIGEST) == UPLOAD
-    assert journal.locations("host:5000", DIGEST) == [site, elsewhere]
     journal.forget_upload("https://host", "a/b", DIGEST)
-    journal.forget_location(site, DIGEST)
     assert journal.take_upload("https://host", "a/b", DIGEST) is None
-    assert journal.locations("host:5000", DIGEST) == [elsewhere]
     store.close()
 
 

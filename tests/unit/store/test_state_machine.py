@@ -42,8 +42,8 @@ from blobflow.errors import (
     StorageError,
 )
 from blobflow.oci import Descriptor, Digest, digest_of
-from blobflow.transports.store import Store, StoreCache, Writer, gc
-from blobflow.transports.store.writer import BlobCommit
+from blobflow.transports.store import Store, StoreCache, Writer, gc, inventory
+from blobflow.transports.store.blob_commit import BlobCommit
 from tests.fakes.registry import Opened
 
 CONTENTS = [bytes((n * 7 + i) % 251 for i in range(size)) for n, size in enumerate((700, 5_000, 20_000))]
@@ -52,7 +52,7 @@ CONTENT_OF = dict(zip([blob.digest for blob in BLOBS], CONTENTS, strict=True))
 # The store's sizes, cut down so that small blobs take every road: parked, adopted, visible in parts.
 SMALL = {
     "blobflow.transports.store.downloads.KEPT_FROM": 1_000,
-    "blobflow.transports.store.store.KEPT_FROM": 1_000,
+    "blobflow.transports.store.partials.KEPT_FROM": 1_000,
     "blobflow.transports.store.downloads.WITHHELD": 512,
     "blobflow.transports.store.writer._GATHER": 900,
     "blobflow.transports.store.gc._BATCH": 1,
@@ -79,13 +79,13 @@ async def _one_turn(_: float) -> None:
     await asyncio.sleep(0)
 
 
-LANDINGS: weakref.WeakSet[BlobCommit] = weakref.WeakSet()
+COMMITS: weakref.WeakSet[BlobCommit] = weakref.WeakSet()
 
 
-class WatchedLanding(BlobCommit):
+class WatchedCommit(BlobCommit):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        LANDINGS.add(self)
+        COMMITS.add(self)
 
 
 class Ill(Exception):
@@ -168,7 +168,7 @@ class Process:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(Inline(1))
         self.store = Store.open(root)
-        self.store._reading = Inline(1)
+        self.store.blobs._executor = Inline(1)
         self.cache = StoreCache(self.store)
         self.shares: list[Share] = []
         self.writers: list[tuple[Writer, int]] = []
@@ -198,11 +198,11 @@ class Process:
             self._sign_leases()
 
     def living_writers(self) -> list[Writer]:
-        return list(self.store._living)
+        return list(self.store.partials.writers)
 
-    def landings(self) -> list[BlobCommit]:
+    def commits(self) -> list[BlobCommit]:
         """Partials that are being committed."""
-        return [each for each in LANDINGS if each._state is self.store.state and each._fd >= 0]
+        return [each for each in COMMITS if each._state is self.store.state and each._fd >= 0]
 
     def raise_what_failed(self) -> None:
         for task in [task for task in self.tasks if task.done()]:
@@ -212,9 +212,7 @@ class Process:
 
     def die(self) -> None:
         """As SIGKILL: descriptors and locks go, and no line of ours runs any more."""
-        fds = [writer.fd for writer in self.living_writers()] + [
-            prepare_commit._fd for prepare_commit in self.landings()
-        ]
+        fds = [writer.fd for writer in self.living_writers()] + [commit._fd for commit in self.commits()]
         mine = {os.fstat(fd).st_ino for fd in fds}
         with Path(os.devnull).open("rb") as nowhere:
             for entry in Path("/proc/self/fd").iterdir():
@@ -255,8 +253,8 @@ class StoreMachine(RuleBasedStateMachine):
             patch("blobflow.transports.store.leases._exists", lambda pid: pid in self.pids)
         )
         self.patches.enter_context(patch("blobflow.transports.store.gc._pause", _one_turn))
-        for module in ("store", "writer"):
-            self.patches.enter_context(patch(f"blobflow.transports.store.{module}.Landing", WatchedLanding))
+        for module in ("blobs", "writer"):
+            self.patches.enter_context(patch(f"blobflow.transports.store.{module}.BlobCommit", WatchedCommit))
         self.root = Path(tempfile.mkdtemp(dir=SHM if SHM.is_dir() else None, prefix="blobflow-test-"))
         self.patches.callback(shutil.rmtree, self.root, ignore_errors=True)
         self.processes: list[Process] = []
@@ -391,7 +389,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=picks, blob=blobs, size=amounts)
     def begin_writer(self, one: int, blob: int, size: int) -> None:
         process = self._one(one)
-        writer = process.store.begin(BLOBS[blob].digest)
+        writer = process.store.partials.begin(BLOBS[blob].digest)
         writer.write(CONTENTS[blob][:size])
         process.writers.append((writer, blob))
 
@@ -399,7 +397,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=picks, blob=blobs)
     def resume_writer(self, one: int, blob: int) -> None:
         process = self._one(one)
-        writer = process.finish(process.store.resume(BLOBS[blob].digest))
+        writer = process.finish(process.store.partials.resume(BLOBS[blob].digest))
         if writer is not None:
             process.writers.append((writer, blob))
 
@@ -436,7 +434,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(one=picks, limit=st.sampled_from([None, 0, 6_000, 22_000]), age=st.sampled_from([0, 24 * 3600]))
     def gc(self, one: int, limit: int | None, age: int) -> None:
-        with patch("blobflow.transports.store.gc.PARTIAL_SECONDS", age):
+        with patch("blobflow.transports.store.partial_sweep.PARTIAL_SECONDS", age):
             self._one(one).finish(gc.collect_garbage(self._one(one).store, limit))
 
     @precondition(lambda self: self.processes)
@@ -452,7 +450,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._one(one).turn(turns)
 
     async def _verify(self, store: Store) -> None:
-        async for held, error in gc.verify_blobs(store):
+        async for held, error in inventory.verify_blobs(store):
             assert error is None or held.digest in self.damaged_once
 
     @precondition(lambda self: self._files())
@@ -472,14 +470,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=picks, pick=picks)
     def tag(self, one: int, pick: int) -> None:
         digest = sorted(self._files())[pick % len(self._files())]
-        self._one(one).store.set_tag("repository", digest[-8:], digest)
+        self._one(one).store.repositories.set_tag("repository", digest[-8:], digest)
         self.tagged.add(digest)
 
     @precondition(lambda self: self.processes and self.tagged)
     @rule(one=picks, pick=picks)
     def untag(self, one: int, pick: int) -> None:
         digest = sorted(self.tagged)[pick % len(self.tagged)]
-        self._one(one).store.drop_tag("repository", digest[-8:])
+        self._one(one).store.repositories.remove_tag("repository", digest[-8:])
         self.tagged.discard(digest)
 
     # The disk
@@ -515,9 +513,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _dead_partials(self) -> list[Path]:
         living = {writer.path for process in self.processes for writer in process.living_writers()}
-        living |= {
-            prepare_commit._path for process in self.processes for prepare_commit in process.landings()
-        }
+        living |= {commit._path for process in self.processes for commit in process.commits()}
         here = set((self.root / "partials").glob("*")) - living
         return sorted(path for path in here if path.stat().st_size)
 
@@ -609,13 +605,13 @@ class StoreMachine(RuleBasedStateMachine):
                     break
                 assert isinstance(share.error, IntegrityError | StalePartial), share.error
             assert share.error is None
-            assert process.store.size_of(blob.digest) == blob.size
+            assert process.store.blobs.size_of(blob.digest) == blob.size
 
     def _nothing_is_left(self) -> None:
         self.open_store()
         store, finish = self.processes[0].store, self.processes[0].finish
         assert store.leases.living() == set()
-        with patch("blobflow.transports.store.gc.PARTIAL_SECONDS", 0):
+        with patch("blobflow.transports.store.partial_sweep.PARTIAL_SECONDS", 0):
             finish(self._verify(store))
             finish(gc.collect_garbage(store, 0))
         self.files_are_what_their_names_say()

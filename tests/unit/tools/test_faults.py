@@ -56,8 +56,8 @@ async def faulty(
 ) -> AsyncIterator[tuple[JournallingRegistry, ClientSession]]:
     """A registry with a blob in `app`, and a client of it."""
     async with journalling(folder, faults, clock=clock) as registry, ClientSession(registry.url) as http:
-        registry.store.write_small(BLOB, DIGEST)
-        registry.store.add_member("app", DIGEST)
+        registry.store.blobs.write_small(BLOB, DIGEST)
+        registry.store.repositories.add("app", DIGEST)
         yield registry, http
 
 

@@ -51,8 +51,8 @@ PATH = f"/v2/app/blobs/{DIGEST}"
 async def faulty(tmp_path: Path) -> AsyncIterator[JournallingRegistry]:
     async with journalling(tmp_path / "store") as registry:
         for content in (BLOB, SMALL):
-            registry.store.write_small(content, digest_of(content))
-            registry.store.add_member("app", digest_of(content))
+            registry.store.blobs.write_small(content, digest_of(content))
+            registry.store.repositories.add("app", digest_of(content))
         yield registry
 
 
@@ -209,7 +209,7 @@ async def test_a_hangup_does_nothing_and_a_lost_answer_everything(
     for held in (None, 3):
         with pytest.raises(aiohttp.ClientError):
             await http.post("/v2/app/blobs/uploads/", params={"digest": digest}, data=b"new")
-        assert faulty.store.size_of(digest) == held
+        assert faulty.store.blobs.size_of(digest) == held
     assert [each.status for each in faulty.journal] == [0, 0]
 
 
@@ -284,8 +284,8 @@ async def test_all_bodies_share_the_bytes_a_second(tmp_path: Path) -> None:
 
     fault = Fault("*", "/blobs/", times=0, act=Slow(bytes_per_second=len(BLOB) / 10))
     async with journalling(tmp_path, [fault], clock=lambda: now, sleep=sleep) as registry:
-        registry.store.write_small(BLOB, DIGEST)
-        registry.store.add_member("app", DIGEST)
+        registry.store.blobs.write_small(BLOB, DIGEST)
+        registry.store.repositories.add("app", DIGEST)
         async with ClientSession(registry.url) as http:
             assert set(await asyncio.gather(read(http), read(http))) == {BLOB}
             assert now >= 20
@@ -370,7 +370,7 @@ async def test_a_kill_during_an_upload_leaves_nothing_visible(tmp_path: Path) ->
         program.send_signal(signal.SIGTERM if turn else signal.SIGKILL)
         assert await program.wait() == (0 if turn else -signal.SIGKILL)
     store = Store.open(tmp_path / "store")
-    assert store.member("app", parse_digest(DIGEST)) == ""
+    assert store.repositories.media_type_of("app", parse_digest(DIGEST)) == ""
     store.close()
     lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
     assert [line["method"] for line in lines] == ["GET", "POST", "PATCH"] * 2 + ["PUT", "GET"]

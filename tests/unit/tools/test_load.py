@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from blobflow.transports.store import Store, gc
+from blobflow.transports.store import Store, inventory
 from tests.deadlines import HANGS_AFTER
 from tools.loads.conversation import Answer, BrokenAnswer, Cut, Script, Step, Timed, converse
 from tools.loads.gcbeside import Report, Round, Times, quantile
@@ -230,12 +230,12 @@ async def test_a_gc_that_fails_says_so(tmp_path: Path) -> None:
 async def test_old_blobs_are_blobs_of_the_store_and_a_sweep_takes_them_all(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
         add_old_blobs(store.root, 30, 100)
-        held = gc.list_blobs(store)
+        held = inventory.list_blobs(store)
         assert [(blob.size, blob.kept) for blob in held] == [(100, False)] * 30
         async with asyncio.timeout(HANGS_AFTER):
             for blob in held:
-                await store.check(blob.digest)  # against the checksums that were written
-            assert [error async for _, error in gc.verify_blobs(store)] == [None] * 30
+                await store.blobs.check(blob.digest)  # against the checksums that were written
+            assert [error async for _, error in inventory.verify_blobs(store)] == [None] * 30
     async with asyncio.timeout(HANGS_AFTER):
         swept = await sweep(tmp_path / "store", tmp_path)
     assert (swept.removed, swept.failure) == (30, "")
