@@ -14,6 +14,7 @@ import msgspec
 from blobflow.content import NullJournal
 from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
 from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.attachments import accepts_referrers, attach_referrers, without_overwrites
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.policy import Policy
@@ -21,12 +22,7 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.engine.sources.referrers import (
-    ReferrerLookups,
-    accepts_referrers,
-    attach_referrers,
-    without_overwrites,
-)
+from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import unacceptable_pairs
 from blobflow.engine.targets.audit import Audit

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
 import msgspec
 
 from blobflow.content import AllowanceOf, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
-from blobflow.engine.transfer.staging import CacheMode
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
 from blobflow.permits import Limiter
+
+# Which blobs go through the store: those that gain by it, all, or none (see `transfer.staging`).
+CacheMode = Literal["auto", "all", "off"]
 
 # Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
 PATIENCE = 2.0

@@ -25,7 +25,7 @@ import pytest
 
 from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import Report
-from blobflow.engine.transfer.staging import CacheMode
+from blobflow.engine.services import CacheMode
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Event, StepStarted, Warned
 from blobflow.oci import digest_of, parse_digest, parse_reference

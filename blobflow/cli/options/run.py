@@ -14,7 +14,7 @@ from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, b
 if TYPE_CHECKING:
     from blobflow.engine.pairs import Lookup
     from blobflow.engine.policy import AuditMode, VerifyLevel
-    from blobflow.engine.transfer.staging import CacheMode
+    from blobflow.engine.services import CacheMode
     from blobflow.transports.archive import CompressMode
 
 # Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.

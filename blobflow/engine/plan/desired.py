@@ -17,6 +17,7 @@ import msgspec
 from blobflow.content import Referrer, Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.graph import Graph
+from blobflow.engine.sources.referrers import SkippedReferrer
 from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.docker_conversion import convert_manifest
@@ -43,13 +44,6 @@ class AttachedReferrer(msgspec.Struct, frozen=True, gc=False):
     @property
     def manifest(self) -> Manifest:
         return self.manifests[-1]
-
-
-class SkippedReferrer(msgspec.Struct, frozen=True):
-    """A referrer that is left where it is; `because` is a clause."""
-
-    referrer: Referrer
-    because: str
 
 
 class DesiredImage(msgspec.Struct, frozen=True):

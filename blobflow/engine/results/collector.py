@@ -9,12 +9,12 @@ import msgspec
 
 from blobflow.content import Referrer, Site
 from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import blobs_present
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.plan.steps import Copy, Goal, Mount, Put, Step
 from blobflow.engine.results.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
-from blobflow.engine.sources.referrers import REPLACED
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference

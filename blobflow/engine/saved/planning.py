@@ -18,6 +18,7 @@ from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.discovery import MAX_SMALL_REQUESTS
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import site_of
+from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import Cost, cost_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
@@ -35,7 +36,6 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader
-from blobflow.engine.sources.referrers import REPLACED
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
 from blobflow.errors import BlobflowError, Rejected, own_copy
