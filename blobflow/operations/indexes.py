@@ -20,7 +20,6 @@ from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
 from blobflow.engine.sources.reader import MAX_NESTING
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest

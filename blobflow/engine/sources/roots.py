@@ -16,7 +16,6 @@ from blobflow.content import SourceAt
 from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
-from blobflow.engine.plan.steps import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
 from blobflow.oci import Descriptor, Reference
 

@@ -43,7 +43,6 @@ from blobflow.engine.results.report import Report
 from blobflow.engine.services import Services
 from blobflow.engine.targets.survey import TagSurvey
 from blobflow.engine.targets.traversal import Part, TargetRoot, Traversal, target_root
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, TimedOut, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest

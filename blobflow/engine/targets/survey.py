@@ -20,7 +20,6 @@ from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Lookup, Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
-from blobflow.engine.plan.steps import DesiredImage, Inventory, Lookup, Pair, site_of
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
 from blobflow.content import Attaches, BlobReader, Journal, Site
-from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits

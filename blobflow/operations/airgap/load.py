@@ -16,7 +16,6 @@ from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest

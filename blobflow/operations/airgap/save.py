@@ -9,7 +9,6 @@ import msgspec
 from blobflow.client import Client
 from blobflow.content import Sink, Site, Source
 from blobflow.engine.pairs import Pair
-from blobflow.engine.plan.steps import Pair
 from blobflow.errors import BlobflowError, StorageError, UsageError, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
