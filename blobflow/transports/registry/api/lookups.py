@@ -1,5 +1,5 @@
 """Questions to one repository about what it has: by HEAD where that is answered, past caches where they
-contradict what is known. See `heads` and `caches`."""
+contradict what is known. See `head_support` and `stale_caches`."""
 
 from __future__ import annotations
 

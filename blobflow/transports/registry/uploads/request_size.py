@@ -83,7 +83,7 @@ class RequestSize:
         return True
 
     def passed(self, size: int) -> str:
-        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learnt from
+        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learned from
         refusals."""
         if not self._reason or self._noted or size != self._chunk:
             return ""
