@@ -191,7 +191,8 @@ class Repository:
         return False
 
     async def has(self, content: Descriptor) -> bool:
-        """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
+        """See `Sink.has`. One that is said to have another size or digest is broken, and
+        counts as absent."""
         try:
             return await self._lookups.holds(content)
         except Denied:

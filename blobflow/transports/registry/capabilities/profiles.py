@@ -158,7 +158,7 @@ class LearnedLimits:
 
     @property
     def takes_tags_with_digest(self) -> bool | None:
-        """Whether the host sets tags that come with a manifest's digest; None: nobody has asked yet."""
+        """Whether the host sets tags that come with a manifest's digest; None if nobody has asked yet."""
         if self._tags is None:
             self._tags = self._journal.note(self._origin, "put.tags")
         return None if self._tags is None else self._tags == "yes"

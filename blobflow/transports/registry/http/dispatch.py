@@ -124,8 +124,8 @@ class Dispatcher:
         self._limiter.congested(self._clock() - PROGRESS_SECONDS)
 
     async def reach(self, request: Request) -> aiohttp.ClientResponse:
-        """Send the request, with a login if one is wanted, and follow redirects. The response's body is unread;
-        `close_response` it. Raises NetworkError, ProtocolViolation, Unauthorized."""
+        """Send the request, with a login if one is wanted, and follow redirects. The response's body is
+        unread; `close_response` it. Raises NetworkError, ProtocolViolation, Unauthorized."""
         url = await self.absolute(request.url)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._authorized(request, url)
@@ -207,7 +207,7 @@ class Dispatcher:
             await self.backoff.wait()
 
     def nowhere(self, request: Request, url: URL) -> ProtocolViolation:
-        """The error of a request that was redirected too often, or whose body can't be sent to `url` again."""
+        """The error of a request that was redirected too often, or whose body is spent."""
         said = f"{self._host} answered {request.description} with redirects that lead nowhere"
         return (
             ProtocolViolation(said)

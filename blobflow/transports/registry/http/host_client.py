@@ -186,7 +186,7 @@ class HostClient:
         return await self._retrying(request, once, request.permit, retry_unanswered=False)
 
     def lost(self, error: Exception, description: str, received: int, expected: int | None) -> NetworkError:
-        """What aiohttp raised from a streamed body, as an error of ours."""
+        """The error of ours that aiohttp's, raised by a streamed body, means."""
         failure = translate_error(error, self.host, description, received=received, expected=expected)
         assert isinstance(failure, NetworkError)
         if isinstance(failure, TimedOut):
