@@ -262,7 +262,8 @@ def test_what_the_source_says_is_nothing_of_the_registry(error: BlobflowError, e
 
 def test_each_method_has_its_requests() -> None:
     def requests(method: UploadMethod, size: int, chunk: int) -> list[tuple[str, int, int, bool]]:
-        found, position = [], 0
+        found: list[tuple[str, int, int, bool]] = []
+        position = 0
         while (part := next_request(method, position, size, chunk)) is not None:
             found.append((part.verb, part.start, part.size, bool(part.headers)))
             position = part.start + part.size
