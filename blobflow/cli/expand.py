@@ -16,13 +16,13 @@ from blobflow.cli.runtime.event_loop import run as run_loop
 from blobflow.events import Meter, Observer, Warned
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.execution import Planned
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.results.report import Report, TagRecord
     from blobflow.operations.tags.extra import PruneLimit
     from blobflow.operations.tags.prune import WantedTag
     from blobflow.operations.tags.search import ChosenTags, TagSearch
+    from blobflow.settings import Settings
 
 
 class DryRun(msgspec.Struct, frozen=True):
@@ -47,9 +47,11 @@ async def expand_request(
         show(Warned(warning))
     if not asked.searches:
         return _expand_chosen(asked, {}, choosing)
+    from blobflow.client import Client
     from blobflow.operations.tags.find import find
 
-    found = await find(asked.searches, settings, observer=show, meter=meter)
+    async with Client(settings, observer=show, meter=meter) as client:
+        found = await find(client, asked.searches)
     return _expand_chosen(asked, found, choosing)
 
 
@@ -98,21 +100,23 @@ def mirror_request(
     there, so many at most."""
 
     async def work(settings: Settings, course: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import mirror
+        from blobflow.client import Client
 
         settings = _with_file_hosts(settings, asked, link)
         settled = await expand_request(asked, choosing, settings, show, meter)
         course.lost = settled.lost
-        flow = course(settled.pairs, settled.notes)
-        report = await mirror(settled.pairs, settings, observer=show, meter=meter, run=flow)
+        course.note(settled.notes)
+        async with Client(settings, observer=show, meter=meter) as client:
+            report = await client.mirror(settled.pairs, run_policy(run), on_start=course.take)
         skips_all = all(image.reason for image in report.images)
         whole = report.ok and not settled.lost and (may_skip_all(asked, choosing) or not skips_all)
         if clearing is not None and whole:
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_after(settled.pairs, report)
-            async for tag in prune(keep, clearing, settings, observer=show, meter=meter):
-                course.tags.append(tag)
+            async with Client(settings, observer=show, meter=meter) as client:
+                async for tag in prune(client, keep, clearing):
+                    course.tags.append(tag)
         return ()
 
     check_request(asked, choosing)
@@ -148,13 +152,14 @@ async def _dry_run_on_loop(
     run: RunOptions,
     clearing: PruneLimit | None,
 ) -> DryRun:
-    from blobflow.client import plan_run
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(link.look, meter) as show:
         settings = request_settings(asked, link, run)
         settled = await expand_request(asked, choosing, settings, show, meter)
-        planned = await plan_run(settled.pairs, settings, run_policy(run), observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            planned = await client.plan(settled.pairs, run_policy(run))
         planned = msgspec.structs.replace(
             planned,
             pairs=(*planned.pairs, *settled.lost),
@@ -165,8 +170,8 @@ async def _dry_run_on_loop(
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_by_plan(planned)
-            async for tag in prune(keep, clearing, settings, dry_run=True, observer=show, meter=meter):
-                tags.append(tag)
+            async with Client(settings, observer=show, meter=meter) as client:
+                tags += [tag async for tag in prune(client, keep, clearing, dry_run=True)]
         return DryRun(planned, settled.notes, tuple(tags))
 
 

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, TypeVar
 from blobflow.cli.options.connection import ConnectionOptions, Hosts, run_settings
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.runtime.event_loop import run as run_loop
-from blobflow.events import Meter, Observer
+from blobflow.events import Meter
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
+    from blobflow.client import Client
 
 T = TypeVar("T")
 
 
-def run_one_shot(
-    link: ConnectionOptions, ends: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
-) -> T:
+def run_one_shot(link: ConnectionOptions, ends: Hosts, question: Callable[[Client], Awaitable[T]]) -> T:
     """Run the question to its end, and return its answer."""
 
     async def asked() -> T:
-        async with show_progress(link.look, Meter()) as show:
-            return await question(run_settings(link, ends=ends), show)
+        from blobflow.client import Client
+
+        async with (
+            show_progress(link.look, Meter()) as show,
+            Client(run_settings(link, ends=ends), observer=show) as client,
+        ):
+            return await question(client)
 
     return run_loop(asked())

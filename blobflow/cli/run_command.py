@@ -30,16 +30,16 @@ from blobflow.cli.runtime.event_loop import SHUTDOWN
 from blobflow.cli.runtime.event_loop import run as run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.engine.execution import Run as Flow
+from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, encode_report, with_unresolved
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.execution import Planned
-    from blobflow.engine.plan.steps import Pair
-    from blobflow.engine.saved.execution import SavedRun
+    from blobflow.engine.pairs import Pair
+    from blobflow.engine.plan.planned import Planned
+    from blobflow.settings import Settings
 
 
 # The endings of a report's name that make it a page, and not JSON.
@@ -95,7 +95,7 @@ class RunRecorder:
         self._observe = observe
         self._meter = meter
         self._notes: tuple[str, ...] = ()
-        self.flow: Flow | SavedRun = self._flow(())
+        self.flow: Flow = self._flow(())
         self.lost: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
 
@@ -105,14 +105,14 @@ class RunRecorder:
         self.take(flow)
         return flow
 
-    def take(self, flow: Flow | SavedRun) -> None:
+    def take(self, flow: Flow) -> None:
         """Begin this one."""
         self.flow = flow
         ending = SHUTDOWN.get()
         ending.wind_down, ending.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
-        return Flow(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
+        return run_of_pairs(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
 
     def note(self, notes: Iterable[str]) -> None:
         """Take in what else there is to note."""
@@ -138,10 +138,11 @@ def run_mirror(
     Also if the run raises or is interrupted: then the report is of what became of it until then.
     """
 
-    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import mirror
+    async def work(settings: Settings, course: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import Client
 
-        await mirror(pairs, settings, observer=show, meter=meter, run=begin(pairs, ()))
+        async with Client(settings, observer=show, meter=meter) as client:
+            await client.mirror(pairs, run_policy(run), on_start=course.take)
         return ()
 
     return run_command(work, hosts_of(pairs), link, run, list_failures=list_failures)
@@ -259,12 +260,13 @@ def plan_pairs(pairs: Sequence[Pair], link: ConnectionOptions, run: RunOptions) 
 
 
 async def _plan_on_loop(pairs: Sequence[Pair], link: ConnectionOptions, run: RunOptions) -> Planned:
-    from blobflow.client import plan_run
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(link.look, meter) as show:
         settings = run_settings(link, run, hosts_of(pairs))
-        return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await client.plan(pairs, run_policy(run))
 
 
 def print_plan(planned: Planned, look: OutputOptions, more: Sequence[str] = ()) -> None:

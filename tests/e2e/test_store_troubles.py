@@ -23,20 +23,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import Report
 from blobflow.engine.transfer.staging import CacheMode
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Event, StepStarted, Warned
 from blobflow.oci import digest_of, parse_digest, parse_reference
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from blobflow.transports.store import Store, gc
 from blobflow.transports.store.leases import boot
 from tests.e2e.conftest import MountsTmpfs
 from tests.e2e.processes import BLOBFLOW, Run, blobflow_serve, run
 from tests.flow.children import wrong_blobs
 from tests.flow.registries import blobs_of, fill, registries
+from tests.library import mirror
 from tools.faultyregistry import Exchange, JournallingRegistry, journalling
 
 # Layers up to 1 MiB and a bit more, so that some partials are written to before they are whole.

@@ -15,12 +15,13 @@ import pytest
 import uvloop
 
 from blobflow import Pair, Reference
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import KEEP_GOING, Policy
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from tests.flow.faultrows import tag_at
 from tests.flow.registries import fill, registries
+from tests.library import mirror
 from tools.faultyregistry import JournallingRegistry
 
 IMAGES = sample_set(6, images=3, architectures=("amd64",), layer_size=8192)

@@ -13,11 +13,12 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from blobflow.cli import cli
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import Policy
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci import Digest, Reference, digest_of, media, parse_manifest
+from blobflow.settings import Settings
+from tests.library import mirror
 from tests.unit.registry_fakes import Fake, fake
 from tools.faultyregistry import Fault, JournallingRegistry, SetHeader, Status, journalling
 

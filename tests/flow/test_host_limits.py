@@ -16,11 +16,10 @@ import msgspec
 import pytest
 
 from blobflow import __version__
-from blobflow.client import mirror
 from blobflow.content import NullJournal, Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.engine.transfer.schedule import Limits
 from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
 from blobflow.oci import Reference
@@ -28,6 +27,7 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
 from tests.flow.registries import fill
+from tests.library import mirror
 from tests.unit.registry_fakes import Bytes, Clock, blob_of
 from tools.exchanges import Exchange
 from tools.faultyregistry import Crowded, Fault, JournallingRegistry, Status, journalling
@@ -143,7 +143,7 @@ async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to
     net = Net(store)
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [EIGHT]) as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
         await net.registries.close()
         assert report.ok
         assert refused(target) <= 0.02 * len(target.journal)
@@ -190,7 +190,9 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
 
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(
+            net.services(observe=observe)
+        )
         await net.registries.close()
         assert report.ok
         assert most[True] in copies
@@ -221,7 +223,9 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
     broken = Fault("PUT", "/blobs/uploads/", times=0, act=Status(500))
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [broken]) as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(
+            net.services(observe=observe)
+        )
         await net.registries.close()
         assert not report.ok
         assert most <= 5
@@ -254,7 +258,7 @@ async def test_bytes_a_second_hold_for_reads_and_writes_and_nothing_times_out_me
     net = Net(store, **{limit: rate})
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
         await net.registries.close()
         assert report.ok
         moved = max(report.totals.bytes_read, report.totals.bytes_written)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from blobflow import Pair, Reference
-from blobflow.client import Settings, mirror
 from blobflow.engine.policy import Policy
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
+from blobflow.settings import Settings
 from tests.flow.registries import registries
+from tests.library import mirror
 
 Descriptor = dict[str, Any]
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.settings import Settings
 from tests.flow.registries import fill, registries
+from tests.library import mirror
 from tools.exchanges import Exchange, Journal
 from tools.faultyregistry import JournallingRegistry
 

@@ -11,7 +11,7 @@ from blobflow.cli.inputs.requests import (
     parse_image_list,
     parse_registry_prefix,
 )
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, digest_of
 

@@ -23,10 +23,10 @@ from blobflow.cli.options.connection import (
 )
 from blobflow.cli.options.credentials import parse_login, prompt
 from blobflow.cli.settings import connection_settings, login_file
-from blobflow.client import Settings
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_reference
+from blobflow.settings import Settings
 from blobflow.transports.registry import Credentials
 from tests.e2e.locked import Authority
 

@@ -15,7 +15,7 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.spec import parse_spec
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 
 D = "sha256:" + "ab" * 32

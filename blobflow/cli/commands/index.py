@@ -181,15 +181,15 @@ def _check_unstaged(staging: IndexDrafts, target: Reference, *, amend: bool) -> 
 async def _gather_members(
     wanted: IndexSpec, compress: CompressMode, link: ConnectionOptions, *, force: bool, ignore_missing: bool
 ) -> tuple[DraftImage, ...]:
+    from blobflow.client import Client
     from blobflow.operations.indexes import gather
 
     meter = Meter()
     async with show_progress(link.look, meter) as show:
         ends = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
         settings = run_settings(link, ends=ends, compress=compress)
-        return await gather(
-            wanted.wishes, settings, force=force, ignore_missing=ignore_missing, observer=show, meter=meter
-        )
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await gather(client, wanted.wishes, force=force, ignore_missing=ignore_missing)
 
 
 @verb.command("annotate", short_help="Say more of an image of a staged index.")
@@ -269,6 +269,7 @@ def _put(draft: IndexDraft, compress: CompressMode, link: ConnectionOptions) -> 
 
 
 async def _put_on_loop(draft: IndexDraft, compress: CompressMode, link: ConnectionOptions) -> Manifest:
+    from blobflow.client import Client
     from blobflow.operations.indexes import put
 
     meter = Meter()
@@ -277,7 +278,8 @@ async def _put_on_loop(draft: IndexDraft, compress: CompressMode, link: Connecti
         settings = run_settings(
             link, RunOptions(compress=compress), Hosts(sources, frozenset({draft.target.host}))
         )
-        return await put(draft, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await put(client, draft)
 
 
 @verb.command("inspect", short_help="Show a staged index.")

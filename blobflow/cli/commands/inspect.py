@@ -53,10 +53,11 @@ def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link:
 async def _inspect_on_loop(
     reference: Reference, compress: CompressMode, link: ConnectionOptions, *, alone: bool
 ) -> Inspection:
-    from blobflow.operations.inspection import inspect
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(link.look, meter) as show:
         ends = Hosts(sources=frozenset({reference.host}))
         settings = run_settings(link, ends=ends, compress=compress)
-        return await inspect(reference, settings, alone=alone, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await client.inspect(reference, alone=alone)

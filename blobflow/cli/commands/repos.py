@@ -25,7 +25,5 @@ def verb(host: str, link: ConnectionOptions) -> None:
         )
     named = check_host(text)
     ends = Hosts(sources=frozenset({named}))
-    for name in run_one_shot(
-        link, ends, lambda settings, show: list_repositories(named, settings, observer=show)
-    ):
+    for name in run_one_shot(link, ends, lambda client: list_repositories(client, named)):
         print_lines(f"{named}/{name}")

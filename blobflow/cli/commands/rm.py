@@ -30,9 +30,7 @@ def verb(reference: str, by_digest: bool, all_tags: bool, dry_run: bool, link: C
     gone = run_one_shot(
         link,
         Hosts(targets=frozenset({found.host})),
-        lambda settings, show: remove(
-            found, settings, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run, observer=show
-        ),
+        lambda client: remove(client, found, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run),
     )
     if link.look.quiet:
         return

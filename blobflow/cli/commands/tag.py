@@ -30,7 +30,7 @@ def verb(reference: str, names: tuple[str, ...], link: ConnectionOptions) -> Non
     for name in names:
         _check(name, found)
     ends = Hosts(targets=frozenset({found.host}))
-    root = run_one_shot(link, ends, lambda settings, show: retag(found, names, settings, observer=show))
+    root = run_one_shot(link, ends, lambda client: retag(client, found, names))
     if not link.look.quiet:
         for name in names:
             print_lines(f"{found.host}/{found.repository}:{name} {root.digest}")

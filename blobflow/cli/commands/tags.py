@@ -21,7 +21,7 @@ def verb(repository: str, link: ConnectionOptions) -> None:
 
     named = _repository(repository)
     ends = Hosts(sources=frozenset({named.host}))
-    for tag in run_one_shot(link, ends, lambda settings, show: list_tags(named, settings, observer=show)):
+    for tag in run_one_shot(link, ends, lambda client: list_tags(client, named)):
         print_lines(tag)
 
 

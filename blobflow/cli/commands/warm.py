@@ -33,7 +33,7 @@ from blobflow.events import Meter
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
     from blobflow.cli.inputs.spec_formats import SpecFormat
-    from blobflow.engine.plan.steps import MissingPlatform
+    from blobflow.engine.pairs import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -213,23 +213,18 @@ async def _warm_on_loop(
     order: WarmRequest, link: ConnectionOptions, run: RunOptions
 ) -> tuple[list[WarmResult], dict[str, str]]:
     from blobflow.cli.expand import expand_request, request_settings
+    from blobflow.client import Client
     from blobflow.operations.prefetch import warm_caches, warm_store
 
     meter = Meter()
     async with show_progress(link.look, meter, hosts=len(order.edges)) as show:
         settings = request_settings(order.asked, link, run)
         settled = await expand_request(order.asked, order.choosing, settings, show, meter)
-        if order.edges:
-            told = await warm_caches(
-                settled.pairs,
-                settings,
-                again=order.again,
-                settle=order.settle,
-                observer=show,
-                meter=meter,
-            )
-        else:
-            told = await warm_store(settled.pairs, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            if order.edges:
+                told = await warm_caches(client, settled.pairs, again=order.again, settle=order.settle)
+            else:
+                told = await warm_store(client, settled.pairs)
         return told, {str(pair.source): str(error) for pair, error in settled.lost.items()}
 
 

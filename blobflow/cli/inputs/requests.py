@@ -16,7 +16,7 @@ import msgspec
 
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRules, apply_rename
 from blobflow.cli.output.units import count_text
-from blobflow.engine.plan.steps import Lookup, MissingPlatform, Pair
+from blobflow.engine.pairs import Lookup, MissingPlatform, Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import ARCHIVES, split_local_reference, transport_of

@@ -22,12 +22,10 @@ from blobflow.cli import LOG_FORMAT
 from blobflow.cli.runtime.startup import fast_imports
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.execution import Policy
-    from blobflow.engine.plan.steps import Lookup, Pair
-    from blobflow.engine.targets.audit import AuditMode
-    from blobflow.engine.targets.verification import VerifyLevel
+    from blobflow.engine.pairs import Lookup, Pair
+    from blobflow.engine.policy import AuditMode, Policy, VerifyLevel
     from blobflow.engine.transfer.staging import CacheMode
+    from blobflow.settings import Settings
     from blobflow.transports.archive import CompressMode
     from blobflow.transports.registry import Credentials, HostSettings
 
@@ -429,7 +427,7 @@ def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSet
 
 
 def run_policy(run: RunOptions) -> Policy:
-    from blobflow.engine.execution import Policy
+    from blobflow.engine.policy import Policy
 
     return Policy(
         keep_going=run.keep_going,

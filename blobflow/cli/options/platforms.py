@@ -12,7 +12,7 @@ from blobflow.cli.options.connection import option_group
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.steps import MissingPlatform, Pair
+    from blobflow.engine.pairs import MissingPlatform, Pair
     from blobflow.oci import Platform
     from blobflow.oci.docker_conversion import Format
     from blobflow.oci.platform_choice import IndexMode, PlatformChoice

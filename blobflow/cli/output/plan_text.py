@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blobflow.cli.output.units import count_text, one_line, size_text
 
 if TYPE_CHECKING:
-    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
 
 

@@ -12,8 +12,8 @@ from blobflow.cli.output.units import count_text, one_line, seconds_text, size_t
 
 if TYPE_CHECKING:
     from blobflow.content import Allowance
-    from blobflow.engine.execution import Planned
     from blobflow.engine.plan.cost import TargetCost
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
     from blobflow.engine.results.report import Report, TagRecord, TargetRecord
     from blobflow.oci import Descriptor, Digest, Manifest

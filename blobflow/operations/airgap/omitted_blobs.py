@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, suppress
 
 from blobflow.content import BlobReader, BlobStream, Site, Source, verified
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Pair, site_of
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 
