@@ -281,7 +281,7 @@ async def test_the_wire_is_counted_by_host(tmp_path: Path) -> None:
         assert counted.requests == len(registry.journal)
 
 
-# has, vacant, mount, put
+# has, is_empty, mount, put
 
 
 async def test_has_tells_blobs_from_manifests_by_media_type(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ async def test_a_failure_is_no_absence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "vacant"),
+    ("status", "body", "is_empty"),
     [
         (404, '{"errors":[{"code":"NAME_UNKNOWN"}]}', True),
         (404, '{"errors":[{"code":"NAME_INVALID"}]}', False),
