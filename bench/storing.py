@@ -40,7 +40,7 @@ async def bring(store: Store, registries: Registries, site: Site, blob: Descript
 
 async def send(cache: StoreCache, registries: Registries, site: Site, blob: Descriptor) -> None:
     """One blob out of the store."""
-    await registries.sink(site).push(blob, cache.body(blob))
+    await registries.sink(site).push(blob, cache.reader(blob))
 
 
 async def layers_of(registries: Registries, site: Site) -> tuple[Descriptor, ...]:

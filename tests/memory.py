@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Literal
 
-from blobflow.content import BlobReader, BlobStream, Referrer, Site
+from blobflow.content import BlobReader, BlobStream, Chunk, Referrer, Site
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected, SizeMismatch
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, referrer_descriptor
@@ -133,11 +133,12 @@ class MemoryPlace:
         if len(content) != blob.size:
             raise SizeMismatch(f"blob {blob.digest} in {self._site}", expected=blob.size, actual=len(content))
 
-        async def chunks() -> BlobStream:
+        async def chunks() -> AsyncGenerator[Chunk, None]:
             for at in range(offset, end or len(content), CHUNK):
                 yield content[at : min(at + CHUNK, end or len(content))]
 
-        yield chunks()
+        async with aclosing(chunks()) as stream:
+            yield stream
 
     async def is_empty(self) -> bool:
         self._call("is_empty", "")
@@ -160,7 +161,7 @@ class MemoryPlace:
         self._call("push", blob.digest)
         await self._registry.push_from.wait()
         content = bytearray()
-        async with body(0) as chunks:
+        async with body.open(0) as chunks:
             async for chunk in chunks:
                 content += chunk
         if digest_of(bytes(content), blob.digest[:6]) != blob.digest:

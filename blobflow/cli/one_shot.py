@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run_one_shot(link: ConnectionOptions, ends: Hosts, question: Callable[[Client], Awaitable[T]]) -> T:
+def run_one_shot(
+    connection: ConnectionOptions, hosts: Hosts, question: Callable[[Client], Awaitable[T]]
+) -> T:
     """Run the question to its end, and return its answer."""
 
     async def asked() -> T:
         from blobflow.client import Client
 
         async with (
-            show_progress(link.look, Meter()) as show,
-            Client(run_settings(link, ends=ends), observer=show) as client,
+            show_progress(connection.output, Meter()) as show,
+            Client(run_settings(connection, hosts=hosts), observer=show) as client,
         ):
             return await question(client)
 

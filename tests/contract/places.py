@@ -29,7 +29,7 @@ BOTH = [*OURS, pytest.param("docker-registry", marks=pytest.mark.e2e)]
 SOURCES = [*BOTH, "oci-archive.gz", "oci-archive.zst"]
 SINKS = [*BOTH, "docker-archive"]
 
-CONTENT = bytes(range(256)) * 5000  # 1.3 MB: several chunks whatever their size
+CONTENT = bytes(range(256)) * 20_480  # 5 MiB: several chunks, and the way of large bodies
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "zst": zstandard.compress}
 _numbers = itertools.count(1)
 

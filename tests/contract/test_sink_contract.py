@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import Chunk, Site
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, NotFound, Rejected
 from tests.contract.places import (
     CONTENT,
@@ -66,7 +66,7 @@ async def test_views_of_a_reused_buffer_are_sent_as_they_were(places: Places) ->
     blob = blob_of(content)
 
     class Reused(Bytes):
-        async def _chunks(self, offset: int) -> AsyncIterator[memoryview]:
+        async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
             for each in range(20):
                 buffer[:] = bytes([each]) * len(buffer)
                 yield memoryview(buffer)

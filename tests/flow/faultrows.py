@@ -28,7 +28,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blobflow import composition, content
+from blobflow import composition
+from blobflow.content import streams
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import Policy
@@ -313,7 +314,7 @@ def _on_its_clock(clock: Clock, patience: float, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(room, "PROGRESS_SECONDS", patience)
     monkeypatch.setattr(host_client, "COMMIT_SECONDS", 5 * patience)
     monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
-    monkeypatch.setattr(content, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
+    monkeypatch.setattr(streams, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:
         monkeypatch.setattr(room, name, getattr(room, name) // 1024)
 

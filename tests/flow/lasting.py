@@ -63,11 +63,13 @@ class Hurry:
 def main(arguments: list[str]) -> None:
     hurry = Hurry()
     given = {"wait": hurry.wait, "clock": hurry.clock, "announce": hurry.announce}
-    vars(scheduler)["go_round"] = partial(_go_round, scheduler.run_on_schedule, given)
+    vars(scheduler)["run_on_schedule"] = partial(_in_a_hurry, scheduler.run_on_schedule, given)
     cli(arguments, prog_name="blobflow", standalone_mode=False)
 
 
-def _go_round(real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object) -> None:
+def _in_a_hurry(
+    real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object
+) -> None:
     real(*words, **{**given, **ours})
 
 

@@ -322,7 +322,7 @@ async def test_no_overwrite_leaves_another_digest_where_it_is(bench: Bench) -> N
 
 
 async def test_fail_fast_starts_nothing_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     target = bench.target()
     target.fault = lambda call, site, name: Denied("no", status=403) if call == "push" else None
     report = await bench.mirror(Policy(keep_going=False))
@@ -337,9 +337,9 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
     full = StorageError("can't write to the store: no space left on device")
 
     @asynccontextmanager
-    async def share(blob: Descriptor, body: BlobReader, *, keep: bool = False) -> AsyncIterator[BlobReader]:
+    async def share(blob: Descriptor, reader: BlobReader, *, keep: bool = False) -> AsyncIterator[BlobReader]:
         raise full
-        yield body
+        yield reader
 
     bench.cache.share = share  # type: ignore[method-assign]
     report = await bench.mirror()
@@ -350,7 +350,7 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
 async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     target = bench.target()
     run = run_of_pairs(bench.pairs)
 

@@ -173,7 +173,7 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
 ) -> None:
     """Of two blobs at once the bytes pass, while as many as are allowed in all may wait for their answers; a
     single one is answered before the next begins."""
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     images = sample_set(3, images=12)
     net = Net(store, connections=connections)
     under_way: dict[bool, set[int]] = {True: set(), False: set()}
@@ -205,7 +205,7 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every answer is an error after the bytes have gone, not all blobs are tried at once."""
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     images = sample_set(3, images=12)
     net = Net(store, connections=2)
     under_way: set[int] = set()

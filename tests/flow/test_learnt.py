@@ -103,7 +103,7 @@ async def bring(
 async def test_the_second_run_begins_with_what_the_first_one_learnt(
     tmp_path: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)  # one upload after another
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)  # one upload after another
     async with (
         journalling(tmp_path / "source") as source,
         journalling(tmp_path / "target", lesson.refuses) as target,

@@ -43,7 +43,7 @@ class Breaking(MemoryPlace):
         if blob.size < MIB or not self._losses.setdefault(blob.digest, 2):
             return await super().push(blob, body)
         self._losses[blob.digest] -= 1
-        async with body(0) as chunks:
+        async with body.open(0) as chunks:
             async for _ in chunks:
                 pass
         raise self._error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import msgspec
 from aiohttp import web
 
-from blobflow.content import BlobReader, BlobStream, Journal, Site, verified
+from blobflow.content import BlobReader, BlobStream, Chunk, Journal, Site, verified
 from blobflow.events import Event, Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.registry import Credentials, HostAccess, Profile, Registries, Repository
@@ -149,7 +149,7 @@ def blob_of(content: bytes, algorithm: str = "sha256") -> Descriptor:
 
 
 class Bytes:
-    """A Body over bytes in memory, verified from offset 0. `opened` are the offsets it was opened at."""
+    """A reader of bytes in memory, verified from offset 0. `opened` are the offsets it was opened at."""
 
     def __init__(self, content: bytes, chunk: int = 64 * 1024, *, blob: Descriptor | None = None) -> None:
         self.content = content
@@ -159,17 +159,27 @@ class Bytes:
         self._blob = blob or blob_of(content)
 
     @asynccontextmanager
-    async def __call__(self, offset: int) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         self.opened.append(offset)
         try:
-            chunks = self._chunks(offset)
-            yield verified(chunks, self._blob) if not offset else chunks
+            stream = self._chunks(offset)
+            yield verified(stream, self._blob) if not offset else stream
         finally:
             self.closed += 1
 
-    async def _chunks(self, offset: int) -> BlobStream:
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
         for at in range(offset, len(self.content), self._chunk):
             yield memoryview(self.content)[at : at + self._chunk]
+
+
+class Opened:
+    """A reader that is one function."""
+
+    def __init__(self, function: Callable[[int], AbstractAsyncContextManager[BlobStream]]) -> None:
+        self._function = function
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
+        return self._function(offset)
 
 
 async def collect(chunks: BlobStream) -> bytes:
@@ -177,16 +187,11 @@ async def collect(chunks: BlobStream) -> bytes:
 
 
 def body_that(*steps: bytes | Exception | asyncio.Event) -> BlobReader:
-    """A Body that yields bytes, raises errors and waits for events, in this order."""
-
-    @asynccontextmanager
-    async def body(offset: int) -> AsyncIterator[BlobStream]:
-        yield _steps(steps)
-
-    return body
+    """A reader whose streams yield bytes, raise errors and wait for events, in this order."""
+    return Opened(lambda offset: aclosing(_steps(steps)))
 
 
-async def _steps(steps: Sequence[bytes | Exception | asyncio.Event]) -> BlobStream:
+async def _steps(steps: Sequence[bytes | Exception | asyncio.Event]) -> AsyncGenerator[Chunk, None]:
     for step in steps:
         if isinstance(step, Exception):
             raise step

@@ -52,8 +52,8 @@ BOUND = 30  # seconds that a process of ours gets before a test gives up on it
 def imported_by(*argv: str) -> set[str]:
     """The heavy packages that a run of the command imports."""
     script = (
-        "import sys\nfrom blobflow.cli import door\n"
-        f"door({list(argv)!r}, standalone_mode=False)\n"
+        "import sys\nfrom blobflow.cli import cli\n"
+        f"cli({list(argv)!r}, standalone_mode=False)\n"
         f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -93,7 +93,7 @@ def test_the_help_lists_every_verb() -> None:
 def test_every_verb_has_a_text_of_its_own(verb: str) -> None:
     done = CliRunner().invoke(cli.cli, [verb, "--help"])
     assert done.exit_code == 0
-    assert f"blobflow {verb}" in done.output.replace("door", "blobflow")
+    assert f"blobflow {verb}" in done.output.replace("cli ", "blobflow ")
 
 
 def test_a_mistyped_verb_is_answered_with_the_nearest() -> None:
@@ -131,7 +131,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 
     @click.command("demo")
     @connection_options
-    def verb(link: ConnectionOptions) -> None:
+    def verb(connection: ConnectionOptions) -> None:
         raise raised[0]
 
     monkeypatch.setattr("blobflow.cli.commands.demo.verb", verb)
@@ -178,8 +178,8 @@ def parsed(*argv: str) -> tuple[SelectionOptions, RunOptions, ConnectionOptions]
     @selection_options
     @run_options
     @connection_options
-    def verb(selection: SelectionOptions, run: RunOptions, link: ConnectionOptions) -> None:
-        seen.append((selection, run, link))
+    def verb(selection: SelectionOptions, run: RunOptions, connection: ConnectionOptions) -> None:
+        seen.append((selection, run, connection))
 
     verb(list(argv), standalone_mode=False)
     return seen[0]
@@ -190,7 +190,7 @@ def test_options_that_are_not_given_have_the_libraries_defaults() -> None:
 
 
 def test_options_become_values() -> None:
-    selection, run_, link = parsed(
+    selection, run_, connection = parsed(
         *("--from", "docker.io", "--to", "r:1/a", "--to", "r:2", "--images", "-"),
         *(
             "--dry-run",
@@ -217,9 +217,13 @@ def test_options_become_values() -> None:
         limit_rate=10_000_000,
         wait=True,
     )
-    assert link.plain_http == {"reg.local:80", "[::2]"}
-    assert not link.tls_verify
-    assert (link.look.quiet, link.look.verbose, link.look.log_format) == (True, True, "json")
+    assert connection.plain_http == {"reg.local:80", "[::2]"}
+    assert not connection.tls_verify
+    assert (connection.output.quiet, connection.output.verbose, connection.output.log_format) == (
+        True,
+        True,
+        "json",
+    )
 
 
 @pytest.mark.parametrize("mode", ["rolling", "all", "none"])
@@ -389,11 +393,11 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
 
 WINDING = """
 import asyncio
-from blobflow.cli.runtime.event_loop import ENDING, run
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run
 
 async def work():
     over = asyncio.Event()
-    ending = ENDING.get()
+    ending = SHUTDOWN.get()
     ending.grace = 60.0
 
     def wind_down():

@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import errors
-from blobflow.cli import INTERRUPTED, cli
+from blobflow.cli import cli
+from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
-from blobflow.cli.output.help_topics import EXIT_CODES, TOPICS
+from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
 

@@ -51,8 +51,8 @@ def settings(*argv: str, ends: Hosts = BETWEEN) -> Settings:
     @click.command()
     @run_options
     @connection_options
-    def verb(run: RunOptions, link: ConnectionOptions) -> None:
-        found.append(run_settings(link, run, ends))
+    def verb(run: RunOptions, connection: ConnectionOptions) -> None:
+        found.append(run_settings(connection, run, ends))
 
     verb.main(list(argv), standalone_mode=False)
     return found[0]

@@ -39,8 +39,8 @@ def run(*arguments: str) -> Result:
 
 async def pairs_of(asked: MirrorRequest) -> list[tuple[str, str, int]]:
     """Sources, edges, and how many platforms are chosen (0: all)."""
-    settled = await expand_request(asked, PlatformOptions(), Settings(), ignore, Meter())
-    return [(str(pair.source), str(pair.target), len(pair.choice.platforms)) for pair in settled.pairs]
+    expanded = await expand_request(asked, PlatformOptions(), Settings(), ignore, Meter())
+    return [(str(pair.source), str(pair.target), len(pair.choice.platforms)) for pair in expanded.pairs]
 
 
 async def test_a_spec_is_warmed_under_its_own_names_each_image_once_with_all_its_platforms(

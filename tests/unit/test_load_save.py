@@ -518,7 +518,7 @@ def test_a_failed_save_leaves_no_bundle(tmp_path: Path, small_set: imageset.Layo
 def test_a_save_that_ends_before_its_time_leaves_the_bundle_that_was_there(
     tmp_path: Path, small_set: imageset.Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)  # nothing beside the largest
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)  # nothing beside the largest
     save(small_set, tmp_path / "b.tar", names=list(small_set.images)[:1])
     kept = (tmp_path / "b.tar").read_bytes()
     largest = max(small_set.blobs, key=lambda blob: small_set.blobs[blob])

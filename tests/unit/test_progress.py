@@ -57,9 +57,9 @@ def started(step: int, digest: str = D, target: str = "r:1/mirror/x") -> StepSta
     return StepStarted(step=step, kind="copy", digest=digest, target=target, size=1000)
 
 
-async def drawn(look: OutputOptions, *events: Event, hosts: int = 1) -> str:
+async def drawn(output: OutputOptions, *events: Event, hosts: int = 1) -> str:
     stream = io.StringIO()
-    async with show_progress(look, Meter(), stream=stream, hosts=hosts) as show:
+    async with show_progress(output, Meter(), stream=stream, hosts=hosts) as show:
         for event in events:
             show(event)
     return stream.getvalue()
@@ -100,8 +100,8 @@ REMARKS = [
 
 
 @pytest.mark.parametrize(("event", "look", "line"), REMARKS)
-def test_what_is_told_in_words(event: Event, look: OutputOptions, line: str | None) -> None:
-    assert event_line(event, look) == line
+def test_what_is_told_in_words(event: Event, output: OutputOptions, line: str | None) -> None:
+    assert event_line(event, output) == line
 
 
 async def test_events_become_json_lines_in_ascii() -> None:

@@ -120,7 +120,7 @@ async def test_one_429_holds_every_request_of_the_host_for_as_long_as_it_says() 
 async def test_an_upload_that_is_throttled_holds_the_host_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.content.SMALL_BLOB", 0)
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     slow = Fault("PUT", "digest=", act=Status(429, headers={"Retry-After": "40"}))
     async with journalling(tmp_path, [slow]) as registry, world() as w:
         with pytest.raises(Throttled):

@@ -172,10 +172,10 @@ class Waiting:
         self._body = Bytes(content)
 
     @asynccontextmanager
-    async def __call__(self, offset: int) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         self.opened.set()
         await self.go.wait()
-        async with self._body(offset) as chunks:
+        async with self._body.open(offset) as chunks:
             yield chunks
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blobflow.content import BlobStream, Site
+from blobflow.content import BlobStream, Chunk, Site
 from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
@@ -44,7 +44,7 @@ class Upstream:
             raise self.errors.pop(0)
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> BlobStream:
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
         for at in range(offset, len(CONTENT), self.size):
             self.clock.now += self.seconds
             yield memoryview(CONTENT)[at : at + self.size]
@@ -71,7 +71,7 @@ class World:
         self.came += size
 
     async def read(self) -> bytes:
-        async with self.incoming.follow(ORIGIN, BLOB) as body, body(0) as chunks:
+        async with self.incoming.follow(ORIGIN, BLOB) as body, body.open(0) as chunks:
             return b"".join([bytes(chunk) async for chunk in chunks])
 
 

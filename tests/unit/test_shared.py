@@ -7,13 +7,13 @@ import contextlib
 import sqlite3
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
-from blobflow.content import BlobReader, BlobStream, Site
+from blobflow.content import BlobReader, BlobStream, Chunk, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.targets.verification import Verification
@@ -28,7 +28,7 @@ from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.state.group_commit import Call, GroupCommit
 from tests.memory import MemoryRegistry
-from tests.unit.registry_fakes import world
+from tests.unit.registry_fakes import Opened, world
 from tests.unit.test_auth import BLOB as ASKED_FOR
 from tests.unit.test_auth import guarded
 
@@ -110,7 +110,7 @@ async def test_readers_of_a_share_whose_source_breaks(tmp_path: Path) -> None:
 
     @asynccontextmanager
     async def breaking(offset: int) -> AsyncIterator[BlobStream]:
-        async def chunks() -> BlobStream:
+        async def chunks() -> AsyncGenerator[Chunk, None]:
             yield b"some"
             await go.wait()
             raise ConnectionLost("cut", received=4, expected=10)
@@ -118,12 +118,12 @@ async def test_readers_of_a_share_whose_source_breaks(tmp_path: Path) -> None:
         yield chunks()
 
     async def read(body: BlobReader) -> None:
-        async with body(0) as chunks:
+        async with body.open(0) as chunks:
             async for _ in chunks:
                 pass
 
     with closing(Store.open(tmp_path / "store")) as store:
-        async with StoreCache(store).share(BLOB, breaking) as body:
+        async with StoreCache(store).share(BLOB, Opened(breaking)) as body:
             asyncio.get_running_loop().call_later(0.01, go.set)
             errors = await errors_of(*[lambda: read(body)] * READERS)
     check_own(errors)

@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from blobflow.content import BlobReader, BlobStream
+from blobflow.content import BlobReader, BlobStream, Chunk
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
@@ -44,6 +44,7 @@ from blobflow.errors import (
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.store import Store, StoreCache, Writer, gc
 from blobflow.transports.store.writer import BlobCommit
+from tests.unit.registry_fakes import Opened
 
 CONTENTS = [bytes((n * 7 + i) % 251 for i in range(size)) for n, size in enumerate((700, 5_000, 20_000))]
 BLOBS = [Descriptor("application/octet-stream", digest_of(content), len(content)) for content in CONTENTS]
@@ -113,7 +114,7 @@ class Share:
     async def source(self, offset: int) -> AsyncIterator[BlobStream]:
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> BlobStream:
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
         content = CONTENT_OF[self.blob.digest]
         while offset < len(content):
             while not self.given and not self.broken:
@@ -132,7 +133,7 @@ class Share:
 
     async def run(self, cache: StoreCache) -> None:
         try:
-            async with cache.share(self.blob, self.source, keep=self.keep) as body:
+            async with cache.share(self.blob, Opened(self.source), keep=self.keep) as body:
                 self.inside = True
                 await self._read(body)
                 await self.leave.wait()
@@ -148,7 +149,7 @@ class Share:
         content = CONTENT_OF[self.blob.digest]
         at, wrong = self.offset, False
         try:
-            async with body(self.offset) as chunks:
+            async with body.open(self.offset) as chunks:
                 async for chunk in chunks:
                     wrong = wrong or bytes(chunk) != content[at : at + len(chunk)]
                     at += len(chunk)

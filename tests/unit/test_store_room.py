@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from blobflow.content import BlobReader, BlobStream
+from blobflow.content import BlobReader, BlobStream, Chunk
 from blobflow.errors import NotFound, StorageError, StorageFull, StoreLeft
 from blobflow.events import Event
 from blobflow.oci import Descriptor, digest_of
@@ -30,11 +30,11 @@ class Origin:
         self.opened = 0
 
     @asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         self.opened += 1
         yield self._chunks(offset)
 
-    async def _chunks(self, offset: int) -> BlobStream:
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
         for start in range(offset, len(self.content), 100_000):
             yield self.content[start : start + 100_000]
         if self.fails is not None:
@@ -59,7 +59,7 @@ def cache(store: Store) -> BestEffortCache:
 
 
 async def read(body: BlobReader, offset: int = 0) -> bytes:
-    async with body(offset) as chunks:
+    async with body.open(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])
 
 
@@ -75,14 +75,14 @@ async def test_a_blob_under_way_is_tried_again_past_a_store_that_filled_up(
 ) -> None:
     fill_up(monkeypatch)
     origin, other = Origin(), Origin(b"other")
-    async with cache.share(BLOB, origin.open) as body:
+    async with cache.share(BLOB, origin) as body:
         with pytest.raises(StoreLeft, match="the disk is full") as left:
             await read(body)
     assert left.value.retryable
     for _ in range(2):
-        async with cache.share(BLOB, origin.open) as body:
+        async with cache.share(BLOB, origin) as body:
             assert await read(body, 7) == CONTENT[7:]
-    async with cache.share(OTHER, other.open) as body:
+    async with cache.share(OTHER, other) as body:
         assert await read(body) == b"other"
     assert (origin.opened, other.opened, len(told)) == (3, 1, 1)
 
@@ -94,7 +94,7 @@ async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
         raise StorageFull("no room for a lease")
 
     monkeypatch.setattr(store.leases, "take", full)
-    async with cache.share(BLOB, Origin().open) as body:
+    async with cache.share(BLOB, Origin()) as body:
         assert await read(body) == CONTENT
     assert len(told) == 1
 
@@ -104,11 +104,11 @@ async def test_what_the_store_holds_is_still_read_from_it(
 ) -> None:
     store.write_small(b"other", OTHER.digest)
     fill_up(monkeypatch)
-    async with cache.share(BLOB, Origin().open) as body:
+    async with cache.share(BLOB, Origin()) as body:
         with pytest.raises(StoreLeft):
             await read(body)
     origin = Origin(b"other")
-    async with cache.share(OTHER, origin.open) as body:
+    async with cache.share(OTHER, origin) as body:
         assert await read(body) == b"other"
     assert origin.opened == 0
 
@@ -122,11 +122,11 @@ async def test_a_held_blob_that_does_not_come_out_is_read_from_its_source(
     store.write_small(b"other", OTHER.digest)
     monkeypatch.setattr(os, "pread", broken)
     origin = Origin(b"other")
-    async with cache.share(OTHER, origin.open) as body:
+    async with cache.share(OTHER, origin) as body:
         with pytest.raises(StoreLeft, match="input/output error"):
             await read(body)
     assert not await cache.has(OTHER)
-    async with cache.share(OTHER, origin.open) as body:
+    async with cache.share(OTHER, origin) as body:
         assert await read(body) == b"other"
     assert (origin.opened, len(told)) == (1, 1)
 
@@ -147,6 +147,6 @@ async def test_a_store_that_can_not_be_looked_at_holds_nothing(
 async def test_the_source_s_errors_are_its_own(cache: BestEffortCache, told: list[Event]) -> None:
     origin = Origin(CONTENT[:-1], fails=NotFound("no such blob"))
     with pytest.raises(NotFound, match="no such blob"):
-        async with cache.share(BLOB, origin.open) as body:
+        async with cache.share(BLOB, origin) as body:
             await read(body)
     assert told == []

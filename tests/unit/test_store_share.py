@@ -8,20 +8,21 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blobflow.content import BlobReader, BlobStream, verified
+from blobflow.content import BlobReader, BlobStream, Chunk, verified
 from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, StorageError, StorageFull
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.downloads import WITHHELD
 from blobflow.transports.store.writer import KEPT_FROM, READ
+from tests.unit.registry_fakes import Opened
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(700_000))  # 2.8 MB, no two blocks alike
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -45,13 +46,13 @@ class Script:
         self.sent = 0
 
     @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         self.offsets.append(offset)
         cut = self.cuts.pop(0) if self.cuts else None
         chunks = self._chunks(offset, cut)
         yield verified(chunks, BLOB) if offset == 0 else chunks
 
-    async def _chunks(self, offset: int, cut: int | None) -> BlobStream:
+    async def _chunks(self, offset: int, cut: int | None) -> AsyncGenerator[Chunk, None]:
         turn = 0
         buffer = bytearray()
         while offset < len(self.content):
@@ -68,7 +69,7 @@ class Script:
 
 
 async def read(body: BlobReader, offset: int = 0) -> bytes:
-    async with body(offset) as chunks:
+    async with body.open(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])
 
 
@@ -86,7 +87,7 @@ async def persevering(
     while True:
         entered += 1
         try:
-            async with cache.share(BLOB, script.open) as body, body(at) as chunks:
+            async with cache.share(BLOB, script) as body, body.open(at) as chunks:
                 async for chunk in chunks:
                     wrong += bytes(chunk) != CONTENT[at : at + len(chunk)]
                     at += len(chunk)
@@ -148,12 +149,12 @@ def test_nobody_at_any_offset_gets_the_last_block_of_wrong_content(
 
             async def follow(body: BlobReader, at: int) -> None:
                 with pytest.raises(DigestMismatch):
-                    async with body(at) as chunks:
+                    async with body.open(at) as chunks:
                         async for chunk in chunks:
                             at += len(chunk)
                             assert at <= len(CONTENT) - WITHHELD
 
-            async with StoreCache(store).share(BLOB, script.open, keep=True) as body:
+            async with StoreCache(store).share(BLOB, script, keep=True) as body:
                 await asyncio.gather(*(follow(body, offset) for offset in offsets))
             assert store.size_of(BLOB.digest) is None
             assert list(store.layout.partials.iterdir()) == []
@@ -173,7 +174,7 @@ def left_behind(store: Store, content: bytes, token: str = "0123456789abcdef") -
 async def test_what_a_killed_process_left_is_gone_on_with(store: Store, length: int) -> None:
     left_behind(store, CONTENT[:length])
     script = Script([100_000], [])
-    async with StoreCache(store).share(BLOB, script.open, keep=True) as body:
+    async with StoreCache(store).share(BLOB, script, keep=True) as body:
         assert await read(body) == CONTENT
     assert script.offsets == ([length] if length < len(CONTENT) else [])
     assert store.path_of(BLOB.digest).read_bytes() == CONTENT
@@ -186,11 +187,11 @@ async def test_damaged_bytes_of_a_killed_process_are_found_out_and_not_blamed_on
     left_behind(store, b"\0" * 2_000_000)
     script = Script([100_000], [])
     cache = StoreCache(store)
-    async with cache.share(BLOB, script.open) as body:
+    async with cache.share(BLOB, script) as body:
         with pytest.raises(StalePartial) as caught:
             await read(body)
     assert caught.value.retryable
-    async with cache.share(BLOB, script.open) as body:
+    async with cache.share(BLOB, script) as body:
         assert await read(body) == CONTENT
     assert script.offsets == [2_000_000, 0]
 
@@ -201,14 +202,14 @@ async def test_a_whole_partial_that_is_wrong_is_dropped_before_anyone_reads_it(
 ) -> None:
     left_behind(store, b"\1" * length)
     script = Script([100_000], [])
-    async with StoreCache(store).share(BLOB, script.open) as body:
+    async with StoreCache(store).share(BLOB, script) as body:
         assert await read(body) == CONTENT
     assert script.offsets == [0]
 
 
 async def test_a_short_partial_is_not_kept(store: Store) -> None:
     script = Script([100_000], [KEPT_FROM // 2])
-    async with StoreCache(store).share(BLOB, script.open) as body:
+    async with StoreCache(store).share(BLOB, script) as body:
         with pytest.raises(ConnectionLost):
             await read(body)
     assert list(store.layout.partials.iterdir()) == []
@@ -247,7 +248,7 @@ async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living
         process.kill()
         await process.communicate()
     script = Script([100_000], [])
-    async with StoreCache(store).share(BLOB, script.open) as body:
+    async with StoreCache(store).share(BLOB, script) as body:
         assert await read(body) == CONTENT
     assert script.offsets == [2_000_000]
 
@@ -267,7 +268,7 @@ async def test_a_full_disk_reaches_every_reader_and_leaves_nothing(
 
     monkeypatch.setattr(os, "writev", full_after_2_mb)
     script = Script([100_000], [])
-    async with StoreCache(store).share(BLOB, script.open) as body:
+    async with StoreCache(store).share(BLOB, script) as body:
         failures = await asyncio.gather(read(body), read(body, 9), return_exceptions=True)
     assert [type(failure) for failure in failures] == [StorageFull] * 2
     assert "the disk is full" in str(failures[0])
@@ -284,7 +285,7 @@ async def test_a_blob_that_can_not_be_kept_is_still_read_and_told(
     told: list[Event] = []
     store.observer = told.append
     cache = StoreCache(store)
-    async with cache.share(BLOB, Script([100_000], []).open, keep=True) as body:
+    async with cache.share(BLOB, Script([100_000], []), keep=True) as body:
         assert await read(body) == CONTENT
     assert [type(event) for event in told] == [Warned]
     assert "less is kept and remembered" in str(told[0])
@@ -301,7 +302,7 @@ async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_di
 
     @contextlib.asynccontextmanager
     async def unverified(offset: int) -> AsyncIterator[BlobStream]:
-        async def chunks() -> BlobStream:
+        async def chunks() -> AsyncGenerator[Chunk, None]:
             yield content
             await end.wait()
 
@@ -309,7 +310,7 @@ async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_di
 
     async def follow(body: BlobReader) -> int:
         at = 0
-        async with body(0) as chunks:
+        async with body.open(0) as chunks:
             async for chunk in chunks:
                 at += len(chunk)
                 assert end.is_set() or at <= len(CONTENT) - WITHHELD
@@ -317,7 +318,7 @@ async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_di
                     shown.set()
         return at
 
-    async with StoreCache(store).share(BLOB, unverified) as body:
+    async with StoreCache(store).share(BLOB, Opened(unverified)) as body:
         reader = asyncio.create_task(follow(body))
         async with asyncio.timeout(60):
             await shown.wait()
@@ -334,7 +335,7 @@ async def test_the_last_block_waits_for_the_digest_even_when_all_bytes_are_on_di
 async def test_memory_does_not_grow_with_slow_readers(store: Store) -> None:
     """A reader that stands still holds one chunk, whatever the writer has got through meanwhile."""
     script = Script([500_000], [])
-    async with StoreCache(store).share(BLOB, script.open) as body, body(0) as slow:
+    async with StoreCache(store).share(BLOB, script) as body, body.open(0) as slow:
         first = await anext(aiter(slow))
         assert await read(body) == CONTENT
         assert script.sent == len(CONTENT)
@@ -351,21 +352,21 @@ async def test_a_slow_source_shows_its_bytes_without_waiting_for_a_full_write(
 
     @contextlib.asynccontextmanager
     async def source(offset: int) -> AsyncIterator[BlobStream]:
-        async def chunks() -> BlobStream:
+        async def chunks() -> AsyncGenerator[Chunk, None]:
             yield CONTENT[:1000]
             await trickle.wait()
             yield CONTENT[1000:]
 
         yield chunks()
 
-    async with StoreCache(store).share(BLOB, source) as body, body(0) as chunks:
+    async with StoreCache(store).share(BLOB, Opened(source)) as body, body.open(0) as chunks:
         assert bytes(await anext(aiter(chunks))) == CONTENT[:1000]
         trickle.set()
         assert b"".join([bytes(chunk) async for chunk in chunks]) == CONTENT[1000:]
 
 
 async def test_a_body_that_is_used_after_its_share_says_so(store: Store) -> None:
-    async with StoreCache(store).share(BLOB, Script([100_000], []).open) as body:
+    async with StoreCache(store).share(BLOB, Script([100_000], [])) as body:
         await read(body)
     with pytest.raises(StorageError, match="after its share has ended"):
         await read(body)
@@ -383,13 +384,13 @@ async def test_at_most_so_many_stopped_writers_stay_open(
 
         @contextlib.asynccontextmanager
         async def half(offset: int, content: bytes = content) -> AsyncIterator[BlobStream]:
-            async def chunks() -> BlobStream:
+            async def chunks() -> AsyncGenerator[Chunk, None]:
                 yield content[:KEPT_FROM]
                 raise ConnectionLost("cut")
 
             yield chunks()
 
-        async with cache.share(blobs[-1], half) as body:
+        async with cache.share(blobs[-1], Opened(half)) as body:
             with pytest.raises(ConnectionLost):
                 await read(body)
     resumable = []
@@ -403,8 +404,8 @@ async def test_at_most_so_many_stopped_writers_stay_open(
 
 async def test_the_blob_is_leased_while_anyone_is_inside(store: Store) -> None:
     cache = StoreCache(store)
-    async with cache.share(BLOB, Script([100_000], []).open):
-        async with cache.share(BLOB, Script([100_000], []).open):
+    async with cache.share(BLOB, Script([100_000], [])):
+        async with cache.share(BLOB, Script([100_000], [])):
             assert store.leases.living() == {BLOB.digest}
         assert store.leases.living() == {BLOB.digest}
     assert store.leases.living() == set()

@@ -146,16 +146,16 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
 
 
 # What may be printed as it is: JSON in ASCII, bytes that were asked for raw, and our own help.
-AS_IT_IS = ("json.dumps(", "found.root.raw", "draft.index().raw", "as_toml(")
-PRINTING = ("click.echo", "click.secho", "put_out")
-OUR_OWN = ("completion", "help", "writing")
+AS_IT_IS = ("json.dumps(", "found.root.raw", "draft.index().raw", "profile_toml(")
+PRINTING = ("click.echo", "click.secho", "write_stdout")
+OUR_OWN = ("completion", "help", "stdio")
 
 
 def test_every_line_for_people_is_written_by_one_function() -> None:
     folder = Path(blobflow.cli.__file__).parent
     printed = [
         (file.stem, ast.unparse(node.args[0]))
-        for file in sorted(folder.glob("*.py"))
+        for file in sorted(folder.rglob("*.py"))
         if file.stem not in OUR_OWN
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING
