@@ -11,10 +11,10 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import Policy
 from blobflow.oci import parse_reference
 from blobflow.settings import Settings
-from tests.e2e.access_log import Requests
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, docker_registry
 from tests.library import mirror
 from tools import imageset
+from tools.access_log import Requests
+from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry
 
 
 @pytest.fixture

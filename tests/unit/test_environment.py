@@ -31,9 +31,9 @@ from blobflow.oci import Reference, digest_of, media
 from blobflow.settings import Settings
 from blobflow.transports.registry import Credentials
 from tests import library
-from tests.contract.places import blob_of, image_of
-from tests.e2e.locked import Authority
-from tests.unit.registry_fakes import fake
+from tests.contract.implementations import blob_of, image_of
+from tests.e2e.servers.locked_registry import Authority
+from tests.fakes.registry import fake
 
 ENDS = Hosts(frozenset({"s.example"}), frozenset({"t.example"}))
 JOE = base64.b64encode(b"joe:secret").decode()
@@ -56,8 +56,8 @@ def of_the_command_line() -> Settings:
     @click.command()
     @run_options
     @connection_options
-    def verb(run: RunOptions, link: ConnectionOptions) -> None:
-        found.append(run_settings(link, run, ENDS))
+    def verb(run: RunOptions, connection: ConnectionOptions) -> None:
+        found.append(run_settings(connection, run, ENDS))
 
     verb.main([], standalone_mode=False)
     return found[0]
