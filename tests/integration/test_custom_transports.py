@@ -14,7 +14,6 @@ from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.oci.sample_images import SampleSet, sample_set
-from blobflow.operations.inspection import inspect
 from blobflow.settings import Settings
 from tests.library import inspect, mirror, plan, verify
 from tests.readme import block_with, shelf
