@@ -19,10 +19,10 @@ from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
 from blobflow.custom_transports import CustomTransports, OncePerSite
 from blobflow.engine.services import Services
 from blobflow.engine.sources.manifests import ManifestBudget
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import transport_of
+from blobflow.permits import FixedLimiters
 from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import Registries
 from blobflow.transports.store import (
@@ -139,12 +139,6 @@ async def open_services(
         own = own_sinks.at(site)
         return ours(site).sink(site) if own is None else own
 
-    def limits(host: str) -> Limits:
-        if transport_of(host):
-            return Limits(blobs=settings.concurrency)
-        now = registries.room(host)
-        return Limits(now.blobs, now.small) if now is not None else Limits(settings.concurrency)
-
     try:
         yield Services(
             source_at=source_at,
@@ -153,7 +147,7 @@ async def open_services(
             journal=opened.journal,
             observe=observer,
             meter=meter,
-            limits=limits,
+            limiter_at=FixedLimiters(settings.concurrency).at,
             allowance_of=registries.allowance,
             cache_mode=settings.cache,
             staging_bytes=capacity,

@@ -1,13 +1,14 @@
-"""Asking a registry one thing: the loop, the display and the settings of verbs that move nothing."""
+"""One question to a registry: the loop, the progress and the settings of verbs that move nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, run_settings
+from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ T = TypeVar("T")
 def run_one_shot(
     connection: ConnectionOptions, hosts: Hosts, question: Callable[[Client], Awaitable[T]]
 ) -> T:
-    """Run the question to its end, and return its answer."""
+    """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does."""
 
-    async def asked() -> T:
+    async def answer() -> T:
         from blobflow.client import Client
 
         async with (
@@ -30,4 +31,4 @@ def run_one_shot(
         ):
             return await question(client)
 
-    return run_loop(asked())
+    return run_loop(answer())

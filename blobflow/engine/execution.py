@@ -9,7 +9,7 @@ There is one way to carry out a plan, whether it was just made of pairs or was s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from blobflow.content import Expects, Site
@@ -26,11 +26,13 @@ from blobflow.engine.results.report import ImageRecord, Report
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.verification import Verification, moved_tags
+from blobflow.engine.transfer.admission import HostLimiters
 from blobflow.engine.transfer.runner import Transfer
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError
 from blobflow.events import ImageDone, Meter, Observer, PhaseStarted, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.permits import PermitKind
 
 
 def run_of_pairs(
@@ -212,7 +214,7 @@ class Run:
             services.source_at,
             services.sink_at,
             BoundedRunner(MAX_SMALL_REQUESTS),
-            read_at_once=min(services.limits(pair.target.host).blobs for pair in roots),
+            read_at_once=self._reads_at_once(roots, services),
             manifest_budget=services.manifest_budget,
         )
         wrong = await verification.check(roots, level, collector.images_of(roots))
@@ -223,6 +225,11 @@ class Run:
             mark_doubtful(services.journal, pair, collector.source_root(pair).digest, roots[pair].digest)
             collector.not_verified(pair, error)
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
+
+    def _reads_at_once(self, pairs: Iterable[Pair], services: Services) -> int:
+        """Blobs that may be read back at once: as many as the target that lets the fewest be read."""
+        limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
+        return min(limiters.target(site_of(pair.target)).limit(PermitKind.READ) for pair in pairs)
 
     async def _complete_archives(self, services: Services) -> None:
         """Let archives take their places; the images of one that can't are failed."""

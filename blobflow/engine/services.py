@@ -11,10 +11,10 @@ import msgspec
 from blobflow.content import AllowanceOf, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.engine.transfer.staging import CacheMode
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
+from blobflow.permits import Limiter
 
 # Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
 PATIENCE = 2.0
@@ -27,6 +27,7 @@ async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
 class Services(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `blobflow.composition` fills it in.
 
+    `limiter_at`: the limiter of a host whose Sources and Sinks have none of their own.
     `staging_bytes`: what blobs may take in the store at once while they pass through it, and `staging_blobs`:
     how many of them; None: no bound.
     `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
@@ -40,7 +41,7 @@ class Services(msgspec.Struct, frozen=True):
     journal: Journal
     observe: Observer
     meter: Meter
-    limits: Callable[[str], Limits]
+    limiter_at: Callable[[str], Limiter]
     allowance_of: AllowanceOf = no_allowance
     cache_mode: CacheMode = "auto"
     staging_bytes: int | None = None

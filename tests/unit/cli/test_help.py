@@ -90,7 +90,7 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.wanted][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:
