@@ -35,8 +35,7 @@ from blobflow.settings import Settings
 from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, Proxies, TlsSettings
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.library import mirror, plan
-
-TOP = Path(__file__).resolve().parents[2]
+from tools.checkout import TOP
 
 
 def modules() -> list[str]:

@@ -21,8 +21,9 @@ from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
 from tests.deadlines import HANGS_AFTER
+from tools.checkout import TOP
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = (TOP / "README.md").read_text()
 
 
 def run(*arguments: str) -> Result:
@@ -129,7 +130,7 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
     )
     done = subprocess.run(
         [bash, "--norc", "-c", asked],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(TOP)},
         capture_output=True,
         text=True,
         timeout=HANGS_AFTER,
