@@ -39,7 +39,8 @@ Secrets and query strings never get into a message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, TypeVar
 
 Side = Literal["source", "target"]
@@ -313,3 +314,13 @@ def without_frames(error: AnyError) -> AnyError:
 def _blank(kind: type[BlobflowError], args: tuple[Any, ...]) -> BlobflowError:
     """An error of a class whose `__init__` has not run; what it would set comes with the state."""
     return kind.__new__(kind, *args)
+
+
+@contextmanager
+def error_side(side: Side) -> Iterator[None]:
+    """Name the side in an error that passes, unless it is named already."""
+    try:
+        yield
+    except BlobflowError as error:
+        error.side = error.side or side
+        raise

@@ -1,8 +1,8 @@
 """Referring: what hangs on images, signatures, SBOMs and attestations, is looked up at their sources.
 
 Each manifest that is wanted of an image is asked for, and then what was found, since a signature may be
-signed for in turn. The referrers are read into the graph like everything else, and hung on the shapes that
-have their subjects; what can't be is left, and it is said why. A list is only a hint: what refers to a
+signed for in turn. The referrers are read into the graph like everything else, and attached to the images
+that have their subjects; what can't be is left, and it is said why. A list is only a hint: what refers to a
 manifest says so itself, in its `subject`.
 """
 
@@ -14,20 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import (
-    AttachedReferrer,
-    DesiredImage,
-    Graph,
-    Inventory,
-    Pair,
-    SkippedReferrer,
-    site_of,
-)
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage, SkippedReferrer
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.platform_choice import without_platform
 
@@ -85,7 +79,8 @@ class FoundReferrers(msgspec.Struct, frozen=True):
 
 
 class WithReferrers(msgspec.Struct, frozen=True):
-    """Shapes with what is attached to them, the graph with that in it, and the pairs that got none."""
+    """Desired images with what is attached to them, the graph with that in it, and the pairs that
+    got none."""
 
     desired_images: dict[Pair, DesiredImage]
     graph: Graph
@@ -102,7 +97,7 @@ async def attach_referrers(
     referrals: ReferrerLookups,
     reader: GraphReader,
 ) -> WithReferrers:
-    """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it.
+    """Look up what refers to the manifests of these pairs' images, where their targets can hold it.
 
     `reader` is the one that read the graph.
     """
@@ -111,18 +106,18 @@ async def attach_referrers(
         (site_of(pair.source), digest) for pair in able for digest in _subjects(desired_images[pair], graph)
     ]
     found = await find_referrers(places, graph, source_at, runner, referrals, reader)
-    hung, failures = dict(desired_images), dict[Pair, BlobflowError]()
+    attached, failures = dict(desired_images), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
-        hung[pair] = _hung(desired_images[pair], site, found)
+        attached[pair] = _with_referrers(desired_images[pair], site, found)
         subjects = [
             *_subjects(desired_images[pair], graph),
-            *(a.manifest.descriptor.digest for a in hung[pair].attached),
+            *(a.manifest.descriptor.digest for a in attached[pair].attached),
         ]
         for digest in subjects:
             if (site, digest) in found.failures:
                 failures.setdefault(pair, found.failures[site, digest])
-    return WithReferrers(hung, found.graph, failures)
+    return WithReferrers(attached, found.graph, failures)
 
 
 def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
@@ -245,8 +240,8 @@ def _pinned(site: Site, digest: Digest) -> Reference:
     return Reference(site.registry, site.repository, digest=digest)
 
 
-def _hung(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
-    """The shape with what was found at its source to refer to it."""
+def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
+    """The image with what was found at its source to refer to it."""
     attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
     left = [
         SkippedReferrer(referrer, REPLACED)
@@ -276,7 +271,7 @@ def _hung(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredIm
 
 
 def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
-    """Those of a shape's own manifests that have a subject. Who puts one sees to it that it is listed
+    """Those of an image's own manifests that have a subject. Who puts one sees to it that it is listed
     (distribution-spec, "Pushing Manifests with Subject")."""
     for manifest in desired.manifests:
         if manifest.subject is not None:
@@ -286,7 +281,7 @@ def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
 def without_overwrites(
     desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
 ) -> dict[Pair, DesiredImage]:
-    """The shapes without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+    """The images without what would take a tag at its target from another manifest (`--no-overwrite`)."""
     return {
         pair: _yielding(desired, site_of(pair.target), inventory) for pair, desired in desired_images.items()
     }
