@@ -25,6 +25,7 @@ from blobflow.oci.local_reference import transport_of
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.memory import MemoryRegistry
+from tests.signed import OCI_EMPTY
 
 SITE = Site("source", "app")
 ATTESTED = {"vnd.docker.reference.type": "attestation-manifest"}
@@ -86,7 +87,7 @@ def _image(draw: st.DrawFn, blobs: Sequence[Descriptor], made: Sequence[Descript
         "mediaType": kind,
         "config": {
             **msgspec.to_builtins(config),
-            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, media.OCI_EMPTY])),
+            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, OCI_EMPTY])),
         },
         "layers": mentions,
     }

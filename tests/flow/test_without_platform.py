@@ -26,6 +26,7 @@ from tests.flow.test_choosing import AMD64, ARM64, ARMV7, SITE, Image, run, want
 from tests.flow.test_engine import Bench
 from tests.flow.test_saved_plans import applied, saved_by
 from tests.memory import MemoryRegistry
+from tests.signed import OCI_EMPTY
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
 NOISE = bytes(range(256)) * 4096
@@ -41,7 +42,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def artifact(
     image: Image,
     config: bytes = b"{}",
-    kind: str = media.OCI_EMPTY,
+    kind: str = OCI_EMPTY,
     *,
     tag: str = "1",
     of: str = media.OCI_MANIFEST,
@@ -55,7 +56,7 @@ def may_skip(pairs: list[Pair], word: MissingPlatform = "skip") -> list[Pair]:
 
 
 ARTIFACTS = {
-    "oras": (b"{}", media.OCI_EMPTY),
+    "oras": (b"{}", OCI_EMPTY),
     "oras of old": (b"{}", "application/vnd.unknown.config.v1+json"),
     "conda": (b"", "application/vnd.unknown.config.v1+json"),
     "helm": (b'{"name":"chart","version":"1"}', HELM),

@@ -38,8 +38,8 @@ power cut may lose the last transactions, and never tears one.
     archives(key PRIMARY KEY, content, at)
         what compressed archives hold, so that they need not be read again; the newest only.
 
-`registry` in `members` and `roots` is always ''. It stays, as a part of their keys: to drop it would be a new
-schema, which builds of this one could not open. Files that earlier builds made have two more tables, `partials`
+`registry` in `members` and `roots` is always ''. It stays, a part of their keys: to drop it would be another
+schema, which builds of this one could not open. Files of earlier builds have two more tables, `partials`
 and `locations`, which nothing reads: they are left as they are.
 """
 
