@@ -23,14 +23,7 @@ from yarl import URL
 from blobflow.cli.inputs.go_templates import render_template
 from blobflow.cli.output.units import one_line
 from blobflow.errors import BlobflowError
-from blobflow.oci import (
-    digest_of,
-    media,
-    parse_digest,
-    parse_manifest,
-    parse_platform,
-    parse_reference,
-)
+from blobflow.oci import digest_of, media, parse_digest, parse_manifest, parse_platform, parse_reference
 from blobflow.oci.tag_selection.regex import compile_pattern
 from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
 from blobflow.server.auth.logins import parse_htpasswd, read_basic

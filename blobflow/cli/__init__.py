@@ -1,10 +1,19 @@
-"""The door: argv, environment, files, signals, terminal. One file per verb, imported when it is called.
+"""The `blobflow` command: finds a verb, runs it, and turns what it raises into a sentence and an exit code.
 
-Rules of the room: what a run *does* is decided in `blobflow.client`; here words become values and values
-become words. Errors become exit codes in one place, `VerbGroup.invoke`. What this file imports, `blobflow
---help` pays for: click and the error tree, nothing else.
+What a run *does* is decided in `blobflow.client`; here words become values and values become words. The
+folders, each of which imports only those before it:
 
-Output: results (figures, plans, manifests) go to stdout; what happens meanwhile and what failed to stderr.
+    options/    options that verbs share, each group read into one frozen value
+    output/     progress, results as text, JSON and HTML, the standard streams
+    runtime/    the process around a run: event loop, signals, files, schedule, metrics
+    inputs/     what people write to say what they want: specs, lists, archives, templates
+    *.py        what verbs share of a run: settings, expanding a request, dry runs, running with a report
+    commands/   one module a verb, imported when the verb is called
+
+A new verb is a module in `commands` and its line in `VERBS`. `blobflow --help` pays for what this module
+imports at its top: click and the error tree, nothing else.
+
+Results (figures, plans, manifests) go to stdout; what happens meanwhile and what failed to stderr.
 """
 
 from __future__ import annotations
@@ -20,7 +29,7 @@ from blobflow import __version__
 from blobflow.errors import BlobflowError
 
 # Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
-# `blobflow/cli/x.py`.
+# `blobflow/cli/commands/x.py`.
 VERBS = {
     "copy": "Copy one image to one or more places.",
     "sync": "Mirror a set of images: each shared blob is moved once.",
@@ -52,8 +61,6 @@ _EPILOG = (
     "6 wrong content, 7 unsupported content, 8 storage, 130 interrupted."
 )
 _HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
-LOG_FORMAT = "blobflow.log_format"  # key in click's shared context: how an error is to be told
 
 
 class VerbGroup(click.Group):
@@ -65,7 +72,7 @@ class VerbGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"blobflow.cli.{cmd_name}").verb
+        command: click.Command = import_module(f"blobflow.cli.commands.{cmd_name}").verb
         return command
 
     def resolve_command(
@@ -85,8 +92,12 @@ class VerbGroup(click.Group):
         except BlobflowError as error:
             raise _report_error(ctx, str(error), error.exit_code, error) from None
         except KeyboardInterrupt as error:
+            from blobflow.cli.exit_codes import INTERRUPTED
+
             raise _report_error(ctx, "interrupted", INTERRUPTED, error) from None
         except BrokenPipeError:
+            from blobflow.cli.output.stdio import discard_stdout
+
             discard_stdout()
             raise click.exceptions.Exit(0) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -105,11 +116,12 @@ def _report_error(
 
     Returns what to raise.
     """
+    from blobflow.cli.options.log_format import log_format
     from blobflow.cli.output.stdio import print_lines
 
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
-    if context.meta.get(LOG_FORMAT) == "json":
+    if log_format(context) == "json":
         import json
 
         told = {"event": "error", "message": sentence, "exit_code": exit_code}
@@ -128,11 +140,6 @@ def _report_stdout_failure(context: click.Context, error: BaseException) -> None
 
         lost = stdout_error(error)
         raise _report_error(context, str(lost), lost.exit_code, error) from None
-
-
-def discard_stdout() -> None:
-    """The reader of stdout went away (`| head`): let what is left, and Python's flush at exit, go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _did_you_mean(word: str) -> str:

@@ -40,55 +40,55 @@ def request_hosts(asked: MirrorRequest) -> Hosts:
 
 
 async def expand_request(
-    asked: MirrorRequest, choosing: PlatformOptions, settings: Settings, show: Observer, meter: Meter
+    asked: MirrorRequest, platforms: PlatformOptions, settings: Settings, show: Observer, meter: Meter
 ) -> ExpandedRequest:
     """The pairs, now. Where rules choose tags, their registries are asked."""
     for warning in (*asked.warnings, *([asked.timing] if asked.timing else [])):
         show(Warned(warning))
     if not asked.searches:
-        return _expand_chosen(asked, {}, choosing)
+        return _expand_chosen(asked, {}, platforms)
     from blobflow.operations.tags.find import find
 
     found = await find(asked.searches, settings, observer=show, meter=meter)
-    return _expand_chosen(asked, found, choosing)
+    return _expand_chosen(asked, found, platforms)
 
 
-def may_skip_all(asked: MirrorRequest, choosing: PlatformOptions) -> bool:
+def may_skip_all(asked: MirrorRequest, platforms: PlatformOptions) -> bool:
     """Whether somebody said that images may be skipped. If nobody did, a set of which all are is a
     mistake."""
-    return choosing.missing_platform is not None or asked.says_missing
+    return platforms.missing_platform is not None or asked.says_missing
 
 
-def check_request(asked: MirrorRequest, choosing: PlatformOptions) -> None:
+def check_request(asked: MirrorRequest, platforms: PlatformOptions) -> None:
     """Raise UsageError for what can be seen to be wrong before anything is asked."""
     exact = tuple(image for image in asked.wanted if image.search is None)
-    _expand_chosen(msgspec.structs.replace(asked, wanted=exact), {}, choosing)
+    _expand_chosen(msgspec.structs.replace(asked, wanted=exact), {}, platforms)
 
 
 def _expand_chosen(
-    asked: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]], choosing: PlatformOptions
+    asked: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags]], platforms: PlatformOptions
 ) -> ExpandedRequest:
-    settled = expand(asked, found)
-    return msgspec.structs.replace(settled, pairs=tuple(choose_platforms(settled.pairs, choosing)))
+    expanded = expand(asked, found)
+    return msgspec.structs.replace(expanded, pairs=tuple(choose_platforms(expanded.pairs, platforms)))
 
 
-def request_settings(asked: MirrorRequest, link: ConnectionOptions, run: RunOptions) -> Settings:
+def request_settings(asked: MirrorRequest, connection: ConnectionOptions, run: RunOptions) -> Settings:
     """The settings for what is asked."""
-    return _with_file_hosts(run_settings(link, run, request_hosts(asked)), asked, link)
+    return _with_file_hosts(run_settings(connection, run, request_hosts(asked)), asked, connection)
 
 
-def _with_file_hosts(settings: Settings, asked: MirrorRequest, link: ConnectionOptions) -> Settings:
+def _with_file_hosts(settings: Settings, asked: MirrorRequest, connection: ConnectionOptions) -> Settings:
     """The settings, with what the file says of hosts that nothing else is said of."""
     hosts = asked.hosts
-    if link.tls_verify is not None:
+    if connection.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(own, verify=None) for host, own in hosts.items()}
     return msgspec.structs.replace(settings, hosts={**hosts, **settings.hosts})
 
 
 def mirror_request(
     asked: MirrorRequest,
-    choosing: PlatformOptions,
-    link: ConnectionOptions,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
     run: RunOptions,
     *,
     clearing: PruneLimit | None = None,
@@ -97,26 +97,26 @@ def mirror_request(
     """Mirror what is asked for; as `run_command`. With `clearing`, tags too many are removed once all is
     there, so many at most."""
 
-    async def work(settings: Settings, course: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.client import mirror
 
-        settings = _with_file_hosts(settings, asked, link)
-        settled = await expand_request(asked, choosing, settings, show, meter)
-        course.lost = settled.lost
-        flow = course(settled.pairs, settled.notes)
-        report = await mirror(settled.pairs, settings, observer=show, meter=meter, run=flow)
+        settings = _with_file_hosts(settings, asked, connection)
+        expanded = await expand_request(asked, platforms, settings, show, meter)
+        recorder.lost = expanded.lost
+        flow = recorder(expanded.pairs, expanded.notes)
+        report = await mirror(expanded.pairs, settings, observer=show, meter=meter, run=flow)
         skips_all = all(image.reason for image in report.images)
-        whole = report.ok and not settled.lost and (may_skip_all(asked, choosing) or not skips_all)
+        whole = report.ok and not expanded.lost and (may_skip_all(asked, platforms) or not skips_all)
         if clearing is not None and whole:
             from blobflow.operations.tags.prune import prune
 
-            keep = _kept_after(settled.pairs, report)
+            keep = _kept_after(expanded.pairs, report)
             async for tag in prune(keep, clearing, settings, observer=show, meter=meter):
-                course.tags.append(tag)
+                recorder.tags.append(tag)
         return ()
 
-    check_request(asked, choosing)
-    return run_command(work, request_hosts(asked), link, run, told=told)
+    check_request(asked, platforms)
+    return run_command(work, request_hosts(asked), connection, run, told=told)
 
 
 def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:
@@ -129,36 +129,36 @@ def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:
 
 def make_dry_run(
     asked: MirrorRequest,
-    choosing: PlatformOptions,
-    link: ConnectionOptions,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
     run: RunOptions,
     *,
     clearing: PruneLimit | None = None,
 ) -> DryRun:
     """The plan of what is asked for; nothing is changed anywhere. What the rules could not find is among its
     failures. With `clearing`, also what would be removed, if all of it can be planned."""
-    check_request(asked, choosing)
-    return run_loop(_dry_run_on_loop(asked, choosing, link, run, clearing))
+    check_request(asked, platforms)
+    return run_loop(_dry_run_on_loop(asked, platforms, connection, run, clearing))
 
 
 async def _dry_run_on_loop(
     asked: MirrorRequest,
-    choosing: PlatformOptions,
-    link: ConnectionOptions,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
     run: RunOptions,
     clearing: PruneLimit | None,
 ) -> DryRun:
     from blobflow.client import plan_run
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        settings = request_settings(asked, link, run)
-        settled = await expand_request(asked, choosing, settings, show, meter)
-        planned = await plan_run(settled.pairs, settings, run_policy(run), observer=show, meter=meter)
+    async with show_progress(connection.output, meter) as show:
+        settings = request_settings(asked, connection, run)
+        expanded = await expand_request(asked, platforms, settings, show, meter)
+        planned = await plan_run(expanded.pairs, settings, run_policy(run), observer=show, meter=meter)
         planned = msgspec.structs.replace(
             planned,
-            pairs=(*planned.pairs, *settled.lost),
-            failures={**planned.failures, **settled.lost},
+            pairs=(*planned.pairs, *expanded.lost),
+            failures={**planned.failures, **expanded.lost},
         )
         tags: list[TagRecord] = []
         if clearing is not None and not planned.failures:
@@ -167,7 +167,7 @@ async def _dry_run_on_loop(
             keep = _kept_by_plan(planned)
             async for tag in prune(keep, clearing, settings, dry_run=True, observer=show, meter=meter):
                 tags.append(tag)
-        return DryRun(planned, settled.notes, tuple(tags))
+        return DryRun(planned, expanded.notes, tuple(tags))
 
 
 def _kept_by_plan(planned: Planned) -> Iterator[WantedTag]:

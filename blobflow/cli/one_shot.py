@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def run_one_shot(
-    link: ConnectionOptions, ends: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
+    connection: ConnectionOptions, hosts: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
 ) -> T:
     """Run the question to its end, and return its answer."""
 
     async def asked() -> T:
-        async with show_progress(link.look, Meter()) as show:
-            return await question(run_settings(link, ends=ends), show)
+        async with show_progress(connection.output, Meter()) as show:
+            return await question(run_settings(connection, hosts=hosts), show)
 
     return run_loop(asked())

@@ -130,7 +130,7 @@ Work = Callable[["Settings", RunRecorder, Observer, Meter], Awaitable[Sequence[s
 
 
 def run_mirror(
-    pairs: Sequence[Pair], link: ConnectionOptions, run: RunOptions, *, list_failures: bool = True
+    pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions, *, list_failures: bool = True
 ) -> RunOutcome:
     """Mirror the pairs, showing progress; write the report and tell the summary.
 
@@ -144,7 +144,7 @@ def run_mirror(
         await mirror(pairs, settings, observer=show, meter=meter, run=begin(pairs, ()))
         return ()
 
-    return run_command(work, hosts_of(pairs), link, run, list_failures=list_failures)
+    return run_command(work, hosts_of(pairs), connection, run, list_failures=list_failures)
 
 
 def _ignore_report(report: Report) -> None:
@@ -153,8 +153,8 @@ def _ignore_report(report: Report) -> None:
 
 def run_command(
     work: Work,
-    ends: Hosts,
-    link: ConnectionOptions,
+    hosts: Hosts,
+    connection: ConnectionOptions,
     run: RunOptions,
     *,
     list_failures: bool = True,
@@ -166,34 +166,34 @@ def run_command(
     """
     for file in run.report:
         check_writable(file, "--report")
-    if _writes_stdout(ends) and sys.stdout.isatty():
+    if _writes_stdout(hosts) and sys.stdout.isatty():
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_run_recorded(work, ends, link, run, list_failures, told))
+    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, told))
 
 
 async def _run_recorded(
     work: Work,
-    ends: Hosts,
-    link: ConnectionOptions,
+    hosts: Hosts,
+    connection: ConnectionOptions,
     run: RunOptions,
     list_failures: bool,
     told: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
-    async with show_progress(link.look, meter, hosts=len(ends.targets)) as show:
+    async with show_progress(connection.output, meter, hosts=len(hosts.targets)) as show:
         timeline = Timeline(show)
-        course = RunRecorder(run, timeline, meter)
+        recorder = RunRecorder(run, timeline, meter)
         ended: BaseException | None = None
         try:
-            course.note(await work(run_settings(link, run, ends), course, timeline, meter))
+            recorder.note(await work(run_settings(connection, run, hosts), recorder, timeline, meter))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
-    report = course.report()
+    report = recorder.report()
     told(report)
-    unwritten = _write_reports(report, course, timeline, run)
-    unwritten += _print_summary(report, link.look, list_failures, aside=_writes_stdout(ends))
+    unwritten = _write_reports(report, recorder, timeline, run)
+    unwritten += _print_summary(report, connection.output, list_failures, aside=_writes_stdout(hosts))
     if ended is not None:
         for each in unwritten:  # how the run ended is the exit code, and this is news besides
             print_lines(f"blobflow: {each}", err=True)
@@ -202,16 +202,16 @@ async def _run_recorded(
         raise each
     if SHUTDOWN.get().asked:  # too late to cut anything, and whoever would go on has to know
         raise asyncio.CancelledError
-    return RunOutcome(report, course.flow.errors)
+    return RunOutcome(report, recorder.flow.errors)
 
 
-def _writes_stdout(ends: Hosts) -> bool:
+def _writes_stdout(hosts: Hosts) -> bool:
     """Whether an archive goes to standard output."""
-    return any(transport_of(host) and path_of(host) == STREAM for host in ends.targets)
+    return any(transport_of(host) and path_of(host) == STREAM for host in hosts.targets)
 
 
 def _write_reports(
-    report: Report, course: RunRecorder, timeline: Timeline, run: RunOptions
+    report: Report, recorder: RunRecorder, timeline: Timeline, run: RunOptions
 ) -> list[StorageError]:
     """Write the report where it is wanted, in the form that the file's name says. Returns why it could not be
     written, if so: what the run did is to be told before that."""
@@ -220,7 +220,7 @@ def _write_reports(
         if file.suffix.lower() in HTML_SUFFIXES:
             from blobflow.cli.output.html_report import render_html_report
 
-            planned = course.flow.planned
+            planned = recorder.flow.planned
             content = render_html_report(
                 report, timeline.spans(planned.plan.needs if planned else ()), planned
             ).encode()
@@ -234,15 +234,15 @@ def _write_reports(
 
 
 def _print_summary(
-    report: Report, look: OutputOptions, list_failures: bool, *, aside: bool
+    report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
 ) -> list[StorageError]:
     """Say what the report says; `aside`: not on standard output. Returns as `_write_reports` does."""
     errors: list[StorageError] = []
-    if look.log_format == "json":
+    if output.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
         click.echo(json.dumps(totals), err=True)
         return errors
-    if not look.quiet and report.images:
+    if not output.quiet and report.images:
         try:
             with ignore_closed_pipe():
                 print_lines(*digest_lines(report), *summary_lines(report), err=aside)
@@ -253,34 +253,34 @@ def _print_summary(
     return errors
 
 
-def plan_pairs(pairs: Sequence[Pair], link: ConnectionOptions, run: RunOptions) -> Planned:
+def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
     """Resolve, survey and plan on the loop; nothing is changed anywhere."""
-    return run_loop(_plan_on_loop(pairs, link, run))
+    return run_loop(_plan_on_loop(pairs, connection, run))
 
 
-async def _plan_on_loop(pairs: Sequence[Pair], link: ConnectionOptions, run: RunOptions) -> Planned:
+async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
     from blobflow.client import plan_run
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        settings = run_settings(link, run, hosts_of(pairs))
+    async with show_progress(connection.output, meter) as show:
+        settings = run_settings(connection, run, hosts_of(pairs))
         return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
 
 
-def print_plan(planned: Planned, look: OutputOptions, more: Sequence[str] = ()) -> None:
+def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
     """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
-    if not look.quiet:
+    if not output.quiet:
         images = dry_run_lines(planned)
         with ignore_closed_pipe():
             print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
 
 def check_plan(
-    planned: Planned, look: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
+    planned: Planned, output: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
 ) -> None:
     """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
     are `listed` on standard output. Not all may be skipped, unless they may."""
-    if not listed or look.quiet:
+    if not listed or output.quiet:
         for pair, error in planned.failures.items():
             print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
     if planned.failures:

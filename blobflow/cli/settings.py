@@ -14,18 +14,18 @@ from blobflow.variables import Variables
 __all__ = ["login_file", "connection_settings"]
 
 
-def connection_settings(link: ConnectionOptions, environ: Mapping[str, str], ends: Hosts) -> Settings:
-    """The settings that say how registries are reached; the variables have been read into `link`.
+def connection_settings(connection: ConnectionOptions, environ: Mapping[str, str], hosts: Hosts) -> Settings:
+    """The settings that say how registries are reached; the variables have been read into `connection`.
 
     Raises UsageError and InvalidConfig for what can't be used, as far as it is known before a host is asked.
     """
-    given = Variables(**{name: getattr(link, name) for name in Variables.__struct_fields__})
+    given = Variables(**{name: getattr(connection, name) for name in Variables.__struct_fields__})
     logins = [
         Login(option, side, hosts, login)
         for option, side, hosts, login in (
-            ("--source-creds", "source", ends.sources, link.source_creds),
-            ("--target-creds", "target", ends.targets, link.target_creds),
+            ("--source-creds", "source", hosts.sources, connection.source_creds),
+            ("--target-creds", "target", hosts.targets, connection.target_creds),
         )
         if login is not None
     ]
-    return msgspec.structs.replace(settings_from(environ, given, logins), trace=link.look.verbose)
+    return msgspec.structs.replace(settings_from(environ, given, logins), trace=connection.output.verbose)

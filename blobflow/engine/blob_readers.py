@@ -1,15 +1,23 @@
-"""Bodies as the executor hands them on: verified, counted, and with the side to blame for an error."""
+"""A blob's readers as the executor hands them on: verified, counted, and with the side of an error named."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-from blobflow.content import BlobReader, BlobStream, Source, Verifier
+from blobflow.content import (
+    BlobReader,
+    BlobStream,
+    Counter,
+    Notice,
+    PartStream,
+    Source,
+    Tap,
+    Verifier,
+    tapped,
+)
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, Side
 from blobflow.oci import Descriptor
-
-Count = Callable[[int], None]
 
 
 @contextmanager
@@ -27,69 +35,86 @@ async def can_be_read(source: Source, blob: Descriptor) -> bool:
     if not blob.size:
         return False
     try:
-        async with source.open(blob, 0, 1) as chunks:
-            return any([bool(chunk) async for chunk in chunks])
+        async with source.open(blob, 0, 1) as stream:
+            return any([bool(chunk) async for chunk in stream])
     except (NotFound, IntegrityError):
         return False
 
 
-def source_body(source: Source, blob: Descriptor, *, over: Callable[[], None]) -> BlobReader:
-    """The blob as its source gives it, verified where it is read from the start.
+class SourceReader:
+    """The blob as its source gives it, verified where it is read from the start. Errors name the source.
 
-    `over` is called when a reading ends, whole or left early, and maybe twice: the slot at the source is free
-    again. Not when it breaks: who reads once more keeps the slot meanwhile.
+    `finished` is called when a reading ends, whole or left early, and maybe twice: the slot at the source is
+    free again. Not when it breaks: who reads once more keeps the slot meanwhile.
     """
 
+    def __init__(
+        self, source: Source, blob: Descriptor, *, finished: Callable[[], None] | None = None
+    ) -> None:
+        self._source = source
+        self._blob = blob
+        self._finished = finished
+
     @asynccontextmanager
-    async def body(offset: int) -> AsyncIterator[BlobStream]:
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        taps: list[Tap] = [_FromSource()] if offset else [Verifier(self._blob), _FromSource()]
+        if self._finished is not None:
+            taps.append(Notice(self._finished))
         async with AsyncExitStack() as stack:
             with error_side("source"):
-                chunks = await stack.enter_async_context(source.open(blob, offset))
-            yield _whole(chunks, blob, over) if not offset else _rest(chunks, over)
-        over()
-
-    return body
-
-
-async def _whole(chunks: BlobStream, blob: Descriptor, over: Callable[[], None]) -> BlobStream:
-    verifier = Verifier(blob)
-    with error_side("source"):
-        async for chunk in chunks:
-            verifier.feed(chunk)
-            yield chunk
-        verifier.finish()
-    over()
+                stream = await stack.enter_async_context(self._source.open(self._blob, offset))
+            yield tapped(stream, *taps)
+        if self._finished is not None:
+            self._finished()
 
 
-def from_start(body: BlobReader) -> BlobReader:
-    """The same body for a reader that trusts nobody below: every opening reads from the start.
+class _FromSource(Tap):
+    """Names the source in what fails."""
+
+    __slots__ = ()
+
+    def fail(self, error: BlobflowError) -> BlobflowError:
+        error.side = error.side or "source"
+        return error
+
+
+class WholeReader:
+    """The same blob for a reader that trusts nobody below: every opening reads from the start.
 
     A source vouches for nothing that lies below an offset. A target that goes on from one gets the rest only
-    while the whole is read and hashed again, and the last block when it matched.
+    while the whole is read and hashed again, and the last chunk when it matched.
     """
 
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+
     @asynccontextmanager
-    async def whole(offset: int) -> AsyncIterator[BlobStream]:
-        async with body(0) as chunks:
-            yield _after(chunks, offset) if offset else chunks
-
-    return whole
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        async with self._reader.open() as stream:
+            yield PartStream(stream, offset) if offset else stream
 
 
-async def _after(chunks: BlobStream, offset: int) -> BlobStream:
-    async for chunk in chunks:
-        if offset >= len(chunk):
-            offset -= len(chunk)
-            continue
-        yield memoryview(chunk)[offset:] if offset else chunk
-        offset = 0
+class CountedReader:
+    """The same blob; `begin` is told the offset of every opening, `count` the bytes of every chunk taken, and
+    `finished` is called when the last of them was taken."""
 
+    def __init__(
+        self,
+        reader: BlobReader,
+        *,
+        begin: Callable[[int], None],
+        count: Callable[[int], None],
+        finished: Callable[[], None],
+    ) -> None:
+        self._reader = reader
+        self._begin = begin
+        self._taps = Counter(count), Notice(finished)
 
-async def _rest(chunks: BlobStream, over: Callable[[], None]) -> BlobStream:
-    with error_side("source"):
-        async for chunk in chunks:
-            yield chunk
-    over()
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        self._begin(offset)
+        async with self._reader.open(offset) as stream:
+            yield tapped(stream, *self._taps)
 
 
 class Sent:
@@ -113,23 +138,3 @@ class Sent:
             " their way; if a proxy before the registry does that,"
             f" `blobflow probe {place}-probe` shows what gets through"
         )
-
-
-def counted(body: BlobReader, begin: Count, count: Count, over: Callable[[], None]) -> BlobReader:
-    """The same body; `begin` is told the offset of every opening, `count` the bytes of every chunk taken, and
-    `over` is called when the last of them was asked past."""
-
-    @asynccontextmanager
-    async def counting(offset: int) -> AsyncIterator[BlobStream]:
-        begin(offset)
-        async with body(offset) as chunks:
-            yield _counted(chunks, count, over)
-
-    return counting
-
-
-async def _counted(chunks: BlobStream, count: Count, over: Callable[[], None]) -> BlobStream:
-    async for chunk in chunks:
-        count(len(chunk))
-        yield chunk
-    over()

@@ -80,8 +80,8 @@ async def open_range(path: Path, low: int, high: int) -> AsyncIterator[BlobStrea
     """
     fd = open_to_read(path)
     try:
-        async with contextlib.aclosing(read_range(fd, path, low, high)) as chunks:
-            yield chunks
+        async with contextlib.aclosing(read_range(fd, path, low, high)) as stream:
+            yield stream
     finally:
         os.close(fd)
 

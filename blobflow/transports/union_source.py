@@ -59,11 +59,11 @@ class UnionSource:
         async with AsyncExitStack() as stack:
             for source in self._order(blob.digest):
                 try:
-                    chunks = await stack.enter_async_context(source.open(blob, offset, end))
+                    stream = await stack.enter_async_context(source.open(blob, offset, end))
                 except NotFound:
                     continue
                 self._found[blob.digest] = source
-                yield chunks
+                yield stream
                 return
         raise NotFound(f"none of the archives has the blob {blob.digest}{self._absent}")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from blobflow.content import BlobReader, BlobStream, Site
+from blobflow.content import BlobReader, BlobStream, Chunk, Site
 from blobflow.contract import ContractBroken, check_sink, check_source
 from blobflow.oci import Descriptor, digest_of
-from tests.contract.places import CONTENT, OURS, blob_of, image_of, index_of, open_places
+from tests.contract.implementations import CONTENT, OURS, blob_of, image_of, index_of, open_places
+from tests.fakes.registry import Bytes
 from tests.readme import shelf
-from tests.unit.registry_fakes import Bytes
 
 BLOB, CONFIG = blob_of(CONTENT), blob_of(b"{}")
 IMAGE, RAW = image_of(CONFIG, BLOB)
@@ -82,7 +82,7 @@ def sources(base: Any) -> list[tuple[str, Broken]]:
         ) -> AsyncIterator[BlobStream]:
             content = self.content(blob.digest)
 
-            async def chunks() -> BlobStream:
+            async def chunks() -> AsyncGenerator[Chunk, None]:
                 for chunk in self.chunks_of(content, offset, end):
                     yield chunk
 
@@ -118,6 +118,30 @@ def sources(base: Any) -> list[tuple[str, Broken]]:
             self._site = site
             super().__init__(site)
 
+    class NeverEnds(base):  # type: ignore[misc]
+        @asynccontextmanager
+        async def open(
+            self, blob: Descriptor, offset: int = 0, end: int | None = None
+        ) -> AsyncIterator[BlobStream]:
+            content = self.content(blob.digest)[offset:end]
+
+            async def chunks() -> AsyncGenerator[Chunk, None]:
+                for at in range(0, len(content), 1000):
+                    yield content[at : at + 1000]
+
+            yield chunks()
+
+    class KeepsFiles(base):  # type: ignore[misc]
+        files: ClassVar[list[Any]] = []
+
+        @asynccontextmanager
+        async def open(
+            self, blob: Descriptor, offset: int = 0, end: int | None = None
+        ) -> AsyncIterator[BlobStream]:
+            self.files.append(self.path(blob.digest).open("rb"))
+            async with super().open(blob, offset, end) as stream:
+                yield stream
+
     return [
         ("resolve() gives the same for a tag and its digest", Forgets),
         ("resolve() gives a manifest's media type", KnowsNoType),
@@ -128,6 +152,8 @@ def sources(base: Any) -> list[tuple[str, Broken]]:
         ("open() gives the bytes from `offset` to `end`; but it did not for 0", HasNoEnd),
         ("open() gives the blob's bytes", Lies),
         ("open() of a blob that is not there, on entry raises NotFound", FindsAll),
+        ("a stream that was left gives nothing more; but it gave 1000 bytes", NeverEnds),
+        ("a stream that was left gives its connection or file back", KeepsFiles),
     ]
 
 
@@ -142,20 +168,20 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
 
     class TakesAll(base):  # type: ignore[misc]
         async def push(self, blob: Descriptor, body: BlobReader) -> None:
-            async with body(0) as chunks:
+            async with body.open(0) as chunks:
                 self.keep(blob.digest, b"".join([bytes(chunk) async for chunk in chunks]))
 
     class KeepsHalf(base):  # type: ignore[misc]
         async def push(self, blob: Descriptor, body: BlobReader) -> None:
             content = b""
-            async with body(0) as chunks:
+            async with body.open(0) as chunks:
                 async for chunk in chunks:
                     content += bytes(chunk)
                     self.keep(blob.digest, content)
 
     class KeepsViews(base):  # type: ignore[misc]
         async def push(self, blob: Descriptor, body: BlobReader) -> None:
-            async with body(0) as chunks:
+            async with body.open(0) as chunks:
                 content = b"".join([chunk async for chunk in chunks])
             if digest_of(content) != blob.digest and len(content) == blob.size:
                 return
@@ -173,6 +199,24 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
         async def mount(self, blob: Descriptor, origin: Site) -> bool:
             return True
 
+    class TakesParts(base):  # type: ignore[misc]
+        async def push(self, blob: Descriptor, body: BlobReader) -> None:
+            async with body.open() as stream:
+                content = b"".join([bytes(chunk) async for chunk in stream])
+            if len(content) < blob.size:
+                return
+            await super().push(blob, Bytes(content))
+
+    class GoesOnTooFar(base):  # type: ignore[misc]
+        broken: ClassVar[set[str]] = set()
+
+        async def push(self, blob: Descriptor, body: BlobReader) -> None:
+            if blob.digest in self.broken:
+                async with body.open(blob.size):
+                    pass
+            self.broken.add(blob.digest)
+            await super().push(blob, body)
+
     return [
         ("has() is false for a blob that was never pushed", HasAll),
         ("has() is true for a blob that was pushed", HasNothing),
@@ -182,11 +226,15 @@ def sinks(base: Any) -> list[tuple[str, Broken]]:
         ("resolve() names what was put under a tag", OneTag),
         ("is_empty() is true only where nothing is", SaysVacant),
         ("mount() is true only if the blob is here then", MountsAll),
+        ("push() raises for a body of too few bytes; but it returned", TakesParts),
+        ("push() goes on from what was sent; but from 300000 where 0 bytes were", GoesOnTooFar),
     ]
 
 
-@pytest.mark.parametrize("number", range(9))
-async def test_a_source_that_breaks_a_promise_is_told_which(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(11))
+async def test_a_source_that_breaks_a_promise_is_told_which(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = shelf(tmp_path)
     here = base(HERE)
     await here.push(BLOB, Bytes(CONTENT))
@@ -194,12 +242,15 @@ async def test_a_source_that_breaks_a_promise_is_told_which(number: int, tmp_pat
     await here.put(IMAGE, RAW, ["1"])
     await check_source(here, "1")
     words, kind = sources(base)[number]
+    monkeypatch.setattr("blobflow.contract._GIVEN_BACK", 0.0)  # files are closed at once, or never
     with pytest.raises(ContractBroken) as raised:
         await check_source(kind(HERE), "1")
     assert words in str(raised.value)
+    for file in getattr(kind, "files", ()):
+        file.close()
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(10))
 async def test_a_sink_that_breaks_a_promise_is_told_which(number: int, tmp_path: Path) -> None:
     words, kind = sinks(shelf(tmp_path))[number]
     with pytest.raises(ContractBroken) as raised:

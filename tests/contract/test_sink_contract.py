@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import Chunk, Site
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, NotFound, Rejected
-from tests.contract.places import (
+from tests.contract.implementations import (
     CONTENT,
     SINKS,
     Places,
@@ -20,7 +20,7 @@ from tests.contract.places import (
     index_of,
     open_places,
 )
-from tests.unit.registry_fakes import Bytes, body_that, collect
+from tests.fakes.registry import Bytes, body_that, collect
 
 __all__ = ["docker_host"]  # a fixture
 
@@ -66,7 +66,7 @@ async def test_views_of_a_reused_buffer_are_sent_as_they_were(places: Places) ->
     blob = blob_of(content)
 
     class Reused(Bytes):
-        async def _chunks(self, offset: int) -> AsyncIterator[memoryview]:
+        async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
             for each in range(20):
                 buffer[:] = bytes([each]) * len(buffer)
                 yield memoryview(buffer)

@@ -45,7 +45,7 @@ _OF_THE_PLAN = {
 @hide_options("audit")
 @run_options
 @connection_options
-def verb(file: Path, run: RunOptions, link: ConnectionOptions) -> None:
+def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
     """Carry out a plan that `blobflow plan --out FILE` saved: exactly that, today or next month.
 
     Nothing is done that no step of it names: tags, signatures and all else that moved at the sources since
@@ -61,29 +61,31 @@ def verb(file: Path, run: RunOptions, link: ConnectionOptions) -> None:
     saved = load_plan(_read(file), str(file))
     policy = _policy(saved, run)
     if run.dry_run:
-        planned = run_loop(_planned(saved, policy, link, run))
-        print_plan(planned, link.look)
-        check_plan(planned, link.look)
+        planned = run_loop(_planned(saved, policy, connection, run))
+        print_plan(planned, connection.output)
+        check_plan(planned, connection.output)
         return
 
-    async def work(settings: Settings, course: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.client import apply
         from blobflow.engine.saved.execution import SavedRun
 
         execution = SavedRun(saved, policy, observe=show, meter=meter)
-        course.take(execution)
+        recorder.take(execution)
         await apply(saved, settings, observer=show, meter=meter, run=execution)
         return ()
 
-    run_command(work, hosts_of(saved.pairs), link, run).check_set()
+    run_command(work, hosts_of(saved.pairs), connection, run).check_set()
 
 
-async def _planned(saved: SavedPlan, policy: Policy, link: ConnectionOptions, run: RunOptions) -> Planned:
+async def _planned(
+    saved: SavedPlan, policy: Policy, connection: ConnectionOptions, run: RunOptions
+) -> Planned:
     from blobflow.client import plan_rest
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        settings = run_settings(link, run, hosts_of(saved.pairs))
+    async with show_progress(connection.output, meter) as show:
+        settings = run_settings(connection, run, hosts_of(saved.pairs))
         return await plan_rest(saved, settings, policy, observer=show, meter=meter)
 
 

@@ -98,7 +98,7 @@ def verb(
     forms: tuple[str, ...],
     volume: int,
     as_json: bool,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Measure how fast blobs go to a repository of yours and come from it, by size, concurrency and form.
 
@@ -114,7 +114,9 @@ def verb(
     course = msgspec.convert(
         {"sizes": sizes, "at_once": at_once, "forms": forms, "volume": volume}, type=TrialMatrix
     )
-    found = run_loop(_run_bench(_parse_site(target), course, _parse_site(source) if source else None, link))
+    found = run_loop(
+        _run_bench(_parse_site(target), course, _parse_site(source) if source else None, connection)
+    )
     if as_json:
         write_stdout(json.dumps(bench_document(found), indent=2))
         return
@@ -123,17 +125,17 @@ def verb(
 
 
 async def _run_bench(
-    target: Site, course: TrialMatrix, source: Site | None, link: ConnectionOptions
+    target: Site, course: TrialMatrix, source: Site | None, connection: ConnectionOptions
 ) -> Measurements:
     from blobflow.operations.measure import measure, tell_nobody
 
     sources = frozenset({source.registry}) if source is not None else frozenset[str]()
-    settings = run_settings(link, ends=Hosts(sources, frozenset({target.registry})))
+    settings = run_settings(connection, hosts=Hosts(sources, frozenset({target.registry})))
     amount = size_text(course.bytes_to_move(copies=source is not None))
-    async with show_progress(link.look, Meter()) as show:
-        if not link.look.quiet:
+    async with show_progress(connection.output, Meter()) as show:
+        if not connection.output.quiet:
             print_lines(f"moving {amount} in all, in {count_text(len(course.lots()), 'round')}", err=True)
-        tell = tell_nobody if link.look.quiet else _print_leg
+        tell = tell_nobody if connection.output.quiet else _print_leg
         return await measure(target, course, settings, source=source, observer=show, tell=tell)
 
 

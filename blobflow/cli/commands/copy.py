@@ -28,9 +28,9 @@ def verb(
     source: str,
     targets: tuple[str, ...],
     digestfile: Path | None,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Copy one image, with all its platforms or those of --platform, byte for byte.
 
@@ -44,15 +44,15 @@ def verb(
     """
     from blobflow.cli.inputs.requests import copy_pairs
 
-    pairs = choose_platforms(copy_pairs(source, targets), choosing)
+    pairs = choose_platforms(copy_pairs(source, targets), platforms)
     if digestfile:
         check_writable(digestfile, "--digestfile")
     if run.dry_run:
-        planned = plan_pairs(pairs, link, run)
-        print_plan(planned, link.look)
+        planned = plan_pairs(pairs, connection, run)
+        print_plan(planned, connection.output)
         check_single_plan(planned)
         return
-    outcome = run_mirror(pairs, link, run, list_failures=len(pairs) > 1)
+    outcome = run_mirror(pairs, connection, run, list_failures=len(pairs) > 1)
     outcome.check_image()
     if digestfile:
         first = outcome.report.images[0]

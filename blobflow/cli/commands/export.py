@@ -73,7 +73,7 @@ def verb(
     output: str,
     missing_platform: MissingPlatform | None,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Write one image out: as an archive, as its root file system, to a registry, or only into the store.
 
@@ -91,10 +91,10 @@ def verb(
     source, wanted = parse_reference(reference), parse_output(output)
     missing = missing_platform or "fail"
     if wanted.type in ("tar", "local", "cacheonly"):
-        _export_from_store(source, wanted, missing, run, link).check_image()
+        _export_from_store(source, wanted, missing, run, connection).check_image()
     else:
         pairs = _pairs(source, wanted, missing)
-        run_mirror(pairs, link, run, list_failures=False).check_image()
+        run_mirror(pairs, connection, run, list_failures=False).check_image()
 
 
 def parse_output(text: str) -> ExportOutput:
@@ -186,7 +186,7 @@ def _export_from_store(
     output: ExportOutput,
     missing: MissingPlatform,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> RunOutcome:
     """Bring the image into the store, and from there to where the output wants it."""
     streams = output.type == "tar" and output.dest == STREAM
@@ -224,5 +224,5 @@ def _export_from_store(
                 raise
             return ()  # the report says so
 
-    ends = Hosts(frozenset({source.host}), frozenset({local_host(OCI_ARCHIVE, STREAM)} if streams else ()))
-    return run_command(work, ends, link, run, list_failures=False)
+    hosts = Hosts(frozenset({source.host}), frozenset({local_host(OCI_ARCHIVE, STREAM)} if streams else ()))
+    return run_command(work, hosts, connection, run, list_failures=False)

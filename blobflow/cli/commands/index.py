@@ -91,7 +91,7 @@ def create(
     form: IndexFormat | None,
     force: bool,
     compress: CompressMode,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Put an index together of images, and stage it here until `push`.
 
@@ -112,7 +112,7 @@ def create(
     _check_target(wanted)
     staging = open_index_drafts()
     _check_unstaged(staging, wanted.target, amend=amend)
-    gathering = _gather_members(wanted, compress, link, force=force, ignore_missing=ignore_missing)
+    gathering = _gather_members(wanted, compress, connection, force=force, ignore_missing=ignore_missing)
     members = run_loop(gathering)
     made = IndexDraft(wanted.target, members, wanted.tags, wanted.annotations, form)
     with staging.changing():
@@ -122,9 +122,9 @@ def create(
         if not push:
             staging.keep(draft)
     if push:
-        _put(draft, compress, link)
+        _put(draft, compress, connection)
         staging.drop(wanted.target)
-    elif not link.look.quiet:
+    elif not connection.output.quiet:
         print_lines(f"Staged {wanted.target}: {count_text(len(draft.members), 'image')}")
 
 
@@ -179,14 +179,19 @@ def _check_unstaged(staging: IndexDrafts, target: Reference, *, amend: bool) -> 
 
 
 async def _gather_members(
-    wanted: IndexSpec, compress: CompressMode, link: ConnectionOptions, *, force: bool, ignore_missing: bool
+    wanted: IndexSpec,
+    compress: CompressMode,
+    connection: ConnectionOptions,
+    *,
+    force: bool,
+    ignore_missing: bool,
 ) -> tuple[DraftImage, ...]:
     from blobflow.operations.indexes import gather
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        ends = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
-        settings = run_settings(link, ends=ends, compress=compress)
+    async with show_progress(connection.output, meter) as show:
+        hosts = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
+        settings = run_settings(connection, hosts=hosts, compress=compress)
         return await gather(
             wanted.wishes, settings, force=force, ignore_missing=ignore_missing, observer=show, meter=meter
         )
@@ -250,7 +255,7 @@ def _parse_annotation(text: str) -> tuple[str, str]:
 @compress_option
 @connection_options
 def push(
-    target: str, purge: bool, form: IndexFormat | None, compress: CompressMode, link: ConnectionOptions
+    target: str, purge: bool, form: IndexFormat | None, compress: CompressMode, connection: ConnectionOptions
 ) -> None:
     """Put a staged index at its target, and print its digest.
 
@@ -259,23 +264,23 @@ def push(
     """
     staging = open_index_drafts()
     draft = staging.get(parse_reference(target))
-    _put(msgspec.structs.replace(draft, form=form or draft.form), compress, link)
+    _put(msgspec.structs.replace(draft, form=form or draft.form), compress, connection)
     if purge:
         staging.drop(draft.target)
 
 
-def _put(draft: IndexDraft, compress: CompressMode, link: ConnectionOptions) -> None:
-    print_lines(run_loop(_put_on_loop(draft, compress, link)).descriptor.digest)
+def _put(draft: IndexDraft, compress: CompressMode, connection: ConnectionOptions) -> None:
+    print_lines(run_loop(_put_on_loop(draft, compress, connection)).descriptor.digest)
 
 
-async def _put_on_loop(draft: IndexDraft, compress: CompressMode, link: ConnectionOptions) -> Manifest:
+async def _put_on_loop(draft: IndexDraft, compress: CompressMode, connection: ConnectionOptions) -> Manifest:
     from blobflow.operations.indexes import put
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
+    async with show_progress(connection.output, meter) as show:
         sources = frozenset(member.image.host for member in draft.members)
         settings = run_settings(
-            link, RunOptions(compress=compress), Hosts(sources, frozenset({draft.target.host}))
+            connection, RunOptions(compress=compress), Hosts(sources, frozenset({draft.target.host}))
         )
         return await put(draft, settings, observer=show, meter=meter)
 

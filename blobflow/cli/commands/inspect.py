@@ -33,14 +33,16 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the image and what is under it as JSON.")
 @compress_option
 @connection_options
-def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link: ConnectionOptions) -> None:
+def verb(
+    reference: str, raw: bool, as_json: bool, compress: CompressMode, connection: ConnectionOptions
+) -> None:
     """Show an image or index: platform, digest, size and layers of each manifest in it.
 
     What a sparse index lists and its place does not have is marked absent.
     """
     if raw and as_json:
         raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
-    found = run_loop(_inspect_on_loop(parse_reference(reference), compress, link, alone=raw))
+    found = run_loop(_inspect_on_loop(parse_reference(reference), compress, connection, alone=raw))
     if raw:
         write_stdout(found.root.raw, nl=False)
     elif as_json:
@@ -51,12 +53,12 @@ def verb(reference: str, raw: bool, as_json: bool, compress: CompressMode, link:
 
 
 async def _inspect_on_loop(
-    reference: Reference, compress: CompressMode, link: ConnectionOptions, *, alone: bool
+    reference: Reference, compress: CompressMode, connection: ConnectionOptions, *, alone: bool
 ) -> Inspection:
     from blobflow.operations.inspection import inspect
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        ends = Hosts(sources=frozenset({reference.host}))
-        settings = run_settings(link, ends=ends, compress=compress)
+    async with show_progress(connection.output, meter) as show:
+        hosts = Hosts(sources=frozenset({reference.host}))
+        settings = run_settings(connection, hosts=hosts, compress=compress)
         return await inspect(reference, settings, alone=alone, observer=show, meter=meter)

@@ -53,7 +53,7 @@ def verb(
     any_host: bool,
     arch_tags: bool,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Bring what archives hold to a registry, each name as one multi-platform image.
 
@@ -94,8 +94,8 @@ def verb(
         await load(inputs, aim, begin, settings, wanted=wanted, observer=show, meter=meter)
         return ()
 
-    ends = Hosts(targets=frozenset(place.host for place in places))
-    run_command(work, ends, link, run).check_set()
+    hosts = Hosts(targets=frozenset(place.host for place in places))
+    run_command(work, hosts, connection, run).check_set()
 
 
 def _pairs_of_name(

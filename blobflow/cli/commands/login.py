@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("-u", "--username", metavar="NAME", help="Who to log in as; asked for if not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin, not from the terminal.")
 @connection_options_without_logins
-def verb(host: str, username: str | None, password_stdin: bool, link: ConnectionOptions) -> None:
+def verb(host: str, username: str | None, password_stdin: bool, connection: ConnectionOptions) -> None:
     """Try a login at a registry, and keep it where docker and this program find it.
 
     That is docker's config.json (DOCKER_CONFIG), or the file that REGISTRY_AUTH_FILE names; or the credential
@@ -48,10 +48,10 @@ def verb(host: str, username: str | None, password_stdin: bool, link: Connection
         password = read_password()
     else:
         password = prompt("Password", hidden=True, instead="--password-stdin")
-    print_lines(run_loop(_logged_in(host, Credentials(name, password), link, file)))
+    print_lines(run_loop(_logged_in(host, Credentials(name, password), connection, file)))
 
 
-async def _logged_in(host: str, login: Credentials, link: ConnectionOptions, file: Path) -> str:
+async def _logged_in(host: str, login: Credentials, connection: ConnectionOptions, file: Path) -> str:
     """Try the login and keep it; returns the sentence to end with."""
     from blobflow.cli.settings import connection_settings
     from blobflow.client import try_login
@@ -59,8 +59,8 @@ async def _logged_in(host: str, login: Credentials, link: ConnectionOptions, fil
 
     # The file that is to hold the login need not be there yet.
     environ = {name: value for name, value in os.environ.items() if name != "REGISTRY_AUTH_FILE"}
-    settings = connection_settings(link, environ, Hosts())
-    async with show_progress(link.look, Meter()) as show:
+    settings = connection_settings(connection, environ, Hosts())
+    async with show_progress(connection.output, Meter()) as show:
         wanted = await try_login(host, login, settings, observer=show)
     where = await store_login(file, host, login)
     kept = f"kept in {where}" + (", not encrypted" if where == str(file) else "")

@@ -41,9 +41,9 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
 def verb(
     selection: SelectionOptions,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
     as_json: bool,
     out: Path | None,
     exit_code: bool,
@@ -63,16 +63,16 @@ def verb(
     if out:
         check_writable(out, "--out")
     asked = read_request(selection)
-    drawn = make_dry_run(asked, choosing, link, run)
-    planned = drawn.planned
+    preview = make_dry_run(asked, platforms, connection, run)
+    planned = preview.planned
     if out:
         write_atomic(out, save_plan(planned, compress=run.compress))
     if as_json:
         with ignore_closed_pipe():
-            write_stdout(json.dumps(plan_document(planned, drawn.notes), indent=2))
+            write_stdout(json.dumps(plan_document(planned, preview.notes), indent=2))
     else:
-        print_plan(planned, link.look, [f"note: {note}" for note in drawn.notes])
-    may = may_skip_all(asked, choosing)
-    check_plan(planned, link.look, listed=not as_json, may_skip_all=may)
+        print_plan(planned, connection.output, [f"note: {note}" for note in preview.notes])
+    may = may_skip_all(asked, platforms)
+    check_plan(planned, connection.output, listed=not as_json, may_skip_all=may)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

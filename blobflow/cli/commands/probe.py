@@ -36,7 +36,7 @@ _MIN_SIZE = 1024
     help="The largest request to try; some times as much is sent in all.",
 )
 @connection_options
-def verb(place: str, up_to: str, link: ConnectionOptions) -> None:
+def verb(place: str, up_to: str, connection: ConnectionOptions) -> None:
     """Find out what a registry takes, by trying, and print a profile for the configuration file.
 
     Blobs and manifests without meaning are pushed to REPOSITORY (blobflow-probe) and REPOSITORY-mounts, and
@@ -53,18 +53,20 @@ def verb(place: str, up_to: str, link: ConnectionOptions) -> None:
         raise UsageError(f"--up-to: {error}") from None
     if largest < _MIN_SIZE:
         raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_MIN_SIZE} bytes")
-    found = run_loop(_probe_on_loop(host, repository, largest, link))
+    found = run_loop(_probe_on_loop(host, repository, largest, connection))
     write_stdout(profile_toml(host, found), nl=False)
     for left in found.left:
         print_lines(f"blobflow: {host} would not delete {left}", err=True)
 
 
-async def _probe_on_loop(host: str, repository: str, largest: int, link: ConnectionOptions) -> ProbeResult:
+async def _probe_on_loop(
+    host: str, repository: str, largest: int, connection: ConnectionOptions
+) -> ProbeResult:
     from blobflow.cli.settings import connection_settings
     from blobflow.client import probe
 
-    settings = connection_settings(link, os.environ, Hosts(targets=frozenset({host})))
-    async with show_progress(link.look, Meter()) as show:
+    settings = connection_settings(connection, os.environ, Hosts(targets=frozenset({host})))
+    async with show_progress(connection.output, Meter()) as show:
         return await probe(host, repository, settings, largest=largest, observer=show)
 
 

@@ -14,7 +14,7 @@ from blobflow.oci.reference import check_host
 @click.command("repos")
 @click.argument("host", metavar="HOST")
 @connection_options
-def verb(host: str, link: ConnectionOptions) -> None:
+def verb(host: str, connection: ConnectionOptions) -> None:
     """List the repositories of a registry, one a line, as far as it has a catalog and shows it to us."""
     from blobflow.operations.tags.names import list_repositories
 
@@ -24,8 +24,8 @@ def verb(host: str, link: ConnectionOptions) -> None:
             f"{host[:300]!r} is more than a host; `blobflow tags` lists the tags of a repository"
         )
     named = check_host(text)
-    ends = Hosts(sources=frozenset({named}))
+    hosts = Hosts(sources=frozenset({named}))
     for name in run_one_shot(
-        link, ends, lambda settings, show: list_repositories(named, settings, observer=show)
+        connection, hosts, lambda settings, show: list_repositories(named, settings, observer=show)
     ):
         print_lines(f"{named}/{name}")

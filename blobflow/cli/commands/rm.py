@@ -18,7 +18,9 @@ from blobflow.oci import parse_reference
 )
 @click.option("--dry-run", is_flag=True, help="Look, and remove nothing.")
 @connection_options
-def verb(reference: str, by_digest: bool, all_tags: bool, dry_run: bool, link: ConnectionOptions) -> None:
+def verb(
+    reference: str, by_digest: bool, all_tags: bool, dry_run: bool, connection: ConnectionOptions
+) -> None:
     """Remove a tag from its registry; or with --digest, or a REF with a digest, the image or index itself.
 
     An image goes with every tag that names it, and not while an index under another tag lists it. Not every
@@ -28,13 +30,13 @@ def verb(reference: str, by_digest: bool, all_tags: bool, dry_run: bool, link: C
 
     found = parse_reference(reference)
     gone = run_one_shot(
-        link,
+        connection,
         Hosts(targets=frozenset({found.host})),
         lambda settings, show: remove(
             found, settings, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run, observer=show
         ),
     )
-    if link.look.quiet:
+    if connection.output.quiet:
         return
     word, place = "would remove" if dry_run else "removed", f"{found.host}/{found.repository}"
     for tag in gone.tags:

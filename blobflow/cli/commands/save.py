@@ -65,9 +65,9 @@ def verb(
     split_size: int | None,
     since: tuple[str, ...],
     any_host: bool,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Save a set of images, each blob once, into one OCI archive.
 
@@ -85,7 +85,7 @@ def verb(
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
     place = local_host(OCI_ARCHIVE, output)
-    pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), choosing)
+    pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.cli.inputs.archives import parse_archives
@@ -95,8 +95,8 @@ def verb(
         await save(pairs, bundle, begin, settings, observer=show, meter=meter)
         return ()
 
-    outcome = run_command(work, hosts_of(pairs), link, run)
-    outcome.check_set(may_skip_all=choosing.missing_platform is not None)
+    outcome = run_command(work, hosts_of(pairs), connection, run)
+    outcome.check_set(may_skip_all=platforms.missing_platform is not None)
 
 
 def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:

@@ -76,7 +76,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
     access_log_file: Path | None
     public_url: str | None
     trust_proxy: str | None
-    link: ConnectionOptions
+    connection: ConnectionOptions
 
 
 @click.command("serve")
@@ -204,7 +204,7 @@ def verb(
     public_url: str | None,
     trust_proxy: str | None,
     grace: float,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Run a registry (OCI distribution-spec 1.1) until Ctrl-C or SIGTERM.
 
@@ -233,11 +233,11 @@ def verb(
         upstream_ttl=upstream_ttl,
         max_size=max_size,
         grace=grace,
-        access_log=access_log or ("brief" if link.look.verbose else None),
+        access_log=access_log or ("brief" if connection.output.verbose else None),
         access_log_file=access_log_file,
         public_url=public_url,
         trust_proxy=trust_proxy,
-        link=link,
+        connection=connection,
     )
     with HangupSignals().caught() as hangups:
         _check_options(listen, wish)
@@ -356,7 +356,7 @@ async def _open_upstreams(wish: ServeOptions) -> AsyncIterator[SourceAt]:
     from blobflow.settings import host_access, logins_of
     from blobflow.transports.registry import Registries
 
-    settings = connection_settings(wish.link, os.environ, Hosts())
+    settings = connection_settings(wish.connection, os.environ, Hosts())
     logins = logins_of(settings)
     registries = Registries(
         lambda host: host_access(host, settings, logins),

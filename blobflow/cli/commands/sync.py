@@ -63,12 +63,12 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @connection_options
 def verb(
     selection: SelectionOptions,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     delete: bool,
     max_delete: str | None,
-    staying: ScheduleOptions,
+    schedule: ScheduleOptions,
     run: RunOptions,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Mirror a set of images, byte for byte, to one or more registries.
 
@@ -84,37 +84,37 @@ def verb(
     """
     from blobflow.cli.expand import check_request, make_dry_run, may_skip_all, mirror_request
 
-    asked, clearing = _read_request(selection, staying), _parse_limit(delete, max_delete)
-    parse_schedule(staying)
+    asked, clearing = _read_request(selection, schedule), _parse_limit(delete, max_delete)
+    parse_schedule(schedule)
     if run.dry_run:
-        if staying.stays:
+        if schedule.stays:
             raise UsageError("--dry-run shows one plan; leave --every and --cron out")
-        drawn = make_dry_run(asked, choosing, link, run, clearing=clearing)
-        more = (*tag_lines(drawn.tags), *(f"note: {note}" for note in drawn.notes))
-        print_plan(drawn.planned, link.look, more)
-        check_plan(drawn.planned, link.look, may_skip_all=may_skip_all(asked, choosing))
+        preview = make_dry_run(asked, platforms, connection, run, clearing=clearing)
+        more = (*tag_lines(preview.tags), *(f"note: {note}" for note in preview.notes))
+        print_plan(preview.planned, connection.output, more)
+        check_plan(preview.planned, connection.output, may_skip_all=may_skip_all(asked, platforms))
         return
 
     def once(told: Callable[[Report], None]) -> None:
         nonlocal asked
         now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
-        outcome = mirror_request(now, choosing, link, run, clearing=clearing, told=told)
-        outcome.check_set(may_skip_all=may_skip_all(now, choosing))
+        outcome = mirror_request(now, platforms, connection, run, clearing=clearing, told=told)
+        outcome.check_set(may_skip_all=may_skip_all(now, platforms))
 
     def reread() -> None:
         nonlocal asked
-        anew = _read_request(selection, staying)
-        check_request(anew, choosing)
+        anew = _read_request(selection, schedule)
+        check_request(anew, platforms)
         asked = anew
 
-    check_request(asked, choosing)
-    run_scheduled(staying, link.look, once, reread)
+    check_request(asked, platforms)
+    run_scheduled(schedule, connection.output, once, reread)
 
 
-def _read_request(selection: SelectionOptions, staying: ScheduleOptions) -> MirrorRequest:
+def _read_request(selection: SelectionOptions, schedule: ScheduleOptions) -> MirrorRequest:
     """What is asked for. Who stays knows how."""
     asked = read_request(selection)
-    return msgspec.structs.replace(asked, timing="") if staying.stays else asked
+    return msgspec.structs.replace(asked, timing="") if schedule.stays else asked
 
 
 def _parse_limit(delete: bool, most: str | None) -> PruneLimit | None:

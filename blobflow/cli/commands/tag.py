@@ -16,7 +16,7 @@ from blobflow.oci.reference import check_tag
 @click.argument("reference", metavar="REF")
 @click.argument("names", metavar="NEW...", nargs=-1, required=True)
 @connection_options
-def verb(reference: str, names: tuple[str, ...], link: ConnectionOptions) -> None:
+def verb(reference: str, names: tuple[str, ...], connection: ConnectionOptions) -> None:
     """Put an image or index that is at a registry under further tags of its repository.
 
     Its manifest is put again, byte for byte; nothing else is sent. A tag that names something else is moved.
@@ -29,9 +29,11 @@ def verb(reference: str, names: tuple[str, ...], link: ConnectionOptions) -> Non
     found = parse_reference(reference)
     for name in names:
         _check(name, found)
-    ends = Hosts(targets=frozenset({found.host}))
-    root = run_one_shot(link, ends, lambda settings, show: retag(found, names, settings, observer=show))
-    if not link.look.quiet:
+    hosts = Hosts(targets=frozenset({found.host}))
+    root = run_one_shot(
+        connection, hosts, lambda settings, show: retag(found, names, settings, observer=show)
+    )
+    if not connection.output.quiet:
         for name in names:
             print_lines(f"{found.host}/{found.repository}:{name} {root.digest}")
 

@@ -15,13 +15,15 @@ from blobflow.oci.reference import split_name
 @click.command("tags")
 @click.argument("repository", metavar="[HOST/]REPOSITORY")
 @connection_options
-def verb(repository: str, link: ConnectionOptions) -> None:
+def verb(repository: str, connection: ConnectionOptions) -> None:
     """List the tags of a repository, one a line, in the order in which its registry tells them."""
     from blobflow.operations.tags.names import list_tags
 
     named = _repository(repository)
-    ends = Hosts(sources=frozenset({named.host}))
-    for tag in run_one_shot(link, ends, lambda settings, show: list_tags(named, settings, observer=show)):
+    hosts = Hosts(sources=frozenset({named.host}))
+    for tag in run_one_shot(
+        connection, hosts, lambda settings, show: list_tags(named, settings, observer=show)
+    ):
         print_lines(tag)
 
 

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 @connection_options
 def verb(
     selection: SelectionOptions,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     verify: VerifyLevel,
     concurrency: int,
     compress: CompressMode,
     cache_dir: Path | None,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Ask the targets whether they have what `sync` with the same arguments would bring there.
 
@@ -60,36 +60,36 @@ def verb(
 
     asked = read_request(selection)
     run = RunOptions(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
-    found = run_loop(_verify_on_loop(asked, choosing, verify, link, run))
+    found = run_loop(_verify_on_loop(asked, platforms, verify, connection, run))
     wrong = skipped = 0
     for pair, error in found.items():
         if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
             skipped += 1
-            if not link.look.quiet:
+            if not connection.output.quiet:
                 print_lines(f"skipped: {pair.target}: {error.message}")
             continue
         wrong += error is not None
-        if error is not None or not link.look.quiet:
+        if error is not None or not connection.output.quiet:
             print_lines(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
     if wrong:
         raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
-    if not may_skip_all(asked, choosing):
+    if not may_skip_all(asked, platforms):
         check_not_all_skipped(skipped, len(found))
 
 
 async def _verify_on_loop(
     asked: MirrorRequest,
-    choosing: PlatformOptions,
+    platforms: PlatformOptions,
     level: VerifyLevel,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
     run: RunOptions,
 ) -> Mapping[Pair, BlobflowError | None]:
     from blobflow.cli.expand import expand_request, request_settings
     from blobflow.client import verify_run
 
     meter = Meter()
-    async with show_progress(link.look, meter) as show:
-        settings = request_settings(asked, link, run)
-        settled = await expand_request(asked, choosing, settings, show, meter)
-        found = await verify_run(settled.pairs, level, settings, observer=show, meter=meter)
-        return {**found, **settled.lost}
+    async with show_progress(connection.output, meter) as show:
+        settings = request_settings(asked, connection, run)
+        expanded = await expand_request(asked, platforms, settings, show, meter)
+        found = await verify_run(expanded.pairs, level, settings, observer=show, meter=meter)
+        return {**found, **expanded.lost}

@@ -44,7 +44,7 @@ class WarmRequest(msgspec.Struct, frozen=True):
     """What is to be warmed: the images, where, and how it is found out. No edges: the store."""
 
     asked: MirrorRequest
-    choosing: PlatformOptions
+    platforms: PlatformOptions
     edges: tuple[RegistryPrefix, ...]
     again: bool
     settle: float
@@ -116,7 +116,7 @@ def verb(
     cache_dir: Path | None,
     cache_size: int | None,
     limit_rate: int | None,
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
 ) -> None:
     """Pull a set of images through pull-through caches, so that their clients find it there.
 
@@ -143,8 +143,8 @@ def verb(
     selection = SelectionOptions(
         spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host
     )
-    choosing = PlatformOptions(platform=platform, missing_platform=missing_platform)
-    order = WarmRequest(request_at_edges(selection, places), choosing, places, again, settle)
+    platforms = PlatformOptions(platform=platform, missing_platform=missing_platform)
+    order = WarmRequest(request_at_edges(selection, places), platforms, places, again, settle)
     run = RunOptions(
         concurrency=concurrency,
         cache="all" if into_cache else "off",
@@ -152,9 +152,9 @@ def verb(
         cache_size=cache_size,
         limit_rate=limit_rate,
     )
-    told, lost = run_loop(_warm_on_loop(order, link, run))
-    _print_results(told, lost, link, as_json=as_json)
-    if not may_skip_all(order.asked, order.choosing):
+    told, lost = run_loop(_warm_on_loop(order, connection, run))
+    _print_results(told, lost, connection, as_json=as_json)
+    if not may_skip_all(order.asked, order.platforms):
         check_not_all_skipped(sum(each.status == "skipped" for each in told), len(told) + len(lost))
 
 
@@ -210,18 +210,18 @@ def _merge_mentions(wanted: Iterable[ImageRequest]) -> Iterable[ImageRequest]:
 
 
 async def _warm_on_loop(
-    order: WarmRequest, link: ConnectionOptions, run: RunOptions
+    order: WarmRequest, connection: ConnectionOptions, run: RunOptions
 ) -> tuple[list[WarmResult], dict[str, str]]:
     from blobflow.cli.expand import expand_request, request_settings
     from blobflow.operations.prefetch import warm_caches, warm_store
 
     meter = Meter()
-    async with show_progress(link.look, meter, hosts=len(order.edges)) as show:
-        settings = request_settings(order.asked, link, run)
-        settled = await expand_request(order.asked, order.choosing, settings, show, meter)
+    async with show_progress(connection.output, meter, hosts=len(order.edges)) as show:
+        settings = request_settings(order.asked, connection, run)
+        expanded = await expand_request(order.asked, order.platforms, settings, show, meter)
         if order.edges:
             told = await warm_caches(
-                settled.pairs,
+                expanded.pairs,
                 settings,
                 again=order.again,
                 settle=order.settle,
@@ -229,12 +229,12 @@ async def _warm_on_loop(
                 meter=meter,
             )
         else:
-            told = await warm_store(settled.pairs, settings, observer=show, meter=meter)
-        return told, {str(pair.source): str(error) for pair, error in settled.lost.items()}
+            told = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
+        return told, {str(pair.source): str(error) for pair, error in expanded.lost.items()}
 
 
 def _print_results(
-    told: Sequence[WarmResult], lost: dict[str, str], link: ConnectionOptions, *, as_json: bool
+    told: Sequence[WarmResult], lost: dict[str, str], connection: ConnectionOptions, *, as_json: bool
 ) -> None:
     """Tell what became of each image; raise RunIncomplete unless all are warm."""
     if as_json:
@@ -242,7 +242,7 @@ def _print_results(
         write_stdout(json.dumps(document, indent=2))
     else:
         for each in told:
-            if each.status != "warm" or not link.look.quiet:
+            if each.status != "warm" or not connection.output.quiet:
                 print_lines(_result_line(each))
         for image, error in lost.items():
             print_lines(f"failed: {image}: {error}")

@@ -18,7 +18,7 @@ import msgspec
 from click.core import ParameterSource
 
 from blobflow.byte_size import parse_size
-from blobflow.cli import LOG_FORMAT
+from blobflow.cli.options.log_format import remember_log_format
 from blobflow.cli.runtime.startup import fast_imports
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
     key: Path | None = None
     source_creds: Credentials | None = None
     target_creds: Credentials | None = None
-    look: OutputOptions = OutputOptions()
+    output: OutputOptions = OutputOptions()
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -150,11 +150,6 @@ def _parameters(command: _Command) -> list[str]:
     return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]
 
 
-def _remember_log_format(context: click.Context, _: click.Parameter, value: str) -> str:
-    context.meta[LOG_FORMAT] = value
-    return value
-
-
 def _parse_login_option(
     _: click.Context, parameter: click.Parameter, value: str | None
 ) -> Credentials | None:
@@ -191,7 +186,7 @@ def _make_connection_options(
         key=key or said.key,
         source_creds=source_creds,
         target_creds=target_creds,
-        look=OutputOptions(
+        output=OutputOptions(
             quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"
         ),
     )
@@ -252,14 +247,16 @@ _CONNECTION_OPTIONS = (
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
-        callback=_remember_log_format,
+        callback=remember_log_format,
         is_eager=True,
         help="`json`: events as JSON lines on stderr.",
     ),
 )
 # What verbs take that move or show images, and those that are about a registry as such.
-connection_options = option_group("link", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS)
-connection_options_without_logins = option_group("link", _make_connection_options, *_CONNECTION_OPTIONS)
+connection_options = option_group(
+    "connection", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS
+)
+connection_options_without_logins = option_group("connection", _make_connection_options, *_CONNECTION_OPTIONS)
 
 concurrency_option = click.option(
     "--concurrency",
@@ -388,9 +385,9 @@ def hosts_of(pairs: Iterable[Pair]) -> Hosts:
 
 
 def run_settings(
-    link: ConnectionOptions,
+    connection: ConnectionOptions,
     run: RunOptions | None = None,
-    ends: Hosts = Hosts(),  # noqa: B008  frozen
+    hosts: Hosts = Hosts(),  # noqa: B008  frozen
     *,
     compress: CompressMode = "gzip",
 ) -> Settings:
@@ -402,7 +399,7 @@ def run_settings(
     with fast_imports():
         from blobflow.cli.settings import connection_settings
 
-    settings = connection_settings(link, os.environ, ends)
+    settings = connection_settings(connection, os.environ, hosts)
     if run is None:
         return msgspec.structs.replace(settings, compress=compress)
     return msgspec.structs.replace(

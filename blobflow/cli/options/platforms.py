@@ -43,7 +43,7 @@ missing_platform_option = click.option(
 )
 
 platform_options = option_group(
-    "choosing",
+    "platforms",
     PlatformOptions,
     click.option(
         "--platform",
@@ -76,42 +76,42 @@ platform_options = option_group(
 )
 
 
-def choose_platforms(pairs: Sequence[Pair], choosing: PlatformOptions) -> list[Pair]:
+def choose_platforms(pairs: Sequence[Pair], options: PlatformOptions) -> list[Pair]:
     """The pairs with the choice that the command line makes; where it says nothing, with their own.
 
     Raises UsageError for words that contradict each other.
     """
     chosen = []
     for pair in pairs:
-        choice = _choice(choosing, pair.choice)
-        missing = choosing.missing_platform or pair.missing_platform
+        choice = _choice(options, pair.choice)
+        missing = options.missing_platform or pair.missing_platform
         chosen.append(msgspec.structs.replace(pair, choice=choice, missing_platform=missing))
     return chosen
 
 
-def _choice(choosing: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
+def _choice(options: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
     from blobflow.oci.platform_choice import PlatformChoice
 
-    words = [word for text in choosing.platform for word in text.split(",")]
-    index = choosing.index
-    system = bool(choosing.override_os or choosing.override_arch or choosing.override_variant)
-    if choosing.all_platforms or choosing.multi_arch == "all":
+    words = [word for text in options.platform for word in text.split(",")]
+    index = options.index
+    system = bool(options.override_os or options.override_arch or options.override_variant)
+    if options.all_platforms or options.multi_arch == "all":
         words.append(ALL)
-    if choosing.multi_arch == "system" or (system and not words and not choosing.multi_arch):
+    if options.multi_arch == "system" or (system and not words and not options.multi_arch):
         words.append(SYSTEM)
-    if choosing.multi_arch == "index-only":
+    if options.multi_arch == "index-only":
         if index not in (None, "only") or words:
             raise UsageError("--multi-arch index-only leaves nothing to choose with --index and --platform")
         index = "only"
     if system and SYSTEM not in words:
         raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
-    stands_for = _system_platform(choosing) if SYSTEM in words else None
+    stands_for = _system_platform(options) if SYSTEM in words else None
     platforms = own.platforms if not words else parse_platforms(words, stands_for)
-    if choosing.format and (index or own.index) in ("keep", "only"):
+    if options.format and (index or own.index) in ("keep", "only"):
         raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
     if not platforms and index in ("keep", "prune"):
         raise UsageError(f"--index {index} is about a choice of platforms; say which with --platform")
-    return PlatformChoice(platforms, index or own.index, choosing.format or own.format)
+    return PlatformChoice(platforms, index or own.index, options.format or own.format)
 
 
 def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tuple[Platform, ...]:
@@ -133,12 +133,12 @@ def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tup
     return tuple(sorted(found))
 
 
-def _system_platform(choosing: PlatformOptions) -> Platform:
+def _system_platform(options: PlatformOptions) -> Platform:
     from blobflow.transports.local import host_platform
 
     own = host_platform()
-    architecture = choosing.override_arch or own.architecture
-    variant = choosing.override_variant or ("" if choosing.override_arch else own.variant)
+    architecture = options.override_arch or own.architecture
+    variant = options.override_variant or ("" if options.override_arch else own.variant)
     return msgspec.structs.replace(
-        own, os=choosing.override_os or own.os, architecture=architecture, variant=variant
+        own, os=options.override_os or own.os, architecture=architecture, variant=variant
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from blobflow.cli.exit_codes import EXIT_CODES
+
 
 class Topic(msgspec.Struct, frozen=True):
     """One topic; `line` is what it is about."""
@@ -11,20 +13,6 @@ class Topic(msgspec.Struct, frozen=True):
     line: str
     text: str
 
-
-# Code → what it means; the README has the same table, and a test compares the two.
-EXIT_CODES = {
-    0: "all done (`plan --exit-code`: the mirror is current)",
-    1: "`plan --exit-code`: something is missing; otherwise an error of no other kind",
-    2: "what was asked for can't be asked for: a bad reference, digest, list, spec or option",
-    3: "of a set some images failed, or none is for a chosen platform; report and last lines say which",
-    4: "network: no connection, no progress, connection lost",
-    5: "the registry said no",
-    6: "content does not have the digest or size that names it",
-    7: "a manifest that can't be mirrored: schema 1, of unknown kind, ambiguous, too large",
-    8: "the store, an archive, a layout: full, read-only, cut off, corrupt",
-    130: "interrupted; no tag or blob is half done, and the same command does what is left",
-}
 
 _REFERENCES = """\
 An image in a registry:

@@ -45,43 +45,43 @@ _BLOB_ROWS = 8  # blobs under way that are drawn; the default concurrency
 
 @asynccontextmanager
 async def show_progress(
-    look: OutputOptions, meter: Meter, *, stream: TextIO | None = None, hosts: int = 1
+    output: OutputOptions, meter: Meter, *, stream: TextIO | None = None, hosts: int = 1
 ) -> AsyncIterator[Observer]:
-    """The observer that suits `look` and the stream (stderr), drawing while inside.
+    """The observer that suits `output` and the stream (stderr), drawing while inside.
 
     `hosts`: target registries of the run; with several a line says which one it is about.
     """
     stream = stream or sys.stderr
-    live = None if look.quiet or look.log_format == "json" else _progress_bars(look, meter, stream)
+    live = None if output.quiet or output.log_format == "json" else _progress_bars(output, meter, stream)
     if live is not None:
         async with live:
             yield live
-    elif look.log_format == "json":
+    elif output.log_format == "json":
         yield JsonLines(stream)
     else:
-        yield ProgressLines(look, stream, name_target=hosts > 1)
+        yield ProgressLines(output, stream, name_target=hosts > 1)
 
 
-def _progress_bars(look: OutputOptions, meter: Meter, stream: TextIO) -> ProgressBars | None:
+def _progress_bars(output: OutputOptions, meter: Meter, stream: TextIO) -> ProgressBars | None:
     """Bars, if the stream is a terminal that can draw them."""
     if not stream.isatty():
         return None
     from rich.console import Console
 
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    return None if console.is_dumb_terminal else ProgressBars(look, meter, console)
+    return None if console.is_dumb_terminal else ProgressBars(output, meter, console)
 
 
-def event_line(event: Event, look: OutputOptions) -> str | None:
+def event_line(event: Event, output: OutputOptions) -> str | None:
     """The line for an event that is told in words in every text display; None: not told."""
     match event:
-        case Warned() if not look.quiet:
+        case Warned() if not output.quiet:
             return one_line(f"warning: {event.message}")
-        case Retrying() if look.verbose:
+        case Retrying() if output.verbose:
             return one_line(
                 f"retry {event.attempt} of {event.what} in {seconds_text(event.delay)}: {event.error}"
             )
-        case Traced() if look.verbose:
+        case Traced() if output.verbose:
             return one_line(f"{event.method} {event.url} {event.status} {seconds_text(event.seconds)}")
         case _:
             return None
@@ -119,8 +119,8 @@ class JsonLines:
 class ProgressLines:
     """A line an image, and remarks. Quiet: nothing but what `event_line` still tells."""
 
-    def __init__(self, look: OutputOptions, stream: TextIO, *, name_target: bool = False) -> None:
-        self._look = look
+    def __init__(self, output: OutputOptions, stream: TextIO, *, name_target: bool = False) -> None:
+        self._look = output
         self._stream = stream
         self._name_target = name_target
 
@@ -136,8 +136,8 @@ class ProgressLines:
 class ProgressBars:
     """Bars for images and bytes, and a row for each of the first blobs under way."""
 
-    def __init__(self, look: OutputOptions, meter: Meter, console: Console) -> None:
-        self._look = look
+    def __init__(self, output: OutputOptions, meter: Meter, console: Console) -> None:
+        self._look = output
         self._meter = meter
         self._progress = _rich_progress(console)
         self._images: TaskID = self._progress.add_task("images", total=None, figures="")

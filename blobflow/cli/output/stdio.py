@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-from blobflow.cli import discard_stdout
 from blobflow.errors import StorageError
 from blobflow.printable import printable
 
@@ -43,6 +44,11 @@ def write_stdout(content: str | bytes, *, nl: bool = True) -> None:
         raise
     except OSError as error:
         raise stdout_error(error) from None
+
+
+def discard_stdout() -> None:
+    """The reader of stdout went away (`| head`): let what is left, and Python's flush at exit, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stdout_error(error: OSError) -> StorageError:

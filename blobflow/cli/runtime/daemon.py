@@ -48,7 +48,7 @@ class ScheduleOptions(msgspec.Struct, frozen=True):
 
 
 schedule_options = option_group(
-    "staying",
+    "schedule",
     ScheduleOptions,
     click.option(
         "--every", metavar="SPAN", help="Stay, and run every so often, as 30m or 6h; the first time now."
@@ -72,35 +72,35 @@ schedule_options = option_group(
 )
 
 
-def parse_schedule(staying: ScheduleOptions) -> Schedule | None:
+def parse_schedule(schedule: ScheduleOptions) -> Schedule | None:
     """The timetable, if the process stays. Raises UsageError for what can't be meant."""
-    if not staying.stays:
-        if staying.metrics_listen is not None:
+    if not schedule.stays:
+        if schedule.metrics_listen is not None:
             raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
         return None
-    if staying.every is not None and staying.cron is not None:
+    if schedule.every is not None and schedule.cron is not None:
         raise UsageError("--every and --cron are two ways to say when; give one")
     from blobflow.cli.runtime.cron import Interval, parse_cron, parse_interval
 
-    if staying.cron is not None:
-        return parse_cron(staying.cron)
-    return Interval(parse_interval(staying.every or ""), time.time())
+    if schedule.cron is not None:
+        return parse_cron(schedule.cron)
+    return Interval(parse_interval(schedule.every or ""), time.time())
 
 
 def run_scheduled(
-    staying: ScheduleOptions, look: OutputOptions, run: RunOnce, reread: Callable[[], None]
+    schedule: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
 ) -> None:
     """Run once, or again and again, and keep account. Raises what a single run raises."""
-    timetable = parse_schedule(staying)
-    with _open_metrics(staying, look) as ledger:
+    timetable = parse_schedule(schedule)
+    with _open_metrics(schedule, output) as ledger:
         if timetable is None:
-            _run_recorded(ledger, look, run)
+            _run_recorded(ledger, output, run)
         else:
-            _run_as_daemon(timetable, look, lambda: _run_recorded(ledger, look, run), reread)
+            _run_as_daemon(timetable, output, lambda: _run_recorded(ledger, output, run), reread)
 
 
 def _run_as_daemon(
-    timetable: Schedule, look: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
+    timetable: Schedule, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
 ) -> None:
     from blobflow.cli.runtime.scheduler import WakeSignals, run_on_schedule
 
@@ -113,7 +113,7 @@ def _run_as_daemon(
         except BlobflowError as error:
             if isinstance(error, UsageError) and not begun:
                 raise  # it was started wrongly; later, somebody may be just about to mend a file
-            _print_event(look, "error", str(error))
+            _print_event(output, "error", str(error))
         begun = True
         collect_garbage()
 
@@ -121,14 +121,14 @@ def _run_as_daemon(
         try:
             reread()
         except BlobflowError as error:
-            _print_event(look, "error", f"{error}; going on with what was asked for before")
+            _print_event(output, "error", f"{error}; going on with what was asked for before")
         else:
-            _print_event(look, "reread", "what is asked for was read anew")
+            _print_event(output, "reread", "what is asked for was read anew")
 
     def announce(start: float) -> None:
-        if not look.quiet:
+        if not output.quiet:
             at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(start))
-            _print_event(look, "next", f"next run at {at}")
+            _print_event(output, "next", f"next run at {at}")
 
     with WakeSignals().caught() as signals:
         run_on_schedule(
@@ -141,14 +141,14 @@ def _run_as_daemon(
         )
 
 
-def _print_event(look: OutputOptions, event: str, sentence: str) -> None:
-    if look.log_format == "json":
+def _print_event(output: OutputOptions, event: str, sentence: str) -> None:
+    if output.log_format == "json":
         click.echo(json.dumps({"event": event, "message": sentence}), err=True)
     else:
         print_lines(f"blobflow: {sentence}", err=True)
 
 
-def _run_recorded(ledger: RunMetrics | None, look: OutputOptions, run: RunOnce) -> None:
+def _run_recorded(ledger: RunMetrics | None, output: OutputOptions, run: RunOnce) -> None:
     """One run, entered in the ledger, also if it fails or is interrupted: that goes before what the ledger
     may raise."""
     if ledger is None:
@@ -174,26 +174,26 @@ def _run_recorded(ledger: RunMetrics | None, look: OutputOptions, run: RunOnce) 
         except StorageError as error:
             if end == "done":
                 raise
-            _print_event(look, "error", str(error))
+            _print_event(output, "error", str(error))
 
 
 @contextmanager
-def _open_metrics(staying: ScheduleOptions, look: OutputOptions) -> Iterator[RunMetrics | None]:
-    if staying.metrics_file is None and staying.metrics_listen is None:
+def _open_metrics(schedule: ScheduleOptions, output: OutputOptions) -> Iterator[RunMetrics | None]:
+    if schedule.metrics_file is None and schedule.metrics_listen is None:
         yield None
         return
-    if staying.metrics_file is not None:
-        check_writable(staying.metrics_file, "--metrics-file")
+    if schedule.metrics_file is not None:
+        check_writable(schedule.metrics_file, "--metrics-file")
     from blobflow.cli.runtime.metrics import RunMetrics
 
-    ledger = RunMetrics(staying.metrics_file)
-    if staying.metrics_listen is None:
+    ledger = RunMetrics(schedule.metrics_file)
+    if schedule.metrics_listen is None:
         yield ledger
         return
     from blobflow.cli.commands.serve import parse_listen_address
 
-    host, port = parse_listen_address(staying.metrics_listen)
+    host, port = parse_listen_address(schedule.metrics_listen)
     with ledger.listening(host, port) as bound:
-        if not look.quiet:
-            _print_event(look, "metrics", f"metrics at http://{host}:{bound}/metrics")
+        if not output.quiet:
+            _print_event(output, "metrics", f"metrics at http://{host}:{bound}/metrics")
         yield ledger

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from blobflow.cli import INTERRUPTED
+from blobflow.cli.exit_codes import INTERRUPTED
 from blobflow.cli.output.stdio import sanitize_log_output
 
 _T = TypeVar("_T")

@@ -17,7 +17,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from blobflow.content import AllowanceOf, Attaches, BlobReader, Cache, Journal, SinkAt, Site, Sleep, SourceAt
-from blobflow.engine.blob_readers import Sent, counted, from_start, source_body
+from blobflow.engine.blob_readers import CountedReader, Sent, SourceReader, WholeReader
 from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
@@ -241,14 +241,14 @@ class Transfer:
         limits = self._services.limits
         slots = Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
         source = self._services.source_at(step.source)
-        body = source_body(source, step.blob, over=slots.reading_over)
+        reader = SourceReader(source, step.blob, finished=slots.reading_over)
         if not on_shelf and self._wants_store(step.blob, more=self._more):
             if self._wants_store(step.blob, more=False):
                 self._make_room(step.blob)
-            if self._staging.hold(step.blob, body, self._tasks):
+            if self._staging.hold(step.blob, reader, self._tasks):
                 for ready in self._ready.values():
                     ready.warmed(digest)
-        return slots, body
+        return slots, reader
 
     def _make_room(self, blob: Descriptor) -> None:
         """Let go of what only targets that are still asked may want, for what is known to be wanted."""
@@ -277,9 +277,9 @@ class Transfer:
             begun=self._staging.begun(blob.digest),
         )
 
-    async def _copy(self, number: int, step: Copy, slots: Slots, body: BlobReader) -> None:
+    async def _copy(self, number: int, step: Copy, slots: Slots, reader: BlobReader) -> None:
         try:
-            await self._step(number, step, lambda: self._push(number, step, body, slots))
+            await self._step(number, step, lambda: self._push(number, step, reader, slots))
         finally:
             self._services.meter.active.pop(number, None)
             slots.free()
@@ -313,13 +313,13 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, body: BlobReader, slots: Slots) -> StepOutcome:
+    async def _push(self, number: int, step: Copy, reader: BlobReader, slots: Slots) -> StepOutcome:
         """Push a blob, trying again what may be mended by that."""
         tries = Tries()
         sent = Sent(step.blob.size)
         while True:
             try:
-                await self._push_once(number, step, body, sent, slots.bytes_passed)
+                await self._push_once(number, step, reader, sent, slots.bytes_passed)
                 return "done"
             except BlobflowError as error:
                 tries = tries.after(error, at=sent.at)
@@ -338,10 +338,10 @@ class Transfer:
             if self.agenda.winding_down:
                 raise broken
             if self._staging.holds(step.blob.digest):
-                self._staging.renew(step.blob, body, self._tasks)
+                self._staging.renew(step.blob, reader, self._tasks)
             elif not tries.fruitless and self._services.cache_mode != "off":
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
-                self._staging.hold(step.blob, body, self._tasks)
+                self._staging.hold(step.blob, reader, self._tasks)
 
     async def _delay(self, seconds: float) -> None:
         """Wait so long before another attempt, or until there will be none."""
@@ -354,7 +354,7 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, body: BlobReader, sent: Sent, over: Callable[[], None]
+        self, number: int, step: Copy, reader: BlobReader, sent: Sent, finished: Callable[[], None]
     ) -> None:
         meter = self._services.meter
         active = meter.active
@@ -369,10 +369,11 @@ class Transfer:
 
         sink = self._services.sink_at(step.target)
         if self._staging.on(step.blob.digest):
-            async with self._staging.share(step.blob, body) as shared:
-                await sink.push(step.blob, counted(shared, begin, count, over))
+            async with self._staging.share(step.blob, reader) as shared:
+                await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
         else:
-            await sink.push(step.blob, counted(from_start(body), begin, count, over))
+            whole = WholeReader(reader)
+            await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
 
     async def _ask(self, step: Mount | Put | Attach) -> StepOutcome:
         match step:
@@ -428,10 +429,11 @@ class Transfer:
         reads = not self._staging.warm(copy.blob)
         limits = self._services.limits
         slots = Slots(self._flight, limits, copy, largest=False, reads=reads, freed=self._changed)
-        body = source_body(self._services.source_at(copy.source), copy.blob, over=slots.reading_over)
+        source = self._services.source_at(copy.source)
+        reader = SourceReader(source, copy.blob, finished=slots.reading_over)
         arrived = False
         try:
-            await self._push(number, copy, body, slots)
+            await self._push(number, copy, reader, slots)
             arrived = True
         finally:
             self._services.meter.active.pop(number, None)

@@ -67,8 +67,8 @@ class StagingArea:
         """Whether a copy of this blob needs nothing more from its source, as far as is known."""
         return self.on(blob.digest) or self._begun.get(blob.digest) == blob.size
 
-    def share(self, blob: Descriptor, body: BlobReader) -> AbstractAsyncContextManager[BlobReader]:
-        return self._cache.share(blob, body, keep=self._keep)
+    def share(self, blob: Descriptor, reader: BlobReader) -> AbstractAsyncContextManager[BlobReader]:
+        return self._cache.share(blob, reader, keep=self._keep)
 
     def fits(self, blob: Descriptor) -> bool:
         """Whether there would be room for it, if nothing else were here."""
@@ -79,7 +79,7 @@ class StagingArea:
             return False
         return self._room is None or self._taken + blob.size <= self._room
 
-    def hold(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> bool:
+    def hold(self, blob: Descriptor, reader: BlobReader, tasks: asyncio.TaskGroup) -> bool:
         """Keep the blob from now until `release`, if there is room for it."""
         if blob.digest in self._released:
             return True
@@ -87,22 +87,22 @@ class StagingArea:
             return False
         self._taken += blob.size
         self._sizes[blob.digest] = blob.size
-        self._begin(blob, body, tasks)
+        self._begin(blob, reader, tasks)
         return True
 
-    def _begin(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> None:
+    def _begin(self, blob: Descriptor, reader: BlobReader, tasks: asyncio.TaskGroup) -> None:
         self._released[blob.digest] = released = asyncio.get_running_loop().create_future()
-        tasks.create_task(self._hold(blob, body, released))
+        tasks.create_task(self._hold(blob, reader, released))
 
-    def renew(self, blob: Descriptor, body: BlobReader, tasks: asyncio.TaskGroup) -> None:
+    def renew(self, blob: Descriptor, reader: BlobReader, tasks: asyncio.TaskGroup) -> None:
         """Hold the blob in the share that the next entrant gets: the old one's writer may have failed."""
         old = self._released[blob.digest]
-        self._begin(blob, body, tasks)
+        self._begin(blob, reader, tasks)
         _tell(old, True)
 
-    async def _hold(self, blob: Descriptor, body: BlobReader, released: asyncio.Future[bool]) -> None:
+    async def _hold(self, blob: Descriptor, reader: BlobReader, released: asyncio.Future[bool]) -> None:
         with suppress(BlobflowError):  # every copy enters the share itself, and raises this for its image
-            async with self.share(blob, body):
+            async with self.share(blob, reader):
                 if not await released:
                     raise BlobflowError(f"blob {blob.digest} is not yet everywhere")
 

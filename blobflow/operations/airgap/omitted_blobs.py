@@ -7,10 +7,11 @@ only look for it in the archives. What is not found fails in the run, by its nam
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 
-from blobflow.content import BlobReader, BlobStream, Site, Source, verified
+from blobflow.content import Site, Source
+from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.steps import Pair, site_of
 from blobflow.engine.transfer.runner import Services
@@ -86,14 +87,5 @@ async def _bring(
         for home in homes[site.registry, blob.digest]:
             if home != site and await services.sink_at(home).has(blob):
                 if not await sink.mount(blob, home):
-                    await sink.push(blob, _body(services.source_at(home), blob))
+                    await sink.push(blob, SourceReader(services.source_at(home), blob))
                 break
-
-
-def _body(source: Source, blob: Descriptor) -> BlobReader:
-    @asynccontextmanager
-    async def body(offset: int) -> AsyncIterator[BlobStream]:
-        async with source.open(blob, offset) as chunks:
-            yield chunks if offset else verified(chunks, blob)
-
-    return body

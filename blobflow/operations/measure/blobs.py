@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 
-from blobflow.content import BlobStream
+from blobflow.content import BlobStream, Chunk
 from blobflow.oci import Descriptor, media, parse_digest
 
 # What a blob is made of, over and over, and the longest chunk that it is given in.
@@ -40,12 +40,11 @@ class Generated:
         digest = parse_digest(f"sha256:{hashed.hexdigest()}")
         self.descriptor = Descriptor(media.OCI_LAYER_GZIP, digest, size)
 
-    @asynccontextmanager
-    async def body(self, offset: int) -> AsyncIterator[BlobStream]:
-        """A `Body` that never fails."""
-        yield self._chunks(offset)
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
+        """See `BlobReader`; it never fails."""
+        return aclosing(self._chunks(offset))
 
-    async def _chunks(self, offset: int) -> BlobStream:
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
         for piece in self._pieces(offset):
             yield piece
 

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from blobflow.content import Site, Sleep, verified
-from blobflow.engine.blob_readers import source_body
+from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, ConnectFailed
@@ -219,12 +219,12 @@ class _Run:
 
     async def _push(self, registries: Registries, site: Site, blob: Generated) -> None:
         with self._coming(site, blob):
-            await registries.sink(site).push(blob.descriptor, blob.body)
+            await registries.sink(site).push(blob.descriptor, blob)
 
     async def _copy(self, source: Site, registries: Registries, site: Site, blob: Generated) -> None:
-        body = source_body(registries.repository(source), blob.descriptor, over=lambda: None)
+        reader = SourceReader(registries.repository(source), blob.descriptor)
         with self._coming(site, blob):
-            await registries.sink(site).push(blob.descriptor, body)
+            await registries.sink(site).push(blob.descriptor, reader)
 
     @contextmanager
     def _coming(self, site: Site, blob: Generated) -> Iterator[None]:
@@ -263,6 +263,6 @@ class _Run:
 
 async def _read(registries: Registries, site: Site, blob: Generated) -> None:
     """Read the blob from the registry itself, and hash it, as a mirror would."""
-    async with registries.repository(site).open(blob.descriptor) as chunks:
-        async for _ in verified(chunks, blob.descriptor):
+    async with registries.repository(site).open(blob.descriptor) as stream:
+        async for _ in verified(stream, blob.descriptor):
             pass

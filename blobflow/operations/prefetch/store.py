@@ -10,7 +10,7 @@ import msgspec
 
 from blobflow.client import Settings, opened, tidy
 from blobflow.content import Cache, Site, Sleep, SourceAt
-from blobflow.engine.blob_readers import source_body
+from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.execution import MAX_SMALL_REQUESTS
 from blobflow.engine.plan.steps import Pair, site_of
@@ -87,12 +87,12 @@ class StoreFill:
 
     async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
         blob, site = blob_and_site
-        body = source_body(self._source_at(site), blob, over=lambda: None)
+        reader = SourceReader(self._source_at(site), blob)
         self.read.add(blob.digest)
 
         async def once(count: Count) -> None:
-            async with self._cache.share(blob, body, keep=True) as shared, shared(0) as chunks:
-                async for chunk in chunks:
+            async with self._cache.share(blob, reader, keep=True) as shared, shared.open() as stream:
+                async for chunk in stream:
                     count(len(chunk))
 
         if (error := await self._attempts.bring(blob, str(site), once)) is not None:

@@ -348,7 +348,7 @@ class PullThroughCache:
             await promises.link_blob(self._store, route.repository, digest)
 
     def follow(self, route: Route, blob: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
-        """A Body over the blob while it comes in: see `IncomingBlobs.follow`."""
+        """A reader of the blob while it comes in: see `IncomingBlobs.follow`."""
         assert route.upstream is not None
         return self._incoming.follow(route.upstream, blob)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from functools import partial
 
-from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt
+from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt, Tap, tapped
 from blobflow.errors import BlobflowError, Throttled, TimedOut
 from blobflow.oci import Descriptor
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
@@ -52,25 +51,19 @@ class IncomingBlobs:
 
     @asynccontextmanager
     async def follow(self, upstream: Site, blob: Descriptor) -> AsyncIterator[BlobReader]:
-        """A Body over the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
+        """A reader of the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
         Refusal for what the upstream did, IntegrityError and StorageError."""
-        body = partial(self._patiently, upstream, blob)
         left = asyncio.get_running_loop().create_future()
         self._followers.add(left)
         try:
-            async with self._cache.share(blob, body, keep=True) as shared:
+            async with self._cache.share(blob, _Upstream(self, upstream, blob), keep=True) as shared:
                 yield shared
         finally:
             self._followers.discard(left)
             left.set_result(None)
 
-    def _patiently(
-        self, upstream: Site, blob: Descriptor, offset: int
-    ) -> AbstractAsyncContextManager[BlobStream]:
+    async def read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
         """The upstream's bytes from `offset`, through its breaks."""
-        return _closing(self._read(upstream, blob, offset))
-
-    async def _read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
         failed = 0
         async with self._breaker.guard(upstream, "blob", blob.digest):
             self._begun(upstream)
@@ -78,8 +71,8 @@ class IncomingBlobs:
             while True:
                 before = offset
                 try:
-                    async with source.open(blob, offset) as chunks, aclosing(self._fast(chunks)) as fast:
-                        async for chunk in fast:
+                    async with source.open(blob, offset) as stream:
+                        async for chunk in tapped(stream, _Fast(self._clock)):
                             offset += len(chunk)
                             self._count(upstream, len(chunk))
                             yield chunk
@@ -91,23 +84,34 @@ class IncomingBlobs:
                         raise
                 await self._sleep(RETRY_PAUSE * failed)
 
-    async def _fast(self, chunks: BlobStream) -> AsyncGenerator[Chunk, None]:
-        """The chunks while enough of them come."""
-        since, came = self._clock(), 0
-        async for chunk in chunks:
-            came += len(chunk)
-            yield chunk
-            if came >= SLOW_BYTES:
-                since, came = self._clock(), 0
-            elif self._clock() - since > SLOW_SECONDS:
-                raise _TooSlow(f"no more than {came} bytes of a blob have come in {SLOW_SECONDS:.0f} s")
+
+class _Upstream:
+    """A `BlobReader` of what an upstream has."""
+
+    def __init__(self, arriving: IncomingBlobs, upstream: Site, blob: Descriptor) -> None:
+        self._arriving = arriving
+        self._origin = upstream
+        self._blob = blob
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
+        return aclosing(self._arriving.read(self._origin, self._blob, offset))
+
+
+class _Fast(Tap):
+    """Fails a stream of which too little comes."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._came = 0
+
+    def feed(self, chunk: Chunk) -> None:
+        self._came += len(chunk)
+        if self._came >= SLOW_BYTES:
+            self._since, self._came = self._clock(), 0
+        elif self._clock() - self._since > SLOW_SECONDS:
+            raise _TooSlow(f"no more than {self._came} bytes of a blob have come in {SLOW_SECONDS:.0f} s")
 
 
 class _TooSlow(TimedOut):
     """Bytes come, but so few that they never end."""
-
-
-@asynccontextmanager
-async def _closing(chunks: AsyncGenerator[Chunk, None]) -> AsyncIterator[BlobStream]:
-    async with aclosing(chunks):
-        yield chunks

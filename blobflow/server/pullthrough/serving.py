@@ -61,10 +61,10 @@ async def _follow(
     and the blob read anew; who has had bytes of it can't be helped."""
     assert registry.pullthrough is not None
     async with AsyncExitStack() as stack:
-        body = await stack.enter_async_context(registry.pullthrough.follow(route, blob))
-        chunks = await stack.enter_async_context(body(span.start))
+        reader = await stack.enter_async_context(registry.pullthrough.follow(route, blob))
+        stream = await stack.enter_async_context(reader.open(span.start))
         try:
-            await _send(request, chunks, span, response)
+            await _send(request, stream, span, response)
             return
         except StalePartial:
             if response.prepared:
@@ -72,10 +72,10 @@ async def _follow(
     await _follow(registry, request, route, blob, span, response)
 
 
-async def _next(chunks: BlobStream, request: web.BaseRequest) -> Chunk:
+async def _next(stream: BlobStream, request: web.BaseRequest) -> Chunk:
     """The next bytes, none at the end. While they don't come, it is looked whether the client is still there:
     nothing is read from an upstream for nobody. Raises ConnectionError."""
-    coming = asyncio.ensure_future(_first(chunks))
+    coming = asyncio.ensure_future(_first(stream))
     try:
         while not coming.done():
             await asyncio.wait((coming,), timeout=CLIENT_CHECK_SECONDS)
@@ -88,15 +88,15 @@ async def _next(chunks: BlobStream, request: web.BaseRequest) -> Chunk:
             await asyncio.wait((coming,))
 
 
-async def _first(chunks: BlobStream) -> Chunk:
-    return await anext(chunks, b"")
+async def _first(stream: BlobStream) -> Chunk:
+    return await anext(stream, b"")
 
 
 async def _send(
-    request: web.BaseRequest, chunks: BlobStream, span: ByteRange, response: web.StreamResponse
+    request: web.BaseRequest, stream: BlobStream, span: ByteRange, response: web.StreamResponse
 ) -> None:
     left = span.length
-    while chunk := await _next(chunks, request):
+    while chunk := await _next(stream, request):
         if not response.prepared:
             await response.prepare(request)
         piece = chunk if len(chunk) <= left else memoryview(chunk)[:left]

@@ -33,7 +33,7 @@ class ReadOnlySink:
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return False
 
-    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+    async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         raise self._unwritten()
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:

@@ -131,8 +131,8 @@ class ArchiveSink:
         if tar is None or region is None:
             raise NotFound(f"{self.site} has no blob {blob.digest} yet")
         start, stop = region.content, blob.size if end is None else end
-        async with aclosing(read_range(tar.fd, str(self.site), start + offset, start + stop)) as chunks:
-            yield chunks
+        async with aclosing(read_range(tar.fd, str(self.site), start + offset, start + stop)) as stream:
+            yield stream
 
     async def is_empty(self) -> bool:
         """An archive is written anew, so nothing is in it before something was put. Raises StorageError."""
@@ -173,7 +173,7 @@ class ArchiveSink:
             check_fits(path_of_blob(blob.digest), blob.size, self._limit)
         self._expected += blobs
 
-    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+    async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """Several come in at once, each to its own place. A blob that is here is not asked for again."""
         async with self._pushing.setdefault(blob.digest, asyncio.Lock()):
             parts = self._begin()
@@ -184,8 +184,8 @@ class ArchiveSink:
             tar = parts.taking(blob.digest, path, blob.size)
             at = tar.reserve(blob.digest, path, blob.size).content
             gathered = bytearray()
-            async with body(0) as chunks:
-                async for chunk in chunks:
+            async with reader.open() as stream:
+                async for chunk in stream:
                     verifier.feed(chunk)
                     self._meter.bytes_written += len(chunk)
                     gathered += chunk

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.content import BlobStream, Referrer, Site
+from blobflow.content import BlobStream, Counter, Referrer, Site, tapped
 from blobflow.errors import BlobflowError, NotFound, SizeMismatch, own_copy
 from blobflow.events import HostMeter
 from blobflow.oci import Descriptor, Digest
@@ -82,13 +82,11 @@ class ArchiveSource:
             what = f"blob {blob.digest} of {self.site}"
             raise SizeMismatch(what, expected=blob.size, actual=stored.size)
         stop = blob.size if end is None else end
-        async with aclosing(found.opened.chunks(stored, offset, stop)) as chunks:
-            yield self._counted(chunks)
+        async with aclosing(found.opened.chunks(stored, offset, stop)) as stream:
+            yield tapped(stream, Counter(self._count))
 
-    async def _counted(self, chunks: BlobStream) -> BlobStream:
-        async for chunk in chunks:
-            self._meter.bytes_read += len(chunk)
-            yield chunk
+    def _count(self, size: int) -> None:
+        self._meter.bytes_read += size
 
     async def _open(self) -> _Found:
         """The archive is read when this is first called. Raises the same error every time."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from blobflow.content import BlobReader, BlobStream, Referrer, Site, Verifier
+from blobflow.content import BlobReader, BlobStream, Counter, Referrer, Site, Verifier, tapped
 from blobflow.errors import NotFound, SizeMismatch, StorageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
@@ -117,15 +117,13 @@ class OciLayout:
             size = _size_of(path)
             if size != blob.size:
                 raise SizeMismatch(str(path), expected=blob.size, actual=size)
-            async with open_range(path, offset, blob.size if end is None else end) as chunks:
-                yield self._counted(chunks)
+            async with open_range(path, offset, blob.size if end is None else end) as stream:
+                yield tapped(stream, Counter(self._count))
         except FileNotFoundError:
             raise NotFound(f"{self.site} has no blob {blob.digest}") from None
 
-    async def _counted(self, chunks: BlobStream) -> BlobStream:
-        async for chunk in chunks:
-            self._meter.bytes_read += len(chunk)
-            yield chunk
+    def _count(self, size: int) -> None:
+        self._meter.bytes_read += size
 
     # Sink
 
@@ -154,12 +152,12 @@ class OciLayout:
         """A layout is one repository: what is here is here, and nothing comes from elsewhere unread."""
         return origin.registry == self.site.registry and await self.has(blob)
 
-    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+    async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         verifier = Verifier(blob, f"blob {blob.digest} for {self.site}")
         self._prepare()
         with AtomicFile(self._folder) as file:
-            async with body(0) as chunks:
-                async for chunk in chunks:
+            async with reader.open() as stream:
+                async for chunk in stream:
                     verifier.feed(chunk)
                     file.write(chunk)
                     self._meter.bytes_written += len(chunk)

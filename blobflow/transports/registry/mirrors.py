@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from blobflow.bounded_cache import BoundedCache
-from blobflow.content import BlobStream, Referrer, Refers, Site, Source
+from blobflow.content import BlobStream, Referrer, Refers, Site, Source, Tap, tapped
 from blobflow.errors import (
     BlobflowError,
     IntegrityError,
@@ -134,13 +134,13 @@ class MirroredSource:
                 if not self._health.is_usable(mirror.host, blob.digest):
                     continue
                 try:
-                    chunks = await stack.enter_async_context(mirror.source().open(blob, offset, end))
+                    stream = await stack.enter_async_context(mirror.source().open(blob, offset, end))
                 except _ITS_FAULT as error:
                     self._health.failed(mirror.host, error)
                     continue
                 broke = partial(self._health.gave_badly, mirror.host, blob.digest)
                 try:
-                    yield _read(chunks, broke)
+                    yield tapped(stream, _Broken(broke))
                 except IntegrityError:  # found by who checks the digest
                     broke()
                     raise
@@ -158,11 +158,15 @@ class MirroredSource:
         return await ask(self._own)
 
 
-async def _read(chunks: BlobStream, broke: Callable[[], None]) -> BlobStream:
-    """The chunks; `broke` is called when they break off."""
-    try:
-        async for chunk in chunks:
-            yield chunk
-    except _ITS_FAULT:
-        broke()
-        raise
+class _Broken(Tap):
+    """Calls `broke` when a blob breaks off, or has wrong bytes."""
+
+    __slots__ = ("_broke",)
+
+    def __init__(self, broke: Callable[[], None]) -> None:
+        self._broke = broke
+
+    def fail(self, error: BlobflowError) -> BlobflowError:
+        if isinstance(error, _ITS_FAULT):
+            self._broke()
+        return error

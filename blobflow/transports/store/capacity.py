@@ -9,11 +9,12 @@ reads (`StrictCache`) then fails; any other goes past the store (`BestEffortCach
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from blobflow.content import BlobReader, BlobStream, Cache
-from blobflow.errors import StalePartial, StorageError, StoreLeft
+from blobflow.content import BlobReader, BlobStream, Cache, Tap, tapped
+from blobflow.errors import BlobflowError, StalePartial, StorageError, StoreLeft
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.inventory import disk_usage
 from blobflow.transports.store.store import Store
@@ -64,13 +65,13 @@ class StrictCache:
     async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
         return await self._cache.begun(blobs)
 
-    def body(self, blob: Descriptor) -> BlobReader:
-        return self._cache.body(blob)
+    def reader(self, blob: Descriptor) -> BlobReader:
+        return self._cache.reader(blob)
 
     def share(
-        self, blob: Descriptor, body: BlobReader, *, keep: bool = False
+        self, blob: Descriptor, reader: BlobReader, *, keep: bool = False
     ) -> AbstractAsyncContextManager[BlobReader]:
-        return self._cache.share(blob, body, keep=keep)
+        return self._cache.share(blob, reader, keep=keep)
 
 
 class BestEffortCache:
@@ -103,43 +104,22 @@ class BestEffortCache:
         except StorageError:  # the first share says so
             return {}
 
-    def body(self, blob: Descriptor) -> BlobReader:
-        return self._cache.body(blob)
+    def reader(self, blob: Descriptor) -> BlobReader:
+        return self._cache.reader(blob)
 
     @asynccontextmanager
     async def share(
-        self, blob: Descriptor, body: BlobReader, *, keep: bool = False
+        self, blob: Descriptor, reader: BlobReader, *, keep: bool = False
     ) -> AsyncIterator[BlobReader]:
-        """As `Cache.share` while the store works; `body` itself afterwards."""
+        """As `Cache.share` while the store works; `reader` itself afterwards."""
         async with AsyncExitStack() as stack:
             if not self._failed or await self.has(blob):
                 try:
-                    shared = await stack.enter_async_context(self._cache.share(blob, body, keep=keep))
-                    body = self._watched(blob, shared)
+                    shared = await stack.enter_async_context(self._cache.share(blob, reader, keep=keep))
+                    reader = _Watched(shared, partial(self._leave, blob))
                 except StorageError as error:
                     self._leave(blob, error)
-            yield body
-
-    def _watched(self, blob: Descriptor, shared: BlobReader) -> BlobReader:
-        @asynccontextmanager
-        async def watched(offset: int) -> AsyncIterator[BlobStream]:
-            async with AsyncExitStack() as stack:
-                try:
-                    chunks = await stack.enter_async_context(shared(offset))
-                except StorageError as error:
-                    raise self._leave(blob, error) from error
-                yield self._passed(blob, chunks)
-
-        return watched
-
-    async def _passed(self, blob: Descriptor, chunks: BlobStream) -> BlobStream:
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except StalePartial:
-            raise
-        except StorageError as error:
-            raise self._leave(blob, error) from error
+            yield reader
 
     def _leave(self, blob: Descriptor, error: StorageError) -> StoreLeft:
         """Keep the blob, and all that are still to come, out of the store."""
@@ -147,3 +127,25 @@ class BestEffortCache:
         self._failed = True
         self._store.report_failure(error)
         return StoreLeft(error.message)
+
+
+class _Watched(Tap):
+    """A blob as the store shares it: where the store fails, `leave` says what is raised."""
+
+    def __init__(self, shared: BlobReader, leave: Callable[[StorageError], StoreLeft]) -> None:
+        self._shared = shared
+        self._leave = leave
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        async with AsyncExitStack() as stack:
+            try:
+                stream = await stack.enter_async_context(self._shared.open(offset))
+            except StorageError as error:
+                raise self._leave(error) from error
+            yield tapped(stream, self)
+
+    def fail(self, error: BlobflowError) -> BlobflowError:
+        if isinstance(error, StorageError) and not isinstance(error, StalePartial):
+            return self._leave(error)
+        return error

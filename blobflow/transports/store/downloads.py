@@ -75,7 +75,7 @@ class InFlightBlob:
     """
 
     def __init__(
-        self, store: Store, parked: SuspendedWriters, blob: Descriptor, body: BlobReader, *, keep: bool
+        self, store: Store, parked: SuspendedWriters, blob: Descriptor, reader: BlobReader, *, keep: bool
     ) -> None:
         self.blob = blob
         self.keep = keep
@@ -84,7 +84,7 @@ class InFlightBlob:
         self.error: BaseException | None = None
         self._store = store
         self._parked = parked
-        self._source = body
+        self._source = reader
         self._writer: Writer | None = None
         self._fd = -1
         self._visible = 0
@@ -103,7 +103,7 @@ class InFlightBlob:
         self.inside += 1
         well = False
         try:
-            yield self.open
+            yield self
             well = True
         finally:
             self.inside -= 1
@@ -115,10 +115,10 @@ class InFlightBlob:
                 await asyncio.wait((self.task,))
 
     @contextlib.asynccontextmanager
-    async def open(self, offset: int) -> AsyncIterator[BlobStream]:
-        """The Body of those inside."""
-        async with contextlib.aclosing(self._follow(offset)) as chunks:
-            yield chunks
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        """Follow the writer: a stream for one of those inside."""
+        async with contextlib.aclosing(self._follow(offset)) as stream:
+            yield stream
 
     async def _follow(self, offset: int) -> AsyncGenerator[Chunk, None]:
         """The bytes from `offset`, as they become visible; then the end, or the writer's error."""
@@ -205,8 +205,8 @@ class InFlightBlob:
             return
         loop = asyncio.get_running_loop()
         due = loop.time() + _FLUSH_SECONDS
-        async with self._source(writer.offset) as chunks:
-            async for chunk in chunks:
+        async with self._source.open(writer.offset) as stream:
+            async for chunk in stream:
                 if writer.offset + len(chunk) > size:
                     actual = writer.offset + len(chunk)
                     raise SizeMismatch(f"blob {self.blob.digest}", expected=size, actual=actual)
@@ -282,17 +282,17 @@ class StoreCache:
         """See `blobflow.content.Cache`; what a living writer is still filling counts too."""
         return self._store.partials.sizes(blob.digest for blob in blobs)
 
-    def body(self, blob: Descriptor) -> BlobReader:
-        """A Body over a held blob; NotFound on opening if it is gone, IntegrityError if it is damaged."""
-        return lambda offset: self._store.blobs.open(blob.digest, offset)
+    def reader(self, blob: Descriptor) -> BlobReader:
+        """Opens a held blob; NotFound then if it is gone, IntegrityError if it is damaged."""
+        return _HeldBlob(self._store, blob.digest)
 
     @contextlib.asynccontextmanager
     async def share(
-        self, blob: Descriptor, body: BlobReader, *, keep: bool = False
+        self, blob: Descriptor, reader: BlobReader, *, keep: bool = False
     ) -> AsyncIterator[BlobReader]:
-        """Read `body` once for everyone inside; see `blobflow.content.Cache`.
+        """Read the blob once for everyone inside; see `blobflow.content.Cache`.
 
-        The first one's `body` is read. A failed share is not retried: who enters again starts a new writer,
+        The first one's `reader` is read. A failed share is not retried: who enters again starts a new writer,
         which goes on where the failed one stopped. `keep` by anyone keeps. A blob that was held before is
         read from the store and stays. One that nobody keeps is removed when the last leaves, unless that is
         by an exception (it did not get where it should): then its bytes stay for whoever tries again.
@@ -301,16 +301,16 @@ class StoreCache:
         """
         lease = await self._store.leases.take(blob.digest)
         try:
-            growing = await self._join(blob, body, keep)
+            growing = await self._join(blob, reader, keep)
             if growing is None:
-                yield self.body(blob)
+                yield self.reader(blob)
                 return
             async with growing.joined() as shared:
                 yield shared
         finally:
             self._store.leases.release(lease)
 
-    async def _join(self, blob: Descriptor, body: BlobReader, keep: bool) -> InFlightBlob | None:
+    async def _join(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob | None:
         """The blob's writer, to get inside of at once; None if the blob is held already."""
         while not await self.has(blob):
             growing = self._growing.get(blob.digest)
@@ -318,13 +318,13 @@ class StoreCache:
                 await asyncio.wait((growing.task,))  # the last one has just left: see what remains
                 continue
             if growing is None or not growing.joinable:
-                growing = self._start(blob, body, keep)
+                growing = self._start(blob, reader, keep)
             growing.keep = growing.keep or keep
             return growing
         return None
 
-    def _start(self, blob: Descriptor, body: BlobReader, keep: bool) -> InFlightBlob:
-        growing = InFlightBlob(self._store, self._parked, blob, body, keep=keep)
+    def _start(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob:
+        growing = InFlightBlob(self._store, self._parked, blob, reader, keep=keep)
         self._growing[blob.digest] = growing
 
         def ended(_: asyncio.Task[None]) -> None:
@@ -333,3 +333,14 @@ class StoreCache:
 
         growing.task.add_done_callback(ended)
         return growing
+
+
+class _HeldBlob:
+    """A `BlobReader` of what the store holds."""
+
+    def __init__(self, store: Store, digest: Digest) -> None:
+        self._store = store
+        self._digest = digest
+
+    def open(self, offset: int = 0) -> contextlib.AbstractAsyncContextManager[BlobStream]:
+        return self._store.blobs.open(self._digest, offset)

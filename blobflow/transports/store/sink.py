@@ -57,11 +57,11 @@ class StoreSink:
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return await self.has(blob)
 
-    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+    async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """Let the run's own cache take it in."""
         self._lease(blob)
-        async with body(0) as chunks:
-            async for _ in chunks:
+        async with reader.open() as stream:
+            async for _ in stream:
                 pass
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:

@@ -4,39 +4,42 @@ against what the answer announces."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import aiohttp
 
-from blobflow.content import BlobStream, Site, is_small
+from blobflow.content import BlobStream, PartStream, Site, is_small, no_bytes
 from blobflow.errors import ProtocolViolation, SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
-from blobflow.transports.registry.http.downloads import flowing
+from blobflow.transports.registry.http.downloads import Download
 from blobflow.transports.registry.http.errors import parse_content_range
 from blobflow.transports.registry.http.host_client import HostClient, Request
 
 
 class RegistryBlob:
-    """One blob of a repository."""
+    """One blob of a repository: a `BlobReader`, not verified. `ranges`: whether they are worth asking for."""
 
-    def __init__(self, client: HostClient, lookups: Lookups, site: Site, blob: Descriptor) -> None:
+    def __init__(
+        self, client: HostClient, lookups: Lookups, site: Site, blob: Descriptor, *, ranges: bool
+    ) -> None:
         self._client = client
         self._lookups = lookups
         self._site = site
         self._blob = blob
+        self._ranges = ranges
 
     @asynccontextmanager
-    async def chunks(self, offset: int, end: int | None, *, ranges: bool) -> AsyncIterator[BlobStream]:
-        """See `Source.open`. `ranges`: whether they are worth asking for."""
+    async def open(self, offset: int = 0, end: int | None = None) -> AsyncIterator[BlobStream]:
+        """See `Source.open`."""
         blob, client = self._blob, self._client
         stop = blob.size if end is None else min(end, blob.size)
         if offset >= stop:
-            yield _nothing()
+            yield no_bytes()
             return
-        for ranged in (offset > 0 or stop < blob.size) and ranges, False:
+        for ranged in (offset > 0 or stop < blob.size) and self._ranges, False:
             request = self._request(offset, stop, ranged=ranged)
             opening = self._lookups.stream(request, blob.digest, small=is_small(blob))
             async with opening as (response, permit):
@@ -50,10 +53,10 @@ class RegistryBlob:
                 length, whole = stop - offset, stop - begins == blob.size and not skip
                 packed = (codings, blob) if codings else None
                 expected = skip + length
-                with flowing(
-                    client, response, request.description, expected, permit.leave, packed=packed
-                ) as flow:
-                    yield flow if whole else _part(flow, skip, length)
+                with closing(
+                    Download(client, response, request.description, expected, permit.leave, packed=packed)
+                ) as download:
+                    yield download if whole else PartStream(download, skip, length)
                 return
 
     def _request(self, offset: int, stop: int, *, ranged: bool) -> Request:
@@ -89,23 +92,3 @@ class RegistryBlob:
         if first is None or last is None or first > offset or last + 1 < stop:
             raise ProtocolViolation(f"{self._client.host} served other bytes of {what} than asked for")
         return first
-
-
-async def _nothing() -> BlobStream:
-    """No bytes at all."""
-    return
-    yield b""
-
-
-async def _part(chunks: BlobStream, skip: int, length: int) -> BlobStream:
-    """`length` bytes after the first `skip`: for registries that answer a range with more."""
-    async for chunk in chunks:
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        part = memoryview(chunk)[skip : skip + length]
-        skip = 0
-        length -= len(part)
-        yield part
-        if not length:
-            return

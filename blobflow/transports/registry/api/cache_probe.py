@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import aiohttp
 from yarl import URL
@@ -21,7 +21,7 @@ from blobflow.errors import SizeMismatch
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
-from blobflow.transports.registry.http.downloads import flowing
+from blobflow.transports.registry.http.downloads import Download
 from blobflow.transports.registry.http.errors import parse_content_range
 from blobflow.transports.registry.http.host_client import HostClient, Request
 
@@ -48,10 +48,10 @@ async def probe_cache(
                 raise SizeMismatch(f"blob {blob.digest} at {site}", expected=blob.size, actual=size)
             if response.status == 200:
                 packed = (codings, blob) if codings else None
-                with flowing(
-                    client, response, request.description, blob.size, permit.leave, packed=packed
-                ) as chunks:
-                    yield chunks
+                with closing(
+                    Download(client, response, request.description, blob.size, permit.leave, packed=packed)
+                ) as download:
+                    yield download
                 return
             if not reports_miss(response.headers):  # 416 is how a stored blob without bytes answers
                 yield None

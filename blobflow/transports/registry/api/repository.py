@@ -144,9 +144,9 @@ class Repository:
     def open(
         self, blob: Descriptor, offset: int = 0, end: int | None = None
     ) -> AbstractAsyncContextManager[BlobStream]:
-        """See `Source.open`: the chunks are aiohttp's own, as they come from the socket."""
-        reading = RegistryBlob(self._client, self._lookups, self._site, blob)
-        return reading.chunks(offset, end, ranges=self._profile.ranges)
+        """See `Source.open`."""
+        ranges = self._profile.ranges
+        return RegistryBlob(self._client, self._lookups, self._site, blob, ranges=ranges).open(offset, end)
 
     async def is_empty(self) -> bool:
         """See `Sink.is_empty`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
@@ -197,9 +197,9 @@ class Repository:
             self._client.caches.pushed.put(name, blob.digest, blob.digest)
         return mounted
 
-    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+    async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """See `Sink.push` and `upload`."""
-        await self._uploads.push(self._site.repository, blob, body)
+        await self._uploads.push(self._site.repository, blob, reader)
         self._client.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:

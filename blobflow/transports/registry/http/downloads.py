@@ -1,15 +1,15 @@
-"""A body as it comes from a registry: counted, braked, held to the least rate, its breaks told as errors of
-ours. It is a resource: who leaves its context has ended it, however far it was read, and whoever still holds
-its chunks."""
+"""A blob's bytes as they come from a registry: counted, slowed down to the rate that was set, given up below
+the least rate, and with our own errors where they break off."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import Self
 
 import aiohttp
 
-from blobflow.content import BlobStream
+from blobflow.content import Chunk
 from blobflow.errors import ConnectionLost
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.http.content_encoding import decode_stream, magic_of
@@ -17,115 +17,127 @@ from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.minimum_rate import MinimumRate, TooSlow
 from blobflow.transports.registry.http.socket_body import SocketBodyReader, take_over
 
+Receive = Callable[[], Awaitable[Chunk]]
 
-@contextmanager
-def flowing(
-    client: HostClient,
-    response: aiohttp.ClientResponse,
-    description: str,
-    expected: int,
-    over: Callable[[], None],
-    *,
-    packed: tuple[tuple[str, ...], Descriptor] | None = None,
-) -> Iterator[BlobStream]:
-    """The body of an answer to `description`: at least `expected` bytes, or ConnectionLost or TimedOut. When
-    all of it has come, `over` is called. `packed`: the codings that are to be undone, and the blob below
-    them.
 
-    On leaving, a connection that was taken over is closed; the others are `response`'s. Chunks that are asked
-    for after that raise ConnectionLost.
+class Download:
+    """A `BlobStream` of the body of `response`, the answer to `description`: at least `expected` bytes, else
+    ConnectionLost or TimedOut. `finished` is called when the last of them was taken. `packed`: the codings
+    to undo, and the blob below them.
+
+    `close` ends it wherever it is, whoever waits for its next chunk. A connection that was taken over is
+    closed with it; the others are `response`'s.
     """
-    flow = _Flow(client, response, description, expected, packed)
-    try:
-        yield flow.chunks(over)
-    finally:
-        flow.close()
 
-
-class _Flow:
     def __init__(
         self,
         client: HostClient,
         response: aiohttp.ClientResponse,
         description: str,
         expected: int,
-        packed: tuple[tuple[str, ...], Descriptor] | None,
+        finished: Callable[[], None],
+        *,
+        packed: tuple[tuple[str, ...], Descriptor] | None = None,
     ) -> None:
-        self._packed = packed
         self._client = client
         self._response = response
         self._asked = description
         self._expected = expected
-        self._inlet: SocketBodyReader | None = None
+        self._finished = finished
+        self._packed = packed
+        self._received = 0
+        self._receive: Receive | None = None
+        self._socket: SocketBodyReader | None = None
         self._rate: MinimumRate | None = None
         self._closed = False
+        self._ended = False
 
-    async def chunks(self, over: Callable[[], None]) -> BlobStream:
-        client, description, expected = self._client, self._asked, self._expected
-        meter, throttle = client.meter, client.reading
-        received = 0
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        client = self._client
+        if self._closed and not self._ended:
+            raise self._lost()
         try:
-            async for chunk in await self._begin():
-                size = len(chunk)
-                received += size
-                meter.bytes_read += size
-                if throttle is not None:
-                    await throttle.wait(size)
-                yield chunk
+            receive = self._receive or await self._begin()
+            chunk = await receive()
         except (aiohttp.ClientError, OSError) as error:
-            raise client.lost(error, description, received, expected) from None
-        finally:
-            self._stop()
-        if received < expected or self._closed:
-            raise ConnectionLost(
-                f"connection to {client.host} lost after {received} of {expected} bytes ({description})",
-                received=received,
-                expected=expected,
-            )
-        over()
+            raise client.lost(error, self._asked, self._received, self._expected) from None
+        if not chunk:
+            self._end()
+            raise StopAsyncIteration
+        size = len(chunk)
+        self._received += size
+        client.meter.bytes_read += size
+        if client.reading is not None:
+            await client.reading.wait(size)
+        return chunk
 
-    async def _begin(self) -> AsyncIterator[bytes | memoryview]:
-        self._rate = MinimumRate(self._fail)
+    async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """As `aclose`; nothing of it is waited for."""
+        self._closed = True
+        if self._rate is not None:
+            self._rate.stop()
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _begin(self) -> Receive:
+        """Choose the way in which the bytes come, when the first of them are asked for."""
+        self._rate = rate = MinimumRate(self._fail)
+        pieces = partial(_piece, self._response, rate)
         if self._packed is not None:
             codings, blob = self._packed
             what = f"{self._client.host}'s answer to {self._asked}"
-            pieces = _pieces(self._response, self._rate)
             unsized = self._response.content_length is None
-            return decode_stream(pieces, codings, what, magic_of(blob) if unsized else b"")
-        if not self._closed and self._client.reading is None:
-            self._inlet = await take_over(self._response, self._expected)
-        if self._inlet is not None:
-            return self._inlet.chunks(self._rate)
-        return _pieces(self._response, self._rate)
+            content = decode_stream(_each(pieces), codings, what, magic_of(blob) if unsized else b"")
+            self._receive = lambda: anext(content, b"")
+            return self._receive
+        if self._client.reading is None:
+            self._socket = await take_over(self._response, self._expected)
+        self._receive = pieces if self._socket is None else partial(self._socket.receive, rate)
+        return self._receive
+
+    def _end(self) -> None:
+        """All that comes has come; it may be too little."""
+        if self._rate is not None:
+            self._rate.stop()
+        if self._received < self._expected or (self._closed and not self._ended):
+            raise self._lost()
+        if not self._ended:
+            self._ended = True
+            self._finished()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(
+            f"connection to {self._client.host} lost after {self._received} of {self._expected} bytes"
+            f" ({self._asked})",
+            received=self._received,
+            expected=self._expected,
+        )
 
     def _fail(self, error: TooSlow) -> None:
-        if self._inlet is not None:
-            self._inlet.fail(error)
+        if self._socket is not None:
+            self._socket.fail(error)
         else:
             self._response.content.set_exception(error)
 
-    def _stop(self) -> None:
-        if self._rate is not None:
-            self._rate.stop()
 
-    def close(self) -> None:
-        self._closed = True
-        self._stop()
-        if self._inlet is not None:
-            self._inlet.close()
+async def _piece(response: aiohttp.ClientResponse, rate: MinimumRate) -> bytes:
+    """What comes next, in the pieces that aiohttp received, since joining them copies every byte once more.
+    Those of a chunked answer may be small, and are joined. Nothing at the end."""
+    rate.waiting()
+    if response.content_length is None:
+        piece = await response.content.readany()
+    else:
+        piece, _ = await response.content.readchunk()
+    rate.came(len(piece))
+    return piece
 
 
-async def _pieces(response: aiohttp.ClientResponse, rate: MinimumRate) -> AsyncIterator[bytes]:
-    """What comes, in the pieces that aiohttp received it in, as joining them copies every byte once more;
-    the pieces that a chunked answer came in may be too small for that."""
-    content = response.content
-    while True:
-        rate.waiting()
-        if response.content_length is None:
-            piece = await content.readany()
-        else:
-            piece, _ = await content.readchunk()
-        rate.came(len(piece))
-        if not piece:
-            return
+async def _each(receive: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
+    while piece := await receive():
         yield piece

@@ -22,14 +22,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import (
-    Denied,
-    NetworkError,
-    ProtocolViolation,
-    RegistryError,
-    TimedOut,
-    Unauthorized,
-)
+from blobflow.errors import Denied, NetworkError, ProtocolViolation, RegistryError, TimedOut, Unauthorized
 from blobflow.events import HostMeter, Observer, Retrying, Warned
 from blobflow.transports.registry.auth.authenticator import Authenticator, Challenge, parse_challenges
 from blobflow.transports.registry.auth.credentials import Credentials

@@ -2,9 +2,9 @@
 
 aiohttp makes a bytes object of every read, queues it, and joins what was queued: a third of the CPU that a
 gigabyte costs. Once an answer's headers are in, and its body is long and of a known length over plain TCP,
-the connection's protocol is exchanged for an `SocketBodyReader`, which fills one buffer while the other is
-being used. The connection is not given back to aiohttp, whose parser has not seen the body: it is closed at
-the end. A new connection a large blob is the price, and the reason why small bodies don't go this way.
+the connection's protocol is exchanged for a `SocketBodyReader`, which fills one buffer while the other is
+used. The connection is not given back to aiohttp, whose parser has not seen the body: it is closed at the
+end. A new connection a large blob is the price, and the reason why small bodies don't go this way.
 
 Everything else (TLS, unknown lengths, other loops' transports) goes aiohttp's own way; tests compare the two.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
@@ -128,34 +128,33 @@ class SocketBodyReader(asyncio.BufferedProtocol):
 
     # The reader's side
 
-    async def chunks(self, rate: MinimumRate) -> AsyncIterator[memoryview]:
-        """What comes, up to the announced size; each view lasts until the next is asked for.
+    async def receive(self, rate: MinimumRate) -> memoryview:
+        """What comes next, up to the announced size, valid until the next call; nothing at the end.
 
-        Ends early where the connection does, or where it is closed. Raises what it is made to `fail` with,
-        and what the connection broke with.
+        That comes early where the connection ends early, or where this is closed. Raises what it is made to
+        `fail` with, and what the connection broke with.
         """
-        whole = False
-        try:
-            while self._early:
-                yield memoryview(self._early.popleft())
-            while True:
-                while not self._filled:
-                    if not self._missing or self._ended:
-                        if self._lost is not None:
-                            raise self._lost
-                        whole = not self._missing
-                        return
-                    rate.waiting()
-                    await self._news()
-                rate.came(self._filled)
-                taken, size = self._buffers[self._filling], self._filled
-                self._filling, self._filled = 1 - self._filling, 0
-                if self._paused and self._missing and not self._ended:
-                    self._paused = False
-                    self._transport.resume_reading()
-                yield memoryview(taken)[:size]
-        finally:
-            self._release(whole=whole)
+        if self._early:
+            return memoryview(self._early.popleft())
+        while not self._filled:
+            if not self._missing or self._ended:
+                return self._end()
+            rate.waiting()
+            await self._news()
+        rate.came(self._filled)
+        taken, size = self._buffers[self._filling], self._filled
+        self._filling, self._filled = 1 - self._filling, 0
+        if self._paused and self._missing and not self._ended:
+            self._paused = False
+            self._transport.resume_reading()
+        return memoryview(taken)[:size]
+
+    def _end(self) -> memoryview:
+        whole = not self._missing and self._lost is None
+        self._release(whole=whole)
+        if self._lost is not None:
+            raise self._lost
+        return memoryview(b"")
 
     def close(self) -> None:
         """End the body wherever it is; who waits for its next chunk gets none."""

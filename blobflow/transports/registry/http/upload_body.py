@@ -1,6 +1,6 @@
 """The bytes of a blob on their way into a request's body.
 
-aiohttp pulls the body from a task of its own, and wraps what fails there into errors of its own. A
+aiohttp pulls the body from a task of its own, and wraps what fails there into errors of its own. An
 `UploadBody` keeps the original, counts what left, and can tell a peer that takes nothing from a body that
 gives nothing: only the first is the peer's fault.
 """
@@ -8,7 +8,7 @@ gives nothing: only the first is the peer's fault.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -23,15 +23,15 @@ SLOWEST = 16 * 1024
 
 
 class UploadBody:
-    """Exactly `size` bytes of `chunks`, for one request.
+    """Exactly `size` bytes of `stream`, for one request.
 
-    `error` holds what the chunks raised, or SizeMismatch where they ended early or went on too long; `done`
+    `error` holds what the stream raised, or SizeMismatch where it ended early or went on too long; `done`
     is True when every byte was taken. `throttle`, if set, says when bytes may go; `answer_limit` ends
     `answer_seconds` after the last of them. Call `stop` before leaving the
-    context that `chunks` came from.
+    context that `stream` came from.
     """
 
-    def __init__(self, chunks: BlobStream, size: int, what: str, meter: HostMeter) -> None:
+    def __init__(self, stream: BlobStream, size: int, what: str, meter: HostMeter) -> None:
         self.size = size
         self.sent = 0
         self.error: BlobflowError | None = None
@@ -39,7 +39,7 @@ class UploadBody:
         self.throttle: Throttle | None = None
         self.answer_limit: asyncio.Timeout | None = None
         self.answer_seconds = 0.0
-        self._pull = chunks.__anext__
+        self._pull = stream.__anext__
         self._what = what
         self._meter = meter
         self._puller: asyncio.Task[object] | None = None
@@ -105,7 +105,7 @@ class UploadBody:
         look()
 
     async def stop(self) -> None:
-        """Stop pulling; on return nobody is inside the chunks any more."""
+        """Stop pulling; on return nobody is inside the stream any more."""
         if self._watch is not None:
             self._watch.cancel()
         if self._puller is not None and not self._puller.done():
@@ -114,15 +114,15 @@ class UploadBody:
 
 
 class UploadPayload(aiohttp.payload.Payload):
-    """A feed as aiohttp's request body.
+    """An upload body as aiohttp's request body.
 
-    A view that a feed gives is sent from where it lies, and the next is asked for when the kernel has taken
+    A view that it gives is sent from where it lies, and the next is asked for when the kernel has taken
     it all; where a transport keeps bytes of its own (TLS), it gets a copy.
     """
 
-    def __init__(self, feed: UploadBody) -> None:
-        super().__init__(feed, content_type="application/octet-stream")
-        self._feed = feed
+    def __init__(self, body: UploadBody) -> None:
+        super().__init__(body, content_type="application/octet-stream")
+        self._body = body
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("a blob on its way is no text")
@@ -131,16 +131,16 @@ class UploadPayload(aiohttp.payload.Payload):
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Send the whole feed; its size is what was announced."""
-        self._feed.begin()
+        """Send the whole body; its size is what was announced."""
+        self._body.begin()
         transport = getattr(writer, "transport", None)
         if transport is None or transport.get_extra_info("sslcontext") is not None:
-            while chunk := await self._feed.pull():
+            while chunk := await self._body.pull():
                 await writer.write(chunk if isinstance(chunk, bytes) else bytes(chunk))
             return
         transport.set_write_buffer_limits(high=0)
         try:
-            while chunk := await self._feed.pull():
+            while chunk := await self._body.pull():
                 await writer.write(chunk)
                 while transport.get_write_buffer_size():
                     await writer.drain()
@@ -151,19 +151,43 @@ class UploadPayload(aiohttp.payload.Payload):
 
 
 class ChunkSplitter:
-    """Cuts a run of chunks at chosen places: the pieces of a chunked upload."""
+    """Splits a stream at chosen places: the pieces of a chunked upload."""
 
-    def __init__(self, chunks: BlobStream) -> None:
-        self._chunks = chunks
-        self._left: Chunk = b""
+    def __init__(self, stream: BlobStream) -> None:
+        self._stream = stream
+        self._rest: Chunk = b""
 
-    async def take(self, size: int) -> AsyncIterator[Chunk]:
-        """The next `size` bytes, or fewer at the end."""
-        while size:
-            chunk = self._left or await anext(self._chunks, b"")
-            if not chunk:
-                return
-            view = memoryview(chunk)
-            self._left = view[size:]
-            size -= min(size, len(view))
-            yield view[: len(view) - len(self._left)]
+    def take(self, size: int) -> BlobStream:
+        """The next `size` bytes, or fewer at the end; whole before the next piece is taken."""
+        return _Piece(self, size)
+
+    async def next(self, most: int) -> Chunk:
+        """The next bytes, `most` or fewer. Raises StopAsyncIteration at the end."""
+        view = memoryview(self._rest or await self._stream.__anext__())
+        self._rest = view[most:]
+        return view[:most]
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+
+class _Piece:
+    """A `BlobStream` of `size` bytes."""
+
+    def __init__(self, splitter: ChunkSplitter, size: int) -> None:
+        self._splitter = splitter
+        self._left = size
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if not self._left:
+            raise StopAsyncIteration
+        chunk = await self._splitter.next(self._left)
+        self._left -= len(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._splitter.aclose()

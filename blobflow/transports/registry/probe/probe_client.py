@@ -6,13 +6,13 @@ What was made is remembered, and taken away at the end as far as the registry le
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 import msgspec
 from yarl import URL
 
-from blobflow.content import BlobStream, Sleep
+from blobflow.content import Chunk, Sleep
 from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Unavailable
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.registry.api.manifest_push import confirmed_tags
@@ -147,7 +147,7 @@ class ProbeClient:
     async def break_off(self, location: URL, content: bytes, after: int) -> None:
         """Begin to send a stream, and let the connection break when `after` bytes have left."""
 
-        async def chunks() -> BlobStream:
+        async def chunks() -> AsyncGenerator[Chunk, None]:
             yield content[:after]
             await self._sleep(BREAK_SECONDS)
             raise ConnectionLost("broken off", received=after, expected=len(content))

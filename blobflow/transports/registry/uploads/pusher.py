@@ -30,7 +30,7 @@ from typing import Literal
 
 from yarl import URL
 
-from blobflow.content import BlobReader, BlobStream, Journal, is_small
+from blobflow.content import BlobReader, BlobStream, Journal, Notice, is_small, tapped
 from blobflow.errors import (
     BlobflowError,
     ConnectionLost,
@@ -122,8 +122,8 @@ class BlobPusher:
             pass  # a refusal without a usable session is a refusal all the same
         return False
 
-    async def push(self, repository: str, blob: Descriptor, body: BlobReader) -> None:
-        """See `Sink.push`. Raises the last rung's error, and the body's own errors as they are."""
+    async def push(self, repository: str, blob: Descriptor, reader: BlobReader) -> None:
+        """See `Sink.push`. Raises the last rung's error, and the reader's own errors as they are."""
         if await self._has_arrived(repository, blob):
             return
         methods = list(method_order(blob.size, self.profile, self.limits))
@@ -131,7 +131,7 @@ class BlobPusher:
         while True:
             attempt = _Attempt(await self._idle(repository, blob), methods[0])
             try:
-                await self._attempt(attempt, methods, repository, blob, body)
+                await self._attempt(attempt, methods, repository, blob, reader)
             except BlobflowError as error:
                 session = attempt.session
                 if session is None or error is session.body_error:
@@ -291,7 +291,7 @@ class BlobPusher:
         methods: list[UploadMethod],
         repository: str,
         blob: Descriptor,
-        body: BlobReader,
+        reader: BlobReader,
     ) -> None:
         """One try of one form. On any failure the session is parked or deleted."""
         offset = attempt.session.offset if attempt.session else 0
@@ -302,14 +302,14 @@ class BlobPusher:
                     permit = await stack.enter_async_context(self._client.writes.permit())
                 content = b""
                 async with self._beside(attempt, repository, blob):
-                    chunks = await stack.enter_async_context(body(offset))
+                    stream = await stack.enter_async_context(reader.open(offset))
                     if small:
-                        content = b"".join([bytes(chunk) async for chunk in chunks])
+                        content = b"".join([bytes(chunk) async for chunk in stream])
                 assert attempt.session is not None
                 if small:
                     await self._whole(attempt.session, blob, content)
                 else:
-                    await self._send(attempt, methods, blob, _then(chunks, permit.downgrade))
+                    await self._send(attempt, methods, blob, tapped(stream, Notice(permit.downgrade)))
         except BaseException as error:
             if attempt.session is not None:
                 self._put_aside(attempt.session, blob, error)
@@ -345,7 +345,7 @@ class BlobPusher:
         attempt.session = beginning.result()
 
     async def _send(
-        self, attempt: _Attempt, methods: list[UploadMethod], blob: Descriptor, chunks: BlobStream
+        self, attempt: _Attempt, methods: list[UploadMethod], blob: Descriptor, stream: BlobStream
     ) -> None:
         """Send what is left of the blob, in the form that is its session's."""
         session = attempt.session
@@ -354,10 +354,10 @@ class BlobPusher:
         session.began = session.offset
         noted = self._resumes and blob.size >= JOURNALED_FROM and self._sessions.note(session)
         if session.offset == blob.size:
-            await _read_out(session, chunks)
+            await _read_out(session, stream)
             await self._finish(session, blob)
         else:
-            await _METHODS[attempt.method](self, session, blob, chunks)
+            await _METHODS[attempt.method](self, session, blob, stream)
         if noted or session.origin == "left":
             self._sessions.forget(session)
 
@@ -394,25 +394,25 @@ class BlobPusher:
                 self._learner.lost(session, blob)
             self._sessions.leave(session)
 
-    async def _single(self, session: UploadSession, blob: Descriptor, chunks: BlobStream) -> None:
+    async def _single(self, session: UploadSession, blob: Descriptor, stream: BlobStream) -> None:
         """PUT with the whole body [end-6]."""
         request = self._request("PUT", session, blob, ok=_COMMITTED, url=_with_digest(session, blob))
-        response, _ = await self._pour(session, chunks, blob.size, request)
+        response, _ = await self._pour(session, stream, blob.size, request)
         self._check(response, blob)
 
-    async def _stream(self, session: UploadSession, blob: Descriptor, chunks: BlobStream) -> None:
+    async def _stream(self, session: UploadSession, blob: Descriptor, stream: BlobStream) -> None:
         """One PATCH with the whole body and no Content-Range [end-5], then PUT [end-6]."""
-        await self._patch(session, blob, chunks, blob.size, {})
+        await self._patch(session, blob, stream, blob.size, {})
         await self._finish(session, blob)
 
-    async def _chunked(self, session: UploadSession, blob: Descriptor, chunks: BlobStream) -> None:
+    async def _chunked(self, session: UploadSession, blob: Descriptor, stream: BlobStream) -> None:
         """PATCH after PATCH with Content-Range [end-5], from the ticket's offset, then PUT [end-6]."""
-        cut = ChunkSplitter(chunks)
+        splitter = ChunkSplitter(stream)
         while (start := session.offset) < blob.size:
             chunk = max(self._size.chunk_bytes, session.chunk_floor)
             length = min(chunk, session.chunk_ceiling, blob.size - start)
             ranged = {"Content-Range": f"{start}-{start + length - 1}"}
-            await self._patch(session, blob, cut.take(length), length, ranged)
+            await self._patch(session, blob, splitter.take(length), length, ranged)
             session.offset = start + length
             self._learner.passed(session, length)
             if self._resumes and blob.size >= JOURNALED_FROM:
@@ -420,10 +420,10 @@ class BlobPusher:
         await self._finish(session, blob)
 
     async def _patch(
-        self, session: UploadSession, blob: Descriptor, chunks: BlobStream, size: int, headers: dict[str, str]
+        self, session: UploadSession, blob: Descriptor, stream: BlobStream, size: int, headers: dict[str, str]
     ) -> None:
         request = self._request("PATCH", session, blob, ok=(200, 202, 204), headers=headers)
-        response, sent = await self._pour(session, chunks, size, request)
+        response, sent = await self._pour(session, stream, size, request)
         if sent != size:
             raise ConnectionLost(
                 f"{self._client.host} ended {request.description} early", received=sent, expected=size
@@ -459,10 +459,10 @@ class BlobPusher:
         )
 
     async def _pour(
-        self, session: UploadSession, chunks: BlobStream, size: int, request: Request
+        self, session: UploadSession, stream: BlobStream, size: int, request: Request
     ) -> tuple[Response, int]:
         """Send `size` bytes as the request's body; the answer, and how many were taken before it came."""
-        feed = UploadBody(chunks, size, request.description, self._client.meter)
+        feed = UploadBody(stream, size, request.description, self._client.meter)
         before, session.request, session.passed = session.sent, size, 0
         try:
             response = await self._client.send_body(request, feed)
@@ -491,13 +491,6 @@ _METHODS: dict[
 }
 
 
-async def _then(chunks: BlobStream, over: Callable[[], None]) -> BlobStream:
-    """The chunks; `over` is called when the last of them was asked past."""
-    async for chunk in chunks:
-        yield chunk
-    over()
-
-
 def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
     """What a mount needs; some registries read only the first scope, and the first is the rarer right."""
     return (f"repository:{repository}:pull,push", f"repository:{origin}:pull")
@@ -514,10 +507,10 @@ def _method_for(
     return methods[0]
 
 
-async def _read_out(session: UploadSession, chunks: BlobStream) -> None:
+async def _read_out(session: UploadSession, stream: BlobStream) -> None:
     """Read a body that has no more bytes to its end, where its digest is checked."""
     with session.reading():
-        async for _ in chunks:
+        async for _ in stream:
             pass
 
 
