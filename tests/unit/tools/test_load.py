@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, inventory
 from tests.deadlines import HANGS_AFTER
 from tools.loads.conversation import Answer, BrokenAnswer, Cut, Script, Step, Timed, converse
 from tools.loads.gcbeside import Report, Round, Times, quantile
