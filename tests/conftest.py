@@ -16,7 +16,7 @@ settings.load_profile("no clock")
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
 # Workers take files in this order: those that take minutes begin first, and the many short ones fill the end.
-FOLDERS = ("e2e", "flow", "contract", "unit")
+FOLDERS = ("e2e", "integration", "contract", "unit")
 BY_NAME = ("soak", "clients")
 IN_CI = os.environ.get("CI") == "true"
 

@@ -27,6 +27,7 @@ from blobflow.oci import digest_of, media, parse_digest, parse_manifest, parse_p
 from blobflow.oci.tag_selection.regex import compile_pattern
 from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
 from blobflow.server.auth.logins import parse_htpasswd, read_basic
+from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range
 from blobflow.server.routes import match_route
 from blobflow.transports.registry.api.tags import read_page
@@ -343,7 +344,7 @@ def feed(parser: Parser, given: bytes) -> str:
     """Feed one input; returns what became of it: `ok`, or the error's name. Raises Finding."""
     try:
         parser.run(given)
-    except BlobflowError as error:
+    except (BlobflowError, ApiError) as error:
         sentence = str(error)
         if len(sentence) > LONGEST_SENTENCE:
             raise Finding(parser.name, given, f"a sentence of {len(sentence)} characters") from error

@@ -16,11 +16,10 @@ What a crash leaves: every blob and manifest whose push was answered with 201, a
 nothing but a partial, which the store sweeps.
 """
 
-from blobflow.server.admin.access_log import CommonLogFormat, json_line
+from blobflow.server.admin.access_log import AccessRecord, CommonLogFormat, json_line
 from blobflow.server.application import REGISTRY_KEY, make_app
 from blobflow.server.auth.access_rules import AccessRules, parse_access
 from blobflow.server.auth.logins import Logins, parse_htpasswd
-from blobflow.server.context import AccessRecord
 from blobflow.server.http.bodies import BodyTransport, SocketBodyTransport
 from blobflow.server.http.listener import Certificate, Server, tls_context
 from blobflow.server.pullthrough.cache import PullThroughCache

@@ -1,133 +1,169 @@
-"""Pulling: distribution-spec, "Pull" ([end-1] to [end-3])."""
+"""Blobs: distribution-spec, "Pulling blobs" ([end-2]) and "Deleting blobs" ([end-10]).
+
+Whoever asks for a blob asks one question, `find_blob`: it is held, incoming (an upstream has it), or absent.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 
+import msgspec
 from aiohttp import web
 
-from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
+from blobflow.errors import IntegrityError, NotFound
 from blobflow.events import Warned
-from blobflow.oci import Descriptor, Digest, media, parse_manifest
-from blobflow.server.content_negotiation import accepts, default_image
+from blobflow.oci import Descriptor, Digest
+from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
+from blobflow.server.http.conditional import matches_etag
 from blobflow.server.http.ranges import ByteRange, RangeNotSatisfiable, parse_range
+from blobflow.server.pullthrough.eviction import retry_if_evicted
 from blobflow.server.pullthrough.serving import send_incoming
 from blobflow.server.registry import Registry
-from blobflow.server.routes import Route, is_tag, parse_digest_parameter
 from blobflow.transports.store import promises
 from blobflow.transports.store.os_errors import translate_os_errors
 from blobflow.transports.store.verified_reading import open_for_reading
 
-# A body up to this many bytes goes out in one write with its headers; a larger one takes the wire's way.
-SMALL = 64 * 1024
+# A body up to this many bytes goes out in one write with its headers; a larger one takes the body transport.
+SMALL_BYTES = 64 * 1024
 
 
-async def api_version(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    """[end-1]: this is a registry."""
-    return web.Response(body=b"{}", content_type="application/json")
+class Held(msgspec.Struct, frozen=True):
+    """The store holds the blob, and it is visible in the repository. `content`: a small one's bytes, if they
+    are in memory."""
+
+    size: int
+    content: bytes | None = None
 
 
-async def read_blob(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+class Incoming(msgspec.Struct, frozen=True):
+    """The upstream has the blob, and the store does not hold it yet."""
+
+    blob: Descriptor
+
+    @property
+    def size(self) -> int:
+        return self.blob.size
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """Neither this repository has the blob nor its upstream, as far as anybody knows."""
+
+
+BlobState = Held | Incoming | Absent
+
+
+async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
+    """Where the blob is that a request names.
+
+    For a HEAD the upstream is asked whether it has the blob; who gets it finds out. A GET of what is pulled
+    through and held counts as a hit. Raises ApiError where the upstream can't be asked.
+    """
+    registry, route = context.registry, context.route
+    if registry.pullthrough is None or route.upstream is None:
+        return find_held_blob(registry, route.repository, digest)
+    found = find_held_blob(registry, route.repository, digest)
+    is_get = context.request.method == "GET"
+    if isinstance(found, Absent) or registry.store.blobs.size_of(digest) is None:
+        blob = await registry.pullthrough.find_blob(route, digest, sure=not is_get)
+        if blob is not None and registry.store.blobs.size_of(digest) is None:
+            return Incoming(blob)
+        found = find_held_blob(registry, route.repository, digest)
+    if is_get and isinstance(found, Held):
+        registry.pullthrough.count_hit(route)
+    return found
+
+
+def find_held_blob(registry: Registry, repository: str, digest: Digest) -> Held | Absent:
+    """As `find_blob`, without a look at any upstream."""
+    if registry.store.repositories.media_type_of(repository, digest) is None:
+        return Absent()
+    content = registry.small_blobs.get(digest)
+    if content is not None:
+        return Held(len(content), content)
+    size = registry.store.blobs.size_of(digest)
+    return Absent() if size is None else Held(size)
+
+
+async def read_blob(context: RequestContext) -> web.StreamResponse:
     """[end-2], GET and HEAD: the blob, or one range of it ("Pulling blobs", RFC 9110 section 14)."""
-    if route.upstream is None:
-        return await _read_blob(registry, request, route)
-    return await _unless_evicted(lambda: _read_blob(registry, request, route))
+    if context.route.upstream is None:
+        return await _read_blob(context)
+    return await retry_if_evicted(lambda: _read_blob(context))
 
 
-async def _unless_evicted(answer: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """What is pulled through can be evicted between two looks: then it is fetched again. That an upstream
-    does not have it is another thing, and has its error as a cause."""
-    try:
-        return await answer()
-    except ApiError as error:
-        if error.status != 404 or error.__cause__ is not None:
-            raise
-    return await answer()
+async def delete_blob(context: RequestContext) -> web.StreamResponse:
+    """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
+    store, repository, digest = context.registry.store, context.repository, context.digest
+    media_type = store.repositories.media_type_of(repository, digest)
+    if media_type is None or store.blobs.size_of(digest) is None:
+        raise _blob_unknown(digest)
+    if media_type:
+        raise ApiError("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
+    await store.commit(lambda: store.repositories.remove(repository, digest))
+    return web.Response(status=202)
 
 
-async def _read_blob(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    digest = parse_digest_parameter(route.reference)
-    incoming = await _coming(registry, route, digest, counted=request.method == "GET")
-    small = None if incoming else registry.small_blobs.get(digest)
-    if incoming:
-        size = incoming.size
-    elif (
-        small is not None and registry.store.repositories.media_type_of(route.repository, digest) is not None
-    ):
-        size = len(small)
-    else:
-        size = held_blob(registry, route.repository, digest)
+async def _read_blob(context: RequestContext) -> web.StreamResponse:
+    registry, request, digest = context.registry, context.request, context.digest
+    found = await find_blob(context, digest)
+    if isinstance(found, Absent):
+        raise _blob_unknown(digest)
     etag = f'"{digest}"'
-    asked = request.headers
     headers = {
         "Docker-Content-Digest": digest,
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Content-Type": "application/octet-stream",
     }
-    if _names(asked.get("If-None-Match"), etag):
+    if matches_etag(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
-        if not incoming and not await promises.promise_existing(registry.store, digest):
+        if isinstance(found, Held) and not await promises.promise_existing(registry.store, digest):
             registry.small_blobs.forget(digest)  # or GET would go on answering
             raise _blob_unknown(digest)
-        return web.Response(headers={**headers, "Content-Length": str(size)})
-    span = None
-    if "Range" in asked and asked.get("If-Range", etag) == etag:
-        try:
-            span = parse_range(asked["Range"], size)
-        except RangeNotSatisfiable:
-            raise ApiError(
-                "SIZE_INVALID",
-                f"the range begins past the blob's {size} bytes",
-                status=416,
-                headers={"Content-Range": f"bytes */{size}"},
-            ) from None
-    if incoming and span is not None and not span.start:
-        span = None  # RFC 9110, 14.2: a range may be ignored; so a 206 from 0 tells that the blob is held
-    status = 200
-    if span is not None:
-        status = 206
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    response = web.StreamResponse(status=status, headers=headers)
-    span = span or ByteRange(0, size)
+        return web.Response(headers={**headers, "Content-Length": str(found.size)})
+    asked = _requested_range(request, etag, found.size)
+    if isinstance(found, Incoming) and asked is not None and not asked.start:
+        asked = None  # RFC 9110, 14.2: a range may be ignored; so a 206 from 0 means that the blob is held
+    span = asked or ByteRange(0, found.size)
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{found.size}"
+    response = web.StreamResponse(status=206 if asked else 200, headers=headers)
     response.content_length = span.length
-    if incoming:
-        return await send_incoming(registry, request, route, incoming, span, response)
-    if small is not None:
-        registry.store.blobs.mark_used(digest)
-        body = small if span.length == len(small) else small[span.start : span.end]
-        return web.Response(status=status, headers=headers, body=body)
-    return await _send(registry, request, digest, span, response)
+    if isinstance(found, Incoming):
+        assert registry.pullthrough is not None
+        return await send_incoming(registry.pullthrough, context.route, found.blob, span, request, response)
+    if found.content is None:
+        return await _send_file(registry, request, digest, span, response)
+    registry.store.blobs.mark_used(digest)
+    body = found.content if asked is None else found.content[span.start : span.end]
+    return web.Response(status=response.status, headers=headers, body=body)
 
 
-async def _coming(registry: Registry, route: Route, digest: Digest, *, counted: bool) -> Descriptor | None:
-    """A blob that is not here and will be pulled through; None: it is here, which is `counted` as a hit, or
-    nowhere."""
-    if registry.pullthrough is None or route.upstream is None:
+def _requested_range(request: web.BaseRequest, etag: str, size: int) -> ByteRange | None:
+    """The range that a request asks for; None for the whole. Raises ApiError (416)."""
+    if "Range" not in request.headers or request.headers.get("If-Range", etag) != etag:
         return None
-    store = registry.store
-    if (
-        store.repositories.media_type_of(route.repository, digest) is None
-        or store.blobs.size_of(digest) is None
-    ):
-        blob = await registry.pullthrough.blob(route, digest, sure=not counted)
-        if blob is None or store.blobs.size_of(digest) is None:
-            return blob
-    if counted:
-        registry.pullthrough.hit(route)
-    return None
+    try:
+        return parse_range(request.headers["Range"], size)
+    except RangeNotSatisfiable:
+        raise ApiError(
+            "SIZE_INVALID",
+            f"the range begins past the blob's {size} bytes",
+            status=416,
+            headers={"Content-Range": f"bytes */{size}"},
+        ) from None
 
 
-async def _send(
+async def _send_file(
     registry: Registry,
     request: web.BaseRequest,
     digest: Digest,
     span: ByteRange,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
+    """Answer with the bytes of `span` from the store; small blobs stay in memory for who asks next."""
     path = registry.store.blobs.path_of(digest)
     try:
         await registry.store.blobs.check(digest)
@@ -139,7 +175,7 @@ async def _send(
         registry.report_damaged(digest, error)
         raise _blob_unknown(digest) from None
     with file:
-        if span.length <= SMALL:
+        if span.length <= SMALL_BYTES:
             with translate_os_errors("read", path):
                 body = os.pread(file.fileno(), span.length, span.start)
             if response.status == 200:
@@ -149,121 +185,12 @@ async def _send(
             await registry.body_transport.send(request, response, file, span)
         except (ConnectionError, TimeoutError):
             raise
-        except OSError as error:  # the client's way, or the disk: nothing more can be said to the client
+        except OSError as error:  # the client's connection, or the disk: the client can't hear which
             registry.store.observer(Warned(f"sending {path} broke off: {error.strerror or error}"))
             raise ConnectionAbortedError(str(error)) from error
         await response.write_eof()
     return response
 
 
-async def read_manifest(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    """[end-3], GET and HEAD: the manifest by tag or digest, byte for byte as it was pushed.
-
-    Who asks for a tag and accepts no index gets the linux/amd64 image of one.
-    """
-    if route.upstream is None:
-        return await _read_manifest(registry, request, route)
-    return await _unless_evicted(lambda: _read_manifest(registry, request, route))
-
-
-async def _read_manifest(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    digest, media_type = await _brought(registry, route)
-    if media_type in media.INDEXES and ":" not in route.reference:
-        asked = request.headers.getall("Accept", ())
-        if not accepts(asked, media_type):
-            image = await _image_for_all(registry, digest, media_type)
-            digest, media_type = await _brought(registry, route._replace(reference=image))
-    etag = f'"{digest}"'
-    headers = {"Docker-Content-Digest": digest, "ETag": etag, "Content-Type": media_type}
-    if _names(request.headers.get("If-None-Match"), etag):
-        return web.Response(status=304, headers=headers)
-    if request.method == "HEAD":
-        size = registry.store.blobs.size_of(digest)
-        if size is None or not await promises.promise_existing(registry.store, digest):
-            registry.small_blobs.forget(digest)
-            raise _manifest_unknown(route.reference)
-        return web.Response(headers={**headers, "Content-Length": str(size)})
-    return web.Response(headers=headers, body=await _raw(registry, digest))
-
-
-async def _brought(registry: Registry, route: Route) -> tuple[Digest, str]:
-    """As `held_manifest`, after it was fetched if it is pulled through."""
-    if registry.pullthrough is not None and route.upstream is not None:
-        await registry.pullthrough.fetch_manifest(route)
-    return held_manifest(registry, route)
-
-
-async def _raw(registry: Registry, digest: Digest) -> bytes:
-    """A held manifest's bytes. Raises Refusal (MANIFEST_UNKNOWN)."""
-    raw = registry.small_blobs.get(digest)
-    if raw is not None:
-        registry.store.blobs.mark_used(digest)
-        return raw
-    try:
-        raw = await registry.store.blobs.read_whole(digest)
-    except NotFound:
-        raise _manifest_unknown(digest) from None
-    except IntegrityError as error:
-        registry.report_damaged(digest, error)
-        raise _manifest_unknown(digest) from None
-    registry.small_blobs.put(digest, raw)
-    return raw
-
-
-async def _image_for_all(registry: Registry, digest: Digest, media_type: str) -> Digest:
-    """The digest of the image that an index is to a client that accepts none. Raises Refusal."""
-    try:
-        image = default_image(
-            parse_manifest(await _raw(registry, digest), media_type, digest=digest, let_in=True)
-        )
-    except UnsupportedContent:
-        image = None
-    if image is None:
-        raise ApiError(
-            "MANIFEST_UNKNOWN",
-            f"this is an index without an image for linux/amd64; ask for it with Accept: {media_type}",
-        )
-    return image.digest
-
-
-def held_blob(registry: Registry, repository: str, digest: Digest) -> int:
-    """The size of a blob that is visible in the repository. Raises Refusal (BLOB_UNKNOWN)."""
-    if registry.store.repositories.media_type_of(repository, digest) is None:
-        raise _blob_unknown(digest)
-    size = registry.store.blobs.size_of(digest)
-    if size is None:
-        raise _blob_unknown(digest)
-    return size
-
-
-def held_manifest(registry: Registry, route: Route) -> tuple[Digest, str]:
-    """Digest and media type of the manifest that a reference names.
-
-    Raises Refusal: MANIFEST_UNKNOWN; DIGEST_INVALID for a reference with a colon that is no digest.
-    """
-    found: tuple[Digest, str | None] | None = None
-    if ":" in route.reference:
-        digest = parse_digest_parameter(route.reference)
-        found = digest, registry.store.repositories.media_type_of(route.repository, digest)
-    elif is_tag(route.reference):
-        found = registry.store.repositories.resolve_manifest(route.repository, route.reference)
-    if found is None or not found[1]:
-        raise _manifest_unknown(route.reference)
-    return found[0], found[1]
-
-
-def _names(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match lists this entity tag."""
-    if header is None:
-        return False
-    return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
-
-
 def _blob_unknown(digest: Digest) -> ApiError:
     return ApiError("BLOB_UNKNOWN", f"this repository has no blob {digest}", detail={"digest": digest})
-
-
-def _manifest_unknown(reference: str) -> ApiError:
-    return ApiError(
-        "MANIFEST_UNKNOWN", "this repository has no such manifest", detail={"reference": reference[:300]}
-    )

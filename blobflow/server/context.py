@@ -1,47 +1,62 @@
-"""One request and its answer, as they are told."""
+"""One request on its way: who sent it, what it asks for, and the registry that answers it."""
 
 from __future__ import annotations
 
 import time
 
-import msgspec
 from aiohttp import web
 
-
-class AccessRecord(msgspec.Struct, frozen=True):
-    """One answered request. `received` and `body_bytes_sent` are body bytes as announced (received: -1 if it
-    was not); `seconds` to the end of a streamed answer, or to the handing over of a small one. `at` is when
-    it came in (Unix seconds), `user` who was let in with a login."""
-
-    remote: str
-    method: str
-    path: str
-    query: str
-    status: int
-    received: int
-    sent: int
-    seconds: float
-    user_agent: str
-    user: str = ""
-    referer: str = ""
-    at: float = 0.0
+from blobflow.oci import Digest
+from blobflow.server.admin.access_log import AccessRecord
+from blobflow.server.auth.access_rules import NOTHING, Permissions
+from blobflow.server.registry import Registry
+from blobflow.server.routes import Route, parse_digest_parameter
 
 
 class RequestContext:
-    """A request under way: what is learnt of it on its way through the rooms."""
+    """What every endpoint is given. The application fills in `user` and `permissions` when it has
+    authenticated the request, and `route` when it has read the path.
 
-    __slots__ = ("_begun", "client", "endpoint", "request", "user")
+    `client`: the IP address that the request comes from. `user`: its login; "" without one. The application
+    has checked that the endpoint's own action is permitted in the route's repository; `permissions` are for
+    what an endpoint does elsewhere, and what it lists.
+    """
 
-    def __init__(self, request: web.Request, client: str) -> None:
-        """`client`: the IP address that it comes from."""
+    __slots__ = ("_begun", "client", "permissions", "registry", "request", "route", "user")
+
+    def __init__(self, registry: Registry, request: web.Request) -> None:
+        self.registry = registry
         self.request = request
-        self.client = client
-        self.endpoint = "none"
+        self.client = registry.addressing.client(request)
         self.user = ""
+        self.permissions: Permissions = NOTHING
+        self.route = Route("none")
         self._begun = time.monotonic()
 
-    def access(self, response: web.StreamResponse) -> AccessRecord:
-        """What there is to tell, once it is answered."""
+    @property
+    def repository(self) -> str:
+        return self.route.repository
+
+    @property
+    def reference(self) -> str:
+        """The tag, digest or session that the path names."""
+        return self.route.reference
+
+    @property
+    def digest(self) -> Digest:
+        """The digest that the path names. Raises ApiError (DIGEST_INVALID)."""
+        return parse_digest_parameter(self.route.reference)
+
+    def url(self, path: str) -> str:
+        """Where a path of ours is for this client; `path` is quoted, and may have a query."""
+        return self.registry.addressing.url(self.request, path)
+
+    def upload_url(self, path: str) -> str:
+        """As `url`, for what the client has to go on with; a whole URL wherever that can be known."""
+        return self.registry.addressing.upload_url(self.request, path)
+
+    def access_record(self, response: web.StreamResponse) -> AccessRecord:
+        """The request and its answer, as the access log has them."""
         request = self.request
         length = request.content_length
         seconds = time.monotonic() - self._begun

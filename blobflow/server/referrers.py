@@ -6,9 +6,8 @@ import msgspec
 from aiohttp import web
 
 from blobflow.oci import media
+from blobflow.server.context import RequestContext
 from blobflow.server.listing import next_link
-from blobflow.server.registry import Registry
-from blobflow.server.routes import Route, parse_digest_parameter
 
 # Descriptors in one page, and their bytes: clients take an index of 4 MiB, and annotations may be long.
 PAGE = 1000
@@ -17,12 +16,15 @@ PAGE_BYTES = 2 * 1024 * 1024
 _FILTER = "artifactType"
 
 
-async def list_referrers(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    """[end-12a], [end-12b]: an index of what refers to a digest, whether that is here or not.
+async def list_referrers(context: RequestContext) -> web.StreamResponse:
+    """[end-12a], [end-12b]: an index of what refers to a digest, whether that is here or not; of what is
+    pulled through, also what the upstream has.
 
     `artifactType` leaves only those of one type. A next page is after `last`, a digest.
     """
-    subject = parse_digest_parameter(route.reference)
+    registry, request, route, subject = context.registry, context.request, context.route, context.digest
+    if registry.pullthrough is not None and route.upstream is not None:
+        await registry.pullthrough.fetch_referrers(route)
     # Media types have no spaces; clients that put their `+` into a query as it is mean a `+`.
     wanted = request.query.get(_FILTER, "").replace(" ", "+")
     page = await registry.referrer_index.page(
@@ -36,7 +38,7 @@ async def list_referrers(registry: Registry, request: web.BaseRequest, route: Ro
     headers = {"OCI-Filters-Applied": _FILTER} if wanted else {}
     if page.following:
         filtered = {_FILTER: wanted} if wanted else {}
-        headers["Link"] = next_link(registry, request, **filtered, last=page.following)
+        headers["Link"] = next_link(context, **filtered, last=page.following)
     index = {
         "schemaVersion": 2,
         "mediaType": media.OCI_INDEX,

@@ -1,5 +1,5 @@
-"""What the embedded registry holds between requests: its store, its rules, its upload sessions and what it
-has counted and remembered."""
+"""What the registry holds between requests: its store, its options, its upload sessions, and what it has
+counted and remembered."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.server.admin.counters import Counters
 from blobflow.server.admin.overview import Overview
+from blobflow.server.auth.access_rules import AccessRules
 from blobflow.server.auth.logins import Logins
 from blobflow.server.http.bodies import BodyTransport
 from blobflow.server.http.public_url import Addressing
@@ -22,21 +23,22 @@ from blobflow.server.small_blob_cache import SmallBlobCache
 from blobflow.server.upload_sessions import UPLOAD_TTL, UploadSessions
 from blobflow.transports.store import Store
 
-# Seconds between two words to the operator that the disk is full.
-_FULL_TOLD = 60.0
+# Seconds between two warnings that the disk is full.
+_FULL_REPORT_SECONDS = 60.0
 
 SparsePolicy = Literal["accept", "indexes", "refuse"]
-# Digests of damaged content that are remembered, so that each is told once.
-_DAMAGED_AT_MOST = 1000
+# Digests of damaged content that are remembered, so that the operator hears of each once.
+_MAX_DAMAGED = 1000
 
 
 class RegistryOptions(msgspec.Struct, frozen=True):
     """What a registry lets others do.
 
-    `sparse`: which manifests are accepted while something that they name is not here: all, indexes, or none.
-    `read_only`: pull is all there is. `max_blob_size` in bytes; None: what the disk takes. `upload_ttl`:
-    seconds that an unfinished upload is kept without a byte. `unreleased`: what the distribution-spec's main
-    branch has, and no release of it yet, is done too: tags that come with a digest, mounts without an origin.
+    `sparse`: which manifests it accepts while something that they name is not here: all, indexes, or none.
+    `read_only`: it answers what would change something with 405. `max_blob_size` in bytes: it answers longer
+    uploads with 413; None: what the disk takes. `upload_ttl`: seconds for which it keeps an unfinished upload
+    without a byte. `unreleased`: it also does what the distribution-spec's main branch has and no release of
+    it yet: tags that come with a digest, mounts without an origin.
     """
 
     sparse: SparsePolicy = "indexes"
@@ -47,21 +49,22 @@ class RegistryOptions(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """The rooms' common ground. `logins` None: anybody may come in. `pullthrough` None: nothing is pulled
-    through."""
+    """What the endpoints share. `logins` None: anybody may come in. `pullthrough` None: nothing is pulled
+    through. Used on one loop; `close` it when no request is left."""
 
     __slots__ = (
         "_damaged",
-        "_full_told",
+        "_full_reported",
+        "access",
         "addressing",
         "body_transport",
         "counters",
         "is_unhealthy",
         "logins",
+        "options",
         "overview",
         "pullthrough",
         "referrer_index",
-        "rules",
         "sessions",
         "small_blobs",
         "store",
@@ -71,33 +74,35 @@ class Registry:
         self,
         store: Store,
         *,
-        rules: RegistryOptions,
+        options: RegistryOptions,
         body_transport: BodyTransport,
+        access: AccessRules | None = None,
         addressing: Addressing | None = None,
         logins: Logins | None = None,
         pullthrough: PullThroughCache | None = None,
     ) -> None:
         self.store = store
-        self.rules = rules
+        self.options = options
         self.body_transport = body_transport
+        self.access = access or AccessRules()
         self.addressing = addressing or Addressing()
         self.logins = logins
         self.pullthrough = pullthrough
         self.counters = Counters()
         self.is_unhealthy = False  # what /healthz said last
-        self._full_told = float("-inf")
-        self._damaged: set[Digest] = set()  # of which the operator has been told
+        self._full_reported = float("-inf")
+        self._damaged: set[Digest] = set()  # those that the operator has heard of
         self.small_blobs = SmallBlobCache()
         self.overview = Overview(store, pullthrough)
-        self.sessions = UploadSessions(store, ttl=rules.upload_ttl)
+        self.sessions = UploadSessions(store, ttl=options.upload_ttl)
         self.referrer_index = ReferrerIndex(store)
 
     def may_report_full(self) -> bool:
-        """Whether the operator has not been told in the last minute that the disk is full; is told now."""
+        """Whether the operator has not heard in the last minute that the disk is full; is told now."""
         now = time.monotonic()
-        if now - self._full_told < _FULL_TOLD:
+        if now - self._full_reported < _FULL_REPORT_SECONDS:
             return False
-        self._full_told = now
+        self._full_reported = now
         return True
 
     def report_damaged(self, digest: Digest, error: IntegrityError) -> None:
@@ -105,8 +110,18 @@ class Registry:
         many want it."""
         if digest in self._damaged:
             return
-        if len(self._damaged) >= _DAMAGED_AT_MOST:
+        if len(self._damaged) >= _MAX_DAMAGED:
             self._damaged.clear()
         self._damaged.add(digest)
         again = "pushed or fetched again" if self.pullthrough else "pushed again"
         self.store.observer(Warned(f"damaged content can't be pulled until it is {again}: {error}"))
+
+    async def close(self) -> None:
+        """Cancel the uploads, and give up what is being read and fetched. The store stays its caller's."""
+        await self.overview.close()
+        self.sessions.close()
+        await self.referrer_index.close()
+        if self.pullthrough is not None:
+            await self.pullthrough.close()
+        if self.logins is not None:
+            self.logins.close()

@@ -1,8 +1,8 @@
-"""Where a request goes: distribution-spec's paths, taken apart. Pure.
+"""Which endpoint a path belongs to: the distribution-spec's paths, taken apart. Pure.
 
 A repository's name may have any number of components, also ones called `blobs` or `tags`, so a path is read
-from its end. What comes out has been checked: a name can't leave its place, because the store never sees
-one as a path, and no name that breaks the grammar gets past here.
+from its end. Names are checked here: none that breaks the spec's grammar reaches the store, which never uses
+one as a path of files either.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from blobflow.oci.reference import check_repository, check_tag
 from blobflow.server.errors import ApiError
 
 API_PREFIX = "/v2/"
-# Tells nothing of the content: who watches the process needs no login for it.
+# Needs no login: it tells nothing of the content, and what watches the process asks for it.
 HEALTH_PATH = "/healthz"
 
 
 class Route(NamedTuple):
-    """What a path points at. `endpoint` is one of the registry's rooms; `reference` a digest, reference or
-    session.
+    """What a path names. `endpoint` is a key of the application's table of endpoints; `reference` a tag, a
+    digest, or the name of an upload session.
 
-    `upstream`: where the repository is pulled through from; None: it is our own.
+    `upstream`: where the repository is pulled through from; None if it is our own.
     """
 
     endpoint: str
@@ -44,7 +44,7 @@ _FIXED = {
 
 
 def match_route(path: str) -> Route | None:
-    """The place of a decoded path, None if the registry has no such. Raises Refusal (NAME_INVALID)."""
+    """The route of a decoded path; None if no endpoint has it. Raises ApiError (NAME_INVALID)."""
     if path in _FIXED:
         return _FIXED[path]
     if not path.startswith(API_PREFIX):
@@ -67,7 +67,7 @@ def match_route(path: str) -> Route | None:
 
 
 def parse_digest_parameter(text: str) -> Digest:
-    """A digest from a path or query. Raises Refusal (DIGEST_INVALID)."""
+    """A digest from a path or query. Raises ApiError (DIGEST_INVALID)."""
     try:
         return parse_digest(text)
     except InvalidDigest as error:

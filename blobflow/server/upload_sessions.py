@@ -45,8 +45,8 @@ class UploadSession:
 
     `reported_offset` is the offset that the last status said, until a request goes on from there; None: no
     status is unanswered. What a dead request left in the socket's buffers may still arrive after a status,
-    and a stream that names no range would be appended behind it: so a stream goes on only from where a
-    status said.
+    and a stream that names no range would be appended behind it: so a stream goes on only from where a status
+    said.
     """
 
     __slots__ = (
@@ -137,7 +137,7 @@ class UploadSessions:
 
     def start(self, repository: str, owner: str = "", *, algorithm: str = "sha256") -> UploadSession:
         """Open a session ([end-4a], [end-4c]). `algorithm`: what the digest is likely to be of; another costs
-        the commit a second pass. Raises Refusal (TOOMANYREQUESTS) when there are too many, and all of
+        the commit a second pass. Raises ApiError (TOOMANYREQUESTS) when there are too many, and all of
         them are being fed."""
         now = self._clock()
         if now - self._looked >= 1.0:
@@ -152,7 +152,7 @@ class UploadSessions:
         return session
 
     def find(self, repository: str, token: str) -> UploadSession:
-        """The session of that name in that repository. Raises Refusal (BLOB_UPLOAD_UNKNOWN)."""
+        """The session of that name in that repository. Raises ApiError (BLOB_UPLOAD_UNKNOWN)."""
         session = self._open.get(token)
         if session is None or session.repository != repository:
             raise ApiError(
@@ -227,7 +227,7 @@ class UploadSessions:
             await asyncio.sleep(max(1.0, min(_LOOK_SECONDS, self._ttl / 2)))
 
     def _make_room(self, sessions: Iterable[UploadSession]) -> None:
-        """Cancel the session of these that costs least to lose. Raises Refusal if all are being fed."""
+        """Cancel the session of these that costs least to lose. Raises ApiError if all are being fed."""
         cheapest: UploadSession | None = None
         for session in sessions:
             if session.busy:

@@ -46,13 +46,17 @@ EXAMPLES: dict[str, Any] = {
 }
 
 
-def kinds(root: type[BlobflowError] = BlobflowError) -> Iterator[type[BlobflowError]]:
+# The trees of errors: the client's, and the server's answers.
+ROOTS = (BlobflowError, ApiError)
+
+
+def kinds(*roots: type[Exception]) -> Iterator[type[Any]]:
     """Every error class of the package, wherever it is defined."""
     for module in walk_packages(blobflow.__path__, "blobflow."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
-    found = {root}
-    rest = [root]
+    found = set(roots)
+    rest = list(roots)
     while rest:
         fresh = {kind for kind in rest.pop().__subclasses__() if kind.__module__.startswith("blobflow.")}
         rest += fresh - found
@@ -60,7 +64,7 @@ def kinds(root: type[BlobflowError] = BlobflowError) -> Iterator[type[BlobflowEr
     yield from sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
-def example(kind: type[BlobflowError]) -> BlobflowError:
+def example(kind: type[Any]) -> Any:
     """An error of the class, with everything on it that may be."""
     error = kind(**{name: EXAMPLES[name] for name in signature(kind).parameters})
     error.side, error.attempts = "target", 4  # as the engine writes them
@@ -73,23 +77,23 @@ def facts(error: BaseException) -> tuple[Any, ...]:
 
 
 def test_the_walk_finds_the_classes_outside_of_errors_too() -> None:
-    found = set(kinds())
+    found = set(kinds(*ROOTS))
     assert {BlobflowError, DigestMismatch, ApiError} <= found
     assert len(found) > 25
 
 
-@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(kinds(*ROOTS)), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_error_is_whole_after_pickling(kind: type[BlobflowError], protocol: int) -> None:
+def test_every_error_is_whole_after_pickling(kind: type[Any], protocol: int) -> None:
     error = example(kind)
     back = pickle.loads(pickle.dumps(error, protocol))
     assert facts(back) == facts(error)
     assert facts(pickle.loads(pickle.dumps(back, protocol))) == facts(error)
 
 
-@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(kinds(*ROOTS)), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, own_copy])
-def test_every_error_is_whole_after_copying(kind: type[BlobflowError], copied: Any) -> None:
+def test_every_error_is_whole_after_copying(kind: type[Any], copied: Any) -> None:
     error = example(kind)
     before = facts(error)[1:3]
     own = copied(error)
@@ -105,7 +109,7 @@ def test_an_attribute_that_only_an_instance_has_goes_along() -> None:
     assert pickle.loads(pickle.dumps(error)).elsewhere is True
 
 
-def fail(kind: type[BlobflowError]) -> None:
+def fail(kind: type[Any]) -> None:
     raise example(kind)
 
 

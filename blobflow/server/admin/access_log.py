@@ -11,7 +11,6 @@ import time
 import msgspec
 
 from blobflow.printable import printable
-from blobflow.server.context import AccessRecord
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\"})
@@ -20,6 +19,25 @@ _ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\"})
 _TARGET = 16 * 1024
 _FIELD = 1024
 _DEL = "\x7f"
+
+
+class AccessRecord(msgspec.Struct, frozen=True):
+    """One answered request. `received` and `sent` are body bytes as announced (received: -1 if it was not);
+    `seconds` to the end of a streamed answer, or to the handing over of a small one. `at` is when it came in
+    (Unix seconds), `user` the login that it came with."""
+
+    remote: str
+    method: str
+    path: str
+    query: str
+    status: int
+    received: int
+    sent: int
+    seconds: float
+    user_agent: str
+    user: str = ""
+    referer: str = ""
+    at: float = 0.0
 
 
 class CommonLogFormat:

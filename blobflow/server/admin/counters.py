@@ -9,8 +9,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
 
 
 class Counters:
-    """`requests` by method ("other": one that nobody knows), room and status; bytes of bodies as they were
-    announced, in and out."""
+    """`requests` by method ("other": one that HTTP does not have), endpoint and status; bytes of bodies as
+    they were announced, in and out."""
 
     __slots__ = ("received", "requests", "sent")
 
@@ -19,6 +19,8 @@ class Counters:
         self.received = 0
         self.sent = 0
 
-    def answered(self, method: str, endpoint: str, status: int) -> None:
-        """Count a request."""
+    def count(self, method: str, endpoint: str, status: int, *, received: int, sent: int) -> None:
+        """Count a request and the bytes of its body and of its answer's."""
         self.requests[method if method in _METHODS else "other", endpoint, status] += 1
+        self.received += received
+        self.sent += sent

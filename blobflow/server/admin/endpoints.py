@@ -10,14 +10,14 @@ from blobflow.errors import StorageError
 from blobflow.events import Warned
 from blobflow.server.admin.metrics import CONTENT_TYPE, RegistryMetrics
 from blobflow.server.admin.page import render, with_age
-from blobflow.server.auth.access_rules import permissions_of
+from blobflow.server.context import RequestContext
 from blobflow.server.registry import Registry
-from blobflow.server.routes import Route
 
 
-async def health(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-    """200 while the store answers and takes what is written, 503 while it does not; what it is, is told to
-    the store's observer when it begins."""
+async def health(context: RequestContext) -> web.StreamResponse:
+    """200 while the store answers and takes what is written, 503 while it does not; the store's observer
+    hears what is wrong, once, when that begins."""
+    registry = context.registry
     try:
         registry.store.repositories.exists("")
         registry.store.check_there()
@@ -35,21 +35,23 @@ def _failed(registry: Registry, error: StorageError) -> web.Response:
     return web.Response(status=503, text="the store failed\n")
 
 
-async def metrics(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+async def metrics(context: RequestContext) -> web.StreamResponse:
     """Prometheus's text format; what the store holds was counted some seconds ago. 503 while that can't be
     read."""
+    registry = context.registry
     try:
-        census = await registry.overview.census(_gone(request))
+        census = await registry.overview.census(_gone(context.request))
     except StorageError as error:
         return _failed(registry, error)
     body = RegistryMetrics(registry, census.value).text()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
-async def page(registry: Registry, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+async def page(context: RequestContext) -> web.StreamResponse:
     """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
     counts that alone. 503 while the store can't be read."""
-    last, permissions = request.query.get("last", ""), permissions_of(request)
+    registry, request, permissions = context.registry, context.request, context.permissions
+    last = request.query.get("last", "")
     may_pull = None if permissions.unlimited else permissions.may_pull
     try:
         found, age = await registry.overview.page(

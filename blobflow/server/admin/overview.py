@@ -140,7 +140,7 @@ class Overview:
         self._pages = SnapshotCache(clock=clock)
 
     async def census(self, gone: Callable[[], bool]) -> Snapshot[StoreStats]:
-        """What there is in all. `gone`: see `SnapshotCache.get`. Raises StorageError, Refusal."""
+        """What there is in all. `gone`: see `SnapshotCache.get`. Raises StorageError, ApiError."""
 
         def count(stopped: ShouldStop) -> StoreStats:
             with open_reader(self._store, stopped) as state:
@@ -161,7 +161,7 @@ class Overview:
 
         `render` runs in the thread as well. `may_pull`: which repositories are shown; then figures about
         others are left out. `viewer` names what it lets through: equal viewers are shown the same page. Both
-        are about the moment: call `forget` when rules change. Raises StorageError, Refusal.
+        are about the moment: call `forget` when rules change. Raises StorageError, ApiError.
         """
         last = last[:_LONGEST_NAME].encode("utf-8", "replace").decode()
         census = await self.census(gone)

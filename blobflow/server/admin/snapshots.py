@@ -93,7 +93,7 @@ class SnapshotCache:
 
         It runs in the thread and looks often at its argument: once that is true, it raises whatever it likes.
         `gone`: whether who asks is there no more; may be asked in the thread. `weigh` tells the bytes that
-        the result takes. Raises what `build` raises, to all who wait; Refusal (503) when too many do, or the
+        the result takes. Raises what `build` raises, to all who wait; ApiError (503) when too many do, or the
         registry ends; ConnectionError to who is gone. Who is cancelled takes nothing from others.
         """
         while not self._closing:

@@ -42,7 +42,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
-from aiohttp import web
 
 from blobflow.errors import InvalidConfig
 from blobflow.server.auth.logins import CHALLENGE
@@ -187,6 +186,7 @@ class Permissions:
 
 
 EVERYTHING = Permissions(None)
+NOTHING = Permissions(())
 _NOTHING_WITHOUT_LOGIN = Permissions((), asks=True)
 
 
@@ -302,29 +302,3 @@ def _check_keys(table: Mapping[str, object], known: Sequence[str], where: str) -
     for key in table:
         if key not in known:
             raise InvalidConfig(f"{where}: unknown key {key[:100]!r}; known are {', '.join(known)}")
-
-
-# What makes a key for values of a request; aiohttp warns of plain texts since it has RequestKey (3.14).
-request_key: Any = getattr(web, "RequestKey", lambda name, kind: name)
-_RIGHTS = request_key("blobflow_rights", Permissions)
-_USER = request_key("blobflow_user", str)
-
-
-def grant(request: web.BaseRequest, user: str, permissions: Permissions) -> None:
-    """Note who sent the request ("" without a login) and what that one may do: see `user_of`,
-    `permissions_of`."""
-    request[_USER] = user
-    request[_RIGHTS] = permissions
-
-
-def user_of(request: web.BaseRequest) -> str:
-    """The login that the request came with; "" without one."""
-    user: str = request[_USER]
-    return user
-
-
-def permissions_of(request: web.BaseRequest) -> Permissions:
-    """What whoever sent this request may do. The app has seen to it already that the endpoint's own action
-    may be done in its repository; this is for what an endpoint does elsewhere, and what it lists."""
-    permissions: Permissions = request[_RIGHTS]
-    return permissions

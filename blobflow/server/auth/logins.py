@@ -177,7 +177,7 @@ class Logins:
         """The user's name, if the header holds a right login.
 
         `address` is the IP address that the request came from, and `connection` an object that lives as long
-        as its connection, and can be referred to weakly. Raises Refusal: UNAUTHORIZED, TOOMANYREQUESTS with
+        as its connection, and can be referred to weakly. Raises ApiError: UNAUTHORIZED, TOOMANYREQUESTS with
         Retry-After.
         """
         login = read_basic(authorization)

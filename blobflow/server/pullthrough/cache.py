@@ -131,7 +131,7 @@ class PullThroughCache:
     async def fetch_manifest(self, route: Route) -> None:
         """See to it that what the upstream has under a manifest's reference is here.
 
-        Returns also where there is nothing to be brought: what is here then is the answer. Raises Refusal.
+        Returns also where there is nothing to fetch: what is here then is the answer. Raises ApiError.
         """
         upstream, name = route.upstream, route.reference
         assert upstream is not None
@@ -172,7 +172,7 @@ class PullThroughCache:
             await self._hold(route.repository, upstream, fetched)
 
     async def _revalidate(self, route: Route, upstream: Site) -> None:
-        """Make the tag what the upstream says it is. Raises Refusal where that is not told."""
+        """Make the tag what the upstream says it is. Raises ApiError where it does not say."""
         repository, tag, store = route.repository, route.reference, self._store
         held = store.repositories.resolve(repository, tag)
         patience = REVALIDATE_SECONDS if self._holds(repository, held) else FETCH_SECONDS
@@ -227,9 +227,9 @@ class PullThroughCache:
 
     # Lists
 
-    async def tags(self, route: Route, last: str, n: int) -> list[str] | None:
+    async def list_tags(self, route: Route, last: str, n: int) -> list[str] | None:
         """The first `n` of the upstream's tags after `last`, in byte order. None where it can't say: then
-        those that are here count. Raises Refusal where none are here either."""
+        those that are here count. Raises ApiError where none are here either."""
         upstream = route.upstream
         assert upstream is not None
         listed = self._listed.get(upstream)
@@ -309,16 +309,16 @@ class PullThroughCache:
 
     # Blobs
 
-    async def blob(self, route: Route, digest: Digest, *, sure: bool = False) -> Descriptor | None:
+    async def find_blob(self, route: Route, digest: Digest, *, sure: bool = False) -> Descriptor | None:
         """The blob, if it may be pulled through; where it is held already it is made visible, too.
 
-        `sure`: if it is not held, the upstream is asked whether it has it. Raises Refusal.
+        `sure`: if it is not held, the upstream is asked whether it has it. Raises ApiError.
         """
         found = await self._referenced.find(route.repository, digest)
         if found is None:
             return None
         if self._store.blobs.size_of(digest) == found.size:
-            await self.keep(route, digest)
+            await self.link_blob(route, digest)
         elif sure and not await self._is_there(route, found):
             return None
         return found
@@ -342,7 +342,7 @@ class PullThroughCache:
             self._asked.put((upstream, name), True)
         return there
 
-    async def keep(self, route: Route, digest: Digest) -> None:
+    async def link_blob(self, route: Route, digest: Digest) -> None:
         """The blob is here: make it visible in the repository."""
         if self._store.repositories.media_type_of(route.repository, digest) is None:
             await promises.link_blob(self._store, route.repository, digest)
@@ -352,7 +352,7 @@ class PullThroughCache:
         assert route.upstream is not None
         return self._incoming.follow(route.upstream, blob)
 
-    def hit(self, route: Route) -> None:
+    def count_hit(self, route: Route) -> None:
         """Count a blob that was here."""
         if route.upstream is not None:
             self._tell(route.upstream, "blob", "hit")
@@ -360,7 +360,7 @@ class PullThroughCache:
     @asynccontextmanager
     async def _guard(self, upstream: Site, kind: ContentKind, seconds: float) -> AsyncIterator[None]:
         """While something small is asked for, in a turn of its repository, within so many seconds; what goes
-        wrong is a Refusal. In a task of `_in_flight`."""
+        wrong is an ApiError. In a task of `_in_flight`."""
         async with self._breaker.guard(upstream, kind), self._in_flight.turn(upstream, seconds):
             self._breaker.check(upstream)
             yield

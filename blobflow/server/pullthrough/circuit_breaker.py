@@ -73,22 +73,20 @@ class CircuitBreaker:
         self._quiet: dict[str, float] = {}
 
     def check(self, site: Site) -> None:
-        """Raises Refusal while the repository or its upstream is left alone."""
+        """Raises ApiError while the repository or its upstream is left alone."""
         for what, rest in ((site.registry, self._hosts.get(site.registry)), (str(site), self._of(site))):
             if rest is not None and (left := rest.until - self._clock()) > 0:
                 raise upstream_error(what, rest.why, rest.status, left)
 
     @asynccontextmanager
     async def guard(self, site: Site, kind: ContentKind, digest: Digest | None = None) -> AsyncIterator[None]:
-        """While an upstream is asked: its errors leave as Refusal, and what failed is left alone from then.
+        """While an upstream is asked: its errors leave as ApiError, and what failed is left alone from then.
 
-        `digest`: of the blob that is asked for. Raises Refusal at once if it is left alone already.
+        `digest`: of the blob that is asked for. Raises ApiError at once if it is left alone already.
         """
         self.check(site)
         try:
             yield
-        except ApiError:
-            raise
         except _UPSTREAMS_FAULT as error:
             if not isinstance(error, NotFound):
                 self._failed(site, kind)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from typing import TypeVar
 
 from blobflow.errors import StorageError
+from blobflow.server.errors import ApiError
 from blobflow.server.pullthrough.upstreams import Upstreams
 from blobflow.server.routes import Route
 from blobflow.transports.store import Store
@@ -24,6 +27,19 @@ INTERVAL_SECONDS = 600.0
 # evicted, so that dropping more would cost tags without making room.
 DROPPED_TAGS_PART = 10
 
+T = TypeVar("T")
+
+
+async def retry_if_evicted(answer: Callable[[], Awaitable[T]]) -> T:
+    """What `answer` returns, which is asked again if it raises a 404: what is pulled through may be evicted
+    between two looks at it, and is then fetched again. A 404 with a cause is the upstream's, and final."""
+    try:
+        return await answer()
+    except ApiError as error:
+        if error.status != 404 or error.__cause__ is not None:
+            raise
+    return await answer()
+
 
 async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
     """Look after `store` until cancelled. Where that fails its observer is told, once."""
@@ -32,27 +48,27 @@ async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int)
         try:
             store.state.check_there()
             store.blobs.write_uses()
-            await asyncio.to_thread(_tidied, store, upstreams, max_bytes, stopped)
+            await asyncio.to_thread(_evict_in_thread, store, upstreams, max_bytes, stopped)
         except StorageError as error:
             store.report_failure(error)
         finally:
-            stopped.set_result(None)  # who ends this process does not wait until all is tidy
+            stopped.set_result(None)  # who ends this process does not wait for the eviction
         await asyncio.sleep(INTERVAL_SECONDS)
 
 
-def _tidied(served: Store, upstreams: Upstreams, max_bytes: int, stopped: Future[None]) -> None:
+def _evict_in_thread(served: Store, upstreams: Upstreams, max_bytes: int, stopped: Future[None]) -> None:
     """In a thread: `evict`, until `stopped` is done. Only what belongs to no thread is asked of `served`."""
     store = Store.open(served.root, observer=served.observer)
     try:
         # One that was made just now would know of no tag, and everything would go.
         served.state.check_there()
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(_tidy_until(stopped, store, upstreams, max_bytes))
+            asyncio.run(_evict_until(stopped, store, upstreams, max_bytes))
     finally:
         store.close()
 
 
-async def _tidy_until(stopped: Future[None], store: Store, upstreams: Upstreams, max_bytes: int) -> None:
+async def _evict_until(stopped: Future[None], store: Store, upstreams: Upstreams, max_bytes: int) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(evict(store, upstreams, max_bytes))
 
     def stop(_: Future[None]) -> None:
@@ -74,7 +90,7 @@ async def evict(store: Store, upstreams: Upstreams, max_bytes: int) -> GcResult:
     pulled = [
         (repository, tag)
         for repository, tag in tags_by_last_use(store)
-        if upstreams.route(Route("manifest", repository)).upstream is not None
+        if upstreams.resolve(Route("manifest", repository)).upstream is not None
     ]
     for repository, tag in pulled[: -(-len(pulled) // DROPPED_TAGS_PART)]:
         store.repositories.remove_tag(repository, tag)

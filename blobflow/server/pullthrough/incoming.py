@@ -52,7 +52,7 @@ class IncomingBlobs:
     @asynccontextmanager
     async def follow(self, upstream: Site, blob: Descriptor) -> AsyncIterator[BlobReader]:
         """A reader of the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
-        Refusal for what the upstream did, IntegrityError and StorageError."""
+        ApiError for what the upstream did, IntegrityError and StorageError."""
         left = asyncio.get_running_loop().create_future()
         self._followers.add(left)
         try:

@@ -86,7 +86,7 @@ class ReferencedBlobs:
         await self._indexes.close()
 
     async def _search(self, repository: str, digest: Digest) -> int | None:
-        """The size of a blob of a repository that has too many to remember. Raises Refusal where too many
+        """The size of a blob of a repository that has too many to remember. Raises ApiError where too many
         are searched for already."""
         if self._searches >= MAX_SEARCHES:
             raise ApiError("TOOMANYREQUESTS", "too many blobs are being searched for; try again later")

@@ -1,4 +1,4 @@
-"""Sending a blob that is still coming in from its upstream."""
+"""Answering with a blob that is still coming in from its upstream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blobflow.errors import BlobflowError, IntegrityError, StalePartial
 from blobflow.oci import Descriptor
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import ByteRange
-from blobflow.server.registry import Registry
+from blobflow.server.pullthrough.cache import PullThroughCache
 from blobflow.server.routes import Route
 
 # Seconds between two looks whether a client that waits is still there.
@@ -20,21 +20,21 @@ CLIENT_CHECK_SECONDS = 1.0
 
 
 async def send_incoming(
-    registry: Registry,
-    request: web.BaseRequest,
+    pullthrough: PullThroughCache,
     route: Route,
     blob: Descriptor,
     span: ByteRange,
+    request: web.BaseRequest,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
     """Answer with `response`, whose headers are complete, and the blob's bytes of `span` as they arrive.
 
-    What goes wrong before the first byte raises Refusal. Later nothing can be said any more: the connection
-    is cut (ConnectionError), so that nobody takes a part for the whole.
+    What goes wrong before the first byte raises ApiError or StorageError. What goes wrong later cuts the
+    connection (ConnectionError), so that nobody takes a part for the whole.
     """
     try:
-        await _follow(registry, request, route, blob, span, response)
-    except BlobflowError as error:
+        await _follow(pullthrough, route, blob, span, request, response)
+    except (ApiError, BlobflowError) as error:
         if response.prepared:
             raise ConnectionAbortedError(str(error)) from error
         if isinstance(error, IntegrityError):
@@ -43,25 +43,23 @@ async def send_incoming(
             ) from error
         raise
     if span.end == blob.size:
-        assert registry.pullthrough is not None
-        await registry.pullthrough.keep(route, blob.digest)
+        await pullthrough.link_blob(route, blob.digest)
     await response.write_eof()
     return response
 
 
 async def _follow(
-    registry: Registry,
-    request: web.BaseRequest,
+    pullthrough: PullThroughCache,
     route: Route,
     blob: Descriptor,
     span: ByteRange,
+    request: web.BaseRequest,
     response: web.StreamResponse,
 ) -> None:
-    """Send the span. Where what an earlier process left of the blob turns out to be damaged, that is dropped
-    and the blob read anew; who has had bytes of it can't be helped."""
-    assert registry.pullthrough is not None
+    """Send the span. If what an earlier process left of the blob turns out to be damaged, the store drops it
+    and the blob is read anew; a client that has had bytes of it is cut off."""
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(registry.pullthrough.follow(route, blob))
+        reader = await stack.enter_async_context(pullthrough.follow(route, blob))
         stream = await stack.enter_async_context(reader.open(span.start))
         try:
             await _send(request, stream, span, response)
@@ -69,23 +67,23 @@ async def _follow(
         except StalePartial:
             if response.prepared:
                 raise
-    await _follow(registry, request, route, blob, span, response)
+    await _follow(pullthrough, route, blob, span, request, response)
 
 
 async def _next(stream: BlobStream, request: web.BaseRequest) -> Chunk:
-    """The next bytes, none at the end. While they don't come, it is looked whether the client is still there:
-    nothing is read from an upstream for nobody. Raises ConnectionError."""
-    coming = asyncio.ensure_future(_first(stream))
+    """The next bytes, none at the end. While they don't come, it checks that the client is still there, and
+    raises ConnectionError if not: nothing is read from an upstream for nobody."""
+    following = asyncio.ensure_future(_first(stream))
     try:
-        while not coming.done():
-            await asyncio.wait((coming,), timeout=CLIENT_CHECK_SECONDS)
+        while not following.done():
+            await asyncio.wait((following,), timeout=CLIENT_CHECK_SECONDS)
             if request.transport is None or request.transport.is_closing():
                 raise ConnectionResetError("the client is gone")
-        return coming.result()
+        return following.result()
     finally:
-        if not coming.done():
-            coming.cancel()
-            await asyncio.wait((coming,))
+        if not following.done():
+            following.cancel()
+            await asyncio.wait((following,))
 
 
 async def _first(stream: BlobStream) -> Chunk:

@@ -41,7 +41,7 @@ class SingleFlight:
 
     async def once(self, site: Site, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do `work`, or wait for who does it already, under the same name; it is done also if we are
-        cancelled. Raises Refusal where there is too much under way."""
+        cancelled. Raises ApiError where there is too much under way."""
         task = self._tasks.get((site, name))
         if task is None:
             if self._of_host[site.registry] >= MAX_TASKS or self._of_site[site] >= MAX_TASKS_OF_REPOSITORY:

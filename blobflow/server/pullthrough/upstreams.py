@@ -73,18 +73,18 @@ class Upstreams:
         self._longest_first = sorted(upstreams, key=lambda each: -len(each.prefix))
         self._by_host = {each.host: each for each in upstreams}
 
-    def route(self, route: Route, named: str = "") -> Route:
-        """The place with its repository's name here and its origin, if it has one.
+    def resolve(self, route: Route, namespace: str = "") -> Route:
+        """The route with its repository's name here, and its upstream, if it has one.
 
-        `named` is the value of `?ns=`. Raises Refusal (NAME_UNKNOWN) for a registry that we don't stand for:
-        what has the same name here is something else.
+        `namespace` is the value of `?ns=`. Raises ApiError (NAME_UNKNOWN) for a registry that this
+        one does not stand for: what has the same name here is something else.
         """
         if not route.repository:
             return route
-        if named:
-            upstream = self._by_host.get(_canonical(named))
+        if namespace:
+            upstream = self._by_host.get(_canonical(namespace))
             if upstream is None:
-                raise ApiError("NAME_UNKNOWN", f"this registry does not stand for {named[:300]!r}")
+                raise ApiError("NAME_UNKNOWN", f"this registry does not stand for {namespace[:300]!r}")
             return route._replace(
                 repository=upstream.local(route.repository), upstream=upstream.site(route.repository)
             )

@@ -17,7 +17,6 @@ from blobflow.oci import Digest
 from blobflow.transports.store.clock import now
 from blobflow.transports.store.state.group_commit import Call
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import Writer
 
 # Seconds that content is kept after it was promised, whoever needs it or not. A client pushes blobs first,
 # manifests next and the tag last.
@@ -30,14 +29,6 @@ KEPT_SECONDS = PROMISE_SECONDS + NOTED_SECONDS
 # Values in one SQL statement; sqlite takes 32,766, and before 3.32 took 999.
 _VALUES = 900
 _IS_MANIFEST = "SELECT 1 FROM members WHERE digest = ? AND registry = '' AND media_type != '' LIMIT 1"
-
-
-async def commit_upload(repository: str, writer: Writer, digest: Digest) -> None:
-    """Commit an upload, and make the blob visible in the repository. Returns when it is durable.
-
-    Raises what `Writer.commit` raises.
-    """
-    await writer.commit(digest, repository=repository)
 
 
 async def mount_blob(store: Store, repository: str, digest: Digest, origin: str) -> bool:

@@ -345,11 +345,11 @@ async def test_lists_of_tags_leave_memory_when_their_time_is_over(
         for n in range(50):
             site = Site("upstream.example", f"team/r{n}")
             route = Route("tags", f"team/r{n}", upstream=site)
-            assert await pulling.tags(route, "", 2) == ["v000000", "v000001"]
+            assert await pulling.list_tags(route, "", 2) == ["v000000", "v000001"]
             assert pulling._listed.weight <= 100_000
         assert source.asked == 50
         now = 61.0
-        await pulling.tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
+        await pulling.list_tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
         assert len(pulling._listed) == 1
     finally:
         await pulling.close()
@@ -360,7 +360,7 @@ async def test_many_who_ask_for_one_list_of_tags_ask_the_upstream_once(store: St
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source)
     route = Route("tags", REPO, upstream=Site("upstream.example", REPO))
     try:
-        answers = await asyncio.gather(*(pulling.tags(route, "a", 5) for _ in range(20)))
+        answers = await asyncio.gather(*(pulling.list_tags(route, "a", 5) for _ in range(20)))
         assert answers == [["b"]] * 20
         assert source.asked == 1
     finally:

@@ -30,7 +30,7 @@ async def answer_of(edge: Edge, path: str, method: str = "GET") -> tuple[int, st
 async def test_a_repository_that_fails_takes_no_other_away(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("*", f"/{REPO}/", times=0, act=act)) as edge:
         raw = await give(edge.upstream, repo=OTHER)
         async with edge.client.get(f"/v2/{REPO}/manifests/1.0") as answer:
@@ -48,7 +48,7 @@ async def test_a_repository_that_fails_takes_no_other_away(
 async def test_a_repository_that_is_slow_with_a_tag_is_left_alone_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.PATIENCE", 0.6)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.REVALIDATE_SECONDS", 0.6)
     async with edge_of(tmp_path, Fault("HEAD", f"/{REPO}/", nth=2, times=0, act=Mute())) as edge:
         slow = await give(edge.upstream)
         fast = await give(edge.upstream, repo=OTHER)
@@ -64,7 +64,7 @@ async def test_a_repository_that_is_slow_with_a_tag_is_left_alone_and_no_other(
 async def test_many_clients_of_a_repository_that_never_answers_keep_few_requests_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("HEAD", f"/{REPO}/", times=0, act=Mute())) as edge:
         raw = await give(edge.upstream, repo=OTHER)
         waiting = [asyncio.create_task(edge.get(f"/v2/{REPO}/manifests/v{n}")) for n in range(30)]
@@ -144,7 +144,7 @@ async def test_a_registry_that_says_when_it_will_be_back_is_believed_of_that_rep
 async def test_a_manifest_that_never_ends_fails_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.LIMIT", 1.0)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.FETCH_SECONDS", 1.0)
     async with edge_of(tmp_path, Fault("GET", "/manifests/", times=0, act=Stall(after=10))) as edge:
         await give(edge.upstream)
         assert (await answer_of(edge, f"/v2/{REPO}/manifests/1.0"))[:2] == (504, "UNKNOWN")

@@ -30,7 +30,7 @@ async def test_who_stops_serving_does_not_wait_until_all_is_tidy(
             ended.set()
             raise
 
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", goes_on)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.evict", goes_on)
     with contextlib.closing(Store.open(tmp_path / "store")) as store:
         keeping = asyncio.create_task(evict_periodically(store, Upstreams([]), 1))
         assert await asyncio.to_thread(begun.wait, 30)

@@ -190,7 +190,7 @@ async def test_a_tag_that_is_gone_at_the_upstream_is_gone_here(tmp_path: Path) -
 async def test_a_tag_is_what_it_was_while_its_upstream_will_not_say(
     tmp_path: Path, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.cache.PATIENCE", 0.2)
+    monkeypatch.setattr("blobflow.server.pullthrough.cache.REVALIDATE_SECONDS", 0.2)
     async with edge_of(tmp_path, Fault("HEAD", "/manifests/", nth=2, times=0, act=act)) as edge:
         raw = await give(edge.upstream)
         for _ in range(2):
@@ -260,7 +260,7 @@ async def test_a_range_from_0_tells_what_is_stored_and_a_later_one_goes_on(tmp_p
 async def test_a_client_that_hangs_up_alone_leaves_what_came_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.pullthrough.serving.LOOK", 0.01)
+    monkeypatch.setattr("blobflow.server.pullthrough.serving.CLIENT_CHECK_SECONDS", 0.01)
     reached = asyncio.Event()
     stall = Fault("GET", "/blobs/", act=Stall(after=2_000_000, reached=reached))
     async with edge_of(tmp_path, stall) as edge:
@@ -428,7 +428,7 @@ async def test_a_tag_that_was_deleted_here_is_fetched_again_at_once(tmp_path: Pa
 
 async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again, also after it failed once."""
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.EVERY", 0)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.INTERVAL_SECONDS", 0)
     turns = 0
     done = asyncio.Event()
 
@@ -439,7 +439,7 @@ async def test_a_store_is_kept_tidy_while_it_serves(tmp_path: Path, monkeypatch:
             raise StorageError("the disk is slow")
         loop.call_soon_threadsafe(done.set)
 
-    monkeypatch.setattr("blobflow.server.pullthrough.eviction.tidy", fails_first)
+    monkeypatch.setattr("blobflow.server.pullthrough.eviction.evict", fails_first)
     loop = asyncio.get_running_loop()
     told: list[Event] = []
     with contextlib.closing(Store.open(tmp_path / "store", observer=told.append)) as store:

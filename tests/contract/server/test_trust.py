@@ -354,7 +354,7 @@ def test_certificates_that_can_not_be_used_are_told_by_file(certificate: Path, t
 async def test_who_opens_too_many_sessions_loses_own_empty_ones_and_nobody_elses(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 3)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_SESSIONS_OF_OWNER", 3)
     logins = Logins({name: bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)) for name in ("ann", "joe")})
     async with serving(ANN, logins=logins) as ann:
         joe = basic("joe", "s3cret")
@@ -371,7 +371,7 @@ async def test_who_opens_too_many_sessions_loses_own_empty_ones_and_nobody_elses
 async def test_a_thousand_begun_uploads_hold_no_descriptor_and_nobody_up(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 20)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_SESSIONS_OF_OWNER", 20)
     async with serving() as client:
         await push(client, BLOB)
         before = len(list(Path("/dev/fd").iterdir()))
@@ -385,7 +385,7 @@ async def test_a_thousand_begun_uploads_hold_no_descriptor_and_nobody_up(
 async def test_uploads_under_way_are_never_taken_for_new_ones(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_OWNED", 1)
+    monkeypatch.setattr("blobflow.server.upload_sessions.MAX_SESSIONS_OF_OWNER", 1)
     go_on = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:

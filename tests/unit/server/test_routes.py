@@ -29,7 +29,7 @@ from blobflow.transports.store.partial_sweep import remove_stale_partials
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "route"),
     [
         ("/v2/", Route("root")),
         ("/v2", Route("root")),

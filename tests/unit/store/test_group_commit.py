@@ -71,7 +71,7 @@ def contents(count: int) -> list[bytes]:
 async def push(store: Store, content: bytes) -> None:
     writer = store.partials.begin_upload()
     writer.write(content)
-    await promises.commit_upload("app", writer, digest_of(content))
+    await writer.commit(digest_of(content), repository="app")
 
 
 async def test_those_who_come_while_others_are_written_go_together(
