@@ -215,7 +215,6 @@ async def test_a_short_partial_is_not_kept(store: Store) -> None:
         with pytest.raises(ConnectionLost):
             await read(body)
     assert list(store.paths.partials.iterdir()) == []
-    assert store.state.rows("SELECT * FROM partials") == []
 
 
 async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living_one_is_not(
