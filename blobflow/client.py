@@ -324,7 +324,9 @@ async def opened(
             StrictCache(store, kept, room) if settings.cache == "all" else BestEffortCache(store, kept)
         )
         aside = SpillFile(store)
-        local = _LocalWhenWanted(lambda make: make(store, meter, compress=settings.compress, looking=looking))
+        local = _LocalWhenWanted(
+            lambda make: make(store, meter, compress=settings.compress, read_only=looking)
+        )
         own_sources, own_sinks = OncePerSite(places.sources), OncePerSite(places.sinks)
 
         def ours(site: Site) -> LocalTransports | Registries:
