@@ -5,7 +5,8 @@ blobs                      what is held: reading, checking, removing
 partials, writer           what comes in, one writer each; `blob_commit` makes a partial a blob
 repository_index           what the repositories of the embedded registry hold; `promises` to its clients
 leases                     what must stay while processes use it
-downloads, capacity        the store as a run's cache: in-flight blobs, and how much may be kept
+cache, downloads           the store as a run's cache, and its in-flight blobs
+capacity                   how much a run may put into it
 gc, reachability           what may be removed; `partial_sweep` for what dead writers left
 inventory, stats           listing, verifying and counting what is held
 journal, import_cache      what outlives the process
@@ -71,8 +72,8 @@ the other's rename(2) puts the same bytes there again. Who opens a store read-on
 its folder, and sees what the others commit (see `state.snapshot`).
 """
 
-from blobflow.transports.store.capacity import BestEffortCache, StrictCache, available_capacity
-from blobflow.transports.store.downloads import StoreCache
+from blobflow.transports.store.cache import BestEffortCache, StoreCache, StrictCache
+from blobflow.transports.store.capacity import available_capacity
 from blobflow.transports.store.import_cache import ImportCache
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.spill_file import SpillFile

@@ -1,4 +1,4 @@
-"""The growing partial, beyond its contract: any interleaving, what crashes leave, full disks."""
+"""In-flight blobs, beyond its contract: any interleaving, what crashes leave, full disks."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ async def test_a_body_that_is_used_after_its_share_says_so(store: Store) -> None
 async def test_at_most_so_many_stopped_writers_stay_open(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.transports.store.downloads._PARKED_AT_MOST", 2)
+    monkeypatch.setattr("blobflow.transports.store.downloads._MAX_SUSPENDED", 2)
     cache = StoreCache(store)
     blobs = []
     for number in range(4):
