@@ -25,6 +25,7 @@ from blobflow.permits import FixedLimiters
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.memory_registry import MemoryRegistry
+from tests.scenarios.signed_images import OCI_EMPTY
 
 SITE = Site("source", "app")
 ATTESTED = {"vnd.docker.reference.type": "attestation-manifest"}
@@ -86,7 +87,7 @@ def _image(draw: st.DrawFn, blobs: Sequence[Descriptor], made: Sequence[Descript
         "mediaType": kind,
         "config": {
             **msgspec.to_builtins(config),
-            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, media.OCI_EMPTY])),
+            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, OCI_EMPTY])),
         },
         "layers": mentions,
     }

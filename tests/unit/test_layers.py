@@ -100,7 +100,7 @@ ROOMS = {
         (*SEAM, "transports.files"), ("msgspec", "isal", "zlib_ng", "zstandard", "lz4")
     ),
     "transports.layout": Room((*SEAM, "transports.files"), ("msgspec",)),
-    "transports.local": Room((*SEAM, STORE, "transports.archive", "transports.layout")),
+    "transports.local": Room((*SEAM, STORE, "transports.archive", "transports.layout"), ("msgspec",)),
     "transports.rootfs": Room(
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),

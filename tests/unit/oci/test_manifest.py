@@ -17,6 +17,7 @@ from blobflow.oci.docker_conversion import convert_manifest
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
 from blobflow.oci.platform_choice import prune_index
 from blobflow.oci.referrers import merge_referrers_index
+from tests.scenarios.signed_images import OCI_EMPTY
 
 Json = dict[str, Any]
 
@@ -196,7 +197,7 @@ def test_words_mean_nothing_where_nobody_looks_for_them(raw: bytes) -> None:
         encoded(IMAGE, "schemaVersion"),
         encoded(IMAGE, schemaVersion=None),
         encoded({**IMAGE, "layers": [{**LAYER, "urls": None, "annotations": None, "platform": None}]}),
-        encoded({**IMAGE, "config": {"mediaType": media.OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
+        encoded({**IMAGE, "config": {"mediaType": OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
         encoded({**IMAGE, "layers": [{"digest": digest_of(b""), "size": 0}]}),
         encoded(IMAGE) + b"\r\n\t ",
         b"\n" + encoded(INDEX),
