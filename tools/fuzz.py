@@ -26,7 +26,7 @@ from blobflow.errors import BlobflowError
 from blobflow.oci import digest_of, media, parse_digest, parse_manifest, parse_platform, parse_reference
 from blobflow.oci.tag_selection.regex import compile_pattern
 from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
-from blobflow.server.auth.logins import parse_htpasswd, read_basic
+from blobflow.server.auth.htpasswd import parse_htpasswd, read_basic
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range
 from blobflow.server.routes import match_route

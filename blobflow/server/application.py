@@ -20,9 +20,10 @@ from blobflow.events import Warned
 from blobflow.server.admin.access_log import AccessRecord
 from blobflow.server.admin.endpoints import health, metrics, page
 from blobflow.server.auth.access_rules import AccessRules, Action, Permissions
-from blobflow.server.auth.logins import Logins, is_nobody
+from blobflow.server.auth.htpasswd import is_nobody
+from blobflow.server.auth.logins import Logins
 from blobflow.server.blobs import delete_blob, read_blob
-from blobflow.server.context import RequestContext, body_bytes_sent
+from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
 from blobflow.server.http.bodies import BodyTransport, SocketBodyTransport
 from blobflow.server.http.public_url import Addressing
@@ -132,13 +133,7 @@ def make_app(
     async def answer(request: web.Request) -> web.StreamResponse:
         context = RequestContext(registry, request)
         response = await _answer(context)
-        registry.counters.count(
-            request.method,
-            context.route.endpoint,
-            response.status,
-            received=request.content_length or 0,
-            sent=body_bytes_sent(request, response),
-        )
+        context.count(response)
         if observe is not None:
             observe(context.access_record(response))
         return response

@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> None:
     cli(arguments, prog_name="blobflow", standalone_mode=False)
 
 
-def _in_a_hurry(real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object) -> None:
+def _in_a_hurry(
+    real: Callable[..., None], ours: Mapping[str, object], *words: object, **given: object
+) -> None:
     real(*words, **{**given, **ours})
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig
 from blobflow.server.auth import logins
-from blobflow.server.auth.logins import Logins, parse_htpasswd, read_basic
+from blobflow.server.auth.htpasswd import parse_htpasswd, read_basic
+from blobflow.server.auth.logins import Logins
 from blobflow.server.errors import ApiError
 
 HASH = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4))

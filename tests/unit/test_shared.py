@@ -23,7 +23,7 @@ from blobflow.events import Meter
 from blobflow.oci import Descriptor, Reference, digest_of
 from blobflow.oci.sample_images import sample_set
 from blobflow.server.admin.snapshots import ShouldStop, SnapshotCache
-from blobflow.server.pullthrough.single_flight import SingleFlight
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.single_flight import result_of
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
@@ -160,7 +160,7 @@ async def test_those_who_ask_an_archive_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_clients_that_wait_for_one_upstream() -> None:
-    go, under_way = asyncio.Event(), SingleFlight()
+    go, under_way = asyncio.Event(), UpstreamRequests()
     asyncio.get_running_loop().call_soon(go.set)
 
     async def ask() -> object:

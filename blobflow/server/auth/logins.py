@@ -35,28 +35,25 @@ All that is kept is bounded: known logins by the users of the file, the rest by 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 import math
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import bcrypt
 
 from blobflow.content import Sleep
-from blobflow.errors import InvalidConfig
-from blobflow.oci.ip_address import client_network, parse_ip
 from blobflow.server.auth.failure_backoff import FailureBackoff
 from blobflow.server.auth.fair_queue import FairQueue, QueueFull
+from blobflow.server.auth.htpasswd import PASSWORD_BYTES, read_basic
 from blobflow.server.errors import ApiError
+from blobflow.server.http.client_network import network_of
 from blobflow.single_flight import result_of
 
 # Seconds after its last request for which a right login is known.
@@ -77,59 +74,7 @@ HELD = 2048
 # What all names that are in no file count as; no user can have it.
 _NOBODY = ":"
 
-_HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}\Z", re.ASCII)
-# htpasswd itself goes no higher; each step doubles the work, and 31 would be days.
-_MAX_COST = 17
-# bcrypt sees no more of a password, in any implementation.
-_SEEN_BYTES = 72
-_MAX_HEADER = 4096
-
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": 'Basic realm="blobflow", charset="UTF-8"'}
-
-
-def parse_htpasswd(text: str, name: str) -> dict[str, bytes]:
-    """User names and their hashes; empty lines and `#` comments are skipped.
-
-    `name` is what the file is called in errors. Raises InvalidConfig with the line; never with a hash.
-    """
-    found: dict[str, bytes] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        user, colon, hashed = entry.partition(":")
-        if not colon or not user:
-            raise InvalidConfig(f"{name} line {number} is not `user:hash`; make it with `htpasswd -B`")
-        form = _HASH.match(hashed)
-        if form is None or not 4 <= int(form[1]) <= _MAX_COST:
-            raise InvalidConfig(
-                f"{name} line {number} has no bcrypt hash (of a cost up to {_MAX_COST}); "
-                "make it with `htpasswd -B`"
-            )
-        if user in found:
-            raise InvalidConfig(f"{name} line {number} has a user that is there already; keep one")
-        found[user] = hashed.encode()
-    if not found:
-        raise InvalidConfig(f"{name} has no user; add one with `htpasswd -B`")
-    return found
-
-
-def read_basic(authorization: str | None) -> tuple[str, bytes] | None:
-    """User and password of an Authorization header; None for any other or none at all."""
-    scheme, _, token = (authorization or "")[: _MAX_HEADER + 1].partition(" ")
-    if scheme.lower() != "basic" or not token or len(token) >= _MAX_HEADER:
-        return None
-    try:
-        user, colon, password = base64.b64decode(token.strip(), validate=True).partition(b":")
-        return (user.decode(), password) if colon else None
-    except (binascii.Error, ValueError):
-        return None
-
-
-def is_nobody(authorization: str | None) -> bool:
-    """Whether an Authorization header names no login: there is none, or its name and password are empty, as
-    podman and skopeo send it where they know none and are asked for one."""
-    return authorization is None or (authorization[6:] == "Og==" and authorization[:6].lower() == "basic ")
 
 
 class Logins:
@@ -183,7 +128,7 @@ class Logins:
         login = read_basic(authorization)
         if login is None:
             raise _unauthorized()
-        user, password = login[0], login[1][:_SEEN_BYTES]
+        user, password = login[0], login[1][:PASSWORD_BYTES]
         name = user.encode()
         digest = hashlib.blake2b(len(name).to_bytes(4) + name + password, key=self._key).digest()
         if self._is_known(user, digest):
@@ -292,13 +237,6 @@ class _Known:
         self.digest = digest
         self.hashed = hashed
         self.until = until
-
-
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """What counts as one address: see `client_network`."""
-    found = parse_ip(address)
-    return address if found is None else client_network(found)
 
 
 def _unauthorized() -> ApiError:

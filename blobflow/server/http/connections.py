@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from blobflow.events import Observer, Warned
-from blobflow.server.auth.logins import network_of
+from blobflow.server.http.client_network import network_of
 
 # Connections between two looks at how many there are, since a look costs as much as there are.
 _LOOK = 8

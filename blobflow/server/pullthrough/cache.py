@@ -31,8 +31,8 @@ from blobflow.server.manifest_index import ManifestReader
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker, ContentKind, upstream_error
 from blobflow.server.pullthrough.incoming import IncomingBlobs
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
-from blobflow.server.pullthrough.single_flight import SingleFlight
 from blobflow.server.pullthrough.tag_lists import TagList
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.pullthrough.upstreams import Upstreams
 from blobflow.server.routes import Route, is_tag, parse_digest_parameter
 from blobflow.transports.store import Store, promises
@@ -107,7 +107,7 @@ class PullThroughCache:
         self._breaker = CircuitBreaker(
             clock, store.observer, lambda site, kind: self._tell(site, kind, "failed")
         )
-        self._in_flight = SingleFlight()
+        self._requests = UpstreamRequests()
         self._incoming = IncomingBlobs(
             store,
             source_at,
@@ -121,7 +121,7 @@ class PullThroughCache:
     async def close(self) -> None:
         """Give up what is being asked for just now, and wait until those who follow a blob have left it: they
         have been cancelled by then. What came of it stays for the next process."""
-        await self._in_flight.close()
+        await self._requests.close()
         await self._referenced.close()
         self._reader.close()
         await self._incoming.close()
@@ -139,14 +139,14 @@ class PullThroughCache:
             if self._holds(route.repository, parse_digest_parameter(name)):
                 self._tell(upstream, "manifest", "hit")
                 return
-            await self._in_flight.once(upstream, name, lambda: self._fetch_pinned(route, upstream))
+            await self._requests.once(upstream, name, lambda: self._fetch_pinned(route, upstream))
         elif is_tag(name):
             fresh = self._asked.get((upstream, name))
             if fresh and self._holds(route.repository, self._store.tag_of(route.repository, name)):
                 self._tell(upstream, "manifest", "hit")
                 return
             try:
-                await self._in_flight.once(upstream, name, lambda: self._revalidate(route, upstream))
+                await self._requests.once(upstream, name, lambda: self._revalidate(route, upstream))
             except ApiError as error:
                 here = self._holds(route.repository, self._store.tag_of(route.repository, name))
                 if not here or isinstance(error.__cause__, NotFound):
@@ -232,7 +232,7 @@ class PullThroughCache:
             if not isinstance(source, _Listing):
                 return None
             try:
-                listed = await self._in_flight.once(
+                listed = await self._requests.once(
                     upstream, "tags list", lambda: self._list_tags(upstream, source)
                 )
             except ApiError:
@@ -266,7 +266,7 @@ class PullThroughCache:
         name = f"referrers {subject}"
         if self._asked.get((upstream, name)) is None:
             try:
-                await self._in_flight.once(
+                await self._requests.once(
                     upstream, name, lambda: self._fetch_referrers(route.repository, upstream, subject)
                 )
             except ApiError:
@@ -331,7 +331,7 @@ class PullThroughCache:
             async with self._guard(upstream, "blob", FETCH_SECONDS):
                 return await source.has(blob)
 
-        there = await self._in_flight.once(upstream, name, ask)
+        there = await self._requests.once(upstream, name, ask)
         if there:
             self._asked.put((upstream, name), True)
         return there
@@ -354,8 +354,8 @@ class PullThroughCache:
     @asynccontextmanager
     async def _guard(self, upstream: Site, kind: ContentKind, seconds: float) -> AsyncIterator[None]:
         """While something small is asked for, in a turn of its repository, within so many seconds; what goes
-        wrong is an ApiError. In a task of `_in_flight`."""
-        async with self._breaker.guard(upstream, kind), self._in_flight.turn(upstream, seconds):
+        wrong is an ApiError. In a task of `_requests`."""
+        async with self._breaker.guard(upstream, kind), self._requests.slot(upstream, seconds):
             self._breaker.check(upstream)
             yield
 

@@ -21,10 +21,10 @@ from blobflow.oci import Descriptor, Digest, digest_of, media, parse_manifest
 from blobflow.server import PullThroughCache, Upstreams, manifest_index, referrer_index
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
-from blobflow.server.pullthrough import cache, referenced_blobs, single_flight
+from blobflow.server.pullthrough import cache, referenced_blobs, upstream_requests
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
-from blobflow.server.pullthrough.single_flight import SingleFlight
 from blobflow.server.pullthrough.tag_lists import TagList
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.referrer_index import ReferrerIndex
 from blobflow.server.routes import Route
 from blobflow.transports.store import Store
@@ -413,15 +413,15 @@ async def pages(client: ClientSession, path: str, key: str) -> list[int]:
 async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(single_flight, "MAX_TASKS_OF_REPOSITORY", 5)
-    monkeypatch.setattr(single_flight, "MAX_TASKS", 8)
-    under_way, go = SingleFlight(), asyncio.Event()
+    monkeypatch.setattr(upstream_requests, "MAX_TASKS_OF_REPOSITORY", 5)
+    monkeypatch.setattr(upstream_requests, "MAX_TASKS", 8)
+    requests, go = UpstreamRequests(), asyncio.Event()
 
     async def work() -> bool:
         return await go.wait()
 
     def ask(repo: str, name: str) -> asyncio.Task[bool]:
-        return asyncio.create_task(under_way.once(Site("h", repo), name, work))
+        return asyncio.create_task(requests.once(Site("h", repo), name, work))
 
     asked = [ask("a", f"{n}") for n in range(7)] + [ask("b", f"{n}") for n in range(5)]
     joined = [ask("a", "0") for _ in range(100)]
@@ -433,5 +433,5 @@ async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_t
     assert sum(isinstance(end, ApiError) and end.status == 503 for end in ends) >= 2
     assert ends[:5] == [True] * 5 and ends[12:] == [True] * 100
     await asyncio.sleep(0)
-    assert len(under_way) == 0
-    assert not under_way._of_site and not under_way._turns
+    assert len(requests) == 0
+    assert not requests._of_site and not requests._slots

@@ -27,14 +27,14 @@ MAX_TASKS_OF_REPOSITORY = 256
 T = TypeVar("T")
 
 
-class SingleFlight:
+class UpstreamRequests:
     """Used on one loop only; `close` it."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[Site, str], asyncio.Task[Any]] = {}
         self._of_host: Counter[str] = Counter()
         self._of_site: Counter[Site] = Counter()
-        self._turns: dict[Site, asyncio.Semaphore] = {}
+        self._slots: dict[Site, asyncio.Semaphore] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -54,14 +54,14 @@ class SingleFlight:
         return cast(T, await result_of(task))
 
     @asynccontextmanager
-    async def turn(self, site: Site, seconds: float) -> AsyncIterator[None]:
+    async def slot(self, site: Site, seconds: float) -> AsyncIterator[None]:
         """One of the turns of the repository; what is done in it has `seconds`, with the wait for it.
 
         Raises TimedOut.
         """
-        turns = self._turns.setdefault(site, asyncio.Semaphore(MAX_CONCURRENT))
+        slots = self._slots.setdefault(site, asyncio.Semaphore(MAX_CONCURRENT))
         try:
-            async with asyncio.timeout(seconds), turns:
+            async with asyncio.timeout(seconds), slots:
                 yield
         except TimeoutError:
             raise TimedOut(f"{site} has not answered within {seconds:.0f} s") from None
@@ -82,6 +82,6 @@ class SingleFlight:
         self._of_site[site] -= 1
         if not self._of_site[site]:  # everything in a turn is within a task
             del self._of_site[site]
-            self._turns.pop(site, None)
+            self._slots.pop(site, None)
         if not done.cancelled():
             done.exception()  # everybody may have gone away
