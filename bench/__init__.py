@@ -6,7 +6,7 @@
     peers        the tools, and how each is told to make the same mirror
     arena        one tool in one scenario, seen from outside
     longhaul     how fast a long path could be
-    wire, pump, storing, heads, planning        small programs: what blobflow is held against
+    pump, storing, heads, planning              small programs: what blobflow is held against
     runs         the other named runs, made of these programs
     goals        which figure is held against which, and how much it may be
     chart        a plot, as SVG

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.e2e.processes import TOP, Registry, Run, docker_registry, run
 from tools import imageset
 from tools.imageset import Layout
+from tools.processes import TOP, Registry, Run, docker_registry, run
 
 OURS, OTHER = "this", "other"
 

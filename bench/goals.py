@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from bench.measured import Found
+from bench.measurements import Medians
 
 OTHERS = tuple(f"{name}, tuned" for name in ("skopeo", "crane", "regctl", "regsync", "oras"))
 
@@ -142,7 +142,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return f"missed, by {(missed - 1) * 100:.0f} %"
 
 
-def judge(found: Found, goals: Sequence[Goal] = GOALS) -> Iterator[Verdict]:
+def judge(found: Medians, goals: Sequence[Goal] = GOALS) -> Iterator[Verdict]:
     """The goals that there are figures for, in their order."""
     for goal in goals:
         subjects = found.get(goal.run, {})

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.e2e.processes import BLOBFLOW
 from tools.imageset import Layout
+from tools.processes import BLOBFLOW
 
 PREFIX = "mirror"
 # Blobs at once, and images at once, of a tuned tool.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.runs import RUNS, Options
+from bench.named_runs import RUNS, Options
 
 LINES = 12
 

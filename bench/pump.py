@@ -4,8 +4,8 @@
     python -m bench.pump --from HOST --folder DIR [--streams N]              into files
     python -m bench.pump --files DIR --to HOST [--streams N]                 out of files, by sendfile
 
-Moves the layers of `giant:1` (bench/wire.py), each with one GET, one POST and one PUT; so many at once. As
-much as any client has to do, and nothing else: no retries, no timeouts, no limits, one page of code.
+Moves the layers of `giant:1` (tools/registry/zeros.py), each with one GET, one POST and one PUT; so many at
+once. As much as any client has to do, and nothing else: no retries, no timeouts, no limits, one page of code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from bench.plainhttp import BUFFER, Head, read_head, send_head
+from tools.registry.http_head import BUFFER, Head, read_head, send_head
 
 REPOSITORY = "/v2/giant"
 

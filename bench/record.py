@@ -5,8 +5,9 @@
 
 SET is the folder of `tools/imageset.py make`. Writes into DIR (default: this folder) record.json, record.svg
 and, between its marks, the tables of README.md; in the commands told there SET is that folder, DIR one for
-what is made on the way. Where a goal is missed the run is made once more under a profile, and its dearest
-functions are told. Takes about an hour with 5 rounds; the machine should be quiet.
+what is made on the way. Every round by itself goes to rounds.json there, which `--add` reads, and nobody
+else. Where a goal is missed the run is made once more under a profile, and its dearest functions are told.
+Takes about an hour with 5 rounds; the machine should be quiet.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arena import Contest, hold
 from bench.chart import plot
+from bench.contest import Contest, hold
 from bench.goals import Verdict, judge
-from bench.longhaul import ROUND_TRIPS
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Found, Measured, differences, medians
+from bench.measurements import Measured, Medians, differences, medians
+from bench.named_runs import FLOORS, Options
+from bench.path_floor import ROUND_TRIPS
 from bench.peers import present
 from bench.profiling import profile_of
 from bench.run import Recorded, measured, told
-from bench.runs import FLOORS, Options
-from bench.scenes import SCENARIOS
+from bench.scenarios import SCENARIOS
 from bench.tables import barred, failures, rows_of
 from tools import imageset
 from tools.compare import floors, versions_of, walls
@@ -50,9 +51,8 @@ class Record(msgspec.Struct, frozen=True):
     set: str
     rounds: int
     scale: float
-    medians: Found
+    medians: Medians
     missed: Mapping[str, list[str]]
-    runs: list[Measured]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     compile_all()
     machine = describe(versions_of(present()))
     before = read_record(arguments.into) if arguments.add else None
-    rows: list[Measured] = list(before.runs) if before else []
+    rows = read_rounds(arguments.into) if arguments.add else []
     with tempfile.TemporaryDirectory(prefix="record-", dir=arguments.folder) as folder:
         options = Options(Path(folder), layout, arguments.scale)
         places = {str(layout.path): "SET", folder: "DIR"}
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(told(row), file=sys.stderr)
         record = recorded(machine, layout, arguments, rows, before)
         verdicts = list(judge(record.medians))
+        write_rounds(rows, arguments.into)
         write(record, verdicts, arguments.into)  # should a profile fail, an hour is not lost
         known = before.missed if before else {}
         record = msgspec.structs.replace(record, missed=profiles(verdicts, options, known))
@@ -100,7 +101,6 @@ def recorded(
         scale=arguments.scale,
         medians=medians(rows),
         missed={},
-        runs=rows,
     )
 
 
@@ -130,6 +130,15 @@ def read_record(folder: Path) -> Record:
     return msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
 
 
+def read_rounds(folder: Path) -> list[Measured]:
+    """All rounds of the record in a folder. Raises FileNotFoundError where they were not kept."""
+    return msgspec.json.decode((folder / "rounds.json").read_bytes(), type=list[Measured])
+
+
+def write_rounds(rows: list[Measured], into: Path) -> None:
+    (into / "rounds.json").write_bytes(msgspec.json.encode(rows))
+
+
 def profiles(
     verdicts: Sequence[Verdict], options: Options, known: Mapping[str, list[str]]
 ) -> dict[str, list[str]]:
@@ -140,12 +149,26 @@ def profiles(
 
 def write(record: Record, verdicts: Sequence[Verdict], into: Path) -> None:
     """record.json, record.svg, and the part of README.md that is between the marks."""
+    record = msgspec.structs.replace(record, medians=rounded(record.medians))
     (into / "record.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
     bars = {name: bars for name, bars in walls(record.medians).items() if name in SCENARIOS}
     (into / "record.svg").write_text(plot("Wall time of a mirror, by scenario and tool", "s", bars))
     readme = into / "README.md"
     text = readme.read_text() if readme.exists() else f"{BEGIN}\n{END}\n"
     readme.write_text(between_marks(text, "\n".join(chapter(record, verdicts))))
+
+
+def rounded(found: Medians) -> Medians:
+    """The figures with as many digits as say something."""
+    return {
+        run: {
+            subject: msgspec.structs.replace(
+                each, figures={name: float(f"{value:.5g}") for name, value in each.figures.items()}
+            )
+            for subject, each in subjects.items()
+        }
+        for run, subjects in found.items()
+    }
 
 
 def between_marks(text: str, inside: str) -> str:

@@ -20,10 +20,10 @@ import msgspec
 
 from bench.goals import judge
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Found, Measured, differences, medians
+from bench.measurements import Measured, Medians, differences, medians
+from bench.named_runs import RUNS, Options
 from bench.peers import TOOLS
 from bench.profiling import profile_of
-from bench.runs import RUNS, Options
 from bench.tables import failures, plain, rows_of
 from tools import imageset
 
@@ -32,7 +32,7 @@ class Recorded(msgspec.Struct, frozen=True):
     """What all three commands write, as far as a later run compares itself with it."""
 
     machine: Machine
-    medians: Found
+    medians: Medians
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.measured import Found, Measured
+from bench.measurements import Median, Medians
 
 # Title, figure, divisor and decimals of each column.
 COLUMNS: tuple[tuple[str, str, float, int], ...] = (
@@ -24,13 +24,13 @@ COLUMNS: tuple[tuple[str, str, float, int], ...] = (
 )
 
 
-def columns_of(found: Found) -> list[tuple[str, str, float, int]]:
+def columns_of(found: Medians) -> list[tuple[str, str, float, int]]:
     """The columns that there are figures for."""
     names = {name for subjects in found.values() for each in subjects.values() for name in each.figures}
     return [column for column in COLUMNS if column[1] in names]
 
 
-def rows_of(found: Found) -> Iterator[list[str]]:
+def rows_of(found: Medians) -> Iterator[list[str]]:
     """The heading, and a row for each run and subject; a failure is a row too."""
     columns = columns_of(found)
     yield ["run", "subject", *(title for title, *_ in columns)]
@@ -40,7 +40,7 @@ def rows_of(found: Found) -> Iterator[list[str]]:
             yield [run, subject + (" (failed)" if measured.failed else ""), *cells]
 
 
-def _cell(measured: Measured, name: str, unit: float, places: int) -> str:
+def _cell(measured: Median, name: str, unit: float, places: int) -> str:
     value = measured.figures.get(name)
     return "" if value is None else f"{value / unit:.{places}f}"
 
@@ -66,7 +66,7 @@ def barred(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def ratios(found: Found) -> Iterator[str]:
+def ratios(found: Medians) -> Iterator[str]:
     """How many times as long as the first subject of a run the others take."""
     for run, subjects in found.items():
         (ours, mine), *others = subjects.items()
@@ -82,7 +82,7 @@ def ratios(found: Found) -> Iterator[str]:
             yield f"{run}: {subject} takes {wall:.2f} times the wall and {cpu:.2f} times the CPU of {ours}"
 
 
-def failures(found: Found) -> Iterator[str]:
+def failures(found: Medians) -> Iterator[str]:
     for run, subjects in found.items():
         for subject, measured in subjects.items():
             if measured.failed:

@@ -13,12 +13,16 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
-E2E = Path(__file__).parent / "e2e"
+TESTS = Path(__file__).parent
+E2E = TESTS / "e2e"
+# Workers take files in this order: those that take minutes begin first, and the many short ones fill the end.
+FOLDERS = ("e2e", "flow", "contract", "unit")
 BY_NAME = ("soak", "clients")
 IN_CI = os.environ.get("CI") == "true"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(TESTS).parts[0]))
     for item in items:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.e2e)

@@ -15,7 +15,7 @@ the tool, CPU time of the registries, and from the registries' logs requests and
 medians over the rounds. A run that fails, or leaves a tag that is not right, is told as such; if it is
 blobflow's, the exit code is 1.
 
-A tool is a row of bench/peers.py, a scenario one of bench/scenes.py.
+A tool is a row of bench/peers.py, a scenario one of bench/scenarios.py.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.arena import Contest, hold
 from bench.chart import plot
-from bench.longhaul import floor_seconds
+from bench.contest import Contest, hold
 from bench.machine import Machine, compile_all, describe
-from bench.measured import Found, Measured, medians
+from bench.measurements import Measured, Median, Medians, medians
+from bench.path_floor import floor_seconds
 from bench.peers import BLOBS_AT_ONCE, TOOLS, present
-from bench.scenes import SCENARIOS
+from bench.scenarios import SCENARIOS
 from bench.tables import failures, plain, ratios, rows_of
 from tools import imageset
 from tools.imageset import Layout
@@ -49,7 +49,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     machine: Machine
     set: str
-    medians: Found
+    medians: Medians
     runs: list[Measured]
 
 
@@ -134,8 +134,11 @@ def tell(
     """Print what ran where, the commands and the medians; write it all into the files."""
     found = medians(rows)
     told = f"{len(layout.images)} images, {len(layout.blobs)} blobs, {layout.unique_bytes / 1e6:.1f} MB"
-    print(*machine.lines(), f"set: {told}; medians of {max(row.rounds for row in _all(found))}", sep="\n")
-    print(*(f"{row.run}, {row.subject}: {row.command}" for row in _all(found) if row.command), sep="\n")
+    rounds = max(each.rounds for _, _, each in _all(found))
+    print(*machine.lines(), f"set: {told}; medians of {rounds}", sep="\n")
+    print(
+        *(f"{run}, {subject}: {each.command}" for run, subject, each in _all(found) if each.command), sep="\n"
+    )
     print(*plain(list(rows_of(found))), *ratios(found), *failures(found), sep="\n")
     if file:
         content = Comparison(machine, told, found, list(rows))
@@ -144,7 +147,7 @@ def tell(
         svg.write_text(plot("The same mirror by several tools: wall time", "s", walls(found)))
 
 
-def walls(found: Found) -> dict[str, dict[str, float]]:
+def walls(found: Medians) -> dict[str, dict[str, float]]:
     """The wall time of what did not fail, by scenario and subject."""
     return {
         run: {name: row.figures["wall"] for name, row in subjects.items() if not row.failed}
@@ -152,8 +155,8 @@ def walls(found: Found) -> dict[str, dict[str, float]]:
     }
 
 
-def _all(found: Found) -> list[Measured]:
-    return [row for subjects in found.values() for row in subjects.values()]
+def _all(found: Medians) -> list[tuple[str, str, Median]]:
+    return [(run, subject, each) for run, subjects in found.items() for subject, each in subjects.items()]
 
 
 def _told(row: Measured) -> str:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from tests.e2e.processes import Registry, Run, blobflow, docker_registry, run, skopeo
+from tools.processes import Registry, Run, blobflow, docker_registry, run, skopeo
 
 
 class Figures(msgspec.Struct, frozen=True):

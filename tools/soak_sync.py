@@ -27,9 +27,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.e2e.processes import TOP, Registry, blobflow_of, blobflow_serve, docker_registry, environment
 from tools import imageset
 from tools.loads.served import resident_bytes
+from tools.processes import TOP, Registry, blobflow_of, blobflow_serve, docker_registry, environment
 
 START = 30  # the run from which on everything has to be flat
 _BOUND_SECONDS = 120.0  # for one run, on whatever machine

@@ -154,7 +154,7 @@ async def _stop_overview(app: web.Application) -> None:
 
 async def _serve_until_cleanup(app: web.Application) -> AsyncIterator[None]:
     registry = app[REGISTRY_KEY]
-    registry.store.serve()
+    registry.store.commit_in_threads()
     upkeep = asyncio.create_task(registry.sessions.tend()) if not registry.store.read_only else None
     yield
     if upkeep is not None:

@@ -21,8 +21,8 @@ from blobflow.server.pullthrough.eviction import retry_if_evicted
 from blobflow.server.pullthrough.serving import send_incoming
 from blobflow.server.registry import Registry
 from blobflow.transports.store import promises
-from blobflow.transports.store.block_checksums import open_for_reading
-from blobflow.transports.store.paths import translate_os_errors
+from blobflow.transports.store.os_errors import translate_os_errors
+from blobflow.transports.store.verified_reading import open_for_reading
 
 # A body up to this many bytes goes out in one write with its headers; a larger one takes the body transport.
 SMALL_BYTES = 64 * 1024
@@ -64,9 +64,9 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
         return find_held_blob(registry, route.repository, digest)
     found = find_held_blob(registry, route.repository, digest)
     is_get = context.request.method == "GET"
-    if isinstance(found, Absent) or registry.store.size_of(digest) is None:
+    if isinstance(found, Absent) or registry.store.blobs.size_of(digest) is None:
         blob = await registry.pullthrough.find_blob(route, digest, sure=not is_get)
-        if blob is not None and registry.store.size_of(digest) is None:
+        if blob is not None and registry.store.blobs.size_of(digest) is None:
             return Incoming(blob)
         found = find_held_blob(registry, route.repository, digest)
     if is_get and isinstance(found, Held):
@@ -76,12 +76,12 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
 
 def find_held_blob(registry: Registry, repository: str, digest: Digest) -> Held | Absent:
     """As `find_blob`, without a look at any upstream."""
-    if registry.store.member(repository, digest) is None:
+    if registry.store.repositories.media_type_of(repository, digest) is None:
         return Absent()
     content = registry.small_blobs.get(digest)
     if content is not None:
         return Held(len(content), content)
-    size = registry.store.size_of(digest)
+    size = registry.store.blobs.size_of(digest)
     return Absent() if size is None else Held(size)
 
 
@@ -95,12 +95,12 @@ async def read_blob(context: RequestContext) -> web.StreamResponse:
 async def delete_blob(context: RequestContext) -> web.StreamResponse:
     """[end-10], DELETE: the blob is no longer visible here; its bytes are the store's affair."""
     store, repository, digest = context.registry.store, context.repository, context.digest
-    media_type = store.member(repository, digest)
-    if media_type is None or store.size_of(digest) is None:
+    media_type = store.repositories.media_type_of(repository, digest)
+    if media_type is None or store.blobs.size_of(digest) is None:
         raise _blob_unknown(digest)
     if media_type:
         raise ApiError("UNSUPPORTED", f"{digest} is a manifest here; delete it as one")
-    await store.commit(lambda: store.drop_member(repository, digest))
+    await store.commit(lambda: store.repositories.remove(repository, digest))
     return web.Response(status=202)
 
 
@@ -136,7 +136,7 @@ async def _read_blob(context: RequestContext) -> web.StreamResponse:
         return await send_incoming(registry.pullthrough, context.route, found.blob, span, request, response)
     if found.content is None:
         return await _send_file(registry, request, digest, span, response)
-    registry.store.touch(digest)
+    registry.store.blobs.mark_used(digest)
     body = found.content if asked is None else found.content[span.start : span.end]
     return web.Response(status=response.status, headers=headers, body=body)
 
@@ -164,10 +164,10 @@ async def _send_file(
     response: web.StreamResponse,
 ) -> web.StreamResponse:
     """Answer with the bytes of `span` from the store; small blobs stay in memory for who asks next."""
-    path = registry.store.path_of(digest)
+    path = registry.store.blobs.path_of(digest)
     try:
-        await registry.store.check(digest)
-        registry.store.touch(digest)
+        await registry.store.blobs.check(digest)
+        registry.store.blobs.mark_used(digest)
         file = os.fdopen(open_for_reading(path), "rb", buffering=0)
     except (FileNotFoundError, NotFound):
         raise _blob_unknown(digest) from None

@@ -34,9 +34,9 @@ async def list_tags(context: RequestContext) -> web.StreamResponse:
     if registry.pullthrough is not None and route.upstream is not None:
         names = await registry.pullthrough.list_tags(route, last, n + 1)
     if names is None:
-        if not registry.store.has_repository(route.repository):
+        if not registry.store.repositories.exists(route.repository):
             raise ApiError("NAME_UNKNOWN", f"this registry has no repository {route.repository}")
-        names = registry.store.tags(route.repository, n + 1, last)
+        names = registry.store.repositories.tags(route.repository, n + 1, last)
     return _page_response(context, n, names, "tags", {"name": route.repository})
 
 
@@ -45,7 +45,7 @@ async def list_repositories(context: RequestContext) -> web.StreamResponse:
     store, permissions = context.registry.store, context.permissions
     n, last = _requested_page(context.request)
     if permissions.unlimited:
-        names = store.repositories(n + 1, last)
+        names = store.repositories.names(n + 1, last)
     else:
         async with permissions.listing:
             names = await pullable_repositories(permissions, store, n + 1, last)
@@ -61,7 +61,7 @@ async def pullable_repositories(permissions: Permissions, store: Store, n: int, 
     for prefix in permissions.prefixes("pull"):
         after = max(last, _before(prefix))
         while len(found) < n:
-            names = store.repositories(_BATCH, after)
+            names = store.repositories.names(_BATCH, after)
             ours = [name for name in names if name.startswith(prefix)]
             found += filter(permissions.may_pull, ours)
             if len(ours) < _BATCH:

@@ -22,7 +22,6 @@ from blobflow.oci import MAX_MANIFEST_BYTES, Digest, media
 from blobflow.oci.digest import head_of
 from blobflow.single_flight import result_of
 from blobflow.transports.store import Store
-from blobflow.transports.store.repository_pages import members_after
 
 # Bytes of all indexes of one kind: those of some hundred thousand manifests.
 MAX_BYTES = 64 * 1024 * 1024
@@ -76,7 +75,7 @@ class ManifestReader:
     def read(self, digest: Digest) -> bytes | None:
         """In a thread: the bytes of a manifest; None if it is not here just now, or can't be one."""
         try:
-            with self._store.path_of(digest).open("rb", buffering=0) as file:
+            with self._store.blobs.path_of(digest).open("rb", buffering=0) as file:
                 raw = file.read(MAX_MANIFEST_BYTES + 1)
         except OSError:
             return None
@@ -207,7 +206,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         """What the manifests say that are not `known`; the heads of all that the repository has go into
         `here`."""
         after = ""
-        while page := members_after(self._store, repository, after, PAGE):
+        while page := self._store.repositories.contents_after(repository, after, PAGE):
             after = page[-1][0]
             manifests = [each for each in page if each[1] in self._kinds]
             here.update(head_of(digest) for digest, _ in manifests)

@@ -66,7 +66,7 @@ async def _read_manifest(context: RequestContext) -> web.StreamResponse:
     if matches_etag(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
-        size = registry.store.size_of(digest)
+        size = registry.store.blobs.size_of(digest)
         if size is None or not await promises.promise_existing(registry.store, digest):
             registry.small_blobs.forget(digest)
             raise _manifest_unknown(route.reference)
@@ -89,9 +89,9 @@ def _find_held_manifest(registry: Registry, route: Route) -> tuple[Digest, str]:
     found: tuple[Digest, str | None] | None = None
     if ":" in route.reference:
         digest = parse_digest_parameter(route.reference)
-        found = digest, registry.store.member(route.repository, digest)
+        found = digest, registry.store.repositories.media_type_of(route.repository, digest)
     elif is_tag(route.reference):
-        found = registry.store.tagged(route.repository, route.reference)
+        found = registry.store.repositories.resolve_manifest(route.repository, route.reference)
     if found is None or not found[1]:
         raise _manifest_unknown(route.reference)
     return found[0], found[1]
@@ -101,10 +101,10 @@ async def _read_raw(registry: Registry, digest: Digest) -> bytes:
     """The bytes of a manifest that is held. Raises ApiError (MANIFEST_UNKNOWN)."""
     raw = registry.small_blobs.get(digest)
     if raw is not None:
-        registry.store.touch(digest)
+        registry.store.blobs.mark_used(digest)
         return raw
     try:
-        raw = await registry.store.read_whole(digest)
+        raw = await registry.store.blobs.read_whole(digest)
     except NotFound:
         raise _manifest_unknown(digest) from None
     except IntegrityError as error:
@@ -185,9 +185,9 @@ async def delete_manifest(context: RequestContext) -> web.StreamResponse:
     store, repository, reference = context.registry.store, context.repository, context.reference
     digest, _ = _find_held_manifest(context.registry, context.route)
     if ":" in reference:
-        await store.commit(lambda: store.drop_member(repository, digest))
+        await store.commit(lambda: store.repositories.remove(repository, digest))
     else:
-        await store.commit(lambda: store.drop_tag(repository, reference))
+        await store.commit(lambda: store.repositories.remove_tag(repository, reference))
     return web.Response(status=202)
 
 
@@ -248,8 +248,8 @@ async def _check_children(
     for number, child in enumerate(children, 1):
         if not number % _CHILDREN_BATCH:
             await asyncio.sleep(0)
-        kind = registry.store.member(repository, child.digest)
-        size = None if kind is None else registry.store.size_of(child.digest)
+        kind = registry.store.repositories.media_type_of(repository, child.digest)
+        size = None if kind is None else registry.store.blobs.size_of(child.digest)
         if size is None:
             missing.append(child.digest)
         elif kind in media.MANIFESTS and _belies(child.media_type, kind):

@@ -171,7 +171,7 @@ class ReferrerIndex:
         bytes that were read for it. None: the repository does not hold it, or it can't be read."""
         held: list[tuple[Digest, str | None, ReferrerEntry | None]] = []
         for digest in batch:
-            kind = self._store.member(repository, digest)
+            kind = self._store.repositories.media_type_of(repository, digest)
             held.append((digest, kind, self._mentions.get(digest) if kind else None))
 
         def work() -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:

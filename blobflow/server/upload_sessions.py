@@ -22,7 +22,7 @@ from blobflow.oci import Digest
 from blobflow.server.admin.memory import release_free_memory
 from blobflow.server.errors import ApiError
 from blobflow.transports.store import Store, Writer
-from blobflow.transports.store.gc import remove_stale_partials
+from blobflow.transports.store.partial_sweep import remove_stale_partials
 
 # Seconds without a byte after which a session may be forgotten. Longer than any client waits between two
 # attempts; a client that comes later gets the 404 that tells it to start again.
@@ -94,7 +94,7 @@ class UploadSession:
     def writer(self, digest: Digest | None = None) -> Writer:
         """The partial, begun at the first byte; `digest` is what it will be, if that is known by then."""
         if self._writer is None:
-            self._writer = self._store.begin_upload(digest, algorithm=self.algorithm)
+            self._writer = self._store.partials.begin_upload(digest, algorithm=self.algorithm)
         return self._writer
 
     def take_over(self) -> int:
@@ -220,7 +220,7 @@ class UploadSessions:
             self.forget_idle()
             ours = {session.partial for session in self._open.values()}
             try:
-                await asyncio.to_thread(remove_stale_partials, self._store.layout, self._ttl, ours)
+                await asyncio.to_thread(remove_stale_partials, self._store.paths, self._ttl, ours)
                 await asyncio.to_thread(release_free_memory)
             except StorageError as error:
                 self._store.report_failure(error)

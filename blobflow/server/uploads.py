@@ -24,7 +24,6 @@ from blobflow.server.http.ranges import parse_chunk_range, upload_range
 from blobflow.server.routes import is_repository, parse_digest_parameter
 from blobflow.server.upload_sessions import UploadSession
 from blobflow.transports.store import promises
-from blobflow.transports.store.repository_pages import holders_after
 
 # The query of an upload's Location. It says nothing, and may be left out; but there are clients that
 # complete an upload by appending `&digest=`, as other registries' Locations have a query.
@@ -114,7 +113,7 @@ async def _mount(context: RequestContext) -> Digest | None:
 async def _find_repository_with(context: RequestContext, digest: Digest) -> str:
     """The first repository that holds the blob and may be pulled from; "" if there is none."""
     after = ""
-    while names := holders_after(context.registry.store, digest, after, _REPOSITORIES_BATCH):
+    while names := context.registry.store.repositories.repositories_with(digest, after, _REPOSITORIES_BATCH):
         for name in names:
             if context.permissions.may_pull(name):
                 return name

@@ -12,10 +12,10 @@ from blobflow.content import Attaches, Refers, Sink
 from blobflow.errors import NotFound
 from blobflow.oci import Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.referrers import cosign_tags, fallback_tag, referrer_descriptor
-from tests.contract.places import Places, docker_host, open_places, over_http
-from tests.memory import MemoryRegistry
-from tests.signed import SPDX, Content, Signed
-from tools.faultyregistry import DropHeader, Fault, Status, journalling
+from tests.contract.implementations import Places, docker_host, open_places, over_http
+from tests.fakes.memory_registry import MemoryRegistry
+from tests.scenarios.signed_images import SPDX, Content, Signed
+from tools.registry.faulty import DropHeader, Fault, Status, journalling
 
 __all__ = ["docker_host"]  # a fixture
 

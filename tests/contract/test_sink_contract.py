@@ -10,7 +10,7 @@ import pytest
 
 from blobflow.content import Chunk, Site
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, NotFound, Rejected
-from tests.contract.places import (
+from tests.contract.implementations import (
     CONTENT,
     SINKS,
     Places,
@@ -20,7 +20,7 @@ from tests.contract.places import (
     index_of,
     open_places,
 )
-from tests.unit.registry_fakes import Bytes, body_that, collect
+from tests.fakes.registry import Bytes, body_that, collect
 
 __all__ = ["docker_host"]  # a fixture
 

@@ -10,7 +10,7 @@ import pytest
 
 from blobflow.errors import NotFound, SizeMismatch
 from blobflow.oci import UNKNOWN_SIZE, Descriptor
-from tests.contract.places import (
+from tests.contract.implementations import (
     CONTENT,
     SOURCES,
     Places,
@@ -20,7 +20,7 @@ from tests.contract.places import (
     index_of,
     open_places,
 )
-from tests.unit.registry_fakes import Bytes, collect
+from tests.fakes.registry import Bytes, collect
 
 __all__ = ["docker_host"]  # a fixture
 

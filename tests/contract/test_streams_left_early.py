@@ -22,15 +22,15 @@ from blobflow.oci import Descriptor, digest_of
 from blobflow.transports.registry import HostAccess, Profile, Registries
 from blobflow.transports.registry.mirrors import MirroredSource
 from blobflow.transports.store import Store
-from tests.contract.places import CONTENT, blob_of, image_of, open_places
-from tests.unit.registry_fakes import Bytes
-from tools.certificate import Pair, self_signed
+from tests.contract.implementations import CONTENT, blob_of, image_of, open_places
+from tests.deadlines import HANGS_AFTER
+from tests.fakes.registry import Bytes
+from tools.certificates import Pair, self_signed
 
 MIB = 1024 * 1024
 LARGE = Descriptor("application/octet-stream", digest_of(b"large"), 64 * MIB)
 SMALL = Descriptor("application/octet-stream", digest_of(b"small"), 100_000)
 EMPTY_HEAD = b"HTTP/1.1 202 Accepted\r\nLocation: /up\r\nContent-Length: 0\r\n\r\n"
-GUARD = 20  # seconds after which a test has failed
 
 
 class Holder:
@@ -93,7 +93,7 @@ class Holder:
 
     async def is_left(self) -> None:
         """Return when nobody is connected any more."""
-        async with asyncio.timeout(GUARD):
+        async with asyncio.timeout(HANGS_AFTER):
             while self.open:
                 self._change.clear()
                 await self._change.wait()
@@ -311,7 +311,7 @@ async def test_a_push_that_is_left_closes_its_connection() -> None:
         pushing = asyncio.create_task(
             registries.sink(Site(holder.host, "app")).push(blob, Bytes(content, blob=blob))
         )
-        async with asyncio.timeout(GUARD):
+        async with asyncio.timeout(HANGS_AFTER):
             await holder.taking.wait()
         pushing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -349,9 +349,9 @@ async def test_leaving_a_read_closes_its_file(
 async def test_leaving_a_store_s_read_closes_its_file(tmp_path: Path) -> None:
     blob = blob_of(CONTENT)
     with closing(Store.open(tmp_path)) as store:
-        store.write_small(CONTENT, blob.digest)
+        store.blobs.write_small(CONTENT, blob.digest)
         before = descriptors()
-        held = [await leave(lambda: store.open_blob(blob.digest)) for leave in LEAVINGS[:3]]
+        held = [await leave(lambda: store.blobs.open(blob.digest)) for leave in LEAVINGS[:3]]
         assert descriptors() == before
         assert len(held) == 3
 

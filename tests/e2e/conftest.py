@@ -12,8 +12,8 @@ from typing import Protocol
 
 import pytest
 
-from tests.e2e.processes import Registry, docker_registry
 from tools import imageset
+from tools.processes import Registry, docker_registry
 
 
 class StartsRegistries(Protocol):

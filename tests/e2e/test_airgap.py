@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import Registry, blobflow, blobflow_serve, docker_registry, run
 from tools.imageset import Layout, push
+from tools.processes import Registry, blobflow, blobflow_serve, docker_registry, run
 
 ARCHITECTURES = ("amd64", "arm64", "arm")
 OCI = "application/vnd.oci.image"

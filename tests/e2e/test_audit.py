@@ -11,9 +11,9 @@ from blobflow.client import Settings, mirror
 from blobflow.engine.execution import Policy
 from blobflow.engine.plan.steps import Pair
 from blobflow.oci import parse_reference
-from tests.e2e.access_log import Requests
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, docker_registry
 from tools import imageset
+from tools.access_log import Requests
+from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MountsTmpfs, StartsRegistries
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, free_port
 from tools import imageset
 from tools.imageset import Image, Layout
+from tools.ports import reserve_port
+from tools.processes import Registry, Run, blobflow, blobflow_serve
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_an_empty_or_duplicate_list_is_refused(images: list[str], words: list[st
 
 
 def test_an_unreachable_source_is_named(home: Path) -> None:
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{reserve_port()}"
     run = blobflow("copy", f"{host}/x:1", "127.0.0.1:1/x:1", home=home)
     assert_one_sentence(run, 4, "source", host)
 
@@ -107,7 +108,7 @@ def test_an_unreachable_source_is_named(home: Path) -> None:
 def test_an_unreachable_target_fails_alone(
     source: Registry, start_registry: StartsRegistries, small_set: Layout, home: Path
 ) -> None:
-    target, dead = start_registry("target"), f"127.0.0.1:{free_port()}"
+    target, dead = start_registry("target"), f"127.0.0.1:{reserve_port()}"
     run = sync(source.host, [target.host, dead], list(small_set.images), home)
     assert_failed(run, len(small_set.images), "target", dead)
     for image in small_set.images.values():
@@ -209,7 +210,7 @@ def test_a_read_only_cache_is_said(
 
 def test_a_read_only_root_keeps_serve_from_starting(mount_tmpfs: MountsTmpfs, home: Path) -> None:
     root = mount_tmpfs("read-only-root", "ro")
-    listen = f"127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{reserve_port()}"
     run = blobflow("serve", "--listen", listen, "--root", root / "store", home=home)
     assert_one_sentence(run, 8, str(root), "the file system is read-only")
 

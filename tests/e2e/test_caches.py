@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caching import CACHES, nginx
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.locked import nginx_program
-from tests.e2e.processes import Registry, blobflow, skopeo
+from tests.e2e.servers.caches import CACHES, nginx
+from tests.e2e.servers.locked_registry import nginx_program
 from tools import imageset
+from tools.processes import Registry, blobflow, skopeo
 
 pytestmark = pytest.mark.e2e
 ACCEPT = {"Accept": "application/vnd.oci.image.index.v1+json,application/vnd.oci.image.manifest.v1+json"}

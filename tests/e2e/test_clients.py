@@ -28,9 +28,9 @@ from tests.e2e.clients.bench import (
 )
 from tests.e2e.clients.npm import NPM, SIGNED
 from tests.e2e.clients.pypi import PYPI
-from tests.e2e.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry, skopeo
 from tools import imageset
-from tools.certificate import self_signed
+from tools.certificates import self_signed
+from tools.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry, skopeo
 
 ALWAYS = ("python-dxf", "oras", "pyoci")  # quick ones of PyPI: artifacts over HTTP, an image over TLS
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.measured import medians
+from bench.measurements import medians
+from bench.named_runs import FLOORS, Options
 from bench.pump import Line, layers_of
-from bench.runs import FLOORS, Options, wire
 from tools import compare, imageset
 from tools.imageset import Layout
+from tools.registry.zeros import zero_registry_process
 
 
 @pytest.fixture
@@ -67,8 +68,8 @@ def test_under_faults_and_to_three_targets_blobflow_brings_everything(
     assert fan_out["bytes_written"] == 3 * tiny_set.unique_bytes
 
 
-def test_the_pump_moves_every_layer_of_the_wire() -> None:
-    with wire(3, 100_000) as source, wire() as target:
+def test_the_pump_moves_every_layer_of_the_zero_registry() -> None:
+    with zero_registry_process(3, 100_000) as source, zero_registry_process() as target:
         command = [sys.executable, "-m", "bench.pump", "--from", source, "--to", target, "--streams", "2"]
         subprocess.run(command, check=True)
         layers = layers_of(source, None)

@@ -1,7 +1,7 @@
 """The official conformance suite (opencontainers/distribution-spec, conformance/), where it is on PATH.
 
 Its version 1.1 with sparse content, and what the main branch has beyond it; 0 failures of each. What it asks,
-our own tests ask everywhere: see `tests/contract/registry_server/test_registry_server_conformance.py`.
+our own tests ask everywhere: see `tests/contract/server/test_conformance.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.processes import blobflow_serve
+from tools.processes import blobflow_serve
 
 # What it is called by who builds it: `go build -o oci-conformance`, `go build`, or `go test -c`.
 SUITE = next(filter(None, map(shutil.which, ("oci-conformance", "conformance", "conformance.test"))), None)

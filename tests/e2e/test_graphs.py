@@ -21,10 +21,10 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from blobflow.oci import media
-from tests.e2e.processes import Registry, docker_registry
-from tests.flow.served_graphs import serve_graph, trip
-from tests.flow.test_round_trips import Graph, graphs
-from tools.faultyregistry import journalling
+from tests.integration.test_round_trips import Graph, graphs
+from tests.scenarios.graph_trips import serve_graph, trip
+from tools.processes import Registry, docker_registry
+from tools.registry.faulty import journalling
 
 _numbers = count()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.e2e.giant import giant
-from tests.e2e.processes import blobflow
+from tools.processes import blobflow
+from tools.registry.zeros import zero_registry
 
 SIZE = 2 << 30  # bytes
 PEAK = 150_000_000
 
 
 def test_a_blob_of_2_gib_passes_in_150_mb(home: Path) -> None:
-    with giant() as source, giant() as target:
+    with zero_registry() as source, zero_registry() as target:
         layer = source.hold_image(SIZE)
         run = blobflow("copy", f"{source.host}/giant:1", f"{target.host}/giant:1", home=home)
         shutil.rmtree(home)  # the store keeps what is large until the run's end, and maybe longer

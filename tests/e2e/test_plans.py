@@ -13,11 +13,11 @@ import pytest
 from blobflow.oci import media
 from blobflow.oci.referrers import cosign_tags
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import Registry, Run, blobflow
 from tests.e2e.test_referrers import push as push_signed
-from tests.signed import Signed
-from tests.unit.archive_fakes import layer_of, podman_entries, write
+from tests.fakes.archives import layer_of, podman_entries, write
+from tests.scenarios.signed_images import Signed
 from tools.imageset import Layout, push
+from tools.processes import Registry, Run, blobflow
 
 pytestmark = pytest.mark.e2e
 

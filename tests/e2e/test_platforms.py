@@ -12,10 +12,10 @@ import pytest
 
 from blobflow.oci import media
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.handmade import put_image, put_index
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, skopeo
+from tests.e2e.pushed_images import put_image, put_index
 from tools import imageset
 from tools.imageset import Layout
+from tools.processes import Registry, Run, blobflow, blobflow_serve, skopeo
 
 ARM64 = ("--platform", "linux/arm64")
 

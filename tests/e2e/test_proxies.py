@@ -1,7 +1,7 @@
 """Registries behind real reverse proxies and caches: everything arrives, for a bounded number of bytes.
 
-The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/proxies.py`), the
-registry is docker-registry. The short forms run always; the long ones by name: `pytest -m 'soak and
+The proxies are Debian's nginx, haproxy, apache2, squid, varnish and caddy (`tests/e2e/servers/proxies.py`),
+the registry is docker-registry. The short forms run always; the long ones by name: `pytest -m 'soak and
 proxies'`.
 """
 
@@ -15,11 +15,23 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.giant import Giant, giant
-from tests.e2e.processes import Registry, blobflow, faulty_registry, free_port
-from tests.e2e.proxies import ALL, APACHE, CADDY, HAPROXY, NGINX, SQUID, VARNISH, Starts, apache, nginx
-from tools.certificate import Pair, self_signed
+from tests.e2e.servers.proxies import (
+    ALL,
+    APACHE,
+    CADDY,
+    HAPROXY,
+    NGINX,
+    SQUID,
+    VARNISH,
+    Starts,
+    apache,
+    nginx,
+)
+from tools.certificates import Pair, self_signed
 from tools.imageset import Layout, synthetic
+from tools.ports import reserve_port
+from tools.processes import Registry, blobflow, faulty_registry
+from tools.registry.zeros import ZeroRegistry, zero_registry
 
 pytestmark = pytest.mark.proxies
 SOAK = pytest.mark.soak
@@ -27,8 +39,8 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def source() -> Iterator[Giant]:
-    with giant() as server:
+def source() -> Iterator[ZeroRegistry]:
+    with zero_registry() as server:
         yield server
 
 
@@ -42,7 +54,7 @@ def totals_of(report: Path) -> dict[str, Any]:
     return totals
 
 
-def copied(source: Giant, target: str, home: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
+def copied(source: ZeroRegistry, target: str, home: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
     """Copy the giant; what that took, and what was told of it on the way."""
     report = home.parent / f"{len(list(home.parent.iterdir()))}.json"
     done = blobflow("copy", f"{source.host}/giant:1", target, "--report", report, *words, home=home)
@@ -121,7 +133,7 @@ def test_blobs_beyond_a_limit_on_bodies_arrive_and_the_next_run_knows(
     words: str,
     limit: int,
     chunk: int,
-    source: Giant,
+    source: ZeroRegistry,
     target: Registry,
     tmp_path: Path,
     home: Path,
@@ -147,7 +159,7 @@ def test_probe_survives_a_limit_and_what_it_prints_fits(
     words: str,
     limit: int,
     chunk: int,
-    source: Giant,
+    source: ZeroRegistry,
     target: Registry,
     tmp_path: Path,
     home: Path,
@@ -182,7 +194,7 @@ def test_a_manifest_beyond_the_limit_is_told_to_need_one_request(
 
 @pytest.mark.parametrize("runs", [1, pytest.param(8, marks=SOAK)])
 def test_squid_as_it_is_takes_70_mb_once(
-    runs: int, source: Giant, target: Registry, tmp_path: Path, home: Path
+    runs: int, source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     size = 70_000_000
     source.hold_image(size)
@@ -195,7 +207,7 @@ def test_squid_as_it_is_takes_70_mb_once(
 
 @SOAK
 def test_squid_that_hides_costs_three_times_the_blob_at_most(
-    source: Giant, target: Registry, tmp_path: Path
+    source: ZeroRegistry, target: Registry, tmp_path: Path
 ) -> None:
     size = 70_000_000
     source.hold_image(size)
@@ -210,7 +222,7 @@ def test_squid_that_hides_costs_three_times_the_blob_at_most(
 
 
 def test_a_proxy_that_gives_up_on_a_slow_registry_gets_smaller_requests(
-    source: Giant, tmp_path: Path, home: Path
+    source: ZeroRegistry, tmp_path: Path, home: Path
 ) -> None:
     """nginx takes in the whole upload, and answers 504 where the registry needs a second more for it."""
     size = 12 * MIB
@@ -246,7 +258,7 @@ SENT = {
 
 @pytest.mark.parametrize("words", SENT.values(), ids=SENT)
 def test_an_upload_goes_on_where_it_was_opened(
-    words: str, source: Giant, target: Registry, tmp_path: Path, home: Path
+    words: str, source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     layer = source.hold_image(3 * MIB)
     with NGINX(tmp_path / "proxy", target.host, WITHOUT_BODY_LIMIT + words) as front:
@@ -264,10 +276,10 @@ TLS = {
 
 @pytest.mark.parametrize("words", TLS.values(), ids=TLS)
 def test_an_upload_over_tls_goes_on_where_it_was_opened(
-    words: str, certificate: Pair, source: Giant, target: Registry, tmp_path: Path, home: Path
+    words: str, certificate: Pair, source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     layer = source.hold_image(3 * MIB)
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{reserve_port()}"
     tls = f"ssl_certificate {certificate.cert}; ssl_certificate_key {certificate.key};"
     there = f"proxy_pass http://@ORIGIN@; {WITHOUT_BODY_LIMIT} {words}"
     servers = f"server {{ listen {host} ssl; {tls} location / {{ {there} }} }}"
@@ -277,10 +289,10 @@ def test_an_upload_over_tls_goes_on_where_it_was_opened(
 
 
 def test_an_upload_through_apache_over_tls_goes_on_where_it_was_opened(
-    certificate: Pair, source: Giant, target: Registry, tmp_path: Path, home: Path
+    certificate: Pair, source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     layer = source.hold_image(3 * MIB)
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{reserve_port()}"
     servers = f"""\
 Listen {host}
 <VirtualHost {host}>
@@ -299,11 +311,11 @@ ProxyPassReverse / http://{target.host}/
 
 @pytest.mark.parametrize("host", ["$http_host", "$proxy_host", "registry.internal"])
 def test_an_upload_below_a_path_of_the_proxy_goes_on_below_it(
-    host: str, source: Giant, target: Registry, tmp_path: Path, home: Path
+    host: str, source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     """The proxy maps `hub/NAME` to the registry's NAME, and nothing else of it can be reached."""
     layer = source.hold_image(3 * MIB)
-    front = f"127.0.0.1:{free_port()}"
+    front = f"127.0.0.1:{reserve_port()}"
     words = f"{WITHOUT_BODY_LIMIT} proxy_set_header Host {host}; proxy_redirect off;"
     servers = f"""\
 server {{ listen {front};
@@ -317,7 +329,7 @@ server {{ listen {front};
 
 
 def test_an_upload_that_can_t_be_found_again_is_told_with_the_header_that_is_missing(
-    source: Giant, target: Registry, tmp_path: Path, home: Path
+    source: ZeroRegistry, target: Registry, tmp_path: Path, home: Path
 ) -> None:
     source.hold_image(3 * MIB)
     words = WITHOUT_BODY_LIMIT + "proxy_set_header Host registry.internal:5000; proxy_redirect off;"

@@ -15,8 +15,8 @@ from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag, referrer_descriptor
 from blobflow.transports.registry import HostAccess, Registries
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import Registry, blobflow, blobflow_serve, skopeo
-from tests.signed import Content, Signed, digests
+from tests.scenarios.signed_images import Content, Signed, digests
+from tools.processes import Registry, blobflow, blobflow_serve, skopeo
 
 pytestmark = pytest.mark.e2e
 

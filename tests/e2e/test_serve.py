@@ -20,9 +20,10 @@ import pytest
 from blobflow.oci import digest_of
 from blobflow.oci.media import ACCEPT_MANIFESTS
 from blobflow.server.admin.page import size
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.processes import END_SECONDS, Registry, blobflow, blobflow_serve, environment, run, skopeo
 from tools import imageset
+from tools.processes import Registry, blobflow, blobflow_serve, environment, run, skopeo
 
 CONTENT = random.Random(3).randbytes(8_000_000)
 DIGEST = digest_of(CONTENT)
@@ -118,7 +119,7 @@ def test_a_registry_that_is_killed_shows_nothing_half(tmp_path: Path) -> None:
         assert pushed(registry, b"done") == 201
         lines = []
         for _ in range(4):
-            line = http.client.HTTPConnection(registry.host, timeout=30)
+            line = http.client.HTTPConnection(registry.host, timeout=HANGS_AFTER)
             line.putrequest("POST", f"/v2/app/blobs/uploads/?digest={DIGEST}")
             line.putheader("Content-Length", str(len(CONTENT)))
             line.endheaders(CONTENT[:-1])
@@ -175,7 +176,7 @@ def test_a_stop_lets_answers_under_way_end(tmp_path: Path, number: int) -> None:
     ) as registry:
         large = CONTENT * 4  # more than the sockets hold
         assert pushed(registry, large) == 201
-        line = http.client.HTTPConnection(registry.host, timeout=30)
+        line = http.client.HTTPConnection(registry.host, timeout=HANGS_AFTER)
         line.request("GET", f"/v2/app/blobs/{digest_of(large)}", headers={"User-Agent": "a test"})
         answer = line.getresponse()
         hasher = hashlib.sha256(answer.read(1000))
@@ -186,7 +187,7 @@ def test_a_stop_lets_answers_under_way_end(tmp_path: Path, number: int) -> None:
             hasher.update(piece)
         line.close()
         assert f"sha256:{hasher.hexdigest()}" == digest_of(large)
-        assert registry.process.wait(END_SECONDS) == 0
+        assert registry.process.wait(HANGS_AFTER) == 0
     pushed_line, got_line = [
         line for line in (tmp_path / "log").read_text().splitlines() if "/blobs/" in line
     ]
@@ -198,7 +199,7 @@ def registry_listens(registry: Registry) -> bool:
     """Whether a connection is still taken."""
     host, _, port = registry.host.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=HANGS_AFTER).close()
     except ConnectionError:
         return False
     return True
@@ -212,7 +213,7 @@ def browse(url: str, folder: Path, *arguments: str) -> str:
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     command = [program, *quiet, "--window-size=1000,800", *arguments, url]
     done = subprocess.run(
-        command, env=environment(folder), capture_output=True, text=True, timeout=60, check=True
+        command, env=environment(folder), capture_output=True, text=True, timeout=HANGS_AFTER, check=True
     )
     return done.stdout
 

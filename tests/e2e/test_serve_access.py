@@ -20,12 +20,10 @@ import bcrypt
 import pytest
 
 from blobflow.oci import digest_of
-from tests.e2e.processes import BLOBFLOW, END_SECONDS, TOP, Registry, environment, skopeo
+from tests.deadlines import HANGS_AFTER
 from tools import imageset
-from tools.certificate import self_signed
-
-# What takes effect within seconds is waited for so long; the machine may be busy.
-PATIENCE = 30.0
+from tools.certificates import self_signed
+from tools.processes import BLOBFLOW, TOP, Registry, environment, skopeo
 
 
 def login(user: str, password: str = "s3cret") -> dict[str, str]:
@@ -58,7 +56,7 @@ class Served:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + HANGS_AFTER
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -80,7 +78,7 @@ def served(folder: Path, *options: str | Path) -> Iterator[Served]:
         try:
             yield Served(folder, process, process.stdout.readline().decode().split()[3].rstrip(","))
             process.terminate()
-            assert process.wait(END_SECONDS) == 0
+            assert process.wait(HANGS_AFTER) == 0
         finally:
             process.kill()
             process.wait()
@@ -164,7 +162,7 @@ def test_a_certificate_is_read_again_on_sighup_and_connections_go_on(tmp_path: P
         context.verify_mode = ssl.CERT_NONE
         host, _, port = registry.host.partition(":")
         with (
-            socket.create_connection((host, int(port)), timeout=30) as line,
+            socket.create_connection((host, int(port)), timeout=HANGS_AFTER) as line,
             context.wrap_socket(line, server_hostname=name) as secure,
         ):
             found = secure.getpeercert(binary_form=True)
@@ -174,7 +172,7 @@ def test_a_certificate_is_read_again_on_sighup_and_connections_go_on(tmp_path: P
     install(*first)
     with served(tmp_path, "--htpasswd", htpasswd, "--tls-cert", cert, "--tls-key", key) as registry:
         old = http.client.HTTPSConnection(
-            registry.host, timeout=30, context=ssl.create_default_context(cafile=first.cert)
+            registry.host, timeout=HANGS_AFTER, context=ssl.create_default_context(cafile=first.cert)
         )
         for number in range(2):
             old.request("GET", "/v2/", headers=login("ann", f"{number}"))
@@ -205,7 +203,7 @@ def test_a_certificate_is_read_again_on_sighup_and_connections_go_on(tmp_path: P
 def test_sighup_ends_neither_the_process_nor_an_upload(tmp_path: Path) -> None:
     content = b"x" * 100_000
     with served(tmp_path) as registry:
-        upload = http.client.HTTPConnection(registry.host, timeout=30)
+        upload = http.client.HTTPConnection(registry.host, timeout=HANGS_AFTER)
         upload.putrequest("POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}")
         upload.putheader("Content-Length", str(len(content)))
         upload.endheaders(content[:1000])
@@ -244,7 +242,7 @@ def test_sighup_before_it_serves_ends_nothing(tmp_path: Path, htpasswd: Path) ->
         assert process.stderr is not None
         assert process.stderr.readline() == f"blobflow: {htpasswd} has not changed\n"
         process.terminate()
-        assert process.wait(END_SECONDS) == 0
+        assert process.wait(HANGS_AFTER) == 0
 
 
 # Many wrong logins
@@ -260,7 +258,7 @@ def test_wrong_logins_on_a_hundred_connections_keep_nobody_out(tmp_path: Path) -
     refused: list[int] = []
 
     def guess(number: int) -> None:
-        connection = http.client.HTTPConnection(registry.host, timeout=60)
+        connection = http.client.HTTPConnection(registry.host, timeout=HANGS_AFTER)
         at = 0
         while not ended.is_set():
             at += 1

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
-from tests.e2e.handmade import IMAGE, manifest_size, put_image, put_index, tags_of
-from tests.e2e.processes import Registry, blobflow_serve, docker_registry, skopeo
+from tests.e2e.pushed_images import IMAGE, manifest_size, put_image, put_index, tags_of
+from tools.processes import Registry, blobflow_serve, docker_registry, skopeo
 
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1", "2.0.0", "latest")
 

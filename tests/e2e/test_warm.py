@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from blobflow.oci import digest_of
-from tests.e2e.processes import Registry, Run, blobflow, blobflow_serve, docker_registry, run
 from tools import imageset
+from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry, run
 
 
 class Edge(msgspec.Struct, frozen=True):

@@ -30,9 +30,9 @@ from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Unau
 from blobflow.oci import Reference, digest_of, media
 from blobflow.settings import Settings
 from blobflow.transports.registry import Credentials
-from tests.contract.places import blob_of, image_of
-from tests.e2e.locked import Authority
-from tests.unit.registry_fakes import fake
+from tests.contract.implementations import blob_of, image_of
+from tests.e2e.servers.locked_registry import Authority
+from tests.fakes.registry import fake
 
 ENDS = Hosts(frozenset({"s.example"}), frozenset({"t.example"}))
 JOE = base64.b64encode(b"joe:secret").decode()

@@ -33,7 +33,7 @@ from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
 from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, Proxies, TlsSettings
-from tests.memory import MemoryRegistry
+from tests.fakes.memory_registry import MemoryRegistry
 
 TOP = Path(__file__).resolve().parents[2]
 

@@ -22,12 +22,12 @@ from typing import TypeVar
 import msgspec
 import uvloop
 
-from tests.e2e.processes import Registry
 from tools.loads.conversation import Answer, Script, Step, Timed, converse_each
 from tools.loads.oldblobs import add_old_blobs
 from tools.loads.requests import MANIFEST, expect, fresh, image_of, request, upload
 from tools.loads.served import served
 from tools.loads.sweeping import Sweep, sweep
+from tools.processes import Registry
 
 CLIENTS = 16  # half of them pull, the others push
 GOAL = 5.0  # times the p99 of pulls without gc

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.e2e.processes import TOP, blobflow_of, environment
+from tools.processes import TOP, blobflow_of, environment
 
 # Seconds that one run may take; with 20,000 blobs it took a minute when it was slowest.
 LIMIT = 900.0

@@ -9,7 +9,6 @@ from functools import partial
 
 import msgspec
 
-from tests.e2e.processes import Registry
 from tools.loads.bodies import large_gets, pushes
 from tools.loads.conversation import Answer, Script, converse_all
 from tools.loads.requests import (
@@ -25,6 +24,7 @@ from tools.loads.requests import (
     upload,
     upload_at_once,
 )
+from tools.processes import Registry
 
 CONNECTIONS = 16  # small requests in flight
 SMALL = 1024

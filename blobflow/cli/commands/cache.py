@@ -25,7 +25,7 @@ from blobflow.errors import IntegrityError, StorageError, UsageError
 if TYPE_CHECKING:
     from blobflow.events import Event
     from blobflow.transports.store import Store
-    from blobflow.transports.store.gc import BlobInfo
+    from blobflow.transports.store.inventory import BlobInfo
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
@@ -78,10 +78,10 @@ def ls(cache_dir: Path | None, as_json: bool) -> None:
 
     The least recently used first: the order in which gc takes them.
     """
-    from blobflow.transports.store import gc
+    from blobflow.transports.store import inventory
 
     with _open_store(cache_dir, read_only=True) as store:
-        blobs = gc.list_blobs(store) if store else []
+        blobs = inventory.list_blobs(store) if store else []
     if as_json:
         write_stdout(json.dumps([_blob_document(blob) for blob in blobs], indent=2))
     elif blobs:
@@ -103,10 +103,10 @@ def _blob_document(blob: BlobInfo) -> dict[str, Any]:
 @_json_option
 def du(cache_dir: Path | None, as_json: bool) -> None:
     """Sum up: blobs, how much of them is kept, downloads that were begun, and what is free on the disk."""
-    from blobflow.transports.store import gc
+    from blobflow.transports.store import inventory
 
     with _open_store(cache_dir, read_only=True) as store:
-        usage = gc.disk_usage(store) if store else gc.DiskUsage(0, 0, 0, 0, 0, 0)
+        usage = inventory.disk_usage(store) if store else inventory.DiskUsage(0, 0, 0, 0, 0, 0)
         place = str(store.root) if store else str(cache_folder(cache_dir))
     if as_json:
         write_stdout(json.dumps({"store": place, **msgspec.to_builtins(usage)}, indent=2))
@@ -153,9 +153,9 @@ def verify(cache_dir: Path | None, as_json: bool) -> None:
 
 
 async def _verify(store: Store, checked: list[BlobInfo], damaged: list[BlobInfo], *, told: bool) -> None:
-    from blobflow.transports.store import gc
+    from blobflow.transports.store import inventory
 
-    async for blob, error in gc.verify_blobs(store):
+    async for blob, error in inventory.verify_blobs(store):
         checked.append(blob)
         if error is not None:
             damaged.append(blob)

@@ -83,18 +83,18 @@ def fill_registry(store: Store, sample: SampleSet) -> None:
     from blobflow.oci.reference import split_name
 
     for digest, content in sample.blobs.items():
-        store.write_small(content, parse_digest(digest))
+        store.blobs.write_small(content, parse_digest(digest))
     for digest, stored in sample.manifests.items():
-        store.write_small(stored.raw, parse_digest(digest))
+        store.blobs.write_small(stored.raw, parse_digest(digest))
     for name, index in sample.images.items():
         _, repository, tag, _ = split_name(name)
         root = parse_manifest(index.raw, index.media_type)
-        store.add_member(repository, root.descriptor.digest, root.descriptor.media_type)
+        store.repositories.add(repository, root.descriptor.digest, root.descriptor.media_type)
         for child in root.manifests:
-            store.add_member(repository, child.digest, child.media_type)
+            store.repositories.add(repository, child.digest, child.media_type)
             for part in parse_manifest(sample.manifests[child.digest].raw, child.media_type).blobs:
-                store.add_member(repository, part.digest)
-        store.set_tag(repository, tag, root.descriptor.digest)
+                store.repositories.add(repository, part.digest)
+        store.repositories.set_tag(repository, tag, root.descriptor.digest)
 
 
 def _pairs(sample: SampleSet, source: str, target: str) -> Iterator[Pair]:

@@ -22,7 +22,7 @@ A `Need` is an edge from a step to an earlier one:
 
 A `Goal` is one pair with the root that its tag was pinned to, and the steps that complete it.
 
-Invariants (tests/unit/test_plan.py, by hypothesis)
+Invariants (tests/unit/engine/test_planner.py, by hypothesis)
 ---------------------------------------------------
 
 - needs point backwards: `need.step < step`;

@@ -198,14 +198,14 @@ async def _root_of(kept: StoreSink, store: Store, manifest: Manifest, platform: 
             f"type {config.media_type[:120]!r}, and nothing to unpack; `blobflow copy` brings it as it is"
         )
     foreign = manifest.foreign
-    absent = [layer.digest for layer in foreign if store.size_of(layer.digest) is None]
+    absent = [layer.digest for layer in foreign if store.blobs.size_of(layer.digest) is None]
     if absent:
         raise UnsupportedContent(
             f"layer {absent[0]} is kept elsewhere (urls), so the image is not whole here"
         )
     diff_ids = await read_diff_ids(kept, manifest)
     layers = tuple(
-        Layer(f"layer {layer.digest}", store.path_of(layer.digest), diff_id)
+        Layer(f"layer {layer.digest}", store.blobs.path_of(layer.digest), diff_id)
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
     )
     return Root(_folder(platform or Platform()), layers)

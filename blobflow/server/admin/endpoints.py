@@ -19,7 +19,7 @@ async def health(context: RequestContext) -> web.StreamResponse:
     hears what is wrong, once, when that begins."""
     registry = context.registry
     try:
-        registry.store.has_repository("")
+        registry.store.repositories.exists("")
         registry.store.check_there()
         registry.store.state.check_there()
     except StorageError as error:

@@ -169,7 +169,7 @@ class Overview:
 
         def build(stopped: ShouldStop) -> RenderedPage:
             with open_reader(self._store, stopped) as state:
-                look = _OverviewReader(state, self._store.path_of, census.value, may_pull, stopped)
+                look = _OverviewReader(state, self._store.blobs.path_of, census.value, may_pull, stopped)
                 return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
 
         key = viewer, may_pull is None, last

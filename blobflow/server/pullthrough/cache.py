@@ -142,20 +142,26 @@ class PullThroughCache:
             await self._requests.once(upstream, name, lambda: self._fetch_pinned(route, upstream))
         elif is_tag(name):
             fresh = self._asked.get((upstream, name))
-            if fresh and self._holds(route.repository, self._store.tag_of(route.repository, name)):
+            if fresh and self._holds(
+                route.repository, self._store.repositories.resolve(route.repository, name)
+            ):
                 self._tell(upstream, "manifest", "hit")
                 return
             try:
                 await self._requests.once(upstream, name, lambda: self._revalidate(route, upstream))
             except ApiError as error:
-                here = self._holds(route.repository, self._store.tag_of(route.repository, name))
+                here = self._holds(route.repository, self._store.repositories.resolve(route.repository, name))
                 if not here or isinstance(error.__cause__, NotFound):
                     raise
                 self._tell(upstream, "manifest", "stale")
 
     def _holds(self, repository: str, digest: Digest | None) -> bool:
         """Whether the repository has the manifest."""
-        return bool(digest and self._store.member(repository, digest) and self._store.size_of(digest))
+        return bool(
+            digest
+            and self._store.repositories.media_type_of(repository, digest)
+            and self._store.blobs.size_of(digest)
+        )
 
     async def _fetch_pinned(self, route: Route, upstream: Site) -> None:
         async with self._guard(upstream, "manifest", FETCH_SECONDS):
@@ -168,7 +174,7 @@ class PullThroughCache:
     async def _revalidate(self, route: Route, upstream: Site) -> None:
         """Make the tag what the upstream says it is. Raises ApiError where it does not say."""
         repository, tag, store = route.repository, route.reference, self._store
-        held = store.tag_of(repository, tag)
+        held = store.repositories.resolve(repository, tag)
         patience = REVALIDATE_SECONDS if self._holds(repository, held) else FETCH_SECONDS
         try:
             async with self._guard(upstream, "manifest", patience):
@@ -177,13 +183,13 @@ class PullThroughCache:
                 fetched = await self._read(repository, upstream, source, told)
         except ApiError as error:
             if held is not None and isinstance(error.__cause__, NotFound):
-                await store.commit(lambda: store.drop_tag(repository, tag))
+                await store.commit(lambda: store.repositories.remove_tag(repository, tag))
             raise
 
         def retag() -> bool:
             here = self._holds(repository, told.digest)
             if here:
-                store.set_tag(repository, tag, told.digest)
+                store.repositories.set_tag(repository, tag, told.digest)
             return here
 
         if fetched is not None:
@@ -236,7 +242,7 @@ class PullThroughCache:
                     upstream, "tags list", lambda: self._list_tags(upstream, source)
                 )
             except ApiError:
-                if self._store.has_repository(route.repository):
+                if self._store.repositories.exists(route.repository):
                     return None
                 raise
         return listed.after(last, n)
@@ -311,7 +317,7 @@ class PullThroughCache:
         found = await self._referenced.find(route.repository, digest)
         if found is None:
             return None
-        if self._store.size_of(digest) == found.size:
+        if self._store.blobs.size_of(digest) == found.size:
             await self.link_blob(route, digest)
         elif sure and not await self._is_there(route, found):
             return None
@@ -338,7 +344,7 @@ class PullThroughCache:
 
     async def link_blob(self, route: Route, digest: Digest) -> None:
         """The blob is here: make it visible in the repository."""
-        if self._store.member(route.repository, digest) is None:
+        if self._store.repositories.media_type_of(route.repository, digest) is None:
             await promises.link_blob(self._store, route.repository, digest)
 
     def follow(self, route: Route, blob: Descriptor) -> AbstractAsyncContextManager[BlobReader]:

@@ -47,7 +47,7 @@ async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int)
         stopped: Future[None] = Future()
         try:
             store.state.check_there()
-            store.flush_uses()
+            store.blobs.write_uses()
             await asyncio.to_thread(_evict_in_thread, store, upstreams, max_bytes, stopped)
         except StorageError as error:
             store.report_failure(error)
@@ -93,5 +93,5 @@ async def evict(store: Store, upstreams: Upstreams, max_bytes: int) -> GcResult:
         if upstreams.resolve(Route("manifest", repository)).upstream is not None
     ]
     for repository, tag in pulled[: -(-len(pulled) // DROPPED_TAGS_PART)]:
-        store.drop_tag(repository, tag)
+        store.repositories.remove_tag(repository, tag)
     return await collect_garbage(store, max_bytes)

@@ -99,7 +99,7 @@ class Importer:
     def holds(self, contents: Contents) -> bool:
         """Whether all that came into the store is still there; then it is leased."""
         held = [stored for stored in contents.files.values() if stored.digest]
-        if any(self._store.size_of(stored.digest) != stored.size for stored in held if stored.digest):
+        if any(self._store.blobs.size_of(stored.digest) != stored.size for stored in held if stored.digest):
             return False
         for stored in held:
             if stored.digest:
@@ -107,10 +107,10 @@ class Importer:
         return True
 
     def begin(self, digest: Digest | None = None) -> Writer:
-        return self._store.begin(digest)
+        return self._store.partials.begin(digest)
 
     def size_of(self, digest: Digest) -> int | None:
-        return self._store.size_of(digest)
+        return self._store.blobs.size_of(digest)
 
     def record(self, diff_id: Digest, digest: Digest, size: int) -> None:
         self._imports.record_layer(diff_id, self.codec.version, digest, size)

@@ -49,7 +49,7 @@ class OpenArchive:
         if stored.raw is not None:
             return stored.raw
         if stored.digest:
-            return self._store.read_small(stored.digest)
+            return self._store.blobs.read_small(stored.digest)
         if stored.offset is None:
             raise UnsupportedContent(f"{what} is no JSON")
         return b"".join(self.blocks(stored))
@@ -60,7 +60,7 @@ class OpenArchive:
             if low < high:
                 yield stored.raw[low:high]
         elif stored.digest:
-            async with self._store.open_blob(stored.digest, low, high) as chunks:
+            async with self._store.blobs.open(stored.digest, low, high) as chunks:
                 async for chunk in chunks:
                     yield chunk
         else:

@@ -13,7 +13,7 @@ Layout
                                      on with it; condemned.<token>: a blob that waits to be removed
       state.sqlite (+ -wal, -shm)    everything that is not content
 
-Folders have mode 0700 and files 0600; in a shared store 2770 and 0660 (see `access`).
+Folders have mode 0700 and files 0600; in a shared store 2770 and 0660 (see `permissions`).
 
 A file under `blobs/` came there by rename(2) after its bytes had been hashed to its name and fsynced: a crash
 at any instant leaves either the whole blob or none. So the file is the truth about what is held. Manifests

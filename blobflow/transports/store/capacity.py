@@ -16,7 +16,7 @@ from functools import partial
 from blobflow.content import BlobReader, BlobStream, Cache, Tap, tapped
 from blobflow.errors import BlobflowError, StalePartial, StorageError, StoreLeft
 from blobflow.oci import Descriptor, Digest
-from blobflow.transports.store.gc import disk_usage
+from blobflow.transports.store.inventory import disk_usage
 from blobflow.transports.store.store import Store
 
 _MB = 1_000_000

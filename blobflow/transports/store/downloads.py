@@ -26,9 +26,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from blobflow.content import BlobReader, BlobStream, Chunk
 from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError, own_copy
 from blobflow.oci import Descriptor, Digest
-from blobflow.transports.store.paths import translate_os_errors
+from blobflow.transports.store.block_checksums import READ
+from blobflow.transports.store.os_errors import translate_os_errors
+from blobflow.transports.store.partial_files import KEPT_FROM
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import KEPT_FROM, READ, Writer
+from blobflow.transports.store.writer import Writer
 
 # Bytes that no reader gets before the digest matched. One would do; a lone byte would cost each of them a
 # write of its own.
@@ -130,7 +132,7 @@ class InFlightBlob:
                     continue
                 if fd < 0:
                     fd = self._duplicate()
-                with translate_os_errors("read", self._store.layout.partials):
+                with translate_os_errors("read", self._store.paths.partials):
                     chunk = os.pread(fd, min(READ, self._visible - offset), offset)
                 if not chunk:
                     raise StorageError(f"the partial of blob {self.blob.digest} was cut short on disk")
@@ -144,7 +146,7 @@ class InFlightBlob:
         """A reader's own descriptor: it stays good while the writer commits, and after everybody left."""
         if self._fd < 0:
             raise StorageError(f"blob {self.blob.digest} is read after its share has ended")
-        with translate_os_errors("read", self._store.layout.partials):
+        with translate_os_errors("read", self._store.paths.partials):
             return os.dup(self._fd)
 
     async def _live(self) -> None:
@@ -180,14 +182,14 @@ class InFlightBlob:
 
     async def _take_up(self) -> Writer:
         digest, size = self.blob.digest, self.blob.size
-        writer = self._parked.take(digest) or await self._store.resume(digest)
+        writer = self._parked.take(digest) or await self._store.partials.resume(digest)
         if writer is not None:
             spoiled = writer.offset == size and writer.digest_so_far() != digest
             if writer.offset > size or spoiled:
                 writer.abort()
                 writer = None
         if writer is None:
-            writer = self._store.begin(digest)
+            writer = self._store.partials.begin(digest)
         try:
             with translate_os_errors("read", writer.path):
                 self._fd = os.dup(writer.fd)
@@ -245,13 +247,13 @@ class InFlightBlob:
             except StorageError as error:
                 self._store.report_failure(error)
             else:
-                self._store.sweep_partials(self.blob.digest)
+                self._store.partials.remove_abandoned(self.blob.digest)
             await self._left.wait()
         elif self.unfinished:
             self._parked.park(self.blob.digest, writer)
         else:
             writer.abort()
-            self._store.sweep_partials(self.blob.digest)
+            self._store.partials.remove_abandoned(self.blob.digest)
 
     def _show(self, writer: Writer) -> None:
         visible = min(writer.flushed, max(0, self.blob.size - WITHHELD))
@@ -274,11 +276,11 @@ class StoreCache:
 
     async def has(self, blob: Descriptor) -> bool:
         """Whether the blob is held whole, verified when it came in."""
-        return self._store.size_of(blob.digest) == blob.size
+        return self._store.blobs.size_of(blob.digest) == blob.size
 
     async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
         """See `blobflow.content.Cache`; what a living writer is still filling counts too."""
-        return self._store.begun(blob.digest for blob in blobs)
+        return self._store.partials.sizes(blob.digest for blob in blobs)
 
     def reader(self, blob: Descriptor) -> BlobReader:
         """Opens a held blob; NotFound then if it is gone, IntegrityError if it is damaged."""
@@ -341,4 +343,4 @@ class _Held:
         self._digest = digest
 
     def open(self, offset: int = 0) -> contextlib.AbstractAsyncContextManager[BlobStream]:
-        return self._store.open_blob(self._digest, offset)
+        return self._store.blobs.open(self._digest, offset)

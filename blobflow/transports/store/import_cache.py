@@ -6,8 +6,8 @@ Like the journal it is only ever time that it saves: a row counts only while the
 from __future__ import annotations
 
 from blobflow.oci import Digest
+from blobflow.transports.store.clock import now
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import now
 
 # Archives remembered: as many as anyone works with; each is some kilobytes.
 _ARCHIVES = 256
@@ -24,7 +24,7 @@ class ImportCache:
         row = self._store.state.row(
             "SELECT digest, size FROM layers WHERE diff_id = ? AND codec = ?", diff_id, codec
         )
-        if row is None or self._store.size_of(Digest(row[0])) != row[1]:
+        if row is None or self._store.blobs.size_of(Digest(row[0])) != row[1]:
             return None
         return Digest(row[0]), int(row[1])
 

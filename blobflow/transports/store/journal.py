@@ -11,9 +11,9 @@ from typing import Any
 from blobflow.content import Audited, Site, Upload
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
+from blobflow.transports.store.clock import now
 from blobflow.transports.store.leases import is_alive
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import now
 
 # A process that can't be seen from here, and got no chunk through for so long (seconds), is taken for dead.
 _CHUNK_SECONDS = 900
@@ -178,33 +178,6 @@ class StoreJournal:
             repository,
             digest,
         )
-
-    def record_location(self, site: Site, digest: Digest) -> None:
-        """The blob was seen, or put, at the site."""
-        self._record(
-            "INSERT OR REPLACE INTO locations(registry, repository, digest, seen) VALUES (?, ?, ?, ?)",
-            site.registry,
-            site.repository,
-            digest,
-            now(),
-        )
-
-    def forget_location(self, site: Site, digest: Digest) -> None:
-        self._record(
-            "DELETE FROM locations WHERE registry = ? AND repository = ? AND digest = ?",
-            site.registry,
-            site.repository,
-            digest,
-        )
-
-    def locations(self, registry: str, digest: Digest) -> list[Site]:
-        """Where in the registry the blob was last known to be, in the order of sites: hints for a mount."""
-        rows = self._recall(
-            "SELECT repository FROM locations WHERE registry = ? AND digest = ? ORDER BY repository",
-            registry,
-            digest,
-        )
-        return [Site(registry, repository) for (repository,) in rows]
 
 
 def _sends(pid: int, boot: str, updated: int, *, here: str) -> bool:

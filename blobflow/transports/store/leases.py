@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from blobflow.oci import Digest
+from blobflow.transports.store.clock import now
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.state.group_commit import Call
-from blobflow.transports.store.writer import now
 
 # Long enough for a process that is stopped or swapped out for a while, short enough that what a crashed
 # container held can be evicted soon. Renewed three times as often.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blobflow.errors import StorageError
 from blobflow.transports.files import try_lock
-from blobflow.transports.store.paths import translate_os_errors
+from blobflow.transports.store.os_errors import translate_os_errors
 from blobflow.transports.store.permissions import Permissions
 
 # Opening takes milliseconds, and some seconds where a state file of gigabytes is checked on a cold disk.
@@ -26,14 +26,14 @@ _SHOWN = 32  # bytes of the lock file, which holds a process number
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, access: Permissions) -> Iterator[None]:
+def hold_lock(path: Path, permissions: Permissions) -> Iterator[None]:
     """Hold the lock file at `path`, which is made if it is not there; the kernel frees it when we die.
 
     Waits while others take their turns, but for one of them at most LOCK_SECONDS: raises StorageError then,
     which names that process if it can.
     """
     with translate_os_errors("lock", path):
-        access.create(path)
+        permissions.create(path)
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         _wait(fd, path)

@@ -7,18 +7,17 @@ through `translate_os_errors`, as one sentence that names the path and what to d
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from blobflow.errors import InvalidDigest, StorageError, StorageFull
+from blobflow.errors import InvalidDigest, StorageError
 from blobflow.oci import Digest
 from blobflow.oci.digest import algorithm_of, encoded_of, parse_digest
 from blobflow.transports.files import sync_folder
+from blobflow.transports.store.os_errors import translate_os_errors
 from blobflow.transports.store.permissions import Permissions, apply_permissions, permissions_of, tighten
 
 FORMAT = 1
@@ -30,43 +29,20 @@ ALGORITHMS = ("sha256", "sha512")
 # What a new store's directory may already hold: what an interrupted open leaves, and what mkfs makes.
 _TOLERATED = frozenset({"store.json", "blobs", "partials", "lost+found"})
 
-_REASONS = {
-    errno.ENOSPC: "the disk is full; free some space, or put the store elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free some space, or put the store elsewhere",
-    errno.EFBIG: "files may not be that large; raise the limit (ulimit -f), or put the store elsewhere",
-    errno.EROFS: "the file system is read-only; put the store elsewhere",
-    errno.EACCES: "permission denied; change its owner or mode, or put the store elsewhere",
-    errno.EPERM: "the operation is not permitted; change its owner or mode, or put the store elsewhere",
-    errno.ENOTDIR: "a part of the path is not a directory; move it away, or put the store elsewhere",
-    errno.EEXIST: "something else is in its place; move it away, or put the store elsewhere",
-    errno.EISDIR: "a directory is in its place; move it away, or put the store elsewhere",
-    errno.ENOENT: "the store's directory is gone, or a part of it; run again, and it is made anew",
-    errno.EIO: "the disk has an input/output error; check it",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or lower the concurrency",
-}
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def storage_error(doing: str, path: Path, error: OSError) -> StorageError:
-    """The one sentence for an OSError met while `doing` ("write", "open", …) something to `path`."""
-    reason = _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
-    kind = StorageFull if error.errno in _FULL else StorageError
-    return kind(f"can't {doing} {path}: {reason}")
-
-
-@contextlib.contextmanager
-def translate_os_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn any OSError inside into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(doing, path, error) from error
-
 
 class StorePaths:
     """The paths of one store."""
 
-    __slots__ = ("_blobs_name", "access", "blobs", "format_file", "lock_file", "partials", "root", "state")
+    __slots__ = (
+        "_blobs_name",
+        "blobs",
+        "format_file",
+        "lock_file",
+        "partials",
+        "permissions",
+        "root",
+        "state",
+    )
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -78,7 +54,7 @@ class StorePaths:
         # Versions that know no lock file pass over names with a dot.
         self.lock_file = root / ".lock"
         # Of a private store, until `prepare` has looked.
-        self.access = Permissions()
+        self.permissions = Permissions()
 
     def blob(self, digest: Digest) -> Path:
         return self.blobs / algorithm_of(digest) / encoded_of(digest)
@@ -135,9 +111,9 @@ class StorePaths:
         self._set_access(shared=self._marked_shared())
         for folder in self._folders()[1:]:
             with translate_os_errors("create", folder):
-                self.access.make_folder(folder)
+                self.permissions.make_folder(folder)
         with translate_os_errors("list", self.root):
-            return tighten(self.root, self._folders(), self._files(), self.access)
+            return tighten(self.root, self._folders(), self._files(), self.permissions)
 
     def share(self, *, shared: bool, group: int | None = None) -> int:
         """Let a group use the store, or nobody else any more. The lock is held.
@@ -148,7 +124,7 @@ class StorePaths:
         """
         self._set_access(shared=shared)
         with translate_os_errors("change the mode of", self.root):
-            left = apply_permissions(self.root, self.access, group)
+            left = apply_permissions(self.root, self.permissions, group)
         self._write_format()
         return left
 
@@ -183,7 +159,7 @@ class StorePaths:
 
     def _set_access(self, *, shared: bool) -> None:
         with translate_os_errors("look at", self.root):
-            self.access = permissions_of(self.root, shared=shared)
+            self.permissions = permissions_of(self.root, shared=shared)
 
     def _folders(self) -> list[Path]:
         return [self.blobs, *(self.blobs / algorithm for algorithm in ALGORITHMS), self.partials]
@@ -215,10 +191,10 @@ class StorePaths:
 
     def _write_format(self) -> None:
         temporary = self.root / f".store.json.{secrets.token_hex(4)}"
-        marks = {"format": FORMAT, **({"shared": True} if self.access.shared else {})}
+        marks = {"format": FORMAT, **({"shared": True} if self.permissions.shared else {})}
         with translate_os_errors("write", self.format_file):
             try:
-                self.access.create(temporary)
+                self.permissions.create(temporary)
                 with temporary.open("wb") as file:
                     file.write(json.dumps(marks).encode() + b"\n")
                     file.flush()
@@ -228,23 +204,3 @@ class StorePaths:
                 temporary.unlink(missing_ok=True)
                 raise
             sync_folder(self.root)
-
-
-def supports_locks(fd: int) -> bool:
-    """Whether the file system knows flock(2): somebody else's lock says so as well as one of ours."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def try_lock(fd: int) -> bool:
-    """Take the file's flock(2) if nobody has it. Where locks are not supported, nobody gets one."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -85,17 +85,17 @@ def permissions_of(root: Path, *, shared: bool) -> Permissions:
     return Permissions(shared=shared, owner=(about.st_uid, about.st_gid) if foreign else None)
 
 
-def tighten(root: Path, folders: Iterable[Path], files: Iterable[Path], access: Permissions) -> bool:
-    """Give `root`, folders and files in it the modes of `access` if they are ours.
+def tighten(root: Path, folders: Iterable[Path], files: Iterable[Path], permissions: Permissions) -> bool:
+    """Give `root`, folders and files in it the modes of `permissions` if they are ours.
 
     Returns whether everybody could read one of the files, and can't now. What belongs to somebody else, and a
     folder that is everybody's (sticky, as /tmp), stays as it is, and so does what a file system without modes
     can't change. Stores that earlier versions made are tightened so; their blobs are behind the folders.
     """
-    opened = _narrow(root, access.folder_mode)
+    opened = _narrow(root, permissions.folder_mode)
     for folder in folders:
-        _narrow(folder, access.folder_mode)
-    exposed = [file for file in files if _narrow(file, access.file_mode)]
+        _narrow(folder, permissions.folder_mode)
+    exposed = [file for file in files if _narrow(file, permissions.file_mode)]
     return opened and bool(exposed)
 
 
@@ -114,20 +114,21 @@ def _narrow(path: Path, mode: int) -> bool:
     return False
 
 
-def apply_permissions(root: Path, access: Permissions, group: int | None) -> int:
-    """Give the whole store the modes of `access`, and the group if one is named. Returns how many files and
-    folders stay as they were because they belong to somebody else.
+def apply_permissions(root: Path, permissions: Permissions, group: int | None) -> int:
+    """Give the whole store the modes of `permissions`, and the group if one is named.
+
+    Returns how many files and folders stay as they were because they belong to somebody else.
 
     A store that is to be shared gets its root's mode last, one that is to be private first, so that nobody
     gets in halfway. Raises OSError if the root itself can't be changed.
     """
     paths = list(_below(root))
-    if access.shared:
-        left = sum(not _given(path, access, group) for path in paths)
-        _give(root, access, group)
+    if permissions.shared:
+        left = sum(not _given(path, permissions, group) for path in paths)
+        _give(root, permissions, group)
         return left
-    _give(root, access, group)
-    return sum(not _given(path, access, group) for path in paths)
+    _give(root, permissions, group)
+    return sum(not _given(path, permissions, group) for path in paths)
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -140,9 +141,9 @@ def _below(root: Path) -> Iterator[Path]:
             names.remove("lost+found")
 
 
-def _given(path: Path, access: Permissions, group: int | None) -> bool:
+def _given(path: Path, permissions: Permissions, group: int | None) -> bool:
     try:
-        _give(path, access, group)
+        _give(path, permissions, group)
     except FileNotFoundError:  # a partial that has just been committed or removed
         return True
     except PermissionError:
@@ -150,7 +151,7 @@ def _given(path: Path, access: Permissions, group: int | None) -> bool:
     return True
 
 
-def _give(path: Path, access: Permissions, group: int | None) -> None:
+def _give(path: Path, permissions: Permissions, group: int | None) -> None:
     if group is not None:
         os.chown(path, -1, group)
-    path.chmod(access.folder_mode if path.is_dir() else access.file_mode)
+    path.chmod(permissions.folder_mode if path.is_dir() else permissions.file_mode)

@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
 from blobflow.oci.media import MANIFESTS
-from blobflow.transports.store.paths import StorePaths, storage_error
+from blobflow.transports.store.clock import now
+from blobflow.transports.store.os_errors import storage_error
+from blobflow.transports.store.paths import StorePaths
 from blobflow.transports.store.promises import KEPT_SECONDS
 from blobflow.transports.store.store import Store
-from blobflow.transports.store.writer import now
 
 # What the system says of a file that is gone, or that its disk has lost. With any other error (too many open
 # files, no permission) it may be read by the next who tries, and what it names is needed then.
@@ -36,7 +37,7 @@ class ReachableDigests:
         """Reads every manifest that is served from here. Raises StorageError, also where one can't be read
         that is not lost."""
         self._state = store.state
-        self._layout = store.layout
+        self._paths = store.paths
         self._number = 0
         self._kinds: dict[Digest, str] = {}
         self._referrers: dict[Digest, list[Digest]] = {}
@@ -88,7 +89,7 @@ class ReachableDigests:
 
     def _note_subject(self, digest: Digest, kind: str) -> None:
         """Manifests that repositories here hold are the only possible referrers."""
-        manifest = _manifest(self._layout, digest, kind)
+        manifest = _manifest(self._paths, digest, kind)
         if manifest is None or manifest.subject is None:
             return
         subject = manifest.subject.digest
@@ -111,7 +112,7 @@ class ReachableDigests:
                 kind = self._kinds.get(digest, kind)
             if digest in self._read or (digest not in manifests and kind not in MANIFESTS):
                 continue
-            manifest = _manifest(self._layout, digest, kind)
+            manifest = _manifest(self._paths, digest, kind)
             if manifest is None:
                 continue
             self._read.add(digest)
@@ -119,12 +120,12 @@ class ReachableDigests:
             waiting += [(child.digest, child.media_type) for child in mentioned if child is not None]
 
 
-def _manifest(layout: StorePaths, digest: Digest, kind: str) -> Manifest | None:
+def _manifest(paths: StorePaths, digest: Digest, kind: str) -> Manifest | None:
     """The manifest, if it is here and is one; what is lost or damaged reaches nothing.
 
     A parent may have called it wrongly: then it is what it calls itself. Raises StorageError.
     """
-    path = layout.blob(digest)
+    path = paths.blob(digest)
     try:
         raw = path.read_bytes() if path.stat().st_size <= MAX_MANIFEST_BYTES else b""
     except OSError as error:

@@ -28,31 +28,31 @@ class StoreSink:
     def check(self) -> None:
         """Raise StorageError unless everything is there; to be asked after a run that ended well."""
         for digest in self._leases:
-            if self._store.size_of(digest) is None:
+            if self._store.blobs.size_of(digest) is None:
                 raise StorageError(f"the store {self._store.root} could not keep blob {digest}")
 
     async def resolve(self, name: str) -> Descriptor:
         digest = digest_or_none(name)
-        if digest is None or self._store.size_of(digest) is None:
+        if digest is None or self._store.blobs.size_of(digest) is None:
             raise NotFound(f"the store has no {name}")
-        return parse_manifest(self._store.read_small(digest), digest=digest).descriptor
+        return parse_manifest(self._store.blobs.read_small(digest), digest=digest).descriptor
 
     async def read(self, manifest: Descriptor) -> bytes:
-        raw = self._store.read_small(manifest.digest)
+        raw = self._store.blobs.read_small(manifest.digest)
         check_size(raw, manifest, f"manifest {manifest.digest}")
         return raw
 
     def open(
         self, blob: Descriptor, offset: int = 0, end: int | None = None
     ) -> AbstractAsyncContextManager[BlobStream]:
-        return self._store.open_blob(blob.digest, offset, blob.size if end is None else end)
+        return self._store.blobs.open(blob.digest, offset, blob.size if end is None else end)
 
     async def is_empty(self) -> bool:
         return False
 
     async def has(self, content: Descriptor) -> bool:
         self._lease(content)
-        return self._store.size_of(content.digest) == content.size
+        return self._store.blobs.size_of(content.digest) == content.size
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return await self.has(blob)
@@ -67,7 +67,7 @@ class StoreSink:
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
         check_manifest(raw, manifest, f"manifest {manifest.digest}")
         self._lease(manifest)
-        self._store.write_small(raw, manifest.digest)
+        self._store.blobs.write_small(raw, manifest.digest)
 
     def _lease(self, content: Descriptor) -> None:
         if content.digest not in self._leases:

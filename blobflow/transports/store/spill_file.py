@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO
 
 from blobflow.errors import StorageError
-from blobflow.transports.store.paths import storage_error
+from blobflow.transports.store.os_errors import storage_error
 from blobflow.transports.store.store import Store
 
 
@@ -18,7 +18,7 @@ class SpillFile:
     """Implements `blobflow.content.Aside`. The file is made when something is first put aside."""
 
     def __init__(self, store: Store) -> None:
-        self._folder = store.layout.partials
+        self._folder = store.paths.partials
         self._file: BinaryIO | None = None
         self._end = 0
         self._writing = threading.Lock()

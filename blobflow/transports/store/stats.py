@@ -43,7 +43,7 @@ class StoreStats(msgspec.Struct, frozen=True):
 def open_reader(store: Store, stop: Callable[[], bool]) -> Iterator[State]:
     """The store's state, to be read in this thread, until `stop` says so; what is under way then ends with
     StorageError. Nobody waits for who reads here, nor the other way round. Raises StorageError."""
-    state = store.reading(stop)
+    state = store.open_reader(stop)
     try:
         yield state
     finally:

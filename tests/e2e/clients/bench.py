@@ -18,7 +18,7 @@ import pytest
 
 from blobflow.oci import digest_of
 from blobflow.oci.media import ACCEPT_MANIFESTS
-from tests.e2e.processes import Registry, environment
+from tools.processes import Registry, environment
 
 Content = dict[str, bytes]  # by file name, or by digest
 Json = dict[str, Any]

@@ -22,11 +22,10 @@ from typing import Any
 
 import msgspec
 
-from tests.e2e.processes import TOP, environment
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.promises.forker import KINDS
+from tools.processes import TOP, environment
 
-# Seconds after which something hangs: nothing that is waited for without another's leave takes a tenth.
-BOUND = 60.0
 # Seconds to wait for what another, who is stopped, may be in the way of: if we know that it is, as it has the
 # state file locked; and if we know of nothing. What is waited for in vain is waited for again, so that these
 # decide at most which interleaving is played, never what is right.
@@ -61,7 +60,7 @@ class Stage:
         self._meeting = self._ends.enter_context(socket.socket(socket.AF_UNIX))
         self._meeting.bind(str(self.folder / "meeting"))
         self._meeting.listen()
-        self._meeting.settimeout(BOUND)
+        self._meeting.settimeout(HANGS_AFTER)
         self._forker = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.promises.forker", str(self.folder / "meeting")],
             stdin=subprocess.PIPE,
@@ -84,7 +83,7 @@ class Stage:
     def _end(self) -> None:
         assert self._forker.stdin is not None and self._forker.stdout is not None
         self._forker.stdin.close()
-        self._forker.wait(BOUND)
+        self._forker.wait(HANGS_AFTER)
         self._forker.stdout.close()
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -151,7 +150,7 @@ class Command:
     def ended(self) -> bool:
         return self._hung_up
 
-    def go(self, steps: int = 1, *, seconds: float = BOUND) -> Stop | None:
+    def go(self, steps: int = 1, *, seconds: float = HANGS_AFTER) -> Stop | None:
         """Let the thread that came first go on for so many steps; where it, or another, stops next.
 
         None: it has ended, or after `seconds` is neither at its end nor at a step.
@@ -163,7 +162,7 @@ class Command:
         self._send({"go": stop.thread, "steps": steps})
         return self.settle(seconds)
 
-    def settle(self, seconds: float = BOUND) -> Stop | None:
+    def settle(self, seconds: float = HANGS_AFTER) -> Stop | None:
         """Wait until it stops or ends."""
         self._stage.wait(lambda: bool(self.stops) or self._hung_up, seconds)
         return self.stop
@@ -172,7 +171,7 @@ class Command:
         """Have it stop before the step after so many of these kinds, counted from now on."""
         self._armed = False
         self._send({"arm": steps, "kinds": list(kinds)})
-        assert self._stage.wait(lambda: self._armed or self._hung_up, BOUND), "it hangs"
+        assert self._stage.wait(lambda: self._armed or self._hung_up, HANGS_AFTER), "it hangs"
 
     def free(self) -> None:
         """Let it run without stopping again."""
@@ -193,7 +192,7 @@ class Command:
 
     def wait(self) -> int:
         if self.code is None:
-            assert self._stage.wait(lambda: self._hung_up, BOUND), f"{self.words} hangs: {self.output}"
+            assert self._stage.wait(lambda: self._hung_up, HANGS_AFTER), f"{self.words} hangs: {self.output}"
             self.code = int(self._stage.order({"wait": self.pid})["code"])
             self._reader.join()
             self._line.close()
@@ -225,5 +224,5 @@ class Command:
 def leave(other: Command | None) -> float:
     """Seconds to wait for something that `other` may be in the way of."""
     if other is None or other.ended:
-        return BOUND
+        return HANGS_AFTER
     return BLOCKED if other.stop is not None and other.stop.locked else LEAVE

@@ -9,10 +9,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tests.e2e.promises.contents import BLOBS, BY_DIGEST, NESTED, reached
-from tests.e2e.promises.deeds import Client, Deed
-from tests.e2e.promises.statefile import make_older
-from tests.e2e.promises.stepping import BLOCKED, BOUND, Command, Stage, leave
+from tests.deadlines import HANGS_AFTER
+from tests.e2e.promises.client_actions import Client, Deed
+from tests.e2e.promises.content import BLOBS, BY_DIGEST, NESTED, reached
+from tests.e2e.promises.state_file import make_older
+from tests.e2e.promises.stepping import BLOCKED, Command, Stage, leave
 from tests.e2e.promises.world import OLD, World
 
 PLACE = f"far/{OLD}"
@@ -23,7 +24,7 @@ OVER = 3.0
 
 def listening(command: Command) -> str:
     """Where serve listens, once it does."""
-    deadline = time.monotonic() + BOUND
+    deadline = time.monotonic() + HANGS_AFTER
     while time.monotonic() < deadline:
         found = re.search(r"at http://([^,\s]+),", command.output)
         if found is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.e2e.promises.contents import (
+from tests.e2e.promises.client_actions import Deed, Kind
+from tests.e2e.promises.content import (
     AMD64,
     ARM64,
     BY_DIGEST,
@@ -25,7 +26,6 @@ from tests.e2e.promises.contents import (
     SPARSE,
     Content,
 )
-from tests.e2e.promises.deeds import Deed, Kind
 from tests.e2e.promises.stepping import Stage
 from tests.e2e.promises.world import OLD, World, make_template
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from tests.e2e.promises.contents import AMD64, ARM64, BLOBS, PAIR, S390X
-from tests.e2e.promises.deeds import Deed
+from tests.e2e.promises.client_actions import Deed
+from tests.e2e.promises.content import AMD64, ARM64, BLOBS, PAIR, S390X
 from tests.e2e.promises.stepping import Stage
 from tests.e2e.promises.world import OLD, World
 

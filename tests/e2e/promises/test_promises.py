@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.e2e.promises.machine import PromisesMachine, Tally
+from tests.e2e.promises.rule_machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
 SHORT = 60  # runs; each has some interleavings

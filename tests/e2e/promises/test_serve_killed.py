@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from blobflow.oci import digest_of
-from tests.e2e.promises.contents import Content, blob, image
-from tests.e2e.promises.deeds import Answer, Client
-from tests.e2e.promises.statefile import make_older
-from tests.e2e.promises.stepping import BOUND, Command, Stage
+from tests.deadlines import HANGS_AFTER
+from tests.e2e.promises.client_actions import Answer, Client
+from tests.e2e.promises.content import Content, blob, image
+from tests.e2e.promises.state_file import make_older
+from tests.e2e.promises.stepping import Command, Stage
 from tests.e2e.promises.world import World
 
 CLIENTS = 4
@@ -135,7 +136,7 @@ class Collecting:
 
     def __exit__(self, *_: object) -> None:
         self._ends.set()
-        self._thread.join(BOUND)
+        self._thread.join(HANGS_AFTER)
         assert not self._thread.is_alive(), "gc hangs"
 
     def _run(self) -> None:
@@ -159,10 +160,10 @@ def one_round(stage: Stage, world: World, account: Account, draw: Random) -> Col
             Pusher(stage, world.host, account, Random(draw.getrandbits(64)), number)
             for number in range(CLIENTS)
         ]
-        ended = stage.wait(lambda: account.acknowledged >= enough or bool(account.broken), BOUND)
+        ended = stage.wait(lambda: account.acknowledged >= enough or bool(account.broken), HANGS_AFTER)
         world.serve.kill()
         for pusher in pushers:
-            pusher.thread.join(BOUND)
+            pusher.thread.join(HANGS_AFTER)
             assert not pusher.thread.is_alive(), "a client hangs"
     assert ended, f"nobody gets anywhere: {world.serve.output}"
     assert not collecting.failed, collecting.failed

@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blobflow.oci import Digest
-from tests.e2e.promises.contents import BLOBS, BY_DIGEST, MANIFESTS, Content, reached
-from tests.e2e.promises.deeds import Answer, Client, Deed
-from tests.e2e.promises.promised import Expected, Promises
-from tests.e2e.promises.statefile import make_older, rows
-from tests.e2e.promises.stepping import BOUND, Command, Stage, leave
+from tests.deadlines import HANGS_AFTER
+from tests.e2e.promises.client_actions import Answer, Client, Deed
+from tests.e2e.promises.content import BLOBS, BY_DIGEST, MANIFESTS, Content, reached
+from tests.e2e.promises.model import Expected, Promises
+from tests.e2e.promises.state_file import make_older, rows
+from tests.e2e.promises.stepping import Command, Stage, leave
 
 # Seconds after which a registry may say that its store was locked: we have held it so long ourselves.
 PATIENCE = 5.0
@@ -104,7 +105,7 @@ class World:
             found[:] = re.findall(r"at http://([^,\s]+),", self.serve.output)
             return bool(found) or self.serve.ended
 
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + HANGS_AFTER
         turns = 0
         while not listens() and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -119,7 +120,7 @@ class World:
         self.log.append("kill -9 serve")
         self.serve.kill()
         if self.pending is not None:
-            self.stage.wait(lambda: self.pending is not None and self.pending.done, BOUND)
+            self.stage.wait(lambda: self.pending is not None and self.pending.done, HANGS_AFTER)
             if self.pending.answer is not None:
                 self._settle()
         self.pending = None
@@ -209,7 +210,7 @@ class World:
 
     def answer_what_is_pending(self) -> None:
         """Let the deed that is under way be answered; where gc is in its way, that goes on, too."""
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + HANGS_AFTER
         while self.pending is not None and time.monotonic() < deadline:
             self.serve.free()
             self._look()
@@ -282,7 +283,7 @@ class World:
         self.serve.free()
         if self.gc is not None:
             self.gc.free()
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + HANGS_AFTER
         while (self.pending is not None or self.gc is not None) and time.monotonic() < deadline:
             self._look()
         assert self.pending is None and self.gc is None, self.story("something hangs")

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.transports.files import in_thread, sync_folder
-from blobflow.transports.store.paths import storage_error
+from blobflow.transports.store.os_errors import storage_error
 from blobflow.transports.store.state.file_identity import FileIdentity, is_still_there
 from blobflow.transports.store.state.group_commit import BUSY_SECONDS, Call, GroupCommit, Job, begin
 
@@ -164,7 +164,7 @@ class State:
                     check=self.check_there,
                 )
 
-    def again(self, stop: Callable[[], bool]) -> State:
+    def open_reader(self, stop: Callable[[], bool]) -> State:
         """The same file once more, to be read in the thread that asks, and closed there.
 
         Statements that are under way end with StorageError soon after `stop` has become true: it is called

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blobflow.errors import StorageError
 from blobflow.events import Observer, Warned
-from blobflow.transports.store.paths import storage_error, translate_os_errors
+from blobflow.transports.store.os_errors import storage_error, translate_os_errors
 from blobflow.transports.store.permissions import Permissions
 from blobflow.transports.store.state.database import (
     SCHEMA,
@@ -27,7 +27,7 @@ _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQL
 _ANEW = "it starts anew: blobs are kept, the tags of a registry served from it are lost"
 
 
-def open_state(path: Path, observer: Observer, access: Permissions, *, in_use: bool = False) -> State:
+def open_state(path: Path, observer: Observer, permissions: Permissions, *, in_use: bool = False) -> State:
     """Open or make the state file; a corrupt one is moved aside, said so, and started anew.
 
     sqlite gives the files beside it the same mode and owner. `in_use`: the store holds blobs, so that a state
@@ -36,7 +36,7 @@ def open_state(path: Path, observer: Observer, access: Permissions, *, in_use: b
     with translate_sqlite_errors(path):
         lost = in_use and not (path.exists() and (path.is_dir() or path.stat().st_size))
         try:
-            state = _opened(path, access)
+            state = _opened(path, permissions)
         except sqlite3.DatabaseError as error:
             if code_of(error) & 0xFF not in _CORRUPT and not path.is_dir():
                 raise
@@ -46,13 +46,13 @@ def open_state(path: Path, observer: Observer, access: Permissions, *, in_use: b
             return state
         aside = _move_aside(path)
         observer(Warned(f"the store's state file {path} was corrupt and is now {aside.name}; {_ANEW}"))
-        return _opened(path, access)
+        return _opened(path, permissions)
 
 
 def open_state_read_only(path: Path, observer: Observer, stop: Callable[[], bool] | None = None) -> State:
     """Open the state file without ever writing, beside it either; a store that has none looks empty.
 
-    What others write meanwhile is seen. `stop`: see `State.again`. Raises StorageError.
+    What others write meanwhile is seen. `stop`: see `State.open_reader`. Raises StorageError.
     """
     with translate_sqlite_errors(path):
         snapshot = Snapshot(
@@ -68,9 +68,9 @@ def open_state_read_only(path: Path, observer: Observer, stop: Callable[[], bool
     return State(snapshot, path, None)
 
 
-def _opened(path: Path, access: Permissions) -> State:
+def _opened(path: Path, permissions: Permissions) -> State:
     with translate_os_errors("create", path):
-        access.create(path)
+        permissions.create(path)
     connection = _connect(path)
     return State(connection, path, connection, identity_of(path))
 

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import msgspec
 
 from blobflow.errors import StorageError
-from blobflow.transports.store.paths import storage_error
+from blobflow.transports.store.os_errors import storage_error
 from blobflow.transports.store.state.file_identity import identity_of, is_still_there
 
 # A state file is some hundred bytes a blob. What is larger is better opened once where it can be written.

@@ -1,0 +1,1 @@
+"""Doubles of what blobflow talks to: registries, archives, clocks."""

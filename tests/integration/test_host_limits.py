@@ -1,0 +1,285 @@
+"""The gate against a registry with eight slots: what it costs to find that out, counted by the registry.
+
+The clock is a counter that only sleeping moves, so back-offs take no time; requests overlap because each
+stays inside the registry for some turns of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from blobflow import __version__
+from blobflow.client import mirror
+from blobflow.content import NullJournal, Site
+from blobflow.engine.execution import Run
+from blobflow.engine.plan.steps import Pair
+from blobflow.engine.transfer.runner import Services
+from blobflow.engine.transfer.schedule import Limits
+from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
+from blobflow.oci import Reference
+from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.store import Store, StoreCache
+from tests.fakes.registry import Bytes, Clock, blob_of
+from tests.scenarios.registries import fill
+from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Status, journalling
+from tools.registry.journal import Exchange
+
+SLOTS = 8
+EIGHT = Fault("*", "/v2/", times=0, act=Crowded(SLOTS, turns=40))
+
+
+class Net:
+    """Registries on a clock that only sleeping moves, and a store to go with them."""
+
+    def __init__(self, store: Store, **access: float) -> None:
+        self.clock = Clock()
+        self.meter = Meter()
+        self.store = store
+        self.registries = Registries(
+            lambda host: HostAccess(
+                scheme="http",
+                connections=int(access.get("connections", 8)),
+                requests_per_second=access.get("requests_per_second", 0),
+                bytes_per_second=access.get("bytes_per_second", 0),
+            ),
+            meter=self.meter,
+            bytes_per_second=access.get("in_all", 0),
+            sleep=self.clock.sleep,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+        )
+
+    def limits(self, host: str) -> Limits:
+        room = self.registries.room(host)
+        assert room is not None
+        return Limits(blobs=room.blobs, small=room.small)
+
+    def services(self, **changes: Any) -> Services:
+        made = Services(
+            source_at=self.registries.source,
+            sink_at=self.registries.sink,
+            cache=StoreCache(self.store),
+            journal=NullJournal(),
+            observe=ignore,
+            meter=self.meter,
+            limits=self.limits,
+            allowance_of=self.registries.allowance,
+            sleep=self.clock.sleep,
+            random=lambda: 0.5,
+        )
+        return msgspec.structs.replace(made, **changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "cache")
+    yield opened
+    opened.close()
+
+
+def at_once(exchanges: Iterable[Exchange]) -> list[int]:
+    """How many exchanges were under way when each began, itself included, in their order."""
+    marks = [mark for each in exchanges for mark in ((each.begun, 1), (each.ended or each.begun, -1))]
+    under_way, found = 0, []
+    for _, step in sorted(marks):
+        under_way += step
+        if step > 0:
+            found.append(under_way)
+    return found
+
+
+def refused(registry: JournallingRegistry) -> int:
+    return sum(exchange.status == 429 for exchange in registry.journal)
+
+
+def pairs_of(images: SampleSet, source: str, target: str) -> list[Pair]:
+    found = []
+    for name in images.images:
+        repository, _, tag = name.rpartition(":")
+        found.append(Pair(Reference(source, repository, tag), Reference(target, repository, tag)))
+    return found
+
+
+async def test_at_a_registry_with_eight_slots_requests_settle_at_seven_to_nine_for_next_to_no_429(
+    tmp_path: Path, store: Store
+) -> None:
+    net = Net(store)
+    async with journalling(tmp_path / "registry", [EIGHT]) as registry:
+        sink = net.registries.sink(Site(registry.host, "app"))
+        left = iter(range(3000))
+        sizes: list[int] = []
+
+        async def ask() -> None:
+            for number in left:
+                sizes.append(net.limits(registry.host).small)
+                assert not await sink.has(blob_of(b"%d" % number))
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(40):
+                tasks.create_task(ask())
+        await net.registries.close()
+        settled = at_once(registry.journal)[500:]
+        assert len(registry.journal) >= 3000
+        assert 7 <= sum(settled) / len(settled) <= 9
+        assert max(settled) <= 9
+        assert set(sizes[500:]) <= {7, 8, 9}
+        assert refused(registry) <= 0.02 * len(registry.journal)
+        assert refused(registry) >= 1  # or nothing was found out
+        assert len(net.clock.slept) == refused(registry)
+
+
+async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to_no_429(
+    tmp_path: Path, store: Store
+) -> None:
+    images = sample_set(3, images=24)
+    net = Net(store)
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [EIGHT]) as target:
+        fill(source.store, images)
+        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        await net.registries.close()
+        assert report.ok
+        assert refused(target) <= 0.02 * len(target.journal)
+        for digest in images.blobs:
+            assert target.journal.uploads_of(digest) == 1
+
+
+async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_not(
+    tmp_path: Path, store: Store
+) -> None:
+    net = Net(store)
+    async with journalling(tmp_path / "registry") as registry:
+        sink = net.registries.sink(Site(registry.host, "app"))
+        blob = blob_of(b"absent")
+        for status, closes in ((500, False), (502, False), (503, True), (408, True), (429, True)):
+            before = net.limits(registry.host)
+            registry.faults.add(Fault("HEAD", "/blobs/", nth=1, act=Status(status)))
+            assert not await sink.has(blob)
+            assert (net.limits(registry.host).small < before.small) is closes
+            registry.faults.clear()
+        await net.registries.close()
+
+
+@pytest.mark.parametrize(("connections", "copies"), [(1, {1}), (2, {2, 3, 4, 5})])
+async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
+    connections: int, copies: set[int], tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two blobs at once the bytes pass, while as many as are allowed in all may wait for their answers; a
+    single one is answered before the next begins."""
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
+    images = sample_set(3, images=12)
+    net = Net(store, connections=connections)
+    under_way: dict[bool, set[int]] = {True: set(), False: set()}
+    most = {True: 0, False: 0}
+
+    def observe(event: Event) -> None:
+        match event:
+            case StepStarted(step=step, kind=kind):
+                under_way[kind == "copy"].add(step)
+            case StepDone(step=step, kind=kind):
+                under_way[kind == "copy"].discard(step)
+        for copies, steps in under_way.items():
+            most[copies] = max(most[copies], len(steps))
+
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
+        fill(source.store, images)
+        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        await net.registries.close()
+        assert report.ok
+        assert most[True] in copies
+        assert most[False] == 2 * connections
+        assert max(at_once(target.journal)) <= 2 * connections
+        assert max(at_once(source.journal)) <= 2 * connections
+
+
+async def test_blobs_that_are_sent_again_keep_others_from_starting(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every answer is an error after the bytes have gone, not all blobs are tried at once."""
+    monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
+    images = sample_set(3, images=12)
+    net = Net(store, connections=2)
+    under_way: set[int] = set()
+    most = 0
+
+    def observe(event: Event) -> None:
+        nonlocal most
+        match event:
+            case StepStarted(step=step, kind="copy"):
+                under_way.add(step)
+            case StepDone(step=step) | StepFailed(step=step):
+                under_way.discard(step)
+        most = max(most, len(under_way))
+
+    broken = Fault("PUT", "/blobs/uploads/", times=0, act=Status(500))
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [broken]) as target:
+        fill(source.store, images)
+        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        await net.registries.close()
+        assert not report.ok
+        assert most <= 5
+
+
+async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(
+    tmp_path: Path, store: Store
+) -> None:
+    net = Net(store, requests_per_second=50)
+    async with journalling(tmp_path / "registry") as registry:
+        sink = net.registries.sink(Site(registry.host, "app"))
+
+        async def use(number: int) -> None:
+            content = b"%d" % number
+            await sink.push(blob_of(content), Bytes(content))
+            assert await sink.has(blob_of(content))
+
+        await asyncio.gather(*(use(number) for number in range(40)))
+        await net.registries.close()
+        assert len(registry.journal) >= 120
+        assert len(registry.journal) / (net.clock() - 1000) == pytest.approx(50, rel=0.1)
+
+
+@pytest.mark.parametrize("limit", ["bytes_per_second", "in_all"])
+async def test_bytes_a_second_hold_for_reads_and_writes_and_nothing_times_out_meanwhile(
+    tmp_path: Path, store: Store, limit: str
+) -> None:
+    rate = 10_000
+    images = sample_set(3, images=3, layer_size=32 * 1024)
+    net = Net(store, **{limit: rate})
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
+        fill(source.store, images)
+        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        await net.registries.close()
+        assert report.ok
+        moved = max(report.totals.bytes_read, report.totals.bytes_written)
+        took = net.clock() - 1000
+        assert took >= moved / rate * 0.9
+        assert target.journal.count(status=201) > 0
+        for digest in images.blobs:
+            assert source.journal.reads(digest) == target.journal.uploads_of(digest) == 1
+
+
+async def test_a_limit_for_the_run_is_shared_by_its_hosts(tmp_path: Path, store: Store) -> None:
+    rate, size = 1000, 5000
+    net = Net(store, in_all=rate)
+    async with AsyncExitStack() as stack:
+        for name in ("a", "b", "c"):
+            registry = await stack.enter_async_context(journalling(tmp_path / name))
+            content = name.encode() * size
+            await net.registries.sink(Site(registry.host, "app")).push(blob_of(content), Bytes(content))
+        await net.registries.close()
+    assert net.clock() - 1000 == pytest.approx(2 * size / rate, abs=0.5)
+
+
+async def test_requests_say_who_asks(tmp_path: Path) -> None:
+    async with journalling(tmp_path / "registry") as registry:
+        reference = Reference(registry.host, "app", "1")
+        report = await mirror([Pair(reference, Reference(registry.host, "copy", "1"))])
+        assert not report.ok
+        assert {each.asked["User-Agent"] for each in registry.journal} == {f"blobflow/{__version__}"}

@@ -1,0 +1,208 @@
+"""`blobflow probe` against registries that are known to be something: it prints exactly that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from blobflow.cli.commands.probe import profile_toml
+from blobflow.client import probe
+from blobflow.config_file import parse_config
+from blobflow.errors import Denied, RegistryError
+from blobflow.transports.registry.auth.credentials import Credentials
+from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.probe import probe_client
+from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
+from tests.fakes.registry import fake as served
+from tools.registry.faulty import Fault, Ignore, JournallingRegistry, Refuse, SetHeader, Status, journalling
+from tools.registry.known import Fake, fakes
+
+KIB = 1024
+FAKES = fakes(KIB)
+PRINTED = {
+    "distribution": """\
+[registry."registry.test".profile]
+name = "probed"
+rungs = ["single", "stream", "chunked"]
+single_bytes = 32768
+bounded = false
+chunk_bytes = 32768
+least_chunk_bytes = 512
+ranges = true
+mounts = true
+keeps_broken_sessions = false
+# mounts without `from`: no
+# takes indexes whose manifests are absent: no
+# has the referrers API: no
+# deletes by tag: no
+""",
+    "gar": """\
+[registry."registry.test".profile]
+name = "probed"
+rungs = ["single", "stream"]
+single_bytes = 32768
+bounded = false
+ranges = true
+mounts = true
+# mounts without `from`: yes
+# takes indexes whose manifests are absent: yes
+# has the referrers API: yes
+# deletes by tag: yes
+""",
+    "ghcr": """\
+[registry."registry.test".profile]
+name = "probed"
+rungs = ["single", "stream", "chunked"]
+single_bytes = 32768
+bounded = false
+chunk_bytes = 4096
+least_chunk_bytes = 512
+ranges = true
+mounts = true
+keeps_broken_sessions = true
+# mounts without `from`: no
+# takes indexes whose manifests are absent: yes
+# has the referrers API: no
+# deletes by tag: yes
+""",
+    "acr": """\
+[registry."registry.test".profile]
+name = "probed"
+rungs = ["single", "stream", "chunked"]
+single_bytes = 16384
+bounded = true
+chunk_bytes = 32768
+least_chunk_bytes = 512
+ranges = true
+mounts = true
+keeps_broken_sessions = true
+# mounts without `from`: no
+# takes indexes whose manifests are absent: yes
+# has the referrers API: yes
+# deletes by tag: yes
+""",
+    "artifactory": """\
+[registry."registry.test".profile]
+name = "probed"
+rungs = ["stream", "chunked"]
+chunk_bytes = 32768
+least_chunk_bytes = 512
+ranges = true
+mounts = true
+keeps_broken_sessions = true
+# mounts without `from`: no
+# takes indexes whose manifests are absent: yes
+# has the referrers API: yes
+# deletes by tag: yes
+""",
+}
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loop of one process a break is noticed sooner."""
+    monkeypatch.setattr(probe_client, "BREAK_SECONDS", 0.02)
+
+
+async def probed(folder: Path, fake: Fake) -> tuple[ProbeResult, JournallingRegistry]:
+    async with journalling(folder, fake.faults, sparse=fake.sparse) as registry:
+        found = await probe(registry.host, "blobflow-probe", largest=32 * KIB)
+        return found, registry
+
+
+@pytest.mark.parametrize("name", PRINTED)
+async def test_a_probe_prints_what_the_registry_is(tmp_path: Path, name: str) -> None:
+    found, _ = await probed(tmp_path, FAKES[name])
+    assert profile_toml("registry.test", found) == PRINTED[name]
+
+
+@pytest.mark.parametrize("name", FAKES)
+async def test_what_is_printed_is_a_configuration_of_that_profile(tmp_path: Path, name: str) -> None:
+    found, _ = await probed(tmp_path, FAKES[name])
+    printed = profile_toml("registry.test", found)
+    (host,) = parse_config(printed, "printed", tmp_path).items()
+    assert host[0] == "registry.test"
+    assert host[1].profile is not None
+    assert profile_toml("registry.test", ProbeResult(host[1].profile, found.facts)) == printed
+
+
+async def test_a_registry_without_ranges_mounts_and_long_sessions_is_told_to_be_one(tmp_path: Path) -> None:
+    poor = (
+        Fault("GET", "/blobs/sha256:", times=0, act=Ignore("Range")),
+        Fault("POST", "mount=", times=0, act=Status(405)),
+        Fault("GET", "/blobs/uploads/", times=0, act=Status(404)),
+    )
+    found, _ = await probed(tmp_path, Fake(poor))
+    assert (found.profile.ranges, found.profile.mounts, found.profile.keeps_broken_sessions) == (False,) * 3
+
+
+async def test_chunks_are_probed_for_the_least_that_may_be_followed_by_another(tmp_path: Path) -> None:
+    small = Fault("PATCH", "", times=0, act=SetHeader("Location", "/v2/gone/blobs/uploads/0"))
+    found, _ = await probed(tmp_path, Fake((small,)))
+    assert found.profile.rungs == ("single",)
+
+
+async def test_a_probe_leaves_nothing_where_it_may_delete(tmp_path: Path) -> None:
+    async with journalling(tmp_path) as registry:
+        found = await probe(registry.host, "scratch/here", largest=32 * KIB)
+        assert found.left == ()
+        assert registry.store.repositories.names() == []
+        assert {each.path.split("/")[3] for each in registry.journal} == {"here", "here-mounts"}
+
+
+async def test_what_a_registry_would_not_delete_is_told(tmp_path: Path) -> None:
+    keeps = Fault("DELETE", "sha256:", times=0, act=Status(405))
+    async with journalling(tmp_path, [keeps]) as registry:
+        found = await probe(registry.host, "scratch", largest=32 * KIB)
+        held = {
+            f"{repository}/{'manifests' if kind else 'blobs'}/{digest}"
+            for repository in registry.store.repositories.names()
+            for digest, kind in registry.store.repositories.contents(repository)
+        }
+        assert set(found.left) == held
+
+
+async def test_where_nothing_may_be_pushed_that_is_the_answer(tmp_path: Path) -> None:
+    async with journalling(tmp_path, [Fault("POST", "", times=0, act=Status(403))]) as registry:
+        with pytest.raises(Denied, match="denies upload to scratch; check what the login may do"):
+            await probe(registry.host, "scratch")
+
+
+async def test_a_registry_that_takes_no_upload_in_any_form_is_not_the_end_of_a_probe(tmp_path: Path) -> None:
+    nothing = Fault("*", "/uploads/.", times=0, act=Refuse(400))
+    found, _ = await probed(tmp_path, Fake((nothing,)))
+    assert found.profile.rungs == ("single", "stream", "chunked"), "nothing is known, so all is left to try"
+    assert (found.profile.ranges, found.profile.mounts) == (True, True)
+
+
+async def test_what_fails_for_a_while_is_no_answer(tmp_path: Path) -> None:
+    async with journalling(
+        tmp_path, [Fault("PUT", "", times=0, act=Status(429, headers={"Retry-After": "999"}))]
+    ) as r:
+        with pytest.raises(RegistryError, match="wants fewer requests"):
+            await probe(r.host, "scratch", largest=32 * KIB)
+
+
+async def test_uploads_that_are_really_taken_elsewhere_are_tried_there() -> None:
+    """In the form of a session, which is more often a proxy's doing: then it is here."""
+
+    async def there(request: web.BaseRequest) -> web.StreamResponse:
+        assert "Authorization" not in request.headers
+        await request.read()
+        return web.Response(status=201 if request.method == "PUT" else 202)
+
+    async with served(there) as elsewhere:
+
+        async def here(request: web.BaseRequest) -> web.StreamResponse:
+            await request.read()
+            if request.method != "POST":
+                return web.Response(status=404)
+            return web.Response(status=202, headers={"Location": f"http://{elsewhere.host}{request.path}1"})
+
+        async with served(here) as registry:
+            access = HostAccess(scheme="http", credentials=Credentials("ann", "secret"))
+            found = await probe_host(registry.host, "scratch", access, largest=8 * KIB)
+    assert "rungs" not in found.unproved
+    assert found.profile.rungs[:2] == ("single", "stream")

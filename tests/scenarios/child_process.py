@@ -1,0 +1,151 @@
+"""`blobflow` as a child process whose events are followed, and that can be killed at any of them.
+
+For tests that hold the registries in their own process, where they see every request of the child as it
+happens. Nothing here knows of pytest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.deadlines import HANGS_AFTER
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+class Child:
+    """One run of blobflow. `events`: what it told so far on standard error, each a JSON object."""
+
+    def __init__(self, process: Process, report: Path) -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self._report = report
+        self._changed = asyncio.Event()
+        self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.events.append(json.loads(line))
+            self._changed.set()
+        await self.process.wait()
+        self._changed.set()
+
+    async def ended(self) -> int:
+        """Wait for the end; the exit code, negative for the signal that killed it."""
+        async with asyncio.timeout(HANGS_AFTER):
+            await self._following
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    async def until(self, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Wait until the events meet the condition. AssertionError if the child ends before."""
+        async with asyncio.timeout(HANGS_AFTER):
+            while not condition(self.events):
+                assert not self._following.done(), f"it ended before that: {self.events[-5:]}"
+                self._changed.clear()
+                await self._changed.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+    def report(self) -> Any:
+        """The report that it has written."""
+        return json.loads(self._report.read_bytes())
+
+    def images(self, target: str) -> dict[str, str]:
+        """The status of each image of a target host that has been told so far, by `repository:tag`."""
+        return {
+            event["target"].partition("/")[2]: event["status"]
+            for event in self.events
+            if event["event"] == "image" and event["target"].startswith(f"{target}/")
+        }
+
+    async def leave(self) -> None:
+        self.kill()
+        await self._following
+
+
+@contextlib.asynccontextmanager
+async def child(
+    *arguments: str, home: Path, images: Sequence[str], source: str, targets: Sequence[str]
+) -> AsyncIterator[Child]:
+    """`blobflow sync` of the images from the source host to the targets, with more arguments if given.
+
+    What it keeps, it keeps under `home`. It is killed, if it still runs, when the context ends.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "images.txt").write_text("\n".join(images))
+    report = home / "report.json"
+    report.unlink(missing_ok=True)
+    places = [word for target in targets for word in ("--to", target)]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "blobflow", "sync", "--from", source, *places),
+        *("--images", str(home / "images.txt"), "--report", str(report), "--log-format", "json"),
+        *arguments,
+        cwd=TOP,
+        env=_environment(home),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=PIPE,
+        limit=1 << 20,
+    )
+    running = Child(process, report)
+    try:
+        yield running
+    finally:
+        await running.leave()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Ours, with its home there and without what would lead elsewhere."""
+    apart = ("HOME", "DOCKER_CONFIG")
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in apart and not key.startswith("XDG_") and not key.lower().endswith("_proxy")
+    }
+    return kept | {"HOME": str(home)}
+
+
+def store_of(home: Path) -> Path:
+    """Where a child with that home has its store."""
+    return home / ".cache" / "blobflow"
+
+
+def wrong_blobs(root: Path) -> list[Path]:
+    """The blobs of a store whose bytes are not what their name says. None, ever."""
+    wrong = []
+    for path in root.glob("blobs/*/*"):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, path.parent.name).hexdigest() != path.name:
+                wrong.append(path)
+    return wrong
+
+
+def partials(root: Path) -> dict[str, int]:
+    """The size of the longest partial of each blob that a store has one of, by digest."""
+    sizes: dict[str, int] = {}
+    for path in root.glob("partials/*.*"):
+        digest = f"sha256:{path.name.partition('.')[0]}"
+        sizes[digest] = max(sizes.get(digest, 0), path.stat().st_size)
+    return sizes
+
+
+def held(root: Path) -> set[str]:
+    """The digests of the blobs that a store has whole."""
+    return {f"{path.parent.name}:{path.name}" for path in root.glob("blobs/*/*")}

@@ -1,0 +1,162 @@
+"""`blobflow help` and `blobflow completion`: what is said is true, and what a shell asks is answered."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from blobflow import errors
+from blobflow.cli import cli
+from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
+from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.output.help_topics import TOPICS
+from blobflow.errors import BlobflowError
+from blobflow.oci import parse_reference
+from tests.deadlines import HANGS_AFTER
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+def tree(kind: type[BlobflowError] = BlobflowError) -> Iterator[type[BlobflowError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from tree(below)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_topic_is_told_and_fits_a_terminal(name: str) -> None:
+    done = run("help", name)
+    assert (done.exit_code, done.output) == (0, TOPICS[name].text)
+    assert max(map(len, done.output.splitlines())) <= 110
+
+
+def test_without_a_topic_they_are_listed() -> None:
+    assert [line.split()[0] for line in run("help").output.splitlines()[: len(TOPICS)]] == list(TOPICS)
+
+
+def test_a_verb_is_explained_as_by_its_own_help() -> None:
+    assert run("help", "inspect").output == run("inspect", "--help").output
+
+
+REFUSED = [
+    ("save", "--dry-run"),
+    ("load", "--dry-run"),
+    ("export", "--dry-run"),
+    ("plan", "--report"),
+    ("apply", "--audit"),
+]
+
+
+@pytest.mark.parametrize(("verb", "option"), REFUSED)
+def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
+    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help").output, re.MULTILINE)
+    assert "--verify" in offered
+    assert option not in offered
+
+
+def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
+    done = run("help", "everything")
+    assert done.exit_code == 2
+    assert (
+        "no topic or verb 'everything'; the topics are references, specs, compression, access, exit-codes"
+        in done.output
+    )
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    codes = {kind.exit_code for kind in tree() if kind.__module__ == errors.__name__}
+    assert {0, INTERRUPTED} | codes == EXIT_CODES.keys()
+
+
+def test_the_readme_says_the_same_of_exit_codes() -> None:
+    table = README.partition("### Exit codes")[2].partition("\n\nVerbs")[0]
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
+
+
+def test_the_spec_of_the_topic_is_one() -> None:
+    text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
+    spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
+    asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
+    assert [image.path for image in asked.wanted][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+
+
+def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:
+    first = re.search(r"^  alpine +(\S+)$", TOPICS["references"].text, re.MULTILINE)
+    assert first is not None
+    assert str(parse_reference("alpine")) == first[1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_asks_blobflow(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.exit_code == 0
+    assert f"_BLOBFLOW_COMPLETE={shell}_complete" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "fitting"),
+    [
+        ("wa", ["warm"]),
+        ("sync --metr", ["--metrics-file", "--metrics-listen"]),
+        ("copy --index pr", ["prune"]),
+        ("completion ", ["bash", "fish", "zsh"]),
+    ],
+)
+def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("needs bash (Debian: apt-get install bash)")
+    (tmp_path / "blobflow").write_text(f'#!/bin/sh\nexec {sys.executable} -m blobflow "$@"\n')
+    (tmp_path / "blobflow").chmod(0o755)
+    script = run("completion", "bash").output
+    line = f"blobflow {words}".split(" ")
+    asked = (
+        f"{script}\nCOMP_WORDS=({' '.join(word or chr(39) * 2 for word in line)}); "
+        f"COMP_CWORD={len(line) - 1}; _blobflow_completion blobflow; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    done = subprocess.run(
+        [bash, "--norc", "-c", asked],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER,
+        check=True,
+    )
+    assert sorted(done.stdout.split()) == fitting
+
+
+def readme_commands() -> list[str]:
+    """The examples of the README, a command each; lines that end in a backslash go on."""
+    text = README.replace("\\\n", " ")
+    return [
+        line.strip().partition("  #")[0] for line in text.splitlines() if line.startswith("    blobflow ")
+    ]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_options_in_the_readme_are_those_of_the_verbs(line: str) -> None:
+    words = line.partition("|")[0].split()[1:]
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, line
+        command = found
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+    assert used <= known

@@ -1,0 +1,493 @@
+"""The door: what it imports, how words become values, how errors become exit codes and signals an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import blobflow
+from blobflow import cli
+from blobflow.cli.commands.serve import parse_listen_address
+from blobflow.cli.inputs.requests import expand
+from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    RunOptions,
+    connection_options,
+    run_options,
+    run_policy,
+)
+from blobflow.cli.runtime.event_loop import run
+from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    DigestMismatch,
+    NotFound,
+    RunIncomplete,
+    StorageError,
+    UnsupportedContent,
+    UsageError,
+)
+from blobflow.variables import places_of, xdg_folder
+from tests.deadlines import HANGS_AFTER
+
+VERBS = (
+    *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
+    *("tags", "repos", "tag", "rm"),
+    *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
+    *("completion", "help"),
+)
+HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
+
+
+def imported_by(*argv: str) -> set[str]:
+    """The heavy packages that a run of the command imports."""
+    script = (
+        "import sys\nfrom blobflow.cli import cli\n"
+        f"cli({list(argv)!r}, standalone_mode=False)\n"
+        f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_AFTER, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("--version",)])
+def test_asking_for_help_imports_nothing_heavy(argv: tuple[str, ...]) -> None:
+    assert imported_by(*argv) == set()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_imports_neither_transport_nor_spec_nor_drawing(verb: str) -> None:
+    assert imported_by(verb, "--help") & {"aiohttp", "yarl", "rich", "yaml", "sqlite3"} == set()
+
+
+def test_python_dash_m_is_the_same_door() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "blobflow", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER,
+        check=True,
+    )
+    assert done.stdout == f"blobflow {blobflow.__version__}\n"
+
+
+def test_the_help_lists_every_verb() -> None:
+    text = CliRunner().invoke(cli.cli, ["--help"]).output
+    listed = text.partition("Verbs:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_text_of_its_own(verb: str) -> None:
+    done = CliRunner().invoke(cli.cli, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"blobflow {verb}" in done.output.replace("cli ", "blobflow ")
+
+
+def test_a_mistyped_verb_is_answered_with_the_nearest() -> None:
+    done = CliRunner().invoke(cli.cli, ["snyc"])
+    assert done.exit_code == 2
+    assert "No such verb 'snyc'. Did you mean 'sync'?" in done.stderr
+
+
+ERRORS: list[tuple[BaseException, int, str]] = [
+    (UsageError("bad"), 2, "blobflow: bad\n"),
+    (RunIncomplete("1 of 2 images did not arrive"), 3, "blobflow: 1 of 2 images did not arrive\n"),
+    (
+        ConnectFailed("r:1 refused", side="target", attempts=3),
+        4,
+        "blobflow: target: r:1 refused (after 3 attempts)\n",
+    ),
+    (NotFound("no tag x\x1b[2J"), 5, "blobflow: no tag x\\x1b[2J\n"),
+    (DigestMismatch("blob", expected="a", actual="b"), 6, "blobflow: blob has digest b, expected a\n"),
+    (UnsupportedContent("odd"), 7, "blobflow: odd\n"),
+    (StorageError("full"), 8, "blobflow: full\n"),
+    (BlobflowError("hm"), 1, "blobflow: hm\n"),
+    (
+        KeyError("x"),
+        1,
+        "blobflow: internal error: KeyError: 'x'; set BLOBFLOW_DEBUG=1 to see where, and please report it\n",
+    ),
+    (KeyboardInterrupt(), 130, "blobflow: interrupted\n"),
+]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """A verb `demo` that raises what stands in the list."""
+    raised: list[BaseException] = []
+
+    @click.command("demo")
+    @connection_options
+    def verb(connection: ConnectionOptions) -> None:
+        raise raised[0]
+
+    monkeypatch.setattr("blobflow.cli.commands.demo.verb", verb)
+    monkeypatch.delenv("BLOBFLOW_DEBUG", raising=False)
+    return raised
+
+
+@pytest.mark.parametrize(("error", "code", "text"), ERRORS, ids=lambda value: type(value).__name__)
+def test_an_error_is_one_line_and_a_code(
+    failing: list[BaseException], error: BaseException, code: int, text: str
+) -> None:
+    failing.append(error)
+    done = CliRunner().invoke(cli.cli, ["demo"])
+    assert (done.exit_code, done.stderr, done.stdout) == (code, text, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [(NotFound("no tag x"), "no tag x", 5), (KeyboardInterrupt(), "interrupted", 130)],
+)
+def test_an_error_is_json_where_events_are(
+    failing: list[BaseException], error: BaseException, message: str, code: int
+) -> None:
+    failing.append(error)
+    done = CliRunner().invoke(cli.cli, ["demo", "--log-format", "json"])
+    assert json.loads(done.stderr) == {"event": "error", "message": message, "exit_code": code}
+
+
+def test_a_traceback_is_shown_to_who_asks(
+    failing: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOBFLOW_DEBUG", "1")
+    failing.append(KeyError("x"))
+    assert "Traceback" in CliRunner().invoke(cli.cli, ["demo"]).stderr
+
+
+# Options
+
+
+def parsed(*argv: str) -> tuple[SelectionOptions, RunOptions, ConnectionOptions]:
+    seen: list[tuple[SelectionOptions, RunOptions, ConnectionOptions]] = []
+
+    @click.command()
+    @selection_options
+    @run_options
+    @connection_options
+    def verb(selection: SelectionOptions, run: RunOptions, connection: ConnectionOptions) -> None:
+        seen.append((selection, run, connection))
+
+    verb(list(argv), standalone_mode=False)
+    return seen[0]
+
+
+def test_options_that_are_not_given_have_the_libraries_defaults() -> None:
+    assert parsed() == (SelectionOptions(), RunOptions(), ConnectionOptions())
+
+
+def test_options_become_values() -> None:
+    selection, run_, connection = parsed(
+        *("--from", "docker.io", "--to", "r:1/a", "--to", "r:2", "--images", "-"),
+        *(
+            "--dry-run",
+            "--fail-fast",
+            "--no-overwrite",
+            "--trust-root",
+            "--concurrency",
+            "3",
+            "--report",
+            "r.json",
+        ),
+        *("--limit-rate", "10MB/s", "--wait"),
+        *("--plain-http", "Reg.Local:80", "--plain-http", "[::2]", "--tls-verify=false", "-q", "-v"),
+        *("--log-format", "json"),
+    )
+    assert selection == SelectionOptions(None, "docker.io", ("r:1/a", "r:2"), Path("-"))
+    assert run_ == RunOptions(
+        dry_run=True,
+        keep_going=False,
+        no_overwrite=True,
+        trust_root=True,
+        concurrency=3,
+        report=(Path("r.json"),),
+        limit_rate=10_000_000,
+        wait=True,
+    )
+    assert connection.plain_http == {"reg.local:80", "[::2]"}
+    assert not connection.tls_verify
+    assert (connection.output.quiet, connection.output.verbose, connection.output.log_format) == (
+        True,
+        True,
+        "json",
+    )
+
+
+@pytest.mark.parametrize("mode", ["rolling", "all", "none"])
+def test_what_is_audited_is_part_of_the_policy(mode: str) -> None:
+    _, run_, _ = parsed("--audit", mode)
+    assert run_policy(run_).audit == mode
+    assert run_policy(RunOptions()).audit == "rolling"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("--concurrency", "0"), ("--log-format", "xml"), ("--tls-verify", "perhaps"), ("--report", "/")]
+    + [("--audit", "some"), ("--audit", "5%")]
+    + [("--limit-rate", text) for text in ("0", "0MB/s", "fast", "1MB/h", "-1")],
+)
+def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError):
+        parsed(*argv)
+
+
+def test_a_bad_host_is_a_usage_error_too() -> None:
+    with pytest.raises(UsageError, match="'http://r' is not a registry host"):
+        parsed("--plain-http", "http://r")
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        (SelectionOptions(), "give a spec file, or --from, --to, --images as well"),
+        (SelectionOptions(source="r:1", targets=("t:1",)), "give a spec file, or --images as well"),
+        (SelectionOptions(spec=Path("s.yaml"), source="r:1"), "not both"),
+        (SelectionOptions(spec=Path("no/such.yaml")), "can't read no/such.yaml: No such file or directory"),
+        (SelectionOptions(source="r:1", targets=("t:1",), images=Path("/")), "can't read /: Is a directory"),
+    ],
+)
+def test_half_a_selection_is_refused(selection: SelectionOptions, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        read_request(selection)
+
+
+def test_a_list_file_and_a_spec_file_are_selections(tmp_path: Path) -> None:
+    listed, spec = tmp_path / "list.txt", tmp_path / "spec.yaml"
+    listed.write_bytes("\ufeffa/b:1\n".encode())
+    spec.write_text("{version: 1, defaults: {source: 'r:1', targets: ['t:1/m']}, images: [a/b:1]}")
+    pairs = expand(read_request(SelectionOptions(source="r:1", targets=("t:1/m",), images=listed)), {}).pairs
+    assert pairs == expand(read_request(SelectionOptions(spec=spec)), {}).pairs
+    assert [str(pair.target) for pair in pairs] == ["t:1/m/a/b:1"]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"a/b:1\n\xff")
+    with pytest.raises(UsageError, match="is not UTF-8 text \\(byte 6\\)"):
+        read_request(SelectionOptions(source="r:1", targets=("t:1",), images=tmp_path / "list"))
+
+
+ENVIRONMENTS: list[tuple[dict[str, str], tuple[str | None, str | None]]] = [
+    ({}, (None, None)),
+    ({"HOME": "/h"}, ("/h/.docker", "/h/.cache/blobflow")),
+    ({"HOME": "/h", "DOCKER_CONFIG": "/d", "XDG_CACHE_HOME": "/c"}, ("/d", "/c/blobflow")),
+    ({"HOME": "/h", "DOCKER_CONFIG": "", "XDG_CACHE_HOME": "relative"}, ("/h/.docker", "/h/.cache/blobflow")),
+]
+
+
+@pytest.mark.parametrize(("environ", "expected"), ENVIRONMENTS)
+def test_the_environment_says_where_things_are(
+    environ: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    assert tuple(path and str(path) for path in places_of(environ)) == expected
+
+
+def test_an_xdg_folder_without_a_home_is_nowhere() -> None:
+    assert xdg_folder({}, "XDG_DATA_HOME", ".local/share") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:5000", ("127.0.0.1", 5000)),
+        ("[::1]:0", ("::1", 0)),
+        (":80", ("0.0.0.0", 80)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_an_address_to_listen_on(text: str, address: tuple[str, int]) -> None:
+    assert parse_listen_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "5000", "host", "host:", "host:x", "host:65536", "::1:5000", "h:٣"])
+def test_what_is_no_address_to_listen_on(text: str) -> None:
+    with pytest.raises(UsageError, match="--listen"):
+        parse_listen_address(text)
+
+
+# Files
+
+
+def test_a_result_file_is_replaced_whole(tmp_path: Path) -> None:
+    place = tmp_path / "report.json"
+    place.write_bytes(b"old")
+    write_atomic(place, b"new")
+    assert place.read_bytes() == b"new"
+    assert place.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_result_that_can_not_be_written_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StorageError, match=r"can't write .*taken"):
+        write_atomic(tmp_path / "taken", b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_result_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--report .*no/report\.json: there is no folder"):
+        check_writable(tmp_path / "no" / "report.json", "--report")
+
+
+# Signals
+
+WORK = """
+import asyncio, sys
+from blobflow.cli.runtime.event_loop import run
+
+async def work():
+    print("ready", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("cleaning", flush=True)
+        {after}
+
+try:
+    run(work())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.exit(130)
+"""
+
+
+def start(after: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK.format(after=after)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_cancels_and_lets_the_work_clean_up(number: int) -> None:
+    process = start("pass")
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
+    assert (out, process.returncode) == ("cleaning\ninterrupted\n", 130)
+
+
+@pytest.mark.parametrize("after", ["await asyncio.Event().wait()", "while True: pass"], ids=["waits", "busy"])
+def test_the_second_signal_ends_at_once(after: str) -> None:
+    process = start(after)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
+    assert (out, process.returncode) == ("", 130)
+
+
+WINDING = """
+import asyncio
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run
+
+async def work():
+    over = asyncio.Event()
+    ending = SHUTDOWN.get()
+    ending.grace = 60.0
+
+    def wind_down():
+        over.set()
+        return True
+
+    ending.wind_down = wind_down
+    print("ready", flush=True)
+    await over.wait()
+    print("ended by itself", flush=True)
+
+try:
+    run(work())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    raise SystemExit(130)
+"""
+
+
+def test_sigterm_lets_what_is_under_way_end_and_is_an_interruption_all_the_same() -> None:
+    process = subprocess.Popen([sys.executable, "-c", WINDING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
+    assert (out, process.returncode) == ("ended by itself\ninterrupted\n", 130)
+
+
+def test_signals_are_as_before_after_a_run() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    async def work() -> int:
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+        return 7
+
+    assert run(work()) == 7
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_as_the_work_ends_is_not_lost(number: int) -> None:
+    """Else a process that stays would go on with its next run."""
+
+    async def work() -> None:
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work())
+
+
+# The package
+
+
+def test_every_public_name_is_there_and_only_when_asked_for() -> None:
+    script = "import sys, blobflow\nprint(sorted(m for m in sys.modules if m.startswith('blobflow')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_AFTER, check=True
+    )
+    assert done.stdout == "['blobflow']\n"
+    for name in blobflow.__all__:
+        assert getattr(blobflow, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        getattr(blobflow, "nonsense")  # noqa: B009
+
+
+def test_a_reader_of_stdout_that_went_away_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "blobflow", "copy", "--help"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=HANGS_AFTER,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_a_run_returns_is_not_turned_into_text_on_the_way_out() -> None:
+    """asyncio would, twice: a large plan would cost its own size many times over."""
+
+    asked: list[str] = []
+
+    class Plan:
+        def __repr__(self) -> str:
+            asked.append("its text")
+            return "a plan"
+
+    async def made() -> Plan:
+        return Plan()
+
+    assert isinstance(run(made()), Plan)
+    assert not asked

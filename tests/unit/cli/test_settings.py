@@ -1,0 +1,272 @@
+"""Flags over environment over file; logins on the command line; `login` and `logout`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from blobflow import cli
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    Hosts,
+    RunOptions,
+    connection_options,
+    hosts_of,
+    run_options,
+    run_settings,
+)
+from blobflow.cli.options.credentials import parse_login, prompt
+from blobflow.cli.settings import connection_settings, login_file
+from blobflow.client import Settings
+from blobflow.engine.plan.steps import Pair
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.oci import parse_reference
+from blobflow.transports.registry import Credentials
+from tests.e2e.servers.locked_registry import Authority
+
+JOE = Credentials("joe", "hush:hush")
+BETWEEN = Hosts(frozenset({"s.example"}), frozenset({"t.example"}))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of our own, with nothing in the environment that speaks of registries."""
+    for name in list(os.environ):
+        if name.startswith(("BLOBFLOW_", "XDG_", "REGISTRY_", "DOCKER_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def settings(*argv: str, ends: Hosts = BETWEEN) -> Settings:
+    """What the options of a verb that moves images come to, in this environment."""
+    found: list[Settings] = []
+
+    @click.command()
+    @run_options
+    @connection_options
+    def verb(run: RunOptions, connection: ConnectionOptions) -> None:
+        found.append(run_settings(connection, run, ends))
+
+    verb.main(list(argv), standalone_mode=False)
+    return found[0]
+
+
+def configured(home: Path, text: str) -> Path:
+    file = home / ".config" / "blobflow" / "config.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def test_the_file_is_found_in_xdg_s_configuration_and_by_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings().hosts == {}
+    configured(home, '[registry."r.example"]\nconnections = 1')
+    other = home / "other.toml"
+    other.write_text('[registry."r.example"]\nconnections = 2')
+    assert settings().hosts["r.example"].connections == 1
+    monkeypatch.setenv("BLOBFLOW_CONFIG", str(other))
+    assert settings().hosts["r.example"].connections == 2
+    assert settings("--config", os.devnull).hosts == {}
+    with pytest.raises(InvalidConfig, match=r"absent\.toml: No such file"):
+        settings("--config", str(home / "absent.toml"))
+
+
+def test_flags_count_before_the_environment_and_that_before_the_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(home, '[registry."r.example"]\ninsecure = true\nconnections = 3')
+    assert settings().tls_verify is True
+    assert settings().hosts["r.example"].verify is False
+    monkeypatch.setenv("BLOBFLOW_TLS_VERIFY", "true")
+    assert settings().hosts["r.example"].verify is None
+    assert settings("--tls-verify=false").tls_verify is False
+    assert settings().hosts["r.example"].connections == 3
+    assert settings("--concurrency", "5").hosts["r.example"].connections is None
+    assert settings("--concurrency", "5").concurrency == 5
+
+
+def test_certificates_and_proxies_are_taken_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(home / "ca")
+    client = authority.issue("client")
+    monkeypatch.setenv("HTTPS_PROXY", "http://p.corp:3128")
+    monkeypatch.setenv("BLOBFLOW_CA", str(authority.pem))
+    made = settings("--cert", str(client.cert), "--key", str(client.key))
+    assert (made.ca, [tuple(pair) for pair in _pairs(made)]) == ((authority.pem,), [tuple(client)])
+    assert made.proxies.https == "http://p.corp:3128"
+    assert made.certs[0] == home / ".config" / "containers" / "certs.d"
+    for flags, words in (
+        (("--cert", str(client.cert)), "--cert and --key go together"),
+        (("--ca", str(home / "absent")), "can't read the CA certificate"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            settings(*flags)
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://joe:hush@p.corp")
+    with pytest.raises(InvalidConfig, match=r"HTTPS_PROXY is 'socks5://p\.corp'"):
+        settings()
+
+
+def _pairs(made: Settings) -> Iterator[tuple[Path, Path]]:
+    return ((pair.cert, pair.key) for pair in made.pairs)
+
+
+def test_logins_come_from_docker_s_file_and_then_containers_unless_a_file_is_named(home: Path) -> None:
+    def files(**environ: str) -> tuple[Path | None, tuple[Path, ...]]:
+        made = connection_settings(ConnectionOptions(), {"HOME": str(home)} | environ, Hosts())
+        return made.docker_config, made.auth_files
+
+    config = home / ".config" / "containers" / "auth.json"
+    assert files(XDG_RUNTIME_DIR="/run/me") == (
+        home / ".docker",
+        (Path("/run/me/containers/auth.json"), config),
+    )
+    assert files() == (home / ".docker", (Path(f"/run/containers/{os.getuid()}/auth.json"), config))
+    assert files(DOCKER_CONFIG="/d")[0] == Path("/d")
+    named = home / "named.json"
+    with pytest.raises(UsageError, match=r"REGISTRY_AUTH_FILE names .*named\.json, and there is no"):
+        files(REGISTRY_AUTH_FILE=str(named))
+    named.touch()
+    assert files(REGISTRY_AUTH_FILE=str(named)) == (None, (named,))
+    assert login_file({"HOME": "/h", "REGISTRY_AUTH_FILE": "/a.json"}) == Path("/a.json")
+    assert login_file({"HOME": "/h"}) == Path("/h/.docker/config.json")
+    with pytest.raises(UsageError, match="there is no home to keep logins in"):
+        login_file({})
+
+
+# logins on the command line
+
+
+def test_a_login_goes_to_the_one_registry_of_its_side(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(home, '[registry."t.example"]\nconnections = 3')
+    monkeypatch.setenv("BLOBFLOW_SOURCE_CREDS", "sue:x")
+    made = settings("--target-creds", "joe:hush:hush")
+    assert made.hosts["s.example"].credentials == Credentials("sue", "x")
+    assert made.hosts["t.example"].credentials == JOE
+    assert made.hosts["t.example"].connections == 3
+    assert "hush" not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("argv", "ends", "words"),
+    [
+        (
+            ("--source-creds", "joe:hush"),
+            Hosts(frozenset({"a.example", "b.example"}), frozenset()),
+            r"--source-creds is for one registry, and the sources are a\.example, b\.example",
+        ),
+        (
+            ("--target-creds", "joe:hush"),
+            Hosts(frozenset({"a.example"}), frozenset({"oci:dir"})),
+            "there is no target registry",
+        ),
+        (
+            ("--source-creds", "joe:hush", "--target-creds", "joe:other"),
+            Hosts(frozenset({"a.example"}), frozenset({"a.example"})),
+            r"a\.example is source and target; give it one login",
+        ),
+        (("--source-creds", ":hush"), BETWEEN, "--source-creds wants USER:PASSWORD"),
+        (("--source-creds", "@/absent/hush"), BETWEEN, "--source-creds: can't read /absent/"),
+    ],
+)
+def test_a_login_that_can_t_be_placed_is_told_without_it(
+    home: Path, argv: tuple[str, ...], ends: Hosts, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        settings(*argv, ends=ends)
+    assert "hush" not in raised.value.message.replace("/absent/hush", "")
+
+
+def test_one_registry_at_both_ends_needs_its_login_once(home: Path) -> None:
+    here = Hosts(frozenset({"a.example"}), frozenset({"a.example"}))
+    assert settings("--source-creds", "joe:x", ends=here).hosts["a.example"].credentials == Credentials(
+        "joe", "x"
+    )
+
+
+def test_a_login_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "creds"
+    file.write_text("joe:hush:hush\r\nmore\n")
+    assert parse_login(f"@{file}", "--x") == JOE
+    file.write_text("hush")
+    with pytest.raises(UsageError, match="--x: the file's first line is not USER:PASSWORD") as raised:
+        parse_login(f"@{file}", "--x")
+    assert "hush" not in raised.value.message
+    file.write_bytes(b"joe:\xff")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        parse_login(f"@{file}", "--x")
+
+
+def test_a_password_is_asked_for_on_the_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def click_prompt(text: str, *, hide_input: bool, err: bool) -> str:
+        asked.append((text, hide_input, err))
+        return "hush:hush"
+
+    monkeypatch.setattr("click.prompt", click_prompt)
+    with pytest.raises(UsageError, match="no terminal to ask on; give --x @FILE"):
+        parse_login("joe", "--x")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert parse_login("joe", "--x") == JOE
+    assert asked == [("Password of joe", True, True)]
+    assert prompt("Username", hidden=False, instead="-u") == "hush:hush"
+
+
+def test_the_ends_of_pairs_are_their_hosts() -> None:
+    pairs = [Pair(parse_reference("s.example/a:1"), parse_reference("t.example/a:1"))]
+    assert hosts_of(pairs) == BETWEEN
+
+
+# login and logout, where nobody listens
+
+
+def door(*argv: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(cli.cli, list(argv), input=given)
+
+
+@pytest.mark.parametrize(
+    ("argv", "given", "code", "words"),
+    [
+        (("r.example",), "", 2, "Username: there is no terminal to ask on; give --username"),
+        (
+            ("r.example", "-u", "joe"),
+            "",
+            2,
+            "Password: there is no terminal to ask on; give --password",
+        ),
+        (("r.example", "-u", "joe", "--password-stdin"), "\n", 2, "--password-stdin: stdin is empty"),
+        (("r.example", "-u", "joe:x", "--password-stdin"), "hush", 2, "'joe:x' is no user name"),
+        (("https://r.example", "-u", "joe", "--password-stdin"), "hush", 2, "is not a registry host"),
+    ],
+)
+def test_a_login_that_can_t_be_tried_is_not_kept(
+    home: Path, argv: tuple[str, ...], given: str, code: int, words: str
+) -> None:
+    done = door("login", *argv, given=given)
+    assert (done.exit_code, words in done.stderr) == (code, True), done.stderr
+    assert "hush" not in done.output
+    assert not (home / ".docker").exists()
+
+
+def test_a_password_is_never_an_argument(home: Path) -> None:
+    done = door("login", "r.example", "-u", "joe", "-p", "hush")
+    assert done.exit_code == 2
+    assert "hush" not in done.output
+    assert "--password " not in door("login", "--help").output
+
+
+def test_logout_says_what_it_dropped(home: Path) -> None:
+    file = home / ".docker" / "config.json"
+    assert door("logout", "r.example").output == f"{file} has no login for r.example\n"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"auths": {"r.example": {"auth": "x"}}}))
+    assert door("logout", "R.example").output == "logged out of r.example\n"
+    assert json.loads(file.read_text()) == {"auths": {}}

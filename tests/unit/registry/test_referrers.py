@@ -1,0 +1,385 @@
+"""How a registry is asked what refers to a manifest, in how many requests, and what its answers can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from blobflow.content import Referrer
+from blobflow.errors import NotFound, ProtocolViolation, Rejected, Unavailable, UnsupportedContent
+from blobflow.oci import Descriptor, Digest, digest_of, media
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
+from blobflow.transports.registry.api import referrers
+from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
+from tests.contract.implementations import image_of
+from tests.deadlines import HANGS_AFTER
+from tests.fakes.registry import Fake, blob_of, fake, world
+
+SUBJECT = digest_of(b"subject")
+IMAGE, RAW = image_of(blob_of(b"{}"), blob_of(b"layer"))
+OTHER = Descriptor(media.OCI_MANIFEST, digest_of(b"other"), 5)
+SIG = cosign_tags(SUBJECT)[0]
+FALLBACK = fallback_tag(SUBJECT)
+
+Answering = Callable[[web.BaseRequest], web.StreamResponse]
+
+
+def index(*entries: Descriptor) -> bytes:
+    raw = merge_referrers_index(None, entries)
+    assert raw is not None
+    return raw
+
+
+def manifest(raw: bytes, kind: str = media.OCI_INDEX) -> web.Response:
+    headers = {"Content-Type": kind, "Docker-Content-Digest": digest_of(raw)}
+    return web.Response(body=raw, headers=headers)
+
+
+def absent(code: str = "MANIFEST_UNKNOWN") -> web.Response:
+    return web.json_response({"errors": [{"code": code}]}, status=404)
+
+
+class Repository:
+    """A registry's answers: its referrers API (None: it has none), its tags, and what they name."""
+
+    def __init__(
+        self,
+        api: Answering | None = None,
+        tags: Mapping[str, web.Response | Callable[[], web.Response]] | None = None,
+        listing: Answering | None = None,
+    ) -> None:
+        self.api = api
+        self.tags = dict(tags or {})
+        self.listing = listing
+        self.put: dict[str, bytes] = {}
+        self.answer_put: Callable[[str], web.Response] = lambda name: web.Response(status=201)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(0)
+        path = request.path
+        name = path.rpartition("/")[2]
+        if "/referrers/" in path:
+            return self.api(request) if self.api else web.Response(status=404, text="404 page not found")
+        if path.endswith("/tags/list"):
+            listed = web.json_response({"name": "app", "tags": [*self.tags, *self.put]})
+            return self.listing(request) if self.listing else listed
+        if request.method == "PUT":
+            raw = await request.read()
+            answer = self.answer_put(name)
+            if answer.status == 201:
+                self.put[name] = self.put[digest_of(raw)] = raw
+            return answer
+        if name in self.put:
+            return manifest(self.put[name])
+        found = self.tags.get(name)
+        return (found() if callable(found) else found) or absent() if name in self.tags else absent()
+
+
+def listed(*entries: Descriptor, link: str = "") -> web.Response:
+    headers = {"Link": f'<{link}>; rel="next"'} if link else {}
+    return web.Response(body=index(*entries), content_type=media.OCI_INDEX, headers=headers)
+
+
+async def find(server: Fake, subject: Digest = SUBJECT) -> list[Referrer]:
+    async with world() as there:
+        return await there.source(server.host).referrers(subject)
+
+
+async def test_an_api_is_asked_once_a_manifest_and_the_tags_once_a_repository() -> None:
+    async with fake(Repository(api=lambda _: listed(OTHER))) as server, world() as there:
+        source = there.source(server.host)
+        subjects = [digest_of(bytes([each])) for each in range(5)]
+        found = await asyncio.gather(*map(source.referrers, subjects))
+    assert [[(r.manifest, r.how) for r in each] for each in found] == [[(OTHER, "api")]] * 5
+    asked = server.asked()
+    assert len(asked) == 6 and sum("/tags/list" in each for each in asked) == 1
+
+
+async def test_what_is_signed_later_is_seen_also_by_a_process_that_runs_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = Repository()
+    async with fake(repository) as server, world() as there:
+        source = there.source(server.host)
+        assert await source.referrers(SUBJECT) == []
+        repository.tags[SIG] = lambda: manifest(RAW, IMAGE.media_type)
+        assert await source.referrers(SUBJECT) == [], "as it was a moment ago"
+        monkeypatch.setattr(referrers, "TAGS_SECONDS", 0)
+        assert [each.tag for each in await source.referrers(SUBJECT)] == [SIG]
+
+
+async def test_that_there_is_no_api_is_found_out_once_a_host() -> None:
+    async with fake(Repository()) as server, world() as there:
+        for repository in ("one", "two"):
+            source = there.source(server.host, repository)
+            assert await asyncio.gather(*(source.referrers(digest_of(bytes([n]))) for n in range(5)))
+    asked = server.asked("GET")
+    assert sum("/referrers/" in each for each in asked) == 1
+    assert len(asked) == 3, "and then the tags of each"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: web.Response(status=404, text="404 page not found"),
+        lambda _: web.Response(status=405),
+        lambda _: web.Response(status=400),
+        lambda _: web.Response(status=200, text="<html>welcome</html>", content_type="text/html"),
+        lambda _: web.json_response({"hello": "there"}),
+        lambda _: absent("NAME_UNKNOWN"),
+        lambda _: web.json_response({"errors": [{"code": "DENIED"}]}, status=403),
+    ],
+    ids=["404", "405", "400", "a page", "something else", "NAME_UNKNOWN", "403"],
+)
+async def test_whatever_is_no_list_sends_us_to_the_fallback_tag(answer: Answering) -> None:
+    raw = index(OTHER)
+    tags = {FALLBACK: lambda: manifest(raw)}
+    repository = Repository(answer, tags)
+
+    async def with_digests(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.endswith(digest_of(raw)):
+            return manifest(raw)
+        return await repository(request)
+
+    async with fake(with_digests) as server:
+        assert [(r.manifest.digest, r.how) for r in await find(server)] == [(OTHER.digest, "tag")]
+
+
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "MANIFEST_UNKNOWN"])
+async def test_a_name_that_is_unknown_says_nothing_of_the_host(code: str) -> None:
+    """Some answer so for subjects that they do not have, against the specification."""
+    api = lambda request: listed(OTHER) if "/two/" in request.path else absent(code)  # noqa: E731
+    async with fake(Repository(api=api)) as server, world() as there:
+        assert await there.source(server.host, "one").referrers(SUBJECT) == []
+        assert len(await there.source(server.host, "two").referrers(SUBJECT)) == 1
+
+
+async def test_cosigns_tags_are_found_where_there_is_an_api_too() -> None:
+    async with fake(Repository(lambda _: listed(), {SIG: lambda: manifest(RAW, IMAGE.media_type)})) as server:
+        [found] = await find(server)
+    assert found == Referrer(IMAGE, SUBJECT, "cosign", SIG)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        lambda _: web.json_response({"errors": [{"code": "DENIED"}]}, status=403),
+        lambda request: web.json_response(
+            {"tags": [f"t{request.query.get('last', '')}x"]},
+            headers={"Link": f"</v2/app/tags/list?last={request.query.get('last', '')}x>; rel=next"},
+        ),
+    ],
+    ids=["not told", "too many"],
+)
+async def test_where_tags_are_not_told_or_too_many_each_is_asked_for(listing: Answering) -> None:
+    tags = {SIG: lambda: manifest(RAW, IMAGE.media_type)}
+    async with fake(Repository(None, tags, listing)) as server:
+        assert [each.tag for each in await find(server)] == [SIG]
+        assert sum(each.startswith("HEAD") for each in server.asked()) == 4
+        assert sum("/tags/list" in each for each in server.asked()) <= referrers.TAG_PAGES
+
+
+async def test_pages_are_followed() -> None:
+    def api(request: web.BaseRequest) -> web.Response:
+        if "page" in request.query:
+            return listed(IMAGE)
+        return listed(OTHER, link=f"{request.path}?page=2")
+
+    async with fake(Repository(api)) as server:
+        assert {each.manifest.digest for each in await find(server)} == {OTHER.digest, IMAGE.digest}
+
+
+async def test_pages_in_a_circle_or_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake(Repository(lambda request: listed(OTHER, link=request.path))) as server:
+        with pytest.raises(ProtocolViolation, match="without end"):
+            await find(server)
+    numbers = iter(range(1000))
+    monkeypatch.setattr(referrers, "MAX_PAGES", 5)
+    async with fake(
+        Repository(lambda request: listed(OTHER, link=f"{request.path}?{next(numbers)}"))
+    ) as server:
+        with pytest.raises(ProtocolViolation, match="without end"):
+            await find(server)
+        assert sum("/referrers/" in each for each in server.asked()) == 5
+    monkeypatch.setattr(referrers, "MAX_PAGES", 100)
+    monkeypatch.setattr(referrers, "MAX_BYTES", 1000)
+    async with fake(
+        Repository(lambda request: listed(OTHER, link=f"{request.path}?{next(numbers)}"))
+    ) as server:
+        with pytest.raises(ProtocolViolation, match="without end"):
+            await find(server)
+        assert sum("/referrers/" in each for each in server.asked()) < 10
+
+
+async def test_what_is_remembered_of_repositories_is_bounded_and_locks_go_with_who_holds_them() -> None:
+    known = ReferrersSupport()
+    for n in range(12_000):
+        known.tags.put(f"team/r{n}", (0.0, frozenset({"a" * 5000, "b" * 5000})))
+        async with known.lock(f"team/r{n}", "tags"):
+            assert known.lock(f"team/r{n}", "tags").locked(), "it is one lock for all"
+    assert known.tags.weight <= 32 * 1024 * 1024
+    assert len(known._locks) <= 1
+
+
+async def test_a_later_page_that_fails_is_no_end_of_the_list() -> None:
+    def api(request: web.BaseRequest) -> web.Response:
+        if "page" in request.query:
+            return web.Response(status=404)
+        return listed(OTHER, link=f"{request.path}?page=2")
+
+    async with fake(Repository(api)) as server:
+        with pytest.raises(NotFound):
+            await find(server)
+
+
+async def test_a_registry_that_is_down_is_not_one_without_referrers() -> None:
+    async with fake(Repository(lambda _: web.Response(status=503))) as server:
+        with pytest.raises(Unavailable):
+            await find(server)
+
+
+async def test_an_image_under_the_fallback_tag_is_no_list_and_is_not_overwritten() -> None:
+    repository = Repository(None, {FALLBACK: lambda: manifest(RAW, IMAGE.media_type)})
+    async with fake(repository) as server, world() as there:
+        sink = there.sink(server.host)
+        assert await sink.referrers(SUBJECT) == []
+        with pytest.raises(UnsupportedContent, match="should name a list of referrers"):
+            await sink.attach(SUBJECT, [OTHER])
+    assert not repository.put
+
+
+async def test_where_the_answer_to_the_put_says_so_attaching_costs_nothing() -> None:
+    repository = Repository()
+    subject = {"mediaType": media.OCI_MANIFEST, "digest": SUBJECT, "size": 7}
+    raw = json.dumps(json.loads(RAW) | {"subject": subject}).encode()
+    signature = Descriptor(media.OCI_MANIFEST, digest_of(raw), len(raw))
+    repository.answer_put = lambda name: web.Response(
+        status=201, headers={"OCI-Subject": SUBJECT, "Docker-Content-Digest": signature.digest}
+    )
+    async with fake(repository) as server, world() as there:
+        sink = there.sink(server.host)
+        await sink.put(signature, raw)
+        await sink.attach(SUBJECT, [signature])
+    assert [each.method for each in server.seen] == ["PUT"]
+
+
+async def test_two_at_once_both_end_in_the_list() -> None:
+    repository = Repository()
+    async with fake(repository) as server, world() as there:
+        await asyncio.gather(
+            *(there.sink(server.host).attach(SUBJECT, [each]) for each in (IMAGE, OTHER, IMAGE))
+        )
+    entries = json.loads(repository.put[FALLBACK])["manifests"]
+    assert {each["digest"] for each in entries} == {IMAGE.digest, OTHER.digest}
+
+
+async def test_a_list_is_rid_of_what_is_gone_only_where_the_registry_minds() -> None:
+    """distribution 2.8.2 refuses an index whose manifests are not all there."""
+    gone = Descriptor(media.OCI_MANIFEST, digest_of(b"gone"), 4)
+    for minds in (True, False):
+        repository = Repository()
+        raw = index(gone)
+        repository.put = {FALLBACK: raw, digest_of(raw): raw}
+        refusals = [minds]
+
+        def answer(name: str, refusals: list[bool] = refusals) -> web.Response:
+            if not refusals.pop() if refusals else True:
+                return web.Response(status=201)
+            errors = [{"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"digest": gone.digest}}]
+            return web.json_response({"errors": errors}, status=400)
+
+        repository.answer_put = answer
+        async with fake(repository) as server, world() as there:
+            await there.sink(server.host).attach(SUBJECT, [OTHER])
+        entries = {each["digest"] for each in json.loads(repository.put[FALLBACK])["manifests"]}
+        assert entries == ({OTHER.digest} if minds else {OTHER.digest, gone.digest})
+
+
+async def test_a_list_that_is_refused_for_what_we_put_is_refused() -> None:
+    repository = Repository()
+    errors = [{"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"digest": OTHER.digest}}]
+    repository.answer_put = lambda name: web.json_response({"errors": errors}, status=400)
+    async with fake(repository) as server, world() as there:
+        with pytest.raises(Rejected):
+            await there.sink(server.host).attach(SUBJECT, [OTHER])
+
+
+# The words
+
+
+def test_tags_are_made_of_digests_as_the_specifications_say() -> None:
+    long = Digest("sha512:" + "ab" * 64)
+    assert SUBJECT.replace(":", "-") == FALLBACK
+    assert fallback_tag(long) == "sha512-" + "ab" * 32
+    assert cosign_tags(SUBJECT) == tuple(f"{FALLBACK}.{each}" for each in ("sig", "att", "sbom"))
+    assert cosign_tags(long) == (), "a tag has 128 characters at most"
+
+
+def test_merging_keeps_what_it_does_not_know_and_all_that_is_listed() -> None:
+    theirs: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_INDEX,
+        "annotations": {"kept": "by hand"},
+        "manifests": [{"digest": "sha256:ff", "size": 1, "mediaType": "x/y", "odd": [1]}],
+    }
+    raw = merge_referrers_index(json.dumps(theirs).encode(), [OTHER])
+    assert raw is not None
+    made = json.loads(raw)
+    assert made["annotations"] == theirs["annotations"]
+    assert theirs["manifests"][0] in made["manifests"] and len(made["manifests"]) == 2
+    assert merge_referrers_index(raw, [OTHER]) is None
+
+
+def test_merging_in_any_order_makes_the_same_bytes() -> None:
+    both = merge_referrers_index(None, [OTHER, IMAGE])
+    assert (
+        both
+        == merge_referrers_index(None, [IMAGE, OTHER])
+        == merge_referrers_index(merge_referrers_index(None, [IMAGE]), [OTHER])
+    )
+    assert both == merge_referrers_index(merge_referrers_index(None, [OTHER]), [IMAGE, OTHER])
+
+
+async def test_tags_that_can_t_be_told_are_asked_for_once_by_all_who_want_them_at_the_time() -> None:
+    """And not by each in turn: with time-outs of minutes, that would be hours."""
+    repository = Repository(api=lambda _: listed(), listing=lambda _: web.Response(status=503))
+    async with fake(repository) as server, world() as there:
+        source = there.source(server.host)
+        subjects = [digest_of(bytes([each])) for each in range(10)]
+        found = await asyncio.gather(*map(source.referrers, subjects), return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in found)
+        assert len({id(each) for each in found}) == 10, "each has an error of its own"
+        assert sum("/tags/list" in each for each in server.asked()) == 5  # the table's attempts, once
+        repository.listing = None
+        assert await source.referrers(SUBJECT) == [], "the failure is not remembered"
+
+
+async def test_where_the_first_did_not_find_out_whether_there_is_a_list_nobody_waits_in_turn() -> None:
+    under_way = most = 0
+    all_here = asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal under_way, most
+        if "/referrers/" not in request.path:
+            return web.json_response({"name": "app", "tags": []})
+        if not failed:
+            failed.append(request.path)
+            return web.Response(status=403)
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 4:
+            all_here.set()
+        await asyncio.wait_for(all_here.wait(), HANGS_AFTER)
+        under_way -= 1
+        return listed()
+
+    failed: list[str] = []
+    async with fake(handler) as server, world() as there:
+        source = there.source(server.host)
+        await asyncio.gather(*(source.referrers(digest_of(bytes([each]))) for each in range(5)))
+    assert most == 4

@@ -1,0 +1,133 @@
+"""Blobs that come in slowly, or break: what is waited for, and what is given up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blobflow.content import BlobStream, Chunk, Site
+from blobflow.errors import ConnectionLost, Throttled
+from blobflow.events import Event, Warned
+from blobflow.oci import Descriptor, digest_of
+from blobflow.server.errors import ApiError
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
+from blobflow.server.pullthrough.incoming import MAX_ATTEMPTS, SLOW_SECONDS, IncomingBlobs
+from blobflow.transports.store import Store
+from tests.fakes.registry import Clock
+
+CONTENT = bytes(range(256)) * 4000
+BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
+ORIGIN, OTHER = Site("upstream.example", "team/app"), Site("upstream.example", "team/other")
+
+
+class Upstream:
+    """Gives the blob in chunks of `size` bytes, one each `seconds`; raises `errors` first, one an open."""
+
+    def __init__(self, clock: Clock, size: int, seconds: float, errors: list[Exception]) -> None:
+        self.clock = clock
+        self.size = size
+        self.seconds = seconds
+        self.errors = errors
+        self.opened: list[int] = []
+
+    @asynccontextmanager
+    async def open(
+        self, blob: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AsyncIterator[BlobStream]:
+        self.opened.append(offset)
+        if self.errors:
+            raise self.errors.pop(0)
+        yield self._chunks(offset)
+
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
+        for at in range(offset, len(CONTENT), self.size):
+            self.clock.now += self.seconds
+            yield memoryview(CONTENT)[at : at + self.size]
+
+
+class World:
+    def __init__(self, store: Store, *, size: int = 100_000, seconds: float = 0.0) -> None:
+        self.clock = Clock()
+        self.told: list[Event] = []
+        self.upstream: Any = Upstream(self.clock, size, seconds, [])
+        self.breaker = CircuitBreaker(self.clock, self.told.append, lambda site, kind: None)
+        self.came = 0
+        self.incoming = IncomingBlobs(
+            store,
+            lambda site: self.upstream,
+            self.breaker,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+            begun=lambda site: None,
+            read=self._count,
+        )
+
+    def _count(self, site: Site, size: int) -> None:
+        self.came += size
+
+    async def read(self) -> bytes:
+        async with self.incoming.follow(ORIGIN, BLOB) as body, body.open(0) as chunks:
+            return b"".join([bytes(chunk) async for chunk in chunks])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with contextlib.closing(Store.open(tmp_path / "store")) as opened:
+        yield opened
+
+
+async def test_a_blob_that_comes_slowly_comes(store: Store) -> None:
+    world = World(store, size=70_000, seconds=50.0)
+    assert await world.read() == CONTENT
+    assert world.came == len(CONTENT)
+
+
+async def test_an_upstream_that_drips_is_given_up_and_only_that_repository_rests(store: Store) -> None:
+    world = World(store, size=1, seconds=1.0)
+    with pytest.raises(ApiError) as refused:
+        await world.read()
+    assert refused.value.status == 504
+    assert world.came <= SLOW_SECONDS + 2
+    assert world.upstream.opened == [0], "it would drip again"
+    with pytest.raises(ApiError):
+        world.breaker.check(ORIGIN)
+    world.breaker.check(OTHER)
+
+
+async def test_a_read_that_breaks_goes_on_and_in_the_end_gives_up(store: Store) -> None:
+    world = World(store)
+    world.upstream.errors = [ConnectionLost("broken")] * (MAX_ATTEMPTS - 1)
+    assert await world.read() == CONTENT
+    other = World(store)
+    store.blobs.drop(BLOB.digest)
+    other.upstream.errors = [ConnectionLost("broken")] * MAX_ATTEMPTS
+    with pytest.raises(ApiError):
+        await other.read()
+    assert len(other.upstream.opened) == MAX_ATTEMPTS
+
+
+async def test_an_upstream_that_wants_fewer_requests_gets_no_more_of_them(store: Store) -> None:
+    world = World(store)
+    world.upstream.errors = [Throttled("too many", retry_after=50.0)]
+    with pytest.raises(ApiError) as refused:
+        await world.read()
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "50")
+    assert world.upstream.opened == [0]
+    with pytest.raises(ApiError) as breaker:
+        world.breaker.check(OTHER)
+    assert breaker.value.status == 429
+
+
+async def test_many_repositories_that_fail_fill_neither_memory_nor_the_log(store: Store) -> None:
+    world = World(store)
+    for n in range(30_000):
+        with pytest.raises(ApiError):
+            async with world.breaker.guard(Site("upstream.example", f"team/r{n}"), "manifest"):
+                raise ConnectionLost("broken")
+    assert len(world.breaker._repositories) <= 10_000
+    assert len([each for each in world.told if isinstance(each, Warned)]) == 1
