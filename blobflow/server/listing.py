@@ -32,7 +32,7 @@ async def list_tags(context: RequestContext) -> web.StreamResponse:
     n, last = _requested_page(context.request)
     names: list[str] | None = None
     if registry.pullthrough is not None and route.upstream is not None:
-        names = await registry.pullthrough.list_tags(route, last, n + 1)
+        names = await registry.pullthrough.list_tags(route.repository, route.upstream, last, n + 1)
     if names is None:
         if not registry.store.repositories.exists(route.repository):
             raise ApiError("NAME_UNKNOWN", f"this registry has no repository {route.repository}")

@@ -24,7 +24,7 @@ async def list_referrers(context: RequestContext) -> web.StreamResponse:
     """
     registry, request, route, subject = context.registry, context.request, context.route, context.digest
     if registry.pullthrough is not None and route.upstream is not None:
-        await registry.pullthrough.fetch_referrers(route)
+        await registry.pullthrough.fetch_referrers(route.repository, route.upstream, subject)
     # Media types have no spaces; clients that put their `+` into a query as it is mean a `+`.
     wanted = request.query.get(_FILTER, "").replace(" ", "+")
     page = await registry.referrer_index.page(

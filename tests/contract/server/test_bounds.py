@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -17,16 +18,17 @@ from aiohttp import ClientSession
 
 from blobflow.content import Site
 from blobflow.errors import NotFound
+from blobflow.events import ignore
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_manifest
 from blobflow.server import PullThroughCache, Upstreams, manifest_index, referrer_index
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
-from blobflow.server.pullthrough import cache, referenced_blobs, upstream_requests
+from blobflow.server.pullthrough import referenced_blobs, tag_lists, upstream_requests
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
 from blobflow.server.pullthrough.tag_lists import TagList
 from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.referrer_index import ReferrerIndex
-from blobflow.server.routes import Route
 from blobflow.transports.store import Store
 from tests.contract.server.client import REPO as PATH
 from tests.contract.server.client import SMALL, descriptor, image, push, put
@@ -337,20 +339,19 @@ class Tags:
 async def test_lists_of_tags_leave_memory_when_their_time_is_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_LISTS_BYTES", 100_000)
+    monkeypatch.setattr(tag_lists, "_MAX_LISTS_BYTES", 100_000)
     now = 0.0
     source: Any = Tags([f"v{n:06d}" for n in range(2000)])
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source, ttl=60, clock=lambda: now)
     try:
         for n in range(50):
             site = Site("upstream.example", f"team/r{n}")
-            route = Route("tags", f"team/r{n}", upstream=site)
-            assert await pulling.list_tags(route, "", 2) == ["v000000", "v000001"]
-            assert pulling._listed.weight <= 100_000
+            assert await pulling.list_tags(f"team/r{n}", site, "", 2) == ["v000000", "v000001"]
+            assert pulling._tag_lists._lists.weight <= 100_000
         assert source.asked == 50
         now = 61.0
-        await pulling.list_tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
-        assert len(pulling._listed) == 1
+        await pulling.list_tags("team/r0", Site("upstream.example", "team/r0"), "", 2)
+        assert len(pulling._tag_lists._lists) == 1
     finally:
         await pulling.close()
 
@@ -358,9 +359,9 @@ async def test_lists_of_tags_leave_memory_when_their_time_is_over(
 async def test_many_who_ask_for_one_list_of_tags_ask_the_upstream_once(store: Store) -> None:
     source: Any = Tags(["a", "b"])
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source)
-    route = Route("tags", REPO, upstream=Site("upstream.example", REPO))
+    site = Site("upstream.example", REPO)
     try:
-        answers = await asyncio.gather(*(pulling.list_tags(route, "a", 5) for _ in range(20)))
+        answers = await asyncio.gather(*(pulling.list_tags(REPO, site, "a", 5) for _ in range(20)))
         assert answers == [["b"]] * 20
         assert source.asked == 1
     finally:
@@ -416,7 +417,8 @@ async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_t
 ) -> None:
     monkeypatch.setattr(upstream_requests, "MAX_TASKS_OF_REPOSITORY", 5)
     monkeypatch.setattr(upstream_requests, "MAX_TASKS", 8)
-    requests, go = UpstreamRequests(), asyncio.Event()
+    breaker = CircuitBreaker(time.monotonic, ignore, lambda site, kind: None)
+    requests, go = UpstreamRequests(breaker), asyncio.Event()
 
     async def work() -> bool:
         return await go.wait()

@@ -210,7 +210,7 @@ async def test_asking_for_what_the_upstream_does_not_have_writes_nothing(tmp_pat
             assert (await edge.get(f"/v2/{REPO}{n}/manifests/1.0"))[0] == 404
             assert (await edge.get(f"/v2/{REPO}/manifests/{digest_of(str(n).encode())}"))[0] == 404
         assert edge.store.state.row("SELECT total_changes()") == before
-        assert len(edge.pullthrough._requests) == len(edge.pullthrough._asked) == 0
+        assert len(edge.pullthrough._requests) == len(edge.pullthrough._answers) == 0
 
 
 async def test_a_referrer_that_is_damaged_at_the_upstream_takes_no_other_away(tmp_path: Path) -> None:
