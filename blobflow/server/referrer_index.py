@@ -1,9 +1,9 @@
 """What the manifests of a repository refer to, and lists of referrers, made a page at a time.
 
-A list is made of what a repository holds just then. Which manifests have which subject is kept in an index.
-How a list has a manifest, with all its annotations, is read from the manifest again when a page is made,
-unless it is small and was asked for lately: annotations may have megabytes. So what one answer costs has a
-bound: the bytes of a page, and how many manifests are looked at for it.
+A list has what a repository holds just then. An index knows which manifests have which subject. A manifest's
+entry in the list, with all its annotations, is made from the manifest when a page needs it, unless the entry
+is small and was needed lately: annotations may have megabytes. So the cost of one answer has a bound: the
+bytes of a page, and how many manifests are read for it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from blobflow.oci.referrers import referrer_descriptor
 from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
 from blobflow.transports.store import Store
 
-# Mentions that are remembered: bytes of all, and of one.
+# Entries that are remembered: bytes of all, and of one.
 ENTRIES_BYTES = 16 * 1024 * 1024
 MAX_ENTRY_BYTES = 8 * 1024
-# Manifests that are looked at for one page, whether they are of the wanted type or not, and bytes that are
-# read for it. A client follows the link to the rest.
+# Manifests that are tried for one page, whether they are of the wanted type or not, and bytes that are read
+# for it. A client follows the link to the rest.
 MAX_MANIFESTS_PER_PAGE = 4000
 READ_BYTES = 64 * 1024 * 1024
 # Manifests that are read between two looks at what there is room for.
@@ -42,7 +42,7 @@ _KNOWN, _SUBJECT, _REFERRER = 80, 250, 140
 
 
 class ReferrerEntry(msgspec.Struct, frozen=True):
-    """A manifest as a list of referrers has it: `encoded`, a descriptor in JSON."""
+    """A manifest in a list of referrers: `encoded` is its descriptor in JSON."""
 
     subject: Digest
     artifact_type: str
@@ -50,7 +50,7 @@ class ReferrerEntry(msgspec.Struct, frozen=True):
 
 
 class ReferrersPage(msgspec.Struct, frozen=True):
-    """A part of a list. The next one is after the digest `following`; "": there is none."""
+    """A part of a list. The next one is after the digest `following`; "" if this is the last."""
 
     referrers: Sequence[ReferrerEntry]
     following: str
@@ -59,7 +59,7 @@ class ReferrersPage(msgspec.Struct, frozen=True):
 class RepositoryReferrers:
     """Which manifests of one repository have which subject: an `Index`.
 
-    Those that are gone are left in it for a while: whoever lists them asks whether they are there.
+    Those that are gone stay in it for a while: whoever lists them asks the store whether they are there.
     """
 
     def __init__(self) -> None:
@@ -167,8 +167,8 @@ class ReferrerIndex:
     async def _look_at(
         self, repository: str, batch: Sequence[Digest], room: int
     ) -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:
-        """The first of these with how a list has them, until they have `room` bytes (one at least), and the
-        bytes that were read for it. None: the repository does not hold it, or it can't be read."""
+        """The entries of the first of these, until they have `room` bytes (one at least), and the bytes that
+        were read for them. None for a manifest that the repository does not hold, or that can't be read."""
         held: list[tuple[Digest, str | None, ReferrerEntry | None]] = []
         for digest in batch:
             kind = self._store.repositories.media_type_of(repository, digest)
@@ -181,7 +181,7 @@ class ReferrerIndex:
                 if kind and mention is None:
                     raw = self._reader.read(digest)
                     read += len(raw or b"")
-                    mention = None if raw is None else _mention_in(raw, kind, digest)
+                    mention = None if raw is None else _entry_of(raw, kind, digest)
                 done.append((digest, mention))
                 size += len(mention.encoded) if mention else 0
                 if size > room or read > READ_BYTES:
@@ -198,7 +198,7 @@ class ReferrerIndex:
 
 
 def _key(subject: Digest) -> int:
-    """The first 128 bits of a digest: whose subject it really is, its mention tells."""
+    """The first 128 bits of a digest; a manifest's entry has the whole."""
     return int(subject[7:39], 16)
 
 
@@ -207,8 +207,8 @@ def _subject_in(raw: bytes, kind: str, digest: Digest) -> int | None:
     return None if subject is None else _key(subject)
 
 
-def _mention_in(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
-    """None: it has no subject, or is damaged: who reads the manifest is told."""
+def _entry_of(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
+    """None if it has no subject, or is damaged; whoever reads the manifest hears of that."""
     try:
         manifest = parse_manifest(raw, kind, digest=digest, let_in=True)
     except UnsupportedContent:

@@ -1,7 +1,7 @@
 """Giving memory back to the system.
 
 glibc keeps what was freed between what is still in use, in each thread's arena: a registry that serves a
-million requests would grow by that for hours, with nothing held (seen: 20 to 80 bytes a request).
+million requests grows by that for hours while it holds nothing (seen: 20 to 80 bytes a request).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from blobflow.oci.ip_address import is_loopback
 from blobflow.server.http.bodies import READ_BYTES, STALL_SECONDS
 from blobflow.server.http.connections import ConnectionLimiter, max_connections
 
-# Seconds that requests under way have, after a stop, to end by themselves.
+# Seconds that requests have, after a stop, to end by themselves.
 GRACE_SECONDS = 5.0
 # Bytes of a request's first line and of one of its headers, of which there may be 128: nothing that a client
 # of ours sends comes near it, and what anybody can make us hold stays below about 2 MiB.
@@ -27,7 +27,7 @@ MAX_HEADER = 16 * 1024
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Keep out of the log what clients get wrong: the parser's errors quote the request, logins and all."""
+    """Keeps what clients get wrong out of the log: the parser's errors quote the request, logins and all."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 
@@ -43,8 +43,8 @@ class Server:
     delete everything in it, unless the application knows better.
 
     A client that stands still for `stall` seconds is dropped: between requests, within a request's headers
-    (which have so long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more of
-    an answer. Within a body the application's `Wire` watches.
+    (which have that long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more
+    of an answer. Within a body the application's `Wire` watches.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Server:
         observer: Observer = ignore,
     ) -> None:
         """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP. `most` connections at once
-        (None: what the limit of open files leaves room for): see `crowd`; `observer` is told when there are
+        (None: as many as the limit of open files allows): see `connections`; `observer` hears when there are
         too many.
 
         Raises InvalidConfig for an address beyond loopback.
@@ -104,7 +104,7 @@ class Server:
             keepalive_timeout=self._stall,
             max_line_size=MAX_LINE,
             max_field_size=MAX_HEADER,
-            # Blobs are bytes: a Content-Encoding on an upload is none of our business.
+            # Blobs are bytes: a Content-Encoding on an upload means nothing here.
             auto_decompress=False,
             read_bufsize=READ_BYTES,
         )
@@ -134,7 +134,7 @@ class Server:
                 )
 
     async def stop(self) -> None:
-        """Take no more connections, let requests under way end for the grace time, then cut them.
+        """Take no more connections, give requests the grace time to end, then cut them.
 
         Upload sessions are cancelled. May be called twice.
         """
@@ -159,7 +159,7 @@ class Server:
 
 
 def _reason(error: OSError) -> str:
-    """In the system's words; asyncio's repeat the address."""
+    """The system's words; asyncio's repeat the address."""
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno)

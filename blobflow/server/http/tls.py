@@ -59,5 +59,5 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """For an encrypted key: nobody is asked, at no terminal."""
+    """For an encrypted key, so that OpenSSL asks for no password at the terminal."""
     return ""

@@ -264,7 +264,7 @@ def test_what_others_chose_is_escaped_on_the_page() -> None:
     evil = '<script>alert("1")</script>&'
     tag = TagRow(evil, Digest("sha256:" + "a" * 64), (), 1)
     shown = OverviewRows(
-        census=StoreStats(blobs=1, size=1_500_000, served=3_000_000),
+        stats=StoreStats(blobs=1, size=1_500_000, served=3_000_000),
         repositories=(RepositoryRow(evil, RepositoryStats(evil, 1, 5, 0), (tag,), False),),
         following='"><script>',
         upstreams=(UpstreamRow(evil, 4, 3, 1000),),
