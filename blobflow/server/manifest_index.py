@@ -104,7 +104,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         make: Callable[[], IndexT],
         look: Callable[[bytes, str, Digest], T],
         kinds: frozenset[str] = media.MANIFESTS,
-        room: int = MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -112,7 +112,10 @@ class ManifestIndexes(Generic[T, IndexT]):
         self._look = look
         self._kinds = kinds
         self._indexes: BoundedCache[str, tuple[IndexT, tuple[int, int, int] | None]] = BoundedCache(
-            entries=10_000, room=room, seconds=KEEP_SECONDS, weigh=lambda name, held: 500 + held[0].weight
+            entries=10_000,
+            room=max_bytes,
+            seconds=KEEP_SECONDS,
+            weigh=lambda name, held: 500 + held[0].weight,
         )
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._coming: dict[str, asyncio.Task[IndexT]] = {}

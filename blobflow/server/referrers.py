@@ -32,8 +32,8 @@ async def list_referrers(context: RequestContext) -> web.StreamResponse:
         subject,
         last=request.query.get("last", ""),
         wanted=wanted,
-        entries=PAGE,
-        room=PAGE_BYTES,
+        max_entries=PAGE,
+        max_bytes=PAGE_BYTES,
     )
     headers = {"OCI-Filters-Applied": _FILTER} if wanted else {}
     if page.following:

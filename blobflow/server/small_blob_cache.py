@@ -22,10 +22,10 @@ KEEP_SECONDS = 3600.0
 class SmallBlobCache:
     """The least recently used goes first. Used on one loop only."""
 
-    def __init__(self, room: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._held: BoundedCache[Digest, bytes] = BoundedCache(
             entries=MAX_ENTRIES,
-            room=room,
+            room=max_bytes,
             largest=MAX_BLOB_BYTES,
             seconds=KEEP_SECONDS,
             weigh=lambda digest, content: len(content),

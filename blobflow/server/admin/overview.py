@@ -134,7 +134,7 @@ class Overview:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._through = pullthrough
+        self._pullthrough = pullthrough
         self._figures = SnapshotCache(clock=clock)
         self._pages = SnapshotCache(clock=clock)
 
@@ -195,13 +195,13 @@ class Overview:
         await self._pages.close()
 
     def _upstreams(self) -> list[UpstreamRow]:
-        if self._through is None:
+        if self._pullthrough is None:
             return []
         found = []
-        for host in sorted({host for host, _, _ in self._through.outcomes}):
-            told = {key[1:]: n for key, n in self._through.outcomes.items() if key[0] == host}
+        for host in sorted({host for host, _, _ in self._pullthrough.outcomes}):
+            told = {key[1:]: n for key, n in self._pullthrough.outcomes.items() if key[0] == host}
             hits = sum(n for (_, outcome), n in told.items() if outcome in ("hit", "stale"))
-            found.append(UpstreamRow(host, sum(told.values()), hits, self._through.bytes_read[host]))
+            found.append(UpstreamRow(host, sum(told.values()), hits, self._pullthrough.bytes_read[host]))
         return found
 
 

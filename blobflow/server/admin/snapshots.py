@@ -69,12 +69,12 @@ class SnapshotCache:
         self,
         *,
         kept: float = KEEP_SECONDS,
-        room: int = MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.done = 0
         self._kept_for = kept
-        self._left = room
+        self._left = max_bytes
         self._clock = clock
         self._closing = False
         self._worker: ThreadPoolExecutor | None = None

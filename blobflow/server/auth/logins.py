@@ -168,7 +168,7 @@ class Logins:
     async def _is_right(
         self, user: str, password: bytes, digest: bytes, where: str, connection: object
     ) -> bool:
-        """Check a login when its turn comes. Raises LaneFull if too many are before it."""
+        """Check a login when its turn comes. Raises QueueFull if too many wait before it."""
         key = (digest, self._users.get(user))
         checking = self._checking.get(key)
         if checking is None:

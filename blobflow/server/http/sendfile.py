@@ -23,8 +23,8 @@ from blobflow.server.http.ranges import ByteRange
 
 # Each copies on a core of its own: more threads than cores only take turns.
 THREADS = 4
-# Seconds of one turn in a thread, and milliseconds that it waits for a socket with no room: a client on this
-# machine makes some in far less.
+# Seconds of one turn in a thread, and milliseconds that it waits for a socket that takes none: a client on
+# this machine makes some in far less.
 _TURN = 0.1
 _WAIT_MS = 5
 # What one call copies: enough that calls cost nothing, and the turn's end is noticed.
@@ -89,12 +89,12 @@ class _Descriptors:
     def turn(self, at: int, end: int) -> int:
         """In a thread: copy for a turn, or until the socket has taken nothing for a while."""
         begun, until = at, time.monotonic() + _TURN
-        room = select.poll()
-        room.register(self.socket, select.POLLOUT)
+        writable = select.poll()
+        writable.register(self.socket, select.POLLOUT)
         while at < end and time.monotonic() < until:
             sent = self.copy(at, end)
             at += sent
-            if not sent and not room.poll(_WAIT_MS):
+            if not sent and not writable.poll(_WAIT_MS):
                 break
         return at - begun
 
@@ -123,7 +123,7 @@ async def _drained(request: web.BaseRequest, transport: asyncio.WriteTransport) 
 
 
 async def _writable(socket: int) -> None:
-    """Wait until the socket has room, or is broken."""
+    """Wait until the socket takes more, or is broken."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
 

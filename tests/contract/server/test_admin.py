@@ -303,7 +303,7 @@ def test_the_access_log_is_as_httpds() -> None:
 
 
 def test_the_least_recently_used_goes_first_from_memory() -> None:
-    recent = SmallBlobCache(room=10)
+    recent = SmallBlobCache(max_bytes=10)
     a, b, c = (digest_of(name) for name in (b"a", b"b", b"c"))
     recent.put(a, b"12345")
     recent.put(b, b"12345")

@@ -88,7 +88,7 @@ async def whole_list(lists: ReferrerIndex, **how: Any) -> list[list[str]]:
     pages: list[list[str]] = []
     last = ""
     while True:
-        page = await lists.page(REPO, DIGEST, last=last, **{"entries": 1000, "room": 2**21, **how})
+        page = await lists.page(REPO, DIGEST, last=last, **{"max_entries": 1000, "max_bytes": 2**21, **how})
         pages.append([json.loads(each.encoded)["digest"] for each in page.referrers])
         last = page.following
         if not last:
@@ -102,7 +102,7 @@ async def test_long_annotations_are_listed_and_not_kept_in_memory(store: Store, 
         pages = await whole_list(lists)
         assert sorted(chain(*pages)) == sorted(map(digest_of, made))
         assert max(map(len, pages)) == 4, "2 MiB a page"
-        assert lists._mentions.weight == 0
+        assert lists._entries.weight == 0
         assert lists._indexes.weight < 10_000
         assert len(reads) <= 12 + 12 + len(pages), (
             "once for the index, once for its page, and who did not fit"
@@ -115,13 +115,13 @@ async def test_a_manifest_is_read_once_for_the_index_however_many_ask_for_lists(
     others = [image(annotations={"other": str(n)}) for n in range(100)]
     hold(store, *others, *referrers(3))
     async with subjects_of(store) as lists:
-        asked = (lists.page(REPO, DIGEST, entries=10, room=2**20) for _ in range(50))
+        asked = (lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20) for _ in range(50))
         pages = await asyncio.gather(*asked)
         assert {len(page.referrers) for page in pages} == {3}
         assert all(reads.count(digest_of(raw)) == 1 for raw in others)
         reads.clear()
         hold(store, image(annotations={"new": "1"}))
-        assert len((await lists.page(REPO, DIGEST, entries=10, room=2**20)).referrers) == 3
+        assert len((await lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20)).referrers) == 3
         assert len(reads) == 1, "only what is new"
 
 
@@ -134,9 +134,9 @@ async def test_one_answer_looks_at_a_bounded_number_of_manifests(
     wanted = image(subject=descriptor(SUBJECT, media.OCI_MANIFEST), artifactType="a/wanted")
     hold(store, *made, wanted)
     async with subjects_of(store) as lists:
-        await lists.page(REPO, digest_of(b"nobody"), entries=10, room=2**20)
+        await lists.page(REPO, digest_of(b"nobody"), max_entries=10, max_bytes=2**20)
         reads.clear()
-        await lists.page(REPO, DIGEST, wanted="a/wanted", entries=10, room=2**20)
+        await lists.page(REPO, DIGEST, wanted="a/wanted", max_entries=10, max_bytes=2**20)
         assert len(reads) <= 10
         pages = await whole_list(lists, wanted="a/wanted")
         assert list(chain(*pages)) == [digest_of(wanted)]
@@ -149,7 +149,7 @@ async def test_an_index_that_was_dropped_is_made_again(store: Store) -> None:
     async with subjects_of(store) as lists:
         before = await whole_list(lists)
         lists._indexes._indexes.clear()
-        lists._mentions.clear()
+        lists._entries.clear()
         assert await whole_list(lists) == before
 
 
@@ -163,7 +163,7 @@ async def test_indexes_of_many_repositories_take_no_more_than_their_room(store: 
             readers,
             make=referrer_index.RepositoryReferrers,
             look=referrer_index._subject_in,
-            room=10_000,
+            max_bytes=10_000,
         )
     )
     for n in range(40):
@@ -226,8 +226,8 @@ async def test_a_client_that_goes_away_takes_the_list_from_nobody(
 
     monkeypatch.setattr(ManifestReader, "read", slow)
     async with subjects_of(store) as lists:
-        first = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
-        second = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
+        first = asyncio.create_task(lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20))
+        second = asyncio.create_task(lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20))
         await asyncio.sleep(0.05)
         first.cancel()
         go.set()
