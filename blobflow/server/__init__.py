@@ -7,9 +7,9 @@
         print(server.url)
 
 A request goes through `application` (who sends it, the table of endpoints, errors), `routes` (what its path
-names) and one endpoint: `blobs`, `manifests`, `uploads`, `listing`, `referrers`, or one of `admin`. Each is
-given a `context.RequestContext`, says no with an `errors.ApiError`, and finds in `registry.Registry` what the
-registry holds between requests.
+names) and one endpoint: `blobs`, `manifests`, `uploads`, `tags`, `catalog`, `referrers`, or one of `admin`.
+Each is given a `context.RequestContext`, says no with an `errors.ApiError`, and finds in `registry.Registry`
+what the registry holds between requests.
 
 Folders: `http` (the socket, TLS, connections, bodies, ranges, URLs), `auth` (logins and access rules),
 `pullthrough` (what is fetched from upstream registries), `admin` (page, metrics, health, access log, files

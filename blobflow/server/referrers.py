@@ -7,7 +7,7 @@ from aiohttp import web
 
 from blobflow.oci import media
 from blobflow.server.context import RequestContext
-from blobflow.server.listing import next_link
+from blobflow.server.paging import next_link
 
 # Descriptors in one page, and their bytes: clients take an index of 4 MiB, and annotations may be long.
 PAGE = 1000

@@ -12,17 +12,14 @@ Empty ones are forgotten after minutes, others after the time to live.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
-from blobflow.server.admin.memory import release_free_memory
 from blobflow.server.errors import ApiError
 from blobflow.transports.store import Store, Writer
-from blobflow.transports.store.partial_sweep import remove_stale_partials
 
 # Seconds without a byte after which a session may be forgotten. Longer than any client waits between two
 # attempts; a client that comes later gets the 404 that tells it to start again.
@@ -32,8 +29,6 @@ EMPTY_SECONDS = 300.0
 # Sessions at once, in all and of one owner. Each costs about two kilobytes of memory.
 MAX_SESSIONS = 10_000
 MAX_SESSIONS_OF_OWNER = 1_000
-# Seconds between two searches for sessions that nobody goes on with.
-_LOOK_SECONDS = 30.0
 
 
 class UploadSession:
@@ -213,18 +208,9 @@ class UploadSessions:
         for token in tuple(self._open):
             self.forget(token)
 
-    async def tend(self) -> None:
-        """Until cancelled, forget sessions that are idle, remove what the uploads of dead processes left, and
-        return unused memory to the system. The store's observer hears once if that fails."""
-        while True:
-            self.forget_idle()
-            ours = {session.partial for session in self._open.values()}
-            try:
-                await asyncio.to_thread(remove_stale_partials, self._store.paths, self._ttl, ours)
-                await asyncio.to_thread(release_free_memory)
-            except StorageError as error:
-                self._store.report_failure(error)
-            await asyncio.sleep(max(1.0, min(_LOOK_SECONDS, self._ttl / 2)))
+    def partials(self) -> set[str]:
+        """The partials that sessions are writing."""
+        return {session.partial for session in self._open.values()}
 
     def _cancel_cheapest(self, sessions: Iterable[UploadSession]) -> None:
         """Cancel the session of these that costs least to lose. Raises ApiError if all are being written
