@@ -22,8 +22,9 @@ from pathlib import Path
 import msgspec
 
 from tools import imageset
+from tools.checkout import TOP
 from tools.imageset import Layout
-from tools.processes import TOP, Registry, Run, docker_registry, run
+from tools.processes import Registry, Run, docker_registry, run
 
 OURS, OTHER = "this", "other"
 

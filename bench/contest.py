@@ -26,9 +26,10 @@ from bench.measurements import Measured
 from bench.peers import PREFIX, TOOLS, Scene, Tool
 from bench.scenarios import SCENARIOS, Scenario, following, layout_of
 from tools import imageset
+from tools.checkout import TOP
 from tools.imageset import Layout
 from tools.network_path import Shape
-from tools.processes import TOP, Registry, cpu_seconds_of, docker_registry, empty, faulty_registry, run
+from tools.processes import Registry, cpu_seconds_of, docker_registry, empty, faulty_registry, run
 
 # A tool that has not ended by then has failed: seconds, far beyond what any of them takes.
 PATIENCE = 1800.0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-TOP = Path(__file__).resolve().parents[1]
+from tools.checkout import TOP
+
 PACKAGES = ("aiohttp", "uvloop", "msgspec", "yarl", "xxhash", "isal", "zlib-ng", "zstandard")
 
 

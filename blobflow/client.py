@@ -33,13 +33,13 @@ from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.survey import TargetLookups, survey_tags
 from blobflow.engine.targets.verification import Verification, VerifyLevel
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
+from blobflow.permits import FixedLimiters
 from blobflow.settings import Settings as Settings
 from blobflow.settings import host_access, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
@@ -318,12 +318,6 @@ async def opened(
             bytes_per_second=settings.bytes_per_second,
         )
 
-        def limits(host: str) -> Limits:
-            if transport_of(host):
-                return Limits(blobs=settings.concurrency)
-            now = registries.room(host)
-            return Limits(now.blobs, now.small) if now is not None else Limits(settings.concurrency)
-
         room = available_capacity(store, settings.cache_size)
         kept = StoreCache(store)
         cache: Cache = (
@@ -351,7 +345,7 @@ async def opened(
             journal=journal,
             observe=observer,
             meter=meter,
-            limits=limits,
+            limiter_at=FixedLimiters(settings.concurrency).at,
             allowance_of=registries.allowance,
             cache_mode=settings.cache,
             staging_bytes=room,

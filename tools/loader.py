@@ -37,11 +37,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from tools.checkout import TOP
 from tools.loads import gcbeside
 from tools.loads.requests import fresh
 from tools.loads.served import ServeEnded
 from tools.loads.works import LARGE, SMALL, fill, in_turns, large_works, small_works, told
-from tools.processes import TOP, Registry, blobflow_of, blobflow_serve, docker_registry
+from tools.processes import Registry, blobflow_of, blobflow_serve, docker_registry
 
 
 def main() -> int:

@@ -25,9 +25,9 @@ import msgspec
 
 from tools.access_log import Requests, parse_access_log
 from tools.certificates import Pair as KeyFiles
+from tools.checkout import TOP
 from tools.ports import reserve_port
 
-TOP = Path(__file__).resolve().parents[2]
 BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
 
 READY_SECONDS = 60.0  # a registry answers within some 50 ms, but the machine may be busy

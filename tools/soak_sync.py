@@ -28,8 +28,9 @@ from pathlib import Path
 import msgspec
 
 from tools import imageset
+from tools.checkout import TOP
 from tools.loads.served import resident_bytes
-from tools.processes import TOP, Registry, blobflow_of, blobflow_serve, docker_registry, environment
+from tools.processes import Registry, blobflow_of, blobflow_serve, docker_registry, environment
 
 START = 30  # the run from which on everything has to be flat
 _BOUND_SECONDS = 120.0  # for one run, on whatever machine

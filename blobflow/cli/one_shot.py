@@ -1,13 +1,14 @@
-"""Asking a registry one thing: the loop, the display and the settings of verbs that move nothing."""
+"""One question to a registry: the loop, the progress and the settings of verbs that move nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, run_settings
+from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ T = TypeVar("T")
 def run_one_shot(
     connection: ConnectionOptions, hosts: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
 ) -> T:
-    """Run the question to its end, and return its answer."""
+    """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does."""
 
-    async def asked() -> T:
+    async def answer() -> T:
         async with show_progress(connection.output, Meter()) as show:
             return await question(run_settings(connection, hosts=hosts), show)
 
-    return run_loop(asked())
+    return run_loop(answer())

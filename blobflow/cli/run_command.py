@@ -1,4 +1,4 @@
-"""Carrying a run out: progress while it goes, then its report and its summary, however it ended."""
+"""Runs a verb's work: progress meanwhile, then the report and the summary, however the run ended."""
 
 from __future__ import annotations
 
@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    OutputOptions,
-    RunOptions,
-    hosts_of,
-    run_policy,
-    run_settings,
-)
-from blobflow.cli.output.plan_text import dry_run_lines
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.output import OutputOptions
+from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import digest_lines, failure_lines, plan_lines, summary_lines
+from blobflow.cli.output.report_text import digest_lines, failure_lines, summary_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.timeline import Timeline
 from blobflow.cli.output.units import count_text
-from blobflow.cli.runtime.event_loop import SHUTDOWN
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.results.report import Report, TagRecord, encode_report, with_unresolved
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
@@ -37,24 +30,25 @@ from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
     from blobflow.client import Settings
-    from blobflow.engine.execution import Planned
     from blobflow.engine.plan.steps import Pair
     from blobflow.engine.saved.execution import SavedRun
 
 
-# The endings of a report's name that make it a page, and not JSON.
+# A report file with one of these suffixes is written as a page for people, any other one as JSON.
 HTML_SUFFIXES = (".html", ".htm")
 
 
 class RunOutcome(msgspec.Struct, frozen=True):
-    """What a run that came back did; `errors` of the images that failed."""
+    """What a run that was not cut short did; `errors` are those of the images that failed."""
 
     report: Report
     errors: Mapping[Pair, BlobflowError]
 
     def check_set(self, *, may_skip_all: bool = True) -> None:
-        """Raise RunIncomplete unless every image of the set is where it should be, or was skipped; not all of
-        them, unless they may."""
+        """Raise RunIncomplete unless every image of the set arrived or was skipped.
+
+        That all of them were skipped is an error, too, unless `may_skip_all`.
+        """
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
@@ -65,14 +59,14 @@ class RunOutcome(msgspec.Struct, frozen=True):
             raise RunIncomplete(f"{failed} of {len(self.report.tags)} tags too many could not be removed")
 
     def check_image(self) -> None:
-        """For runs over one image: raise its own error, the first if there are several targets."""
+        """For a run over one image: raise its own error, the first one if it has several targets."""
         for error in self.errors.values():
             raise error
         self.check_set()
 
 
 def check_not_all_skipped(skipped: int, images: int) -> None:
-    """Raise RunIncomplete if none of so many images is for the platforms that were chosen."""
+    """Raise RunIncomplete if all images were skipped: none is for a platform that was chosen."""
     if skipped and skipped == images:
         raise RunIncomplete(
             f"none of {count_text(images, 'image')} is for a platform that was chosen; if that is right, say "
@@ -84,10 +78,11 @@ StartRun = Callable[[Sequence["Pair"], Sequence[str]], Flow]
 
 
 class RunRecorder:
-    """A run's course, for the report: the run once it is begun, and what is known besides.
+    """Holds a run and what its report says besides, so that there is a report however the run ends.
 
-    Called with pairs and notes it begins the run; `take` begins another one. `lost`: what could not even be
-    begun, and why. `tags`: what became of tags that were too many.
+    Called with pairs and notes it makes the run that a signal winds down; `take` does that with another one.
+    `unresolved`: pairs that could not even be planned, and why. `tags`: what became of tags that were too
+    many.
     """
 
     def __init__(self, run: RunOptions, observe: Observer, meter: Meter) -> None:
@@ -96,7 +91,7 @@ class RunRecorder:
         self._meter = meter
         self._notes: tuple[str, ...] = ()
         self.flow: Flow | SavedRun = self._flow(())
-        self.lost: Mapping[Pair, BlobflowError] = {}
+        self.unresolved: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
 
     def __call__(self, pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
@@ -106,36 +101,35 @@ class RunRecorder:
         return flow
 
     def take(self, flow: Flow | SavedRun) -> None:
-        """Begin this one."""
+        """Make this the run that is reported, and that a signal winds down."""
         self.flow = flow
-        ending = SHUTDOWN.get()
-        ending.wind_down, ending.grace = flow.wind_down, self._run.grace
+        shutdown = SHUTDOWN.get()
+        shutdown.wind_down, shutdown.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
         return Flow(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
 
     def note(self, notes: Iterable[str]) -> None:
-        """Take in what else there is to note."""
+        """Add to the report's notes."""
         self._notes += tuple(notes)
 
     def report(self) -> Report:
-        """All of it, as of now."""
-        report = with_unresolved(self.flow.report(), self.lost)
+        """The report as of now."""
+        report = with_unresolved(self.flow.report(), self.unresolved)
         return msgspec.structs.replace(report, notes=(*self._notes, *report.notes), tags=tuple(self.tags))
 
 
-# What is to be carried out: it begins a run, with notes for the report, brings it to its end, and returns
-# what else there is to note.
+# A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
 Work = Callable[["Settings", RunRecorder, Observer, Meter], Awaitable[Sequence[str]]]
 
 
 def run_mirror(
     pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions, *, list_failures: bool = True
 ) -> RunOutcome:
-    """Mirror the pairs, showing progress; write the report and tell the summary.
+    """Mirror the pairs, showing progress; then write the report and print the summary.
 
-    `list_failures`: a sentence for each image that failed; not where the caller ends with that error anyway.
-    Also if the run raises or is interrupted: then the report is of what became of it until then.
+    Both happen also if the run raises or is interrupted, and then say what was done until then.
+    `list_failures`: print a sentence for each image that failed; False where the caller raises that error.
     """
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
@@ -148,7 +142,7 @@ def run_mirror(
 
 
 def _ignore_report(report: Report) -> None:
-    """Who does not want to know."""
+    """The default of `on_report`."""
 
 
 def run_command(
@@ -158,11 +152,11 @@ def run_command(
     run: RunOptions,
     *,
     list_failures: bool = True,
-    told: Callable[[Report], None] = _ignore_report,
+    on_report: Callable[[Report], None] = _ignore_report,
 ) -> RunOutcome:
-    """As `run_mirror`, for what has to find out first what there is to mirror.
+    """As `run_mirror`, for work that has to find out first what there is to mirror.
 
-    `told` gets the report, however the run ended.
+    `on_report` gets the report, however the run ends.
     """
     for file in run.report:
         check_writable(file, "--report")
@@ -170,7 +164,7 @@ def run_command(
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, told))
+    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, on_report))
 
 
 async def _run_recorded(
@@ -179,7 +173,7 @@ async def _run_recorded(
     connection: ConnectionOptions,
     run: RunOptions,
     list_failures: bool,
-    told: Callable[[Report], None],
+    on_report: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
     async with show_progress(connection.output, meter, hosts=len(hosts.targets)) as show:
@@ -191,30 +185,32 @@ async def _run_recorded(
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = recorder.report()
-    told(report)
+    on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
     unwritten += _print_summary(report, connection.output, list_failures, aside=_writes_stdout(hosts))
     if ended is not None:
-        for each in unwritten:  # how the run ended is the exit code, and this is news besides
+        for each in unwritten:  # the exit code is about how the run ended; this comes on top
             print_lines(f"blobflow: {each}", err=True)
         raise ended
     for each in unwritten:
         raise each
-    if SHUTDOWN.get().asked:  # too late to cut anything, and whoever would go on has to know
+    if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
     return RunOutcome(report, recorder.flow.errors)
 
 
 def _writes_stdout(hosts: Hosts) -> bool:
-    """Whether an archive goes to standard output."""
+    """Whether an archive is written to standard output."""
     return any(transport_of(host) and path_of(host) == STREAM for host in hosts.targets)
 
 
 def _write_reports(
     report: Report, recorder: RunRecorder, timeline: Timeline, run: RunOptions
 ) -> list[StorageError]:
-    """Write the report where it is wanted, in the form that the file's name says. Returns why it could not be
-    written, if so: what the run did is to be told before that."""
+    """Write the report to each file, in the format that the file's suffix says.
+
+    Returns the errors instead of raising them: first the summary is printed.
+    """
     errors = []
     for file in run.report:
         if file.suffix.lower() in HTML_SUFFIXES:
@@ -236,7 +232,7 @@ def _write_reports(
 def _print_summary(
     report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
 ) -> list[StorageError]:
-    """Say what the report says; `aside`: not on standard output. Returns as `_write_reports` does."""
+    """Print the summary; `aside`: on stderr, which stdout's archive needs. Returns as `_write_reports`."""
     errors: list[StorageError] = []
     if output.log_format == "json":
         totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
@@ -251,45 +247,3 @@ def _print_summary(
     for line in failure_lines(report) if list_failures else ():
         print_lines(line, err=True)
     return errors
-
-
-def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    """Resolve, survey and plan on the loop; nothing is changed anywhere."""
-    return run_loop(_plan_on_loop(pairs, connection, run))
-
-
-async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    from blobflow.client import plan_run
-
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = run_settings(connection, run, hosts_of(pairs))
-        return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
-
-
-def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
-    """Print a plan for people: a line an image, `more`, and the totals last. Nothing if it is to be quiet."""
-    if not output.quiet:
-        images = dry_run_lines(planned)
-        with ignore_closed_pipe():
-            print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
-
-
-def check_plan(
-    planned: Planned, output: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
-) -> None:
-    """Raise RunIncomplete if there are pairs that could not be planned; say which ones, and why, unless they
-    are `listed` on standard output. Not all may be skipped, unless they may."""
-    if not listed or output.quiet:
-        for pair, error in planned.failures.items():
-            print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
-    if planned.failures:
-        raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
-    if not may_skip_all:
-        check_not_all_skipped(len(planned.skipped), len(planned.pairs))
-
-
-def check_single_plan(planned: Planned) -> None:
-    """For a plan of one image: raise its own error, the first if there are several targets."""
-    for error in planned.failures.values():
-        raise error

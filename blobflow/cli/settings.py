@@ -1,31 +1,115 @@
-"""How registries are reached from here: the flags and the environment, as settings."""
+"""From options, the environment and the configuration file to the library's settings and policy.
+
+Outside of the command line nothing reads the environment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.options.connection import ConnectionOptions, Hosts
-from blobflow.environment import Login, login_file, settings_from
-from blobflow.settings import Settings
-from blobflow.variables import Variables
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.option_group import was_given
+from blobflow.cli.options.run import RunOptions
+from blobflow.cli.runtime.startup import fast_imports
 
-__all__ = ["login_file", "connection_settings"]
+if TYPE_CHECKING:
+    from blobflow.engine.execution import Policy
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.settings import Settings
+    from blobflow.transports.archive import CompressMode
+    from blobflow.transports.registry import HostSettings
+
+
+class Hosts(msgspec.Struct, frozen=True):
+    """The hosts that a command reads from, and those that it writes to; also layouts and archives."""
+
+    sources: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+
+
+def hosts_of(pairs: Iterable[Pair]) -> Hosts:
+    """The hosts of the pairs' sources and targets."""
+    pairs = tuple(pairs)
+    return Hosts(frozenset(pair.source.host for pair in pairs), frozenset(pair.target.host for pair in pairs))
 
 
 def connection_settings(connection: ConnectionOptions, environ: Mapping[str, str], hosts: Hosts) -> Settings:
-    """The settings that say how registries are reached; the variables have been read into `connection`.
+    """The settings for how registries are reached; `connection` has the environment already.
 
-    Raises UsageError and InvalidConfig for what can't be used, as far as it is known before a host is asked.
+    Raises UsageError and InvalidConfig for what can't be used, as far as that shows before any request.
     """
+    from blobflow.environment import Login, settings_from
+    from blobflow.variables import Variables
+
     given = Variables(**{name: getattr(connection, name) for name in Variables.__struct_fields__})
     logins = [
-        Login(option, side, hosts, login)
-        for option, side, hosts, login in (
+        Login(option, side, names, login)
+        for option, side, names, login in (
             ("--source-creds", "source", hosts.sources, connection.source_creds),
             ("--target-creds", "target", hosts.targets, connection.target_creds),
         )
         if login is not None
     ]
     return msgspec.structs.replace(settings_from(environ, given, logins), trace=connection.output.verbose)
+
+
+def run_settings(
+    connection: ConnectionOptions,
+    run: RunOptions | None = None,
+    hosts: Hosts = Hosts(),  # noqa: B008  frozen
+    *,
+    compress: CompressMode = "gzip",
+) -> Settings:
+    """The settings of a run, from options, the environment and the configuration file. Raises as above.
+
+    A verb that only reads (`run` None) gets no cache folder, so that it works where nothing can be written,
+    and passes `compress` itself if it may read archives.
+    """
+    with fast_imports():
+        import_module("blobflow.environment")
+    settings = connection_settings(connection, os.environ, hosts)
+    if run is None:
+        return msgspec.structs.replace(settings, compress=compress)
+    return msgspec.structs.replace(
+        settings,
+        concurrency=run.concurrency,
+        hosts=_without_connections(settings.hosts) if was_given("concurrency") else settings.hosts,
+        cache=run.cache,
+        cache_dir=cache_folder(run.cache_dir),
+        cache_size=run.cache_size,
+        compress=run.compress,
+        bytes_per_second=run.limit_rate or 0,
+    )
+
+
+def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSettings]:
+    return {host: msgspec.structs.replace(each, connections=None) for host, each in hosts.items()}
+
+
+def run_policy(run: RunOptions) -> Policy:
+    """The policy that the options of a run say."""
+    from blobflow.engine.execution import Policy
+
+    return Policy(
+        keep_going=run.keep_going,
+        no_overwrite=run.no_overwrite,
+        trust_root=run.trust_root,
+        foreign_layers=run.foreign_layers,
+        referrers=run.referrers,
+        verify=run.verify,
+        audit=run.audit,
+        wait=run.wait,
+    )
+
+
+def cache_folder(named: Path | None) -> Path | None:
+    """The store's root: `named`, else the one of this user; None without a home folder."""
+    from blobflow.variables import places_of
+
+    return named or places_of(os.environ)[1]

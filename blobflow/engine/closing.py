@@ -11,9 +11,11 @@ from blobflow.engine.results.collector import ResultCollector
 from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.targets.audit import Audit, mark_doubtful
 from blobflow.engine.targets.verification import Verification, VerifyLevel
+from blobflow.engine.transfer.admission import HostLimiters
 from blobflow.engine.transfer.runner import Services
 from blobflow.events import ImageDone, Observer, PhaseStarted, PlanMade, Warned
 from blobflow.oci import Descriptor
+from blobflow.permits import PermitKind
 
 
 def announce(plan: Plan, services: Services) -> None:
@@ -44,7 +46,8 @@ async def verify_targets(
     if not roots:
         return
     observe(PhaseStarted("verify", len(roots)))
-    at_once = min(services.limits(pair.target.host).blobs for pair in roots)
+    limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
+    at_once = min(limiters.target(site_of(pair.target)).limit(PermitKind.READ) for pair in roots)
     verification = Verification(
         services.source_at, services.sink_at, runner, read_at_once=at_once, documents=services.documents
     )

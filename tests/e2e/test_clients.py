@@ -30,7 +30,8 @@ from tests.e2e.clients.npm import NPM, SIGNED
 from tests.e2e.clients.pypi import PYPI
 from tools import imageset
 from tools.certificates import self_signed
-from tools.processes import TOP, Registry, blobflow, blobflow_serve, docker_registry, skopeo
+from tools.checkout import TOP
+from tools.processes import Registry, blobflow, blobflow_serve, docker_registry, skopeo
 
 ALWAYS = ("python-dxf", "oras", "pyoci")  # quick ones of PyPI: artifacts over HTTP, an image over TLS
 

@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deadlines import HANGS_AFTER
 from tools import imageset
-from tools.processes import BLOBFLOW, TOP, Registry, blobflow_serve, environment
+from tools.checkout import TOP
+from tools.processes import BLOBFLOW, Registry, blobflow_serve, environment
 
 
 class Stayer:

@@ -23,7 +23,8 @@ from blobflow.oci import digest_of
 from tests.deadlines import HANGS_AFTER
 from tools import imageset
 from tools.certificates import self_signed
-from tools.processes import BLOBFLOW, TOP, Registry, environment, skopeo
+from tools.checkout import TOP
+from tools.processes import BLOBFLOW, Registry, environment, skopeo
 
 
 def login(user: str, password: str = "s3cret") -> dict[str, str]:

@@ -141,7 +141,7 @@ class MemoryPlace:
             yield stream
 
     async def is_empty(self) -> bool:
-        self._call("vacant", "")
+        self._call("is_empty", "")
         return not self._registry.manifests.get(self._site) and not self._registry.blobs.get(self._site)
 
     async def has(self, content: Descriptor) -> bool:

@@ -14,11 +14,11 @@ from blobflow.content import Cache, NullJournal, Site
 from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError
 from blobflow.events import Event, Meter, Warned
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import sample_set
+from blobflow.permits import FixedLimiters
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.deadlines import HANGS_AFTER
@@ -48,7 +48,7 @@ class Bench:
             journal=NullJournal(),
             observe=self.events.append,
             meter=Meter(),
-            limits=lambda host: Limits(blobs=blobs),
+            limiter_at=FixedLimiters(blobs).at,
             complete=self.completing,
         )
 

@@ -18,8 +18,8 @@ import pytest
 
 from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.deadlines import HANGS_AFTER
-from tests.scenarios.child_process import TOP
 from tests.scenarios.registries import fill, registries
+from tools.checkout import TOP
 from tools.processes import environment
 from tools.registry.faulty import JournallingRegistry
 

@@ -21,10 +21,10 @@ from blobflow.content import NullJournal, Site
 from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.permits import FixedLimiters, PermitKind
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.registry import Bytes, Clock, blob_of
@@ -57,10 +57,9 @@ class Net:
             jitter=lambda: 0.5,
         )
 
-    def limits(self, host: str) -> Limits:
-        room = self.registries.room(host)
-        assert room is not None
-        return Limits(blobs=room.blobs, small=room.small)
+    def requests_at_once(self, host: str) -> int:
+        """How many small requests there may be now."""
+        return self.registries.sink(Site(host, "app")).limiter.limit(PermitKind.REQUEST)
 
     def services(self, **changes: Any) -> Services:
         made = Services(
@@ -70,7 +69,7 @@ class Net:
             journal=NullJournal(),
             observe=ignore,
             meter=self.meter,
-            limits=self.limits,
+            limiter_at=FixedLimiters().at,
             allowance_of=self.registries.allowance,
             sleep=self.clock.sleep,
             random=lambda: 0.5,
@@ -119,7 +118,7 @@ async def test_at_a_registry_with_eight_slots_requests_settle_at_seven_to_nine_f
 
         async def ask() -> None:
             for number in left:
-                sizes.append(net.limits(registry.host).small)
+                sizes.append(net.requests_at_once(registry.host))
                 assert not await sink.has(blob_of(b"%d" % number))
 
         async with asyncio.TaskGroup() as tasks:
@@ -159,10 +158,10 @@ async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_no
         sink = net.registries.sink(Site(registry.host, "app"))
         blob = blob_of(b"absent")
         for status, closes in ((500, False), (502, False), (503, True), (408, True), (429, True)):
-            before = net.limits(registry.host)
+            before = net.requests_at_once(registry.host)
             registry.faults.add(Fault("HEAD", "/blobs/", nth=1, act=Status(status)))
             assert not await sink.has(blob)
-            assert (net.limits(registry.host).small < before.small) is closes
+            assert (net.requests_at_once(registry.host) < before) is closes
             registry.faults.clear()
         await net.registries.close()
 
@@ -174,7 +173,7 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
     """Of two blobs at once the bytes pass, while as many as are allowed in all may wait for their answers; a
     single one is answered before the next begins."""
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
-    images = sample_set(3, images=12)
+    images = sample_set(3, images=4)
     net = Net(store, connections=connections)
     under_way: dict[bool, set[int]] = {True: set(), False: set()}
     most = {True: 0, False: 0}
@@ -190,7 +189,13 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
 
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        # Into several repositories: mounts and manifests are left when the last blob has come.
+        pairs = [
+            Pair(pair.source, Reference(target.host, f"{team}/{pair.target.repository}", pair.target.tag))
+            for pair in pairs_of(images, source.host, target.host)
+            for team in ("a", "b", "c", "d")
+        ]
+        report = await Run(pairs).go(net.services(observe=observe))
         await net.registries.close()
         assert report.ok
         assert most[True] in copies

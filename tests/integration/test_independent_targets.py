@@ -15,11 +15,11 @@ import pytest
 from blobflow.content import SMALL_BLOB, Site
 from blobflow.engine.execution import Policy, Run
 from blobflow.engine.plan.steps import Copy, Pair
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
 from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
 from blobflow.oci.sample_images import sample_set
+from blobflow.permits import FixedLimiters
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
@@ -300,7 +300,7 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
     target = hang(bench, "mount", name="well")
     target.mounts = False
     run = Run(bench.pairs)
-    services = msgspec.structs.replace(bench.services(), limits=lambda host: Limits(blobs=100, small=1000))
+    services = msgspec.structs.replace(bench.services(), limiter_at=FixedLimiters(100, 1000).at)
     going = asyncio.create_task(run.go(services))
     await until(lambda: target.count("push") == len(bench.blobs()))
     await until(lambda: target.held["mount"] > 0)
@@ -353,9 +353,9 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(stor
             await asyncio.sleep(0)
 
     bench.source.fault = source
-    limits = {"source": Limits(blobs=1)}
+    one, eight = FixedLimiters(1), FixedLimiters(8)
     services = msgspec.structs.replace(
-        bench.services(), limits=lambda host: limits.get(host, Limits(blobs=8)), sleep=sleep
+        bench.services(), limiter_at=lambda host: (one if host == "source" else eight).at(host), sleep=sleep
     )
     assert (await Run(bench.pairs).go(services)).ok
     bench.assert_whole(target)

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, Denied, NotFound, UnsupportedContent, UsageError
 from blobflow.events import Event, Meter, Warned
 from blobflow.oci import (
@@ -27,6 +26,7 @@ from blobflow.oci import (
 )
 from blobflow.oci.index_draft import MAX_MEMBERS, DraftImage, IndexDraft, parse_label
 from blobflow.operations.indexes import EntryRequest, gather_in, put_in
+from blobflow.permits import FixedLimiters
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from tests.fakes.memory_registry import MemoryRegistry
 
@@ -47,7 +47,7 @@ class Bench:
             journal=StoreJournal(store),
             observe=self.told.append,
             meter=Meter(),
-            limits=lambda host: Limits(blobs=4),
+            limiter_at=FixedLimiters(4).at,
         )
 
     def image(

@@ -13,11 +13,11 @@ from blobflow.engine.closing import plan_made
 from blobflow.engine.execution import Policy, Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.saved.execution import SavedRun
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, PlanMade
 from blobflow.oci import Descriptor, Reference, digest_of, media
+from blobflow.permits import FixedLimiters
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
@@ -181,7 +181,7 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
             both_done()
 
     services = msgspec.structs.replace(
-        bench.services(patience=0, staging_bytes=sum(sizes[:4])), limits=lambda host: Limits(blobs=1, small=1)
+        bench.services(patience=0, staging_bytes=sum(sizes[:4])), limiter_at=FixedLimiters(1, 1).at
     )
     async with asyncio.timeout(HANGS_AFTER):
         assert (await Run(bench.pairs, observe=observe).go(services)).ok

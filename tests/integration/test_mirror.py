@@ -16,11 +16,11 @@ from blobflow.engine.plan.steps import Pair
 from blobflow.engine.results.report import Report
 from blobflow.engine.targets.verification import VerifyLevel
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, NotFound, StorageError
 from blobflow.events import Event, ImageDone, Meter, ignore
 from blobflow.oci import Descriptor, Reference, parse_digest
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.permits import FixedLimiters
 from blobflow.transports.store import Store, StoreCache, StoreJournal
 from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
@@ -65,7 +65,7 @@ class Bench:
             journal=self.journal,
             observe=ignore,
             meter=Meter(),
-            limits=lambda host: Limits(blobs=4),
+            limiter_at=FixedLimiters(4).at,
             sleep=sleep,
             random=lambda: 0.5,
             **changes,

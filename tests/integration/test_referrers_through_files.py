@@ -16,12 +16,12 @@ from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.results.report import Report
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, Digest, Reference, media
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag
+from blobflow.permits import FixedLimiters
 from blobflow.transports.layout.layout import OciLayout
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
@@ -64,7 +64,7 @@ class Desk:
                 journal=NullJournal(),
                 observe=lambda event: None,
                 meter=Meter(),
-                limits=lambda host: Limits(),
+                limiter_at=FixedLimiters().at,
                 complete=local.complete,
             )
 

@@ -28,7 +28,6 @@ SAMPLE = sample_set(3, images=6, layer_size=8 * 1024)
 IMAGES = len(SAMPLE.images)
 MANIFESTS = len(SAMPLE.manifests)
 BLOBS = len(SAMPLE.blobs)
-TOP = Path(__file__).resolve().parents[2]
 
 
 def kind_of(exchange: Exchange) -> str:

@@ -18,10 +18,10 @@ from blobflow.content import NullJournal, Site
 from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest, Platform, Reference, digest_of, media
 from blobflow.oci.local_reference import transport_of
+from blobflow.permits import FixedLimiters
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.memory_registry import MemoryRegistry
@@ -129,7 +129,7 @@ async def mirror(source: str, target: str, tags: Sequence[str], store: Store, *e
         journal=NullJournal(),
         observe=ignore,
         meter=Meter(),
-        limits=lambda host: Limits(),
+        limiter_at=FixedLimiters().at,
         complete=local.complete,
     )
     try:

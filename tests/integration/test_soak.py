@@ -13,9 +13,10 @@ import pytest
 
 from blobflow.oci.sample_images import SampleSet, sample_set
 from tests.deadlines import HANGS_AFTER
-from tests.scenarios.child_process import TOP, wrong_blobs
+from tests.scenarios.child_process import wrong_blobs
 from tests.scenarios.fault_rows import tag_at, untrue_tags
 from tests.scenarios.registries import fill
+from tools.checkout import TOP
 from tools.registry.faulty import Fault, JournallingRegistry, Sometimes, journalling
 from tools.registry.journal import Exchange
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tools.checkout import TOP
 from tools.loads import gcbeside
 from tools.loads.mix.client import Tally
 from tools.loads.served import ServeEnded, resident_bytes, served
-from tools.processes import TOP
 from tools.soak_serve import Asked, Sample, soak, told
 
 BOUND = 1.15  # RSS at the end, by RSS after a tenth

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deadlines import HANGS_AFTER
-
-TOP = Path(__file__).resolve().parents[2]
+from tools.checkout import TOP
 
 
 class Child:

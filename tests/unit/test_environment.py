@@ -17,14 +17,9 @@ import pytest
 from aiohttp import web
 
 import blobflow
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    connection_options,
-    run_options,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.run import RunOptions, run_options
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.environment import from_environment
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Unauthorized, UsageError
 from blobflow.oci import Reference, digest_of, media

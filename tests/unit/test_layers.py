@@ -19,7 +19,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 
 WORDS = ("errors", "events", "oci", "printable")
-SEAM = (*WORDS, "content", "single_flight")
+SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
 
@@ -42,6 +42,8 @@ ROOMS = {
     "single_flight": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
     "contract": Room(SEAM),
+    "permits": Room(()),
+    "retrying": Room(WORDS, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
     # What inflates layers also undoes Content-Encoding.

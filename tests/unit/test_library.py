@@ -34,8 +34,7 @@ from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
 from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, Proxies, TlsSettings
 from tests.fakes.memory_registry import MemoryRegistry
-
-TOP = Path(__file__).resolve().parents[2]
+from tools.checkout import TOP
 
 
 def modules() -> list[str]:

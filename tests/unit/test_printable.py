@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from blobflow.cli.output.access_log import access_line_formatter
 from blobflow.cli.output.html_report import render_html_report
-from blobflow.cli.output.report_text import image_lines
+from blobflow.cli.output.image_text import image_lines
 from blobflow.cli.output.stdio import print_lines, sanitize_log_output
 from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.oci import Digest, digest_of, media, parse_manifest, parse_reference

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.processes import TOP, Registry, blobflow_serve
+from tools.checkout import TOP
+from tools.processes import Registry, blobflow_serve
 
 _RESIDENT = re.compile(r"^VmRSS:\s*(\d+) kB$", re.MULTILINE)
 _ENDING = 1.0  # seconds from a connection's end to its process's

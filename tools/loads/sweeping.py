@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from tools.processes import TOP, blobflow_of, environment
+from tools.checkout import TOP
+from tools.processes import blobflow_of, environment
 
 # Seconds that one run may take; with 20,000 blobs it took a minute when it was slowest.
 LIMIT = 900.0

@@ -29,9 +29,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from tools.checkout import TOP
 from tools.registry.http_head import BUFFER, Head, read_head
 
-TOP = Path(__file__).resolve().parents[1]
 ZEROS = memoryview(bytes(BUFFER))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    connection_options,
-    hide_options,
-    hosts_of,
-    run_options,
-    run_settings,
-    was_given,
-)
+from blobflow.cli.dry_run import check_plan, print_plan
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import hide_options, was_given
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.run_command import RunRecorder, check_plan, print_plan, run_command
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.run_command import RunRecorder, run_command
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import hosts_of, run_settings
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.events import Meter, Observer
 

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    byte_size,
-    connection_options,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.param_types import byte_size
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import InvalidReference
 from blobflow.events import Meter
 from blobflow.oci.local_reference import transport_of
@@ -33,7 +29,7 @@ _HEADING = ("way", "form", "size", "at once", "GB/s", "CPU s/GB", "p50 ms", "p99
 
 
 def _positive_size(text: str) -> int:
-    """An amount of bytes that is not nothing."""
+    """An amount of bytes above 0."""
     found = byte_size(text)
     if not found:
         raise click.BadParameter("a blob of 0 bytes tells nothing")
@@ -41,7 +37,7 @@ def _positive_size(text: str) -> int:
 
 
 def _comma_separated(kind: Any) -> Callable[[str], tuple[Any, ...]]:
-    """The type of an option that takes words with commas between them, each of them a `kind`."""
+    """The type of an option that takes words separated by commas, each of type `kind`."""
     each = click.types.convert_type(kind)
 
     def listed(text: str) -> tuple[Any, ...]:
@@ -140,7 +136,7 @@ async def _run_bench(
 
 
 def _print_leg(leg: Trial) -> None:
-    """A line a leg, while it goes on."""
+    """One line for each measurement, as it ends."""
     form = f" {leg.form}" if leg.form else ""
     came = leg.failed if leg.failed else f"{leg.rate / 1e9:.3f} GB/s"
     print_lines(f"{leg.way}{form}, {size_text(leg.size)}, {leg.at_once} at once: {came}", err=True)
@@ -158,7 +154,7 @@ def _parse_site(text: str) -> Site:
 
 
 def _table_row(leg: Trial) -> tuple[str, ...]:
-    """A leg as a line of the table."""
+    """One measurement as a row of the table."""
     what = (leg.way, leg.form, size_text(leg.size), str(leg.at_once))
     if leg.failed:
         return (*what, "failed", "", "", "", "")

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import msgspec
 
-from blobflow.cli.options.connection import byte_size, cache_dir_option, cache_folder
+from blobflow.cli.options.param_types import byte_size
+from blobflow.cli.options.run import cache_dir_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import cache_folder
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def verb() -> None:
 
 @contextmanager
 def _open_store(named: Path | None, *, read_only: bool | None = False) -> Iterator[Store | None]:
-    """The store, open; None if there is none at its place. `read_only` None: if it can't be written."""
+    """The store, open; None if there is none. `read_only` None opens it read-only if it can't be written."""
     from blobflow.transports.store import Store
 
     root = _store_root(named)
@@ -62,7 +64,7 @@ def _store_root(named: Path | None) -> Path:
 
 
 def _print_warning(event: Event) -> None:
-    from blobflow.cli.options.connection import OutputOptions
+    from blobflow.cli.options.output import OutputOptions
     from blobflow.cli.output.progress import event_line
 
     line = event_line(event, OutputOptions())

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
-from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
-from blobflow.cli.run_command import check_single_plan, plan_pairs, print_plan, run_mirror
+from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
+from blobflow.cli.inputs.platforms import choose_platforms
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
+from blobflow.cli.run_command import run_mirror
 from blobflow.cli.runtime.files import check_writable, write_atomic
 
 
@@ -42,7 +45,7 @@ def verb(
       blobflow copy alpine:3 127.0.0.1:5000/alpine
       blobflow copy alpine:3 docker-archive:alpine.tar
     """
-    from blobflow.cli.inputs.requests import copy_pairs
+    from blobflow.cli.inputs.copy_arguments import copy_pairs
 
     pairs = choose_platforms(copy_pairs(source, targets), platforms)
     if digestfile:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.options.connection import OutputOptions
-from blobflow.cli.output.plan_text import dry_run_lines
+from blobflow.cli.options.output import OutputOptions
+from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import failure_lines, plan_lines, summary_lines
+from blobflow.cli.output.report_text import failure_lines, summary_lines
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import size_text
 from blobflow.cli.run_command import RunOutcome
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.events import Meter
 
 if TYPE_CHECKING:

@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    compress_option,
-    connection_options,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.run import RunOptions, compress_option
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.runtime.index_drafts import IndexDrafts, open_index_drafts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
@@ -143,7 +138,7 @@ def _from_names(names: tuple[str, ...], tags: tuple[str, ...]) -> IndexSpec:
 
 def _from_file(path: Path, tags: tuple[str, ...]) -> IndexSpec:
     from blobflow.cli.inputs.manifest_tool import parse_manifest_tool
-    from blobflow.cli.inputs.requests import read_text
+    from blobflow.cli.runtime.files import read_text
 
     spec = parse_manifest_tool(read_text(path), "stdin" if str(path) == "-" else str(path))
     return msgspec.structs.replace(spec, tags=(*spec.tags, *tags))

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    compress_option,
-    connection_options,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.run import compress_option
+from blobflow.cli.output.image_text import image_lines
+from blobflow.cli.output.json_documents import image_document
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import image_document, image_lines
 from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import any_host_option
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    connection_options,
-    hide_options,
-    run_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import any_host_option
+from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
+from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 
@@ -128,8 +124,8 @@ class _ListLine(msgspec.Struct, frozen=True):
 
 def _read_listed(images: Path, *, any_host: bool) -> dict[ImageName, _ListLine]:
     """The names of a list, as they are at a registry, in its order."""
+    from blobflow.cli.inputs.image_list import read_image_list
     from blobflow.cli.inputs.requests import RegistryPrefix
-    from blobflow.cli.inputs.selection import read_image_list
     from blobflow.oci.index_grouping import ImageName, with_official
 
     found: dict[ImageName, _ListLine] = {}

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options_without_logins
+from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host
@@ -36,7 +37,7 @@ def verb(host: str, username: str | None, password_stdin: bool, connection: Conn
       pass show registry | blobflow login registry.example.com -u joe --password-stdin
     """
     from blobflow.cli.options.credentials import prompt, read_password
-    from blobflow.cli.settings import login_file
+    from blobflow.environment import login_file
     from blobflow.transports.registry.auth.credentials import Credentials
 
     host = check_host(host)

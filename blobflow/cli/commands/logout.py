@@ -15,7 +15,7 @@ from blobflow.oci.reference import check_host
 @click.argument("host", metavar="HOST")
 def verb(host: str) -> None:
     """Drop the login that is kept for a registry, from the file and its credential helper."""
-    from blobflow.cli.settings import login_file
+    from blobflow.environment import login_file
     from blobflow.transports.registry.auth.credential_store import erase_login
 
     host, file = check_host(host), login_file(os.environ)

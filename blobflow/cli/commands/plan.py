@@ -7,18 +7,15 @@ from pathlib import Path
 
 import click
 
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    connection_options,
-    hide_options,
-    run_options,
-)
+from blobflow.cli.dry_run import check_plan, print_plan
+from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
-from blobflow.cli.output.report_text import plan_document
+from blobflow.cli.options.run import RunOptions, run_options
+from blobflow.cli.output.json_documents import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
-from blobflow.cli.run_command import check_plan, print_plan
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.errors import UsageError
 
@@ -55,15 +52,16 @@ def verb(
     mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and what that
     cost is noted.
     """
-    from blobflow.cli.expand import make_dry_run, may_skip_all
+    from blobflow.cli.dry_run import make_dry_run
+    from blobflow.cli.expand import may_skip_all
     from blobflow.planfile import save_plan
 
     if run.report:
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_writable(out, "--out")
-    asked = read_request(selection)
-    preview = make_dry_run(asked, platforms, connection, run)
+    request = read_request(selection)
+    preview = make_dry_run(request, platforms, connection, run)
     planned = preview.planned
     if out:
         write_atomic(out, save_plan(planned, compress=run.compress))
@@ -72,7 +70,7 @@ def verb(
             write_stdout(json.dumps(plan_document(planned, preview.notes), indent=2))
     else:
         print_plan(planned, connection.output, [f"note: {note}" for note in preview.notes])
-    may = may_skip_all(asked, platforms)
+    may = may_skip_all(request, platforms)
     check_plan(planned, connection.output, listed=not as_json, may_skip_all=may)
     if exit_code and not planned.price.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

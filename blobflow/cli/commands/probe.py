@@ -10,10 +10,11 @@ import click
 import msgspec
 
 from blobflow.byte_size import parse_size
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci.reference import check_host, check_repository

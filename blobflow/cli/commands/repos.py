@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, Hosts, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
 from blobflow.oci.reference import check_host
 

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.inputs.selection import any_host_option, read_image_list
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    byte_size,
-    connection_options,
-    hide_options,
-    hosts_of,
-    run_options,
-)
-from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, platform_options
+from blobflow.cli.inputs.image_list import read_image_list
+from blobflow.cli.inputs.platforms import choose_platforms
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import any_host_option
+from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.param_types import byte_size
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
+from blobflow.cli.settings import hosts_of
 from blobflow.errors import UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
@@ -106,8 +104,8 @@ def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pai
 
     origin, bundle = parse_registry_prefix(source), RegistryPrefix(place)
     pairs = []
-    for wanted in read_image_list(images, origin, any_host=any_host):
-        name = wanted.named if transport_of(origin.host) else f"{origin.host}/{wanted.path}"
-        target = bundle.under(name, wanted.tag, "" if wanted.tag else wanted.digest)
-        pairs.append(Pair(wanted.origin, target, missing_platform="skip"))
+    for image in read_image_list(images, origin, any_host=any_host):
+        name = image.named if transport_of(origin.host) else f"{origin.host}/{image.path}"
+        target = bundle.under(name, image.tag, "" if image.tag else image.digest)
+        pairs.append(Pair(image.origin, target, missing_platform="skip"))
     return pairs

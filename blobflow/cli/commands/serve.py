@@ -7,21 +7,16 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Seconds,
-    byte_size,
-    connection_options_without_logins,
-)
-from blobflow.cli.output.access_log import LogFormat, open_access_log
+from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
+from blobflow.cli.options.serve import LISTEN, ServeOptions, serve_options
+from blobflow.cli.output.access_log import open_access_log
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.runtime.event_loop import raise_open_file_limit
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import raise_open_file_limit, run_loop
+from blobflow.cli.runtime.listen_address import parse_listen_address
 from blobflow.cli.runtime.reload import (
     HangupSignals,
     certificate_reloader,
@@ -37,175 +32,20 @@ from blobflow.variables import xdg_folder
 
 if TYPE_CHECKING:
     from blobflow.content import SourceAt
+    from blobflow.server import AccessRules, Certificate, Logins
     from blobflow.server.admin.file_reload import Reloadable
     from blobflow.server.http.public_url import Addressing
-    from blobflow.server.registry import SparsePolicy
     from blobflow.transports.store import Store
 
-_LISTEN = "127.0.0.1:5000"
-# Seconds that requests under way have after SIGTERM; container platforms kill after 30.
-_GRACE = 10.0
-_TTL = 60.0
-_UPLOAD_TTL = 3600.0
 # Seconds that an upstream's wish for fewer requests is waited for; one that wants more is left alone, and
 # clients are told.
 _UPSTREAM_WAIT = 2.0
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-# `--trust-proxy` without addresses.
-_ANY_PROXY: Final = "any"
-
-
-class ServeOptions(msgspec.Struct, frozen=True):
-    """What was asked for, beyond where to listen."""
-
-    htpasswd: Path | None
-    access: Path | None
-    tls_cert: Path | None
-    tls_key: Path | None
-    anonymous: bool
-    read_only: bool
-    max_blob_size: int | None
-    upload_ttl: float
-    sparse: SparsePolicy
-    upstream: tuple[str, ...]
-    upstream_ttl: float
-    max_size: int | None
-    grace: float
-    access_log: LogFormat | None
-    access_log_file: Path | None
-    public_url: str | None
-    trust_proxy: str | None
-    connection: ConnectionOptions
-
 
 @click.command("serve")
-@click.option("--listen", default=_LISTEN, metavar="HOST:PORT", show_default=True, help="Port 0: a free one.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="The store's folder; made if it is not there. Default: blobflow/registry under XDG_DATA_HOME.",
-)
-@click.option(
-    "--htpasswd", type=_FILE, metavar="FILE", help="Only these logins come in (bcrypt: `htpasswd -B`)."
-)
-@click.option(
-    "--access",
-    type=_FILE,
-    metavar="FILE",
-    help="Who may pull, push and delete what (TOML; see `blobflow help access`).",
-)
-@click.option("--tls-cert", type=_FILE, metavar="FILE", help="Serve https: the certificate with its chain.")
-@click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key, if it is not beside it.")
-@click.option(
-    "--anonymous",
-    "--allow-remote",
-    is_flag=True,
-    help="Without --htpasswd, listen beyond loopback all the same: anybody there comes in.",
-)
-@click.option(
-    "--read-only",
-    is_flag=True,
-    help="Pull only: what would change something is refused. Without --upstream nothing is written into the "
-    "store, which may be on a read-only file system.",
-)
-@click.option(
-    "--max-blob-size",
-    type=byte_size,
-    metavar="BYTES",
-    help="Refuse larger blobs, as 20GB. [default: none is]",
-)
-@click.option(
-    "--upload-ttl",
-    type=Seconds(min=1),
-    default=_UPLOAD_TTL,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long an unfinished upload is kept without a byte, also of a process that died.",
-)
-@click.option(
-    "--sparse",
-    type=click.Choice(("accept", "indexes", "refuse")),
-    default="indexes",
-    show_default=True,
-    help="Which manifests are taken while something that they name is not here: all, indexes, or none.",
-)
-@click.option(
-    "--upstream",
-    multiple=True,
-    metavar="HOST[=PREFIX]",
-    help="Pull through: what is not here is fetched from HOST, and kept. With PREFIX its repositories are "
-    "under PREFIX/. Repeatable.",
-)
-@click.option(
-    "--upstream-ttl",
-    type=Seconds(min=0),
-    default=_TTL,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a tag is taken for what its upstream said last.",
-)
-@click.option(
-    "--max-size",
-    type=byte_size,
-    metavar="BYTES",
-    help="What the store may hold, as 20GB: beyond that, what was pulled through and not asked for longest "
-    "goes. It is looked at every ten minutes, and what came in the last hour stays.",
-)
-@click.option(
-    "--access-log",
-    type=click.Choice(("brief", "common", "combined", "json")),
-    help="Log each request: in a form of our own (as -v does), or as httpd does, or as JSON lines.",
-)
-@click.option(
-    "--access-log-file", type=_FILE, metavar="FILE", help="Append the access log to FILE. [default: stderr]"
-)
-@click.option(
-    "--public-url",
-    metavar="URL",
-    help="How clients reach it, as https://registry.example/mirror: answers then name whole URLs.",
-)
-@click.option(
-    "--trust-proxy",
-    is_flag=False,
-    flag_value=_ANY_PROXY,
-    metavar="[ADDRESS,...]",
-    help="Believe what a reverse proxy at these addresses or networks says of clients and how they come "
-    "(Forwarded, or X-Forwarded-Proto, -Host, -Prefix, -For). Without any address: whoever connects.",
-)
-@click.option(
-    "--grace",
-    type=Seconds(min=0),
-    default=_GRACE,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long requests under way may still take after SIGTERM or Ctrl-C. A second one ends them "
-    "at once.",
-)
+@serve_options
 @connection_options_without_logins
-def verb(
-    listen: str,
-    root: Path | None,
-    htpasswd: Path | None,
-    access: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    anonymous: bool,
-    read_only: bool,
-    max_blob_size: int | None,
-    upload_ttl: float,
-    sparse: SparsePolicy,
-    upstream: tuple[str, ...],
-    upstream_ttl: float,
-    max_size: int | None,
-    access_log: LogFormat | None,
-    access_log_file: Path | None,
-    public_url: str | None,
-    trust_proxy: str | None,
-    grace: float,
-    connection: ConnectionOptions,
-) -> None:
+def verb(options: ServeOptions, connection: ConnectionOptions) -> None:
     """Run a registry (OCI distribution-spec 1.1) until Ctrl-C or SIGTERM.
 
     On loopback anybody comes in, over plain HTTP. Beyond it, it wants logins (--htpasswd, and --tls-cert so
@@ -218,115 +58,114 @@ def verb(
     \b
       blobflow serve --upstream docker.io --upstream quay.io=quay
     """
-    host, port = parse_listen_address(listen)
-    wish = ServeOptions(
-        htpasswd=htpasswd,
-        access=access,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        anonymous=anonymous,
-        read_only=read_only,
-        max_blob_size=max_blob_size,
-        upload_ttl=upload_ttl,
-        sparse=sparse,
-        upstream=upstream,
-        upstream_ttl=upstream_ttl,
-        max_size=max_size,
-        grace=grace,
-        access_log=access_log or ("brief" if connection.output.verbose else None),
-        access_log_file=access_log_file,
-        public_url=public_url,
-        trust_proxy=trust_proxy,
-        connection=connection,
-    )
+    host, port = parse_listen_address(options.listen)
     with HangupSignals().caught() as hangups:
-        _check_options(listen, wish)
+        _check(options)
         raise_open_file_limit()
-        run_loop(_serve(host, port, root or _default_root(), wish, hangups))
+        run_loop(_serve(host, port, options, connection, hangups))
 
 
-def _check_options(listen: str, wish: ServeOptions) -> None:
+def _check(options: ServeOptions) -> None:
     """Raise UsageError for what nobody can mean; warn of logins that would cross a network in the clear."""
-    if wish.tls_key and not wish.tls_cert:
+    if options.tls_key and not options.tls_cert:
         raise UsageError("--tls-key goes with --tls-cert; name the certificate too")
-    if wish.max_size is not None and not wish.upstream:
+    if options.max_size is not None and not options.upstream:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
-    if is_loopback(listen):
+    if is_loopback(options.listen):
         return
-    if not (wish.htpasswd or wish.anonymous):
+    if not (options.htpasswd or options.anonymous):
+        could = "read" if options.read_only else "change"
         raise UsageError(
-            f"on {listen} anyone who reaches this machine could {'read' if wish.read_only else 'change'} the "
-            f"registry; listen on {_LISTEN}, ask for logins with --htpasswd FILE, or say --anonymous"
+            f"on {options.listen} anyone who reaches this machine could {could} the registry; listen on "
+            f"{LISTEN}, ask for logins with --htpasswd FILE, or say --anonymous"
         )
-    if wish.htpasswd and not wish.tls_cert:
+    if options.htpasswd and not options.tls_cert:
         print_lines("warning: without --tls-cert logins cross the network in the clear", err=True)
 
 
-async def _serve(host: str, port: int, root: Path, wish: ServeOptions, hangups: HangupSignals) -> None:
+class _AccessFiles:
+    """Who comes in, and how: what the files of the options say, as long as they say it."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        """Raises InvalidConfig."""
+        self.logins: Logins | None = None
+        self.access: AccessRules | None = None
+        self.certificate: Certificate | None = None
+        self.files: list[Reloadable] = []
+        if options.htpasswd:
+            self.logins, file = load_logins(options.htpasswd)
+            self.files.append(file)
+        if options.access:
+            self.access, file = load_access_rules(options.access, self._names)
+            self.files.append(file)
+        if options.tls_cert:
+            from blobflow.server import Certificate
+
+            self.certificate = Certificate(options.tls_cert, options.tls_key)
+            self.files.append(certificate_reloader(self.certificate))
+
+    def _names(self) -> frozenset[str]:
+        return self.logins.names if self.logins else frozenset()
+
+
+async def _serve(
+    host: str, port: int, options: ServeOptions, connection: ConnectionOptions, hangups: HangupSignals
+) -> None:
     """Serve until cancelled, which is how serving ends well."""
-    from blobflow.server import Certificate, PullThroughCache, Server, Upstreams, make_app, parse_upstream
+    from blobflow.server import PullThroughCache, Server, Upstreams, make_app, parse_upstream
     from blobflow.server.pullthrough.eviction import evict_periodically
 
-    addressing = _parse_addressing(wish)
-    upstreams = Upstreams([parse_upstream(text) for text in wish.upstream])
-    logins, access, certificate = None, None, None
-    files: list[Reloadable] = []
-    if wish.htpasswd:
-        logins, file = load_logins(wish.htpasswd)
-        files.append(file)
-    if wish.access:
-        access, file = load_access_rules(wish.access, lambda: logins.names if logins else frozenset())
-        files.append(file)
-    if wish.tls_cert:
-        certificate = Certificate(wish.tls_cert, wish.tls_key)
-        files.append(certificate_reloader(certificate))
+    root = options.root or _default_root()
+    log_form = options.access_log or ("brief" if connection.output.verbose else None)
+    addressing = _parse_addressing(options)
+    upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
+    access_files = _AccessFiles(options)
     async with AsyncExitStack() as stack:
-        observe = stack.enter_context(open_access_log(wish.access_log, wish.access_log_file))
-        sources = await stack.enter_async_context(_open_upstreams(wish)) if wish.upstream else None
+        observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
+        sources = await stack.enter_async_context(_open_upstreams(connection)) if options.upstream else None
         # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
-        untouched = wish.read_only and not wish.upstream
+        untouched = options.read_only and not options.upstream
         store = stack.enter_context(closing(_open_store(root, untouched)))
+        pullthrough = None
+        if sources is not None:
+            pullthrough = PullThroughCache(store, upstreams, sources, ttl=options.upstream_ttl)
         app = make_app(
             store,
-            read_only=wish.read_only,
-            max_blob_size=wish.max_blob_size,
-            upload_ttl=wish.upload_ttl,
-            sparse=wish.sparse,
-            logins=logins,
-            access=access,
-            pullthrough=PullThroughCache(store, upstreams, sources, ttl=wish.upstream_ttl)
-            if sources
-            else None,
+            read_only=options.read_only,
+            max_blob_size=options.max_blob_size,
+            upload_ttl=options.upload_ttl,
+            sparse=options.sparse,
+            logins=access_files.logins,
+            access=access_files.access,
+            pullthrough=pullthrough,
             addressing=addressing,
             observe=observe,
         )
-        allowed = wish.anonymous or logins is not None
-        tls = certificate.context if certificate else None
         server = Server(
             app,
             host=host,
             port=port,
-            allow_remote=allowed,
-            tls=tls,
-            grace=wish.grace,
+            allow_remote=options.anonymous or access_files.logins is not None,
+            tls=access_files.certificate.context if access_files.certificate else None,
+            grace=options.grace,
             observer=_print_warning,
         )
-        async with reload_on_change(files, hangups), server:
+        async with reload_on_change(access_files.files, hangups), server:
             print_lines(f"blobflow registry at {server.url}, store {root}")
             try:
-                if wish.max_size is not None:
-                    await evict_periodically(store, upstreams, wish.max_size)
+                if options.max_size is not None:
+                    await evict_periodically(store, upstreams, options.max_size)
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 print_lines("stopping", err=True)
 
 
-def _parse_addressing(wish: ServeOptions) -> Addressing:
+def _parse_addressing(options: ServeOptions) -> Addressing:
     """Raises InvalidConfig."""
     from blobflow.server.http.public_url import EVERYBODY, Addressing, parse_networks, parse_public_url
 
-    public = parse_public_url(wish.public_url) if wish.public_url is not None else None
-    match wish.trust_proxy:
+    public = parse_public_url(options.public_url) if options.public_url is not None else None
+    match options.trust_proxy:
         case None:
             return Addressing(public)
         case "any":
@@ -348,15 +187,14 @@ def _open_store(root: Path, read_only: bool) -> Store:
 
 
 @asynccontextmanager
-async def _open_upstreams(wish: ServeOptions) -> AsyncIterator[SourceAt]:
+async def _open_upstreams(connection: ConnectionOptions) -> AsyncIterator[SourceAt]:
     """Where upstreams' repositories are read."""
     from blobflow import __version__
-    from blobflow.cli.options.connection import Hosts
-    from blobflow.cli.settings import connection_settings
+    from blobflow.cli.settings import Hosts, connection_settings
     from blobflow.settings import host_access, logins_of
     from blobflow.transports.registry import Registries
 
-    settings = connection_settings(wish.connection, os.environ, Hosts())
+    settings = connection_settings(connection, os.environ, Hosts())
     logins = logins_of(settings)
     registries = Registries(
         lambda host: host_access(host, settings, logins),
@@ -374,17 +212,6 @@ def _print_warning(event: Event) -> None:
     """Say on stderr what the operator should know of the store and of upstreams."""
     if isinstance(event, Warned):
         print_notice(event.message)
-
-
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`; IPv6 in brackets, no host is every address. Raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise UsageError(f"--listen {text!r}: write HOST:PORT, as {_LISTEN} or [::1]:5000")
-    bare = host.removeprefix("[").removesuffix("]")
-    if ":" in bare and bare == host:
-        raise UsageError(f"--listen {text!r}: write an IPv6 address in brackets, as [::1]:5000")
-    return bare or "0.0.0.0", int(port)
 
 
 def _default_root() -> Path:

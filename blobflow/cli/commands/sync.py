@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import ConnectionOptions, RunOptions, connection_options, run_options
+from blobflow.cli.dry_run import check_plan, print_plan
+from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
 from blobflow.cli.output.stdio import write_stdout
-from blobflow.cli.run_command import check_plan, print_plan
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled, schedule_options
 from blobflow.errors import UsageError
 
@@ -82,39 +84,46 @@ def verb(
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
-    from blobflow.cli.expand import check_request, make_dry_run, may_skip_all, mirror_request
+    from blobflow.cli.dry_run import make_dry_run
+    from blobflow.cli.expand import check_request, may_skip_all
+    from blobflow.cli.mirror_request import mirror_request
 
-    asked, clearing = _read_request(selection, schedule), _parse_limit(delete, max_delete)
+    request, prune_limit = _read_request(selection, schedule), _parse_limit(delete, max_delete)
     parse_schedule(schedule)
     if run.dry_run:
         if schedule.stays:
             raise UsageError("--dry-run shows one plan; leave --every and --cron out")
-        preview = make_dry_run(asked, platforms, connection, run, clearing=clearing)
+        preview = make_dry_run(request, platforms, connection, run, prune_limit=prune_limit)
         more = (*tag_lines(preview.tags), *(f"note: {note}" for note in preview.notes))
         print_plan(preview.planned, connection.output, more)
-        check_plan(preview.planned, connection.output, may_skip_all=may_skip_all(asked, platforms))
+        check_plan(preview.planned, connection.output, may_skip_all=may_skip_all(request, platforms))
         return
 
-    def once(told: Callable[[Report], None]) -> None:
-        nonlocal asked
-        now, asked = asked, msgspec.structs.replace(asked, warnings=(), timing="")  # told once is enough
-        outcome = mirror_request(now, platforms, connection, run, clearing=clearing, told=told)
+    def once(on_report: Callable[[Report], None]) -> None:
+        nonlocal request
+        now, request = (
+            request,
+            msgspec.structs.replace(request, warnings=(), schedule_hint=""),
+        )  # told once is enough
+        outcome = mirror_request(
+            now, platforms, connection, run, prune_limit=prune_limit, on_report=on_report
+        )
         outcome.check_set(may_skip_all=may_skip_all(now, platforms))
 
     def reread() -> None:
-        nonlocal asked
+        nonlocal request
         anew = _read_request(selection, schedule)
         check_request(anew, platforms)
-        asked = anew
+        request = anew
 
-    check_request(asked, platforms)
+    check_request(request, platforms)
     run_scheduled(schedule, connection.output, once, reread)
 
 
 def _read_request(selection: SelectionOptions, schedule: ScheduleOptions) -> MirrorRequest:
     """What is asked for. Who stays knows how."""
-    asked = read_request(selection)
-    return msgspec.structs.replace(asked, timing="") if schedule.stays else asked
+    request = read_request(selection)
+    return msgspec.structs.replace(request, schedule_hint="") if schedule.stays else request
 
 
 def _parse_limit(delete: bool, most: str | None) -> PruneLimit | None:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
+from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.platforms import PlatformOptions, platform_options
+from blobflow.cli.options.run import (
     RunOptions,
     cache_dir_option,
     compress_option,
     concurrency_option,
-    connection_options,
     verify_option,
 )
-from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
 from blobflow.events import Meter
 
@@ -58,9 +58,9 @@ def verb(
     from blobflow.cli.expand import may_skip_all
     from blobflow.cli.run_command import check_not_all_skipped
 
-    asked = read_request(selection)
+    request = read_request(selection)
     run = RunOptions(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
-    found = run_loop(_verify_on_loop(asked, platforms, verify, connection, run))
+    found = run_loop(_verify_on_loop(request, platforms, verify, connection, run))
     wrong = skipped = 0
     for pair, error in found.items():
         if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
@@ -73,12 +73,12 @@ def verb(
             print_lines(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
     if wrong:
         raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
-    if not may_skip_all(asked, platforms):
+    if not may_skip_all(request, platforms):
         check_not_all_skipped(skipped, len(found))
 
 
 async def _verify_on_loop(
-    asked: MirrorRequest,
+    request: MirrorRequest,
     platforms: PlatformOptions,
     level: VerifyLevel,
     connection: ConnectionOptions,
@@ -89,7 +89,7 @@ async def _verify_on_loop(
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
-        settings = request_settings(asked, connection, run)
-        expanded = await expand_request(asked, platforms, settings, show, meter)
+        settings = request_settings(request, connection, run)
+        expanded = await expand_request(request, platforms, settings, show, meter)
         found = await verify_run(expanded.pairs, level, settings, observer=show, meter=meter)
-        return {**found, **expanded.lost}
+        return {**found, **expanded.unresolved}

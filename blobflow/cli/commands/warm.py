@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from blobflow.cli.inputs.selection import SelectionOptions, any_host_option, read_request
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    Seconds,
-    byte_rate,
-    byte_size,
-    cache_dir_option,
-    concurrency_option,
-    connection_options,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, any_host_option
+from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
+from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, size_text
-from blobflow.cli.runtime.event_loop import run as run_loop
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import RunIncomplete, UsageError
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
-    from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
-    from blobflow.cli.inputs.spec_formats import SpecFormat
+    from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
+    from blobflow.cli.options.images import SpecFormat
     from blobflow.engine.plan.steps import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
 
@@ -43,7 +35,7 @@ _SETTLE = 30.0  # as blobflow.operations.prefetch has it, which is imported only
 class WarmRequest(msgspec.Struct, frozen=True):
     """What is to be warmed: the images, where, and how it is found out. No edges: the store."""
 
-    asked: MirrorRequest
+    request: MirrorRequest
     platforms: PlatformOptions
     edges: tuple[RegistryPrefix, ...]
     again: bool
@@ -131,6 +123,7 @@ def verb(
     """
     from blobflow.cli.expand import may_skip_all
     from blobflow.cli.inputs.requests import parse_registry_prefix
+    from blobflow.cli.inputs.warm_request import request_at_edges
     from blobflow.cli.run_command import check_not_all_skipped
     from blobflow.oci.local_reference import transport_of
 
@@ -152,60 +145,11 @@ def verb(
         cache_size=cache_size,
         limit_rate=limit_rate,
     )
-    told, lost = run_loop(_warm_on_loop(order, connection, run))
-    _print_results(told, lost, connection, as_json=as_json)
-    if not may_skip_all(order.asked, order.platforms):
-        check_not_all_skipped(sum(each.status == "skipped" for each in told), len(told) + len(lost))
-
-
-def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix]) -> MirrorRequest:
-    """What is asked for, at the edges, under the names that it has at its sources.
-
-    What a spec says of targets and of names there is not about edges. Raises as `read_request`.
-    """
-    from blobflow.cli.inputs.requests import RegistryPrefix, read_text
-    from blobflow.cli.inputs.spec_formats import detect_format, read_spec
-
-    # The store is no place with a name; images need one to be pairs, and theirs is never asked.
-    places = tuple(edges) or (RegistryPrefix("store.invalid"),)
-    if selection.spec and not (selection.source or selection.images or selection.any_host):
-        name = "stdin" if str(selection.spec) == "-" else str(selection.spec)
-        text = read_text(selection.spec)
-        form = detect_format(text, name) if selection.spec_format == "auto" else selection.spec_format
-        asked = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
-    else:
-        asked = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
-    return msgspec.structs.replace(asked, wanted=tuple(_merge_mentions(asked.wanted)), targets=places)
-
-
-def _merge_mentions(wanted: Iterable[ImageRequest]) -> Iterable[ImageRequest]:
-    """Each image once, by its name at the source, with all platforms that any mention of it wants. It has to
-    have one of them if a mention says so."""
-    from blobflow.cli.inputs.renaming import KEEP_NAMES
-    from blobflow.oci.platform_choice import PlatformChoice
-
-    merged: dict[ImageRequest, list[ImageRequest]] = {}
-    for image in wanted:
-        bare = msgspec.structs.replace(
-            image,
-            where="",
-            target="",
-            target_tag="",
-            rename=KEEP_NAMES,
-            targets=(),
-            choice=PlatformChoice(),
-            missing_platform=None,
-        )
-        merged.setdefault(bare, []).append(image)
-    for image, mentions in merged.items():
-        platforms = {platform for each in mentions for platform in each.choice.platforms}
-        some = all(each.choice.platforms for each in mentions)
-        choice = PlatformChoice(tuple(sorted(platforms)) if some else ())
-        where = f"{image}" if image.search is None else str(image.source)
-        said = {each.missing_platform for each in mentions} - {None}
-        missing = min(said, default=None, key=str)  # fail before skip
-        yield msgspec.structs.replace(
-            image, choice=choice, where=where, chosen=True, missing_platform=missing
+    results, unresolved = run_loop(_warm_on_loop(order, connection, run))
+    _print_results(results, unresolved, connection, as_json=as_json)
+    if not may_skip_all(order.request, order.platforms):
+        check_not_all_skipped(
+            sum(each.status == "skipped" for each in results), len(results) + len(unresolved)
         )
 
 
@@ -217,10 +161,10 @@ async def _warm_on_loop(
 
     meter = Meter()
     async with show_progress(connection.output, meter, hosts=len(order.edges)) as show:
-        settings = request_settings(order.asked, connection, run)
-        expanded = await expand_request(order.asked, order.platforms, settings, show, meter)
+        settings = request_settings(order.request, connection, run)
+        expanded = await expand_request(order.request, order.platforms, settings, show, meter)
         if order.edges:
-            told = await warm_caches(
+            results = await warm_caches(
                 expanded.pairs,
                 settings,
                 again=order.again,
@@ -229,26 +173,28 @@ async def _warm_on_loop(
                 meter=meter,
             )
         else:
-            told = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
-        return told, {str(pair.source): str(error) for pair, error in expanded.lost.items()}
+            results = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
+        return results, {str(pair.source): str(error) for pair, error in expanded.unresolved.items()}
 
 
 def _print_results(
-    told: Sequence[WarmResult], lost: dict[str, str], connection: ConnectionOptions, *, as_json: bool
+    results: Sequence[WarmResult], unresolved: dict[str, str], connection: ConnectionOptions, *, as_json: bool
 ) -> None:
     """Tell what became of each image; raise RunIncomplete unless all are warm."""
     if as_json:
-        document = {"images": msgspec.to_builtins(told), "lost": lost}
+        document = {"images": msgspec.to_builtins(results), "lost": unresolved}
         write_stdout(json.dumps(document, indent=2))
     else:
-        for each in told:
+        for each in results:
             if each.status != "warm" or not connection.output.quiet:
                 print_lines(_result_line(each))
-        for image, error in lost.items():
+        for image, error in unresolved.items():
             print_lines(f"failed: {image}: {error}")
-    missing = sum(each.status not in ("warm", "skipped") for each in told) + len(lost)
+    missing = sum(each.status not in ("warm", "skipped") for each in results) + len(unresolved)
     if missing:
-        raise RunIncomplete(f"{missing} of {count_text(len(told) + len(lost), 'image')} are not warm")
+        raise RunIncomplete(
+            f"{missing} of {count_text(len(results) + len(unresolved), 'image')} are not warm"
+        )
 
 
 def _result_line(each: WarmResult) -> str:

@@ -15,9 +15,9 @@ _PLATFORM = ",platform="
 
 
 def parse_archives(arguments: Iterable[str]) -> list[ArchiveInput]:
-    """The archives that the arguments name; of a bundle in parts, named without a number, all of them.
+    """The archives that the arguments name; a bundle named without a part's number stands for all its parts.
 
-    Raises UsageError, also for one that is given twice; and what a file that is no archive raises.
+    Raises UsageError, also for an archive given twice; and what a file that is no archive raises.
     """
     inputs = [found for text in arguments for found in _parse_archive(text)]
     for number, item in enumerate(inputs):
@@ -42,10 +42,10 @@ def _parse_archive(text: str) -> list[ArchiveInput]:
 
 
 def _existing_parts(path: Path) -> list[Path]:
-    """The file, or if there is none of that name the parts of a bundle of that name.
+    """The file, or the parts of the bundle of that name if there is no such file.
 
-    Raises UsageError where one of them is missing between others; the last one is missed by who reads them,
-    since it alone names the images.
+    Raises UsageError if a part between others is missing. That the last one is missing shows when they are
+    read, since it alone names the images.
     """
     if path.exists():
         return [path]

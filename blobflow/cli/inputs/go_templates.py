@@ -1,4 +1,4 @@
-"""Go's templates, as far as regsync.yml has use for them. Pure, but for the files that they name.
+"""Go's templates, as far as regsync.yml uses them. Pure, but for the files that they name.
 
     {{env "HUB_USER"}}   {{file "/run/secrets/token"}}   {{ env "HOST" | default "docker.io" | lower }}
     {{ index (split .Sync.Source "gcr.io/") 1 }}
@@ -34,7 +34,7 @@ _Value = str | int | list[str] | None
 
 
 def render_template(text: str, environ: Mapping[str, str], facts: Mapping[str, str] | None = None) -> str:
-    """The text with its templates filled in; `facts`: what names with a dot stand for.
+    """The text with its templates filled in; `facts` are the values of names with a dot.
 
     Raises InvalidConfig for one that can't be filled in.
     """
@@ -52,7 +52,7 @@ def render_template(text: str, environ: Mapping[str, str], facts: Mapping[str, s
 
 
 class _Word(NamedTuple):
-    """A name, a mark (one of | and parentheses), or what stands for itself: a text or a number."""
+    """A token: a name, a mark (| or a parenthesis), or a literal text or number."""
 
     name: str = ""
     mark: str = ""
@@ -60,7 +60,7 @@ class _Word(NamedTuple):
 
 
 class _Pipeline:
-    """What stands between the braces of one template, `shown` as that in errors."""
+    """The content of one template's braces; errors show it as `shown`."""
 
     def __init__(self, shown: str, environ: Mapping[str, str], facts: Mapping[str, str]) -> None:
         self._shown = shown

@@ -1,4 +1,4 @@
-"""manifest-tool's words for an index: its YAML file and its template, as wishes. Pure.
+"""manifest-tool's ways to describe an index: its YAML file and its template. Pure.
 
     image: registry.example.com/app:1.2
     tags: ["1", latest]
@@ -30,7 +30,7 @@ from blobflow.validation_messages import reworded, split_message, suggestion
 
 
 class IndexSpec(msgspec.Struct, frozen=True):
-    """An index that is wanted: of what, and what it is to be called."""
+    """An index to make: its entries, its name and its further tags."""
 
     target: Reference
     wishes: tuple[EntryRequest, ...]
@@ -72,7 +72,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class _Loader(yaml.BaseLoader):
-    """Makes text of every scalar. YAML forbids a key twice in a mapping; PyYAML lets the last one win."""
+    """Reads every scalar as text. YAML forbids a repeated key; PyYAML alone would let the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -86,7 +86,7 @@ class _Loader(yaml.BaseLoader):
 
 
 def parse_manifest_tool(text: str, name: str) -> IndexSpec:
-    """What a file asks for; `name` is what it is called in errors.
+    """The index that a file describes; `name` is what the file is called in errors.
 
     Raises InvalidConfig or InvalidReference with the file, the place and what is wrong there.
     """
@@ -114,7 +114,7 @@ def parse_manifest_tool(text: str, name: str) -> IndexSpec:
 
 
 def index_spec_of(target: str, images: Iterable[str], tags: Iterable[str] = ()) -> IndexSpec:
-    """An index of images of which nothing is said. Raises InvalidReference."""
+    """An index of images without labels. Raises InvalidReference."""
     return IndexSpec(
         parse_reference(target),
         tuple(EntryRequest(parse_reference(image)) for image in images),
@@ -125,7 +125,7 @@ def index_spec_of(target: str, images: Iterable[str], tags: Iterable[str] = ()) 
 def index_spec_from_template(
     platforms: Iterable[str], template: str, target: str, tags: Iterable[str] = ()
 ) -> IndexSpec:
-    """An image for each platform: `template` with ARCH, OS and VARIANT (each once) replaced by its words.
+    """An index with one image a platform: `template`, with ARCH, OS and VARIANT (each once) filled in.
 
     Raises UsageError or InvalidReference.
     """
@@ -182,7 +182,8 @@ def _to_file(document: object, name: str) -> _File:
 
 
 def _reject_unknown_keys(document: Any, kind: type[msgspec.Struct], where: str) -> None:
-    """manifest-tool passes over what it does not know; a typing mistake would make another index."""
+    """Raise InvalidConfig for unknown keys: manifest-tool ignores them, and a typing mistake makes another
+    index."""
     known = [field.encode_name for field in msgspec.structs.fields(kind)]
     for key, value in document.items() if isinstance(document, dict) else ():
         if key not in known:

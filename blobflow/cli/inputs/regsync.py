@@ -12,14 +12,14 @@ What chooses means what it means to regsync (0.11):
 
 - `tagSets` and `tags` are sets of which one is enough; within a set `semverRange`, `allow` and `deny` all
   have to hold. Ranges are regsync's own, see `oci.ranges`.
-- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$. Such ones are told.
+- `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$, which gives a warning.
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.
 - `mediaTypes` that leave a kind of image out cost one request a tag; what they leave out is no failure.
 - A registry with a `hostname` is asked there, under that name.
 - What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
 
-What is about when to run is told as the command that does it; `regsync_keys` has the rest.
+A schedule gives a hint with the command that keeps it; `regsync_keys` has the keys without effect.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from itertools import chain
 import msgspec
 
 from blobflow.cli.inputs.go_templates import render_template
+from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.regsync_hosts import parse_hosts
 from blobflow.cli.inputs.regsync_keys import (
     Entry,
@@ -43,7 +44,6 @@ from blobflow.cli.inputs.regsync_keys import (
 from blobflow.cli.inputs.regsync_schedule import schedule_hint
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, lines_text, node_at, to_struct
-from blobflow.cli.options.platforms import parse_platforms
 from blobflow.engine.plan.steps import Lookup
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import Reference, parse_reference
@@ -55,7 +55,7 @@ from blobflow.printable import printable
 
 
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorRequest:
-    """What a file asks for; `environ` fills in its templates.
+    """The request of a file; `environ` fills in its templates.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
@@ -65,7 +65,7 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
     if file.version not in (0, 1):
         raise InvalidConfig(f"{name} has version {file.version}; of regsync's, blobflow reads version 1")
     defaults = msgspec.structs.asdict(file.defaults)
-    wanted: list[ImageRequest] = []
+    images: list[ImageRequest] = []
     warnings = [*ignored_key_warnings(node, name)]
     times: list[tuple[int, str, str]] = []
     alone: list[int] = []
@@ -73,11 +73,11 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
         line = line_of(node_at(node, f".sync[{number}]"))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
         with errors_located_at(where):
-            wanted.append(_image_request(each, where, environ))
+            images.append(_image_request(each, where, environ))
         warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
         times.append((line, each.interval, each.schedule))
         alone += [line] if each.platform else []
-    if not wanted:
+    if not images:
         raise UsageError(f"{name} names nothing to sync")
     if alone:
         warnings.append(
@@ -85,12 +85,12 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
             "image alone"
         )
     hosts, names = parse_hosts(file.creds, name, environ)
-    asked = tuple(_by_real_names(image, names) for image in wanted)
-    return MirrorRequest(asked, (), tuple(warnings), hosts, schedule_hint(name, times))
+    at_real_hosts = tuple(_by_real_names(image, names) for image in images)
+    return MirrorRequest(at_real_hosts, (), tuple(warnings), hosts, schedule_hint(name, times))
 
 
 def _by_real_names(image: ImageRequest, names: Mapping[str, str]) -> ImageRequest:
-    """The image at the hosts where a file says that its hosts really are."""
+    """The image at its real hosts: `names` has those with a `hostname`."""
 
     def real(place: RegistryPrefix) -> RegistryPrefix:
         return msgspec.structs.replace(place, host=names.get(place.host, place.host))
@@ -146,7 +146,7 @@ def _tag_rules(each: Entry) -> TagRules:
 
 
 def _single_tag_rules(origin: Reference, types: tuple[str, ...]) -> TagRules | None:
-    """The rules for an image that is wanted if it is of these types; None where all are."""
+    """The rules for one tag that is wanted only if it is of these types; None if all types are."""
     if not types:
         return None
     if origin.digest:
@@ -155,8 +155,7 @@ def _single_tag_rules(origin: Reference, types: tuple[str, ...]) -> TagRules | N
 
 
 def _types(each: Entry) -> tuple[str, ...]:
-    """The media types of the images that are wanted; none where all that can be brought are. Without a list
-    regsync takes those of all images, too."""
+    """The media types that are wanted; empty if all that can be mirrored are, as without a list."""
     narrow = each.media_types and not set(each.media_types) >= MANIFESTS
     return tuple(sorted(set(each.media_types))) if narrow else ()
 
@@ -179,7 +178,7 @@ def _name_rules(names: Tags | Repos) -> TagRules:
 
 
 def _loose_expression_warnings(each: Entry) -> Iterator[str]:
-    """What is told of expressions that match more than they seem to."""
+    """Warnings of expressions that match more than they seem to."""
     sides = [(names.allow, names.deny) for names in (*each.tag_sets, each.tags)]
     for text in chain(*chain(*sides), each.repos.allow, each.repos.deny):
         if has_loose_choice(text):
@@ -202,7 +201,7 @@ def _lookup(each: Entry) -> Lookup:
 
 
 def _reject_referrer_filters(each: Entry) -> None:
-    """Raise InvalidConfig where some of what refers to an image is chosen, or has a place of its own."""
+    """Raise InvalidConfig for filters of referrers, or sources and targets of their own."""
     if not each.referrers:
         return
     for key, said in (

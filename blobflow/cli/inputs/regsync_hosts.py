@@ -1,6 +1,7 @@
-"""What regsync.yml says of hosts, under `creds`: where they are, how they are spoken to, and by whom.
+"""The hosts of regsync.yml, under `creds`: where they are, how they are reached, and with which login.
 
-Pure, but for files that templates name."""
+Pure, but for files that templates name.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _DOCKER_HUB_HOSTS = ("registry-1.docker.io", "index.docker.io")
 def parse_hosts(
     creds: Sequence[Creds], name: str, environ: Mapping[str, str]
 ) -> tuple[dict[str, HostSettings], dict[str, str]]:
-    """The settings by host, and the real names of hosts that have a `hostname`; `name` is the file.
+    """The settings by host, and the real names of hosts with a `hostname`; errors call the file `name`.
 
     Raises InvalidConfig.
     """
@@ -61,7 +62,7 @@ def _parse_creds(
 
 
 def _real_host(host: str, each: Creds) -> str:
-    """Where a registry is asked."""
+    """The host that requests for a registry go to."""
     if not each.hostname or (host == DOCKER_HUB and each.hostname in _DOCKER_HUB_HOSTS):
         return host
     return check_host(each.hostname)

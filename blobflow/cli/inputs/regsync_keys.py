@@ -1,7 +1,7 @@
-"""The keys of regsync.yml, all that regsync 0.11 knows, and what becomes of those of no use here. Pure.
+"""The keys of regsync.yml, all that regsync 0.11 knows, and which of them have no effect here. Pure.
 
-What chooses images, or what of them, is carried out or refused (see `spec_regsync`), and a key that is not
-known at all is an error: it might choose. What only says how is told, once a key.
+A key that chooses images, or parts of them, is carried out or refused (see `regsync`). An unknown key is an
+error: it might choose. A key that only says how gives one warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 
 from blobflow.cli.inputs.yaml_nodes import child, is_null, line_of, lines_text
 
-# Why a key has no effect, and what to do instead.
+# Keys without effect: why, and what to do instead.
 _IGNORED_KEYS = {
     "parallel": "images are not what is done at once; see --concurrency",
     "ratelimit": "blobflow reads the registry's allowance itself; see --wait",
@@ -43,7 +43,7 @@ _IGNORED_KEYS = {
     "blobMax": "",
 }
 _AUTOMATIC = "blobflow finds out by itself what is best"
-# What it has to be to say nothing.
+# Values of such a key that need no warning.
 _EMPTY_VALUES = ("", "false", "0")
 
 
@@ -64,7 +64,7 @@ class ReferrerFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
 
 
 class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """What an entry may say, and the defaults for all. None: not said."""
+    """The keys that entries and defaults share. None if a key is absent."""
 
     digest_tags: bool | None = None
     referrers: bool | None = None
@@ -139,8 +139,10 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def drop_empty_keys(node: yaml.Node) -> None:
-    """Take keys without a value out of all mappings, and those that are for people (`x-…`): null is an absent
-    field to Go's decoders, and anchors have to be put somewhere."""
+    """Remove keys without a value from all mappings, and extensions (`x-…`).
+
+    Null is an absent field to Go's decoders; anchors are often put under extensions.
+    """
     seen: set[int] = set()
     todo = [node]
     while todo:
@@ -160,7 +162,7 @@ def drop_empty_keys(node: yaml.Node) -> None:
 
 
 def ignored_key_warnings(root: yaml.Node, name: str) -> Iterator[str]:
-    """A sentence for each key that is known and has no effect, with its lines."""
+    """A sentence for each known key that has no effect, with its lines."""
     lines: dict[str, list[int]] = {}
     for mapping in _mappings(root):
         for key, value in mapping.value:
@@ -173,7 +175,7 @@ def ignored_key_warnings(root: yaml.Node, name: str) -> Iterator[str]:
 
 
 def _mappings(root: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """The mappings that have keys of ours: the defaults, each of the creds, each entry."""
+    """The mappings whose keys are checked: the defaults, each of the creds, each entry."""
     for key in ("creds", "defaults", "sync"):
         node = child(root, key)
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
@@ -181,8 +183,8 @@ def _mappings(root: yaml.Node) -> Iterator[yaml.MappingNode]:
 
 
 def with_defaults(entry: Entry, defaults: Mapping[str, Any]) -> Entry:
-    """An entry with the defaults for what it does not say, by regsync's rules: an interval of its own goes
-    before a schedule of the defaults."""
+    """An entry with the defaults for its absent keys. By regsync's rules its own interval also replaces the
+    defaults' schedule."""
     own = msgspec.structs.asdict(entry)
     more = {key: value for key, value in defaults.items() if key in own and own[key] in (None, "", (), {})}
     if entry.interval or entry.schedule:

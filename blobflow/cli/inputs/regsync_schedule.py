@@ -1,7 +1,8 @@
 """When regsync's entries are due, as the options of a `blobflow sync` that does the same. Pure.
 
-regsync's server keeps a timetable an entry: an interval as Go writes it (1h30m0s), or a cron expression, or
-a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). A process of ours has one.
+regsync's server keeps a schedule for each entry: an interval as Go writes it (1h30m0s), or a cron
+expression, or a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). A blobflow
+process has one schedule.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from blobflow.errors import UsageError
 _GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_SPAN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+")
-_SHOWN = 3  # timetables
+_SHOWN = 3  # schedules
 
 
 def schedule_hint(name: str, times: Sequence[tuple[int, str, str]]) -> str:
-    """A sentence that says how to do what the file asks of the clock; "" if it asks nothing.
+    """A sentence with the command that keeps the file's schedule; "" if it has none.
 
     `times`: of each entry its line, and its `interval` or its `schedule`, or neither. `name` is the file.
     """
@@ -64,7 +65,7 @@ def _command(name: str, interval: str, schedule: str) -> str:
 
 
 def _to_interval(text: str) -> str:
-    """A span of Go's in our words, which are the same where they can be. Raises UsageError."""
+    """An interval of Go's as `--every` takes it, unchanged if possible. Raises UsageError."""
     text = text.strip()
     parts = _GO_SPAN.findall(text)
     if not parts or "".join(amount + unit for amount, unit in parts) != text:

@@ -1,4 +1,4 @@
-"""What an image is called at its targets, where that is not what its source calls it. Pure.
+"""The names of images at their targets, where those differ from the source's. Pure.
 
 A repository or a tag is made by a template, as `mirror/{name}` or `{tag}-debian`, or by a regular expression
 that, where it matches from end to end, is replaced: `library/(.*)` by `base/\\1`. In templates stand
@@ -20,7 +20,7 @@ _WORDS = ("host", "path", "name", "tag")
 
 
 class RenameRule(msgspec.Struct, frozen=True):
-    """One name from another: `template`, or `match` and `replace`; nothing leaves it as it is."""
+    """How one name becomes another: by `template`, or by `match` and `replace`; unchanged without either."""
 
     template: str = ""
     match: str = ""
@@ -28,7 +28,7 @@ class RenameRule(msgspec.Struct, frozen=True):
 
 
 class RenameRules(msgspec.Struct, frozen=True):
-    """The names at a target: of the repository (below the target's prefix), and of the tag."""
+    """The rules for the repository (below the target's prefix) and for the tag."""
 
     repository: RenameRule = RenameRule()
     tag: RenameRule = RenameRule()
@@ -38,7 +38,7 @@ KEEP_NAMES = RenameRules()
 
 
 def check_rename_rule(rule: RenameRule) -> RenameRule:
-    """Check that a rule can be carried out, and return it. Raises UsageError."""
+    """Return the rule if it can be applied. Raises UsageError."""
     for word in _WORD.findall(rule.template):
         if word not in _WORDS:
             known = ", ".join(f"{{{each}}}" for each in _WORDS)
@@ -49,7 +49,7 @@ def check_rename_rule(rule: RenameRule) -> RenameRule:
 
 
 def apply_rename(rule: RenameRule, name: str, *, host: str, path: str, tag: str) -> str:
-    """What `name` becomes."""
+    """The new name: `name` is the repository or tag that the rule is for, the rest fills templates."""
     if rule.template:
         facts = {"host": host, "path": path, "name": path.rpartition("/")[2], "tag": tag}
         return _WORD.sub(lambda word: facts[word[1]], rule.template)

@@ -64,9 +64,9 @@ class _Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 def parse_skopeo(
     text: str, name: str, targets: Sequence[RegistryPrefix], *, scoped: bool = False
 ) -> MirrorRequest:
-    """What a file asks for. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
+    """The request of a file. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
     node = compose(text, name)
-    wanted: list[ImageRequest] = []
+    images: list[ImageRequest] = []
     warnings: list[str] = []
     hosts: dict[str, HostSettings] = {}
     for key, value in node.value:
@@ -76,14 +76,14 @@ def parse_skopeo(
         with errors_located_at(where):
             source = parse_registry_prefix(str(key.value))
         registry = _Registry() if is_null(value) else _to_registry(value, name)
-        wanted += _image_requests(registry, source, value, name, scoped=scoped)
+        images += _image_requests(registry, source, value, name, scoped=scoped)
         if not (registry.images or registry.images_by_tag_regex or registry.images_by_semver):
             warnings.append(f"{where}: {source} has no images")
         if (own := _settings(registry)) != HostSettings():
             hosts[source.host] = own
-    if not wanted:
+    if not images:
         raise UsageError(f"{name} names no image")
-    return MirrorRequest(tuple(wanted), tuple(targets), tuple(warnings), hosts)
+    return MirrorRequest(tuple(images), tuple(targets), tuple(warnings), hosts)
 
 
 def _image_requests(
@@ -91,7 +91,7 @@ def _image_requests(
 ) -> Iterator[ImageRequest]:
     rename = RenameRules(RenameRule(template=f"{{host}}/{_below(source)}{{path}}" if scoped else "{name}"))
 
-    def images(
+    def image_request(
         path: str, where: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None
     ) -> ImageRequest:
         with errors_located_at(where):
@@ -116,13 +116,15 @@ def _image_requests(
 
     for path, tags, where in each(registry.images, "images"):
         if not tags:
-            yield images(path, where, rules=ALL_TAGS)
+            yield image_request(path, where, rules=ALL_TAGS)
         for tag in tags or ():
-            yield images(path, where, digest=tag) if ":" in tag else images(path, where, tag=tag)
+            yield (
+                image_request(path, where, digest=tag) if ":" in tag else image_request(path, where, tag=tag)
+            )
     for path, pattern, where in each(registry.images_by_tag_regex, "images-by-tag-regex"):
-        yield images(path, where, rules=TagRules(include=(pattern or "",), anywhere=True))
+        yield image_request(path, where, rules=TagRules(include=(pattern or "",), anywhere=True))
     for path, semver, where in each(registry.images_by_semver, "images-by-semver"):
-        yield images(path, where, rules=TagRules(semver=(semver or "",), ranges="masterminds"))
+        yield image_request(path, where, rules=TagRules(semver=(semver or "",), ranges="masterminds"))
 
 
 def _below(source: RegistryPrefix) -> str:

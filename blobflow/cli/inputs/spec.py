@@ -1,4 +1,4 @@
-"""Spec files: YAML → typed → what is asked for. Pure.
+"""Spec files: YAML → typed values → a request. Pure.
 
     version: 1
     defaults: {source: docker.io, targets: [127.0.0.1:5000/mirror]}
@@ -27,6 +27,7 @@ from typing import Annotated
 
 import msgspec
 
+from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules, check_rename_rule
 from blobflow.cli.inputs.requests import (
     ImageRequest,
@@ -36,7 +37,6 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, node_at, to_struct
-from blobflow.cli.options.platforms import parse_platforms
 from blobflow.engine.plan.steps import Lookup, MissingPlatform
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_digest
@@ -142,7 +142,7 @@ def spec_schema() -> dict[str, object]:
 
 
 def parse_spec(text: str, name: str) -> MirrorRequest:
-    """What a spec asks for. `name` is what the file is called in errors.
+    """The request of a spec. `name` is what errors call the file.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
@@ -156,7 +156,7 @@ def parse_spec(text: str, name: str) -> MirrorRequest:
         raise InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}")
     source = _registry_prefix(spec.defaults.source, f"{name}: defaults.source")
     targets = tuple(_registry_prefix(target, f"{name}: defaults.targets") for target in spec.defaults.targets)
-    wanted: list[ImageRequest] = []
+    images: list[ImageRequest] = []
     for index, entry in enumerate(spec.images):
         where = f"{name} line {line_of(node_at(node, f'.images[{index}]'))}"
         one = entry if isinstance(entry, Entry) else Entry(entry)
@@ -164,11 +164,11 @@ def parse_spec(text: str, name: str) -> MirrorRequest:
             choice, rename = _choice(one, spec.defaults), _rename_rules(one)
             lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
             missing = one.missing_platform or spec.defaults.missing_platform
-            images = _image_requests(one, source, where, choice, rename)
-            wanted.extend(
-                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in images
+            of_entry = _image_requests(one, source, where, choice, rename)
+            images.extend(
+                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in of_entry
             )
-    return MirrorRequest(tuple(wanted), targets)
+    return MirrorRequest(tuple(images), targets)
 
 
 def _choice(entry: Entry, defaults: Defaults) -> PlatformChoice:

@@ -1,10 +1,9 @@
-"""Spec files of whatever format: ours, skopeo's, regsync's. Which one it is shows at its top level."""
+"""Spec files in any format: ours, skopeo's, regsync's. The keys at the top level tell which one it is."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import yaml
 
@@ -13,11 +12,10 @@ from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
 from blobflow.cli.inputs.skopeo import IMAGE_LISTS, parse_skopeo
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
+from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import UsageError
 
 _OURS = {"version", "defaults", "images"}
-
-SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
 
 
 def read_spec(
@@ -29,7 +27,7 @@ def read_spec(
     scoped: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> MirrorRequest:
-    """What a file asks for. `targets` and `scoped` are for a skopeo file, which does not say where to;
+    """The request of a file. `targets` and `scoped` are for a skopeo file, which does not say where to;
     `environ` is for the templates of a regsync file.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
@@ -47,7 +45,7 @@ def read_spec(
 
 
 def detect_format(text: str, name: str) -> SpecFormat:
-    """The format of a file. Ours where in doubt, so that its errors are told in our words."""
+    """The format of a file. Ours if in doubt, so that errors are in its words."""
     node = compose(text, name)
     if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
         return "regsync"
@@ -59,7 +57,7 @@ def detect_format(text: str, name: str) -> SpecFormat:
 
 
 def _names_sources(key: yaml.Node, value: yaml.Node) -> bool:
-    """Whether it is a registry and what is wanted of it, or meant so."""
+    """Whether the entry is a registry with its images, or meant to be."""
     return bool(re.search(r"[.:]|^localhost$", str(key.value))) or any(
         child(value, each) for each in IMAGE_LISTS
     )

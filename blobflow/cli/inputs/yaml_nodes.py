@@ -73,8 +73,10 @@ def to_struct(node: yaml.Node, name: str, kind: type[T], *, as_written: bool = F
 
 
 def _failing_key(complaint: str, mapping: yaml.Node, convert: Callable[[], object]) -> str:
-    """The key of a mapping that a complaint is about, which does not name it: the first that gives the same
-    one when it is alone. The mapping keeps that one."""
+    """The key of a mapping that a complaint is about, which does not name it.
+
+    It is the first key that alone gives the same complaint; the mapping keeps only that one.
+    """
     whole = mapping.value
     for pair in whole if isinstance(mapping, yaml.MappingNode) else ():
         mapping.value = [pair]
@@ -111,7 +113,7 @@ def _reject_repeated_keys(root: yaml.Node, name: str) -> None:
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """The nodes of a tree, each once: an alias can make them many, or a circle."""
+    """The nodes of a tree, each once: aliases can repeat them, or make a circle."""
     seen: set[int] = set()
     todo = [root]
     while todo:
@@ -166,7 +168,7 @@ def _explain_error(problem: str, steps: list[str | int], root: yaml.Node, name: 
 
 
 def _types_at(kind: type, steps: Sequence[str | int]) -> list[inspect.Type]:
-    """The types, unions taken apart, of what is at a place."""
+    """The types at a path, with unions taken apart."""
     types = _alternatives(inspect.type_info(kind))
     for step in steps:
         types = [below for each in types for below in _below(each, step)]
@@ -174,7 +176,7 @@ def _types_at(kind: type, steps: Sequence[str | int]) -> list[inspect.Type]:
 
 
 def _below(kind: inspect.Type, step: str | int) -> list[inspect.Type]:
-    """The types, unions taken apart, of what is under a key, or in a list at an index."""
+    """The types under a key, or in a list at an index, with unions taken apart."""
     if isinstance(kind, inspect.VarTupleType):
         return _alternatives(kind.item_type)
     if isinstance(kind, inspect.DictType):
@@ -214,7 +216,7 @@ def _walk(node: yaml.Node, steps: Sequence[str | int]) -> yaml.Node:
 
 
 def child(node: yaml.Node, step: str | int) -> yaml.Node | None:
-    """What a mapping has under a key, or a list at an index; None if it has not, or is neither."""
+    """The node under a key of a mapping, or at an index of a list; None if there is none."""
     if isinstance(step, int):
         return node.value[step] if isinstance(node, yaml.SequenceNode) and step < len(node.value) else None
     if not isinstance(node, yaml.MappingNode):
@@ -223,12 +225,12 @@ def child(node: yaml.Node, step: str | int) -> yaml.Node | None:
 
 
 def is_null(node: yaml.Node) -> bool:
-    """Whether nothing stands there, or null."""
+    """Whether the node is empty or null."""
     return bool(node.tag == "tag:yaml.org,2002:null")
 
 
 def line_of(node: yaml.Node) -> int:
-    """The line that a node begins in, from 1."""
+    """The line in which a node begins, from 1."""
     line: int = node.start_mark.line
     return line + 1
 
@@ -241,7 +243,7 @@ def lines_text(lines: Sequence[int]) -> str:
 
 @contextmanager
 def errors_located_at(where: str) -> Iterator[None]:
-    """What is wrong with a file's words inside is told with the place where they stand."""
+    """Put `where` before the message of an error about the input that is raised inside."""
     try:
         yield
     except (InvalidReference, InvalidDigest) as error:

@@ -1,5 +1,8 @@
-"""Logins as a user gives them. Nothing here echoes one, and there is always a way that leaves it out of the
-process list: a file, the environment, stdin or the terminal."""
+"""Logins as a user gives them.
+
+Nothing here echoes a password, and each has a way that keeps it out of the process list: a file, the
+environment, stdin or the terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from blobflow.transports.registry.auth.credentials import Credentials
 
 
 def parse_login(text: str, option: str) -> Credentials:
-    """As `credentials.parse_login`; a password that is missing is asked for on the terminal."""
+    """As `credentials.parse_login`; prompts for a missing password on the terminal."""
     instead = f"{option} @FILE, with USER:PASSWORD in it"
     return credentials.parse_login(
         text, option, lambda username: prompt(f"Password of {username}", hidden=True, instead=instead)
@@ -21,7 +24,7 @@ def parse_login(text: str, option: str) -> Credentials:
 
 
 def prompt(question: str, *, hidden: bool, instead: str) -> str:
-    """What is typed on the terminal. Raises UsageError where there is none: then give `instead`."""
+    """What the user types on the terminal. Raises UsageError without one, which says to give `instead`."""
     if not sys.stdin.isatty():
         raise UsageError(f"{question}: there is no terminal to ask on; give {instead}")
     answer: str = click.prompt(question, hide_input=hidden, err=True)
@@ -29,7 +32,7 @@ def prompt(question: str, *, hidden: bool, instead: str) -> str:
 
 
 def read_password() -> str:
-    """All of stdin but the line's end. Raises UsageError if nothing is left."""
+    """All of stdin without its last line end. Raises UsageError if that is empty."""
     password = sys.stdin.read().rstrip("\r\n")
     if not password:
         raise UsageError("--password-stdin: stdin is empty")

@@ -1,4 +1,4 @@
-"""`serve --access-log`: a line a request."""
+"""`serve --access-log`: one line a request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ LogFormat = Literal["brief", "common", "combined", "json"]
 def open_access_log(
     form: LogFormat | None, path: Path | None
 ) -> Iterator[Callable[[AccessRecord], None] | None]:
-    """What writes a line an access, to `path` or to stderr; None: nothing is logged. Raises StorageError."""
+    """Gives what writes a line for each access, to `path` or to stderr; None if `form` is None.
+
+    Raises UsageError for a path without a form, StorageError for a file that can't be written.
+    """
     if form is None:
         if path is not None:
             raise UsageError("--access-log-file goes with --access-log; say in which form")

@@ -1,7 +1,7 @@
-"""A run as one HTML page: self-contained, without scripts, readable from a file. Pure.
+"""A run's report as one HTML page: self-contained, without scripts, readable from a file. Pure.
 
-What went wrong comes first; then the totals, what waited for what at each host, what the images share, and
-every image. All that registries and people chose is escaped, and its control characters made visible.
+Failures come first; then the totals, what waited for what at each host, what the images share, and every
+image. All text from registries and people is escaped, and its control characters are made visible.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ svg{width:100%;height:auto;background:#f4f6f9}svg text{font:10px system-ui,sans-
 
 
 def render_html_report(report: Report, spans: Sequence[StepSpan] = (), planned: Planned | None = None) -> str:
-    """The whole document. `spans`: what happened when; `planned`: what the images are, if that was found."""
+    """The whole page. `spans`: the steps in time; `planned`: the plan, if the run got that far."""
     failed = sum(image.status == "failed" for image in report.images)
     title = f"blobflow: {count_text(len(report.images), 'image')}, {failed} failed"
     sections = [
@@ -172,8 +172,11 @@ def _timeline(spans: Sequence[StepSpan]) -> str:
 
 
 def assign_lanes(spans: Iterable[StepSpan]) -> list[tuple[int, float, StepSpan]]:
-    """Put spans into lanes, the first that is free, so that none lie over one another. Each with its lane,
-    and with when that became free: there is room for the span's waiting from then on."""
+    """Assign each span to the first free lane, so that none overlap.
+
+    Returns each span with its lane and the second when that became free: from then on the drawing has space
+    for the span's waiting.
+    """
     free: list[float] = []
     placed = []
     for span in sorted(spans, key=lambda each: (each.began, each.step)):
@@ -215,7 +218,7 @@ def _bar(lane: int, free: float, span: StepSpan, scale: float) -> str:
 
 
 def _span_title(span: StepSpan) -> str:
-    """A span in a sentence."""
+    """A span in one line, as the tool tip of its bar."""
     what = f"{span.kind} {short_digest(span.digest)}, {size_text(span.size)}"
     parts = [
         f"step {span.step}: {what}, to {span.target}",

@@ -1,13 +1,15 @@
-"""What a plan would do, a line an image. Pure: values → lines."""
+"""What a plan would do and cost, as text. Pure: values → lines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blobflow.cli.output.units import count_text, one_line, size_text
+from blobflow.cli.output.units import count_text, one_line, size_text, table
 
 if TYPE_CHECKING:
+    from blobflow.content import Allowance
     from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.cost import TargetCost
     from blobflow.engine.plan.preview import ImagePreview
 
 
@@ -16,39 +18,93 @@ def dry_run_lines(planned: Planned) -> list[str]:
     from blobflow.engine.plan.preview import preview_images
 
     return [
-        one_line(f"{each.pair.source} -> {each.pair.target}: {_outlook_text(each)}")
+        one_line(f"{each.pair.source} -> {each.pair.target}: {_preview_text(each)}")
         for each in preview_images(planned)
     ]
 
 
-def _outlook_text(outlook: ImagePreview) -> str:
-    if outlook.error is not None:
-        return f"failed: {outlook.error}"
-    if outlook.status == "skipped":
-        return f"skipped: {outlook.reason}"
-    form = _form_text(outlook)
-    if outlook.status == "current":
+def _preview_text(preview: ImagePreview) -> str:
+    if preview.error is not None:
+        return f"failed: {preview.error}"
+    if preview.status == "skipped":
+        return f"skipped: {preview.reason}"
+    form = _form_text(preview)
+    if preview.status == "current":
         return f"present{form}"
     counts = (
-        (outlook.copies, f"copy {count_text(outlook.copies, 'blob')}"),
-        (outlook.mounts, f"mount {outlook.mounts}"),
-        (outlook.manifests, f"put {count_text(outlook.manifests, 'manifest')}"),
-        (outlook.attached, f"attach {count_text(outlook.attached, 'referrer')}"),
+        (preview.copies, f"copy {count_text(preview.copies, 'blob')}"),
+        (preview.mounts, f"mount {preview.mounts}"),
+        (preview.manifests, f"put {count_text(preview.manifests, 'manifest')}"),
+        (preview.attached, f"attach {count_text(preview.attached, 'referrer')}"),
     )
     steps = ", ".join(text for count, text in counts if count)
-    return f"{steps or 'brought with an image above'}, {size_text(outlook.bytes_to_write)}{form}"
+    return f"{steps or 'brought with an image above'}, {size_text(preview.bytes_to_write)}{form}"
 
 
-def _form_text(outlook: ImagePreview) -> str:
+def _form_text(preview: ImagePreview) -> str:
     """What of the image will be there, where that is not all of it as it is."""
-    choice = outlook.pair.choice
+    choice = preview.pair.choice
     if choice.index == "only":
         return ", index only"
-    if outlook.bare:
+    if preview.bare:
         return ", as it is: it has no platform" + (f"; as {choice.format}" if choice.format else "")
-    platforms = ", ".join(outlook.platforms)
+    platforms = ", ".join(preview.platforms)
     if choice.format:
         return f", as {choice.format}" + (f" of {platforms}" if choice.platforms else "")
-    if outlook.made:
+    if preview.made:
         return f", pruned to {platforms}"
-    return f", {platforms} only" if outlook.sparse else ""
+    return f", {platforms} only" if preview.sparse else ""
+
+
+def plan_lines(planned: Planned) -> list[str]:
+    """A plan's price."""
+    price = planned.price
+    if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
+    skipped = f"; {len(planned.skipped)} skipped" if planned.skipped else ""
+    figures = [
+        ("images", f"{price.images}, of which {price.images_current} current{skipped}"),
+        (
+            "blobs",
+            f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
+        ),
+        ("to read", size_text(price.bytes_to_read)),
+        ("to write", _at_most_text(price.bytes_to_write, if_refused)),
+        ("mounts", str(price.mounts)),
+        *_referrer_figures(planned),
+        ("manifests", str(price.manifests)),
+        *(
+            ("target", _target_price_text(host, target))
+            for host, target in price.targets.items()
+            if len(price.targets) > 1
+        ),
+        *(("requests", f"{count} to {one_line(host)}") for host, count in price.requests.items()),
+        *(
+            ("allowance", _allowance_text(host, allowance, planned.reads[host]))
+            for host, allowance in planned.allowances.items()
+        ),
+    ]
+    return table(figures)
+
+
+def _referrer_figures(planned: Planned) -> list[tuple[str, str]]:
+    attached = sum(len(desired.attached) for desired in planned.desired_images.values())
+    left = sum(len(desired.left) for desired in planned.desired_images.values())
+    return [("referrers", f"{attached} to go along, {left} left")] if attached or left else []
+
+
+def _allowance_text(host: str, allowance: Allowance, reads: int) -> str:
+    """What is left of a source's allowance, against what a run of the plan needs of it."""
+    whom = f" by {one_line(allowance.source)}" if allowance.source else ""
+    left = f"{count_text(allowance.remaining, 'manifest')} left to be read{whom} of {allowance.rate}"
+    enough = "" if reads <= allowance.remaining else ": too few, it would stop, or with --wait wait"
+    return f"{one_line(host)} has {left}; a run reads {reads}{enough}"
+
+
+def _at_most_text(size: int, more: int) -> str:
+    return size_text(size) + (f" (at most {size_text(size + more)})" if more else "")
+
+
+def _target_price_text(host: str, target: TargetCost) -> str:
+    size = _at_most_text(target.bytes_to_write, target.bytes_if_mounts_fail)
+    blobs, manifests = count_text(target.copies, "blob"), count_text(target.manifests, "manifest")
+    return f"{size} to {one_line(host)}: {blobs}, {target.mounts} mounted, {manifests}"

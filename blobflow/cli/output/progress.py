@@ -1,4 +1,4 @@
-"""Draws events: live bars on a terminal, a line an image elsewhere, JSON lines for programs.
+"""Shows events: live bars on a terminal, one line an image elsewhere, JSON lines for programs.
 
 `show_progress` gives an observer for as long as it is entered; all of it goes to stderr. Events change
 figures, and a ticker draws them a few times a second, together with what the meter counted: nothing is drawn
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.units import one_line, seconds_text, short_digest, size_text
 from blobflow.events import (
     Event,
@@ -63,7 +63,7 @@ async def show_progress(
 
 
 def _progress_bars(output: OutputOptions, meter: Meter, stream: TextIO) -> ProgressBars | None:
-    """Bars, if the stream is a terminal that can draw them."""
+    """Bars, if the stream is a terminal that can draw them; else None."""
     if not stream.isatty():
         return None
     from rich.console import Console
@@ -73,7 +73,7 @@ def _progress_bars(output: OutputOptions, meter: Meter, stream: TextIO) -> Progr
 
 
 def event_line(event: Event, output: OutputOptions) -> str | None:
-    """The line for an event that is told in words in every text display; None: not told."""
+    """The line for an event that every text display prints; None if none does."""
     match event:
         case Warned() if not output.quiet:
             return one_line(f"warning: {event.message}")
@@ -88,7 +88,7 @@ def event_line(event: Event, output: OutputOptions) -> str | None:
 
 
 def _registry_of(target: str) -> str:
-    """The registry of a target; a layout or archive as it is."""
+    """The registry of a target; a layout or archive unchanged."""
     return target if transport_of(target) else target.partition("/")[0]
 
 
@@ -100,7 +100,7 @@ def progress_line(event: ImageDone, *, name_target: bool = False) -> str:
 
 
 def _write_line(stream: TextIO, line: str) -> None:
-    """Write a line. Whoever read the stream may have gone away; that must not end the run."""
+    """Write a line. A reader of the stream that went away does not end the run."""
     with suppress(OSError):
         stream.write(f"{line}\n")
         stream.flush()
@@ -117,7 +117,7 @@ class JsonLines:
 
 
 class ProgressLines:
-    """A line an image, and remarks. Quiet: nothing but what `event_line` still tells."""
+    """One line an image, and those of `event_line`; with --quiet only the latter."""
 
     def __init__(self, output: OutputOptions, stream: TextIO, *, name_target: bool = False) -> None:
         self._look = output
@@ -134,7 +134,7 @@ class ProgressLines:
 
 
 class ProgressBars:
-    """Bars for images and bytes, and a row for each of the first blobs under way."""
+    """Bars for images and bytes, and a row for each of the oldest blobs under way."""
 
     def __init__(self, output: OutputOptions, meter: Meter, console: Console) -> None:
         self._look = output

@@ -1,4 +1,7 @@
-"""Figures and names as people read them. Pure; what is shown to a terminal passes through `one_line`."""
+"""Bytes, durations, counts and names as people read them. Pure.
+
+Text from elsewhere passes through `one_line` before it is printed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run is due: every so often, or at the times of a cron expression. Pure.
+"""When a run is due: at intervals, or at the times of a cron expression. Pure.
 
 Times are seconds since the epoch; cron's fields are read in the zone of the machine, or in the one given. A
 time that a change of clocks leaves out comes an hour later; one that comes twice counts once.
@@ -17,7 +17,7 @@ from blobflow.errors import UsageError
 
 # Between two 29ths of February are at most eight years (1896 and 1904, 2096 and 2104).
 _MAX_DAYS = 366 * 8 + 1
-# A run starts up to so much later than it is due, so that machines with one timetable don't come together.
+# A run starts up to so much later than it is due, so that machines with the same schedule don't run together.
 _JITTER_FRACTION = 0.1
 _MAX_JITTER = 300.0  # seconds
 

@@ -1,7 +1,7 @@
-"""Runs that are kept account of, and a process that stays: the options, and what they come to.
+"""One run, or runs on a schedule in a daemon; with metrics of them if wanted.
 
 Without `--every` or `--cron` there is one run, and its error is the process's. With one of them the process
-stays until a signal ends it, a run's error is told, and `rounds` says when the next one is.
+stays until a signal ends it, prints the error of a run, and goes on as `scheduler` says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import OutputOptions, option_group
+from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.runtime.files import check_writable
 from blobflow.cli.runtime.startup import collect_garbage
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
-# One run, which hands over its report however it ends.
+# One run, which passes its report on however it ends.
 RunOnce = Callable[[Callable[["Report"], None]], None]
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True):
-    """What was said of more than one run."""
+    """When to run again, and where metrics of runs go."""
 
     every: str | None = None
     cron: str | None = None
@@ -73,7 +74,7 @@ schedule_options = option_group(
 
 
 def parse_schedule(schedule: ScheduleOptions) -> Schedule | None:
-    """The timetable, if the process stays. Raises UsageError for what can't be meant."""
+    """The schedule, if the process stays, else None. Raises UsageError for options that don't go together."""
     if not schedule.stays:
         if schedule.metrics_listen is not None:
             raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
@@ -90,7 +91,7 @@ def parse_schedule(schedule: ScheduleOptions) -> Schedule | None:
 def run_scheduled(
     schedule: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
 ) -> None:
-    """Run once, or again and again, and keep account. Raises what a single run raises."""
+    """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises."""
     timetable = parse_schedule(schedule)
     with _open_metrics(schedule, output) as ledger:
         if timetable is None:
@@ -112,7 +113,7 @@ def _run_as_daemon(
             run()
         except BlobflowError as error:
             if isinstance(error, UsageError) and not begun:
-                raise  # it was started wrongly; later, somebody may be just about to mend a file
+                raise  # it was started wrongly; later, somebody may be about to mend a file
             _print_event(output, "error", str(error))
         begun = True
         collect_garbage()
@@ -149,8 +150,7 @@ def _print_event(output: OutputOptions, event: str, sentence: str) -> None:
 
 
 def _run_recorded(ledger: RunMetrics | None, output: OutputOptions, run: RunOnce) -> None:
-    """One run, entered in the ledger, also if it fails or is interrupted: that goes before what the ledger
-    may raise."""
+    """One run, counted in the metrics, also if it fails or is interrupted: its error goes before theirs."""
     if ledger is None:
         run(lambda report: None)
         return
@@ -190,7 +190,7 @@ def _open_metrics(schedule: ScheduleOptions, output: OutputOptions) -> Iterator[
     if schedule.metrics_listen is None:
         yield ledger
         return
-    from blobflow.cli.commands.serve import parse_listen_address
+    from blobflow.cli.runtime.listen_address import parse_listen_address
 
     host, port = parse_listen_address(schedule.metrics_listen)
     with ledger.listening(host, port) as bound:

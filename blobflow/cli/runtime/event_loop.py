@@ -31,7 +31,7 @@ _SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
 
 
-def run(work: Coroutine[Any, Any, _T]) -> _T:
+def run_loop(work: Coroutine[Any, Any, _T]) -> _T:
     """Run `work` to its end on uvloop. Raises KeyboardInterrupt if a signal cancelled it."""
     sanitize_log_output()
     raise_open_file_limit()
@@ -63,22 +63,23 @@ def raise_open_file_limit() -> None:
 
 
 class Shutdown:
-    """How the work of this process wants to end. `asked`: a signal asked for it; `begun`: the work was told.
+    """How the work of this process ends on a signal.
 
-    `wind_down` is called on SIGTERM, starts nothing new and says whether anything is under way; the work then
-    has `grace` seconds to end by itself before it is cancelled.
+    `requested`: a signal came; `began`: the loop has acted on it. On SIGTERM `wind_down` is called, which
+    starts nothing new and returns whether anything is under way; the work then has `grace` seconds to end by
+    itself before it is cancelled.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self.begun = False
+        self.requested = False
+        self.began = False
         self.winding_down = False
         self.wind_down: Callable[[], bool] = lambda: False
         self.grace = 0.0
 
     def begin(self, number: int, task: asyncio.Task[Any]) -> None:
         """The first signal came. On the loop's thread."""
-        self.begun = True
+        self.began = True
         if number == signal.SIGTERM and self.grace and self.wind_down():
             self.winding_down = True
             asyncio.get_running_loop().call_later(self.grace, task.cancel)
@@ -86,23 +87,23 @@ class Shutdown:
             task.cancel()
 
 
-SHUTDOWN: ContextVar[Shutdown] = ContextVar("ending")
+SHUTDOWN: ContextVar[Shutdown] = ContextVar("shutdown")
 
 
 async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.current_task()
     assert task is not None
-    ending = Shutdown()
-    SHUTDOWN.set(ending)
-    with _signals_shut_down(task, ending):
+    shutdown = Shutdown()
+    SHUTDOWN.set(shutdown)
+    with _signals_shut_down(task, shutdown):
         result = await work
-    if ending.winding_down or (ending.asked and not ending.begun):
+    if shutdown.winding_down or (shutdown.requested and not shutdown.began):
         raise asyncio.CancelledError  # the work ended by itself, before its time or before it was told
     return result
 
 
 @contextmanager
-def _signals_shut_down(task: asyncio.Task[Any], ending: Shutdown) -> Iterator[None]:
+def _signals_shut_down(task: asyncio.Task[Any], shutdown: Shutdown) -> Iterator[None]:
     """While inside, the first signal begins the end and the second ends the process.
 
     Plain signal handlers, not the loop's: they run also while the loop is busy. Outside the main thread
@@ -111,12 +112,12 @@ def _signals_shut_down(task: asyncio.Task[Any], ending: Shutdown) -> Iterator[No
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if ending.asked:
+        if shutdown.requested:
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
             os._exit(INTERRUPTED)
-        ending.asked = True
-        loop.call_soon_threadsafe(ending.begin, number, task)
+        shutdown.requested = True
+        loop.call_soon_threadsafe(shutdown.begin, number, task)
 
     try:
         before = {number: signal.signal(number, on_signal) for number in _SHUTDOWN_SIGNALS}

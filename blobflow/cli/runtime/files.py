@@ -1,15 +1,32 @@
-"""Result files: written whole or not at all."""
+"""Files that a command reads whole, and result files, which are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from blobflow.errors import UsageError
+from blobflow.errors import InvalidConfig, UsageError
 
 _FILE_MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, or of stdin for `-`. Raises InvalidConfig naming the file and what is wrong."""
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def input_name(path: Path) -> str:
+    """What a file that is read is called in errors."""
+    return "stdin" if str(path) == "-" else str(path)
 
 
 def check_writable(path: Path, option: str) -> None:

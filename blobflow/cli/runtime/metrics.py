@@ -1,8 +1,8 @@
-"""The ledger of runs: what they came to, for Prometheus, as an endpoint or as a text file.
+"""Metrics of runs for Prometheus, as an endpoint or as a text file.
 
-The text file is for node_exporter's textfile collector, and it is also the memory: a process that is given
-the file of an earlier one goes on counting where that one stopped, so that a job that runs and ends tells the
-same as one that stays. It is written beside itself and renamed, so nobody reads half of it.
+The text file is for node_exporter's textfile collector, and it is also the state: a process that is given
+the file of an earlier one goes on counting where that one stopped, so a job that runs and ends has the same
+metrics as a daemon. It is replaced atomically, so nobody reads half of it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class MetricsState(msgspec.Struct, frozen=True):
 
 
 def with_run(account: MetricsState, report: Report, end: RunResult, now: float) -> MetricsState:
-    """The account with one more run. Images that a run to its end knows nothing of any more are dropped,
-    unless it could not find out what their repository has."""
+    """The metrics with one more run.
+
+    Images that a whole run no longer has are dropped, unless it could not list their repository.
+    """
     totals = report.totals
     whole = end in ("done", "incomplete")
     known = {(image.source, image.target) for image in report.images}
@@ -98,9 +100,9 @@ def _is_below(name: str, repository: str) -> bool:
 
 
 class RunMetrics:
-    """The account of this process, and of those before it if it has a `file`.
+    """The metrics of this process, and of those before it if it has a `file`.
 
-    Raises InvalidConfig for a file that is something else: it would be overwritten. `clock` gives seconds
+    Raises InvalidConfig for a file that it did not write: it would be overwritten. `clock` gives seconds
     since the epoch.
     """
 
@@ -110,17 +112,17 @@ class RunMetrics:
         self.account = _load_state(file) if file is not None and file.exists() else MetricsState()
 
     def begin(self) -> None:
-        """A run begins."""
+        """Note that a run begins."""
         self.account = msgspec.structs.replace(self.account, running=self._clock())
 
     def enter(self, report: Report, end: RunResult) -> None:
-        """A run ended. Raises StorageError if the file can't be written."""
+        """Count a run that ended, and write the file. Raises StorageError if that fails."""
         self.account = with_run(self.account, report, end, self._clock())
         if self._file is not None:
             write_atomic(self._file, self.text())
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format. What is true only now (ages) is not for a file."""
+        """The metrics in Prometheus' text format, without ages, which are true only now."""
         return generate_latest(_collector_registry(lambda: metric_families(self.account)))
 
     @contextmanager
@@ -158,7 +160,7 @@ def _collector_registry(collect: Callable[[], Iterable[Metric]]) -> CollectorReg
 
 
 def metric_families(account: MetricsState) -> Iterator[Metric]:
-    """The account as metrics."""
+    """The state as metrics."""
     runs = CounterMetricFamily("blobflow_runs", "Runs, by how they ended.", labels=["end"])
     for end in RUN_RESULTS:
         runs.add_metric([end], account.runs.get(end, 0))
@@ -193,7 +195,7 @@ def metric_families(account: MetricsState) -> Iterator[Metric]:
 
 
 def age_families(account: MetricsState, now: float) -> Iterator[Metric]:
-    """What is true at one moment: how old successes are, and how long the run under way has been."""
+    """Metrics of one moment: how old successes are, and how long the run under way has taken."""
     running = now - account.running if account.running else 0.0
     yield GaugeMetricFamily("blobflow_running_seconds", "How long the run under way has taken.", running)
     old = GaugeMetricFamily(
@@ -208,7 +210,7 @@ def age_families(account: MetricsState, now: float) -> Iterator[Metric]:
 
 
 def _load_state(file: Path) -> MetricsState:
-    """The account that a text file of ours tells."""
+    """The state that an earlier process wrote. Raises InvalidConfig."""
     try:
         text = file.read_text()
         found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

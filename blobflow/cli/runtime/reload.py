@@ -1,4 +1,4 @@
-"""Having a registry that serves take up what its files say now: by itself, and when SIGHUP asks for it."""
+"""Reloads the files of a registry that serves: when they change, and on SIGHUP."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from blobflow.cli.inputs.requests import read_text
 from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.runtime.files import read_text
 
 if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HangupSignals:
-    """SIGHUP, which ends nothing. One that comes before anybody listens is noted."""
+    """SIGHUP as events that end nothing. One that comes before anybody waits is kept."""
 
     def __init__(self) -> None:
         self._came = False
@@ -27,7 +27,7 @@ class HangupSignals:
 
     @contextmanager
     def caught(self) -> Iterator[HangupSignals]:
-        """While inside, SIGHUP only rings. Outside the main thread Python takes no handlers."""
+        """While inside, SIGHUP only wakes who waits. Outside the main thread it has no effect."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self._came = True
@@ -44,7 +44,7 @@ class HangupSignals:
             signal.signal(signal.SIGHUP, before if before is not None else signal.SIG_DFL)
 
     async def each(self) -> AsyncIterator[None]:
-        """Once for each signal, or for several that came together."""
+        """Yield once for each signal, or for several that came together."""
         loop, rung = asyncio.get_running_loop(), asyncio.Event()
 
         def ring() -> None:
@@ -63,7 +63,7 @@ class HangupSignals:
 
 
 def load_logins(path: Path) -> tuple[Logins, Reloadable]:
-    """The logins of an htpasswd file. Raises InvalidConfig."""
+    """The logins of an htpasswd file, and what reloads them. Raises InvalidConfig."""
     from blobflow.server import Logins, parse_htpasswd
     from blobflow.server.admin.file_reload import ReloadableFile
 
@@ -76,8 +76,10 @@ def load_logins(path: Path) -> tuple[Logins, Reloadable]:
 
 
 def load_access_rules(path: Path, names: Callable[[], frozenset[str]]) -> tuple[AccessRules, Reloadable]:
-    """The rules of a file. `names`: whom the registry knows, to warn of rules for others. Raises
-    InvalidConfig."""
+    """The rules of a file, and what reloads them; warns about rules for none of the registry's `names`.
+
+    Raises InvalidConfig.
+    """
     from blobflow.server import AccessRules, parse_access
     from blobflow.server.admin.file_reload import ReloadableFile
     from blobflow.server.auth.access_rules import ParsedRules
@@ -97,20 +99,23 @@ def load_access_rules(path: Path, names: Callable[[], frozenset[str]]) -> tuple[
 
 
 def certificate_reloader(certificate: Certificate) -> Reloadable:
+    """What reloads a certificate, on SIGHUP only."""
     from blobflow.server.admin.file_reload import ReloadableOnDemand
 
     return ReloadableOnDemand(certificate.path, "the certificate", certificate.reread)
 
 
 def _file(path: Path) -> Path:
-    """What can be looked at for `-`, too."""
+    """A path that can be watched, for `-` too."""
     return Path("/dev/stdin") if str(path) == "-" else path
 
 
 @asynccontextmanager
 async def reload_on_change(files: Sequence[Reloadable], hangups: HangupSignals) -> AsyncIterator[None]:
-    """While inside, changed files take effect, and SIGHUP has all read again. What fails inside is raised as
-    it is, not in a group."""
+    """While inside, changed files take effect, and SIGHUP reloads all of them.
+
+    What fails inside is raised unchanged, not in a group.
+    """
     from blobflow.server.admin.file_reload import FileReloader
 
     rereading = FileReloader(files, print_notice)
@@ -138,5 +143,5 @@ async def reload_on_change(files: Sequence[Reloadable], hangups: HangupSignals) 
 
 
 def print_notice(sentence: str) -> None:
-    """Say on stderr what the operator should know."""
+    """Print on stderr what the operator should know."""
     print_lines(f"blobflow: {sentence}", err=True)

@@ -1,11 +1,12 @@
-"""Runs again and again: one at a time, at their times, in one process that stays.
+"""Runs on a schedule, one at a time, in a daemon.
 
     wait until the next is due ─► run ─► wait …
-      SIGHUP   the spec is read anew; what is wrong with it is told, and the old one stays
-      SIGTERM  while waiting: the end. While running: the run winds down first (see `running`)
+      SIGHUP   the spec is reloaded; if it has an error, that is printed, and the old one stays
+      SIGTERM  while waiting: the end. While running: the run winds down first (see `event_loop`)
 
-What is missed while a run takes longer is skipped. A run that fails is told, entered, and does not end the
-rounds. `run_on_schedule` is the loop, with its clock and its waiting given; nothing in it knows of signals.
+Runs that are due while another one takes longer are skipped. The error of a run is printed and counted, and
+does not end the process. `run_on_schedule` is the loop; it gets its clock and its waiting as arguments, and
+knows nothing of signals.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class WakeReason(Enum):
 
 # Waits for so many seconds, or until something else happens.
 Wait = Callable[[float], WakeReason]
-# The longest that is waited at once: a clock that is set, or a machine that slept, is noticed after this.
+# The longest wait at a time: after it, a clock that was set or a machine that slept is noticed.
 _LONGEST_WAIT = 60.0  # seconds
 
 
@@ -46,10 +47,10 @@ def run_on_schedule(
     random: Callable[[], float],
     announce: Callable[[float], None],
 ) -> None:
-    """Run whenever it is due, until `wait` says stop. With `Interval` the first run is at once.
+    """Run whenever the schedule is due, until `wait` returns STOP. An `Interval` starts at once.
 
-    `announce` is told when the next run starts, in seconds since the epoch. What `run` and `reread` raise
-    ends the rounds.
+    `announce` gets the time of the next run, in seconds since the epoch. What `run` and `reread` raise ends
+    the loop.
     """
     if isinstance(timetable, Interval):
         run()
@@ -67,8 +68,11 @@ def run_on_schedule(
 
 
 class WakeSignals:
-    """SIGHUP and SIGTERM, as reasons to wake up. One that comes while nobody waits is found by the next who
-    waits; used inside `caught`. So is a Ctrl-C that was raised in vain, in a finalizer say."""
+    """SIGHUP and SIGTERM, as reasons to wake up; use it inside `caught`.
+
+    A signal that comes while nobody waits wakes the next `wait`. So does a Ctrl-C whose exception was
+    lost, in a finalizer say.
+    """
 
     def __init__(self) -> None:
         self._come: list[WakeReason] = []
@@ -77,7 +81,7 @@ class WakeSignals:
 
     @contextmanager
     def caught(self) -> Iterator[WakeSignals]:
-        """While inside, the two signals wake up who waits, and do nothing else; Ctrl-C raises, as ever."""
+        """While inside, the two signals only wake up `wait`; Ctrl-C raises KeyboardInterrupt."""
         reasons = {signal.SIGHUP: WakeReason.REREAD, signal.SIGTERM: WakeReason.STOP}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
@@ -99,7 +103,7 @@ class WakeSignals:
             os.close(self._ring)
 
     def wait(self, seconds: float) -> WakeReason:
-        """See `Wait`. To stop goes before all else. Raises KeyboardInterrupt."""
+        """See `Wait`. STOP goes before all else. Raises KeyboardInterrupt."""
         if self._interrupted:
             raise KeyboardInterrupt
         if not self._come:

@@ -1,5 +1,7 @@
-"""What a process of ours, which is nobody's library, may do with Python's collector, to start sooner and to
-stay small."""
+"""Faster start and a small process: imports and Python's garbage collector, tuned for a command.
+
+A library must not do this; a process of its own may.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# New objects between two looks of the collector, instead of 700. What a run makes many of (descriptors,
-# steps, chunks) is in no cycle; looking among them took 4 % of a cold run, and grew with every image planned.
+# New objects between two collections, instead of 700. What a run makes many of (descriptors, steps, chunks)
+# is in no cycle; collecting among them took 4 % of a cold run, and grew with every image planned.
 GC_THRESHOLD = 50_000
 
 
 @contextmanager
 def fast_imports() -> Iterator[None]:
-    """To be inside of while most of the program is imported.
+    """Import most of the program inside of this.
 
     aiohttp reads the system's certificates as it is imported, which takes as long as all of blobflow, and we
-    never use what it makes of them (see `trust.system_trust`): OpenSSL finds none while inside. What was
-    imported stays, and the collector need never look at it again.
+    never use what it makes of them (see `trust.system_trust`): OpenSSL finds none while inside. The collector
+    never visits the imported modules again.
     """
     before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     os.environ.update(dict.fromkeys(before, os.devnull))
@@ -40,9 +42,9 @@ _frozen_for_good = False
 
 
 def tune_gc() -> None:
-    """Let the collector look less often, and never again at what is there now.
+    """Let the collector run less often, and never again visit the objects of now.
 
-    Not once a run is over: what is frozen while one is under way stays for ever after it, event loop and all.
+    No effect once a run is over: what is frozen during a run would stay for ever, event loop and all.
     """
     if not _frozen_for_good:
         gc.freeze()
@@ -50,11 +52,12 @@ def tune_gc() -> None:
 
 
 def collect_garbage() -> None:
-    """Between two runs of a process that stays: what the last one left behind in cycles goes now.
+    """Between two runs of a daemon: free what the last one left behind in cycles.
 
-    With LOOK_AFTER it would go after a hundred runs or more, and each holds an event loop, with a buffer of
-    256 KiB that the collector does not count. Takes some milliseconds: what was frozen is not looked at.
+    With GC_THRESHOLD that would happen after a hundred runs or more, and each holds an event loop, with a
+    buffer of 256 KiB that the collector does not count. Takes some milliseconds: frozen objects are not
+    visited.
     """
-    global _settled
+    global _frozen_for_good
     _frozen_for_good = True
     gc.collect()

@@ -55,9 +55,14 @@ class ManifestBudget:
         self.held = 0
 
     @asynccontextmanager
-    async def moving(self, host: str, manifest: Descriptor) -> AsyncIterator[None]:
-        """Wait until there is room for one more manifest that is read from, or put at, a host."""
+    async def moving(
+        self, host: str, manifest: Descriptor, *, before_waiting: Callable[[], None] | None = None
+    ) -> AsyncIterator[None]:
+        """Wait until there is room for one more manifest that is read from, or put at, a host. What others
+        may need to give theirs back is not to be held meanwhile: `before_waiting` is called."""
         way, size = self.way(host), _size(manifest)
+        if before_waiting is not None and not way.has(size):
+            before_waiting()
         await way.take(size)
         try:
             yield
@@ -211,10 +216,14 @@ class _Bytes:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def has(self, wanted: int) -> bool:
+        """Whether so many can be had without waiting."""
+        return not self._waiting and min(wanted, self._size) <= self._free
+
     async def take(self, wanted: int) -> None:
         """Wait for so many; to be given back with the same number."""
         wanted = min(wanted, self._size)
-        if not self._waiting and wanted <= self._free:
+        if self.has(wanted):
             self._free -= wanted
             return
         turn = asyncio.get_running_loop().create_future()

@@ -17,6 +17,7 @@ from blobflow.content import Site, SourceAt
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.plan.steps import Copy, Graph, Put, Step
 from blobflow.engine.sources.manifests import ManifestBudget
+from blobflow.engine.transfer.admission import StepPermits
 from blobflow.errors import BlobflowError, Rejected
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
@@ -24,7 +25,7 @@ from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 # Where content of a plan can be read, which the run itself has not read or need not have.
 SitesOf = Mapping[Digest, tuple[Site, ...]]
 # Puts a manifest's bytes at a site, under tags or under its digest alone.
-PutBytes = Callable[[Site, Descriptor, tuple[str, ...]], Awaitable[None]]
+PutBytes = Callable[[Site, Descriptor, tuple[str, ...], StepPermits | None], Awaitable[None]]
 # Whether a child of a manifest is to be where its parent is.
 Wanted = Callable[[Digest], bool]
 _NOWHERE: tuple[Site, ...] = ()
@@ -67,13 +68,14 @@ class MissingContent:
         self._found_at: dict[Digest, tuple[Site, ...]] = {}
         self._brought = AsyncMemo(self._bring)
 
-    async def put(self, step: Put, manifest: Descriptor) -> None:
-        """Put the step's manifest, or its fallback, with what the target then says that it lacks.
+    async def put(self, step: Put, manifest: Descriptor, permits: StepPermits) -> None:
+        """Put the step's manifest, or its fallback, with what the target then says that it lacks: before it
+        is looked for, the step's permits are given back.
 
         Raises what putting raises, and what copying raises of what is lacked.
         """
         wanted = self._chosen(step, manifest)
-        await self._put_whole(step.target, manifest, step.tags, wanted)
+        await self._put_whole(step.target, manifest, step.tags, wanted, permits)
 
     async def _put_whole(
         self,
@@ -81,13 +83,16 @@ class MissingContent:
         manifest: Descriptor,
         tags: tuple[str, ...],
         wanted: Wanted,
+        permits: StepPermits | None = None,
     ) -> None:
         brought: set[Digest] = set()
         while True:
             try:
-                await self._put(site, manifest, tags)
+                await self._put(site, manifest, tags, permits)
                 return
             except Rejected as error:
+                if permits is not None:
+                    permits.release()
                 lacked = {Digest(each) for each in error.missing if each != manifest.digest}
                 found = await self._find(manifest, lacked, wanted)
                 if not lacked - brought or found is None:

@@ -34,8 +34,17 @@ from blobflow.errors import (
     Throttled,
     Unavailable,
 )
+from blobflow.retrying import Rule, Table, rule_for
 
+# Fruitless tries in a row, and what is waited between them. A restarted registry or a reset connection is
+# back in less than the first delay.
 ATTEMPTS = 5
+FIRST_DELAY = 0.25  # seconds
+LONGEST_DELAY = 30.0  # seconds
+RULES: Table = (
+    (DigestMismatch, Rule(attempts=2, first=FIRST_DELAY, most=LONGEST_DELAY)),
+    (BlobflowError, Rule(attempts=ATTEMPTS, first=FIRST_DELAY, most=LONGEST_DELAY)),
+)
 # A line that drops every 12 MB, and a registry that keeps what came before, take 4,200 tries for a blob of 50
 # GB.
 MOST = 5000
@@ -45,8 +54,6 @@ RESENT = 3
 # Breaks at random are within a tenth of the one before about one time in ten.
 ALIKE = 20
 FRUITFUL = 1024 * 1024  # bytes
-FIRST_DELAY = 0.25  # seconds; a restarted registry or a reset connection is back in less
-LONGEST_DELAY = 30.0  # seconds
 
 
 class Tries(msgspec.Struct, frozen=True):
@@ -81,11 +88,13 @@ def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], 
 
     Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
     """
-    if tries.fruitless >= _allowed(error) or tries.made >= MOST or tries.alike >= ALIKE:
+    rule = rule_for(error, RULES)
+    if rule is None or not _may_be_mended(error) or tries.fruitless >= rule.attempts:
         return None
-    ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (tries.fruitless - 1))
+    if tries.made >= MOST or tries.alike >= ALIKE:
+        return None
     asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
-    return max(asked or 0.0, ceiling * (0.5 + random() / 2))
+    return max(asked or 0.0, rule.delay(tries.fruitless, random()))
 
 
 def may_send(written: int, size: int, at: int) -> bool:
@@ -94,12 +103,23 @@ def may_send(written: int, size: int, at: int) -> bool:
     return size < FRUITFUL or written + size - at <= RESENT * size
 
 
-def _allowed(error: BlobflowError) -> int:
-    """How many fruitless tries in a row may end like this one. `error` is as the transport raised it."""
-    match error:
-        case DigestMismatch():
-            return 2
-        case ConnectFailed() if error.attempts > 1:
-            return 1
-        case _:
-            return ATTEMPTS if error.retryable else 1
+def _may_be_mended(error: BlobflowError) -> bool:
+    """Whether another try may succeed. `error` is as the transport raised it."""
+    if isinstance(error, ConnectFailed) and error.attempts > 1:
+        return False
+    return error.retryable or isinstance(error, DigestMismatch)
+
+
+class BlobRetries:
+    """The retry `Policy` of one blob's way to one place. `at` gives the offset from which the place wanted it
+    last; `random` 0 ≤ r < 1."""
+
+    def __init__(self, random: Callable[[], float], at: Callable[[], int] = lambda: 0) -> None:
+        self._random = random
+        self._at = at
+        self.tries = Tries()
+
+    def next_delay(self, error: BlobflowError) -> float | None:
+        """See `Policy.next_delay`."""
+        self.tries = self.tries.after(error, self._at())
+        return delay_before_retry(error, self.tries, self._random)

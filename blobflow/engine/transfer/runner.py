@@ -11,26 +11,26 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from typing import Literal, assert_never
 
 import msgspec
 
 from blobflow.content import AllowanceOf, Attaches, BlobReader, Cache, Journal, SinkAt, Site, Sleep, SourceAt
-from blobflow.engine.blob_readers import CountedReader, Sent, SourceReader, WholeReader
+from blobflow.engine.blob_readers import CountedReader, Sent, WholeReader
 from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
+from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
-from blobflow.engine.transfer.retry import Tries, delay_before_retry, may_send
-from blobflow.engine.transfer.schedule import Limits, Ready, SlotsInUse, schedule
-from blobflow.engine.transfer.slots import Slots
+from blobflow.engine.transfer.retry import BlobRetries, may_send
 from blobflow.engine.transfer.staging import CacheMode, should_stage
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError, Rejected, StorageError
 from blobflow.events import Meter, Observer, Retrying, StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
+from blobflow.permits import Limiter
+from blobflow.retrying import Failure, retrying
 
 # The journal's key for "this registry has mounted a blob for us": its mounts are proven.
 MOUNTS = "mounts"
@@ -48,6 +48,7 @@ async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
 class Services(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `mirror.py` fills it in.
 
+    `limiter_at`: the limiter of a host whose Sources and Sinks have none of their own.
     `staging_bytes`: what blobs may take in the store at once while they pass through it, and
     `staging_blobs`: how many of them; None: no bound.
     `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
@@ -61,7 +62,7 @@ class Services(msgspec.Struct, frozen=True):
     journal: Journal
     observe: Observer
     meter: Meter
-    limits: Callable[[str], Limits]
+    limiter_at: Callable[[str], Limiter]
     allowance_of: AllowanceOf = no_allowance
     cache_mode: CacheMode = "auto"
     staging_bytes: int | None = None
@@ -101,9 +102,9 @@ class Transfer:
         self._services = services
         self._keep_going = keep_going
         self._ended = ended
-        self._ready: dict[str, Ready] = {}
-        self._flight = SlotsInUse()
         self._changed = asyncio.Event()
+        limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
+        self._admission = Admission(limiters, self._changed.set)
         self._no_new = asyncio.Event()
         self._staging = StagingArea(
             services.cache,
@@ -192,11 +193,8 @@ class Transfer:
                     self._everywhere_over(step.blob.digest)
         for number in self.agenda.newly_ready():
             step = self.agenda.step(number)
-            host = step.target.registry
             warm = isinstance(step, Copy) and self._staging.warm(step.blob)
-            if host not in self._ready:
-                self._ready[host] = Ready(host)
-            self._ready[host].add(number, step, warm=warm)
+            self._admission.add(number, step, warm=warm)
 
     def _everywhere_over(self, digest: Digest) -> None:
         if self._more:
@@ -210,45 +208,35 @@ class Transfer:
         self._staging.release(digest, arrived=arrived)
 
     def _start_what_fits(self) -> None:
-        for ready in self._ready.values():
-            rivals = partial(self._rivals, ready)
-            for start in schedule(*ready.candidates(), self._flight, self._services.limits, rivals):
-                ready.remove(start.number)
-                if self.agenda.states[start.number] is StepState.READY:
-                    self._start(start.number, start.largest)
+        for number, permits in self._admission.starts(self.agenda.step):
+            if self.agenda.states[number] is StepState.READY:
+                self._start(number, permits)
+            else:
+                permits.release()
 
-    def _rivals(self, of: Ready, source: str) -> int:
-        """How many other targets have copies that wait for a slot of that source."""
-        return sum(ready is not of and ready.wants(source) for ready in self._ready.values())
-
-    def _start(self, number: int, largest: bool) -> None:
+    def _start(self, number: int, permits: StepPermits) -> None:
         step = self.agenda.step(number)
         self.agenda.start(number)
         match step:
             case Copy():
-                self._tasks.create_task(self._copy(number, step, *self._road(step, largest)))
+                self._tasks.create_task(self._copy(number, step, permits, self._road(step, permits)))
             case Mount() | Put() | Attach():
-                self._flight.small[step.target.registry] += 1
-                self._tasks.create_task(self._small(number, step))
+                self._tasks.create_task(self._small(number, step, permits))
             case _:
                 assert_never(step)
 
-    def _road(self, step: Copy, largest: bool) -> tuple[Slots, BlobReader]:
-        """Take the slots, and put the blob on the shelf if that is its road."""
+    def _road(self, step: Copy, permits: StepPermits) -> BlobReader:
+        """The blob as this copy reads it; put on the shelf if that is its road."""
         digest = step.blob.digest
-        on_shelf = self._staging.on(digest)
-        reads = not self._staging.warm(step.blob)
-        limits = self._services.limits
-        slots = Slots(self._flight, limits, step, largest=largest, reads=reads, freed=self._changed)
-        source = self._services.source_at(step.source)
-        reader = SourceReader(source, step.blob, finished=slots.reading_over)
-        if not on_shelf and self._wants_store(step.blob, more=self._more):
+        if self._staging.warm(step.blob):
+            permits.bytes_read()
+        reader = AdmittedReader(self._services.source_at(step.source), step.blob, permits)
+        if not self._staging.on(digest) and self._wants_store(step.blob, more=self._more):
             if self._wants_store(step.blob, more=False):
                 self._make_room(step.blob)
             if self._staging.hold(step.blob, reader, self._tasks):
-                for ready in self._ready.values():
-                    ready.warmed(digest)
-        return slots, reader
+                self._admission.warmed(digest)
+        return reader
 
     def _make_room(self, blob: Descriptor) -> None:
         """Let go of what only targets that are still asked may want, for what is known to be wanted."""
@@ -277,20 +265,18 @@ class Transfer:
             begun=self._staging.begun(blob.digest),
         )
 
-    async def _copy(self, number: int, step: Copy, slots: Slots, reader: BlobReader) -> None:
+    async def _copy(self, number: int, step: Copy, permits: StepPermits, reader: BlobReader) -> None:
         try:
-            await self._step(number, step, lambda: self._push(number, step, reader, slots))
+            await self._step(number, step, lambda: self._push(number, step, reader, permits))
         finally:
             self._services.meter.active.pop(number, None)
-            slots.free()
-            self._changed.set()
+            permits.release()
 
-    async def _small(self, number: int, step: Mount | Put | Attach) -> None:
+    async def _small(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
         try:
-            await self._step(number, step, lambda: self._ask(step))
+            await self._step(number, step, lambda: self._ask(step, permits))
         finally:
-            self._flight.small[step.target.registry] -= 1
-            self._changed.set()
+            permits.release()
 
     async def _step(self, number: int, step: Step, act: Act) -> None:
         """Do a step and tell the agenda and the observer how it ended."""
@@ -313,35 +299,33 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
 
-    async def _push(self, number: int, step: Copy, reader: BlobReader, slots: Slots) -> StepOutcome:
+    async def _push(self, number: int, step: Copy, reader: BlobReader, permits: StepPermits) -> StepOutcome:
         """Push a blob, trying again what may be mended by that."""
-        tries = Tries()
         sent = Sent(step.blob.size)
-        while True:
-            try:
-                await self._push_once(number, step, reader, sent, slots.bytes_passed)
-                return "done"
-            except BlobflowError as error:
-                tries = tries.after(error, at=sent.at)
-                delay = delay_before_retry(error, tries, self._services.random)
-                error.attempts = max(error.attempts, tries.made)
-                if delay is None or self.agenda.winding_down:
-                    raise
-                if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
-                    error.message += f"; {sent.given_up(str(step.target))}"
-                    raise
-                what = f"copy of {step.blob.digest} to {step.target}"
-                self._services.observe(Retrying(what, str(error), tries.made, delay))
-                broken, on_shelf = error, self._staging.on(step.blob.digest)
-                slots.again(read=error.side == "source" or not on_shelf)
-            await self._delay(delay)
+        retries = BlobRetries(self._services.random, at=lambda: sent.at)
+
+        async def pause(failure: Failure) -> None:
+            error, digest = failure.error, step.blob.digest
             if self.agenda.winding_down:
-                raise broken
-            if self._staging.holds(step.blob.digest):
+                raise error
+            if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+                error.message += f"; {sent.given_up(str(step.target))}"
+                raise error
+            what = f"copy of {digest} to {step.target}"
+            self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay))
+            read = error.side == "source" or not self._staging.on(digest)
+            await self._admission.renew(permits, read=read)
+            await self._delay(failure.delay)
+            if self.agenda.winding_down:
+                raise error
+            if self._staging.holds(digest):
                 self._staging.renew(step.blob, reader, self._tasks)
-            elif not tries.fruitless and self._services.cache_mode != "off":
+            elif not retries.tries.fruitless and self._services.cache_mode != "off":
                 # It broke on its way: it is read once more, this time into the store, where breaks cost less.
                 self._staging.hold(step.blob, reader, self._tasks)
+
+        await retrying(retries, lambda: self._push_once(number, step, reader, sent, permits), pause)
+        return "done"
 
     async def _delay(self, seconds: float) -> None:
         """Wait so long before another attempt, or until there will be none."""
@@ -354,7 +338,7 @@ class Transfer:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _push_once(
-        self, number: int, step: Copy, reader: BlobReader, sent: Sent, finished: Callable[[], None]
+        self, number: int, step: Copy, reader: BlobReader, sent: Sent, permits: StepPermits
     ) -> None:
         meter = self._services.meter
         active = meter.active
@@ -367,7 +351,7 @@ class Transfer:
             active[number] += size
             meter.bytes_resent += sent.count(size)
 
-        sink = self._services.sink_at(step.target)
+        sink, finished = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
         if self._staging.on(step.blob.digest):
             async with self._staging.share(step.blob, reader) as shared:
                 await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
@@ -375,35 +359,35 @@ class Transfer:
             whole = WholeReader(reader)
             await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
 
-    async def _ask(self, step: Mount | Put | Attach) -> StepOutcome:
+    async def _ask(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
             case Mount():
-                return await self._mount(step)
+                return await self._mount(step, permits)
             case Put():
-                return await self._put(step)
+                return await self._put(step, permits)
             case Attach():
-                return await self._attach(step)
+                return await self._attach(step, permits)
 
-    async def _attach(self, step: Attach) -> StepOutcome:
-        sink = self._services.sink_at(step.target)
+    async def _attach(self, step: Attach, permits: StepPermits) -> StepOutcome:
+        sink = permits.writing(self._services.sink_at(step.target))
         assert isinstance(sink, Attaches), "nothing is hung on what can't hold it"
         await sink.attach(step.subject, step.referrers)
         return "done"
 
-    async def _mount(self, step: Mount) -> StepOutcome:
+    async def _mount(self, step: Mount, permits: StepPermits) -> StepOutcome:
         journal, registry = self._services.journal, step.target.registry
-        if not await self._services.sink_at(step.target).mount(step.blob, step.origin):
+        if not await permits.writing(self._services.sink_at(step.target)).mount(step.blob, step.origin):
             return "refused"
         if not journal.note(registry, MOUNTS):
             journal.record_note(registry, MOUNTS, "yes")
         return "done"
 
-    async def _put(self, step: Put) -> StepOutcome:
+    async def _put(self, step: Put, permits: StepPermits) -> StepOutcome:
         """Put a manifest, or what it falls back on where the registry takes no sparse index."""
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._services.journal, registry):
             try:
-                await self._lacking.put(step, step.manifest)
+                await self._lacking.put(step, step.manifest, permits)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -411,14 +395,18 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._services.journal.record_note(registry, SPARSE, REFUSED)
-        await self._lacking.put(step, step.fallback)
+        await self._lacking.put(step, step.fallback, permits)
         return "fell back"
 
-    async def _put_bytes(self, site: Site, manifest: Descriptor, tags: tuple[str, ...]) -> None:
+    async def _put_bytes(
+        self, site: Site, manifest: Descriptor, tags: tuple[str, ...], permits: StepPermits | None
+    ) -> None:
         made = self._made.get(manifest.digest)
-        async with self._services.documents.moving(site.registry, manifest):
+        before = permits.release if permits is not None else None
+        async with self._services.documents.moving(site.registry, manifest, before_waiting=before):
             raw = self._graph.raw(manifest.digest) if made is None else made.raw
-            await self._services.sink_at(site).put(manifest, raw, tags)
+            sink = self._services.sink_at(site)
+            await (permits.writing(sink) if permits is not None else sink).put(manifest, raw, tags)
 
     async def _copy_beside(self, copy: Copy) -> None:
         """Copy a blob that no step brings, for a Put that waits for it."""
@@ -426,21 +414,17 @@ class Transfer:
         self._beside -= 1
         number = self._beside
         await self._staging.find_held({digest: copy.blob})
-        reads = not self._staging.warm(copy.blob)
-        limits = self._services.limits
-        slots = Slots(self._flight, limits, copy, largest=False, reads=reads, freed=self._changed)
-        source = self._services.source_at(copy.source)
-        reader = SourceReader(source, copy.blob, finished=slots.reading_over)
+        permits = await self._admission.admit(copy, warm=self._staging.warm(copy.blob))
+        reader = AdmittedReader(self._services.source_at(copy.source), copy.blob, permits)
         arrived = False
         try:
-            await self._push(number, copy, reader, slots)
+            await self._push(number, copy, reader, permits)
             arrived = True
         finally:
             self._services.meter.active.pop(number, None)
-            slots.free()
+            permits.release()
             if not self._blob_open[digest] and digest not in self._lingering:
                 self._staging.release(digest, arrived=arrived)
-            self._changed.set()
 
 
 StepOutcome = Literal["done", "refused", "fell back"]

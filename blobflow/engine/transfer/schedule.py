@@ -1,51 +1,64 @@
-"""The schedule: which ready steps start now. A pure function, called at every change.
+"""The schedule: which ready steps start now, at one target. Sync code, called at every change.
 
-Two lanes a host. Small requests (mounts, manifests, small blobs) have their own, so that they never queue
-behind blobs that stream. Those have `limits.blobs` slots at each host, and a copy takes its source and target
-slot in one decision, so runs can't deadlock: a copy whose blob the store already holds (or is just reading)
-needs only the target's. Where copies to several targets wait for one source, no target takes more than its
-share of the source's slots: one that has stopped answering keeps what it has, and must not have them all.
+It asks the limiters of the hosts for all permits of a step in one go, so runs can't deadlock: one at the
+target, and one at the source unless the store has the blob or is just reading it. Small requests (mounts,
+manifests, small blobs) have permits of their own, so that they never queue behind blobs that stream. Where
+copies to several targets wait for one source, no target takes more than its share of the source's permits:
+one that has stopped answering keeps what it has, and must not have them all.
 
-Half of a target's blob slots go to the largest blobs, so that a run does not end waiting for one of them; the
-other half in the plan's order, so that images complete as the run goes. What is left in the end goes largest
-first in all of them, so that they end together.
+Half of a target's streams are the largest blobs, so that a run does not end waiting for one of them; the
+other half go in the plan's order, so that images complete as the run goes. What is left in the end goes
+largest first in all of them, so that they end together.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Callable, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
 from blobflow.content import is_small
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.oci import Digest
+from blobflow.permits import Limiter, Permit, PermitKind, try_acquire_all
 
-# So few waiting copies a slot are the end of a run.
+# So few waiting copies a stream are the end of a run.
 AT_LAST = 2
 # How many candidates of each order one decision looks at: it keeps a decision cheap however many steps are
-# ready, and is more than the slots that registries take (8 to 32).
+# ready, and is more than the streams that registries take (8 to 32).
 WINDOW = 64
+
+# A permit of a kind, at a host.
+Need = tuple[Limiter, PermitKind]
+Acquire = Callable[[Sequence[Need]], list[Permit] | None]
 
 
 def streams(step: Step) -> TypeGuard[Copy]:
-    """Whether a step takes the slots of blobs."""
+    """Whether a step moves a blob that streams."""
     return isinstance(step, Copy) and not is_small(step.blob)
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Steps under way at once at a host. `blobs`: copies; `small`: mounts, puts, copies of small blobs."""
+def needs_of(target: Limiter, source: Limiter | None, *, small: bool) -> tuple[Need, ...]:
+    """The permits with which a step begins. `source`: None if it reads nothing there.
 
-    blobs: int = 8
-    small: int = 16
+    A small blob that is copied within a host is read as a stream is: it can't wait for a second small request
+    where there may be only one.
+    """
+    here = PermitKind.REQUEST if small else PermitKind.WRITE
+    if source is None:
+        return ((target, here),)
+    there = PermitKind.REQUEST if small and source is not target else PermitKind.READ
+    return (target, here), (source, there)
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A ready step as the schedule sees it. `warm`: the store has the blob, or is reading it now."""
+    """A ready step as the schedule sees it. `source`: the host of a copy's blob. `warm`: the store has the
+    blob, or is reading it now."""
 
     number: int
     target: str
@@ -53,27 +66,41 @@ class Waiting(msgspec.Struct, frozen=True):
     size: int = 0
     warm: bool = False
 
+    @property
+    def reads(self) -> bool:
+        """Whether it needs a permit at its source."""
+        return bool(self.source) and not self.warm
+
 
 class Start(msgspec.Struct, frozen=True):
-    """A step to start; `largest` says which half of the target's blob slots it takes."""
+    """A step to start; `largest` says that it is one of the target's largest half."""
 
     number: int
     largest: bool = False
 
 
-class SlotsInUse(msgspec.Struct):
-    """Slots in use, by host."""
+class InUse(msgspec.Struct):
+    """What runs already: streams of the largest half at the target, and permits held at sources, by source
+    and target."""
 
-    reading: Counter[str] = msgspec.field(default_factory=Counter)
-    writing: Counter[str] = msgspec.field(default_factory=Counter)
-    largest: Counter[str] = msgspec.field(default_factory=Counter)
-    small: Counter[str] = msgspec.field(default_factory=Counter)
+    largest: int = 0
     shares: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
 
-    def read(self, source: str, target: str, slots: int) -> None:
-        """So many more slots of a source (fewer, if negative) are in use for a target."""
-        self.reading[source] += slots
-        self.shares[source, target] += slots
+
+class Candidates(NamedTuple):
+    """`small` steps in plan order; `by_size` and `by_order` are the same copies, largest first and in plan
+    order."""
+
+    small: Sequence[Waiting]
+    by_size: Sequence[Waiting]
+    by_order: Sequence[Waiting]
+
+
+class Granted(NamedTuple):
+    """The permits with which a step starts, and what they were asked for as."""
+
+    needs: tuple[Need, ...]
+    permits: list[Permit]
 
 
 def _nobody_else(source: str) -> int:
@@ -81,56 +108,53 @@ def _nobody_else(source: str) -> int:
 
 
 def schedule(
-    small: Iterable[Waiting],
-    by_size: Sequence[Waiting],
-    by_order: Sequence[Waiting],
-    flight: SlotsInUse,
-    limits: Callable[[str], Limits],
+    candidates: Candidates,
+    in_use: InUse,
+    target: Limiter,
+    source_at: Callable[[str], Limiter],
     rivals: Callable[[str], int] = _nobody_else,
-) -> list[Start]:
-    """Decide what starts now at one target, which all of the waiting have; streams first, as the largest of
-    them may be what a run is as long as.
+    acquire: Acquire = try_acquire_all,
+) -> dict[Start, Granted]:
+    """Decide what starts now at one target, which all candidates have; streams first, as the largest of them
+    may be what a run is as long as.
 
-    `rivals`: how many other targets have copies that wait for a slot of a source. `small` in plan order;
-    `by_size` and `by_order` are the same copies, largest first and in plan order.
+    `rivals`: how many other targets have copies that wait for a permit of a source.
     """
-    starts: list[Start] = []
-    room = functools.cache(limits)
+    starts: dict[Start, Granted] = {}
     taken: set[int] = set()
-    reading, writing, largest = Counter(flight.reading), Counter(flight.writing), Counter(flight.largest)
-    shares = Counter(flight.shares)
+    largest, shares = in_use.largest, Counter(in_use.shares)
 
-    def slot_at(copy: Waiting) -> bool:
-        """Take a slot of the copy's source, if there is one for its target."""
-        slots, mine = room(copy.source).blobs, (copy.source, copy.target)
-        if reading[copy.source] >= slots or shares[mine] >= -(-slots // (1 + rivals(copy.source))):
+    def start(step: Waiting, *, small: bool, large: bool = False) -> bool:
+        source = source_at(step.source) if step.reads else None
+        needs = needs_of(target, source, small=small)
+        mine = step.source, step.target
+        if source is not None:
+            share = -(-source.limit(needs[1][1]) // (1 + rivals(step.source)))
+            if shares[mine] >= share:
+                return False
+        permits = acquire(needs)
+        if permits is None:
             return False
-        reading[copy.source] += 1
-        shares[mine] += 1
+        shares[mine] += source is not None
+        taken.add(step.number)
+        starts[Start(step.number, large)] = Granted(needs, permits)
         return True
 
-    for candidates, big in ((by_size, True), (by_order, False)):
-        for copy in candidates:
-            slots = room(copy.target).blobs
-            if writing[copy.target] >= slots:
+    for copies, large in ((candidates.by_size, True), (candidates.by_order, False)):
+        for copy in copies:
+            if not target.admits(PermitKind.WRITE):
                 break
             if copy.number in taken:
                 continue
-            at_last = len(by_order) <= AT_LAST * slots
-            if big and largest[copy.target] >= (slots if at_last else (slots + 1) // 2):
+            slots = target.limit(PermitKind.WRITE)
+            at_last = len(candidates.by_order) <= AT_LAST * slots
+            if large and largest >= (slots if at_last else (slots + 1) // 2):
                 break
-            if not copy.warm and not slot_at(copy):
-                continue
-            writing[copy.target] += 1
-            largest[copy.target] += big
-            taken.add(copy.number)
-            starts.append(Start(copy.number, big))
-    small_used: Counter[str] = Counter()
-    for step in small:
-        if flight.small[step.target] + small_used[step.target] >= room(step.target).small:
+            largest += start(copy, small=False, large=large) and large
+    for step in candidates.small:
+        if not target.admits(PermitKind.REQUEST):
             break
-        small_used[step.target] += 1
-        starts.append(Start(step.number))
+        start(step, small=True)
     return starts
 
 
@@ -139,59 +163,68 @@ class Ready:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._small: list[int] = []
-        self._copies: dict[int, Waiting] = {}
+        self._steps: dict[int, Waiting] = {}
+        self._small: dict[bool, list[int]] = {True: [], False: []}  # by whether they read at a source
         self._warm: list[int] = []
         self._by_size: list[tuple[int, int]] = []
         self._by_order: list[int] = []
+        self._streams: set[int] = set()
         self._by_digest: dict[Digest, set[int]] = {}
         self._cold: Counter[str] = Counter()
 
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
     def wants(self, source: str) -> bool:
-        """Whether copies wait for a slot of that source."""
+        """Whether copies wait for a permit of that source."""
         return self._cold[source] > 0
 
     def add(self, number: int, step: Step, *, warm: bool = False) -> None:
-        if not streams(step):
-            bisect.insort(self._small, number)
+        if not isinstance(step, Copy):
+            self._put(Waiting(number, self._host))
             return
         self._by_digest.setdefault(step.blob.digest, set()).add(number)
+        if streams(step):
+            self._streams.add(number)
         self._put(Waiting(number, self._host, step.source.registry, step.blob.size, warm))
 
-    def _put(self, copy: Waiting) -> None:
-        self._copies[copy.number] = copy
-        if copy.warm:
-            bisect.insort(self._warm, copy.number)
+    def _put(self, step: Waiting) -> None:
+        self._steps[step.number] = step
+        self._cold[step.source] += step.reads
+        if step.number not in self._streams:
+            bisect.insort(self._small[step.reads], step.number)
+        elif step.warm:
+            bisect.insort(self._warm, step.number)
         else:
-            self._cold[copy.source] += 1
-            bisect.insort(self._by_size, (-copy.size, copy.number))
-            bisect.insort(self._by_order, copy.number)
+            bisect.insort(self._by_size, (-step.size, step.number))
+            bisect.insort(self._by_order, step.number)
 
     def remove(self, number: int) -> None:
-        copy = self._copies.pop(number, None)
-        if copy is None:
-            _discard(self._small, number)
+        step = self._steps.pop(number, None)
+        if step is None:
             return
-        self._cold[copy.source] -= not copy.warm
+        self._cold[step.source] -= step.reads
+        _discard(self._small[step.reads], number)
         _discard(self._warm, number)
         _discard(self._by_order, number)
-        _discard(self._by_size, (-copy.size, number))
+        _discard(self._by_size, (-step.size, number))
 
     def warmed(self, digest: Digest) -> None:
-        """The store holds this blob now, or is reading it: its copies need no source slot."""
+        """The store holds this blob now, or is reading it: its copies need no permit at their source."""
         for number in self._by_digest.get(digest, ()):
-            if (copy := self._copies.get(number)) is not None:
+            if (step := self._steps.get(number)) is not None:
                 self.remove(number)
-                self._put(msgspec.structs.replace(copy, warm=True))
+                self._put(msgspec.structs.replace(step, warm=True))
 
-    def candidates(self) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
-        """What `schedule` takes: small steps, copies by size, copies by order; warm copies lead both."""
-        copies = self._copies
-        small = [Waiting(number, self._host) for number in self._small[:WINDOW]]
-        warm = [copies[number] for number in self._warm[:WINDOW]]
-        by_size = [copies[number] for _, number in self._by_size[:WINDOW]]
-        by_order = [copies[number] for number in self._by_order[:WINDOW]]
-        return small, warm + by_size, warm + by_order
+    def candidates(self) -> Candidates:
+        """What `schedule` takes: warm copies lead both orders, and small steps that wait for a full source
+        hide none that don't."""
+        steps = self._steps
+        small = [[steps[number] for number in numbers[:WINDOW]] for numbers in self._small.values()]
+        warm = [steps[number] for number in self._warm[:WINDOW]]
+        by_size = [steps[number] for _, number in self._by_size[:WINDOW]]
+        by_order = [steps[number] for number in self._by_order[:WINDOW]]
+        return Candidates(list(merge(*small, key=attrgetter("number"))), warm + by_size, warm + by_order)
 
 
 def _discard(items: list[Any], item: Any) -> None:

@@ -16,7 +16,6 @@ from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.sources.configs import read_platform
 from blobflow.engine.transfer.runner import Services
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
@@ -32,6 +31,7 @@ from blobflow.oci.index_grouping import (
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.oci.platform_choice import prune_index
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
+from blobflow.permits import FixedLimiter, Limiter
 from blobflow.transports.archive import ArchiveSource
 from blobflow.transports.union_source import UnionSource
 
@@ -118,10 +118,12 @@ def _over(services: Services, sources: dict[str, Source]) -> Services:
             return services.source_at(site)
         return sources.get(site.repository) or UnionSource((), {}, path=site.repository)
 
-    def limits(host: str) -> Limits:
-        return Limits(blobs=_READS) if host == ARCHIVES else services.limits(host)
+    archives = FixedLimiter(_READS)
 
-    return msgspec.structs.replace(services, source_at=source_at, limits=limits)
+    def limiter_at(host: str) -> Limiter:
+        return archives if host == ARCHIVES else services.limiter_at(host)
+
+    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at)
 
 
 _READS = 32  # blobs being read from archives at once: files are at hand, so the targets are the bound

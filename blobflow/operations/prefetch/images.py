@@ -15,7 +15,7 @@ from blobflow.engine.plan.desired import build_desired_images, choices_of
 from blobflow.engine.plan.steps import Graph, Pair
 from blobflow.engine.sources.reader import read_graph
 from blobflow.engine.sources.roots import ResolvedRoots
-from blobflow.engine.transfer.retry import Tries, delay_before_retry
+from blobflow.engine.transfer.retry import BlobRetries
 from blobflow.errors import BlobflowError, NoSuchPlatform, StorageError
 from blobflow.events import (
     ImageDone,
@@ -28,6 +28,7 @@ from blobflow.events import (
 )
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.platform_choice import PlatformChoice
+from blobflow.retrying import Failure, retrying
 
 Status = Literal["warm", "cold", "failed", "skipped"]
 
@@ -157,16 +158,12 @@ class Attempts:
         def count(size: int) -> None:
             self._active[step] += size
 
-        tries = Tries()
-        while True:
+        async def attempt() -> None:
             self._active[step] = 0
-            try:
-                return await once(count)
-            except BlobflowError as error:
-                tries = tries.after(error)
-                delay = delay_before_retry(error, tries, random.random)
-                error.attempts = max(error.attempts, tries.made)
-                if delay is None:
-                    raise
-                self._observe(Retrying(what, str(error), tries.made, delay))
-            await self._sleep(delay)
+            await once(count)
+
+        async def pause(failure: Failure) -> None:
+            self._observe(Retrying(what, str(failure.error), failure.attempt, failure.delay))
+            await self._sleep(failure.delay)
+
+        await retrying(BlobRetries(random.random), attempt, pause)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt, Tap, tapped
 from blobflow.errors import BlobflowError, Throttled, TimedOut
 from blobflow.oci import Descriptor
+from blobflow.retrying import Attempts
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.transports.store import Store, StoreCache
 
@@ -64,25 +65,22 @@ class IncomingBlobs:
 
     async def read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
         """The upstream's bytes from `offset`, through its breaks."""
-        failed = 0
+        retries = _ReadRetries(offset)
+        attempts = Attempts(retries, lambda failure: self._sleep(failure.delay))
         async with self._breaker.guard(upstream, "blob", blob.digest):
             self._begun(upstream)
             source = self._source_at(upstream)
             while True:
-                before = offset
                 try:
-                    async with source.open(blob, offset) as stream:
+                    async with source.open(blob, retries.offset) as stream:
                         async for chunk in tapped(stream, _Fast(self._clock)):
-                            offset += len(chunk)
+                            retries.offset += len(chunk)
                             self._count(upstream, len(chunk))
                             yield chunk
                     return
                 except BlobflowError as error:
-                    failed = 1 if offset > before else failed + 1
-                    given_up = failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow))
-                    if given_up or not error.retryable:
-                        raise
-                await self._sleep(RETRY_PAUSE * failed)
+                    failure = error
+                await attempts.failed(failure)
 
 
 class _Upstream:
@@ -115,3 +113,20 @@ class _Fast(Tap):
 
 class _TooSlow(TimedOut):
     """Bytes come, but so few that they never end."""
+
+
+class _ReadRetries:
+    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self._failed_at = offset
+        self._failed = 0
+
+    def next_delay(self, error: BlobflowError) -> float | None:
+        """See `Policy.next_delay`."""
+        self._failed = 1 if self.offset > self._failed_at else self._failed + 1
+        self._failed_at = self.offset
+        if self._failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow)) or not error.retryable:
+            return None
+        return RETRY_PAUSE * self._failed

@@ -2,10 +2,10 @@
 
     access       how a host is reached (flags, logins): given by the caller
     trust        TLS, from files        proxies      which forward proxy
-    session      one host: lanes, redirects, retries, meters
+    session      one host: permits, redirects, retries, meters
     wire         one exchange with it       client  aiohttp, set up       insecure  hosts without TLS
     leastrate    what may not drip
-    gate         how much at once, and how fast         quota  what it says of its allowance of manifests
+    gate         permits: how much at once, how fast        quota  what it says of its allowance of manifests
     auth         who we are there        credentials, logins  where logins come from, and are kept
     credential_helpers  the programs that keep them
     elsewhere    tokens of other registries that it sends us to
@@ -53,7 +53,7 @@ from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Pr
 from blobflow.transports.registry.http.access import HostAccess, HostSettings
 from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
-from blobflow.transports.registry.http.limiter import Capacity, rate_limit_of
+from blobflow.transports.registry.http.limiter import rate_limit_of
 from blobflow.transports.registry.http.proxies import DIRECT, Proxies
 from blobflow.transports.registry.http.tls import ClientCertificate, TlsSettings
 from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
@@ -109,10 +109,8 @@ class Registries:
         self._trace = trace
         self._user_agent = user_agent
         self._longest_wait = longest_wait
-        self._reading, self._writing = (
-            rate_limit_of(bytes_per_second, clock),
-            rate_limit_of(bytes_per_second, clock),
-        )
+        self._reading = rate_limit_of(bytes_per_second, clock)
+        self._writing = rate_limit_of(bytes_per_second, clock)
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
@@ -139,11 +137,6 @@ class Registries:
     def repository(self, site: Site) -> Repository:
         """The repository at the registry itself, never at a mirror of it."""
         return self._reader(site)
-
-    def room(self, host: str) -> Capacity | None:
-        """How much may be under way at the host now; None: nothing was asked of it yet."""
-        found = self._hosts.get(host)
-        return found[0].limiter.room if found is not None else None
 
     def allowance(self, host: str) -> Allowance | None:
         """See `AllowanceOf`."""

@@ -24,7 +24,8 @@ import msgspec
 
 from tests.deadlines import HANGS_AFTER
 from tests.e2e.promises.forker import KINDS
-from tools.processes import TOP, environment
+from tools.checkout import TOP
+from tools.processes import environment
 
 # Seconds to wait for what another, who is stopped, may be in the way of: if we know that it is, as it has the
 # state file locked; and if we know of nothing. What is waited for in vain is waited for again, so that these

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.processes import BLOBFLOW, TOP, environment, listening
+from tools.checkout import TOP
+from tools.processes import BLOBFLOW, environment, listening
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _RSA = ("-newkey", "rsa:2048", "-nodes")

@@ -21,8 +21,9 @@ from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
 from tests.deadlines import HANGS_AFTER
+from tools.checkout import TOP
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = (TOP / "README.md").read_text()
 
 
 def run(*arguments: str) -> Result:
@@ -90,7 +91,7 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.wanted][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:
@@ -129,7 +130,7 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
     )
     done = subprocess.run(
         [bash, "--norc", "-c", asked],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(TOP)},
         capture_output=True,
         text=True,
         timeout=HANGS_AFTER,

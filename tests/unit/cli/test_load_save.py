@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import cli
-from blobflow.cli.commands.export import ExportOutput, parse_output
+from blobflow.cli.inputs.buildx_output import ExportOutput, parse_output
 from blobflow.errors import UsageError
 from blobflow.oci import media
 from tests.fakes.archives import (

@@ -15,18 +15,15 @@ from click.testing import CliRunner
 
 import blobflow
 from blobflow import cli
-from blobflow.cli.commands.serve import parse_listen_address
-from blobflow.cli.inputs.requests import expand
-from blobflow.cli.inputs.selection import SelectionOptions, read_request, selection_options
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    RunOptions,
-    connection_options,
-    run_options,
-    run_policy,
-)
-from blobflow.cli.runtime.event_loop import run
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.run import RunOptions, run_options
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.runtime.listen_address import parse_listen_address
+from blobflow.cli.settings import run_policy
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
@@ -345,7 +342,7 @@ def test_a_result_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> 
 
 WORK = """
 import asyncio, sys
-from blobflow.cli.runtime.event_loop import run
+from blobflow.cli.runtime.event_loop import run_loop
 
 async def work():
     print("ready", flush=True)
@@ -356,7 +353,7 @@ async def work():
         {after}
 
 try:
-    run(work())
+    run_loop(work())
 except KeyboardInterrupt:
     print("interrupted", flush=True)
     sys.exit(130)
@@ -393,24 +390,24 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
 
 WINDING = """
 import asyncio
-from blobflow.cli.runtime.event_loop import SHUTDOWN, run
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 
 async def work():
     over = asyncio.Event()
-    ending = SHUTDOWN.get()
-    ending.grace = 60.0
+    shutdown = SHUTDOWN.get()
+    shutdown.grace = 60.0
 
     def wind_down():
         over.set()
         return True
 
-    ending.wind_down = wind_down
+    shutdown.wind_down = wind_down
     print("ready", flush=True)
     await over.wait()
     print("ended by itself", flush=True)
 
 try:
-    run(work())
+    run_loop(work())
 except KeyboardInterrupt:
     print("interrupted", flush=True)
     raise SystemExit(130)
@@ -433,7 +430,7 @@ def test_signals_are_as_before_after_a_run() -> None:
         assert signal.getsignal(signal.SIGTERM) is not before[1]
         return 7
 
-    assert run(work()) == 7
+    assert run_loop(work()) == 7
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -445,7 +442,7 @@ def test_a_signal_that_comes_as_the_work_ends_is_not_lost(number: int) -> None:
         os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
-        run(work())
+        run_loop(work())
 
 
 # The package
@@ -489,5 +486,5 @@ def test_what_a_run_returns_is_not_turned_into_text_on_the_way_out() -> None:
     async def made() -> Plan:
         return Plan()
 
-    assert isinstance(run(made()), Plan)
+    assert isinstance(run_loop(made()), Plan)
     assert not asked

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, expand
-from blobflow.cli.inputs.spec_formats import SpecFormat, detect_format, read_spec
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
+from blobflow.cli.inputs.spec_formats import detect_format, read_spec
+from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.tag_selection.rules import TagRules
@@ -161,14 +163,14 @@ def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> Non
     assert told == ["f.yml line 13: `ratelimit`", "f.yml line 16: `parallel`"]
     assert "f.yml line 23: of `platform` an index of that one is put" in asked.warnings[2]
     assert len(asked.warnings) == 3
-    assert asked.timing == (
+    assert asked.schedule_hint == (
         "f.yml: this runs once; its `interval` or `schedule` is kept by"
         " `blobflow sync f.yml --cron '15 01 * * *'` (line 19)"
     )
 
 
 def test_regsyncs_platforms_are_an_entrys_own_or_those_of_the_defaults() -> None:
-    first, second, third = read(REGSYNC).wanted
+    first, second, third = read(REGSYNC).images
     assert parse_platform("linux/amd64") in first.choice.platforms
     assert first.choice == third.choice
     assert second.choice.platforms == (parse_platform("linux/arm64"),)

@@ -6,9 +6,11 @@ import platform
 
 import pytest
 
-from blobflow.cli.inputs.requests import copy_pairs, expand
+from blobflow.cli.inputs.copy_arguments import copy_pairs
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.platforms import choose_platforms, parse_platforms
 from blobflow.cli.inputs.spec import parse_spec
-from blobflow.cli.options.platforms import PlatformOptions, choose_platforms, parse_platforms
+from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import parse_platform
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice

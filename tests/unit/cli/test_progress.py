@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.progress import ProgressBars, ProgressLines, event_line, progress_line, show_progress
 from blobflow.cli.output.report_text import failure_lines, summary_lines
 from blobflow.cli.output.units import one_line, seconds_text, short_digest, size_text, table
@@ -99,7 +99,7 @@ REMARKS = [
 ]
 
 
-@pytest.mark.parametrize(("event", "look", "line"), REMARKS)
+@pytest.mark.parametrize(("event", "output", "line"), REMARKS)
 def test_what_is_told_in_words(event: Event, output: OutputOptions, line: str | None) -> None:
     assert event_line(event, output) == line
 

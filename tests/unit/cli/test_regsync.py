@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.go_templates import render_template
 from blobflow.cli.inputs.regsync_schedule import schedule_hint
-from blobflow.cli.inputs.requests import MirrorRequest, expand
+from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci.platform_choice import EVERYTHING
@@ -95,7 +96,7 @@ def test_repositories_of_a_registry_are_chosen_alike() -> None:
     ],
 )
 def test_referrers_are_looked_for_where_the_file_asks_for_them(head: str, more: str, lookup: str) -> None:
-    assert read(entry(f"type: image, {more}", head)).wanted[0].referrers == lookup
+    assert read(entry(f"type: image, {more}", head)).images[0].referrers == lookup
 
 
 REFUSED = {
@@ -138,7 +139,7 @@ def test_what_chooses_nothing_away_is_no_matter() -> None:
     filters = "referrerFilters: [{artifactType: a/b, annotations: {x: y}}], referrerSource: r.example/sigs"
     asked = read(repository(f"mediaTypes: [{', '.join(types)}], {filters}"))
     assert asked.warnings == ()
-    assert asked.wanted[0].choice == EVERYTHING
+    assert asked.images[0].choice == EVERYTHING
 
 
 INDEXES = "mediaTypes: [application/vnd.oci.image.index.v1+json]"
@@ -156,7 +157,7 @@ def test_media_types_choose_among_the_tags() -> None:
     (pair,) = expand(asked, {search: (ChosenTags("app", ("1.0",)),)}).pairs
     assert (str(pair.source), str(pair.target)) == ("r.example/app:1.0", "t:1/app:latest")
     left_out = expand(asked, {search: (ChosenTags("app", others=1),)})
-    assert (left_out.pairs, left_out.lost) == ((), {})
+    assert (left_out.pairs, left_out.unresolved) == ((), {})
     assert left_out.notes == (
         "f.yml line 3: 1 tag of r.example/app left out, of a media type that is not wanted",
     )
@@ -175,7 +176,7 @@ sync:
 - {<<: *common, source: r.example/b, target: 't:1/b', x-team: c}
 """
     asked = read(text)
-    assert [each.referrers for each in asked.wanted] == ["auto", "auto"]
+    assert [each.referrers for each in asked.images] == ["auto", "auto"]
     assert asked.warnings == ()
 
 
@@ -319,10 +320,11 @@ def test_a_name_is_quoted_as_a_shell_wants_it_and_no_times_are_no_sentence() -> 
 
 def test_an_entry_s_own_times_go_before_the_defaults() -> None:
     head = "defaults: {schedule: '@daily'}"
-    assert "--every 1h" in read(entry("type: image, interval: 1h", head)).timing
-    assert "--cron @daily" in read(entry("type: image", head)).timing
+    assert "--every 1h" in read(entry("type: image, interval: 1h", head)).schedule_hint
+    assert "--cron @daily" in read(entry("type: image", head)).schedule_hint
     assert (
-        "--cron @hourly" in read(entry("type: image, schedule: '@hourly'", "defaults: {interval: 1h}")).timing
+        "--cron @hourly"
+        in read(entry("type: image, schedule: '@hourly'", "defaults: {interval: 1h}")).schedule_hint
     )
 
 
@@ -392,4 +394,4 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
 
 def test_a_target_may_name_the_source() -> None:
     text = entry("type: image").replace("'t:1/app'", "'t:1/{{ .Sync.Source }}'")
-    assert read(text).wanted[0].target == "r.example/app"
+    assert read(text).images[0].target == "r.example/app"

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.cli.commands.demo import fill_registry
-from blobflow.cli.runtime.event_loop import run
+from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
@@ -378,6 +378,6 @@ def test_a_run_may_open_as_many_files_as_the_system_lets_it() -> None:
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     try:
-        assert run(work()) > 256
+        assert run_loop(work()) > 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -12,19 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import cli
-from blobflow.cli.options.connection import (
-    ConnectionOptions,
-    Hosts,
-    RunOptions,
-    connection_options,
-    hosts_of,
-    run_options,
-    run_settings,
-)
+from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.credentials import parse_login, prompt
-from blobflow.cli.settings import connection_settings, login_file
+from blobflow.cli.options.run import RunOptions, run_options
+from blobflow.cli.settings import Hosts, connection_settings, hosts_of, run_settings
 from blobflow.client import Settings
 from blobflow.engine.plan.steps import Pair
+from blobflow.environment import login_file
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_reference
 from blobflow.transports.registry import Credentials

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from blobflow.cli.inputs.requests import (
-    RegistryPrefix,
-    copy_pairs,
-    expand,
-    make_pairs,
-    parse_image_list,
-    parse_registry_prefix,
-)
+from blobflow.cli.inputs.copy_arguments import copy_pairs
+from blobflow.cli.inputs.expansion import expand, make_pairs
+from blobflow.cli.inputs.image_list import parse_image_list
+from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.engine.plan.steps import Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError

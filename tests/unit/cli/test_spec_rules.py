@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import cli
+from blobflow.cli.inputs.expansion import ExpandedRequest, expand
 from blobflow.cli.inputs.renaming import RenameRule, apply_rename, check_rename_rule
-from blobflow.cli.inputs.requests import ExpandedRequest, ImageRequest, RegistryPrefix, expand
+from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix
 from blobflow.cli.inputs.spec import parse_spec, spec_schema
 from blobflow.errors import InvalidReference, NotFound, UsageError
 from blobflow.oci.tag_selection.rules import TagRules
@@ -45,7 +46,7 @@ RULES = {
 def test_rules_are_read(text: str, rules: TagRules) -> None:
     asked = parse_spec(spec(f"- {{image: app, tags: {text}}}"), "s.yaml")
     assert asked.searches == [TagSearch("r:1", "top/app", rules)]
-    assert asked.places == (frozenset({"r:1"}), frozenset({"t:1", "u:1"}))
+    assert asked.host_names == (frozenset({"r:1"}), frozenset({"t:1", "u:1"}))
 
 
 REFUSED = {
@@ -134,11 +135,11 @@ def test_an_image_may_be_chosen_twice_and_named_besides() -> None:
 def test_what_could_not_be_found_is_lost_at_every_target_and_the_rest_goes_on() -> None:
     error = NotFound("r:1 has no tags of top/app")
     result = settled("- {image: app, tags: {newest: 2}}\n- x:1", ChosenTags("top/app", error=error))
-    assert [f"{pair.source} {pair.target}" for pair in result.lost] == [
+    assert [f"{pair.source} {pair.target}" for pair in result.unresolved] == [
         "r:1/top/app t:1/m/app",
         "r:1/top/app u:1/app",
     ]
-    assert set(result.lost.values()) == {error}
+    assert set(result.unresolved.values()) == {error}
     assert targets(result) == ["u:1/x:1"]
 
 

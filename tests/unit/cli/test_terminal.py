@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import blobflow.cli
 from blobflow.cli import cli
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.progress import JsonLines, ProgressLines
 from blobflow.cli.output.report_text import failure_lines
 from blobflow.engine.results.report import ImageRecord, Report, Totals

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
-from blobflow.cli.commands.warm import request_at_edges
 from blobflow.cli.expand import expand_request
 from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, parse_registry_prefix
-from blobflow.cli.inputs.selection import SelectionOptions
-from blobflow.cli.options.connection import OutputOptions
+from blobflow.cli.inputs.warm_request import request_at_edges
+from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.runtime.cron import Cron, Interval
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled

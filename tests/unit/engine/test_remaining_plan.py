@@ -20,10 +20,10 @@ from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_pla
 from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
 from blobflow.engine.saved.target_check import TargetCheck
 from blobflow.engine.transfer.runner import Services as Around
-from blobflow.engine.transfer.schedule import Limits
 from blobflow.errors import NotFound
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest
+from blobflow.permits import FixedLimiters
 from tests.unit.engine.test_planner import (
     NOTHING,
     Wanted,
@@ -89,7 +89,7 @@ def looked_at(saved: SavedPlan, inventory: Inventory) -> SavedProgress:
         journal=NullJournal(),
         observe=ignore,
         meter=Meter(),
-        limits=lambda host: Limits(),
+        limiter_at=FixedLimiters().at,
     )
     found = SavedProgress()
 

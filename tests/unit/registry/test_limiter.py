@@ -1,4 +1,4 @@
-"""One host's gate: how the window opens and closes, who is let in when, and how fast."""
+"""One host's limiter: how the window opens and closes, who is let in when, and how fast."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -13,14 +14,12 @@ from hypothesis import strategies as st
 
 from blobflow.content import BlobStream
 from blobflow.events import HostMeter
+from blobflow.permits import MAX_REQUESTS, PermitKind, try_acquire_all
 from blobflow.transports.registry.http.limiter import (
     BURST_SECONDS,
-    MAX_REQUESTS,
-    Capacity,
     CongestionWindow,
     HostLimiter,
-    Permit,
-    PermitKind,
+    HostPermit,
     RateLimit,
     Throttle,
     rate_limit_of,
@@ -159,130 +158,140 @@ def test_the_window_stays_between_one_and_its_ceiling(answers: list[bool], start
         assert 1 <= window.size <= ceiling
 
 
-# The lanes
+# The permits
 
 
-def gate_of(connections: int = 8, *, size: int | None = None) -> HostLimiter:
-    """A gate whose window is as wide as it gets, or of `size`."""
-    gate = HostLimiter(connections, Clock())
+def limiter_of(connections: int = 8, *, size: int | None = None) -> HostLimiter:
+    """A limiter whose window is as wide as it gets, or of `size`."""
+    limiter = HostLimiter(connections, Clock())
     if size is not None:
-        gate.window = CongestionWindow(size, size)
+        limiter.window = CongestionWindow(size, size)
     else:
         for _ in range(10 * connections):
-            gate.window.answered(full=True)
-    return gate
+            limiter.window.answered(full=True)
+    return limiter
 
 
-async def entered(gate: HostLimiter, *kinds: PermitKind) -> list[asyncio.Task[None]]:
-    """Tasks that want in, in this order; those that are done are in."""
-    tasks = [asyncio.create_task(gate.enter(kind)) for kind in kinds]
+Acquiring = asyncio.Task[HostPermit]
+
+
+async def acquiring(limiter: HostLimiter, *kinds: PermitKind) -> list[Acquiring]:
+    """Tasks that want permits, in this order; those that are done have them."""
+    tasks = [asyncio.create_task(limiter.acquire(kind)) for kind in kinds]
     await asyncio.sleep(0)
     return tasks
 
 
-async def cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def cancel(tasks: list[Acquiring]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_each_lane_has_its_limit_and_all_together_twice_the_connections() -> None:
-    gate = gate_of(8)
-    for kind, most in ((PermitKind.SMALL, MAX_REQUESTS), (PermitKind.READ, 8), (PermitKind.WRITE, 8)):
-        alone = gate_of(8)
-        tasks = await entered(alone, *[kind] * 40)
+async def test_each_kind_has_its_limit_and_all_together_twice_the_connections() -> None:
+    limiter = limiter_of(8)
+    for kind, most in ((PermitKind.REQUEST, MAX_REQUESTS), (PermitKind.READ, 8), (PermitKind.WRITE, 8)):
+        alone = limiter_of(8)
+        tasks = await acquiring(alone, *[kind] * 40)
         assert sum(task.done() for task in tasks) == most
         await cancel(tasks)
-    tasks = await entered(gate, *[*PermitKind] * 20)
+    tasks = await acquiring(limiter, *[*PermitKind] * 20)
     assert sum(task.done() for task in tasks) == 16
     await cancel(tasks)
 
 
 async def test_streams_leave_a_place_for_a_small_request() -> None:
-    gate = gate_of(size=6)
-    streams = await entered(gate, *[PermitKind.WRITE] * 10)
+    limiter = limiter_of(size=6)
+    streams = await acquiring(limiter, *[PermitKind.WRITE] * 10)
     assert sum(task.done() for task in streams) == 5
-    small = await entered(gate, PermitKind.SMALL)
+    small = await acquiring(limiter, PermitKind.REQUEST)
     assert small[0].done()
     await cancel(streams)
 
 
 async def test_a_small_request_goes_before_streams_that_wait_and_streams_before_nobody() -> None:
-    gate = gate_of(size=2)
-    held = await entered(gate, PermitKind.SMALL, PermitKind.SMALL)
-    write, read = await entered(gate, PermitKind.WRITE, PermitKind.READ)
-    assert write.done() and read.done()  # the first of a lane always
-    waiting = await entered(gate, PermitKind.WRITE, PermitKind.READ, PermitKind.SMALL)
-    for _ in range(2):
-        gate.leave(PermitKind.SMALL)
+    limiter = limiter_of(size=2)
+    held = await acquiring(limiter, PermitKind.REQUEST, PermitKind.REQUEST)
+    write, read = await acquiring(limiter, PermitKind.WRITE, PermitKind.READ)
+    assert write.done() and read.done()  # the first of a kind always
+    waiting = await acquiring(limiter, PermitKind.WRITE, PermitKind.READ, PermitKind.REQUEST)
+    for each in held:
+        each.result().release()
     await asyncio.sleep(0)
     assert [task.done() for task in waiting] == [False, False, True]
     await cancel([*held, *waiting])
 
 
-async def test_within_a_lane_who_came_first_is_let_in_first() -> None:
-    gate = gate_of(size=1)
-    await entered(gate, PermitKind.READ)
-    waiting = await entered(gate, *[PermitKind.READ] * 3)
+async def test_within_a_kind_who_came_first_is_let_in_first() -> None:
+    limiter = limiter_of(size=1)
+    inside = await acquiring(limiter, PermitKind.READ)
+    waiting = await acquiring(limiter, *[PermitKind.READ] * 3)
     for place in range(3):
-        gate.leave(PermitKind.READ)
+        inside[-1].result().release()
+        inside.append(waiting[place])
         await asyncio.sleep(0)
         assert [task.done() for task in waiting] == [True] * (place + 1) + [False] * (2 - place)
 
 
-async def test_who_gives_up_waiting_takes_no_place_also_at_the_very_moment_of_being_let_in() -> None:
-    gate = gate_of(size=1)
-    await entered(gate, PermitKind.READ)
-    first, second, third = await entered(gate, *[PermitKind.READ] * 3)
+async def test_who_gives_up_waiting_takes_no_permit_also_at_the_very_moment_of_being_let_in() -> None:
+    limiter = limiter_of(size=1)
+    [inside] = await acquiring(limiter, PermitKind.READ)
+    first, second, third = await acquiring(limiter, *[PermitKind.READ] * 3)
     first.cancel()  # while waiting
-    gate.leave(PermitKind.READ)  # lets the second in …
+    inside.result().release()  # lets the second in …
     second.cancel()  # … which is cancelled before it runs
     await asyncio.gather(first, second, return_exceptions=True)
     await asyncio.sleep(0)
-    assert third.done() and gate.in_flight == 1
-    gate.leave(PermitKind.READ)
-    assert gate.in_flight == 0
+    assert third.done() and limiter.in_flight == 1
+    third.result().release()
+    assert limiter.in_flight == 0
 
 
 async def test_a_closing_window_lets_those_inside_finish_and_then_holds_to_its_size() -> None:
-    gate = gate_of(8)
-    inside = await entered(gate, *[PermitKind.WRITE] * 8)
+    limiter = limiter_of(8)
+    inside = await acquiring(limiter, *[PermitKind.WRITE] * 8)
     assert all(task.done() for task in inside)
-    gate.congested(sent=0.0)
-    gate.congested(sent=2000.0)
-    size = gate.window.size
+    limiter.congested(sent=0.0)
+    limiter.congested(sent=2000.0)
+    size = limiter.window.size
     assert size < 8
-    waiting = await entered(gate, *[PermitKind.WRITE] * 8)
-    for _ in range(8):
-        gate.leave(PermitKind.WRITE)
+    waiting = await acquiring(limiter, *[PermitKind.WRITE] * 8)
+    for each in inside:
+        each.result().release()
         await asyncio.sleep(0)
-    assert gate.in_flight == size - 1
+    assert limiter.in_flight == size - 1
     await cancel(waiting)
 
 
+def limits_of(limiter: HostLimiter) -> tuple[int, int]:
+    """The streams each way that there may be now, and the small requests."""
+    assert limiter.limit(PermitKind.READ) == limiter.limit(PermitKind.WRITE)
+    return limiter.limit(PermitKind.WRITE), limiter.limit(PermitKind.REQUEST)
+
+
 def test_what_the_schedule_is_told_shrinks_with_the_window_and_never_to_nothing() -> None:
-    assert HostLimiter(8, Clock()).room == Capacity(blobs=8, small=9)
-    assert gate_of(8).room == Capacity(blobs=8, small=16)
-    assert gate_of(size=5).room == Capacity(blobs=4, small=5)
-    assert gate_of(size=1).room == Capacity(blobs=1, small=1)
-    assert gate_of(32).room == Capacity(blobs=32, small=16)
+    assert limits_of(HostLimiter(8, Clock())) == (8, 9)
+    assert limits_of(limiter_of(8)) == (8, 16)
+    assert limits_of(limiter_of(size=5)) == (4, 5)
+    assert limits_of(limiter_of(size=1)) == (1, 1)
+    assert limits_of(limiter_of(32)) == (32, 16)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("hosts", [1, 2, 3])
 async def test_copies_between_and_within_hosts_never_wait_for_each_other(size: int, hosts: int) -> None:
-    """Every copy takes a write slot, then a read slot elsewhere or here, then asks small things of both."""
-    gates = [gate_of(8, size=size) for _ in range(hosts)]
+    """Every copy takes a write permit, then a read permit elsewhere or here, then asks both small things."""
+    limiters = [limiter_of(8, size=size) for _ in range(hosts)]
     done: Counter[int] = Counter()
 
     async def copy(number: int) -> None:
         shuffled = random.Random(number)
-        target, source = shuffled.choice(gates), shuffled.choice(gates)
-        async with target.small:
+        target, source = shuffled.choice(limiters), shuffled.choice(limiters)
+        async with target.permit(PermitKind.REQUEST):
             await asyncio.sleep(0)
-        async with target.writes, source.reads:
-            for gate in (source, target):
-                async with gate.small:
+        async with target.permit(PermitKind.WRITE), source.permit(PermitKind.READ):
+            for limiter in (source, target):
+                async with limiter.permit(PermitKind.REQUEST):
                     await asyncio.sleep(0)
             for _ in range(shuffled.randrange(5)):
                 await asyncio.sleep(0)
@@ -292,27 +301,27 @@ async def test_copies_between_and_within_hosts_never_wait_for_each_other(size: i
         for number in range(200):
             tasks.create_task(copy(number))
     assert len(done) == 200
-    assert all(gate.in_flight == 0 for gate in gates)
+    assert all(limiter.in_flight == 0 for limiter in limiters)
 
 
 async def test_a_stream_that_only_waits_for_its_answer_lets_the_next_one_in() -> None:
-    gate = gate_of(2)
-    async with gate.writes.permit() as first, gate.writes.permit():
-        [waiting] = await entered(gate, PermitKind.WRITE)
+    limiter = limiter_of(2)
+    async with limiter.permit(PermitKind.WRITE) as first, limiter.permit(PermitKind.WRITE):
+        [waiting] = await acquiring(limiter, PermitKind.WRITE)
         assert not waiting.done()
         first.downgrade()
         first.downgrade()
         await asyncio.sleep(0)
         assert waiting.done()
-        assert gate.in_flight == 3  # the answer to come is still one of the host's requests
-        gate.leave(PermitKind.WRITE)
-    assert gate.in_flight == 0
+        assert limiter.in_flight == 3  # the answer to come is still one of the host's requests
+        waiting.result().release()
+    assert limiter.in_flight == 0
 
 
 async def test_where_there_is_to_be_one_stream_at_a_time_the_next_waits_for_the_answer_too() -> None:
-    gate = gate_of(8, size=2)
-    async with gate.writes.permit() as first:
-        [waiting] = await entered(gate, PermitKind.WRITE)
+    limiter = limiter_of(8, size=2)
+    async with limiter.permit(PermitKind.WRITE) as first:
+        [waiting] = await acquiring(limiter, PermitKind.WRITE)
         first.downgrade()
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -321,34 +330,33 @@ async def test_where_there_is_to_be_one_stream_at_a_time_the_next_waits_for_the_
 
 
 async def test_streams_that_wait_for_their_answers_leave_room_for_small_requests() -> None:
-    gate = gate_of(4)
+    limiter = limiter_of(4)
     for _ in range(6):
-        await gate.enter(PermitKind.WRITE)
-        Permit(gate, PermitKind.WRITE).downgrade()
-    [more] = await entered(gate, PermitKind.WRITE)
+        (await limiter.acquire(PermitKind.WRITE)).downgrade()
+    [more] = await acquiring(limiter, PermitKind.WRITE)
     assert not more.done()  # two have left, and four are as good as under way
-    assert gate.admits(PermitKind.SMALL)
+    assert limiter.admits(PermitKind.REQUEST)
     await cancel([more])
 
 
-async def test_a_turn_that_was_left_is_left_once() -> None:
-    gate = gate_of(2)
-    async with gate.reads.permit() as permit:
-        permit.leave()
+async def test_a_permit_that_was_released_is_released_once() -> None:
+    limiter = limiter_of(2)
+    async with limiter.permit(PermitKind.READ) as permit:
+        permit.release()
         permit.downgrade()
-        assert gate.in_flight == 0
-        permit.leave()
-    assert gate.in_flight == 0
+        assert limiter.in_flight == 0
+        permit.release()
+    assert limiter.in_flight == 0
 
 
 async def test_copies_within_a_host_share_its_window_between_both_ways() -> None:
-    gate = gate_of(8, size=8)
+    limiter = limiter_of(8, size=8)
     together: list[int] = []
     reading = 0
 
     async def copy() -> None:
         nonlocal reading
-        async with gate.writes, gate.reads:
+        async with limiter.permit(PermitKind.WRITE), limiter.permit(PermitKind.READ):
             reading += 1
             together.append(reading)
             for _ in range(20):
@@ -361,30 +369,110 @@ async def test_copies_within_a_host_share_its_window_between_both_ways() -> None
     assert Counter(together[20:]).keys() == {1, 2, 3}  # of eight places four write, and one is left for HEADs
 
 
-# The pace
+async def test_a_permit_that_is_held_already_is_used_and_left_to_its_holder() -> None:
+    limiter = limiter_of(2)
+    held = limiter.try_acquire(PermitKind.WRITE)
+    assert held is not None
+    for kind in (PermitKind.REQUEST, PermitKind.WRITE):
+        async with limiter.permit(kind, held) as permit:
+            assert permit is held
+    assert (held.kind, limiter.in_flight) == (PermitKind.WRITE, 1)
 
 
-def test_a_pace_is_kept_evenly_whatever_the_amounts() -> None:
+async def test_another_stream_after_the_one_of_a_held_permit_waits_without_that_permit() -> None:
+    limiter = limiter_of(2)
+    held = limiter.try_acquire(PermitKind.WRITE)
+    assert held is not None
+    held.downgrade()
+    async with limiter.permit(PermitKind.WRITE, held) as permit:
+        assert permit is not held
+        assert (held.kind, limiter.in_flight) == (None, 1)
+    assert limiter.in_flight == 0
+
+
+async def test_who_asks_for_a_permit_at_once_overtakes_nobody() -> None:
+    limiter = limiter_of(size=1)
+    [inside] = await acquiring(limiter, PermitKind.READ)
+    [waiting] = await acquiring(limiter, PermitKind.READ)
+    called: list[str] = []
+    for _ in range(2):
+        limiter.on_room(PermitKind.READ, partial(called.append, "room"))
+    inside.result().release()
+    assert limiter.try_acquire(PermitKind.READ) is None
+    assert called == []
+    await asyncio.sleep(0)
+    waiting.result().release()
+    assert called == ["room"] * 2
+    assert limiter.try_acquire(PermitKind.READ) is not None
+
+
+async def test_what_was_refused_goes_again_only_as_often_at_once_as_the_window_has_become() -> None:
+    limiter = limiter_of(8)
+    held = [await limiter.acquire(PermitKind.REQUEST) for _ in range(12)]
+    for sent in (0.0, 2000.0, 4000.0):
+        limiter.congested(sent)
+    at_once: list[int] = []
+    going = 0
+
+    async def again(permit: HostPermit) -> None:
+        nonlocal going
+        async with limiter.retry(permit):
+            going += 1
+            at_once.append(going)
+            try:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            finally:
+                going -= 1
+
+    given_up = asyncio.create_task(again(held[0]))
+    async with asyncio.TaskGroup() as tasks:
+        for permit in held:
+            tasks.create_task(again(permit))
+        await asyncio.sleep(0)
+        given_up.cancel()
+    assert max(at_once) == limiter.window.size < 8
+    assert len(at_once) >= 12
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_of_several_permits_all_are_granted_or_none_is_held(full: int) -> None:
+    limiters = [limiter_of(size=1), limiter_of(size=1)]
+    needs = list(zip(limiters, (PermitKind.WRITE, PermitKind.READ), strict=True))
+    taken = limiters[full].try_acquire(needs[full][1])
+    assert taken is not None
+    assert try_acquire_all(needs) is None
+    taken.release()
+    assert [limiter.in_flight for limiter in limiters] == [0, 0]
+    granted = try_acquire_all(needs)
+    assert granted is not None
+    assert [permit.kind for permit in granted] == [PermitKind.WRITE, PermitKind.READ]
+
+
+# The rate
+
+
+def test_a_rate_is_kept_evenly_whatever_the_amounts() -> None:
     clock = Clock()
-    pace = RateLimit(1000.0, clock)
+    limit = RateLimit(1000.0, clock)
     for amount in (1, 5000, 100, 0, 2000):
-        clock.now += pace.reserve(amount)
+        clock.now += limit.reserve(amount)
     assert clock.now - 1000.0 == pytest.approx((1 + 5000 + 100) / 1000 - BURST_SECONDS, abs=1e-6)
 
 
 def test_a_pause_saves_up_next_to_nothing() -> None:
     clock = Clock()
-    pace = RateLimit(10.0, clock)
+    limit = RateLimit(10.0, clock)
     clock.now += 3600
     began = clock.now
     for _ in range(21):
-        clock.now += pace.reserve(1)
+        clock.now += limit.reserve(1)
     assert clock.now - began == pytest.approx(2.0 - BURST_SECONDS)
 
 
 def test_those_who_ask_at_once_are_given_turns() -> None:
-    pace = RateLimit(2.0, Clock())
-    assert [pace.reserve(1) for _ in range(4)] == pytest.approx(
+    limit = RateLimit(2.0, Clock())
+    assert [limit.reserve(1) for _ in range(4)] == pytest.approx(
         [0.0, 0.5 - BURST_SECONDS, 1.0 - BURST_SECONDS, 1.5 - BURST_SECONDS]
     )
 
@@ -392,11 +480,11 @@ def test_those_who_ask_at_once_are_given_turns() -> None:
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(0, 5000)), min_size=1, max_size=50))
 def test_no_span_of_time_sees_more_than_its_share_and_one_amount(steps: list[tuple[float, int]]) -> None:
     clock = Clock()
-    pace = RateLimit(100.0, clock)
+    limit = RateLimit(100.0, clock)
     passed: list[tuple[float, int]] = []
     for idle, amount in steps:
         clock.now += idle
-        clock.now += pace.reserve(amount)
+        clock.now += limit.reserve(amount)
         passed.append((clock.now, amount))
     for first in range(len(passed)):
         total = 0
@@ -405,7 +493,7 @@ def test_no_span_of_time_sees_more_than_its_share_and_one_amount(steps: list[tup
             total += amount
 
 
-async def test_the_slower_of_two_paces_counts() -> None:
+async def test_the_slower_of_two_rates_counts() -> None:
     clock = Clock()
     throttle = Throttle([RateLimit(100.0, clock), RateLimit(10.0, clock)], clock.sleep)
     for _ in range(3):
@@ -413,15 +501,15 @@ async def test_the_slower_of_two_paces_counts() -> None:
     assert clock.now - 1000.0 == pytest.approx(2.0 - BURST_SECONDS)
 
 
-def test_no_limit_is_no_brake() -> None:
+def test_no_limit_is_no_throttle() -> None:
     clock = Clock()
     assert rate_limit_of(0, clock) is None
     assert throttle_of([None, rate_limit_of(0, clock)], clock.sleep) is None
     assert throttle_of([None, rate_limit_of(1, clock)], clock.sleep) is not None
 
 
-@pytest.mark.parametrize("braked", [True, False])
-async def test_standing_still_because_of_a_brake_is_not_the_peers_fault(braked: bool) -> None:
+@pytest.mark.parametrize("throttled", [True, False])
+async def test_standing_still_because_of_a_throttle_is_not_the_peers_fault(throttled: bool) -> None:
     async def chunks() -> BlobStream:
         yield b"first"
         yield b"second"
@@ -432,13 +520,13 @@ async def test_standing_still_because_of_a_brake_is_not_the_peers_fault(braked: 
     feed = UploadBody(chunks(), 11, "a blob", HostMeter())
 
     async def peer() -> None:
-        """Takes the first chunk, and asks for the second only where a brake holds that back."""
+        """Takes the first chunk, and asks for the second only where a throttle holds that back."""
         feed.begin()
         assert await feed.pull() == b"first"
-        if braked:
-            pace = RateLimit(1.0, Clock())
-            pace.reserve(100)
-            feed.throttle = Throttle([pace], for_ever)
+        if throttled:
+            limit = RateLimit(1.0, Clock())
+            limit.reserve(100)
+            feed.throttle = Throttle([limit], for_ever)
             await feed.pull()
         await asyncio.Event().wait()
 
@@ -446,7 +534,7 @@ async def test_standing_still_because_of_a_brake_is_not_the_peers_fault(braked: 
     await asyncio.sleep(0)
     async with asyncio.timeout(None) as deadline:
         feed.watch(deadline, -1000.0)  # whatever time has passed is too long
-        assert (deadline.when() is not None) is not braked
+        assert (deadline.when() is not None) is not throttled
         deadline.reschedule(None)
         await feed.stop()
     assert taking.done()

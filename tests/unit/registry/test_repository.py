@@ -307,7 +307,7 @@ async def test_a_failure_is_no_absence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "vacant"),
+    ("status", "body", "is_empty"),
     [
         (404, '{"errors":[{"code":"NAME_UNKNOWN"}]}', True),
         (404, '{"errors":[{"code":"NAME_INVALID"}]}', False),

@@ -25,6 +25,7 @@ from blobflow.transports.store.downloads import WITHHELD
 from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.registry import Opened
+from tools.checkout import TOP
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(700_000))  # 2.8 MB, no two blocks alike
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
@@ -237,7 +238,7 @@ async def test_a_partial_of_a_process_that_was_killed_is_adopted_and_of_a_living
         *("-c", program, str(store.root), BLOB.digest),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=TOP,
     )
     assert process.stdin is not None
     assert process.stdout is not None

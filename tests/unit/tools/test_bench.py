@@ -19,6 +19,7 @@ from bench.peers import TOOLS, Scene, Work, last_part
 from bench.record import BEGIN, END, anonymous, between_marks
 from bench.scenarios import KIB, SCENARIOS, Layers, following, generate
 from bench.tables import barred, failures, plain, ratios, rows_of
+from tools.checkout import TOP
 from tools.imageset import Image, Layout
 from tools.network_path import Shape
 from tools.processes import empty
@@ -182,5 +183,5 @@ def test_a_record_names_no_folder_of_the_machine_that_made_it() -> None:
 
 
 def test_the_readme_has_the_marks() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "bench" / "README.md").read_text()
+    readme = (TOP / "bench" / "README.md").read_text()
     assert readme.count(BEGIN) == readme.count(END) == 1

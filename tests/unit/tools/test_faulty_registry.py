@@ -20,6 +20,7 @@ from blobflow.oci import digest_of, parse_digest
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.scenarios.registries import blobs_of, fill, registries
+from tools.checkout import TOP
 from tools.registry.faulty import (
     Corrupt,
     DropHeader,
@@ -353,7 +354,7 @@ async def test_a_kill_during_an_upload_leaves_nothing_visible(tmp_path: Path) ->
             *(sys.executable, "-m", "tools.registry.faulty"),
             *("--root", str(tmp_path / "store"), "--journal", str(journal)),
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=TOP,
         )
         assert program.stdout is not None
         url = (await program.stdout.readline()).decode().split()[-1]

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.deadlines import HANGS_AFTER
+from tools.checkout import TOP
 from tools.network_path import BUFFER, WINDOW, Bucket, Line, Shape, long_path
 
-TOP = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
 

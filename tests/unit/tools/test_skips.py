@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+
+from tools.checkout import TOP
 
 pytest_plugins = "pytester"
 
@@ -23,7 +23,7 @@ SKIPS = """
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with our conftest, and one skipped test in each of two folders."""
-    ours = Path(__file__).parent.parent / "conftest.py"
+    ours = TOP / "tests" / "conftest.py"
     pytester.makeconftest(ours.read_text())
     pytester.makeini("[pytest]\nmarkers =\n    e2e: as ours")
     for folder in ("e2e", "unit"):

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 import aiohttp
+import msgspec
 
 from blobflow.content import BlobStream, PartStream, Site, is_small, no_bytes
 from blobflow.errors import ProtocolViolation, SizeMismatch
 from blobflow.oci import Descriptor
+from blobflow.permits import Permit
 from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
@@ -23,12 +25,20 @@ class RegistryBlob:
     """One blob of a repository: a `BlobReader`, not verified. `ranges`: whether they are worth asking for."""
 
     def __init__(
-        self, client: HostClient, lookups: Lookups, site: Site, blob: Descriptor, *, ranges: bool
+        self,
+        client: HostClient,
+        lookups: Lookups,
+        site: Site,
+        blob: Descriptor,
+        *,
+        ranges: bool,
+        permit: Permit | None = None,
     ) -> None:
         self._client = client
         self._lookups = lookups
         self._site = site
         self._blob = blob
+        self._permit = permit
         self._ranges = ranges
 
     @asynccontextmanager
@@ -54,7 +64,7 @@ class RegistryBlob:
                 packed = (codings, blob) if codings else None
                 expected = skip + length
                 with closing(
-                    Download(client, response, request.description, expected, permit.leave, packed=packed)
+                    Download(client, response, request.description, expected, permit.release, packed=packed)
                 ) as download:
                     yield download if whole else PartStream(download, skip, length)
                 return
@@ -63,6 +73,7 @@ class RegistryBlob:
         """GET of the blob, or of its bytes from `offset` to `stop`, of the version that was read before."""
         part = f"bytes={offset}-{stop - 1}" if ranged else ""
         request, etags = self._lookups.blob("GET", self._blob.digest, part=part), self._client.etags
+        request = msgspec.structs.replace(request, permit=self._permit)
         path = request.url.path
         if ranged and offset and path in etags:
             request.headers["If-Range"] = etags[path]

@@ -49,7 +49,7 @@ async def probe_cache(
             if response.status == 200:
                 packed = (codings, blob) if codings else None
                 with closing(
-                    Download(client, response, request.description, blob.size, permit.leave, packed=packed)
+                    Download(client, response, request.description, blob.size, permit.release, packed=packed)
                 ) as download:
                     yield download
                 return

@@ -13,6 +13,7 @@ from blobflow.content import Site
 from blobflow.errors import NotFound, RegistryError
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media
 from blobflow.oci.digest import algorithm_of
+from blobflow.permits import Permit
 from blobflow.transports.registry.api.manifest_push import describe_manifest
 from blobflow.transports.registry.capabilities.head_support import HeadSupport
 from blobflow.transports.registry.capabilities.stale_caches import bypassing_caches
@@ -20,7 +21,6 @@ from blobflow.transports.registry.http.content_encoding import codings_of, lengt
 from blobflow.transports.registry.http.digest_headers import contradicting_digest, digests_in
 from blobflow.transports.registry.http.errors import describe_cache, parse_content_range
 from blobflow.transports.registry.http.host_client import HostClient, Request, Response
-from blobflow.transports.registry.http.limiter import Permit
 
 
 class Lookups:

@@ -19,6 +19,7 @@ from blobflow.errors import DigestMismatch, NotFound, Rejected
 from blobflow.oci import Descriptor
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
+from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile
 from blobflow.transports.registry.http.digest_headers import check_content, digests_in
 from blobflow.transports.registry.http.host_client import HostClient, Request, Response
@@ -43,13 +44,20 @@ class ManifestPusher:
     """The manifests that are put into one repository."""
 
     def __init__(
-        self, site: Site, client: HostClient, profile: Profile, limits: LearnedLimits, scopes: tuple[str, ...]
+        self,
+        site: Site,
+        client: HostClient,
+        profile: Profile,
+        limits: LearnedLimits,
+        scopes: tuple[str, ...],
+        permit: Permit | None,
     ) -> None:
         self._site = site
         self._client = client
         self._profile = profile
         self._limits = limits
         self._scopes = scopes
+        self._permit = permit
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
         """See `Sink.put`. What seems to have changed on its way is put once more."""
@@ -110,6 +118,7 @@ class ManifestPusher:
             body=raw,
             transient_codes=_TORN,
             ok=(200, 201, 202, 204),
+            permit=self._permit,
         )
         response = await self._client.send(request)
         self._client.meter.bytes_written += len(raw)

@@ -42,6 +42,7 @@ from blobflow.oci import (
 )
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import is_schema1
+from blobflow.permits import Permit
 from blobflow.transports.registry.api import deletion
 from blobflow.transports.registry.api.blobs import RegistryBlob
 from blobflow.transports.registry.api.lookups import Lookups
@@ -51,6 +52,7 @@ from blobflow.transports.registry.api.tags import list_tags
 from blobflow.transports.registry.http.content_encoding import length_of
 from blobflow.transports.registry.http.digest_headers import check_content, check_digest_header, digests_in
 from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.limiter import HostLimiter
 from blobflow.transports.registry.uploads.pusher import BlobPusher, mount_scopes
 from blobflow.transports.registry.uploads.sessions import push_scopes
 
@@ -60,7 +62,8 @@ class Repository:
 
     `writes` makes every request ask for the right to push, so that a target costs one token and not two.
     `fail_fast`: what it fails to answer is asked elsewhere, so that little is tried again. `written`: it is
-    read to see what became of writing there.
+    read to see what became of writing there. `permit`: what it reads, mounts, pushes or puts one
+    thing under.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Repository:
         writes: bool,
         fail_fast: bool = False,
         written: bool = False,
+        permit: Permit | None = None,
     ) -> None:
         self._site = site
         self._fail_fast = fail_fast
@@ -79,13 +83,32 @@ class Repository:
         self._uploads = uploads
         self._profile = uploads.profile
         self._writes = writes
+        self._written = written
+        self._permit = permit
         name = site.repository
         self._scopes = push_scopes(name) if writes else (f"repository:{name}:pull",)
         self._root = f"/v2/{name}"
         self._target = target = writes or written
         self._lookups = Lookups(client, site, self._scopes, target=target, writes=writes, fail_fast=fail_fast)
         self._referrers = RepositoryReferrers(client, site, self._scopes, self)
-        self._manifests = ManifestPusher(site, client, uploads.profile, uploads.limits, self._scopes)
+        self._manifests = ManifestPusher(site, client, uploads.profile, uploads.limits, self._scopes, permit)
+
+    @property
+    def limiter(self) -> HostLimiter:
+        """See `Limited.limiter`."""
+        return self._client.limiter
+
+    def with_permit(self, permit: Permit) -> Repository:
+        """See `Limited.with_permit`."""
+        return Repository(
+            self._site,
+            self._client,
+            self._uploads,
+            writes=self._writes,
+            fail_fast=self._fail_fast,
+            written=self._written,
+            permit=permit,
+        )
 
     async def resolve(self, name: str) -> Descriptor:
         """See `Source.resolve`. GET in place of HEAD where HEAD does not tell enough, or is refused.
@@ -145,8 +168,9 @@ class Repository:
         self, blob: Descriptor, offset: int = 0, end: int | None = None
     ) -> AbstractAsyncContextManager[BlobStream]:
         """See `Source.open`."""
-        ranges = self._profile.ranges
-        return RegistryBlob(self._client, self._lookups, self._site, blob, ranges=ranges).open(offset, end)
+        client, lookups, ranges = self._client, self._lookups, self._profile.ranges
+        reader = RegistryBlob(client, lookups, self._site, blob, ranges=ranges, permit=self._permit)
+        return reader.open(offset, end)
 
     async def is_empty(self) -> bool:
         """See `Sink.is_empty`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
@@ -186,6 +210,7 @@ class Repository:
             scopes=mount_scopes(name, origin.repository),
             body=b"",
             ok=(201, 202),
+            permit=self._permit,
         )
         try:
             mounted = await self._uploads.mount(request, name, blob.digest)
@@ -199,7 +224,7 @@ class Repository:
 
     async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """See `Sink.push` and `upload`."""
-        await self._uploads.push(self._site.repository, blob, reader)
+        await self._uploads.push(self._site.repository, blob, reader, self._permit)
         self._client.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
@@ -215,7 +240,9 @@ class Repository:
         return await self._referrers.find(subject)
 
     async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
-        """See `Attaches.attach`."""
+        """See `Attaches.attach`. It takes several requests, each of which waits for its permit."""
+        if self._permit is not None:
+            self._permit.release()
         await self._referrers.attach(subject, referrers)
 
     async def fetch(self, name: str) -> Manifest:

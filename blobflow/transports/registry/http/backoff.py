@@ -9,27 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from blobflow.content import Sleep
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
     ConnectionLost,
     NetworkError,
+    RegistryError,
     Throttled,
     TimedOut,
     Unavailable,
 )
-
-
-class RetryPolicy(msgspec.Struct, frozen=True):
-    """`attempts` in all; delays in seconds: `first`, doubled each time, at most `most`."""
-
-    attempts: int
-    first: float
-    most: float
-
+from blobflow.retrying import Rule, Table, rule_for
 
 # Seconds for which the host is left alone after a 429 that does not say how long.
 DEFAULT_RETRY_AFTER = 0.25
@@ -41,13 +32,13 @@ DEFAULT_RETRY_AFTER = 0.25
 #
 # What is mended elsewhere: a token that ended, by the session, once, with a fresh one; an upload session that
 # is stale, and one whose token ended under the bytes, in `upload`.
-POLICIES: tuple[tuple[type[BlobflowError], RetryPolicy], ...] = (
-    (Throttled, RetryPolicy(attempts=10, first=DEFAULT_RETRY_AFTER, most=60.0)),
-    (Unavailable, RetryPolicy(attempts=5, first=0.5, most=15.0)),
-    (ConnectFailed, RetryPolicy(attempts=4, first=0.25, most=3.0)),
-    (TimedOut, RetryPolicy(attempts=3, first=0.5, most=5.0)),
-    (ConnectionLost, RetryPolicy(attempts=4, first=0.25, most=5.0)),
-    (NetworkError, RetryPolicy(attempts=3, first=0.5, most=5.0)),
+POLICIES: Table = (
+    (Throttled, Rule(attempts=10, first=DEFAULT_RETRY_AFTER, most=60.0)),
+    (Unavailable, Rule(attempts=5, first=0.5, most=15.0)),
+    (ConnectFailed, Rule(attempts=4, first=0.25, most=3.0)),
+    (TimedOut, Rule(attempts=3, first=0.5, most=5.0)),
+    (ConnectionLost, Rule(attempts=4, first=0.25, most=5.0)),
+    (NetworkError, Rule(attempts=3, first=0.5, most=5.0)),
 )
 
 # Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user. A
@@ -75,19 +66,41 @@ def delay_before_next(
     """
     if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
         return None
-    rule = next((rule for kind, rule in POLICIES if isinstance(error, kind)), None)
+    rule = rule_for(error, POLICIES)
     if rule is None or attempt >= rule.attempts:
         return None
     description = retry_after_of(error)
     if description is not None:
         return description if description <= longest else None
-    delay = min(rule.most, rule.first * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+    delay = rule.delay(attempt, jitter)
     return None if concerns_host(error) and delay > longest else delay
 
 
 def concerns_host(error: BlobflowError) -> bool:
     """Whether the wait holds for every request of the host: it said so, or it counts requests."""
     return isinstance(error, Throttled) or retry_after_of(error) is not None
+
+
+class RequestRetries:
+    """The retry `Policy` of one request. `fail_fast`, `longest`: see `delay_before_next`. `unanswered`: it is
+    sent again also when no answer came; else it may have been done."""
+
+    def __init__(
+        self, jitter: Callable[[], float], *, fail_fast: bool, longest: float, unanswered: bool
+    ) -> None:
+        self._jitter = jitter
+        self._fail_fast = fail_fast
+        self._longest = longest
+        self._unanswered = unanswered
+        self._attempt = 0
+
+    def next_delay(self, error: BlobflowError) -> float | None:
+        """See `Policy.next_delay`."""
+        self._attempt += 1
+        if not (self._unanswered or isinstance(error, RegistryError)):
+            return None
+        jitter, fail_fast, longest = self._jitter(), self._fail_fast, self._longest
+        return delay_before_next(error, self._attempt, jitter, fail_fast=fail_fast, longest=longest)
 
 
 class Backoff:

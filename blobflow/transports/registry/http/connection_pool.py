@@ -16,6 +16,7 @@ from yarl import URL
 
 from blobflow.errors import ConnectFailed, RegistryError
 from blobflow.events import HostMeter, Observer, Traced, Warned
+from blobflow.permits import Permit
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import (
     head_limit,
@@ -49,7 +50,7 @@ class Request(msgspec.Struct, frozen=True):
 
     `url` is absolute, or a path at the host (`/v2/…`). `transient_codes`: error codes that time mends.
     `limit`: bytes of the answer's body that are read; one more is read where there is more. `fail_fast`: see
-    `retry`.
+    `retry`. `permit`: what it is sent under; None: it waits for one.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Request(msgspec.Struct, frozen=True):
     transient_codes: tuple[str, ...] = ()
     limit: int = SMALL_RESPONSE
     fail_fast: bool = False
+    permit: Permit | None = None
 
 
 class Response(msgspec.Struct, frozen=True):

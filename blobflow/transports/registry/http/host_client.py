@@ -1,13 +1,11 @@
 """One registry host: its connections, and how anything is asked of it.
 
 All requests to a host pass here, and so all that holds for each of them is here once: one pool of HTTP/1.1
-connections, lanes (so that a HEAD never queues behind blobs), authorization, redirects followed by hand under
-the origin rule, retries, the shared back-off, meters, traces, and the translation of foreign errors.
+connections, permits (so that a HEAD never queues behind blobs), authorization, redirects followed by hand
+under the origin rule, retries, the shared back-off, meters, traces, and the translation of foreign errors.
 
-Lanes. `reads` and `writes` are the blob streams at once, small requests have their own; the host's `limiter`
-says how many each may have. A stream that pipes a blob takes its write slot first and its read slot second,
-and waits for nothing but small requests once it holds both; so streams between any registries, or within
-one, can't deadlock.
+Every exchange has a permit of the host's `limiter`: the one of the step that it belongs to
+(`Request.permit`), or else one of its own, for which it waits in its turn.
 """
 
 from __future__ import annotations
@@ -24,6 +22,8 @@ from yarl import URL
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import Denied, NetworkError, ProtocolViolation, RegistryError, TimedOut, Unauthorized
 from blobflow.events import HostMeter, Observer, Retrying, Warned
+from blobflow.permits import Permit, PermitKind
+from blobflow.retrying import Failure, retrying
 from blobflow.transports.registry.auth.authenticator import Authenticator, Challenge, parse_challenges
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.auth.redirect_targets import RedirectTargets
@@ -41,13 +41,7 @@ from blobflow.transports.registry.http.aiohttp_client import (
 from blobflow.transports.registry.http.aiohttp_errors import translate_error
 from blobflow.transports.registry.http.connection_pool import ConnectionPool, Request, Response
 from blobflow.transports.registry.http.etags import Etags
-from blobflow.transports.registry.http.limiter import (
-    HostLimiter,
-    Permit,
-    RateLimit,
-    rate_limit_of,
-    throttle_of,
-)
+from blobflow.transports.registry.http.limiter import HostLimiter, RateLimit, rate_limit_of, throttle_of
 from blobflow.transports.registry.http.pull_quota import allowance_of
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import follow_location
@@ -101,19 +95,16 @@ class HostClient:
         longest_wait: float = backoff.MAX_RETRY_AFTER_SECONDS,
         journal: Journal | None = None,
     ) -> None:
-        """`reading` and `writing`: paces of bytes that are shared with other hosts. `longest_wait`: see
-        `Registries`.
+        """`reading` and `writing`: limits on bytes a second that are shared with other hosts. `longest_wait`:
+        see `Registries`.
 
         `allowance` is what the host said last of how many manifests it lets be read.
         """
         self.host = host
         self.meter = meter
         self.limiter = HostLimiter(access.connections, clock)
-        self.reads, self.writes, self.small = self.limiter.reads, self.limiter.writes, self.limiter.small
-        requests, own = (
-            rate_limit_of(access.requests_per_second, clock),
-            rate_limit_of(access.bytes_per_second, clock),
-        )
+        requests = rate_limit_of(access.requests_per_second, clock)
+        own = rate_limit_of(access.bytes_per_second, clock)
         self._requests = throttle_of((requests,), sleep)
         self.reading = throttle_of((own, reading), sleep)
         self.writing = throttle_of((own, writing), sleep)
@@ -163,27 +154,28 @@ class HostClient:
 
         Raises the error of a status that is not in `request.ok`, NetworkError when no whole answer came.
         """
-        return await self._retrying(request, self._send_once)
+        return await self._retrying(request, self._send_once, request.permit)
 
     @asynccontextmanager
     async def stream(
         self, request: Request, *, small: bool = False
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Permit]]:
-        """Open an answer's body, in the lane of reads, or in that of `small` requests for who reads it to its
-        end without waiting for anything; retried up to the headers, not beyond. With it comes its turn there,
-        to be left when the body has come.
+        """Open an answer's body, as a stream, or as a `small` request for who reads it to its end without
+        waiting for anything; retried up to the headers, not beyond. With it comes its permit, to be released
+        when the body has come.
 
         Leaving before the end closes the connection. What the body raises is aiohttp's: see `lost`.
         """
-        async with (self.small if small else self.reads).permit() as permit:
-            response = await self._retrying(request, self._open_once)
+        kind = PermitKind.REQUEST if small else PermitKind.READ
+        async with self.limiter.permit(kind, request.permit) as permit:
+            response = await self._retrying(request, self._open_once, permit)
             try:
                 yield response, permit
             finally:
                 close_response(response)
 
     async def send_body(self, request: Request, feed: UploadBody) -> Response:
-        """Send a blob's bytes as the body, once; the caller holds a slot of `writes`.
+        """Send a blob's bytes as the body, once; the caller holds a permit to write.
 
         An answer that comes before the body is through ends the sending. What the feed raised goes before
         anything that the connection made of it.
@@ -209,8 +201,8 @@ class HostClient:
             await feed.stop()
 
     async def commit(self, request: Request, size: int) -> Response:
-        """Send the small request that makes `size` bytes, sent before or with it, content; in the caller's
-        slot of `writes` or `small`.
+        """Send the small request that makes `size` bytes, sent before or with it, content; under the
+        caller's permit.
 
         Asked again after an answer that allows it, but not after none: it may have been done.
         """
@@ -218,7 +210,7 @@ class HostClient:
         async def once(request: Request) -> Response:
             return await self._send_patiently(request, request.body, size)
 
-        return await self._retrying(request, once, retry_unanswered=False)
+        return await self._retrying(request, once, request.permit, retry_unanswered=False)
 
     def lost(self, error: Exception, description: str, received: int, expected: int | None) -> NetworkError:
         """What aiohttp raised from a streamed body, as an error of ours."""
@@ -254,7 +246,7 @@ class HostClient:
     # One exchange
 
     async def _send_once(self, request: Request) -> Response:
-        async with self.small:
+        async with self.limiter.permit(PermitKind.REQUEST, request.permit):
             response = await self._reach(request)
             try:
                 return await self._conclude(request, response)
@@ -383,7 +375,7 @@ class HostClient:
         authorization: str,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> aiohttp.ClientResponse:
-        """One HTTP request for this host, when the host may be asked; the gate learns how it was answered."""
+        """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
         if self._pool.is_home(url):
             await self._turn()
         if isinstance(body, bytes) and self.writing is not None:
@@ -412,27 +404,36 @@ class HostClient:
     # What surrounds an exchange
 
     async def _retrying(
-        self, request: Request, once: Callable[[Request], Awaitable[T]], *, retry_unanswered: bool = True
+        self,
+        request: Request,
+        once: Callable[[Request], Awaitable[T]],
+        held: Permit | None,
+        *,
+        retry_unanswered: bool = True,
     ) -> T:
-        """Do `once` until it succeeds or the table gives up; `retry_unanswered`: also when no answer came."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
+        """Do `once` until it succeeds or the table gives up; `retry_unanswered`: also when no answer came.
+        `held`: the permit that is held all the while."""
+        refused = False
+
+        async def attempt() -> T:
+            async with self.limiter.retry(held if refused else None):
                 return await once(request)
-            except (NetworkError, RegistryError) as error:
-                error.attempts = attempt
-                delay = backoff.delay_before_next(
-                    error, attempt, self._random(), fail_fast=request.fail_fast, longest=self._longest_wait
-                )
-                if delay is None or not (retry_unanswered or isinstance(error, RegistryError)):
-                    raise
-                self._observer(Retrying(request.description, error.message, attempt, delay))
-                shared = backoff.concerns_host(error)
-            if shared:
-                self._backoff.hold(delay)
+
+        async def pause(failure: Failure) -> None:
+            nonlocal refused
+            self._observer(
+                Retrying(request.description, failure.error.message, failure.attempt, failure.delay)
+            )
+            refused = backoff.concerns_host(failure.error)
+            if refused:
+                self._backoff.hold(failure.delay)
             else:
-                await self._sleep(delay)
+                await self._sleep(failure.delay)
+
+        policy = backoff.RequestRetries(
+            self._random, fail_fast=request.fail_fast, longest=self._longest_wait, unanswered=retry_unanswered
+        )
+        return await retrying(policy, attempt, pause)
 
     async def _fetch(self, url: URL, authorization: str | None, form: bytes | None) -> bytes:
         """Ask a token server; it gets the login that the registry's realm was named for, and no redirect."""

@@ -1,4 +1,4 @@
-"""The gate of one host: how much may be under way there at once, and how fast. Decided in sync, sans-IO code.
+"""The limiter of one host: how much may be under way there at once, and how fast. Decided in sync code.
 
 Concurrency. A window holds the requests in flight at the host, of whatever kind. It opens as answers come
 while it is full, and closes by a factor when the host says 429 or 503 or goes silent: additive increase,
@@ -6,33 +6,26 @@ multiplicative decrease, within the limits that were set. The size that was refu
 it the window opens quickly, beyond it slowly, so that a host with eight slots is asked for a ninth at once
 only every few hundred requests.
 
-Lanes. Reads and writes are streams of blobs, small requests have a lane of their own and one place in the
-window that no stream may take, so that a HEAD never queues behind blobs. A stream of which only the answer
-is still to come is a small request by then, so that the next one's bytes can go. Each lane may always have
-one in flight, whatever the window: where lanes are entered in the order write, read, small, and nobody waits
-for an earlier one while in a later, no two can wait for each other, and a window of one can't stop a run.
+Permits. Reads and writes are streams of blobs; small requests have one place in the window that no stream may
+take, so that a HEAD never queues behind blobs. A stream of which only the answer is still to come counts as a
+small request by then, so that the next one's bytes can go. There may always be one permit of each kind,
+whatever the window, so that a window of one can't stop a run. See `permits` for who may wait for what.
 
-Pace. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
+Rate. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
 used is hardly saved up, so that no burst follows a pause.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-
-import msgspec
 
 from blobflow.content import Sleep
+from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
 
-# Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
-# flight hide the round trips, while few enough connections are opened.
-MAX_REQUESTS = 16
 # A window that was refused right after it was known to be good is one too large: it closes by little, and
 # stays near the limit. One that is refused before it was ever used whole is much too large.
 SMALL_DECREASE = 0.85
@@ -42,23 +35,8 @@ LARGE_DECREASE = 0.5
 APPROACH = 2.0
 PROBE = 40.0
 # Seconds of an unused allowance that are not lost: timers come late by about a millisecond, and without this
-# every such lateness would make the pace slower than the one set.
+# every such lateness would make the rate slower than the one set.
 BURST_SECONDS = 0.1
-
-
-class PermitKind(enum.Enum):
-    """The lanes; in the order in which they are let in when there is room."""
-
-    SMALL = "small"
-    READ = "read"
-    WRITE = "write"
-
-
-class Capacity(msgspec.Struct, frozen=True):
-    """What a host may be asked for now: `blobs` each way, and `small` requests, at once."""
-
-    blobs: int
-    small: int
 
 
 class CongestionWindow:
@@ -103,7 +81,7 @@ class CongestionWindow:
 
 
 class HostLimiter:
-    """The lanes of one host. Used from one event loop.
+    """The `Limiter` of one registry host. Used from one event loop.
 
     `connections` bounds the blobs each way, and twice as much all requests. `clock` in seconds.
     """
@@ -115,41 +93,99 @@ class HostLimiter:
         # One more than the blobs, so that all of them can start at once where nothing is known yet.
         self.window = CongestionWindow(connections + 1, ceiling)
         self._most = {
-            PermitKind.SMALL: min(MAX_REQUESTS, ceiling),
+            PermitKind.REQUEST: min(MAX_REQUESTS, ceiling),
             PermitKind.READ: connections,
             PermitKind.WRITE: connections,
         }
         self._used = dict.fromkeys(PermitKind, 0)
         self._waiting: dict[PermitKind, deque[asyncio.Future[None]]] = {kind: deque() for kind in PermitKind}
-        self.small, self.reads, self.writes = (PermitPool(self, kind) for kind in PermitKind)
+        self._retries = 0
+        self._refused: deque[asyncio.Future[None]] = deque()
+        self._calls: dict[PermitKind, set[Callable[[], None]]] = {kind: set() for kind in PermitKind}
 
-    @property
-    def room(self) -> Capacity:
-        """The limits now in force."""
+    def limit(self, kind: PermitKind) -> int:
+        """See `Limiter.limit`."""
         size = self.window.size
-        return Capacity(
-            blobs=max(1, min(self._connections, size - 1)), small=min(self._most[PermitKind.SMALL], size)
-        )
+        if kind is PermitKind.REQUEST:
+            return min(self._most[kind], size)
+        return max(1, min(self._connections, size - 1))
 
     @property
     def in_flight(self) -> int:
+        """The permits that are held."""
         return sum(self._used.values())
 
     def admits(self, kind: PermitKind) -> bool:
-        """Whether one more may enter this lane now."""
-        used = self._used[kind]
-        if not used:
-            return True
-        size = self.window.size
-        if used >= self._most[kind] or self.in_flight >= size:
-            return False
-        if kind is PermitKind.SMALL:
-            return True
-        if self._used[PermitKind.READ] + self._used[PermitKind.WRITE] >= size - 1:
-            return False
-        # A copy within the host needs one place each way: writes that wait for reads must not take them all.
-        other = PermitKind.WRITE if kind is PermitKind.READ else PermitKind.READ
-        return used < (size + 1) // 2 or not self._waiting[other]
+        """See `Limiter.admits`."""
+        return not self._waiting[kind] and self._has_room(kind)
+
+    def try_acquire(self, kind: PermitKind) -> HostPermit | None:
+        """See `Limiter.try_acquire`."""
+        if not self.admits(kind):
+            return None
+        self._used[kind] += 1
+        return HostPermit(self, kind)
+
+    async def acquire(self, kind: PermitKind) -> HostPermit:
+        """A permit, when there is one; first come, first served within a kind."""
+        if (permit := self.try_acquire(kind)) is not None:
+            return permit
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[kind].append(granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.cancelled():
+                with suppress(ValueError):
+                    self._waiting[kind].remove(granted)
+                self._let_in()
+            else:
+                self.leave(kind)  # granted and cancelled at the same moment
+            raise
+        return HostPermit(self, kind)
+
+    @asynccontextmanager
+    async def permit(self, kind: PermitKind, held: Permit | None = None) -> AsyncIterator[Permit]:
+        """A permit while inside. The one that is `held` already, if it is good for this (a stream's is for a
+        small request too): then it is its holder's to release. One whose stream is over is not good for
+        another stream, and is given back before that waits for its own."""
+        if held is not None and held.kind is not None:
+            if kind in (held.kind, PermitKind.REQUEST):
+                yield held
+                return
+            held.release()
+        permit = await self.acquire(kind)
+        try:
+            yield permit
+        finally:
+            permit.release()
+
+    @asynccontextmanager
+    async def retry(self, held: Permit | None) -> AsyncIterator[None]:
+        """While something is sent again that the host had no time for. Those who keep the permit that they
+        `held` meanwhile go again only as many at once as the window has become; others get a new one in their
+        turn anyway."""
+        if held is None or held.kind is None:
+            yield
+            return
+        if self._retries >= self.window.size:
+            permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._refused.append(permit)
+            try:
+                await permit
+            except asyncio.CancelledError:
+                if permit.cancelled():
+                    with suppress(ValueError):
+                        self._refused.remove(permit)
+                else:
+                    self._retried()
+                raise
+        else:
+            self._retries += 1
+        try:
+            yield
+        finally:
+            self._retried()
 
     def answered(self) -> None:
         """The host answered a request, in whatever way but those that say that it has too much to do."""
@@ -160,92 +196,87 @@ class HostLimiter:
         """A request `sent` then was answered by 429 or 503, or by nothing."""
         self.window.congested(sent, self._clock())
 
-    async def enter(self, kind: PermitKind) -> None:
-        """Return when there is room; first come, first served within a lane."""
-        if not self._waiting[kind] and self.admits(kind):
-            self._used[kind] += 1
-            return
-        permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[kind].append(permit)
-        try:
-            await permit
-        except asyncio.CancelledError:
-            if permit.cancelled():
-                with suppress(ValueError):
-                    self._waiting[kind].remove(permit)
-                self._let_in()
-            else:
-                self.leave(kind)  # let in and cancelled at the same moment
-            raise
+    def on_room(self, kind: PermitKind, call: Callable[[], None]) -> None:
+        """See `Limiter.on_room`."""
+        self._calls[kind].add(call)
 
     def leave(self, kind: PermitKind) -> None:
+        """Take a permit back."""
         self._used[kind] -= 1
         self._let_in()
 
-    def downgrade(self, kind: PermitKind) -> PermitKind:
-        """The lane of a stream of which only the answer is to come: that of small requests, unless half as
+    def downgraded(self, kind: PermitKind) -> PermitKind:
+        """What a stream's permit is when only the answer is to come: one for a small request, unless half as
         many are under way there as there may be streams. So these have a part of the window, however long a
         host takes to answer; and where streams are to come one by one, they do."""
-        if self._used[PermitKind.SMALL] >= self.room.blobs // 2:
+        if self._used[PermitKind.REQUEST] >= self.limit(PermitKind.WRITE) // 2:
             return kind
-        self._used[PermitKind.SMALL] += 1
+        self._used[PermitKind.REQUEST] += 1
         self.leave(kind)
-        return PermitKind.SMALL
+        return PermitKind.REQUEST
+
+    def _has_room(self, kind: PermitKind) -> bool:
+        used = self._used[kind]
+        if not used:
+            return True
+        size = self.window.size
+        if used >= self._most[kind] or self.in_flight >= size:
+            return False
+        if kind is PermitKind.REQUEST:
+            return True
+        if self._used[PermitKind.READ] + self._used[PermitKind.WRITE] >= size - 1:
+            return False
+        # A copy within the host needs one place each way: writes that wait for reads must not take them all.
+        other = PermitKind.WRITE if kind is PermitKind.READ else PermitKind.READ
+        return used < (size + 1) // 2 or not self._waiting[other]
 
     def _let_in(self) -> None:
         for kind in PermitKind:
             waiting = self._waiting[kind]
-            while waiting and self.admits(kind):
-                permit = waiting.popleft()
-                if not permit.cancelled():
+            while waiting and self._has_room(kind):
+                granted = waiting.popleft()
+                if not granted.cancelled():
                     self._used[kind] += 1
-                    permit.set_result(None)
+                    granted.set_result(None)
+        for kind, calls in self._calls.items():
+            if calls and self.admits(kind):
+                self._calls[kind] = set()
+                for call in calls:
+                    call()
+
+    def _retried(self) -> None:
+        self._retries -= 1
+        while self._refused and self._retries < self.window.size:
+            permit = self._refused.popleft()
+            if not permit.cancelled():
+                self._retries += 1
+                permit.set_result(None)
 
 
-class Permit:
-    """A place in a lane, held until it is left."""
+class HostPermit:
+    """A `Permit` of a `HostLimiter`."""
+
+    __slots__ = ("_kind", "_limiter")
 
     def __init__(self, limiter: HostLimiter, kind: PermitKind) -> None:
         self._limiter = limiter
         self._kind: PermitKind | None = kind
 
+    @property
+    def kind(self) -> PermitKind | None:
+        """See `Permit.kind`."""
+        return self._kind
+
     def downgrade(self) -> None:
-        """The last byte of the stream has gone: what remains is an answer, as to a small request. So a stream
-        can follow while the host commits this one."""
-        if self._kind not in (None, PermitKind.SMALL):
-            self._kind = self._limiter.downgrade(self._kind)
+        """See `Permit.downgrade`."""
+        if self._kind not in (None, PermitKind.REQUEST):
+            self._kind = self._limiter.downgraded(self._kind)
 
-    def leave(self) -> None:
-        """Nothing more is to come. Does nothing the second time."""
+    def release(self) -> None:
+        """See `Permit.release`."""
         if self._kind is not None:
-            self._limiter.leave(self._kind)
-            self._kind = None
-
-
-class PermitPool:
-    """A way in: `async with lane:` holds one place. Reusable, by any number of tasks at once."""
-
-    def __init__(self, limiter: HostLimiter, kind: PermitKind) -> None:
-        self._limiter = limiter
-        self._kind = kind
-
-    @asynccontextmanager
-    async def permit(self) -> AsyncIterator[Permit]:
-        """One place, that may be left before the context is."""
-        await self._limiter.enter(self._kind)
-        permit = Permit(self._limiter, self._kind)
-        try:
-            yield permit
-        finally:
-            permit.leave()
-
-    async def __aenter__(self) -> None:
-        await self._limiter.enter(self._kind)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._limiter.leave(self._kind)
+            kind, self._kind = self._kind, None
+            self._limiter.leave(kind)
 
 
 class RateLimit:
@@ -265,25 +296,25 @@ class RateLimit:
 
 
 class Throttle:
-    """Waits until every one of some paces allows it. `rate`: the slowest one's."""
+    """Waits until every one of some rate limits allows it. `rate`: the slowest one's."""
 
-    def __init__(self, rate_limits: Sequence[RateLimit], sleep: Sleep) -> None:
-        self._rate_limits = rate_limits
+    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep) -> None:
+        self._limits = limits
         self._sleep = sleep
-        self.rate = min(rate_limit.rate for rate_limit in rate_limits)
+        self.rate = min(limit.rate for limit in limits)
 
     async def wait(self, amount: float) -> None:
-        delay = max(rate_limit.reserve(amount) for rate_limit in self._rate_limits)
+        delay = max(limit.reserve(amount) for limit in self._limits)
         if delay > 0:
             await self._sleep(delay)
 
 
-def throttle_of(rate_limits: Sequence[RateLimit | None], sleep: Sleep) -> Throttle | None:
-    """A brake for those paces that are; None if there are none, so that what is not limited costs nothing."""
-    given = [rate_limit for rate_limit in rate_limits if rate_limit is not None]
+def throttle_of(limits: Sequence[RateLimit | None], sleep: Sleep) -> Throttle | None:
+    """A throttle for the limits that are set; None if none is, so that what is not limited costs nothing."""
+    given = [limit for limit in limits if limit is not None]
     return Throttle(given, sleep) if given else None
 
 
 def rate_limit_of(rate: float, clock: Callable[[], float]) -> RateLimit | None:
-    """The pace of a rate; 0 is no limit."""
+    """The limit of a rate; 0 is none."""
     return RateLimit(rate, clock) if rate > 0 else None

@@ -43,6 +43,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.digest import algorithm_of
+from blobflow.permits import Permit, PermitKind
 from blobflow.transports.registry.capabilities.profiles import (
     LearnedLimits,
     Profile,
@@ -86,10 +87,11 @@ MAX_RESTARTS = 3
 
 
 class _Attempt:
-    """One try of a push: its session, once there is one, and the form that it takes."""
+    """One try of a push: its session, once there is one, its form, and the permit that the push came with."""
 
-    def __init__(self, session: UploadSession | None, method: UploadMethod) -> None:
+    def __init__(self, session: UploadSession | None, method: UploadMethod, permit: Permit | None) -> None:
         self.session = session
+        self.permit = permit
         self.method: UploadMethod = method
 
 
@@ -122,14 +124,19 @@ class BlobPusher:
             pass  # a refusal without a usable session is a refusal all the same
         return False
 
-    async def push(self, repository: str, blob: Descriptor, reader: BlobReader) -> None:
-        """See `Sink.push`. Raises the last rung's error, and the reader's own errors as they are."""
-        if await self._has_arrived(repository, blob):
+    async def push(
+        self, repository: str, blob: Descriptor, reader: BlobReader, permit: Permit | None = None
+    ) -> None:
+        """See `Sink.push`. `permit`: what it is sent under; None: each try gets its own.
+
+        Raises the last rung's error, and the reader's own errors as they are.
+        """
+        if await self._has_arrived(repository, blob, permit):
             return
         methods = list(method_order(blob.size, self.profile, self.limits))
         repeated = hops = reached = 0
         while True:
-            attempt = _Attempt(await self._idle(repository, blob), methods[0])
+            attempt = _Attempt(await self._idle(repository, blob, permit), methods[0], permit)
             try:
                 await self._attempt(attempt, methods, repository, blob, reader)
             except BlobflowError as error:
@@ -139,10 +146,10 @@ class BlobPusher:
                 if isinstance(error, RequestRedirected) and hops < MAX_REDIRECTS:
                     hops, reached = (hops + 1 if session.offset == reached else 1), session.offset
                     continue
-                if await self._ended_well(error, session, blob):
+                if await self._ended_well(error, session, blob, permit):
                     return
                 if "chunked" in methods and self._learner.ended(error, session, blob):
-                    if await self._has_arrived(repository, blob):
+                    if await self._has_arrived(repository, blob, permit):
                         return
                     methods = [
                         method for method in methods if method == "chunked" or method != attempt.method
@@ -207,7 +214,9 @@ class BlobPusher:
         """Delete the sessions that nobody will go on with, and wait for those on their way out."""
         await self._sessions.close()
 
-    async def _ended_well(self, error: BlobflowError, session: UploadSession, blob: Descriptor) -> bool:
+    async def _ended_well(
+        self, error: BlobflowError, session: UploadSession, blob: Descriptor, permit: Permit | None
+    ) -> bool:
         """Whether a push of which everything had left did its work in spite of the error.
 
         A session that is unknown may have become the blob: the HTTP library sends the PUT again by itself
@@ -215,9 +224,9 @@ class BlobPusher:
         """
         if session.sent == blob.size >= RESUMED_FROM and may_have_arrived(error):
             self._unanswered.add((session.repository, session.digest))
-        return isinstance(error, NotFound) and await self._has_arrived(session.repository, blob)
+        return isinstance(error, NotFound) and await self._has_arrived(session.repository, blob, permit)
 
-    async def _has_arrived(self, repository: str, blob: Descriptor) -> bool:
+    async def _has_arrived(self, repository: str, blob: Descriptor, permit: Permit | None) -> bool:
         """Whether an earlier push of this blob came to its end, and only its answer got lost [end-2]."""
         if (repository, blob.digest) not in self._unanswered:
             return False
@@ -227,6 +236,7 @@ class BlobPusher:
             URL(f"/v2/{repository}/blobs/{blob.digest}", encoded=True),
             f"blob {blob.digest} of {repository}",
             scopes=push_scopes(repository),
+            permit=permit,
         )
         try:
             response = await self._client.send(request)
@@ -238,7 +248,7 @@ class BlobPusher:
             self._sessions.forget(session)
         return True
 
-    async def _begin(self, repository: str, blob: Descriptor) -> UploadSession:
+    async def _begin(self, repository: str, blob: Descriptor, permit: Permit | None) -> UploadSession:
         """Open a session [end-4a]; what is not to be hashed by sha256 is announced [end-4c]."""
         algorithm = algorithm_of(blob.digest)
         query = "" if algorithm == "sha256" else f"?digest-algorithm={algorithm}"
@@ -249,6 +259,7 @@ class BlobPusher:
             scopes=push_scopes(repository),
             body=b"",
             ok=(202,),
+            permit=permit,
         )
         response = await self._sessions.opened(repository, blob.digest, request)
         session = self._sessions.made(repository, blob.digest, response, "fresh")
@@ -256,11 +267,12 @@ class BlobPusher:
         self._opens.add(repository)
         return session
 
-    async def _idle(self, repository: str, blob: Descriptor) -> UploadSession | None:
+    async def _idle(self, repository: str, blob: Descriptor, permit: Permit | None) -> UploadSession | None:
         """The session to go on with, at the offset that the registry confirms [end-13]; None: a fresh one."""
         session = self._sessions.take(repository, blob.digest)
         if session is None or session.origin in ("mount", "moved"):
             return session
+        session.permit = permit
         request = self._request("GET", session, blob, ok=(200, 204))
         try:
             response = await self._client.send(request)
@@ -299,7 +311,8 @@ class BlobPusher:
         try:
             async with AsyncExitStack() as stack:
                 if not small:
-                    permit = await stack.enter_async_context(self._client.writes.permit())
+                    writing = self._client.limiter.permit(PermitKind.WRITE, attempt.permit)
+                    permit = await stack.enter_async_context(writing)
                 content = b""
                 async with self._beside(attempt, repository, blob):
                     stream = await stack.enter_async_context(reader.open(offset))
@@ -307,11 +320,14 @@ class BlobPusher:
                         content = b"".join([bytes(chunk) async for chunk in stream])
                 assert attempt.session is not None
                 if small:
+                    attempt.session.permit = attempt.permit
                     await self._whole(attempt.session, blob, content)
                 else:
+                    attempt.session.permit = permit
                     await self._send(attempt, methods, blob, tapped(stream, Notice(permit.downgrade)))
         except BaseException as error:
             if attempt.session is not None:
+                attempt.session.permit = None
                 self._put_aside(attempt.session, blob, error)
             raise
 
@@ -325,12 +341,12 @@ class BlobPusher:
         key = (repository, blob.digest)
         first = blob.size > OPEN_BESIDE_UP_TO or repository not in self._opens or key in self._broken
         if attempt.session is None and first:
-            attempt.session = await self._begin(repository, blob)
+            attempt.session = await self._begin(repository, blob, attempt.permit)
         if attempt.session is not None:
             with attempt.session.reading():
                 yield
             return
-        beginning = asyncio.create_task(self._begin(repository, blob))
+        beginning = asyncio.create_task(self._begin(repository, blob, attempt.permit))
         try:
             yield
             await asyncio.wait((beginning,))  # and not the task itself: cancelled then, its session were lost
@@ -366,8 +382,8 @@ class BlobPusher:
         if len(content) != blob.size:
             raise SizeMismatch(f"blob {blob.digest}", expected=blob.size, actual=len(content))
         url = _with_digest(session, blob)
-        request = self._request("PUT", session, blob, ok=_COMMITTED, url=url, body=content)
-        async with self._client.small:
+        async with self._client.limiter.permit(PermitKind.REQUEST, session.permit) as session.permit:
+            request = self._request("PUT", session, blob, ok=_COMMITTED, url=url, body=content)
             self._client.meter.bytes_written += blob.size
             session.sent = blob.size
             self._check(await self._client.commit(request, blob.size), blob)
@@ -456,6 +472,7 @@ class BlobPusher:
             headers={"Content-Type": "application/octet-stream", **(headers or {})},
             body=body,
             ok=ok,
+            permit=session.permit,
         )
 
     async def _pour(

@@ -21,6 +21,7 @@ from yarl import URL
 from blobflow.content import Journal, Upload
 from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Digest
+from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from blobflow.transports.registry.http.errors import parse_length
 from blobflow.transports.registry.http.host_client import HostClient, Request, Response
@@ -51,7 +52,7 @@ class UploadSession:
     offset before. `broken`: a request of this process broke in it. `request`: the size of the body that was
     sent last, and `passed`: how much of it left us; 0 once it was taken. `form`: how. `odd`: what is odd
     about the Location that opened it, "" if nothing is. `unlikely`: its Locations were taken by their less
-    likely meaning.
+    likely meaning. `permit`: what the push that uses it sends under.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class UploadSession:
         self.odd = ""
         self.unlikely = False
         self.form: UploadMethod | None = None
+        self.permit: Permit | None = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:

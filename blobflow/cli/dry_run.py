@@ -1,0 +1,141 @@
+"""Plans that are shown and not carried out: what would be done, and what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.output import OutputOptions
+from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.options.run import RunOptions
+from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
+from blobflow.cli.output.progress import show_progress
+from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
+from blobflow.cli.run_command import check_not_all_skipped
+from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.settings import hosts_of, run_policy, run_settings
+from blobflow.errors import RunIncomplete
+from blobflow.events import Meter
+
+if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import MirrorRequest
+    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.results.report import TagRecord
+    from blobflow.operations.tags.extra import PruneLimit
+    from blobflow.operations.tags.prune import WantedTag
+
+
+class DryRun(msgspec.Struct, frozen=True):
+    """The plan of a request, with notes of what choosing tags cost, and the tags that would be removed."""
+
+    planned: Planned
+    notes: tuple[str, ...] = ()
+    tags: tuple[TagRecord, ...] = ()
+
+
+def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
+    """Resolve, survey and plan on an event loop; nothing is changed anywhere."""
+    return run_loop(_plan_on_loop(pairs, connection, run))
+
+
+async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
+    from blobflow.client import plan_run
+
+    meter = Meter()
+    async with show_progress(connection.output, meter) as show:
+        settings = run_settings(connection, run, hosts_of(pairs))
+        return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
+
+
+def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
+    """Print a plan for people: a line an image, `more`, and the totals last; nothing with --quiet."""
+    if not output.quiet:
+        images = dry_run_lines(planned)
+        with ignore_closed_pipe():
+            print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
+
+
+def check_plan(
+    planned: Planned, output: OutputOptions, *, listed: bool = True, may_skip_all: bool = True
+) -> None:
+    """Raise RunIncomplete if pairs could not be planned, and print which ones and why, unless they are
+    `listed` on standard output. That all were skipped is an error, too, unless `may_skip_all`."""
+    if not listed or output.quiet:
+        for pair, error in planned.failures.items():
+            print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
+    if planned.failures:
+        raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
+    if not may_skip_all:
+        check_not_all_skipped(len(planned.skipped), len(planned.pairs))
+
+
+def check_single_plan(planned: Planned) -> None:
+    """For a plan of one image: raise its own error, the first one if it has several targets."""
+    for error in planned.failures.values():
+        raise error
+
+
+def make_dry_run(
+    request: MirrorRequest,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
+    run: RunOptions,
+    *,
+    prune_limit: PruneLimit | None = None,
+) -> DryRun:
+    """The plan of a request; nothing is changed anywhere. What rules could not find is among its failures.
+
+    With `prune_limit` also the tags that would be removed, if all of the request can be planned.
+    """
+    from blobflow.cli.expand import check_request
+
+    check_request(request, platforms)
+    return run_loop(_dry_run_on_loop(request, platforms, connection, run, prune_limit))
+
+
+async def _dry_run_on_loop(
+    request: MirrorRequest,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
+    run: RunOptions,
+    prune_limit: PruneLimit | None,
+) -> DryRun:
+    from blobflow.cli.expand import expand_request, request_settings
+    from blobflow.client import plan_run
+
+    meter = Meter()
+    async with show_progress(connection.output, meter) as show:
+        settings = request_settings(request, connection, run)
+        expanded = await expand_request(request, platforms, settings, show, meter)
+        planned = await plan_run(expanded.pairs, settings, run_policy(run), observer=show, meter=meter)
+        planned = msgspec.structs.replace(
+            planned,
+            pairs=(*planned.pairs, *expanded.unresolved),
+            failures={**planned.failures, **expanded.unresolved},
+        )
+        tags: list[TagRecord] = []
+        if prune_limit is not None and not planned.failures:
+            from blobflow.operations.tags.prune import prune
+
+            keep = _kept_by_plan(planned)
+            async for tag in prune(keep, prune_limit, settings, dry_run=True, observer=show, meter=meter):
+                tags.append(tag)
+        return DryRun(planned, expanded.notes, tuple(tags))
+
+
+def _kept_by_plan(planned: Planned) -> Iterator[WantedTag]:
+    from blobflow.operations.tags.prune import WantedTag
+
+    for pair, desired in planned.desired_images.items():
+        lists = {
+            manifest.descriptor.digest: tuple(child.digest for child in manifest.manifests)
+            for manifest in desired.manifests
+            if manifest.is_index
+        }
+        yield WantedTag(pair.target, desired.root.digest, lists)
+    for pair in planned.skipped:
+        yield WantedTag(pair.target, None)

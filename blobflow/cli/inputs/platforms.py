@@ -1,0 +1,86 @@
+"""The words for platforms, as values; and the choice of the command line, put into pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.oci import Platform
+    from blobflow.oci.platform_choice import PlatformChoice
+
+ALL, SYSTEM = "all", "system"
+
+
+def choose_platforms(pairs: Sequence[Pair], options: PlatformOptions) -> list[Pair]:
+    """The pairs with the platforms that the options choose; each keeps its own choice where they say nothing.
+
+    Raises UsageError for options that contradict each other.
+    """
+    chosen = []
+    for pair in pairs:
+        choice = _choice(options, pair.choice)
+        missing = options.missing_platform or pair.missing_platform
+        chosen.append(msgspec.structs.replace(pair, choice=choice, missing_platform=missing))
+    return chosen
+
+
+def _choice(options: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
+    from blobflow.oci.platform_choice import PlatformChoice
+
+    words = [word for text in options.platform for word in text.split(",")]
+    index = options.index
+    system = bool(options.override_os or options.override_arch or options.override_variant)
+    if options.all_platforms or options.multi_arch == "all":
+        words.append(ALL)
+    if options.multi_arch == "system" or (system and not words and not options.multi_arch):
+        words.append(SYSTEM)
+    if options.multi_arch == "index-only":
+        if index not in (None, "only") or words:
+            raise UsageError("--multi-arch index-only leaves nothing to choose with --index and --platform")
+        index = "only"
+    if system and SYSTEM not in words:
+        raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
+    stands_for = _system_platform(options) if SYSTEM in words else None
+    platforms = own.platforms if not words else parse_platforms(words, stands_for)
+    if options.format and (index or own.index) in ("keep", "only"):
+        raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
+    if not platforms and index in ("keep", "prune"):
+        raise UsageError(f"--index {index} is about a choice of platforms; say which with --platform")
+    return PlatformChoice(platforms, index or own.index, options.format or own.format)
+
+
+def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tuple[Platform, ...]:
+    """The platforms that the words name, each once, sorted; an empty tuple for `all`.
+
+    Raises UsageError.
+    """
+    from blobflow.oci import parse_platform
+
+    if ALL in words:
+        if set(words) != {ALL}:
+            raise UsageError("`all` platforms and some of them can't both be meant")
+        return ()
+    found = {parse_platform(word) for word in words if word != SYSTEM}
+    if SYSTEM in words:
+        from blobflow.transports.local import host_platform
+
+        found.add(system or host_platform())
+    return tuple(sorted(found))
+
+
+def _system_platform(options: PlatformOptions) -> Platform:
+    from blobflow.transports.local import host_platform
+
+    own = host_platform()
+    architecture = options.override_arch or own.architecture
+    variant = options.override_variant or ("" if options.override_arch else own.variant)
+    return msgspec.structs.replace(
+        own, os=options.override_os or own.os, architecture=architecture, variant=variant
+    )

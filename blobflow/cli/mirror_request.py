@@ -1,0 +1,65 @@
+"""Mirrors a request; and once all of it is there, removes the tags that are too many if that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from blobflow.cli.expand import check_request, expand_request, may_skip_all, request_hosts, with_file_hosts
+from blobflow.cli.inputs.requests import MirrorRequest
+from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.options.run import RunOptions
+from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
+from blobflow.events import Meter, Observer
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.results.report import Report
+    from blobflow.operations.tags.extra import PruneLimit
+    from blobflow.operations.tags.prune import WantedTag
+    from blobflow.settings import Settings
+
+
+def mirror_request(
+    request: MirrorRequest,
+    platforms: PlatformOptions,
+    connection: ConnectionOptions,
+    run: RunOptions,
+    *,
+    prune_limit: PruneLimit | None = None,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> RunOutcome:
+    """Mirror a request; otherwise as `run_command`.
+
+    With `prune_limit` tags that are not of the request are removed once all of it is there, so many at most.
+    """
+
+    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import mirror
+
+        settings = with_file_hosts(settings, request, connection)
+        expanded = await expand_request(request, platforms, settings, show, meter)
+        recorder.unresolved = expanded.unresolved
+        flow = recorder(expanded.pairs, expanded.notes)
+        report = await mirror(expanded.pairs, settings, observer=show, meter=meter, run=flow)
+        skips_all = all(image.reason for image in report.images)
+        whole = report.ok and not expanded.unresolved and (may_skip_all(request, platforms) or not skips_all)
+        if prune_limit is not None and whole:
+            from blobflow.operations.tags.prune import prune
+
+            keep = _kept_after(expanded.pairs, report)
+            async for tag in prune(keep, prune_limit, settings, observer=show, meter=meter):
+                recorder.tags.append(tag)
+        return ()
+
+    check_request(request, platforms)
+    return run_command(work, request_hosts(request), connection, run, on_report=on_report)
+
+
+def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:
+    from blobflow.oci import parse_digest
+    from blobflow.operations.tags.prune import WantedTag
+
+    for pair, image in zip(pairs, report.images, strict=True):
+        yield WantedTag(pair.target, parse_digest(image.digest) if image.digest else None)

@@ -1,0 +1,59 @@
+"""Which images a verb is about: a spec, or a list and where its images are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+
+from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.param_types import FILE
+
+SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
+
+any_host_option = click.option(
+    "--any-host",
+    is_flag=True,
+    help="Drop the hosts of a list's names; without it, one that is not the source's is an error.",
+)
+
+
+class SelectionOptions(msgspec.Struct, frozen=True):
+    """Which images: a spec, or a list between places."""
+
+    spec: Path | None = None
+    source: str | None = None
+    targets: tuple[str, ...] = ()
+    images: Path | None = None
+    spec_format: SpecFormat = "auto"
+    scoped: bool = False
+    any_host: bool = False
+
+
+selection_options = option_group(
+    "selection",
+    SelectionOptions,
+    click.argument("spec", type=FILE, required=False),
+    click.option("--from", "source", metavar="HOST[/prefix]", help="Where the images of the list are."),
+    click.option(
+        "--to", "targets", metavar="HOST[/prefix]", multiple=True, help="Where they go. Repeatable."
+    ),
+    click.option(
+        "--images",
+        type=FILE,
+        metavar="LIST",
+        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+    ),
+    any_host_option,
+    click.option(
+        "--spec-format",
+        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
+        default="auto",
+        help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML (give it --to) or regsync.yml.",
+    ),
+    click.option(
+        "--scoped", is_flag=True, help="Of skopeo's YAML: keep host and path of each source at the target."
+    ),
+)

@@ -1,0 +1,159 @@
+"""How a run goes about its work: concurrency, checks, the store, reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from blobflow.cli.options.option_group import Option, option_group
+from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, byte_size
+
+if TYPE_CHECKING:
+    from blobflow.engine.plan.steps import Lookup
+    from blobflow.engine.targets.audit import AuditMode
+    from blobflow.engine.targets.verification import VerifyLevel
+    from blobflow.engine.transfer.staging import CacheMode
+    from blobflow.transports.archive import CompressMode
+
+# Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.
+_CONCURRENCY = 8
+# What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
+_GRACE = 25.0
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """The options of a run. Sizes and rates in bytes, `grace` in seconds."""
+
+    dry_run: bool = False
+    keep_going: bool = True
+    no_overwrite: bool = False
+    trust_root: bool = False
+    foreign_layers: bool = False
+    referrers: Lookup | None = None
+    concurrency: int = _CONCURRENCY
+    compress: CompressMode = "gzip"
+    report: tuple[Path, ...] = ()
+    grace: float = _GRACE
+    verify: VerifyLevel = "roots"
+    audit: AuditMode = "rolling"
+    cache: CacheMode = "auto"
+    cache_dir: Path | None = None
+    cache_size: int | None = None
+    limit_rate: int | None = None
+    wait: bool = False
+
+
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=_CONCURRENCY,
+    metavar="N",
+    show_default=True,
+    help="Blobs that move at once at a host.",
+)
+cache_dir_option = click.option(
+    "--cache-dir", type=FOLDER, metavar="DIR", help="Where the store is. [default: blobflow in XDG's cache]"
+)
+
+compress_option = click.option(
+    "--compress",
+    type=click.Choice(["gzip", "gzip-portable", "zstd", "none"]),
+    default="gzip",
+    help="What becomes of the bare layers of docker archives: gzip (the default; digests depend on the "
+    "processor), gzip-portable (slower, the same digests everywhere), zstd, or none.",
+)
+
+
+def verify_option(text: str) -> Option:
+    """`--verify LEVEL`, with a help text of the verb's own: what is verified depends on the verb."""
+    return click.option(
+        "--verify", type=click.Choice(["roots", "blobs", "content"]), default="roots", help=text
+    )
+
+
+run_options = option_group(
+    "run",
+    RunOptions,
+    click.option("--dry-run", is_flag=True, help="Show the plan, a line an image, and move nothing."),
+    click.option(
+        "--keep-going/--fail-fast",
+        default=True,
+        help="After an image failed, go on with the others (the default), or stop.",
+    ),
+    click.option(
+        "--no-overwrite", is_flag=True, help="An existing tag that names another digest is an error."
+    ),
+    click.option(
+        "--trust-root",
+        is_flag=True,
+        help="Take a target tag with the right digest as whole, without asking for its children.",
+    ),
+    click.option(
+        "--foreign-layers",
+        is_flag=True,
+        help="Mirror layers that registries need not hold (`urls`) where the source itself holds them.",
+    ),
+    click.option(
+        "--referrers",
+        type=click.Choice(["auto", "always", "off"]),
+        help="Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
+        "looked at (auto, the default), for unchanged images again, or not at all.",
+    ),
+    concurrency_option,
+    verify_option(
+        "Afterwards look at the tags that were put (the default), ask for every blob of every image, or read "
+        "all of it back."
+    ),
+    click.option(
+        "--audit",
+        type=click.Choice(["rolling", "all", "none"]),
+        default="rolling",
+        help="Look below images that an earlier run put, and repair what is gone: below those looked at "
+        "longest ago, for at most 5 % of the requests (the default), below all, or none.",
+    ),
+    click.option(
+        "--cache",
+        type=click.Choice(["auto", "all", "off"]),
+        default="auto",
+        help="What goes through the store on disk: what is needed more than once, or large (the default); "
+        "all, kept for later runs; nothing but what is needed more than once, and no memory of the run.",
+    ),
+    cache_dir_option,
+    click.option(
+        "--cache-size",
+        type=byte_size,
+        metavar="BYTES",
+        help="What the store may hold, as 20GB or 512MiB. [default: what it holds, and half of what is free]",
+    ),
+    click.option(
+        "--limit-rate",
+        type=byte_rate,
+        metavar="BYTES",
+        help="Read, and write, at most so much a second in all, as 10MB or 10MB/s.",
+    ),
+    click.option(
+        "--wait",
+        is_flag=True,
+        help="Where a source lets fewer manifests be read than are needed (Docker Hub), read those and wait "
+        "for more, for hours if need be.",
+    ),
+    compress_option,
+    click.option(
+        "--report",
+        type=FILE,
+        multiple=True,
+        metavar="FILE",
+        help="Write a report, also of a failed run: JSON, or as FILE.html a page for people. Repeatable.",
+    ),
+    click.option(
+        "--grace",
+        type=Seconds(min=0),
+        default=_GRACE,
+        metavar="SECONDS",
+        show_default=True,
+        help="How long blobs in flight may still take after SIGTERM.",
+    ),
+)

@@ -1,0 +1,80 @@
+"""Plans and images for programs, as `--json` prints them. Pure: values → what JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.preview import ImagePreview
+    from blobflow.oci import Descriptor, Manifest
+    from blobflow.operations.inspection import Inspection
+
+
+def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
+    """A plan for programs: `price`, and `images` with status mirror, current, failed (`error` says why) or
+    skipped (`reason` does).
+
+    Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
+    share with the first of them; `platforms` that will be there, where that was looked at.
+    `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
+    let them be read. `notes`: what it took to find out what is wanted.
+    """
+    from blobflow.engine.plan.preview import preview_images
+
+    return {
+        "version": 1,
+        "price": msgspec.to_builtins(planned.price),
+        "manifests_read": planned.reads,
+        "allowances": msgspec.to_builtins(planned.allowances),
+        "images": [_planned_image(planned, each) for each in preview_images(planned)],
+        "notes": list(notes),
+    }
+
+
+def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
+    from blobflow.engine.results.collector import referrer_records
+
+    desired = planned.desired_images.get(preview.pair) if preview.error is None else None
+    return {
+        "source": str(preview.pair.source),
+        "target": str(preview.pair.target),
+        "digest": preview.digest,
+        "status": preview.status,
+        "error": "" if preview.error is None else str(preview.error),
+        "reason": preview.reason,
+        "platforms": list(preview.platforms),
+        "copies": preview.copies,
+        "mounts": preview.mounts,
+        "manifests": preview.manifests,
+        "bytes_to_write": preview.bytes_to_write,
+        "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
+    }
+
+
+def image_document(found: Inspection) -> dict[str, Any]:
+    """An image for programs: the root's descriptor and content, children inside `manifests`; those of a
+    sparse index that are not there have `absent`. What an index lists that is no manifest comes last."""
+    below = {manifest.descriptor.digest: manifest for manifest in found.manifests}
+    return {"name": str(found.reference), **_described(found.root.descriptor, found.root, below)}
+
+
+def _described(mention: Descriptor, manifest: Manifest, below: dict[Any, Manifest]) -> dict[str, Any]:
+    """A descriptor as its parent has it, with what the manifest it names holds."""
+    described: dict[str, Any] = msgspec.to_builtins(mention)
+    if manifest.annotations:
+        described["annotations"] = {**manifest.annotations, **described.get("annotations", {})}
+    if manifest.is_index:
+        described["manifests"] = [
+            _described(child, below[child.digest], below)
+            if child.digest in below
+            else msgspec.to_builtins(child) | {"absent": True}
+            for child in manifest.manifests
+        ] + [msgspec.to_builtins(blob) for blob in manifest.layers]
+    else:
+        described["config"] = msgspec.to_builtins(manifest.config)
+        described["layers"] = msgspec.to_builtins(manifest.layers)
+    return described

@@ -1,0 +1,257 @@
+"""Admission: the permits that steps hold while they run. The limiters of their hosts grant them.
+
+A step gets all permits that it needs in one go or none: one at its target, and one at its source if it is a
+copy whose blob the store neither has nor is reading. A stream gives each back as soon as its bytes have
+passed.
+
+A copy that begins again needs what it gave back. It waits here for that, and nothing new starts with a permit
+that it waits for: what is sent again keeps others from starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from blobflow.content import BlobStream, Sink, SinkAt, Site, Source, SourceAt
+from blobflow.engine.blob_readers import SourceReader
+from blobflow.engine.plan.steps import Copy, Step
+from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
+from blobflow.oci import Descriptor, Digest
+from blobflow.permits import Limited, Limiter, Permit, PermitKind, try_acquire_all
+
+Changed = Callable[[], None]
+
+
+class HostLimiters:
+    """The limiters of the hosts of one transfer, by what is done there. `limiter_at` gives that of a host
+    whose places have none of their own."""
+
+    def __init__(self, source_at: SourceAt, sink_at: SinkAt, limiter_at: Callable[[str], Limiter]) -> None:
+        self._source_at = source_at
+        self._sink_at = sink_at
+        self._limiter_at = limiter_at
+        self._sources: dict[str, Limiter] = {}
+        self._targets: dict[str, Limiter] = {}
+
+    def source(self, site: Site) -> Limiter:
+        """The limiter for what is read at a site."""
+        if site.registry not in self._sources:
+            self._sources[site.registry] = self._of(self._source_at(site), site)
+        return self._sources[site.registry]
+
+    def target(self, site: Site) -> Limiter:
+        """The limiter for what is put at a site."""
+        if site.registry not in self._targets:
+            self._targets[site.registry] = self._of(self._sink_at(site), site)
+        return self._targets[site.registry]
+
+    def _of(self, place: Source | Sink, site: Site) -> Limiter:
+        return place.limiter if isinstance(place, Limited) else self._limiter_at(site.registry)
+
+
+class StepPermits:
+    """The permits of one step: at its `target`, and maybe at its `source`. `largest`: it is a copy of the
+    largest half. `changed` is called when one was given back."""
+
+    def __init__(
+        self, step: Step, needs: Sequence[Need], permits: Sequence[Permit], changed: Changed, *, largest: bool
+    ) -> None:
+        self.step = step
+        self.largest = largest
+        self.over = False
+        self._changed = changed
+        self.source: Permit | None = None
+        self._source_limiter: Limiter | None = None
+        self.renewed(needs, permits)
+
+    def renewed(self, needs: Sequence[Need], permits: Sequence[Permit]) -> None:
+        """These are held from now on; one at the source that is not among them is what it was."""
+        self.target = permits[0]
+        if len(permits) > 1:
+            self._source_limiter, self.source = needs[1][0], permits[1]
+
+    @property
+    def reads(self) -> bool:
+        """Whether a permit is held at the source."""
+        return self.source is not None and self.source.kind is not None
+
+    def reading(self, source: Source) -> Source:
+        """The source as it is to be read now: under the permit that is held there.
+
+        Without one the place waits for its own. Meanwhile no small request's permit may be held at the
+        target: see `permits`.
+        """
+        if self.source is None or self.source.kind is None:
+            if self.target.kind is PermitKind.REQUEST:
+                self.target.release()
+            return source
+        if isinstance(source, Limited) and source.limiter is self._source_limiter:
+            return source.with_permit(self.source)
+        return source
+
+    def writing(self, sink: Sink) -> Sink:
+        """The target as it is to be asked now: under the permit that is held there."""
+        return sink.with_permit(self.target) if isinstance(sink, Limited) else sink
+
+    def bytes_read(self) -> None:
+        """The source has given all that is wanted of it."""
+        if self.source is not None:
+            self.source.release()
+            self._changed()
+
+    def bytes_sent(self) -> None:
+        """The target has taken the last byte: what remains is an answer."""
+        self.target.downgrade()
+        self._changed()
+
+    def release(self) -> None:
+        """The step has ended."""
+        self.over = True
+        if self.source is not None:
+            self.source.release()
+        self.target.release()
+        self._changed()
+
+
+class AdmittedReader:
+    """The blob of a copy as its source gives it, read under the permit that is held there just then."""
+
+    def __init__(self, source: Source, blob: Descriptor, permits: StepPermits) -> None:
+        self._source = source
+        self._blob = blob
+        self._permits = permits
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
+        """See `BlobReader.open`."""
+        source, finished = self._permits.reading(self._source), self._permits.bytes_read
+        return SourceReader(source, self._blob, finished=finished).open(offset)
+
+
+class Admission:
+    """What may start, of one transfer: the steps that are ready, and those that begin again. `changed` is
+    called when more may start than before."""
+
+    def __init__(self, limiters: HostLimiters, changed: Changed) -> None:
+        self._limiters = limiters
+        self._changed = changed
+        self._ready: dict[str, tuple[Limiter, Ready]] = {}
+        self._sources: dict[str, Limiter] = {}
+        self._running: list[StepPermits] = []
+        self._waiting: list[tuple[Sequence[Need], asyncio.Future[list[Permit]]]] = []
+        self._reserved: set[Need] = set()
+
+    def add(self, number: int, step: Step, *, warm: bool) -> None:
+        """A step is ready. `warm`: it is a copy whose blob the store has, or is reading now."""
+        host = step.target.registry
+        if host not in self._ready:
+            self._ready[host] = self._limiters.target(step.target), Ready(host)
+        if isinstance(step, Copy):
+            self._sources[step.source.registry] = self._limiters.source(step.source)
+        self._ready[host][1].add(number, step, warm=warm)
+
+    def warmed(self, digest: Digest) -> None:
+        """The store has this blob now, or is reading it."""
+        for _, ready in self._ready.values():
+            ready.warmed(digest)
+
+    def starts(self, step_of: Callable[[int], Step]) -> Iterator[tuple[int, StepPermits]]:
+        """The steps that start now, with their permits. What becomes of one counts for the hosts after it."""
+        self._serve_waiting()
+        for host, (target, ready) in self._ready.items():
+            if not ready:
+                continue
+            in_use, rivals = self._in_use(host), partial(self._rivals, ready)
+            source_at = self._sources.__getitem__
+            starts = schedule(ready.candidates(), in_use, target, source_at, rivals, self._try)
+            for start, granted in starts.items():
+                ready.remove(start.number)
+                yield start.number, self._held(step_of(start.number), granted, largest=start.largest)
+        self._watch()
+
+    async def admit(self, step: Copy, *, warm: bool) -> StepPermits:
+        """The permits of a copy that is no step of the plan, when they are to be had."""
+        source = None if warm else self._limiters.source(step.source)
+        needs = needs_of(self._limiters.target(step.target), source, small=not streams(step))
+        return self._held(step, Granted(needs, await self._acquire(needs)), largest=False)
+
+    async def renew(self, held: StepPermits, *, read: bool) -> None:
+        """Return when the copy has the permits with which it began: the one at its target, and the one at its
+        source if it is to be `read` there once more."""
+        assert isinstance(held.step, Copy)
+        source = self._limiters.source(held.step.source) if read else None
+        needs = needs_of(self._limiters.target(held.step.target), source, small=not streams(held.step))
+        if held.target.kind is needs[0][1] and (held.reads or not read):
+            return
+        held.target.release()
+        if read and held.source is not None:
+            held.source.release()
+        held.renewed(needs, await self._acquire(needs))
+
+    def _held(self, step: Step, granted: Granted, *, largest: bool) -> StepPermits:
+        held = StepPermits(step, *granted, self._changed, largest=largest)
+        self._running.append(held)
+        return held
+
+    def _in_use(self, host: str) -> InUse:
+        """What runs at a target."""
+        self._running = [each for each in self._running if not each.over]
+        here = [each for each in self._running if each.step.target.registry == host]
+        largest = sum(each.largest and each.target.kind is PermitKind.WRITE for each in here)
+        reads = (each.step for each in here if each.reads)
+        return InUse(largest, Counter((s.source.registry, host) for s in reads if isinstance(s, Copy)))
+
+    def _rivals(self, of: Ready, source: str) -> int:
+        """How many other targets have copies that wait for a permit of that source."""
+        return sum(ready is not of and ready.wants(source) for _, ready in self._ready.values())
+
+    # Those who wait
+
+    async def _acquire(self, needs: Sequence[Need]) -> list[Permit]:
+        """All of the permits, as soon as they are to be had in one go; first come, first served."""
+        if (permits := self._try(needs)) is not None:
+            return permits
+        granted: asyncio.Future[list[Permit]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((needs, granted))
+        self._changed()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if granted.cancelled():
+                self._waiting = [each for each in self._waiting if each[1] is not granted]
+                self._changed()
+            else:
+                for permit in granted.result():  # granted and cancelled at the same moment
+                    permit.release()
+            raise
+
+    def _try(self, needs: Sequence[Need]) -> list[Permit] | None:
+        """All of the permits at once, if nobody waits for one of them."""
+        return None if self._reserved.intersection(needs) else try_acquire_all(needs)
+
+    def _serve_waiting(self) -> None:
+        self._reserved.clear()
+        waiting, self._waiting = self._waiting, []
+        for needs, granted in waiting:
+            if granted.cancelled():
+                continue
+            if (permits := self._try(needs)) is not None:
+                granted.set_result(permits)
+            else:
+                self._reserved.update(needs)
+                self._waiting.append((needs, granted))
+
+    def _watch(self) -> None:
+        """Have the limiters call when there is room for what could not start."""
+        wanted = {need for needs, _ in self._waiting for need in needs}
+        for target, ready in self._ready.values():
+            if ready:
+                wanted |= {(target, PermitKind.WRITE), (target, PermitKind.REQUEST)}
+        for source in self._sources.values() if wanted else ():
+            wanted |= {(source, PermitKind.READ), (source, PermitKind.REQUEST)}
+        for limiter, kind in wanted:
+            if not limiter.admits(kind):
+                limiter.on_room(kind, self._changed)

@@ -1,0 +1,93 @@
+"""Trying again: the one way in which anything is tried again that another attempt may mend.
+
+What is retried can be begun again from its start, or from where it stood. Whether another attempt is worth
+it, and after how long, a `Policy` says: a table of rules for each class of error, and what it counts. It is
+asked after each failure, and knows nothing of tasks or time. How pauses are spent, and who is told of them,
+is up to the caller's `Pause`.
+
+Policies stand where their errors arise: those of a registry's requests in its transport, of a blob's bytes in
+the engine, of a blob that is pulled through in the server. An error that is raised in the end carries the
+number of its attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from blobflow.errors import BlobflowError
+
+T = TypeVar("T")
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """`attempts` in all; delays in seconds: `first`, doubled each time, at most `most`."""
+
+    attempts: int
+    first: float
+    most: float
+
+    def delay(self, failures: int, jitter: float) -> float:
+        """Seconds after so many failures in a row (from 1); `jitter`, in 0 ≤ j < 1, is half of it."""
+        return min(self.most, self.first * 2.0 ** (failures - 1)) * (0.5 + jitter / 2)
+
+
+# The first class that fits decides; what fits none is not tried again.
+Table = tuple[tuple[type[BlobflowError], Rule], ...]
+
+
+def rule_for(error: BlobflowError, table: Table) -> Rule | None:
+    """The rule of an error."""
+    return next((rule for kind, rule in table if isinstance(error, kind)), None)
+
+
+class Policy(Protocol):
+    """When one task is tried again. It counts, so that each task has its own."""
+
+    def next_delay(self, error: BlobflowError) -> float | None:
+        """Seconds from a failed attempt to the next; None: there is none. Called once after each."""
+        ...
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The `attempt` (from 1) that failed, and the seconds until the next."""
+
+    error: BlobflowError
+    attempt: int
+    delay: float
+
+
+# Waits until the next attempt may begin; or raises, and there is none.
+Pause = Callable[[Failure], Awaitable[None]]
+
+
+class Attempts:
+    """The attempts of one task, for a caller who makes them himself: a generator, say."""
+
+    def __init__(self, policy: Policy, pause: Pause) -> None:
+        self._policy = policy
+        self._pause = pause
+        self._failed = 0
+
+    async def failed(self, error: BlobflowError) -> None:
+        """Return when the next attempt may begin. Raises the error if that was the last."""
+        self._failed += 1
+        delay = self._policy.next_delay(error)
+        error.attempts = max(error.attempts, self._failed)
+        if delay is None:
+            raise error
+        await self._pause(Failure(error, self._failed, delay))
+
+
+async def retrying(policy: Policy, once: Callable[[], Awaitable[T]], pause: Pause) -> T:
+    """What `once` returns, at the first attempt that succeeds. Raises its error, and what is no error of ours
+    at once; may be cancelled in an attempt and between two."""
+    attempts = Attempts(policy, pause)
+    while True:
+        try:
+            return await once()
+        except BlobflowError as error:
+            failure = error
+        await attempts.failed(failure)
