@@ -39,7 +39,8 @@ Secrets and query strings never get into a message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, TypeVar
 
 Side = Literal["source", "target"]
@@ -73,6 +74,16 @@ class BlobflowError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own calls the class with `args`, and not every class here takes a message alone.
         return _blank, (type(self), self.args), self.__dict__.copy()
+
+
+@contextmanager
+def error_side(side: Side) -> Iterator[None]:
+    """Name the side in an error that passes, unless it is named already."""
+    try:
+        yield
+    except BlobflowError as error:
+        error.side = error.side or side
+        raise
 
 
 class UsageError(BlobflowError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from blobflow.content import (
     BlobReader,
@@ -16,18 +16,8 @@ from blobflow.content import (
     Verifier,
     tapped,
 )
-from blobflow.errors import BlobflowError, IntegrityError, NotFound, Side
+from blobflow.errors import BlobflowError, IntegrityError, NotFound, error_side
 from blobflow.oci import Descriptor
-
-
-@contextmanager
-def error_side(side: Side) -> Iterator[None]:
-    """Name the side in an error that passes, unless it is named already."""
-    try:
-        yield
-    except BlobflowError as error:
-        error.side = error.side or side
-        raise
 
 
 async def can_be_read(source: Source, blob: Descriptor) -> bool:

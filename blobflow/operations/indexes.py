@@ -13,7 +13,6 @@ import msgspec
 
 from blobflow.client import Settings, open_services, opened, tidy
 from blobflow.content import Source
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.execution import MAX_SMALL_REQUESTS, Run
 from blobflow.engine.plan.steps import Pair, site_of
@@ -21,7 +20,7 @@ from blobflow.engine.sources.configs import read_platform
 from blobflow.engine.sources.reader import MAX_NESTING
 from blobflow.engine.transfer.runner import Services
 from blobflow.environment import settings_for
-from blobflow.errors import NotFound, UnsupportedContent, UsageError
+from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import Meter, Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.index_draft import (

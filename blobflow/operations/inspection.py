@@ -6,12 +6,12 @@ import msgspec
 
 from blobflow.client import NO_PLACES, open_services
 from blobflow.custom_transports import CustomTransports
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.execution import MAX_SMALL_REQUESTS
 from blobflow.engine.plan.steps import site_of
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.environment import from_environment
+from blobflow.errors import error_side
 from blobflow.events import Meter, Observer, ignore
 from blobflow.oci import Digest, Manifest, Reference
 from blobflow.oci.platform_choice import PlatformChoice

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import BlobReader, BlobStream, Chunk, Site
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.targets.verification import Verification
-from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled
+from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled, error_side
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, Reference, digest_of
 from blobflow.oci.sample_images import sample_set

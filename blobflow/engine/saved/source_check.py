@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from blobflow.content import Source
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.steps import Plan, Put, site_of
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
@@ -13,7 +12,7 @@ from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
 from blobflow.engine.sources.pull_quota import AdmitReads, DescriptorAt, PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.engine.transfer.runner import Services
-from blobflow.errors import BlobflowError, NotFound
+from blobflow.errors import BlobflowError, NotFound, error_side
 from blobflow.oci import Descriptor, Digest, Reference, media
 from blobflow.oci.local_reference import DOCKER_ARCHIVE
 from blobflow.oci.platform_choice import PlatformChoice

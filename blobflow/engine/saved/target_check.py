@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from blobflow.content import Refers, Site
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.steps import Attach, Copy, Mount, Put, Step, site_of
 from blobflow.engine.policy import Policy
@@ -19,7 +18,7 @@ from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
 from blobflow.engine.sources.referrers import REPLACED
 from blobflow.engine.transfer.runner import Services, refuses_sparse
-from blobflow.errors import BlobflowError, NotFound, Rejected
+from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, media
 
 

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from blobflow.content import Site, SourceAt
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.plan.steps import Graph, site_of
@@ -27,6 +26,7 @@ from blobflow.errors import (
     NotFound,
     RegistryError,
     UnsupportedContent,
+    error_side,
     own_copy,
     without_frames,
 )

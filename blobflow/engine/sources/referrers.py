@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.plan.steps import (
@@ -27,7 +26,7 @@ from blobflow.engine.plan.steps import (
     site_of,
 )
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.platform_choice import without_platform
 

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from blobflow.content import SourceAt
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.plan.steps import Pair, site_of
-from blobflow.errors import BlobflowError, UsageError, without_frames
+from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
 from blobflow.oci import Descriptor, Reference
 
 

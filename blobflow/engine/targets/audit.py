@@ -36,14 +36,14 @@ from typing import Literal
 import msgspec
 
 from blobflow.content import Journal, Reads, Site
-from blobflow.engine.blob_readers import can_be_read, error_side
+from blobflow.engine.blob_readers import can_be_read
 from blobflow.engine.concurrency.bounded import run_together
 from blobflow.engine.plan.steps import Pair, site_of
 from blobflow.engine.results.report import Report
 from blobflow.engine.targets.survey import TagSurvey
 from blobflow.engine.targets.traversal import Part, TargetRoot, Traversal, target_root
 from blobflow.engine.transfer.runner import Services
-from blobflow.errors import BlobflowError, IntegrityError, NotFound, TimedOut, UnsupportedContent
+from blobflow.errors import BlobflowError, IntegrityError, NotFound, TimedOut, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 

@@ -15,11 +15,10 @@ from itertools import product
 import msgspec
 
 from blobflow.content import Journal, Refers, SinkAt, Site
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.plan.steps import DesiredImage, Inventory, Lookup, Pair, site_of
-from blobflow.errors import BlobflowError, NotFound, Rejected
+from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
-from blobflow.engine.blob_readers import can_be_read, error_side
+from blobflow.engine.blob_readers import can_be_read
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.desired import build_desired_image
 from blobflow.engine.plan.steps import Pair, site_of
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound, own_copy
+from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import certain
 

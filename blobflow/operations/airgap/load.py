@@ -12,12 +12,11 @@ import msgspec
 
 from blobflow.client import Settings, opened, tidy
 from blobflow.content import Site, Source
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.execution import Run
 from blobflow.engine.plan.steps import Pair
 from blobflow.engine.sources.configs import read_platform
 from blobflow.engine.transfer.runner import Services
-from blobflow.errors import NotFound, UnsupportedContent, UsageError
+from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.index_grouping import (

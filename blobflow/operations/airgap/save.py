@@ -8,9 +8,8 @@ import msgspec
 
 from blobflow.client import Settings, opened, tidy
 from blobflow.content import Sink, Site, Source
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.plan.steps import Pair
-from blobflow.errors import BlobflowError, StorageError, UsageError
+from blobflow.errors import BlobflowError, StorageError, UsageError, error_side
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of

@@ -15,10 +15,9 @@ from itertools import islice
 
 from blobflow.client import Settings, open_registries
 from blobflow.content import Site
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.sources.configs import read_config
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Descriptor, Manifest
 from blobflow.oci.tag_selection.rules import matching_tags, newest_created, parse_date

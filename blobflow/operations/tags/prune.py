@@ -9,11 +9,10 @@ import msgspec
 
 from blobflow.client import Settings, open_registries
 from blobflow.content import Site
-from blobflow.engine.blob_readers import error_side
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.plan.steps import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
-from blobflow.errors import BlobflowError, NotFound, RunIncomplete
+from blobflow.errors import BlobflowError, NotFound, RunIncomplete, error_side
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import Digest, Reference
 from blobflow.oci.tag_selection.rules import subject_of
