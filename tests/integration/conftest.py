@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.transports.store import Store
-from tests.integration.test_mirror import Bench
+from tests.scenarios.mirror import Bench
 
 
 @pytest.fixture

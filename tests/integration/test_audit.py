@@ -28,9 +28,9 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.settings import Settings
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image, built
 from tests.library import mirror, plan_pairs, verify
+from tests.scenarios.mirror import Bench
+from tests.scenarios.platforms import AMD64, ARM64, Image, built
 from tests.scenarios.registries import blobs_of, fill, registries
 
 ALL, NONE = Policy(audit="all"), Policy(audit="none")

@@ -22,10 +22,10 @@ from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image
-from tests.integration.test_saved_plans import applied, moved, saved_by
 from tests.library import plan_pairs
+from tests.scenarios.mirror import Bench
+from tests.scenarios.platforms import AMD64, ARM64, Image
+from tests.scenarios.saved_plans import applied, moved, saved_by
 
 CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"

@@ -10,7 +10,7 @@ from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.oci import Reference
 from blobflow.oci.referrers import fallback_tag
 from blobflow.transports.store import Store
-from tests.integration.test_referrers import SOURCE, TARGET, Kept, Stand
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, Stand
 
 NOTHING_LOOKED_UP = Policy(referrers="off")
 

@@ -10,71 +10,26 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from blobflow import __version__
-from blobflow.content import NullJournal, Site
+from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
-from blobflow.engine.services import Services
-from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
+from blobflow.events import Event, StepDone, StepFailed, StepStarted
 from blobflow.oci import Reference
-from blobflow.oci.sample_images import SampleSet, sample_set
-from blobflow.permits import FixedLimiters, PermitKind
-from blobflow.transports.registry import HostAccess, Registries
-from blobflow.transports.store import Store, StoreCache
-from tests.fakes.registry import Bytes, Clock, blob_of
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.store import Store
+from tests.fakes.registry import Bytes, blob_of
 from tests.library import mirror
+from tests.scenarios.limited_registry import Net, pairs_of
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Status, journalling
 from tools.registry.journal import Exchange
 
 SLOTS = 8
 EIGHT = Fault("*", "/v2/", times=0, act=Crowded(SLOTS, turns=40))
-
-
-class Net:
-    """Registries on a clock that only sleeping moves, and a store to go with them."""
-
-    def __init__(self, store: Store, **access: float) -> None:
-        self.clock = Clock()
-        self.meter = Meter()
-        self.store = store
-        self.registries = Registries(
-            lambda host: HostAccess(
-                scheme="http",
-                connections=int(access.get("connections", 8)),
-                requests_per_second=access.get("requests_per_second", 0),
-                bytes_per_second=access.get("bytes_per_second", 0),
-            ),
-            meter=self.meter,
-            bytes_per_second=access.get("in_all", 0),
-            sleep=self.clock.sleep,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-        )
-
-    def requests_at_once(self, host: str) -> int:
-        """How many small requests there may be now."""
-        return self.registries.sink(Site(host, "app")).limiter.limit(PermitKind.REQUEST)
-
-    def services(self, **changes: Any) -> Services:
-        made = Services(
-            source_at=self.registries.source,
-            sink_at=self.registries.sink,
-            cache=StoreCache(self.store),
-            journal=NullJournal(),
-            observe=ignore,
-            meter=self.meter,
-            limiter_at=FixedLimiters().at,
-            allowance_of=self.registries.allowance,
-            sleep=self.clock.sleep,
-            random=lambda: 0.5,
-        )
-        return msgspec.structs.replace(made, **changes)
 
 
 @pytest.fixture
@@ -97,14 +52,6 @@ def at_once(exchanges: Iterable[Exchange]) -> list[int]:
 
 def refused(registry: JournallingRegistry) -> int:
     return sum(exchange.status == 429 for exchange in registry.journal)
-
-
-def pairs_of(images: SampleSet, source: str, target: str) -> list[Pair]:
-    found = []
-    for name in images.images:
-        repository, _, tag = name.rpartition(":")
-        found.append(Pair(Reference(source, repository, tag), Reference(target, repository, tag)))
-    return found
 
 
 async def test_at_a_registry_with_eight_slots_requests_settle_at_seven_to_nine_for_next_to_no_429(

@@ -24,10 +24,10 @@ from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.fakes.registry import Bytes
-from tests.integration.test_independent_targets import Hanging, Late, go, hang, until, when_done
-from tests.integration.test_mirror import Bench
-from tests.integration.test_referrers import Stand
-from tests.integration.test_saved_plans import put_something, saved_by
+from tests.scenarios.hanging_targets import Hanging, Late, go, hang, until, when_done
+from tests.scenarios.mirror import Bench
+from tests.scenarios.referrers import Stand
+from tests.scenarios.saved_plans import put_something, saved_by
 from tests.scenarios.signed_images import Content, item_of
 
 

@@ -14,8 +14,8 @@ from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_saved_plans import applied, saved_by, statuses
+from tests.scenarios.mirror import Bench
+from tests.scenarios.saved_plans import applied, saved_by, statuses
 
 ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 

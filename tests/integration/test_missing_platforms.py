@@ -24,10 +24,10 @@ from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_ma
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
-from tests.integration.test_saved_plans import applied, saved_by
 from tests.library import plan_pairs
+from tests.scenarios.mirror import Bench
+from tests.scenarios.platforms import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
+from tests.scenarios.saved_plans import applied, saved_by
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
 NOISE = bytes(range(256)) * 4096

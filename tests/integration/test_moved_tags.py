@@ -23,9 +23,9 @@ from blobflow.transports.archive import CompressMode
 from blobflow.transports.store import Store
 from tests.fakes.archives import layer_of, podman_entries, write
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, Image, built
 from tests.library import mirror
+from tests.scenarios.mirror import Bench
+from tests.scenarios.platforms import AMD64, Image, built
 from tests.scenarios.registries import registries
 
 SOURCE = Site("source", "app")

@@ -20,8 +20,8 @@ from blobflow.events import Event, Warned
 from blobflow.oci import Reference, parse_digest, parse_manifest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
-from tests.integration.test_host_limits import Net, pairs_of
 from tests.library import plan_pairs
+from tests.scenarios.limited_registry import Net, pairs_of
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, JournallingRegistry, Rationed, Status, journalling
 

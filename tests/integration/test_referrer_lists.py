@@ -20,7 +20,7 @@ from blobflow.oci.referrers import (
 )
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import ReferringPlace
-from tests.integration.test_referrers import SOURCE, TARGET, Stand
+from tests.scenarios.referrers import SOURCE, TARGET, Stand
 from tests.scenarios.signed_images import SIGNATURE, SPDX, Content, item_of
 
 How = Literal["api", "tag"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,85 +14,24 @@ from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import Denied, TimedOut
 from blobflow.events import Event, Warned
 from blobflow.oci import (
     Descriptor,
     Digest,
-    Manifest,
     Reference,
     digest_of,
     media,
     parse_manifest,
-    parse_platform,
 )
-from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.platform_choice import IndexMode
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
-from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
 from tests.library import plan_pairs
-from tests.scenarios.signed_images import SPDX, Content, Signed, digests
-
-Kept = Literal["api", "tag"]
-SOURCE, TARGET = Site("source", "app"), Site("target", "app")
-
-
-class Stand(Bench):
-    """A source with a signed image, and a target."""
-
-    def __init__(self, store: Store, source: Kept = "api", target: Kept = "api") -> None:
-        super().__init__(store, SampleSet({}, {}, {}))
-        self.signed = Signed()
-        self.source = MemoryRegistry("source", refers=source)
-        self.targets["target"] = MemoryRegistry("target", refers=target)
-        if source == "tag":
-            self.signed.content.listing()
-        self.load(self.signed.content)
-
-    @property
-    def there(self) -> MemoryRegistry:
-        return self.targets["target"]
-
-    def load(self, content: Content) -> None:
-        self.source.blobs.setdefault(SOURCE, {}).update(content.blobs)
-        for manifest in content.manifests.values():
-            kept = (manifest.descriptor.media_type, manifest.raw)
-            self.source.manifests.setdefault(SOURCE, {})[manifest.descriptor.digest] = kept
-        self.source.tags.update({(SOURCE, tag): digest for tag, digest in content.tags.items()})
-
-    async def run(
-        self,
-        policy: Policy = KEEP_GOING,
-        *platforms: str,
-        index: IndexMode = "auto",
-        referrers: Lookup = "auto",
-    ) -> ImageRecord:
-        self.forget_calls()
-        choice = PlatformChoice(tuple(map(parse_platform, platforms)), index)
-        source, target = (Reference(host, "app", "1") for host in ("source", "target"))
-        report = await self.mirror(policy, [Pair(source, target, choice, referrers)])
-        return report.images[0]
-
-    def arrived(self, manifests: Sequence[Manifest]) -> bool:
-        """Whether these are at the target, each found as what its subject's referrers are."""
-        held = self.there.manifests[TARGET]
-        for manifest in manifests:
-            if manifest.descriptor.digest not in held:
-                return False
-            subject = manifest.subject
-            if subject and self.there.refers == "tag":
-                _, raw = held[self.there.tags[TARGET, fallback_tag(subject.digest)]]
-                listed = {each.digest for each in parse_manifest(raw, media.OCI_INDEX).manifests}
-                if manifest.descriptor.digest not in listed:
-                    return False
-        return True
-
-    def has_any(self, manifests: Sequence[Manifest]) -> bool:
-        return bool(digests(manifests) & self.there.manifests[TARGET].keys())
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, Stand
+from tests.scenarios.signed_images import SPDX, Content, digests
 
 
 @pytest.mark.parametrize("source", ["api", "tag"])

@@ -20,9 +20,9 @@ from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace
-from tests.integration.test_custom_transports import pairs_of
-from tests.integration.test_mirror import Bench
 from tests.library import mirror
+from tests.scenarios.custom_transports import pairs_of
+from tests.scenarios.mirror import Bench
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, ForgetBroken, Reset, journalling
 

@@ -11,52 +11,28 @@ from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Copy, Mount, Put
-from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.results.report import Report
+from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedPlan
 from blobflow.engine.saved.planning import run_of_saved
 from blobflow.errors import ConnectFailed, ConnectionLost
-from blobflow.oci import Digest, Reference, digest_of, media, parse_platform
+from blobflow.oci import Reference, digest_of, media, parse_platform
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.referrers import cosign_tags
 from blobflow.oci.sample_images import sample_set
-from blobflow.planfile import load_plan, save_plan
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_independent_targets import hang, when_done
-from tests.integration.test_mirror import Bench
-from tests.integration.test_referrers import SOURCE, TARGET, Stand
-from tests.library import plan_pairs, plan_saved
+from tests.library import plan_saved
+from tests.scenarios.hanging_targets import hang, when_done
+from tests.scenarios.mirror import Bench
+from tests.scenarios.referrers import SOURCE, TARGET, Stand
+from tests.scenarios.saved_plans import applied, moved, put_something, saved_by, statuses
 
 ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
 
 
-async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:
-    """What a file says that a plan was saved into; nothing is remembered of how it was made."""
-    planned = await plan_pairs(pairs or bench.pairs, bench.services(), policy)
-    content = save_plan(msgspec.structs.replace(planned, policy=policy))
-    bench.forget_calls()
-    return load_plan(content, "mirror.lock")
-
-
-async def applied(bench: Bench, saved: SavedPlan, policy: Policy | None = None) -> Report:
-    bench.forget_calls()
-    return await run_of_saved(saved, policy).execute(bench.services())
-
-
 def choosing(bench: Bench, choice: PlatformChoice) -> list[Pair]:
     return [msgspec.structs.replace(pair, choice=choice) for pair in bench.pairs]
-
-
-def moved(registry: MemoryRegistry) -> int:
-    """What was written to it."""
-    return sum(registry.count(call) for call in ("push", "mount", "put", "attach"))
-
-
-def statuses(report: Report) -> list[str]:
-    return [image.status for image in report.images]
 
 
 async def test_a_saved_plan_brings_all_of_it_and_the_second_time_nothing(bench: Bench) -> None:
@@ -380,15 +356,6 @@ async def test_a_rest_is_planned_without_moving_anything(bench: Bench) -> None:
     )
     await applied(bench, saved)
     assert (await plan_saved(saved, bench.services())).price.current
-
-
-def put_something(registry: MemoryRegistry, place: Reference) -> Digest:
-    """Have a tag name another manifest."""
-    raw = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-    site, digest = Site(registry.name, place.repository), digest_of(raw)
-    registry.manifests.setdefault(site, {})[digest] = (media.OCI_INDEX, raw)
-    registry.tags[site, place.tag] = digest
-    return digest
 
 
 def save_plan_text(saved: SavedPlan) -> str:

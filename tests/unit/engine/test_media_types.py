@@ -22,10 +22,10 @@ from blobflow.oci.manifest import is_schema1
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
+from tests.fakes.manifests import IMAGE, INDEX, docker, encoded
 from tests.fakes.registry import answers, fake, world
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import Image
-from tests.unit.oci.test_manifest import IMAGE, INDEX, docker, encoded
+from tests.scenarios.mirror import Bench
+from tests.scenarios.platforms import Image
 
 SITE = Site("target", "app")
 FORMS = [

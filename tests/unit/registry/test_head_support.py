@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from blobflow.content import NullJournal
 from blobflow.errors import Denied, NotFound, RegistryError
 from blobflow.oci import Descriptor, Digest, digest_of, media
 from blobflow.transports.registry import Credentials
 from tests.contract.implementations import blob_of, image_of
+from tests.fakes.notes import Notes
 from tests.fakes.registry import Bytes, Handler, fake, world
 from tools.registry.faulty import journalling
 
@@ -46,19 +46,6 @@ def registry(
         return web.json_response({"errors": [{"code": code}]}, status=404)
 
     return handler
-
-
-class Notes(NullJournal):
-    """A journal that keeps its notes."""
-
-    def __init__(self) -> None:
-        self.notes: dict[tuple[str, str], str] = {}
-
-    def note(self, origin: str, key: str) -> str | None:
-        return self.notes.get((origin, key))
-
-    def record_note(self, origin: str, key: str, value: str) -> None:
-        self.notes[origin, key] = value
 
 
 @pytest.mark.parametrize("status", REFUSALS)

@@ -15,8 +15,8 @@ from blobflow.oci import Descriptor
 from blobflow.transports.registry.capabilities.stale_caches import PushedNames
 from blobflow.transports.registry.http.cache_headers import describe_cache
 from tests.contract.implementations import blob_of, image_of, index_of
+from tests.fakes.notes import Notes
 from tests.fakes.registry import Bytes, Fake, World, collect, fake, world
-from tests.unit.registry.test_head_support import Notes
 from tools.registry.faulty import JournallingRegistry, journalling
 
 LAYER = b"a layer"
