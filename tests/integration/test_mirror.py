@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,6 @@ from blobflow.transports.store import Store, StoreJournal
 from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.mirror import Bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    store = Store.open(tmp_path / "store")
-    yield Bench(store)
-    store.close()
 
 
 async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from blobflow.transports.registry.capabilities.profiles import (
     method_order,
     profile_of,
 )
-from tests.fakes.upload_notes import Notes
+from tests.fakes.notes import Notes
 
 
 def learnt(taken: tuple[UploadMethod, ...] = (), **refused: int) -> LearnedLimits:
