@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from tests.fakes.registry import Fake, blob_of, fake
+from tests.fakes.registry import ScriptedServer, blob_of, scripted_server
 
 BLOB = blob_of(b"content")
 
@@ -55,8 +55,8 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(*, lifetime: int = 300, realm: str = "") -> AsyncIterator[tuple[Guarded, Fake]]:
+async def guarded(*, lifetime: int = 300, realm: str = "") -> AsyncIterator[tuple[Guarded, ScriptedServer]]:
     handler = Guarded(lifetime=lifetime, realm=realm)
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         handler.host = server.host
         yield handler, server

@@ -23,13 +23,15 @@ from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
 from tests.library import plan_pairs
 from tests.scenarios.hanging_targets import go, hang, until, when_done
-from tests.scenarios.mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 
 ASKED_BEFORE = ("resolve", "is_empty", "has")
 
 
 @pytest.mark.parametrize("call", [*ASKED_BEFORE, "push", "mount", "put"])
-async def test_a_healthy_target_is_done_before_another_answers_at_all(bench: Bench, call: str) -> None:
+async def test_a_healthy_target_is_done_before_another_answers_at_all(
+    bench: MirrorScenario, call: str
+) -> None:
     hanging = hang(bench, call)
     for pair in bench.pairs if call == "has" else ():  # something is there, so that more is asked
         hanging.blobs[hanging.site(pair.target.repository)] = {digest_of(b"other"): b"other"}
@@ -49,7 +51,7 @@ async def test_a_healthy_target_is_done_before_another_answers_at_all(bench: Ben
     assert set(reads) == {1}
 
 
-async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -> None:
+async def test_what_times_out_at_last_fails_its_own_images_alone(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: TimedOut("no answer for 60 s")
     observe, _ = when_done("well", 4, hanging.let.set)
@@ -59,7 +61,7 @@ async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
 
 
-async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
+async def test_two_late_ones_come_one_after_the_other(bench: MirrorScenario) -> None:
     first, second, healthy = (
         hang(bench, "resolve", name="a"),
         hang(bench, "is_empty", name="b"),
@@ -98,7 +100,7 @@ async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
         )
 
 
-async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
+async def test_answers_within_the_patience_make_one_plan(bench: MirrorScenario) -> None:
     bench.target("one"), bench.target("two")
     prices: list[PlanMade] = []
     run = run_of_pairs(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
@@ -106,7 +108,7 @@ async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
     assert [price.copies for price in prices] == [2 * len(bench.blobs())]
 
 
-async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
+async def test_a_plan_waits_for_all_of_its_targets(bench: MirrorScenario) -> None:
     hanging = hang(bench, "is_empty")
     bench.target("well")
     planning = asyncio.create_task(plan_pairs(bench.pairs, bench.services(patience=0)))
@@ -117,7 +119,7 @@ async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
     assert {goal.pair for goal in planned.plan.goals} == set(bench.pairs)
 
 
-async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
+async def test_winding_down_asks_the_late_one_no_more(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     healthy = bench.target("well")
     runs: list[Run] = []
@@ -131,14 +133,14 @@ async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
     assert healthy.count("put") > 0
 
 
-async def test_fail_fast_does_not_wait_for_the_late_one(bench: Bench) -> None:
+async def test_fail_fast_does_not_wait_for_the_late_one(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     bench.target("well").fault = lambda call, *_: Denied("no", status=403) if call == "push" else None
     report = await go(bench, run_of_pairs(bench.pairs, Policy(keep_going=False)))
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}
 
 
-async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: Bench) -> None:
+async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: Denied("no", status=403)
     healthy.push_from.clear()
@@ -157,7 +159,7 @@ async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: Bench) -> N
     assert healthy.count("put") == 0
 
 
-async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
+async def test_a_cancelled_run_leaves_no_question_open(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     healthy = bench.target("well")
     healthy.push_from.clear()
@@ -170,7 +172,7 @@ async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> None:
+async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: MirrorScenario) -> None:
     """What they needed is still kept for the late one, which is asked no more."""
     hang(bench, "resolve")
     done = asyncio.Event()
@@ -189,7 +191,7 @@ async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> N
 
 async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
-        bench = Bench(store)
+        bench = MirrorScenario(store)
         hanging = hang(bench, "resolve")
         bench.target("well")
         hanging.fault = lambda call, *_: TimedOut("no answer") if call == "resolve" else None
@@ -198,7 +200,7 @@ async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Pat
     assert list((tmp_path / "store" / "partials").iterdir()) == []
 
 
-async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: Bench) -> None:
+async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     observe, _ = when_done("well", 4, hanging.let.set)
     report = await go(bench, run_of_pairs(bench.pairs, observe=observe), staging_bytes=0)
@@ -208,7 +210,7 @@ async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench:
     assert bench.opened() == dict.fromkeys(bench.blobs(), 2)
 
 
-async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench: Bench) -> None:
+async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench: MirrorScenario) -> None:
     """More questions than are asked at once: the ones that get no answer must not take all the places."""
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     first = bench.pairs[0].source
@@ -223,7 +225,7 @@ async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench:
     assert healthy.count("push") == hanging.count("push")
 
 
-async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: Bench) -> None:
+async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: MirrorScenario) -> None:
     target = hang(bench, "mount", name="well")
     target.mounts = False
     run = run_of_pairs(bench.pairs)
@@ -239,7 +241,7 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
     assert {image.status for image in report.images} <= {"done", "skipped"}
 
 
-async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: Bench) -> None:
+async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: MirrorScenario) -> None:
     target = bench.target("well")
     target.push_from.clear()
     run = run_of_pairs(bench.pairs)
@@ -260,7 +262,7 @@ async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: B
 async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(store: Store) -> None:
     """One slot at the source: while a broken copy waits for its next attempt, nothing else is read that takes
     a slot."""
-    bench = Bench(store, sample_set(7, images=2, layer_size=8 * SMALL_BLOB))
+    bench = MirrorScenario(store, sample_set(7, images=2, layer_size=8 * SMALL_BLOB))
     target = bench.target("well")
     streamed = {digest: len(c) for digest, c in bench.sample.blobs.items() if len(c) > SMALL_BLOB}
     assert len(streamed) > 2
@@ -290,7 +292,7 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(stor
     assert opened[first + 1] == blob
 
 
-async def test_one_target_that_lost_all_beside_one_that_has_all(bench: Bench) -> None:
+async def test_one_target_that_lost_all_beside_one_that_has_all(bench: MirrorScenario) -> None:
     """What is read for the one is not what the other was found to have."""
     lost, whole = bench.target("lost"), bench.target("whole")
     assert (await bench.mirror()).ok

@@ -30,7 +30,7 @@ from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_in
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.library import plan_pairs
-from tests.scenarios.referrers import SOURCE, TARGET, Kept, Stand
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, ReferrersScenario
 from tests.scenarios.signed_images import SPDX, Content, digests
 
 
@@ -39,7 +39,7 @@ from tests.scenarios.signed_images import SPDX, Content, digests
 async def test_all_that_hangs_on_an_index_and_its_children_arrives(
     store: Store, source: Kept, target: Kept
 ) -> None:
-    stand = Stand(store, source, target)
+    stand = ReferrersScenario(store, source, target)
     record = await stand.run()
     assert record.status == "done", record.error
     assert stand.arrived(stand.signed.referrers)
@@ -57,7 +57,7 @@ async def test_all_that_hangs_on_an_index_and_its_children_arrives(
 
 
 async def test_an_unchanged_image_costs_one_question_at_each_end(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     record = await stand.run()
     assert (record.status, record.referrers) == ("present", ())
@@ -65,7 +65,7 @@ async def test_an_unchanged_image_costs_one_question_at_each_end(store: Store) -
 
 
 async def test_a_new_signature_of_an_unchanged_image_is_seen_by_always_alone(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     late = Content()
     signature = late.signature(stand.signed.index, words="by another")
@@ -83,7 +83,7 @@ async def test_a_new_signature_of_an_unchanged_image_is_seen_by_always_alone(sto
 
 
 async def test_off_brings_the_image_alone_and_auto_makes_good_for_it(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     record = await stand.run(referrers="off")
     assert (record.status, record.referrers) == ("done", ())
     assert stand.source.count("referrers") == 0
@@ -98,7 +98,7 @@ async def test_off_brings_the_image_alone_and_auto_makes_good_for_it(store: Stor
 
 
 async def test_a_run_that_remembers_nothing_finds_all_there(store: Store, tmp_path: Path) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     with closing(Store.open(tmp_path / "elsewhere")) as other:
         stand.reopen(other)
@@ -108,7 +108,7 @@ async def test_a_run_that_remembers_nothing_finds_all_there(store: Store, tmp_pa
 
 
 async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     digest = stand.signed.index.descriptor.digest
     stand.there.fault = lambda call, site, name: (
         Denied("no", status=403) if (call, name) == ("attach", digest) else None
@@ -122,7 +122,7 @@ async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(
 
 
 async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
     alone = (await plan_pairs([pair], stand.services(), Policy(referrers="off"))).price
     price = (await plan_pairs([pair], stand.services())).price
@@ -136,7 +136,7 @@ async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
 async def test_what_refers_to_an_index_that_is_pruned_is_left_and_said_so(
     store: Store, index: IndexMode
 ) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     signed = stand.signed
     record = await stand.run(KEEP_GOING, "linux/arm64", index=index)
     assert record.status == "done", record.error
@@ -153,7 +153,7 @@ async def test_what_refers_to_an_index_that_is_pruned_is_left_and_said_so(
 
 
 async def test_a_sparse_index_keeps_its_own_and_those_of_what_was_chosen(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.there.sparse = True
     signed = stand.signed
     record = await stand.run(KEEP_GOING, "linux/arm64")
@@ -166,7 +166,7 @@ async def test_a_sparse_index_keeps_its_own_and_those_of_what_was_chosen(store: 
 
 
 async def test_a_referrer_that_is_listed_and_gone_is_left(store: Store) -> None:
-    stand = Stand(store, source="tag")
+    stand = ReferrersScenario(store, source="tag")
     gone = stand.signed.by_subject[stand.signed.index.descriptor.digest][0].descriptor.digest
     del stand.source.manifests[SOURCE][gone]
     record = await stand.run()
@@ -176,7 +176,7 @@ async def test_a_referrer_that_is_listed_and_gone_is_left(store: Store) -> None:
 
 
 async def test_a_source_that_cannot_say_fails_the_image_and_says_what_to_do(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.source.fault = lambda call, site, name: TimedOut("no answer") if call == "referrers" else None
     record = await stand.run()
     assert record.status == "failed"
@@ -186,7 +186,7 @@ async def test_a_source_that_cannot_say_fails_the_image_and_says_what_to_do(stor
 
 
 async def test_a_signature_that_is_refused_fails_its_image_after_all_else_arrived(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     [bad, sbom] = stand.signed.by_subject[stand.signed.index.descriptor.digest]
     stand.there.fault = lambda call, site, name: (
         Denied("no signatures here", status=403) if (call, name) == ("put", bad.descriptor.digest) else None
@@ -202,7 +202,7 @@ async def test_a_signature_that_is_refused_fails_its_image_after_all_else_arrive
 
 
 async def test_what_others_listed_at_the_target_stays_listed(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     digest = stand.signed.index.descriptor.digest
     own = Content()
     theirs = own.signature(stand.signed.index, words="made at the target")
@@ -216,7 +216,7 @@ async def test_what_others_listed_at_the_target_stays_listed(store: Store) -> No
 
 
 async def test_no_overwrite_leaves_a_signature_that_the_target_has_another_of(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     digest = stand.signed.index.descriptor.digest
     own = Content()
     theirs = own.signature(stand.signed.index, "sig", words="made at the target")
@@ -231,7 +231,7 @@ async def test_no_overwrite_leaves_a_signature_that_the_target_has_another_of(st
 
 
 async def test_referrers_of_referrers_are_followed_only_so_far(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     content, subject = Content(), stand.signed.children["amd64"]
     chain = []
     for number in range(MAX_DEPTH + 2):
@@ -243,7 +243,7 @@ async def test_referrers_of_referrers_are_followed_only_so_far(store: Store) -> 
 
 
 async def test_an_sbom_of_two_images_moves_once_and_is_mounted(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     other, away = Site("source", "other"), Site("target", "other")
     stand.source.blobs[other] = dict(stand.source.blobs[SOURCE])
     stand.source.manifests[other] = dict(stand.source.manifests[SOURCE])
@@ -260,7 +260,7 @@ async def test_an_sbom_of_two_images_moves_once_and_is_mounted(store: Store) -> 
 
 
 async def test_a_place_that_holds_no_referrers_gets_the_image_alone(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.targets["target"] = MemoryRegistry("target")
     record = await stand.run()
     assert (record.status, record.referrers) == ("done", ())
@@ -268,7 +268,7 @@ async def test_a_place_that_holds_no_referrers_gets_the_image_alone(store: Store
 
 
 async def test_a_referrer_of_a_kind_that_we_cannot_read_is_left(store: Store) -> None:
-    stand = Stand(store, source="tag")
+    stand = ReferrersScenario(store, source="tag")
     digest = stand.signed.index.descriptor.digest
     kind = "application/vnd.oci.artifact.manifest.v1+json"
     artifact = b'{"mediaType":"%s","subject":{}}' % kind.encode()
@@ -303,7 +303,7 @@ def test_the_option_goes_before_what_pairs_say(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("policy", ["off", "always"])
 async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Lookup) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     other: Lookup = "always" if policy == "off" else "off"
     await stand.run(Policy(referrers=policy), referrers=other)
     assert bool(stand.source.count("referrers")) == (policy == "always")
@@ -311,7 +311,7 @@ async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Looku
 
 @pytest.mark.parametrize(("asked", "told"), [("always", 1), ("auto", 0), ("off", 0)])
 async def test_where_they_do_not_get_is_told_once(store: Store, asked: Lookup, told: int) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.targets["target"] = MemoryRegistry("target")
     pairs = [Pair(Reference("source", "app", "1"), Reference("target", "app", tag)) for tag in ("1", "2")]
     events: list[Event] = []

@@ -12,7 +12,7 @@ from blobflow.engine.execution import Run
 from blobflow.events import Event, ImageDone
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.scenarios.mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 
 
 class Late(MemoryPlace):
@@ -57,7 +57,7 @@ class Hanging(MemoryRegistry):
         return Late(self, site, self.calls_late, self.let, self.held)
 
 
-def hang(bench: Bench, *calls: str, name: str = "hanging") -> Hanging:
+def hang(bench: MirrorScenario, *calls: str, name: str = "hanging") -> Hanging:
     bench.targets[name] = hanging = Hanging(name, calls)
     return hanging
 
@@ -82,6 +82,6 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def go(bench: Bench, run: Run, **changes: Any) -> Any:
+async def go(bench: MirrorScenario, run: Run, **changes: Any) -> Any:
     async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
         return await run.execute(bench.services(patience=0, **changes))

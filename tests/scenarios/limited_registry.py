@@ -18,7 +18,7 @@ from blobflow.transports.store import Store, StoreCache
 from tests.fakes.registry import Clock
 
 
-class Net:
+class LimitedRegistries:
     """Registries on a clock that only sleeping moves, and a store to go with them."""
 
     def __init__(self, store: Store, **access: float) -> None:

@@ -18,7 +18,7 @@ from blobflow.transports.store import Store, StoreCache, StoreJournal
 from tests.fakes.memory_registry import MemoryRegistry
 
 
-class Bench:
+class MirrorScenario:
     """A source with the sample set, some targets, and a world that joins them."""
 
     def __init__(self, store: Store, sample: SampleSet | None = None) -> None:

@@ -18,7 +18,7 @@ from blobflow.oci import (
 )
 from blobflow.oci.platform_choice import IndexMode, PlatformChoice
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.scenarios.mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 ALL = (AMD64, ARM64, ARMV7)
@@ -97,7 +97,7 @@ def wanted(
     return [Pair(Reference("source", repository, tag), Reference("target", repository, tag), choice)]
 
 
-async def run(bench: Bench, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
+async def run(bench: MirrorScenario, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
     bench.forget_calls()
     return await bench.mirror(policy, pairs)
 

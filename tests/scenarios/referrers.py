@@ -21,14 +21,14 @@ from blobflow.oci.referrers import fallback_tag
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.scenarios.mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.signed_images import Content, Signed, digests
 
 Kept = Literal["api", "tag"]
 SOURCE, TARGET = Site("source", "app"), Site("target", "app")
 
 
-class Stand(Bench):
+class ReferrersScenario(MirrorScenario):
     """A source with a signed image, and a target."""
 
     def __init__(self, store: Store, source: Kept = "api", target: Kept = "api") -> None:

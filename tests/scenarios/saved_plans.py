@@ -14,10 +14,12 @@ from blobflow.oci import Digest, Reference, digest_of, media
 from blobflow.planfile import load_plan, save_plan
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.library import plan_pairs
-from tests.scenarios.mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 
 
-async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:
+async def saved_by(
+    bench: MirrorScenario, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None
+) -> SavedPlan:
     """What a file says that a plan was saved into; nothing is remembered of how it was made."""
     planned = await plan_pairs(pairs or bench.pairs, bench.services(), policy)
     content = save_plan(msgspec.structs.replace(planned, policy=policy))
@@ -25,7 +27,7 @@ async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] 
     return load_plan(content, "mirror.lock")
 
 
-async def applied(bench: Bench, saved: SavedPlan, policy: Policy | None = None) -> Report:
+async def applied(bench: MirrorScenario, saved: SavedPlan, policy: Policy | None = None) -> Report:
     bench.forget_calls()
     return await run_of_saved(saved, policy).execute(bench.services())
 

@@ -14,7 +14,7 @@ from blobflow.errors import ProtocolViolation, Unauthorized
 from blobflow.transports.registry import Credentials
 from blobflow.transports.registry.auth import authenticator
 from tests.fakes.guarded_registry import BLOB, guarded
-from tests.fakes.registry import Bytes, answers, fake, world
+from tests.fakes.registry import Bytes, answers, scripted_server, world
 
 JOE = Credentials("joe", "secret")
 BASIC = "Basic " + base64.b64encode(b"joe:secret").decode()
@@ -147,7 +147,7 @@ async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() ->
             return web.Response()
         return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
 
-    async with fake(handler) as server, world(JOE) as w:
+    async with scripted_server(handler) as server, world(JOE) as w:
         assert await w.source(server.host).has(BLOB)
         assert await w.source(server.host, "b").has(BLOB)
     assert [each.headers.get("Authorization") for each in server.seen] == [None, BASIC, BASIC]
@@ -167,7 +167,7 @@ async def test_no_way_in_is_one_sentence_and_few_requests(
     challenge: str, credentials: Credentials | None, words: str, requests: int
 ) -> None:
     handler = answers(lambda: web.Response(status=401, headers={"WWW-Authenticate": challenge}))
-    async with fake(handler) as server, world(credentials) as w:
+    async with scripted_server(handler) as server, world(credentials) as w:
         with pytest.raises(Unauthorized, match=words):
             await w.source(server.host).has(BLOB)
     assert len(server.seen) == requests
@@ -184,7 +184,7 @@ async def test_each_repository_is_entered_with_its_own_login() -> None:
             return web.Response(headers={"Content-Length": str(BLOB.size)})
         return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
 
-    async with fake(handler) as server, world(login) as w:
+    async with scripted_server(handler) as server, world(login) as w:
         assert await w.source(server.host, "one").has(BLOB)
         assert await w.source(server.host, "two").has(BLOB)
         with pytest.raises(Unauthorized, match="there is none"):
