@@ -30,10 +30,10 @@ from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.state.group_commit import Call, GroupCommit
 from tests.deadlines import HANGS_AFTER
+from tests.fakes.guarded_registry import BLOB as ASKED_FOR
+from tests.fakes.guarded_registry import guarded
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.fakes.registry import Opened, world
-from tests.unit.registry.test_authenticator import BLOB as ASKED_FOR
-from tests.unit.registry.test_authenticator import guarded
 
 READERS = 5
 BLOB = Descriptor("application/octet-stream", digest_of(b"some bytes"), 10)
