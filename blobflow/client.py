@@ -173,7 +173,7 @@ class Client:
         hosts = self.settings.hosts
         own = msgspec.structs.replace(hosts.get(host, HostSettings()), credentials=credentials)
         async with self.using(hosts={**hosts, host: own}) as client:
-            return await client.registries.enter(host)
+            return await client.registries.ping(host)
 
     async def probe(self, host: str, repository: str, *, largest: int = LARGEST_REQUEST) -> ProbeResult:
         """Find out by trying what `host[:port]` takes; what that pushes to the repository is deleted again.

@@ -35,13 +35,8 @@ from blobflow.transports.registry.auth.challenges import parse_challenges
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 from blobflow.transports.registry.auth.credentials import find_credentials, read_docker_config
 from blobflow.transports.registry.auth.tokens import read_token, scopes_with
+from blobflow.transports.registry.http import headers
 from blobflow.transports.registry.http.errors import error_of
-from blobflow.transports.registry.http.headers import (
-    parse_content_range,
-    parse_length,
-    parse_retry_after,
-    parse_warning,
-)
 from blobflow.transports.registry.http.link_header import next_link
 from blobflow.transports.registry.mirrors import parse_mirror
 from blobflow.transports.registry.origins import follow_location
@@ -108,12 +103,12 @@ def _range(text: str) -> None:
 def _chunk(text: str) -> None:
     chunk = parse_chunk_range(text)
     assert chunk is None or 0 <= chunk.start < chunk.end
-    told = parse_content_range(text)
+    told = headers.parse_content_range(text)
     assert told is None or told.first is None or told.last is None or told.first >= 0
 
 
 def _wait(text: str) -> None:
-    seconds = parse_retry_after(text, 1_000_000_000.0)
+    seconds = headers.parse_retry_after(text, 1_000_000_000.0)
     assert seconds is None or 0 <= seconds < 1e12
 
 
@@ -238,8 +233,8 @@ PARSERS: tuple[Parser, ...] = (
         _on_text(_wait),
         (b"120", b"Wed, 21 Oct 2015 07:28:00 GMT", b"Wed, 21 Oct 2015 07:28:00 -0930", b"1.5"),
     ),
-    Parser("Content-Length", _on_text(parse_length), (b"0", b"123456789012345678")),
-    Parser("Warning", _on_text(parse_warning), (b'299 - "watch \\" out"', b'299 reg "x"')),
+    Parser("Content-Length", _on_text(headers.parse_length), (b"0", b"123456789012345678")),
+    Parser("Warning", _on_text(headers.parse_warning), (b'299 - "watch \\" out"', b'299 reg "x"')),
     Parser(
         "error body",
         _error,

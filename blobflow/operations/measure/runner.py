@@ -249,7 +249,7 @@ class _Run:
 
         async def drop(digest: Digest) -> None:
             try:
-                gone = await registries.drop(site, digest)
+                gone = await registries.delete_blob(site, digest)
             except BlobflowError as error:
                 self._observer(Warned(f"blob {digest} could not be taken out of {site}: {error}"))
                 return

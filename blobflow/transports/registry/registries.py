@@ -102,15 +102,15 @@ class Registries:
         client, _ = self._host(site.registry)
         return probe_cache(client, site, blob, again=again)
 
-    async def drop(self, site: Site, blob: Digest) -> bool:
+    async def delete_blob(self, site: Site, blob: Digest) -> bool:
         """Take a blob out of a repository: see `deletion.delete_blob`."""
         client, _ = self._host(site.registry)
         return await delete_blob(client, site, blob)
 
-    async def enter(self, host: str) -> bool:
+    async def ping(self, host: str) -> bool:
         """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
         client, _ = self._host(host)
-        return await client.enter()
+        return await client.ping()
 
     async def repositories(self, host: str) -> list[str]:
         """The repositories of `host[:port]`: see `tags.list_repositories`."""

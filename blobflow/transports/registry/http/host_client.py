@@ -198,7 +198,7 @@ class HostClient:
         """Whether the host has asked who we are."""
         return self._dispatcher.wants_login
 
-    async def enter(self) -> bool:
+    async def ping(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
 
         Raises Unauthorized, and whatever else the host answers.

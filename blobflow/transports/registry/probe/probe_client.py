@@ -119,12 +119,12 @@ class ProbeClient:
         url = URL(f"{text}{'&' if '?' in text else '?'}digest={digest}", encoded=True)
         headers = {"Content-Type": "application/octet-stream"}
         if await self.send("PUT", url, ok=_COMMITTED, body=content, headers=headers) is None:
-            await self.drop(location)
+            await self.cancel(location)
             return False
         self._made.append(f"/blobs/{digest}")
         return True
 
-    async def drop(self, location: URL) -> None:
+    async def cancel(self, location: URL) -> None:
         """Give up a session [end-14]; the registry purges what it does not let us delete."""
         with suppress(RegistryError, NetworkError):
             await self.send("DELETE", location, ok=(200, 202, 204))
@@ -138,7 +138,7 @@ class ProbeClient:
             before = location
             location = await self.patch(location, content)
             if location is None:
-                await self.drop(before)
+                await self.cancel(before)
                 return None
         arrived = await self.commit(location, digest, content if single else b"")
         return Descriptor("application/octet-stream", digest, len(content)) if arrived else None
@@ -174,7 +174,7 @@ class ProbeClient:
         if response.status == 201:
             self._made.append(f"/blobs/{digest}")
         elif "Location" in response.headers:
-            await self.drop(self.location(response))
+            await self.cancel(self.location(response))
         return response.status == 201
 
     async def put(self, document: dict[str, object], media_type: str, tag: str = "") -> Descriptor | None:

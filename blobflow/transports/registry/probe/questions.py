@@ -168,7 +168,7 @@ class Probe:
         """Whether a first chunk of that size is taken; nothing is made of it."""
         location = await self._here.open()
         after = await self._here.patch(location, random_content(size), start=0)
-        await self._here.drop(after or location)
+        await self._here.cancel(after or location)
         return after is not None
 
     async def _takes_two_chunks(self, size: int) -> bool:
@@ -181,7 +181,7 @@ class Probe:
         for start in (0, size):
             after = await self._here.patch(location, content[start : start + size], start=start)
             if after is None:
-                await self._here.drop(location)
+                await self._here.cancel(location)
                 return None
             location = after
         digest = digest_of(content)
@@ -195,13 +195,13 @@ class Probe:
         response = await self._here.send("GET", location, ok=(200, 204))
         start = parse_progress(response.headers.get("Range")) if response is not None else None
         if response is None or not start:
-            await self._here.drop(location)
+            await self._here.cancel(location)
             return False
         if "Location" in response.headers:
             location = self._here.location(response)
         after: URL | None = await self._here.patch(location, content[start:], start=start)
         if after is None:
-            await self._here.drop(location)
+            await self._here.cancel(location)
             return False
         return await self._here.commit(after, digest_of(content))
 
