@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from blobflow.content import Site
-from blobflow.engine.plan.steps import Graph, Inventory, Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 
 PLATFORMS = 4

@@ -1,409 +1,273 @@
-"""Composition: the flow on one page. What the command line and library users call.
+"""The client: everything that blobflow does with images, over registries and a store that are opened once.
 
-    pairs ─► resolve ─► survey ─► plan ─► transfer ─► report
+    async with Client(settings, observer=show) as client:
+        report = await client.mirror(pairs, policy)
 
-Here, and only here, the engine meets the transports.
+    pairs ─► plan (resolve, survey, plan) ─► execute (transfer, verify) ─► Report
+
+What is needed less often takes a client: `blobflow.operations`.
 """
 
 from __future__ import annotations
 
-import resource
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, get_args
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Self, get_args
 
 import msgspec
 
-from blobflow import __version__
-from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
-from blobflow.custom_transports import CustomTransports, OncePerSite
-from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import KEEP_GOING, MAX_SMALL_REQUESTS, Planned, Policy, Run
-from blobflow.engine.plan.desired import DesiredImages, build_desired_images, choices_of
-from blobflow.engine.plan.steps import Pair
+from blobflow.composition import (
+    NO_CUSTOM_TRANSPORTS,
+    USER_AGENT,
+    Opened,
+    open_registries,
+    open_services,
+    open_shared,
+)
+from blobflow.custom_transports import CustomTransports
+from blobflow.engine.execution import Run, run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.planned import Planned
+from blobflow.engine.planning import PairPlanning, plan
+from blobflow.engine.policy import KEEP_GOING, Policy, VerifyLevel
 from blobflow.engine.results.report import Report
-from blobflow.engine.saved.execution import SavedRun
 from blobflow.engine.saved.plan import SavedPlan
-from blobflow.engine.sources.manifests import ManifestBudget
-from blobflow.engine.sources.reader import read_graph
-from blobflow.engine.sources.roots import resolve_roots
-from blobflow.engine.targets.audit import mark_doubtful
-from blobflow.engine.targets.survey import TargetLookups, survey_tags
-from blobflow.engine.targets.verification import Verification, VerifyLevel
-from blobflow.engine.transfer.runner import Services
-from blobflow.environment import settings_for
+from blobflow.engine.saved.planning import SavedPlanning, run_of_saved
+from blobflow.engine.services import Services
+from blobflow.environment import from_environment
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Descriptor, Reference
+from blobflow.events import Meter, Observer, ignore
+from blobflow.oci import Reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
-from blobflow.permits import FixedLimiters
-from blobflow.settings import Settings as Settings
-from blobflow.settings import host_access, logins_of
+from blobflow.operations.inspection import Inspection, inspect
+from blobflow.operations.verification import verify_pairs
+from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe.questions import LARGEST_REQUEST, ProbeResult, probe_host
-from blobflow.transports.store import (
-    BestEffortCache,
-    SpillFile,
-    Store,
-    StoreCache,
-    StoreJournal,
-    StrictCache,
-    available_capacity,
-)
 from blobflow.transports.store.gc import collect_garbage
 
-if TYPE_CHECKING:
-    from blobflow.transports.local import LocalTransports
-
-NO_PLACES = CustomTransports()
+OnStart = Callable[[Run], None]
 
 
-async def mirror(
-    pairs: Sequence[Pair],
-    settings: Settings | None = None,
-    policy: Policy = KEEP_GOING,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    run: Run | None = None,
-    places: CustomTransports = NO_PLACES,
-) -> Report:
-    """Bring every pair's image to its target and say what became of each.
+def _watched_by_nobody(run: Run) -> None:
+    """For who waits for the report."""
 
-    Without `settings` those of this machine hold, as on the command line: see `blobflow.from_environment`.
-    `places`: hosts with a Source or a Sink of the caller's own. May run in any thread, on any event loop, and
-    several times at once.
 
-    Failures of images are in the report, not raised; what is raised concerns the whole run (StorageError: no
-    store). On cancel, what is under way is taken back or journaled before CancelledError goes on; a `Run` of
-    the caller's own can be asked for its report also then.
+class Client:
+    """What blobflow does with images. Opens the store and connections when they are first needed, shares them
+    among all that is done, at the same time too, and closes them at the end of `async with`.
+
+    May be used in any thread, on any event loop, by one of them at a time.
     """
-    meter = meter or Meter()
-    run = run or Run(pairs, policy, observe=observer, meter=meter)
-    settings = settings_for(settings, pairs)
-    async with opened(settings, observer, meter, places=places) as (services, store):
-        report = await run.go(services)
-        await tidy(store, settings)
-        return report
 
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        observer: Observer = ignore,
+        meter: Meter | None = None,
+        transports: CustomTransports = NO_CUSTOM_TRANSPORTS,
+    ) -> None:
+        """Without `settings` those of this machine hold, as on the command line: see
+        `blobflow.from_environment`; BLOBFLOW_SOURCE_CREDS and BLOBFLOW_TARGET_CREDS are then for the hosts of
+        what is asked for first. `meter` counts bytes and requests. `transports`: hosts with a Source or a
+        Sink of the caller's own.
+        """
+        self._given = settings
+        self._settings = settings
+        self.observer = observer
+        self.meter = meter or Meter()
+        self._transports = transports
+        self._registries: Registries | None = None
+        self._opened: Opened | None = None
+        self._closing = AsyncExitStack()
 
-async def verify_run(
-    pairs: Sequence[Pair],
-    level: VerifyLevel,
-    settings: Settings | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    places: CustomTransports = NO_PLACES,
-) -> dict[Pair, BlobflowError | None]:
-    """Ask every pair's target whether it is what the source names now, as closely as `level` says.
+    async def __aenter__(self) -> Self:
+        return self
 
-    Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing), and
-    NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found wrong
-    for whole because an earlier one put it there.
-    """
-    settings = settings_for(settings, pairs)
-    async with open_services(settings, observer, meter or Meter(), looking=True, places=places) as services:
-        observer(PhaseStarted("resolve", len(pairs)))
-        resolved = await resolve_roots(
-            (pair.source for pair in pairs), services.source_at, BoundedRunner(MAX_SMALL_REQUESTS)
-        )
-        good = [pair for pair in pairs if pair.source in resolved.roots]
-        observer(PhaseStarted("verify", len(good)))
-        desired_images = await _shapes_there(services, good, resolved.roots)
-        roots = {pair: desired.root for pair, desired in desired_images.of.items()}
-        verification = Verification(
-            services.source_at,
-            services.sink_at,
-            BoundedRunner(MAX_SMALL_REQUESTS),
-            read_at_once=settings.concurrency,
-            documents=services.documents,
-        )
-        images = {pair: desired.images for pair, desired in desired_images.of.items()}
-        wrong = await verification.check(roots, level, images)
-        for pair in wrong:
-            mark_doubtful(services.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
-    wrong = {**desired_images.failures, **desired_images.skipped, **wrong}
-    return {pair: wrong.get(pair) or resolved.failures.get(pair.source) for pair in pairs}
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
+    async def close(self) -> None:
+        """Close connections and the store. What is used again after that is opened again."""
+        self._registries = self._opened = None
+        await self._closing.aclose()
 
-async def _shapes_there(
-    services: Services, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor]
-) -> DesiredImages:
-    """What each pair's target tag should name. Where only some platforms are wanted that may be a pruned
-    index, and only reading the source's tells which."""
-    runner = BoundedRunner(MAX_SMALL_REQUESTS)
-    partial = [pair for pair in pairs if not pair.choice.whole]
-    wanted = {pair.source: roots[pair.source] for pair in partial}
-    read = await read_graph(
-        wanted, services.source_at, runner, choices=choices_of(partial), documents=services.documents
-    )
-    tags = await survey_tags(partial, roots, TargetLookups(partial, services.sink_at), NullJournal(), runner)
-    failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
-    graph = msgspec.structs.replace(read.graph, roots=dict(roots))
-    desired_images = build_desired_images((p for p in pairs if p not in failures), graph, tags.tags)
-    return DesiredImages(desired_images.of, {**failures, **desired_images.failures}, desired_images.skipped)
+    @property
+    def settings(self) -> Settings:
+        """The settings given, or those of this machine. Raises UsageError and InvalidConfig for what can't be
+        used."""
+        return self._settings_for()
 
+    # Images
 
-async def plan_run(
-    pairs: Sequence[Pair],
-    settings: Settings | None = None,
-    policy: Policy = KEEP_GOING,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    places: CustomTransports = NO_PLACES,
-) -> Planned:
-    """Resolve, survey and plan; nothing is changed anywhere."""
-    meter = meter or Meter()
-    async with open_services(settings_for(settings, pairs), observer, meter, places=places) as services:
-        planned = await Run(pairs, policy, observe=observer, meter=meter).plan(services)
-        return msgspec.structs.replace(planned, policy=policy)
+    async def mirror(
+        self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING, *, on_start: OnStart = _watched_by_nobody
+    ) -> Report:
+        """Bring every pair's image to its target and say what became of each.
 
+        Failures of images are in the report, not raised; what is raised concerns the whole run (StorageError:
+        no store). On cancel, what is under way is taken back or journaled before CancelledError goes on.
+        `on_start` is given the run, which can be asked for its report at any time, also after that, and wound
+        down.
+        """
+        self._settings_for(pairs)
+        run = run_of_pairs(pairs, policy, observe=self.observer, meter=self.meter)
+        on_start(run)
+        return await self._execute(run)
 
-async def apply(
-    saved: SavedPlan,
-    settings: Settings | None = None,
-    policy: Policy | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    run: SavedRun | None = None,
-    places: CustomTransports = NO_PLACES,
-) -> Report:
-    """Carry out a saved plan: exactly its steps, but for those that the targets have by now.
+    async def plan(self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING) -> Planned:
+        """Resolve, survey and plan; nothing is changed anywhere."""
+        self._settings_for(pairs)
+        async with self.services() as services:
+            return await plan(PairPlanning(pairs, policy, self.observer), services)
 
-    The sources are read by digest and asked for no tag, so nothing that moved there matters; what is gone
-    from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
-    plan's, whatever `settings` say. The rest, errors and cancellation are as with `mirror`.
-    """
-    meter = meter or Meter()
-    run = run or SavedRun(saved, policy, observe=observer, meter=meter)
-    settings = _as_planned(settings_for(settings, saved.pairs), saved)
-    async with opened(settings, observer, meter, places=places) as (services, store):
-        report = await run.go(services)
-        await tidy(store, settings)
-        return report
+    async def execute(
+        self, saved: SavedPlan, policy: Policy | None = None, *, on_start: OnStart = _watched_by_nobody
+    ) -> Report:
+        """Carry out a saved plan: exactly its steps, but for those that the targets have by now.
 
+        The sources are read by digest and asked for no tag, so nothing that moved there matters; what is gone
+        from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
+        plan's, whatever the settings say. The rest, errors and cancellation are as with `mirror`.
+        """
+        self._settings_for(saved.pairs)
+        run = run_of_saved(saved, policy, observe=self.observer, meter=self.meter)
+        on_start(run)
+        async with self._as_planned(saved) as client:
+            return await client._execute(run)
 
-async def plan_rest(
-    saved: SavedPlan,
-    settings: Settings | None = None,
-    policy: Policy | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    places: CustomTransports = NO_PLACES,
-) -> Planned:
-    """What `apply` would do now; nothing is changed anywhere."""
-    meter = meter or Meter()
-    settings = _as_planned(settings_for(settings, saved.pairs), saved)
-    async with open_services(settings, observer, meter, places=places) as services:
-        return await SavedRun(saved, policy, observe=observer, meter=meter).plan(services)
+    async def plan_saved(self, saved: SavedPlan, policy: Policy | None = None) -> Planned:
+        """What `execute` would do now; nothing is changed anywhere."""
+        self._settings_for(saved.pairs)
+        async with self._as_planned(saved) as client, client.services() as services:
+            return await plan(SavedPlanning(saved, policy, self.observer), services)
 
+    async def verify(self, pairs: Sequence[Pair], level: VerifyLevel) -> dict[Pair, BlobflowError | None]:
+        """Ask every pair's target whether it is what the source names now, as closely as `level` says.
 
-def _as_planned(settings: Settings, saved: SavedPlan) -> Settings:
-    """The settings, with the plan's way to compress. Raises InvalidConfig for one that is not known."""
-    if all(transport_of(pair.source.host) != DOCKER_ARCHIVE for pair in saved.pairs):
-        return settings
-    for mode in get_args(CompressMode):
-        if mode == saved.compress:
-            return msgspec.structs.replace(settings, compress=mode)
-    raise InvalidConfig(f"the plan was made with --compress {saved.compress[:40]}, which is not known here")
+        Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing),
+        and NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found
+        wrong for whole because an earlier one put it there.
+        """
+        settings = self._settings_for(pairs)
+        async with self.services(reading=True) as services:
+            return await verify_pairs(services, pairs, level, read_at_once=settings.concurrency)
 
+    async def inspect(self, reference: Reference, *, alone: bool = False) -> Inspection:
+        """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index
+        lists may lack. Raises what the source answers otherwise."""
+        self._settings_for(sources={reference.host})
+        if self._given is not None:
+            async with self.services() as services:
+                return await inspect(services, reference, alone=alone)
+        # Who only looks needs no store that can be written.
+        async with self.using(cache_dir=None) as client, client.services() as services:
+            return await inspect(services, reference, alone=alone)
 
-async def try_login(
-    host: str, login: Credentials, settings: Settings | None = None, *, observer: Observer = ignore
-) -> bool:
-    """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
-    settings = settings_for(settings)
-    own = msgspec.structs.replace(settings.hosts.get(host, HostSettings()), credentials=login)
-    settings = msgspec.structs.replace(settings, hosts={**settings.hosts, host: own})
-    async with open_registries(settings, observer) as registries:
-        return await registries.enter(host)
+    # Registries
 
+    async def login(self, host: str, credentials: Credentials) -> bool:
+        """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
+        hosts = self.settings.hosts
+        own = msgspec.structs.replace(hosts.get(host, HostSettings()), credentials=credentials)
+        async with self.using(hosts={**hosts, host: own}) as client:
+            return await client.registries.enter(host)
 
-@asynccontextmanager
-async def open_registries(
-    settings: Settings | None = None, observer: Observer = ignore, meter: Meter | None = None
-) -> AsyncIterator[Registries]:
-    """The registries alone, without a store and its memory of earlier runs, closed at the end."""
-    used = settings_for(settings)
-    logins = logins_of(used)
-    registries = Registries(
-        lambda host: host_access(host, used, logins),
-        observer=observer,
-        meter=meter,
-        trace=used.trace,
-        user_agent=f"blobflow/{__version__}",
-    )
-    try:
-        yield registries
-    finally:
-        await registries.close()
+    async def probe(self, host: str, repository: str, *, largest: int = LARGEST_REQUEST) -> ProbeResult:
+        """Find out by trying what `host[:port]` takes; what that pushes to the repository is deleted again.
 
-
-async def probe(
-    host: str,
-    repository: str,
-    settings: Settings | None = None,
-    *,
-    largest: int = LARGEST_REQUEST,
-    observer: Observer = ignore,
-) -> ProbeResult:
-    """Find out by trying what `host[:port]` takes; what that pushes to the repository is deleted again.
-
-    `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
-    """
-    settings = settings_for(settings)
-    access = host_access(host, settings, logins_of(settings))
-    return await probe_host(
-        host,
-        repository,
-        access,
-        largest=largest,
-        observer=observer,
-        trace=settings.trace,
-        user_agent=f"blobflow/{__version__}",
-    )
-
-
-@asynccontextmanager
-async def open_services(
-    settings: Settings | None,
-    observer: Observer,
-    meter: Meter,
-    *,
-    looking: bool = False,
-    places: CustomTransports = NO_PLACES,
-) -> AsyncIterator[Services]:
-    """Everything outside the plan: registries, store and journal, closed at the end.
-
-    `looking`: archives that are targets are read, not written.
-    """
-    async with opened(settings_for(settings), observer, meter, looking=looking, places=places) as (
-        services,
-        _,
-    ):
-        yield services
-
-
-@asynccontextmanager
-async def opened(
-    settings: Settings,
-    observer: Observer,
-    meter: Meter,
-    *,
-    looking: bool = False,
-    places: CustomTransports = NO_PLACES,
-) -> AsyncIterator[tuple[Services, Store]]:
-    """As `open_services`, with the store that is behind it."""
-    if settings.compress == "gzip-portable":
-        from blobflow.transports.archive import codec
-
-        codec(settings.compress)  # raises where it can't be had, before anything is moved
-    with _open_store(settings, observer) as store:
-        journal: Journal = NullJournal() if settings.cache == "off" else StoreJournal(store)
-        logins = logins_of(settings)
-        registries = Registries(
-            lambda host: host_access(host, settings, logins),
-            observer=observer,
-            meter=meter,
-            journal=journal,
+        `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
+        """
+        settings = self.settings
+        return await probe_host(
+            host,
+            repository,
+            host_access(host, settings, logins_of(settings)),
+            largest=largest,
+            observer=self.observer,
             trace=settings.trace,
-            user_agent=f"blobflow/{__version__}",
-            bytes_per_second=settings.bytes_per_second,
+            user_agent=USER_AGENT,
         )
 
-        room = available_capacity(store, settings.cache_size)
-        kept = StoreCache(store)
-        cache: Cache = (
-            StrictCache(store, kept, room) if settings.cache == "all" else BestEffortCache(store, kept)
-        )
-        aside = SpillFile(store)
-        local = _LocalWhenWanted(
-            lambda make: make(store, meter, compress=settings.compress, read_only=looking)
-        )
-        own_sources, own_sinks = OncePerSite(places.sources), OncePerSite(places.sinks)
+    # What operations are made of
 
-        def ours(site: Site) -> LocalTransports | Registries:
-            return local() if transport_of(site.registry) else registries
+    @property
+    def registries(self) -> Registries:
+        """The registries alone, without a store and its memory of earlier runs."""
+        if self._registries is None:
+            self._registries = open_registries(self.settings, self.observer, self.meter)
+            self._closing.push_async_callback(self._registries.close)
+        return self._registries
 
-        def source_at(site: Site) -> Source:
-            own = own_sources.at(site)
-            return ours(site).source(site) if own is None else own
+    @asynccontextmanager
+    async def services(self, *, reading: bool = False) -> AsyncIterator[Services]:
+        """Everything outside its plan that one run touches. Layouts and archives are opened for it alone.
 
-        def sink_at(site: Site) -> Sink:
-            own = own_sinks.at(site)
-            return ours(site).sink(site) if own is None else own
+        `reading`: archives that are targets are read, not written. Raises StorageError: no store.
+        """
+        opened, settings = await self.open(), self.settings
+        async with open_services(
+            opened, settings, self.observer, self.meter, reading=reading, transports=self._transports
+        ) as services:
+            yield services
 
-        services = Services(
-            source_at=source_at,
-            sink_at=sink_at,
-            cache=cache,
-            journal=journal,
-            observe=observer,
-            meter=meter,
-            limiter_at=FixedLimiters(settings.concurrency).at,
-            allowance_of=registries.allowance,
-            cache_mode=settings.cache,
-            staging_bytes=room,
-            staging_blobs=_most_on_shelf(),
-            complete=local.complete,
-            documents=ManifestBudget(aside),
-        )
+    async def open(self) -> Opened:
+        """The store, with what it remembers, and the registries of runs."""
+        if self._opened is None:
+            opening = open_shared(self.settings, self.observer, self.meter)
+            self._opened = await self._closing.enter_async_context(opening)
+        return self._opened
+
+    @asynccontextmanager
+    async def using(self, **changes: Any) -> AsyncIterator[Client]:
+        """A client like this one with other settings, for a while."""
+        settings = msgspec.structs.replace(self.settings, **changes)
+        async with Client(
+            settings, observer=self.observer, meter=self.meter, transports=self._transports
+        ) as client:
+            yield client
+
+    async def tidy(self) -> None:
+        """Leave in the store what it may hold; that this failed fails no run."""
+        store = (await self.open()).store
         try:
-            yield services, store
-        finally:
-            local.close()
-            aside.close()
-            await registries.close()
+            await collect_garbage(store, self.settings.cache_size)
+        except StorageError as error:
+            store.report_failure(error)
+
+    async def _execute(self, run: Run) -> Report:
+        async with self.services() as services:
+            report = await run.execute(services)
+            await self.tidy()
+            return report
+
+    def _settings_for(self, pairs: Collection[Pair] = (), *, sources: Collection[str] = ()) -> Settings:
+        """The settings; where none were given, those of this machine for what is asked for first."""
+        if self._settings is None:
+            self._settings = from_environment(
+                sources={*sources, *(pair.source.host for pair in pairs)},
+                targets={pair.target.host for pair in pairs},
+            )
+        return self._settings
+
+    @asynccontextmanager
+    async def _as_planned(self, saved: SavedPlan) -> AsyncIterator[Client]:
+        """A client that compresses as a plan says. Raises InvalidConfig for a way that is not known."""
+        compress = self.settings.compress
+        if any(transport_of(pair.source.host) == DOCKER_ARCHIVE for pair in saved.pairs):
+            compress = _compress_mode(saved.compress)
+        if compress == self.settings.compress:
+            yield self
+            return
+        async with self.using(compress=compress) as client:
+            yield client
 
 
-def _most_on_shelf() -> int | None:
-    """How many blobs may pass through the store at once: each has two files open, and half of those that this
-    process may have are left for its connections."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if most == resource.RLIM_INFINITY else max(1, most // 4)
-
-
-class _LocalWhenWanted:
-    """Layouts and archives, with their codecs: imported and opened when the first of them is asked for."""
-
-    def __init__(self, make: Callable[[type[LocalTransports]], LocalTransports]) -> None:
-        self._make = make
-        self._places: LocalTransports | None = None
-
-    def __call__(self) -> LocalTransports:
-        if self._places is None:
-            from blobflow.transports.local import LocalTransports
-
-            self._places = self._make(LocalTransports)
-        return self._places
-
-    async def complete(self) -> Mapping[Site, BlobflowError]:
-        return {} if self._places is None else await self._places.complete()
-
-    def close(self) -> None:
-        if self._places is not None:
-            self._places.close()
-
-
-async def tidy(store: Store, settings: Settings) -> None:
-    """Leave in the store what it may hold; that this failed fails no run."""
-    try:
-        await collect_garbage(store, settings.cache_size)
-    except StorageError as error:
-        store.report_failure(error)
-
-
-@contextmanager
-def _open_store(settings: Settings, observer: Observer) -> Iterator[Store]:
-    with ExitStack() as stack:
-        root = settings.cache_dir
-        if root is None or settings.cache == "off":
-            root = Path(stack.enter_context(TemporaryDirectory(prefix="blobflow-"))) / "store"
-        yield stack.enter_context(closing(Store.open(root, observer=observer)))
+def _compress_mode(name: str) -> CompressMode:
+    modes: tuple[CompressMode, ...] = get_args(CompressMode)
+    for mode in modes:
+        if mode == name:
+            return mode
+    raise InvalidConfig(f"the plan was made with --compress {name[:40]}, which is not known here")

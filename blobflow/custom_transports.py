@@ -1,8 +1,8 @@
-"""Places of a user's own: hosts whose content is found by a Source and a Sink that are not ours.
+"""Custom transports: hosts of a user's own, whose content a Source and a Sink that are not ours find.
 
 A host is the first part of a Reference, and can be any name: `Reference("shelf", "team/app", "1.0")` is at
-the host `shelf`. `mirror(pairs, places=Places(sources={"shelf": ShelfSource}))` then reads what is there
-through `ShelfSource(site)`, made once a run for each `Site` (the host and a repository).
+the host `shelf`. `Client(transports=CustomTransports(sources={"shelf": ShelfSource}))` then reads what is
+there through `ShelfSource(site)`, made once a run for each `Site` (the host and a repository).
 """
 
 from __future__ import annotations

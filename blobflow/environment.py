@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.oci.local_reference import transport_of
 from blobflow.settings import Settings

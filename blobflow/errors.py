@@ -76,16 +76,6 @@ class BlobflowError(Exception):
         return _blank, (type(self), self.args), self.__dict__.copy()
 
 
-@contextmanager
-def error_side(side: Side) -> Iterator[None]:
-    """Name the side in an error that passes, unless it is named already."""
-    try:
-        yield
-    except BlobflowError as error:
-        error.side = error.side or side
-        raise
-
-
 class UsageError(BlobflowError):
     exit_code = 2
 
@@ -324,3 +314,13 @@ def without_frames(error: AnyError) -> AnyError:
 def _blank(kind: type[BlobflowError], args: tuple[Any, ...]) -> BlobflowError:
     """An error of a class whose `__init__` has not run; what it would set comes with the state."""
     return kind.__new__(kind, *args)
+
+
+@contextmanager
+def error_side(side: Side) -> Iterator[None]:
+    """Name the side in an error that passes, unless it is named already."""
+    try:
+        yield
+    except BlobflowError as error:
+        error.side = error.side or side
+        raise

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from blobflow.engine.execution import Planned
+from blobflow.engine.plan.planned import Planned
 from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import digest_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.engine.transfer.staging import CacheMode
+from blobflow.engine.services import CacheMode
 from blobflow.oci.media import CompressMode
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import (

@@ -22,8 +22,8 @@ from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
-    from blobflow.engine.execution import Planned
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.results.report import TagRecord
     from blobflow.operations.tags.extra import PruneLimit
     from blobflow.operations.tags.prune import WantedTag
@@ -43,12 +43,13 @@ def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOpt
 
 
 async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    from blobflow.client import plan_run
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         settings = run_settings(connection, run, hosts_of(pairs))
-        return await plan_run(pairs, settings, run_policy(run), observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await client.plan(pairs, run_policy(run))
 
 
 def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
@@ -105,13 +106,14 @@ async def _dry_run_on_loop(
     prune_limit: PruneLimit | None,
 ) -> DryRun:
     from blobflow.cli.expand import expand_request, request_settings
-    from blobflow.client import plan_run
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         settings = request_settings(request, connection, run)
         expanded = await expand_request(request, platforms, settings, show, meter)
-        planned = await plan_run(expanded.pairs, settings, run_policy(run), observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            planned = await client.plan(expanded.pairs, run_policy(run))
         planned = msgspec.structs.replace(
             planned,
             pairs=(*planned.pairs, *expanded.unresolved),
@@ -122,8 +124,8 @@ async def _dry_run_on_loop(
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_by_plan(planned)
-            async for tag in prune(keep, prune_limit, settings, dry_run=True, observer=show, meter=meter):
-                tags.append(tag)
+            async with Client(settings, observer=show, meter=meter) as client:
+                tags += [tag async for tag in prune(client, keep, prune_limit, dry_run=True)]
         return DryRun(planned, expanded.notes, tuple(tags))
 
 

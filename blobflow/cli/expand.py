@@ -35,9 +35,11 @@ async def expand_request(
         show(Warned(warning))
     if not request.searches:
         return _expand_chosen(request, {}, platforms)
+    from blobflow.client import Client
     from blobflow.operations.tags.find import find
 
-    found = await find(request.searches, settings, observer=show, meter=meter)
+    async with Client(settings, observer=show, meter=meter) as client:
+        found = await find(client, request.searches)
     return _expand_chosen(request, found, platforms)
 
 

@@ -11,10 +11,11 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
+from blobflow.cli.settings import run_policy
 from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.engine.results.report import Report
     from blobflow.operations.tags.extra import PruneLimit
     from blobflow.operations.tags.prune import WantedTag
@@ -36,21 +37,23 @@ def mirror_request(
     """
 
     async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import mirror
+        from blobflow.client import Client
 
         settings = with_file_hosts(settings, request, connection)
         expanded = await expand_request(request, platforms, settings, show, meter)
         recorder.unresolved = expanded.unresolved
-        flow = recorder(expanded.pairs, expanded.notes)
-        report = await mirror(expanded.pairs, settings, observer=show, meter=meter, run=flow)
+        recorder.note(expanded.notes)
+        async with Client(settings, observer=show, meter=meter) as client:
+            report = await client.mirror(expanded.pairs, run_policy(run), on_start=recorder.take)
         skips_all = all(image.reason for image in report.images)
         whole = report.ok and not expanded.unresolved and (may_skip_all(request, platforms) or not skips_all)
         if prune_limit is not None and whole:
             from blobflow.operations.tags.prune import prune
 
             keep = _kept_after(expanded.pairs, report)
-            async for tag in prune(keep, prune_limit, settings, observer=show, meter=meter):
-                recorder.tags.append(tag)
+            async with Client(settings, observer=show, meter=meter) as client:
+                async for tag in prune(client, keep, prune_limit):
+                    recorder.tags.append(tag)
         return ()
 
     check_request(request, platforms)

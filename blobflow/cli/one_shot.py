@@ -9,21 +9,26 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts, run_settings
-from blobflow.events import Meter, Observer
+from blobflow.events import Meter
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
+    from blobflow.client import Client
 
 T = TypeVar("T")
 
 
 def run_one_shot(
-    connection: ConnectionOptions, hosts: Hosts, question: Callable[[Settings, Observer], Awaitable[T]]
+    connection: ConnectionOptions, hosts: Hosts, question: Callable[[Client], Awaitable[T]]
 ) -> T:
     """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does."""
 
     async def answer() -> T:
-        async with show_progress(connection.output, Meter()) as show:
-            return await question(run_settings(connection, hosts=hosts), show)
+        from blobflow.client import Client
+
+        async with (
+            show_progress(connection.output, Meter()) as show,
+            Client(run_settings(connection, hosts=hosts), observer=show) as client,
+        ):
+            return await question(client)
 
     return run_loop(answer())

@@ -23,15 +23,15 @@ from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow
+from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, encode_report, with_unresolved
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.plan.steps import Pair
-    from blobflow.engine.saved.execution import SavedRun
+    from blobflow.engine.pairs import Pair
+    from blobflow.settings import Settings
 
 
 # A report file with one of these suffixes is written as a page for people, any other one as JSON.
@@ -90,7 +90,7 @@ class RunRecorder:
         self._observe = observe
         self._meter = meter
         self._notes: tuple[str, ...] = ()
-        self.flow: Flow | SavedRun = self._flow(())
+        self.flow: Flow = self._flow(())
         self.unresolved: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
 
@@ -100,14 +100,14 @@ class RunRecorder:
         self.take(flow)
         return flow
 
-    def take(self, flow: Flow | SavedRun) -> None:
+    def take(self, flow: Flow) -> None:
         """Make this the run that is reported, and that a signal winds down."""
         self.flow = flow
         shutdown = SHUTDOWN.get()
         shutdown.wind_down, shutdown.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
-        return Flow(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
+        return run_of_pairs(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
 
     def note(self, notes: Iterable[str]) -> None:
         """Add to the report's notes."""
@@ -132,10 +132,11 @@ def run_mirror(
     `list_failures`: print a sentence for each image that failed; False where the caller raises that error.
     """
 
-    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import mirror
+    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import Client
 
-        await mirror(pairs, settings, observer=show, meter=meter, run=begin(pairs, ()))
+        async with Client(settings, observer=show, meter=meter) as client:
+            await client.mirror(pairs, run_policy(run), on_start=recorder.take)
         return ()
 
     return run_command(work, hosts_of(pairs), connection, run, list_failures=list_failures)

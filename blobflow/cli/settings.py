@@ -19,8 +19,8 @@ from blobflow.cli.options.run import RunOptions
 from blobflow.cli.runtime.startup import fast_imports
 
 if TYPE_CHECKING:
-    from blobflow.engine.execution import Policy
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
+    from blobflow.engine.policy import Policy
     from blobflow.settings import Settings
     from blobflow.transports.archive import CompressMode
     from blobflow.transports.registry import HostSettings
@@ -94,7 +94,7 @@ def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSet
 
 def run_policy(run: RunOptions) -> Policy:
     """The policy that the options of a run say."""
-    from blobflow.engine.execution import Policy
+    from blobflow.engine.policy import Policy
 
     return Policy(
         keep_going=run.keep_going,

@@ -1,259 +1,210 @@
-"""The inquiry: what is asked of sources and targets before a run can be planned.
+"""Planning: from pairs to a plan. Asks sources and targets, and changes nothing anywhere.
 
-It is made a target host at a time, and all of them at once: resolve, survey, read. What several of them want
-to know of a source (what a tag names, a manifest, what refers to it) is asked once, also while the first
-answer is under way. No target waits for another's answers, so that one which does not answer keeps nobody.
+    discover (sources and targets, a target host at a time) ─► make_plan (pure) ─► Planned
+
+A `Planning` is asked in batches, so that targets which answer soon need not wait for those that do not:
+`plan` waits for all of them, and a `Run` (engine.execution) begins with the first batch and adds the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from blobflow.content import NullJournal
-from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
-from blobflow.engine.plan.desired import build_desired_images, choices_of
-from blobflow.engine.plan.steps import DesiredImage, Graph, Inventory, Pair, merge_inventories, site_of
-from blobflow.engine.policy import Policy
-from blobflow.engine.sources.pull_quota import PullQuota
-from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.engine.sources.referrers import (
-    ReferrerLookups,
-    accepts_referrers,
-    attach_referrers,
-    without_overwrites,
-)
-from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
-from blobflow.engine.targets.acceptance import unacceptable_pairs
+from blobflow.engine.concurrency.batches import in_batches
+from blobflow.engine.discovery import Discovered, Discovery, join_discovered, undiscovered
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.cost import Cost, RunningCost
+from blobflow.engine.plan.planned import Planned, PlanPart
+from blobflow.engine.plan.planner import make_plan
+from blobflow.engine.plan.steps import Goal, Step, renumbered
+from blobflow.engine.policy import KEEP_GOING, Policy
+from blobflow.engine.results.collector import ResultCollector
+from blobflow.engine.results.report import Report
+from blobflow.engine.services import Services
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.audit import Audit
-from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
-from blobflow.engine.transfer.runner import Services, refuses_sparse
-from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
-from blobflow.events import Observer, PhaseStarted, Warned
+from blobflow.engine.targets.survey import put_record
+from blobflow.engine.transfer.missing_content import SitesOf
+from blobflow.engine.transfer.step_states import StepStates
+from blobflow.errors import BlobflowError
+from blobflow.events import Observer, PlanMade, ignore
 from blobflow.oci import Descriptor, Reference
 
-# Small requests in flight for one target's inquiry, over all hosts; the sessions bound them a host as well.
-MAX_SMALL_REQUESTS = 32
+Answer = TypeVar("Answer")
 
 
-class Discovered(msgspec.Struct, frozen=True):
-    """What is known of some pairs: what they want at their targets, and what is there.
+async def plan(planning: Planning[Any], services: Services) -> Planned:
+    """Find out everything and plan it. Failures of images are in what is returned; what is raised concerns
+    all of them."""
+    async with in_batches(planning.questions(services)) as batches:
+        planning.take(await batches.first(planning.is_useful))
+    assert planning.planned is not None, "taking in answers plans them"
+    return planning.planned
 
-    `failures`: pairs that nothing can be planned for, and why; `skipped`: those of which nothing is wanted,
-    as they lack the platforms that are. `current`: those that are taken as whole because an earlier run put
-    them there.
+
+class Planning(ABC, Generic[Answer]):
+    """How one run comes by its plan: what it asks each target host, and what the answers allow.
+
+    `roots` gets what the sources' names were resolved to; `origins` is where contents of the plan can be
+    read that the graph does not know of. `planned`: what is planned so far. `audit`: what
+    looks below images that earlier runs put, if anything does. `is_transferring` is set once steps run: from
+    then on an error that would have ended the run fails the pairs of its host alone. `follows_tags`: the
+    sources' tags were resolved just now, so that one which moves meanwhile is news.
     """
 
-    pairs: tuple[Pair, ...]
-    desired_images: dict[Pair, DesiredImage]
-    inventory: Inventory
-    failures: dict[Pair, BlobflowError]
-    current: frozenset[Pair]
-    skipped: dict[Pair, NoSuchPlatform] = {}
+    follows_tags = True
 
-    @property
-    def good(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair not in self.failures and pair not in self.skipped]
-
-
-def join_discovered(answers: Sequence[Discovered]) -> Discovered:
-    """What is known of several groups of pairs, each with a target host of its own."""
-    desired_images: dict[Pair, DesiredImage] = {}
-    failures: dict[Pair, BlobflowError] = {}
-    skipped: dict[Pair, NoSuchPlatform] = {}
-    for each in answers:
-        desired_images |= each.desired_images
-        failures |= each.failures
-        skipped |= each.skipped
-    return Discovered(
-        pairs=tuple(pair for each in answers for pair in each.pairs),
-        desired_images=desired_images,
-        inventory=merge_inventories(each.inventory for each in answers),
-        failures=failures,
-        current=frozenset[Pair]().union(*(each.current for each in answers)),
-        skipped=skipped,
-    )
-
-
-def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
-    """What is known of pairs of which nothing could be found out."""
-    failures = {pair: own_copy(error) for pair in pairs}
-    return Discovered(tuple(pairs), {}, Inventory({}, {}, {}), failures, frozenset())
-
-
-class Discovery:
-    """One run's questions. `roots` gets what the sources name, as it comes to be known; `audit` is None where
-    everything is looked at anyway."""
-
-    def __init__(self, pairs: Sequence[Pair], policy: Policy, services: Services, observe: Observer) -> None:
-        self._images = len(pairs)
-        self._policy = policy
-        self._services = services
-        self._observe = observe
-        self._told: set[str] = set()
-        self.audit: Audit | None = None
-        if policy.verify == "roots":  # else everything is asked for
-            self.audit = Audit(services, pairs, policy.audit, trust_root=policy.trust_root)
-        self._named = RootLookups(services.source_at)
-        self._referrals = ReferrerLookups(services.source_at)
-        self.quota = PullQuota(
-            services.allowance_of, services.source_at, observe, services.sleep, waits=policy.wait
-        )
-        self._reader = GraphReader(services.source_at, self.quota.permit, services.documents, observe)
+    def __init__(self, pairs: Sequence[Pair], policy: Policy, observe: Observer) -> None:
+        self.pairs = tuple(dict.fromkeys(pairs))
+        self.policy = policy
+        self.observe = observe
         self.roots: dict[Reference, Descriptor] = {}
-        groups: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            groups.setdefault(pair.target.host, []).append(pair)
-        self.groups = tuple(map(tuple, groups.values()))
+        self.origins: SitesOf = {}
+        self.planned: Planned | None = None
+        self.audit: Audit | None = None
+        self.is_transferring = False
+
+    @abstractmethod
+    def questions(self, services: Services) -> Iterable[Coroutine[Any, Any, Answer]]:
+        """What is to be asked, a coroutine for each target host."""
+
+    @abstractmethod
+    def is_useful(self, answer: Answer) -> bool:
+        """Whether something can be done by an answer alone."""
+
+    @abstractmethod
+    def take(self, answers: Sequence[Answer]) -> PlanPart:
+        """Plan what these answers allow, and add it to `planned`."""
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """What the sources have said so far."""
+
+    @abstractmethod
+    def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
+        """Have later runs know an image that is whole at its target now."""
+
+    def explain(self, error: BlobflowError, step: Step) -> None:
+        """Add to the error of a step what only the plan's history tells."""
+
+    def complete(self, report: Report, step_states: StepStates | None) -> Report:
+        """Enter into a report what only planning knows. `step_states`: None before steps run."""
+        return report if self.audit is None else self.audit.entered(report)
+
+    def _add(self, part: PlanPart, planned: Planned) -> PlanPart:
+        """Number a part's steps after those that are planned, and add it. `planned`: the first part alone, as
+        planning it came to it."""
+        if self.planned is None:
+            self.planned = planned
+            return part
+        part = msgspec.structs.replace(part, plan=renumbered(part.plan, len(self.planned.plan.steps)))
+        self.planned = msgspec.structs.replace(
+            self.planned.with_part(part),
+            graph=planned.graph,
+            reads=planned.reads,
+            allowances=planned.allowances,
+        )
+        return part
+
+
+class PairPlanning(Planning[Discovered]):
+    """The planning of pairs: what their sources name now is to be at their targets."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING, observe: Observer = ignore
+    ) -> None:
+        super().__init__(pairs, policy, observe)
+        self._discovery: Discovery
+        self._cost = RunningCost()
+        self._current: frozenset[Pair] = frozenset()
+        self._partial: set[Pair] = set()
+
+    def questions(self, services: Services) -> Iterable[Coroutine[Any, Any, Discovered]]:
+        self._discovery = Discovery(self.pairs, self.policy, services, self.observe, self.roots)
+        self.audit = self._discovery.audit
+        return map(self._ask, self._discovery.groups)
+
+    async def _ask(self, pairs: tuple[Pair, ...]) -> Discovered:
+        try:
+            return await self._discovery.of(pairs)
+        except BlobflowError as error:
+            if not self.is_transferring:
+                raise
+            return undiscovered(pairs, error)
+
+    def is_useful(self, answer: Discovered) -> bool:
+        return bool(answer.good)
 
     def graph(self) -> Graph:
-        """What the sources said so far."""
-        return self._reader.graph(self.roots)
+        return self._discovery.graph()
 
-    async def of(self, pairs: Sequence[Pair]) -> Discovered:
-        """Resolve and survey the pairs of one target host. Changes nothing anywhere.
-
-        Raises what ends the whole run: Throttled, where a source lets too few manifests be read.
-        """
-        services, runner = self._services, BoundedRunner(MAX_SMALL_REQUESTS)
-        failures: dict[Pair, BlobflowError] = {}
-        skipped: dict[Pair, NoSuchPlatform] = {}
-
-        def good() -> list[Pair]:
-            return [pair for pair in pairs if pair not in failures and pair not in skipped]
-
-        def drop(failed: Mapping[Reference, BlobflowError]) -> None:
-            failures.update((pair, failed[pair.source]) for pair in good() if pair.source in failed)
-
-        self._tell("resolve")
-        targets = TargetLookups(pairs, services.sink_at)
-        sources = (pair.source for pair in pairs)
-        resolved = await resolve_roots(
-            sources, services.source_at, runner, targets.look_ahead, named=self._named
+    def take(self, answers: Sequence[Discovered]) -> PlanPart:
+        found = join_discovered(answers)
+        self._current |= found.current
+        self._partial |= {pair for pair in found.good if found.desired_images[pair].lacking}
+        made = make_plan(found.good, self.graph(), found.inventory, found.desired_images)
+        part = PlanPart(
+            made,
+            found.desired_images,
+            found.inventory,
+            found.failures,
+            {pair: lacks.message for pair, lacks in found.skipped.items()},
+            tuple(goal for goal in made.goals if not goal.steps and self._is_unrecorded(goal)),
         )
-        self.roots.update(resolved.roots)
-        drop(resolved.failures)
-        failures.update(conflicting_pairs(good(), resolved.roots))
+        quota = self._discovery.quota
+        part = self._add(
+            part,
+            Planned(
+                self.pairs,
+                part.plan,
+                self.graph(),
+                part.desired_images,
+                part.inventory,
+                part.failures,
+                dict(sorted(quota.reads.items())),
+                quota.allowances,
+                self.policy,
+                skipped=part.skipped,
+            ),
+        )
+        self._cost.add(part.plan)
+        self.observe(plan_made(self._cost, len(self.pairs)))
+        return part
 
-        self._tell("survey")
-        tags = await self._survey_tags(good(), resolved.roots, targets, runner)
-        failures.update(tags.failures)
+    def _is_unrecorded(self, goal: Goal) -> bool:
+        """Whether the journal may not know that an image which needs nothing is whole."""
+        return self.policy.trust_root or goal.pair not in self._current
+
+    def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
+        pair = goal.pair
+        if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
+            return
+        if pair in self._partial:  # of another source the same root may have more below it
+            return
+        put, source = collector.final(pair).digest, collector.source_root(pair).digest
+        chosen = put_record(
+            pair.choice,
+            source,
+            put,
+            foreign=self.policy.foreign_layers,
+            referrers=self.policy.lookup(pair) != "off" and pair not in self._current,
+        )
+        services.journal.record_put(site_of(pair.target), put, chosen)
         if self.audit is not None:
-            tags = await self.audit.look(good(), tags, resolved.roots)
-        stale = [pair for pair in good() if pair not in tags.current]
-        wanted = {pair.source: resolved.roots[pair.source] for pair in stale}
-        reading = read_graph(
-            wanted,
-            services.source_at,
-            runner,
-            choices=choices_of(good()),
-            foreign=self._policy.foreign_layers,
-            reader=self._reader,
-        )
-        read = await run_alongside(self._look_ahead(stale, resolved.roots, targets, runner), reading)
-        drop(read.failures)
-        graph = msgspec.structs.replace(read.graph, roots=resolved.roots)
-        desired_images = build_desired_images(
-            good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(services.journal, host)
-        )
-        failures.update(desired_images.failures)
-        skipped.update(desired_images.skipped)
-        self._tell_lacking(
-            {pair.source: desired for pair, desired in desired_images.of.items() if desired.lacking}
-        )
-        failures.update(unacceptable_pairs(good(), desired_images.of, services.sink_at))
-        self._tell_unhung(pair for pair in good() if self._policy.lookup(pair) == "always")
-        looked_up = [p for p in good() if p not in tags.current and self._policy.lookup(p) != "off"]
-        hung = await attach_referrers(
-            looked_up,
-            desired_images.of,
-            graph,
-            services.source_at,
-            services.sink_at,
-            runner,
-            self._referrals,
-            self._reader,
-        )
-        failures.update(hung.failures)
-        deep = self._policy.verify != "roots" or self._policy.audit == "all"
-        content = await survey_content(
-            good(), hung.desired_images, tags, targets, services.sink_at, runner, deep=deep
-        )
-        failures.update(content.failures)
-        final = (
-            without_overwrites(hung.desired_images, content.inventory)
-            if self._policy.no_overwrite
-            else hung.desired_images
-        )
-        return Discovered(tuple(pairs), final, content.inventory, failures, tags.current, skipped)
+            self.audit.repaired(pair)
 
-    def _tell(self, phase: str) -> None:
-        """Say that a phase has begun, when the first group gets to it."""
-        if phase not in self._told:
-            self._told.add(phase)
-            self._observe(PhaseStarted(phase, self._images))
 
-    def _tell_lacking(self, found: Mapping[Reference, DesiredImage]) -> None:
-        """Say which sources have only a part of what is wanted of them."""
-        for source, desired in sorted(found.items()):
-            count = len(desired.lacking)
-            left = (
-                "a manifest that it does not have is" if count == 1 else f"{count} that it does not have are"
-            )
-            here = f", {', '.join(desired.platforms)} goes on" if desired.platforms else ""
-            said = f"{source} has only a part of its index {self.roots[source].digest}{here}: {left} left out"
-            self._warn(said)
-
-    def _tell_unhung(self, pairs: Iterable[Pair]) -> None:
-        """Say where referrers that were asked for do not get."""
-        places = {pair.target.host for pair in pairs if not accepts_referrers(pair, self._services.sink_at)}
-        for place in sorted(places):
-            self._warn(
-                f"{place} holds images alone: signatures and other referrers of them are not written there;"
-                " copy those that are wanted by their digests"
-            )
-
-    def _warn(self, sentence: str) -> None:
-        """Say it, once a run."""
-        if sentence not in self._told:
-            self._told.add(sentence)
-            self._observe(Warned(sentence))
-
-    async def _survey_tags(
-        self,
-        pairs: Sequence[Pair],
-        roots: Mapping[Reference, Descriptor],
-        targets: TargetLookups,
-        runner: BoundedRunner,
-    ) -> TagSurvey:
-        policy = self._policy
-        return await survey_tags(
-            pairs,
-            roots,
-            targets,
-            self._services.journal if policy.verify == "roots" else NullJournal(),
-            runner,
-            no_overwrite=policy.no_overwrite,
-            trust_root=policy.trust_root,
-            foreign=policy.foreign_layers,
-            referrers=self._policy.lookup,
-        )
-
-    async def _look_ahead(
-        self,
-        pairs: Collection[Pair],
-        roots: Mapping[Reference, Descriptor],
-        targets: TargetLookups,
-        runner: BoundedRunner,
-    ) -> None:
-        """Ask for what will be wanted to know once the manifests of these pairs have been read."""
-        subjects = {
-            (site_of(pair.source), roots[pair.source].digest)
-            for pair in pairs
-            if self._policy.lookup(pair) != "off" and accepts_referrers(pair, self._services.sink_at)
-        }
-        await run_alongside(
-            targets.look_for_empty({site_of(pair.target) for pair in pairs}, runner),
-            self._referrals.look_ahead(subjects, runner),
-        )
+def plan_made(cost: Cost | RunningCost, images: int) -> PlanMade:
+    """The event of a plan for so many images."""
+    return PlanMade(
+        images=images,
+        copies=cost.copies,
+        mounts=cost.mounts,
+        puts=cost.manifests,
+        bytes_to_read=cost.bytes_to_read,
+        bytes_to_write=cost.bytes_to_write,
+    )

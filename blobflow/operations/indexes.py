@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from blobflow.client import Settings, open_services, opened, tidy
+from blobflow.client import Client
 from blobflow.content import Source
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import MAX_SMALL_REQUESTS, Run
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
 from blobflow.engine.sources.reader import MAX_NESTING
-from blobflow.engine.transfer.runner import Services
-from blobflow.environment import settings_for
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
-from blobflow.events import Meter, Observer, Warned, ignore
+from blobflow.events import Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.index_draft import (
     NO_PLATFORM,
@@ -42,13 +42,7 @@ class EntryRequest(msgspec.Struct, frozen=True):
 
 
 async def gather(
-    wishes: Sequence[EntryRequest],
-    settings: Settings | None = None,
-    *,
-    force: bool = False,
-    ignore_missing: bool = False,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
+    client: Client, wishes: Sequence[EntryRequest], *, force: bool = False, ignore_missing: bool = False
 ) -> tuple[DraftImage, ...]:
     """Look at the images, and say what each is; in the order of the wishes.
 
@@ -59,14 +53,14 @@ async def gather(
     Raises UsageError for a label that contradicts a config, UnsupportedContent for an index that contains
     itself, is nested too deeply or has too many images, and what the sources raise.
     """
-    async with open_services(settings, observer, meter or Meter()) as services:
+    async with client.services() as services:
         return await gather_in(services, wishes, force=force, ignore_missing=ignore_missing)
 
 
 async def gather_in(
     services: Services, wishes: Sequence[EntryRequest], *, force: bool = False, ignore_missing: bool = False
 ) -> tuple[DraftImage, ...]:
-    """As `gather`, in a world that is open."""
+    """As `gather`, over services that are open."""
     found: dict[EntryRequest, tuple[DraftImage, ...]] = {}
 
     async def look(wish: EntryRequest) -> None:
@@ -205,13 +199,7 @@ def _as_read(child: Descriptor, manifest: Manifest) -> Descriptor:
     return msgspec.structs.replace(child, media_type=own.media_type, size=own.size)
 
 
-async def put(
-    draft: IndexDraft,
-    settings: Settings | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-) -> Manifest:
+async def put(client: Client, draft: IndexDraft) -> Manifest:
     """Bring a draft's images to its target's repository, by digest, and then put the index under its tags.
 
     What is there stays; what another repository of the registry has is mounted, the rest copied. Raises what
@@ -219,19 +207,18 @@ async def put(
     arrive: then there is no index.
     """
     draft.index()
-    settings = settings_for(settings)
-    async with opened(settings, observer, meter or Meter()) as (services, store):
+    async with client.services() as services:
         index = await put_in(services, draft)
-        await tidy(store, settings)
+        await client.tidy()
         return index
 
 
 async def put_in(services: Services, draft: IndexDraft) -> Manifest:
-    """As `put`, in a world that is open."""
+    """As `put`, over services that are open."""
     index = draft.index()
     site = site_of(draft.target)
-    run = Run(_pairs(draft), observe=services.observe, meter=services.meter)
-    await run.go(services)
+    run = run_of_pairs(_pairs(draft), observe=services.observe, meter=services.meter)
+    await run.execute(services)
     for error in run.errors.values():
         raise error
     tags = filter(None, dict.fromkeys((draft.target.tag, *draft.tags)))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import Policy
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
 from blobflow.oci import parse_reference
+from blobflow.settings import Settings
+from tests.library import mirror
 from tools import imageset
 from tools.access_log import Requests
 from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry

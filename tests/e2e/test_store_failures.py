@@ -23,17 +23,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import Report
-from blobflow.engine.transfer.staging import CacheMode
+from blobflow.engine.services import CacheMode
 from blobflow.errors import BlobflowError, StorageError
 from blobflow.events import Event, StepStarted, Warned
 from blobflow.oci import digest_of, parse_digest, parse_reference
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from blobflow.transports.store import Store, gc, inventory, partial_sweep
 from blobflow.transports.store.leases import boot
 from tests.e2e.conftest import MountsTmpfs
+from tests.library import mirror
 from tests.scenarios.child_process import wrong_blobs
 from tests.scenarios.registries import blobs_of, fill, registries
 from tools.processes import BLOBFLOW, Run, blobflow_serve, run

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Cache, NullJournal, Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.execution import Run, run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError
 from blobflow.events import Event, Meter, Warned
 from blobflow.oci import Reference
@@ -59,7 +59,7 @@ class Bench:
             pairs.append(
                 Pair(Reference("source", repository, tag), Reference(f"oci-archive:{path}", "", name))
             )
-        return Run(pairs, observe=self.events.append)
+        return run_of_pairs(pairs, observe=self.events.append)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_an_archive_of_a_set_is_the_same_whatever_comes_first(
     found = set()
     for number in range(2):
         path = tmp_path / f"{number}.tar"
-        report = await bench.run(path).go(bench.services(blobs if number else 4))
+        report = await bench.run(path).execute(bench.services(blobs if number else 4))
         assert report.ok
         assert report.totals.blobs_copied == len(SAMPLE.blobs)
         found.add(path.read_bytes())
@@ -95,7 +95,7 @@ async def test_images_of_an_archive_that_cannot_take_its_place_have_failed(
         return await bench.local.complete()
 
     bench.completing = completing  # type: ignore[method-assign]
-    report = await bench.run(tmp_path / "folder" / "a.tar").go(bench.services())
+    report = await bench.run(tmp_path / "folder" / "a.tar").execute(bench.services())
     assert [image.status for image in report.images] == ["failed"] * len(SAMPLE.images)
     assert all("a.tar" in image.error for image in report.images)
     assert sum(isinstance(event, Warned) for event in bench.events) == len(SAMPLE.images)
@@ -114,7 +114,7 @@ async def test_nothing_is_done_in_an_archive_that_an_interrupted_run_did_not_com
 
     bench.completing = completing  # type: ignore[method-assign]
     run = bench.run(path)
-    going = asyncio.create_task(run.go(bench.services()))
+    going = asyncio.create_task(run.execute(bench.services()))
     async with asyncio.timeout(HANGS_AFTER):
         await closing_up.wait()
     going.cancel()

@@ -12,23 +12,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.client import Settings, mirror, verify_run
 from blobflow.content import Sink, SinkAt, Site
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import AuditMode, Policy
 from blobflow.engine.results.report import Report
-from blobflow.engine.targets.audit import Audit, AuditMode
+from blobflow.engine.services import Services
+from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.survey import TagSurvey
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError, ConnectionLost, Denied, Rejected, Throttled
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, Digest, Reference, media, parse_digest
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.settings import Settings
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
 from tests.integration.test_mirror import Bench
 from tests.integration.test_platform_choice import AMD64, ARM64, Image, built
+from tests.library import mirror, plan_pairs, verify
 from tests.scenarios.registries import blobs_of, fill, registries
 
 ALL, NONE = Policy(audit="all"), Policy(audit="none")
@@ -52,7 +54,7 @@ class Audited(Bench):
     async def run(self, policy: Policy = ROLLING, pairs: list[Pair] | None = None) -> Report:
         self.forget_calls()
         self.told.clear()
-        return await Run(pairs or self.pairs, policy, observe=self._observe).go(self.services())
+        return await run_of_pairs(pairs or self.pairs, policy, observe=self._observe).execute(self.services())
 
     def services(self, **changes: Any) -> Services:
         return msgspec.structs.replace(super().services(), observe=self._observe, **changes)
@@ -552,7 +554,7 @@ async def test_a_registry_that_answers_head_with_no_is_asked_again_before_it_is_
         )
     )
     bench.forget_calls()
-    report = await Run(pairs, ALL).go(services)
+    report = await run_of_pairs(pairs, ALL).execute(services)
     assert {image.status for image in report.images} == {"present"}
     assert report.totals.incomplete == 0
     assert bench.place.count("open") == sum(map(len, bench.place.blobs.values()))
@@ -589,11 +591,11 @@ async def test_planning_looks_as_a_run_does_and_remembers_what_it_found(store: S
     site = Site("target", bench.pairs[3].target.repository)
     del bench.place.blobs[site][next(iter(bench.place.blobs[site]))]
     for _ in range(bench.parts()):
-        planned = await Run(bench.pairs).plan(bench.services())
+        planned = await plan_pairs(bench.pairs, bench.services())
         if planned.plan.steps:
             break
     assert not planned.price.current
-    again = await Run(bench.pairs).plan(bench.services())
+    again = await plan_pairs(bench.pairs, bench.services())
     assert again.plan == planned.plan
     assert bench.place.count("push") == len(bench.sample.blobs)
     assert (await bench.run()).ok
@@ -621,7 +623,7 @@ async def test_a_cancelled_look_is_gone_on_with(store: Store) -> None:
     bench.place.fault = fault
     services = bench.services(sink_at=lambda site: Slow(bench.place, site))
     bench.forget_calls()
-    task = asyncio.create_task(Run(bench.pairs, ALL).go(services))
+    task = asyncio.create_task(run_of_pairs(bench.pairs, ALL).execute(services))
     await begun.wait()
     await asyncio.sleep(0)
     task.cancel()
@@ -668,7 +670,7 @@ async def test_redirects_and_tries_count_as_the_requests_that_they_are(store: St
         def sink_at(site: Site, own: SinkAt = own) -> Sink:
             return Redirecting(bench.place, site) if site.registry == "target" else own(site)
 
-        report = await Run(bench.pairs).go(msgspec.structs.replace(services, sink_at=sink_at))
+        report = await run_of_pairs(bench.pairs).execute(msgspec.structs.replace(services, sink_at=sink_at))
         assert report.ok
     assert 0 < sent * 20 <= 40 * 40 + sent
 
@@ -683,11 +685,11 @@ async def test_what_verify_found_wrong_is_repaired_by_the_next_run(tmp_path: Pat
         assert (await mirror(pairs, settings)).ok
         repository, lost = named[1][0], sorted(blobs_of(sample, list(sample.images)[1]))[0]
         target.store.repositories.remove(repository, parse_digest(lost))
-        found = await verify_run(pairs, "blobs", settings)
+        found = await verify(pairs, "blobs", settings)
         assert [error is None for error in found.values()] == [True, False]
         for policy in (Policy(), Policy(audit="none")):
             report = await mirror(pairs, settings, policy)
             assert [image.status for image in report.images] == ["present", "done"]
-            assert set((await verify_run(pairs, "blobs", settings)).values()) == {None}
+            assert set((await verify(pairs, "blobs", settings)).values()) == {None}
             target.store.repositories.remove(repository, parse_digest(lost))
-            await verify_run(pairs, "blobs", settings)
+            await verify(pairs, "blobs", settings)

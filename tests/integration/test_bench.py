@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import cli
+from blobflow.client import Client
 from blobflow.content import Site
 from blobflow.errors import ConnectFailed, Denied, NotFound, UsageError
-from blobflow.events import Event, Warned
+from blobflow.events import Event, Observer, Warned, ignore
 from blobflow.operations.measure import Measurements, Recommendation, Trial, TrialMatrix, measure, recommend
 from tests.scenarios.registries import registries
 from tools.network_path import Shape, long_path
@@ -24,6 +26,13 @@ BLOBS = 4  # of SMALL's one lot
 PROBES = 1
 
 
+async def measured(
+    target: Site, course: TrialMatrix, *, observer: Observer = ignore, **how: Any
+) -> Measurements:
+    async with Client(observer=observer) as client:
+        return await measure(client, target, course, **how)
+
+
 def there(registry: JournallingRegistry, repository: str) -> int:
     """How many blobs the repository has."""
     return len(registry.store.repositories.contents(repository))
@@ -31,7 +40,7 @@ def there(registry: JournallingRegistry, repository: str) -> int:
 
 async def test_each_form_costs_its_requests_and_no_more_and_no_blob_is_left(tmp_path: Path) -> None:
     async with registries(tmp_path, ["target"]) as [target]:
-        found = await measure(Site(target.host, "bench/x"), SMALL)
+        found = await measured(Site(target.host, "bench/x"), SMALL)
         asked = target.journal
         assert [(leg.way, leg.form, leg.failed) for leg in found.legs] == [
             ("up", "single", ""),
@@ -53,7 +62,7 @@ async def test_each_form_costs_its_requests_and_no_more_and_no_blob_is_left(tmp_
 async def test_with_a_source_blobs_are_copied_and_none_is_left_at_either_end(tmp_path: Path) -> None:
     course = TrialMatrix(sizes=(4 * KIB,), at_once=(2,), volume=16 * KIB, forms=("single",))
     async with registries(tmp_path, ["source", "target"]) as [source, target]:
-        found = await measure(Site(target.host, "bench/x"), course, source=Site(source.host, "bench/from"))
+        found = await measured(Site(target.host, "bench/x"), course, source=Site(source.host, "bench/from"))
         assert [leg.way for leg in found.legs] == ["up", "down", "copy"]
         assert source.journal.count("GET", "/blobs/") == BLOBS
         assert source.journal.count("DELETE", status=202) == BLOBS + PROBES
@@ -65,7 +74,7 @@ async def test_with_a_source_blobs_are_copied_and_none_is_left_at_either_end(tmp
 async def test_a_form_that_is_refused_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     faults = [Fault("PATCH", "/blobs/uploads/", times=0, act=Status(405))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await measure(Site(target.host, "bench/x"), SMALL)
+        found = await measured(Site(target.host, "bench/x"), SMALL)
         assert [leg.form for leg in found.legs if leg.failed] == ["stream", "chunked"]
         assert all("405" in leg.failed for leg in found.legs if leg.failed)
         assert found.choice is not None
@@ -79,7 +88,7 @@ async def test_a_registry_that_keeps_what_it_has_is_warned_of_and_what_is_left_i
     events: list[Event] = []
     faults = [Fault("DELETE", "/blobs/", times=0, act=Status(405))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await measure(Site(target.host, "bench/x"), SMALL, observer=events.append)
+        found = await measured(Site(target.host, "bench/x"), SMALL, observer=events.append)
         [left] = found.left
         assert left.blobs == 3 * BLOBS + PROBES == there(target, "bench/x")
         assert left.size == 3 * BLOBS * 4 * KIB + KIB
@@ -92,7 +101,7 @@ async def test_cancelled_in_mid_leg_it_still_takes_its_blobs_out(tmp_path: Path)
     reached = asyncio.Event()
     faults = [Fault("PUT", "/blobs/uploads/", nth=4, act=Stall(reached=reached))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        task = asyncio.create_task(measure(Site(target.host, "bench/x"), SMALL))
+        task = asyncio.create_task(measured(Site(target.host, "bench/x"), SMALL))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -108,7 +117,7 @@ async def test_cancelled_where_blobs_cant_be_deleted_it_warns_of_what_is_left(tm
         Fault("GET", "/blobs/", act=Stall(reached=reached)),
     ]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        task = asyncio.create_task(measure(Site(target.host, "bench/x"), SMALL, observer=events.append))
+        task = asyncio.create_task(measured(Site(target.host, "bench/x"), SMALL, observer=events.append))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -125,7 +134,7 @@ async def at_once(seconds: float) -> None:
 async def test_where_nobody_answers_nothing_is_said_to_be_left() -> None:
     events: list[Event] = []
     with pytest.raises(ConnectFailed):
-        await measure(Site("127.0.0.1:1", "bench/x"), SMALL, observer=events.append, sleep=at_once)
+        await measured(Site("127.0.0.1:1", "bench/x"), SMALL, observer=events.append, sleep=at_once)
     assert not [event for event in events if isinstance(event, Warned)]
 
 
@@ -133,14 +142,14 @@ async def test_who_may_not_push_is_told_so_before_anything_is_measured(tmp_path:
     faults = [Fault("POST", "/blobs/uploads/", times=0, act=Status(403))]
     async with registries(tmp_path, ["target"], faults) as [target]:
         with pytest.raises(Denied):
-            await measure(Site(target.host, "bench/x"), SMALL)
+            await measured(Site(target.host, "bench/x"), SMALL)
         assert target.journal.count("POST") == 1
 
 
 async def test_a_download_that_fails_fails_its_leg_alone(tmp_path: Path) -> None:
     faults = [Fault("GET", "/blobs/", times=0, act=Status(404))]
     async with registries(tmp_path, ["target"], faults) as [target]:
-        found = await measure(Site(target.host, "bench/x"), SMALL)
+        found = await measured(Site(target.host, "bench/x"), SMALL)
         assert [leg.way for leg in found.legs if leg.failed] == ["down"]
         assert found.choice == Recommendation(2, 2, found.choice.forms if found.choice else ())
         assert NotFound.__name__ not in found.legs[1].failed
@@ -204,7 +213,7 @@ def test_the_findings_are_a_table_with_the_settings_to_use_and_json_for_programs
     async def canned(*_: object, **__: object) -> Measurements:
         return found
 
-    monkeypatch.setattr("blobflow.operations.measure.bench", canned)
+    monkeypatch.setattr("blobflow.operations.measure.measure", canned)
     shown = CliRunner().invoke(cli, ["bench", "r:1/x", "--quiet"])
     assert shown.exit_code == 0
     assert "--concurrency 4" in shown.stdout
@@ -220,7 +229,7 @@ async def test_rates_are_within_a_fifth_of_those_of_a_paced_line(tmp_path: Path)
     """Two connections, each 4 MB/s each way: 8 MB/s."""
     course = TrialMatrix(sizes=(2_000_000,), at_once=(2,), volume=32_000_000, forms=("single", "stream"))
     async with registries(tmp_path, ["target"]) as [target], long_path(target.host, Shape(rate=4e6)) as path:
-        found = await measure(Site(path.host, "bench/x"), course)
+        found = await measured(Site(path.host, "bench/x"), course)
         assert found.legs
         for each in found.legs:
             assert 0.8 * 8e6 < each.rate < 1.2 * 8e6, each

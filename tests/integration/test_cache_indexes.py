@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Copy, Mount, Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.steps import Copy, Mount
+from blobflow.engine.policy import Policy
 from blobflow.engine.results.report import Report
 from blobflow.engine.targets.verification import Verification
 from blobflow.oci import Descriptor, Manifest, Reference, digest_of, media, parse_manifest
@@ -24,6 +25,7 @@ from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_mirror import Bench
 from tests.integration.test_platform_choice import AMD64, ARM64, Image
 from tests.integration.test_saved_plans import applied, moved, saved_by
+from tests.library import plan_pairs
 from tests.scenarios.signed_images import OCI_EMPTY
 
 CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -95,7 +97,7 @@ async def test_a_build_s_cache_is_moved_blob_by_blob_and_the_second_time_not(ben
 async def test_what_a_cache_costs_is_known_before(bench: Bench) -> None:
     root = cached(bench.source)
     bench.target()
-    planned = await Run(pairs()).plan(bench.services())
+    planned = await plan_pairs(pairs(), bench.services())
     size = sum(map(len, (*LAYERS, CONFIG)))
     price = planned.price
     assert (price.blobs_unique, price.copies, price.manifests) == (3, 3, 1)
@@ -106,7 +108,7 @@ async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: Bench) 
     for repository in ("a", "b", "c"):
         cached(bench.source, repository)
     target = bench.target()
-    planned = await Run(pairs("a", "b", "c")).plan(bench.services())
+    planned = await plan_pairs(pairs("a", "b", "c"), bench.services())
     kinds = [type(step) for step in planned.plan.steps]
     assert (kinds.count(Copy), kinds.count(Mount)) == (3, 6)
     assert statuses(await bench.mirror(pairs=pairs("a", "b", "c"))) == ["done"] * 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.engine.execution import KEEP_GOING, Policy
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.oci import Reference
 from blobflow.oci.referrers import fallback_tag
 from blobflow.transports.store import Store

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from blobflow import CustomTransports, Pair, Reference, Run, parse_reference
-from blobflow.client import Settings, mirror, plan_run, verify_run
 from blobflow.content import BlobStream, Site
 from blobflow.engine.results.report import Report
 from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.oci.sample_images import SampleSet, sample_set
-from blobflow.operations.inspection import inspect
+from blobflow.settings import Settings
+from tests.library import inspect, mirror, plan, verify
 from tests.readme import block_with, shelf
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import fill, registries
@@ -52,23 +52,23 @@ WANTED = {name: stored.digest for name, stored in IMAGES.images.items()}
 
 async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> None:
     mine = shelf(tmp_path / "shelf")
-    places = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
+    transports = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
     settings = Settings(cache_dir=tmp_path / "cache")
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
-        planned = await plan_run(there, settings, places=places)
+        planned = await plan(there, settings, transports=transports)
         assert planned.price.bytes_to_write > 0
         assert not (tmp_path / "shelf").exists(), "a plan changes nothing"
-        report = await mirror(there, settings, places=places)
+        report = await mirror(there, settings, transports=transports)
         assert statuses(report) == ["done"] * 3
-        assert statuses(await mirror(there, settings, places=places)) == ["present"] * 3
-        assert set((await verify_run(there, "content", settings, places=places)).values()) == {None}
+        assert statuses(await mirror(there, settings, transports=transports)) == ["present"] * 3
+        assert set((await verify(there, "content", settings, transports=transports)).values()) == {None}
 
         first = there[0].target
-        assert (await inspect(first, settings, places=places)).root.is_index
+        assert (await inspect(first, settings, transports=transports)).root.is_index
 
         back = [Pair(p.target, Reference(target.host, p.target.repository, p.target.tag)) for p in there]
-        assert statuses(await mirror(back, settings, places=places)) == ["done"] * 3
+        assert statuses(await mirror(back, settings, transports=transports)) == ["done"] * 3
         assert tags_at(target) == WANTED
 
 
@@ -114,10 +114,9 @@ async def test_a_source_that_breaks_and_lies_is_treated_as_any_other(tmp_path: P
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
         own = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
-        assert statuses(await mirror(there, settings, places=own)) == ["done"] * 3
+        assert statuses(await mirror(there, settings, transports=own)) == ["done"] * 3
         back = [Pair(p.target, Reference(target.host, p.target.repository, p.target.tag)) for p in there]
-        run = Run(back)
-        report = await mirror(back, settings, run=run, places=CustomTransports(sources={"shelf": Weak}))
+        report = await mirror(back, settings, transports=CustomTransports(sources={"shelf": Weak}))
         failed = [image for image in report.images if image.status == "failed"]
         assert opened
         assert failed and all(wrong[7:19] in image.error or "digest" in image.error for image in failed)
@@ -140,17 +139,17 @@ async def test_what_is_counted_is_in_the_report_and_sites_are_made_once(tmp_path
 
     async with two(tmp_path) as (source, _):
         pairs = pairs_of(source.host, "shelf")
-        places = CustomTransports(sinks={"shelf": Counted})
-        report = await mirror(pairs, Settings(), meter=meter, places=places)
+        transports = CustomTransports(sinks={"shelf": Counted})
+        report = await mirror(pairs, Settings(), meter=meter, transports=transports)
     assert report.totals.bytes_written >= IMAGES.unique_bytes
     assert sorted(made) == sorted(set(made))
 
 
 async def test_a_host_that_nobody_knows_is_a_registry_still(tmp_path: Path) -> None:
-    places = CustomTransports(sources={"shelf": shelf(tmp_path / "shelf")})
+    transports = CustomTransports(sources={"shelf": shelf(tmp_path / "shelf")})
     pair = Pair(Reference("shelf", "no/such", "1"), parse_reference("127.0.0.1:1/app:1"))
-    run = Run([pair])
-    report = await mirror([pair], Settings(), run=run, places=places)
+    runs: list[Run] = []
+    report = await mirror([pair], Settings(), on_start=runs.append, transports=transports)
     assert statuses(report) == ["failed"]
-    assert isinstance(run.errors[pair], NotFound)
-    assert run.errors[pair].side == "source"
+    assert isinstance(runs[0].errors[pair], NotFound)
+    assert runs[0].errors[pair].side == "source"

@@ -15,11 +15,12 @@ import pytest
 import uvloop
 
 from blobflow import Pair, Reference
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import KEEP_GOING, Policy
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from tests.deadlines import HANGS_AFTER
+from tests.library import mirror
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import fill, registries
 from tools.registry.faulty import JournallingRegistry

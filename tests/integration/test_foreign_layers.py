@@ -13,12 +13,13 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from blobflow.cli import cli
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import Policy
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci import Digest, Reference, digest_of, media, parse_manifest
+from blobflow.settings import Settings
 from tests.fakes.registry import Fake, fake
+from tests.library import mirror
 from tools.registry.faulty import Fault, JournallingRegistry, SetHeader, Status, journalling
 
 CONFIG, OWN, HELD, ELSEWHERE = b"{}", b"a layer" * 100, b"held here too" * 100, b"only elsewhere" * 100
@@ -143,11 +144,11 @@ def test_the_option_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     class Stop(Exception):
         pass
 
-    async def planned(pairs: Any, settings: Any, policy: Policy, **_: Any) -> None:
+    async def planned(client: Any, pairs: Any, policy: Policy) -> None:
         seen.append(policy)
         raise Stop
 
-    monkeypatch.setattr("blobflow.client.plan_run", planned)
+    monkeypatch.setattr("blobflow.client.Client.plan", planned)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for option in ([], ["--foreign-layers"]):
         CliRunner().invoke(cli, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])

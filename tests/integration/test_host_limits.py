@@ -16,11 +16,10 @@ import msgspec
 import pytest
 
 from blobflow import __version__
-from blobflow.client import mirror
 from blobflow.content import NullJournal, Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import SampleSet, sample_set
@@ -28,6 +27,7 @@ from blobflow.permits import FixedLimiters, PermitKind
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.registry import Bytes, Clock, blob_of
+from tests.library import mirror
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Status, journalling
 from tools.registry.journal import Exchange
@@ -142,7 +142,7 @@ async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to
     net = Net(store)
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [EIGHT]) as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
         await net.registries.close()
         assert report.ok
         assert refused(target) <= 0.02 * len(target.journal)
@@ -195,7 +195,7 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
             for pair in pairs_of(images, source.host, target.host)
             for team in ("a", "b", "c", "d")
         ]
-        report = await Run(pairs).go(net.services(observe=observe))
+        report = await run_of_pairs(pairs).execute(net.services(observe=observe))
         await net.registries.close()
         assert report.ok
         assert most[True] in copies
@@ -226,7 +226,9 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
     broken = Fault("PUT", "/blobs/uploads/", times=0, act=Status(500))
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [broken]) as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services(observe=observe))
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(
+            net.services(observe=observe)
+        )
         await net.registries.close()
         assert not report.ok
         assert most <= 5
@@ -259,7 +261,7 @@ async def test_bytes_a_second_hold_for_reads_and_writes_and_nothing_times_out_me
     net = Net(store, **{limit: rate})
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
         fill(source.store, images)
-        report = await Run(pairs_of(images, source.host, target.host)).go(net.services())
+        report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
         await net.registries.close()
         assert report.ok
         moved = max(report.totals.bytes_read, report.totals.bytes_written)

@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from blobflow.content import SMALL_BLOB, Site
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Copy, Pair
+from blobflow.engine.execution import Run, run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.steps import Copy
+from blobflow.engine.policy import Policy
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
 from blobflow.events import Event, ImageDone, PlanMade
 from blobflow.oci import Reference, digest_of
@@ -24,6 +26,7 @@ from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
 from tests.integration.test_mirror import Bench
+from tests.library import plan_pairs
 
 ASKED_BEFORE = ("resolve", "is_empty", "has")
 
@@ -97,7 +100,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def go(bench: Bench, run: Run, **changes: Any) -> Any:
     async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
-        return await run.go(bench.services(patience=0, **changes))
+        return await run.execute(bench.services(patience=0, **changes))
 
 
 @pytest.mark.parametrize("call", [*ASKED_BEFORE, "push", "mount", "put"])
@@ -108,7 +111,7 @@ async def test_a_healthy_target_is_done_before_another_answers_at_all(bench: Ben
     refusing, healthy = bench.target("refusing"), bench.target("well")
     refusing.fault = lambda *_: ConnectFailed("connection refused")
     observe, arrived = when_done("well", 4, hanging.let.set)
-    report = await go(bench, Run(bench.pairs, observe=observe))
+    report = await go(bench, run_of_pairs(bench.pairs, observe=observe))
     assert len(arrived) == 4
     bench.assert_whole(healthy)
     for repository in {pair.target.repository for pair in bench.pairs}:
@@ -125,7 +128,7 @@ async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: TimedOut("no answer for 60 s")
     observe, _ = when_done("well", 4, hanging.let.set)
-    report = await go(bench, Run(bench.pairs, observe=observe))
+    report = await go(bench, run_of_pairs(bench.pairs, observe=observe))
     bench.assert_whole(healthy)
     assert sorted(image.status for image in report.images) == ["done"] * 4 + ["failed"] * 4
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
@@ -147,7 +150,7 @@ async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
         if isinstance(event, PlanMade):
             prices.append(event)
 
-    run = Run(bench.pairs, observe=both)
+    run = run_of_pairs(bench.pairs, observe=both)
     report = await go(bench, run)
     assert report.ok
     for target in (first, second, healthy):
@@ -173,16 +176,15 @@ async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
 async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
     bench.target("one"), bench.target("two")
     prices: list[PlanMade] = []
-    run = Run(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
-    assert (await run.go(bench.services())).ok
+    run = run_of_pairs(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
+    assert (await run.execute(bench.services())).ok
     assert [price.copies for price in prices] == [2 * len(bench.blobs())]
 
 
 async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
     hanging = hang(bench, "is_empty")
     bench.target("well")
-    run = Run(bench.pairs)
-    planning = asyncio.create_task(run.plan(bench.services(patience=0)))
+    planning = asyncio.create_task(plan_pairs(bench.pairs, bench.services(patience=0)))
     await until(lambda: bench.targets["well"].count("is_empty") > 0)
     assert not planning.done()
     hanging.let.set()
@@ -196,7 +198,7 @@ async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
     runs: list[Run] = []
     observe, _ = when_done("well", 1, lambda: wound_down.append(runs[0].wind_down()))
     wound_down: list[bool] = []
-    runs.append(Run(bench.pairs, observe=observe))
+    runs.append(run_of_pairs(bench.pairs, observe=observe))
     report = await go(bench, runs[0])
     assert wound_down == [True]
     statuses = {i.target: i.status for i in report.images}
@@ -207,7 +209,7 @@ async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
 async def test_fail_fast_does_not_wait_for_the_late_one(bench: Bench) -> None:
     hang(bench, "resolve")
     bench.target("well").fault = lambda call, *_: Denied("no", status=403) if call == "push" else None
-    report = await go(bench, Run(bench.pairs, Policy(keep_going=False)))
+    report = await go(bench, run_of_pairs(bench.pairs, Policy(keep_going=False)))
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}
 
 
@@ -215,7 +217,7 @@ async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: Bench) -> N
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: Denied("no", status=403)
     healthy.push_from.clear()
-    run = Run(bench.pairs, Policy(keep_going=False))
+    run = run_of_pairs(bench.pairs, Policy(keep_going=False))
 
     async def refuse() -> None:
         await until(lambda: healthy.count("push") > 0)
@@ -235,7 +237,7 @@ async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
     healthy = bench.target("well")
     healthy.push_from.clear()
     before = asyncio.all_tasks()
-    running = asyncio.create_task(go(bench, Run(bench.pairs)))
+    running = asyncio.create_task(go(bench, run_of_pairs(bench.pairs)))
     await until(lambda: healthy.count("push") > 0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -249,7 +251,7 @@ async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> N
     done = asyncio.Event()
     observe, arrived = when_done("well", 4, done.set)
     bench.target("well")
-    run = Run(bench.pairs, observe=observe)
+    run = run_of_pairs(bench.pairs, observe=observe)
     running = asyncio.create_task(go(bench, run))
     async with asyncio.timeout(HANGS_AFTER):
         await done.wait()
@@ -267,14 +269,14 @@ async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Pat
         bench.target("well")
         hanging.fault = lambda call, *_: TimedOut("no answer") if call == "resolve" else None
         observe, _ = when_done("well", 4, hanging.let.set)
-        await go(bench, Run(bench.pairs, observe=observe))
+        await go(bench, run_of_pairs(bench.pairs, observe=observe))
     assert list((tmp_path / "store" / "partials").iterdir()) == []
 
 
 async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: Bench) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     observe, _ = when_done("well", 4, hanging.let.set)
-    report = await go(bench, Run(bench.pairs, observe=observe), staging_bytes=0)
+    report = await go(bench, run_of_pairs(bench.pairs, observe=observe), staging_bytes=0)
     assert report.ok
     bench.assert_whole(healthy)
     bench.assert_whole(hanging)
@@ -289,7 +291,7 @@ async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench:
         Pair(first, Reference(name, f"copy/{n}", "1")) for name in ("hanging", "well") for n in range(100)
     ]
     observe, arrived = when_done("well", 100, hanging.let.set)
-    report = await go(bench, Run(copies, observe=observe))
+    report = await go(bench, run_of_pairs(copies, observe=observe))
     assert report.ok
     assert len(arrived) == 100
     assert msgspec.to_builtins(report.totals)["failed"] == 0
@@ -299,9 +301,9 @@ async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench:
 async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: Bench) -> None:
     target = hang(bench, "mount", name="well")
     target.mounts = False
-    run = Run(bench.pairs)
+    run = run_of_pairs(bench.pairs)
     services = msgspec.structs.replace(bench.services(), limiter_at=FixedLimiters(100, 1000).at)
-    going = asyncio.create_task(run.go(services))
+    going = asyncio.create_task(run.execute(services))
     await until(lambda: target.count("push") == len(bench.blobs()))
     await until(lambda: target.held["mount"] > 0)
     assert run.wind_down()
@@ -315,7 +317,7 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
 async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: Bench) -> None:
     target = bench.target("well")
     target.push_from.clear()
-    run = Run(bench.pairs)
+    run = run_of_pairs(bench.pairs)
     going = asyncio.create_task(go(bench, run))
     await until(lambda: target.count("push") > 0)
     begun = target.count("push")
@@ -357,7 +359,7 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(stor
     services = msgspec.structs.replace(
         bench.services(), limiter_at=lambda host: (one if host == "source" else eight).at(host), sleep=sleep
     )
-    assert (await Run(bench.pairs).go(services)).ok
+    assert (await run_of_pairs(bench.pairs).execute(services)).ok
     bench.assert_whole(target)
     first = opened.index(blob)
     assert opened[first + 1] == blob

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, Denied, NotFound, UnsupportedContent, UsageError
 from blobflow.events import Event, Meter, Warned
 from blobflow.oci import (

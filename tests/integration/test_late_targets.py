@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from blobflow.content import Allowance, Site
-from blobflow.engine.closing import plan_made
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.saved.execution import SavedRun
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.planning import plan_made
+from blobflow.engine.policy import Policy
+from blobflow.engine.saved.planning import run_of_saved
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.errors import ConnectionLost, Throttled
 from blobflow.events import Event, PlanMade
@@ -38,7 +39,7 @@ async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_u
     put_something(hanging, bench.pairs[0].target)
     observe, _ = when_done("well", 4, hanging.let.set)
     async with asyncio.timeout(HANGS_AFTER):
-        report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
+        report = await run_of_saved(saved, observe=observe).execute(bench.services(patience=0))
     bench.assert_whole(healthy)
     assert [i.status for i in report.images if i.target.startswith("hanging/")].count("failed") == 1
 
@@ -55,7 +56,7 @@ async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_tha
     def allowance(host: str) -> Allowance | None:
         return None if host != "source" or allowed[0] else Allowance(remaining=0, limit=100, window=21600)
 
-    run = Run([*mine, *late])
+    run = run_of_pairs([*mine, *late])
     going = asyncio.create_task(go(bench, run, allowance_of=allowance))
     await until(lambda: healthy.count("push") > 0)
     allowed[0] = False
@@ -129,7 +130,7 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
     source.slow = child.descriptor.digest
     stand.targets["late"] = late = HangingReferring("late", ("is_empty",))
     pairs = [Pair(Reference("source", "app", "1"), Reference(host, "app", "1")) for host in stand.targets]
-    going = asyncio.create_task(go(stand, Run(pairs)))
+    going = asyncio.create_task(go(stand, run_of_pairs(pairs)))
     await source.asked.wait()
     late.let.set()
     for _ in range(300):
@@ -154,7 +155,7 @@ async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_who
         if isinstance(event, PlanMade):
             told.append(event)
 
-    run = Run(bench.pairs, observe=observe)
+    run = run_of_pairs(bench.pairs, observe=observe)
     assert (await go(bench, run)).ok
     assert run.planned is not None
     assert len(told) == 3
@@ -184,7 +185,7 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
         bench.services(patience=0, staging_bytes=sum(sizes[:4])), limiter_at=FixedLimiters(1, 1).at
     )
     async with asyncio.timeout(HANGS_AFTER):
-        assert (await Run(bench.pairs, observe=observe).go(services)).ok
+        assert (await run_of_pairs(bench.pairs, observe=observe).execute(services)).ok
     for target in (hanging, one, other):
         bench.assert_whole(target)
     assert opened == [dict.fromkeys(bench.blobs(), 1)]
@@ -200,7 +201,7 @@ async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) ->
 
     observe, _ = when_done("well", 4, cancel)
     before = asyncio.all_tasks()
-    run = Run(bench.pairs, observe=observe)
+    run = run_of_pairs(bench.pairs, observe=observe)
     running = asyncio.create_task(go(bench, run))
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -238,10 +239,10 @@ async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_w
         delays.append(seconds)
         await for_ever.wait()
 
-    run = Run(bench.pairs)
+    run = run_of_pairs(bench.pairs)
     services = msgspec.structs.replace(bench.services(patience=0), sleep=sleep)
     before = asyncio.all_tasks()
-    going = asyncio.create_task(run.go(services))
+    going = asyncio.create_task(run.execute(services))
     await until(lambda: bool(delays))
     begun = target.count("push")
     assert run.wind_down()
@@ -263,7 +264,7 @@ async def test_what_is_kept_for_a_late_target_has_no_more_files_open_than_there_
         hanging.let.set()
 
     observe, _ = when_done("well", 4, done)
-    assert (await go(bench, Run(bench.pairs, observe=observe), staging_blobs=3)).ok
+    assert (await go(bench, run_of_pairs(bench.pairs, observe=observe), staging_blobs=3)).ok
     bench.assert_whole(healthy)
     bench.assert_whole(hanging)
     assert kept == [3]

@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
+from tests.library import mirror
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, JournallingRegistry, Refuse, Status, journalling
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.oci import digest_of, media
@@ -37,8 +38,8 @@ class Tight(Bench):
         self.aside = SpillFile(store)
 
     async def run(self, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
-        run = Run(pairs, policy)
-        report = await run.go(self.services(documents=ManifestBudget(self.aside, room=0)))
+        run = run_of_pairs(pairs, policy)
+        report = await run.execute(self.services(documents=ManifestBudget(self.aside, room=0)))
         assert run.planned is not None
         assert not any(each.raw for each in run.planned.graph.manifests.values()), "all are lean"
         return report
@@ -186,8 +187,8 @@ async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
     )
     await bench.source.at(SOURCE).attach(root.descriptor.digest, [referrer_descriptor(signature)])  # type: ignore[attr-defined]
     bench.targets["target"] = MemoryRegistry("target", refers="tag")
-    run = Run(wanted(), KEEP_GOING)
-    await run.go(bench.services(documents=ManifestBudget(bench.aside, room=0)))
+    run = run_of_pairs(wanted(), KEEP_GOING)
+    await run.execute(bench.services(documents=ManifestBudget(bench.aside, room=0)))
     assert run.planned is not None
     [shape] = run.planned.desired_images.values()
     [attached] = shape.attached
@@ -205,8 +206,8 @@ async def test_a_platform_that_is_endless_is_none_and_is_not_held(bench: Tight) 
         image.index(image.item(child), tag=str(number))
     bench.target()
     pairs = [pair for tag in "012" for pair in wanted(AMD64, tag=tag)]
-    run = Run(pairs)
-    report = await run.go(bench.services(documents=ManifestBudget(bench.aside, room=0)))
+    run = run_of_pairs(pairs)
+    report = await run.execute(bench.services(documents=ManifestBudget(bench.aside, room=0)))
     assert statuses(report) == {"0": "done", "1": "done", "2": "done"}, "what has no platform goes along"
     assert run.planned is not None
     assert list(map(str, run.planned.graph.platforms.values())) == ["linux/amd64 (10.0.20348)"]
@@ -221,8 +222,8 @@ async def test_an_error_that_is_kept_does_not_hold_what_was_read(bench: Tight) -
         item = {"mediaType": media.OCI_MANIFEST, "digest": digest_of(raw), "size": len(raw)}
         image.index(item, tag=tag)
     bench.target()
-    run = Run([pair for tag in "123" for pair in wanted(tag=tag)], KEEP_GOING)
-    await run.go(bench.services())
+    run = run_of_pairs([pair for tag in "123" for pair in wanted(tag=tag)], KEEP_GOING)
+    await run.execute(bench.services())
     assert len(run.errors) == 3
     todo: list[BaseException | None] = [*run.errors.values()]
     while todo:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from blobflow.content import BlobReader, Site
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import KEEP_GOING, Policy, VerifyLevel
 from blobflow.engine.results.report import Report
-from blobflow.engine.targets.verification import VerifyLevel
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, NotFound, StorageError
 from blobflow.events import Event, ImageDone, Meter, ignore
 from blobflow.oci import Descriptor, Reference, parse_digest
@@ -72,7 +72,7 @@ class Bench:
         )
 
     async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
-        return await Run(pairs or self.pairs, policy).go(self.services())
+        return await run_of_pairs(pairs or self.pairs, policy).execute(self.services())
 
     def reopen(self, store: Store) -> None:
         """Go on with the same store as a later process would."""
@@ -267,9 +267,9 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
                     still.push_from.set()
 
         finished: list[str] = []
-        run = Run(bench.pairs, observe=told)
+        run = run_of_pairs(bench.pairs, observe=told)
         async with asyncio.timeout(HANGS_AFTER):
-            assert (await run.go(bench.services())).ok
+            assert (await run.execute(bench.services())).ok
         bench.assert_whole(healthy)
         assert bench.opened() == dict.fromkeys(bench.blobs() - set(left), 1)
 
@@ -353,7 +353,7 @@ async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
 ) -> None:
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     target = bench.target()
-    run = Run(bench.pairs)
+    run = run_of_pairs(bench.pairs)
 
     def fault(call: str, site: Site, name: str) -> BlobflowError | None:
         if call == "push" and target.count("push") == 1:
@@ -362,7 +362,7 @@ async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
 
     target.fault = fault
     assert not run.wind_down()
-    report = await run.go(bench.services())
+    report = await run.execute(bench.services())
     assert 1 <= target.count("push") <= 4
     assert report.totals.blobs_copied == target.count("push")
     assert {image.status for image in report.images} == {"skipped"}
@@ -384,7 +384,7 @@ async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path)
 async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_target(bench: Bench) -> None:
     targets = [bench.target("one"), bench.target("two")]
     largest = max(len(content) for content in bench.sample.blobs.values())
-    report = await Run(bench.pairs).go(bench.services(staging_bytes=largest))
+    report = await run_of_pairs(bench.pairs).execute(bench.services(staging_bytes=largest))
     assert report.ok
     for target in targets:
         bench.assert_whole(target)

@@ -12,9 +12,10 @@ import pytest
 
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import MissingPlatform, Pair
 from blobflow.engine.plan.preview import preview_images
-from blobflow.engine.plan.steps import MissingPlatform, Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.saved.plan import check_saved_plan
 from blobflow.engine.sources.configs import MAX_CONFIG_BYTES
@@ -26,6 +27,7 @@ from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_mirror import Bench
 from tests.integration.test_platform_choice import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
 from tests.integration.test_saved_plans import applied, saved_by
+from tests.library import plan_pairs
 from tests.scenarios.signed_images import OCI_EMPTY
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
@@ -109,7 +111,7 @@ async def test_a_config_is_read_only_where_it_may_be_an_images(
 ) -> None:
     artifact(Image(bench.source), config, kind)
     bench.target()
-    planned = await Run(may_skip(wanted(ARM64))).plan(bench.services())
+    planned = await plan_pairs(may_skip(wanted(ARM64)), bench.services())
     assert bench.source.count("open") == reads
     names = config.strip() == WORDS and kind != HELM
     assert len(planned.skipped) == names and not planned.failures
@@ -222,7 +224,7 @@ async def test_what_the_target_has_under_the_tag_of_a_skipped_image_stays(bench:
 async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: Bench) -> None:
     pairs = await lacking(bench)
     bench.target()
-    planned = await Run(pairs).plan(bench.services())
+    planned = await plan_pairs(pairs, bench.services())
     assert planned.skipped == {pairs[0]: WHY} and not planned.failures
     assert [(each.status, each.reason, each.bare) for each in preview_images(planned)] == [
         ("skipped", WHY, False),
@@ -263,7 +265,7 @@ async def test_several_targets_each_skip_it(bench: Bench, late: bool) -> None:
         for pair in pairs
     ]
     services = bench.services(patience=0.0) if late else bench.services()
-    report = await Run(pairs, KEEP_GOING).go(services)
+    report = await run_of_pairs(pairs, KEEP_GOING).execute(services)
     assert [image.status for image in report.images] == ["skipped", "done", "done"] * 2
     assert [target.skipped for target in report.targets] == [1, 1]
 

@@ -9,22 +9,23 @@ from pathlib import Path
 import pytest
 
 from blobflow.cli.output.report_text import summary_lines
-from blobflow.client import Settings, mirror
 from blobflow.content import Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import ImageRecord
 from blobflow.errors import BlobflowError
 from blobflow.events import Event, Warned
 from blobflow.oci import Digest, Reference
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import SampleSet
+from blobflow.settings import Settings
 from blobflow.transports.archive import CompressMode
 from blobflow.transports.store import Store
 from tests.fakes.archives import layer_of, podman_entries, write
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_mirror import Bench
 from tests.integration.test_platform_choice import AMD64, Image, built
+from tests.library import mirror
 from tests.scenarios.registries import registries
 
 SOURCE = Site("source", "app")
@@ -55,7 +56,7 @@ async def carried(
     """What the report says of a copy by this road, and what was told on the way."""
     told: list[Event] = []
     pair = Pair(source, Reference("target", "app", "1"), choice)
-    report = await Run([pair], observe=told.append).go(bench.services())
+    report = await run_of_pairs([pair], observe=told.append).execute(bench.services())
     assert report.ok, report.images
     [record] = report.images
     assert any("moved at the source" in line for line in summary_lines(report)) == bool(record.moved)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from blobflow import Pair, Reference
-from blobflow.client import Settings, apply, mirror, plan_run
 from blobflow.engine.saved.plan import to_saved_plan
 from blobflow.events import Event, Warned
 from blobflow.oci import parse_manifest
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
+from tests.library import execute, mirror, plan
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import registries
 from tools.registry.faulty import JournallingRegistry
@@ -72,8 +73,8 @@ async def test_a_saved_plan_says_no_more_than_was_done(tmp_path: Path) -> None:
     whole, part = layouts(tmp_path)
     settings = Settings(cache_dir=tmp_path / "cache")
     async with registries(tmp_path, ["target"]) as [target]:
-        saved = to_saved_plan(await plan_run([pair(part, target)], settings))
-        assert (await apply(saved, settings)).ok
+        saved = to_saved_plan(await plan([pair(part, target)], settings))
+        assert (await execute(saved, settings)).ok
         assert there(target) == [True, False, False]
         assert (await mirror([pair(whole, target)], settings)).ok
         assert there(target) == [True, True, True]

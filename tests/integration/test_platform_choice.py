@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci import (
     Digest,
@@ -29,6 +29,7 @@ from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_mirror import Bench
+from tests.library import plan_pairs
 
 AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
 ALL = (AMD64, ARM64, ARMV7)
@@ -254,7 +255,7 @@ async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_prese
     Image(bench.source, "other").child("linux/amd64", tag="1")
     bench.target()
     pairs = wanted(AMD64) + wanted(AMD64, repository="other")
-    planned = await Run(pairs).plan(bench.services())
+    planned = await plan_pairs(pairs, bench.services())
     assert set(planned.failures) == {pairs[0]}
     assert (planned.price.images, planned.price.blobs_unique, planned.price.blobs_present) == (1, 2, 0)
 

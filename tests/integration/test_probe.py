@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from blobflow.cli.commands.probe import profile_toml
-from blobflow.client import probe
+from blobflow.client import Client
 from blobflow.config_file import parse_config
 from blobflow.errors import Denied, RegistryError
 from blobflow.transports.registry.auth.credentials import Credentials
@@ -104,6 +104,11 @@ keeps_broken_sessions = true
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the loop of one process a break is noticed sooner."""
     monkeypatch.setattr(probe_client, "BREAK_SECONDS", 0.02)
+
+
+async def probe(host: str, repository: str, **how: int) -> ProbeResult:
+    async with Client() as client:
+        return await client.probe(host, repository, **how)
 
 
 async def probed(folder: Path, fake: Fake) -> tuple[ProbeResult, JournallingRegistry]:

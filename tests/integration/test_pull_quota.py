@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Allowance
-from blobflow.engine.execution import KEEP_GOING, Planned, Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.planned import Planned
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
 from blobflow.engine.sources.pull_quota import ASK_AGAIN
 from blobflow.errors import Throttled
@@ -19,6 +21,7 @@ from blobflow.oci import Reference, parse_digest, parse_manifest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
 from tests.integration.test_host_limits import Net, pairs_of
+from tests.library import plan_pairs
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, JournallingRegistry, Rationed, Status, journalling
 
@@ -44,10 +47,12 @@ class Hub(Net):
         return found
 
     async def mirror(self, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
-        return await Run(pairs, policy, observe=self.events.append, meter=self.meter).go(self.services())
+        return await run_of_pairs(pairs, policy, observe=self.events.append, meter=self.meter).execute(
+            self.services()
+        )
 
     async def plan(self, pairs: list[Pair]) -> Planned:
-        return await Run(pairs, observe=self.events.append, meter=self.meter).plan(self.services())
+        return await plan_pairs(pairs, self.services(), observe=self.events.append)
 
     @property
     def pulls(self) -> int:
@@ -183,7 +188,7 @@ async def test_while_waiting_a_source_that_went_away_ends_the_wait_with_its_own_
             h.source.faults.clear()
             h.source.faults.add(Fault("*", "/manifests/", times=0, act=Status(403)))
 
-        report = await Run(pairs, Policy(wait=True)).go(h.services(sleep=locked_out))
+        report = await run_of_pairs(pairs, Policy(wait=True)).execute(h.services(sleep=locked_out))
         assert [image.status for image in report.images] == ["failed"]
         assert "denies manifest" in report.images[0].error
         assert h.clock() - 1000 == ASK_AGAIN
@@ -193,7 +198,7 @@ async def test_registries_that_do_not_count_stop_nothing(tmp_path: Path, store: 
     async with journalling(tmp_path / "s") as source, journalling(tmp_path / "t") as target:
         fill(source.store, IMAGES)
         net = Net(store)
-        report = await Run(pairs_of(IMAGES, source.host, target.host)).go(net.services())
+        report = await run_of_pairs(pairs_of(IMAGES, source.host, target.host)).execute(net.services())
         assert report.ok
         assert net.registries.allowance(source.host) is None
         await net.registries.close()

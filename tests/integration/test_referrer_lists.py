@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from blobflow.content import Referrer
-from blobflow.engine.execution import KEEP_GOING
+from blobflow.engine.policy import KEEP_GOING
 from blobflow.engine.results.report import ImageRecord
 from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media
 from blobflow.oci.referrers import (

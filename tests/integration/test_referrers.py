@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from blobflow.cli import cli
 from blobflow.content import Site
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
-from blobflow.engine.plan.steps import Lookup, Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Lookup, Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import Denied, TimedOut
@@ -34,6 +35,7 @@ from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_mirror import Bench
+from tests.library import plan_pairs
 from tests.scenarios.signed_images import SPDX, Content, Signed, digests
 
 Kept = Literal["api", "tag"]
@@ -184,8 +186,8 @@ async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(
 async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
     stand = Stand(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
-    alone = (await Run([pair], Policy(referrers="off")).plan(stand.services())).price
-    price = (await Run([pair]).plan(stand.services())).price
+    alone = (await plan_pairs([pair], stand.services(), Policy(referrers="off"))).price
+    price = (await plan_pairs([pair], stand.services())).price
     content = stand.signed.content
     assert price.bytes_to_read == sum(map(len, content.blobs.values())) > alone.bytes_to_read
     assert price.manifests == len(content.manifests) == alone.manifests + len(stand.signed.referrers)
@@ -350,11 +352,11 @@ def test_the_option_goes_before_what_pairs_say(monkeypatch: pytest.MonkeyPatch, 
     class Stop(Exception):
         pass
 
-    async def planned(pairs: Any, settings: Any, policy: Policy, **_: Any) -> None:
+    async def planned(client: Any, pairs: Any, policy: Policy) -> None:
         seen.append(policy)
         raise Stop
 
-    monkeypatch.setattr("blobflow.client.plan_run", planned)
+    monkeypatch.setattr("blobflow.client.Client.plan", planned)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for option in ([], ["--referrers", "off"], ["--referrers", "always"]):
         CliRunner().invoke(cli, ["copy", "--dry-run", *option, "127.0.0.1:1/a:1", "127.0.0.1:2/a:1"])
@@ -375,7 +377,9 @@ async def test_where_they_do_not_get_is_told_once(store: Store, asked: Lookup, t
     stand.targets["target"] = MemoryRegistry("target")
     pairs = [Pair(Reference("source", "app", "1"), Reference("target", "app", tag)) for tag in ("1", "2")]
     events: list[Event] = []
-    report = await Run(pairs, Policy(referrers=asked), observe=events.append).go(stand.services())
+    report = await run_of_pairs(pairs, Policy(referrers=asked), observe=events.append).execute(
+        stand.services()
+    )
     said = [event.message for event in events if isinstance(event, Warned)]
     assert report.ok
     assert len([each for each in said if "target holds images alone: signatures" in each]) == told

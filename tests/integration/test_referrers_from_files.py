@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from blobflow import Pair, Reference
-from blobflow.client import Settings, mirror
 from blobflow.engine.policy import Policy
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
+from blobflow.settings import Settings
+from tests.library import mirror
 from tests.scenarios.registries import registries
 
 Descriptor = dict[str, Any]

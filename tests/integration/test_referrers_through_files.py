@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import NullJournal, Sink, Site, Source
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import Report
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.services import Services
 from blobflow.errors import UsageError
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, Digest, Reference, media
@@ -43,7 +43,7 @@ class Desk:
 
     async def copy(self, source: Reference, target: Reference) -> Report:
         async with self.services() as services:
-            return await Run([Pair(source, target)], observe=lambda event: None).go(services)
+            return await run_of_pairs([Pair(source, target)], observe=lambda event: None).execute(services)
 
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import SampleSet, sample_set
+from blobflow.settings import Settings
+from tests.library import mirror
 from tests.scenarios.registries import fill, registries
 from tools.registry.faulty import JournallingRegistry
 from tools.registry.journal import Exchange, Journal

@@ -8,19 +8,21 @@ import msgspec
 import pytest
 
 from blobflow.cli.output.report_text import summary_lines
-from blobflow.client import Settings, mirror
 from blobflow.content import BlobReader, Site
-from blobflow.engine.execution import KEEP_GOING, Run
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.policy import KEEP_GOING
 from blobflow.engine.results.report import Report
 from blobflow.errors import BlobflowError, ConnectionLost, TimedOut
 from blobflow.events import Meter
 from blobflow.oci import Descriptor
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace
 from tests.integration.test_custom_transports import pairs_of
 from tests.integration.test_mirror import Bench
+from tests.library import mirror
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, ForgetBroken, Reset, journalling
 
@@ -57,8 +59,8 @@ async def losing(tmp_path: Path, times: int, error: BlobflowError) -> tuple[Repo
         services = msgspec.structs.replace(
             bench.services(), sink_at=lambda site: Breaking(bench, site, losses, error)
         )
-        run = Run(bench.pairs, KEEP_GOING, meter=services.meter)
-        return await run.go(services), services.meter
+        run = run_of_pairs(bench.pairs, KEEP_GOING, meter=services.meter)
+        return await run.execute(services), services.meter
     finally:
         store.close()
 

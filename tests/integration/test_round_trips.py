@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import NullJournal, Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest, Platform, Reference, digest_of, media
 from blobflow.oci.local_reference import transport_of
@@ -134,7 +134,9 @@ async def mirror(source: str, target: str, tags: Sequence[str], store: Store, *e
         complete=local.complete,
     )
     try:
-        report = await Run([Pair(at(source, tag), at(target, tag)) for tag in tags]).go(services)
+        report = await run_of_pairs([Pair(at(source, tag), at(target, tag)) for tag in tags]).execute(
+            services
+        )
     finally:
         local.close()
     assert report.ok, [image.error for image in report.images]

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.execution import KEEP_GOING, Policy, Run
-from blobflow.engine.plan.steps import Copy, Mount, Pair, Put
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.steps import Copy, Mount, Put
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import Report
-from blobflow.engine.saved.execution import SavedRun
 from blobflow.engine.saved.plan import SavedPlan
+from blobflow.engine.saved.planning import run_of_saved
 from blobflow.errors import ConnectFailed, ConnectionLost
 from blobflow.oci import Digest, Reference, digest_of, media, parse_platform
 from blobflow.oci.platform_choice import PlatformChoice
@@ -25,6 +27,7 @@ from tests.fakes.memory_registry import MemoryRegistry
 from tests.integration.test_independent_targets import hang, when_done
 from tests.integration.test_mirror import Bench
 from tests.integration.test_referrers import SOURCE, TARGET, Stand
+from tests.library import plan_pairs, plan_saved
 
 ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
@@ -32,7 +35,7 @@ APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
 
 async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:
     """What a file says that a plan was saved into; nothing is remembered of how it was made."""
-    planned = await Run(pairs or bench.pairs, policy).plan(bench.services())
+    planned = await plan_pairs(pairs or bench.pairs, bench.services(), policy)
     content = save_plan(msgspec.structs.replace(planned, policy=policy))
     bench.forget_calls()
     return load_plan(content, "mirror.lock")
@@ -40,7 +43,7 @@ async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] 
 
 async def applied(bench: Bench, saved: SavedPlan, policy: Policy | None = None) -> Report:
     bench.forget_calls()
-    return await SavedRun(saved, policy).go(bench.services())
+    return await run_of_saved(saved, policy).execute(bench.services())
 
 
 def choosing(bench: Bench, choice: PlatformChoice) -> list[Pair]:
@@ -115,7 +118,7 @@ async def test_what_is_there_by_now_is_skipped(bench: Bench) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     half = bench.pairs[:2]
-    await Run(half).go(bench.services())
+    await run_of_pairs(half).execute(bench.services())
     report = await applied(bench, saved)
     assert statuses(report) == ["present", "present", "done", "done"]
     bench.assert_whole(target)
@@ -211,7 +214,7 @@ async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
     site = Site("source", bench.pairs[0].source.repository)
     children = [d for d in bench.source.manifests[site] if d not in bench.source.tags.values()]
     del bench.source.manifests[site][children[0]]
-    price = (await SavedRun(saved).plan(bench.services())).price
+    price = (await plan_saved(saved, bench.services())).price
     assert (price.images, price.blobs_present) == (3, 0), "what it wanted is neither there nor to be read"
     report = await applied(bench, saved)
     assert statuses(report) == ["failed", "done", "done", "done"]
@@ -248,7 +251,7 @@ async def test_a_blob_that_is_gone_fails_its_image(bench: Bench) -> None:
 
 async def test_a_root_that_was_at_the_target_and_is_gone_is_an_error_that_says_so(bench: Bench) -> None:
     target = bench.target()
-    await Run(bench.pairs[:1]).go(bench.services())
+    await run_of_pairs(bench.pairs[:1]).execute(bench.services())
     saved = await saved_by(bench)
     [present] = [image for image in saved.images if not image.steps]
     target.tags.clear()
@@ -370,13 +373,13 @@ async def test_the_whole_is_looked_at_again_afterwards_where_the_plan_says_so(be
 async def test_a_rest_is_planned_without_moving_anything(bench: Bench) -> None:
     target = bench.target()
     saved = await saved_by(bench)
-    planned = await SavedRun(saved).plan(bench.services())
+    planned = await plan_saved(saved, bench.services())
     assert moved(target) == 0
     assert planned.price == msgspec.structs.replace(
         saved.price, blobs_present=planned.price.blobs_present, blobs_unique=planned.price.blobs_unique
     )
     await applied(bench, saved)
-    assert (await SavedRun(saved).plan(bench.services())).price.current
+    assert (await plan_saved(saved, bench.services())).price.current
 
 
 def put_something(registry: MemoryRegistry, place: Reference) -> Digest:
@@ -403,7 +406,7 @@ async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) ->
     refusing.fault = lambda *_: ConnectFailed("connection refused")
     observe, arrived = when_done("well", 4, hanging.let.set)
     async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
-        report = await SavedRun(saved, observe=observe).go(bench.services(patience=0))
+        report = await run_of_saved(saved, observe=observe).execute(bench.services(patience=0))
     assert len(arrived) == 4
     bench.assert_whole(healthy)
     assert {i.target.partition("/")[0] for i in report.images if i.status == "failed"} == {"refusing"}
@@ -422,8 +425,8 @@ async def test_after_winding_down_no_late_target_is_begun(bench: Bench) -> None:
         assert execution.wind_down()
 
     observe, _ = when_done("well", 1, stop)
-    execution = SavedRun(saved, observe=observe)
+    execution = run_of_saved(saved, observe=observe)
     async with asyncio.timeout(HANGS_AFTER):
-        report = await execution.go(bench.services(patience=0))
+        report = await execution.execute(bench.services(patience=0))
     assert moved(hanging) == 0
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}

@@ -28,17 +28,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blobflow import client as composition
-from blobflow.client import Settings, mirror
+from blobflow import composition
 from blobflow.content import streams
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import Run
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
+from blobflow.engine.services import Services
 from blobflow.engine.transfer import retry
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError
 from blobflow.oci import Reference, parse_digest, parse_manifest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.server.registry import SparsePolicy
+from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile, Registries
 from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.http import upload_body
@@ -46,6 +47,7 @@ from blobflow.transports.registry.uploads import pusher, sender
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
 from tests.fakes.registry import Clock
+from tests.library import mirror
 from tests.scenarios.child_process import wrong_blobs
 from tests.scenarios.registries import blobs_of, fill
 from tools.registry.faulty import Fault, JournallingRegistry, RedirectTo, journalling
@@ -137,8 +139,10 @@ class Stage:
         """One run; why images failed."""
         for registry in (self.source, self.target):
             registry.journal.clear()
-        run = Run(self.pairs, Policy(referrers="off"))  # the rows count what an image costs by itself
-        report = await mirror(self.pairs, self.settings, run=run)
+        runs: list[Run] = []
+        policy = Policy(referrers="off")  # the rows count what an image costs by itself
+        report = await mirror(self.pairs, self.settings, policy, on_start=runs.append)
+        (run,) = runs
         assert report.ok is not bool(run.errors)
         for registry in (self.source, self.target):
             await registry.journal.until(lambda journal: all(map(_over, journal)))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.oci import Digest, Reference, parse_manifest
+from blobflow.settings import Settings
 from blobflow.transports.store import Store
 from tests.integration.test_round_trips import Graph
+from tests.library import mirror
 
 
 def tagged(graph: Graph) -> Graph:

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import uvloop
 
-from blobflow import client as composition
-from blobflow.client import Settings, mirror
+from blobflow import composition
 from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.oci import Reference
+from blobflow.settings import Settings
 from blobflow.transports.registry import Registries
+from tests.library import mirror
 
 
 def resident() -> int:
@@ -53,11 +54,11 @@ async def _mirrored(names: list[str], source: str, target: str, cache: Path) -> 
     for name in names:
         repository, _, tag = name.rpartition(":")
         pairs.append(Pair(Reference(source, repository, tag), Reference(target, repository, tag)))
-    run = Run(pairs)
-    report = await mirror(pairs, Settings(cache_dir=cache), run=run)
+    runs: list[Run] = []
+    report = await mirror(pairs, Settings(cache_dir=cache), on_start=runs.append)
     return {
         "arrived": sum(image.status in ("done", "present") for image in report.images),
-        "errors": [str(error) for error in run.errors.values()],
+        "errors": [str(error) for error in runs[0].errors.values()],
         "requests": report.totals.requests,
         "seconds": round(report.totals.seconds, 2),
         "resident": resident(),

@@ -76,22 +76,23 @@ ROOMS = {
     "environment": Room(
         (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
     ),
+    "composition": Room((*SEAM, "engine", "transports", "custom_transports", "settings"), ("msgspec",)),
     "client": Room(
         (
             *SEAM,
             "engine",
             "transports",
             "environment",
+            "composition",
             "custom_transports",
             "settings",
-            "planfile",
             "operations",
         ),
         ("msgspec",),
     ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     "operations": Room(
-        (*SEAM, "engine", "transports", "environment", "client", "custom_transports", "settings"),
+        (*SEAM, "engine", "transports", "client", "settings"),
         ("msgspec",),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
@@ -173,7 +174,7 @@ def allowed(room: str, name: str) -> bool:
     """Whether a module of `room` may import `name`. A relative import never: it hides the room."""
     package, _, inner = name.partition(".")
     if name == "blobflow.__version__":
-        return room in ("client", "cli")
+        return room in ("composition", "cli")
     if package == "blobflow":
         rooms = ROOMS[room].rooms
         return "*" in rooms or any(within(inner, other) for other in (room, *rooms) if other)

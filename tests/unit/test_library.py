@@ -23,10 +23,10 @@ import pytest
 
 import blobflow
 from blobflow import events
-from blobflow.client import mirror, plan_run
 from blobflow.custom_transports import CustomTransports
-from blobflow.engine.execution import Policy, Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import Run
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Reference
 from blobflow.oci.platform_choice import PlatformChoice
@@ -34,6 +34,7 @@ from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
 from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, Proxies, TlsSettings
 from tests.fakes.memory_registry import MemoryRegistry
+from tests.library import mirror, plan
 from tools.checkout import TOP
 
 
@@ -42,7 +43,7 @@ def modules() -> list[str]:
     found = [module.name for module in walk_packages(blobflow.__path__, "blobflow.")]
     return [
         "blobflow",
-        *(name for name in found if not name.startswith("blobflow.cli") and not name.endswith("__main__")),
+        *(name for name in found if name.split(".")[1] != "cli" and not name.endswith("__main__")),
     ]
 
 
@@ -80,7 +81,7 @@ def test_everything_public_has_help_signature_and_types(name: str) -> None:
 
 def test_help_of_the_package_shows_its_names() -> None:
     shown = pydoc.plain(pydoc.render_doc(blobflow))
-    for name in ("Settings", "from_environment", "Places", "Report"):
+    for name in ("Settings", "from_environment", "CustomTransports", "Report"):
         assert name in shown
     assert "compress" in pydoc.plain(pydoc.render_doc(blobflow.Settings))
     assert "settings: blobflow.settings.Settings | None = None" in str(
@@ -163,17 +164,17 @@ async def test_plans_and_reports_can_be_sent_to_another_process() -> None:
     images = sample_set(2, images=2, architectures=("amd64",), layer_size=1024)
     source, target = MemoryRegistry("source"), MemoryRegistry("target")
     source.fill(images)
-    places = CustomTransports(sources={"source": source.at}, sinks={"target": target.at})
+    transports = CustomTransports(sources={"source": source.at}, sinks={"target": target.at})
     pairs = [
         Pair(Reference("source", *name.rsplit(":", 1)), Reference("target", *name.rsplit(":", 1)))
         for name in [*images.images, "no/such:1"]
     ]
-    planned = await plan_run(pairs, Settings(), places=places)
-    run = Run(pairs)
-    report = await mirror(pairs, Settings(), run=run, places=places)
+    planned = await plan(pairs, Settings(), transports=transports)
+    runs: list[Run] = []
+    report = await mirror(pairs, Settings(), on_start=runs.append, transports=transports)
     assert [image.status for image in report.images] == ["done", "done", "failed"]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        back, planned_back, errors = pool.submit(returned, (report, planned, run.errors)).result()
+        back, planned_back, errors = pool.submit(returned, (report, planned, runs[0].errors)).result()
     assert back == report
     assert planned_back.plan == planned.plan
     assert planned_back.price == planned.price
@@ -182,5 +183,5 @@ async def test_plans_and_reports_can_be_sent_to_another_process() -> None:
     assert failed == pairs[-1]
     error = errors[failed]
     assert isinstance(error, NotFound)
-    assert (error.side, error.status, str(error)) == ("source", 404, str(run.errors[failed]))
+    assert (error.side, error.status, str(error)) == ("source", 404, str(runs[0].errors[failed]))
     assert isinstance(planned_back.failures[failed], BlobflowError)

@@ -12,21 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import Referrer, Site
-from blobflow.engine.execution import Planned, Policy
+from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.cost import cost_of
-from blobflow.engine.plan.desired import build_desired_image
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage, build_desired_image
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.plan.planned import Planned
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import (
-    AttachedReferrer,
-    Copy,
-    DesiredImage,
-    Graph,
-    Inventory,
-    Mount,
-    Pair,
-    Put,
-)
+from blobflow.engine.plan.steps import Copy, Mount, Put
+from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedPlan
+from blobflow.engine.sources.graph import Graph
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import (
     Descriptor,

@@ -15,7 +15,7 @@ import pytest
 
 from blobflow.content import BlobReader, BlobStream, Chunk, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.engine.targets.verification import Verification
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled, error_side
 from blobflow.events import Meter

@@ -21,9 +21,10 @@ from blobflow.errors import InvalidConfig, UsageError
 from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.execution import Planned, Policy
+    from blobflow.engine.plan.planned import Planned
+    from blobflow.engine.policy import Policy
     from blobflow.engine.saved.plan import SavedPlan
+    from blobflow.settings import Settings
 
 # How a plan is carried out: as it says, unless the command line says otherwise.
 _OF_THE_RUN = ("keep_going", "trust_root", "verify", "wait")
@@ -62,12 +63,10 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
         return
 
     async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import apply
-        from blobflow.engine.saved.execution import SavedRun
+        from blobflow.client import Client
 
-        execution = SavedRun(saved, policy, observe=show, meter=meter)
-        recorder.take(execution)
-        await apply(saved, settings, observer=show, meter=meter, run=execution)
+        async with Client(settings, observer=show, meter=meter) as client:
+            await client.execute(saved, policy, on_start=recorder.take)
         return ()
 
     run_command(work, hosts_of(saved.pairs), connection, run).check_set()
@@ -76,12 +75,13 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
 async def _planned(
     saved: SavedPlan, policy: Policy, connection: ConnectionOptions, run: RunOptions
 ) -> Planned:
-    from blobflow.client import plan_rest
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         settings = run_settings(connection, run, hosts_of(saved.pairs))
-        return await plan_rest(saved, settings, policy, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await client.plan_saved(saved, policy)
 
 
 def _read(file: Path) -> bytes:

@@ -123,6 +123,7 @@ def verb(
 async def _run_bench(
     target: Site, course: TrialMatrix, source: Site | None, connection: ConnectionOptions
 ) -> Measurements:
+    from blobflow.client import Client
     from blobflow.operations.measure import measure, tell_nobody
 
     sources = frozenset({source.registry}) if source is not None else frozenset[str]()
@@ -132,7 +133,8 @@ async def _run_bench(
         if not connection.output.quiet:
             print_lines(f"moving {amount} in all, in {count_text(len(course.lots()), 'round')}", err=True)
         tell = tell_nobody if connection.output.quiet else _print_leg
-        return await measure(target, course, settings, source=source, observer=show, tell=tell)
+        async with Client(settings, observer=show) as client:
+            return await measure(client, target, course, source=source, tell=tell)
 
 
 def _print_leg(leg: Trial) -> None:

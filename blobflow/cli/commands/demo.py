@@ -21,10 +21,10 @@ from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.engine.results.report import Report
     from blobflow.oci.sample_images import SampleSet
+    from blobflow.settings import Settings
     from blobflow.transports.store import Store
 
 _SEED = 1
@@ -42,8 +42,9 @@ def verb() -> None:
 
 
 async def _run_demo() -> None:
-    from blobflow.client import Settings, plan_run
+    from blobflow.client import Client
     from blobflow.oci.sample_images import sample_set
+    from blobflow.settings import Settings
 
     sample = sample_set(_SEED, images=_IMAGES)
     with tempfile.TemporaryDirectory(prefix="blobflow-demo-") as folder:
@@ -55,7 +56,8 @@ async def _run_demo() -> None:
             _print_set(sample, source, target)
 
             _print_title("The plan, made before a byte moves")
-            planned = await plan_run(pairs, settings)
+            async with Client(settings) as client:
+                planned = await client.plan(pairs)
             print_lines(*dry_run_lines(planned), "", *plan_lines(planned))
             _print_title("The mirror: each shared layer is read once, uploaded once, then mounted")
             first = await _run_mirror(pairs, settings)
@@ -98,7 +100,7 @@ def fill_registry(store: Store, sample: SampleSet) -> None:
 
 
 def _pairs(sample: SampleSet, source: str, target: str) -> Iterator[Pair]:
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.oci import parse_reference
 
     for name in sample.images:
@@ -106,11 +108,14 @@ def _pairs(sample: SampleSet, source: str, target: str) -> Iterator[Pair]:
 
 
 async def _run_mirror(pairs: list[Pair], settings: Settings) -> Report:
-    from blobflow.client import mirror
+    from blobflow.client import Client
 
     meter = Meter()
-    async with show_progress(OutputOptions(), meter) as show:
-        report = await mirror(pairs, settings, observer=show, meter=meter)
+    async with (
+        show_progress(OutputOptions(), meter) as show,
+        Client(settings, observer=show, meter=meter) as client,
+    ):
+        report = await client.mirror(pairs)
     for line in [*summary_lines(report), *failure_lines(report)]:
         print_lines(line)
     return report

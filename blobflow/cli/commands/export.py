@@ -22,10 +22,11 @@ from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, STREAM, local_host
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
+    from blobflow.client import Client
     from blobflow.engine.execution import Run as Flow
-    from blobflow.engine.plan.steps import MissingPlatform, Pair
+    from blobflow.engine.pairs import MissingPlatform, Pair
     from blobflow.oci.platform_choice import PlatformChoice
+    from blobflow.settings import Settings
 
 
 @click.command("export")
@@ -81,7 +82,7 @@ def _choice(output: ExportOutput) -> PlatformChoice:
 def _pairs(source: Reference, output: ExportOutput, missing: MissingPlatform) -> list[Pair]:
     """The copy that the output is."""
     from blobflow.cli.inputs.copy_arguments import copy_pairs
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
 
     if output.type == "registry":
         target = output.name
@@ -104,33 +105,29 @@ def _export_from_store(
     streams = output.type == "tar" and output.dest == STREAM
     choice = _choice(output)
 
-    async def write(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+    async def write(client: Client, begin: StartRun) -> Sequence[str]:
         from blobflow.operations.airgap.export import export_folder, export_tar, read_into_store
 
         if output.type == "local":
             return await export_folder(
-                source,
-                choice,
-                begin,
-                settings,
-                Path(output.dest),
-                devices=output.devices,
-                observer=show,
-                meter=meter,
+                client, source, choice, begin, Path(output.dest), devices=output.devices
             )
         if output.type == "tar":
             path = None if streams else Path(output.dest)
-            await export_tar(source, choice, begin, settings, path, observer=show, meter=meter)
+            await export_tar(client, source, choice, begin, path)
         else:
-            await read_into_store(source, choice, begin, settings, observer=show, meter=meter)
+            await read_into_store(client, source, choice, begin)
         return ()
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import Client
+
         def may_miss(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
             return begin([msgspec.structs.replace(p, missing_platform=missing) for p in pairs], notes)
 
         try:
-            return await write(settings, may_miss, show, meter)
+            async with Client(settings, observer=show, meter=meter) as client:
+                return await write(client, may_miss)
         except NoSuchPlatform:
             if missing == "fail":
                 raise

@@ -181,15 +181,15 @@ async def _gather_members(
     force: bool,
     ignore_missing: bool,
 ) -> tuple[DraftImage, ...]:
+    from blobflow.client import Client
     from blobflow.operations.indexes import gather
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         hosts = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
         settings = run_settings(connection, hosts=hosts, compress=compress)
-        return await gather(
-            wanted.wishes, settings, force=force, ignore_missing=ignore_missing, observer=show, meter=meter
-        )
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await gather(client, wanted.wishes, force=force, ignore_missing=ignore_missing)
 
 
 @verb.command("annotate", short_help="Say more of an image of a staged index.")
@@ -269,6 +269,7 @@ def _put(draft: IndexDraft, compress: CompressMode, connection: ConnectionOption
 
 
 async def _put_on_loop(draft: IndexDraft, compress: CompressMode, connection: ConnectionOptions) -> Manifest:
+    from blobflow.client import Client
     from blobflow.operations.indexes import put
 
     meter = Meter()
@@ -277,7 +278,8 @@ async def _put_on_loop(draft: IndexDraft, compress: CompressMode, connection: Co
         settings = run_settings(
             connection, RunOptions(compress=compress), Hosts(sources, frozenset({draft.target.host}))
         )
-        return await put(draft, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await put(client, draft)
 
 
 @verb.command("inspect", short_help="Show a staged index.")

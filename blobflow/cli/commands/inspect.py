@@ -52,10 +52,11 @@ def verb(
 async def _inspect_on_loop(
     reference: Reference, compress: CompressMode, connection: ConnectionOptions, *, alone: bool
 ) -> Inspection:
-    from blobflow.operations.inspection import inspect
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         hosts = Hosts(sources=frozenset({reference.host}))
         settings = run_settings(connection, hosts=hosts, compress=compress)
-        return await inspect(reference, settings, alone=alone, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            return await client.inspect(reference, alone=alone)

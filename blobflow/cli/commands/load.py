@@ -20,10 +20,10 @@ from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import RegistryPrefix
-    from blobflow.client import Settings
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.oci.index_grouping import ImageName
     from blobflow.operations.airgap.load import Loaded
+    from blobflow.settings import Settings
 
 
 @click.command("load")
@@ -72,6 +72,7 @@ def verb(
     inputs = parse_archives(files)
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+        from blobflow.client import Client
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
@@ -87,7 +88,8 @@ def verb(
             ]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
-        await load(inputs, aim, begin, settings, wanted=wanted, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            await load(client, inputs, aim, begin, wanted=wanted)
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
@@ -98,7 +100,7 @@ def _pairs_of_name(
     loaded: Loaded, name: ImageName, digest: str, places: Sequence[RegistryPrefix], arch_tags: bool
 ) -> Iterator[Pair]:
     """The pairs of a name, which has to mean `digest` if there is one."""
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.oci.index_grouping import platform_tag
     from blobflow.oci.platform_choice import attested_digest
     from blobflow.operations.airgap.load import source_of

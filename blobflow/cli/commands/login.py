@@ -55,14 +55,14 @@ def verb(host: str, username: str | None, password_stdin: bool, connection: Conn
 async def _logged_in(host: str, login: Credentials, connection: ConnectionOptions, file: Path) -> str:
     """Try the login and keep it; returns the sentence to end with."""
     from blobflow.cli.settings import connection_settings
-    from blobflow.client import try_login
+    from blobflow.client import Client
     from blobflow.transports.registry.auth.credential_store import store_login
 
     # The file that is to hold the login need not be there yet.
     environ = {name: value for name, value in os.environ.items() if name != "REGISTRY_AUTH_FILE"}
     settings = connection_settings(connection, environ, Hosts())
-    async with show_progress(connection.output, Meter()) as show:
-        wanted = await try_login(host, login, settings, observer=show)
+    async with show_progress(connection.output, Meter()) as show, Client(settings, observer=show) as client:
+        wanted = await client.login(host, login)
     where = await store_login(file, host, login)
     kept = f"kept in {where}" + (", not encrypted" if where == str(file) else "")
     if not wanted:

@@ -64,11 +64,11 @@ async def _probe_on_loop(
     host: str, repository: str, largest: int, connection: ConnectionOptions
 ) -> ProbeResult:
     from blobflow.cli.settings import connection_settings
-    from blobflow.client import probe
+    from blobflow.client import Client
 
     settings = connection_settings(connection, os.environ, Hosts(targets=frozenset({host})))
-    async with show_progress(connection.output, Meter()) as show:
-        return await probe(host, repository, settings, largest=largest, observer=show)
+    async with show_progress(connection.output, Meter()) as show, Client(settings, observer=show) as client:
+        return await client.probe(host, repository, largest=largest)
 
 
 def profile_toml(host: str, found: ProbeResult) -> str:

@@ -26,7 +26,5 @@ def verb(host: str, connection: ConnectionOptions) -> None:
         )
     named = check_host(text)
     hosts = Hosts(sources=frozenset({named}))
-    for name in run_one_shot(
-        connection, hosts, lambda settings, show: list_repositories(named, settings, observer=show)
-    ):
+    for name in run_one_shot(connection, hosts, lambda client: list_repositories(client, named)):
         print_lines(f"{named}/{name}")

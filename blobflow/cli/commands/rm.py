@@ -33,9 +33,7 @@ def verb(
     gone = run_one_shot(
         connection,
         Hosts(targets=frozenset({found.host})),
-        lambda settings, show: remove(
-            found, settings, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run, observer=show
-        ),
+        lambda client: remove(client, found, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run),
     )
     if connection.output.quiet:
         return

@@ -23,8 +23,8 @@ from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
 
 if TYPE_CHECKING:
-    from blobflow.client import Settings
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
+    from blobflow.settings import Settings
 
 
 @click.command("save")
@@ -87,10 +87,12 @@ def verb(
 
     async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
         from blobflow.cli.inputs.archives import parse_archives
+        from blobflow.client import Client
         from blobflow.operations.airgap.save import Bundle, save
 
         bundle = Bundle(place, split_size, tuple(parse_archives(since)))
-        await save(pairs, bundle, begin, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            await save(client, pairs, bundle, begin)
         return ()
 
     outcome = run_command(work, hosts_of(pairs), connection, run)
@@ -100,7 +102,7 @@ def verb(
 def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:
     """The images of the list, in the bundle under the names that they have in it, behind their host."""
     from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
 
     origin, bundle = parse_registry_prefix(source), RegistryPrefix(place)
     pairs = []

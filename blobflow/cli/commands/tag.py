@@ -31,9 +31,7 @@ def verb(reference: str, names: tuple[str, ...], connection: ConnectionOptions) 
     for name in names:
         _check(name, found)
     hosts = Hosts(targets=frozenset({found.host}))
-    root = run_one_shot(
-        connection, hosts, lambda settings, show: retag(found, names, settings, observer=show)
-    )
+    root = run_one_shot(connection, hosts, lambda client: retag(client, found, names))
     if not connection.output.quiet:
         for name in names:
             print_lines(f"{found.host}/{found.repository}:{name} {root.digest}")

@@ -22,9 +22,7 @@ def verb(repository: str, connection: ConnectionOptions) -> None:
 
     named = _repository(repository)
     hosts = Hosts(sources=frozenset({named.host}))
-    for tag in run_one_shot(
-        connection, hosts, lambda settings, show: list_tags(named, settings, observer=show)
-    ):
+    for tag in run_one_shot(connection, hosts, lambda client: list_tags(client, named)):
         print_lines(tag)
 
 

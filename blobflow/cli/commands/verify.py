@@ -28,8 +28,8 @@ from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
-    from blobflow.engine.plan.steps import Pair
-    from blobflow.engine.targets.verification import VerifyLevel
+    from blobflow.engine.pairs import Pair
+    from blobflow.engine.policy import VerifyLevel
     from blobflow.transports.archive import CompressMode
 
 
@@ -85,11 +85,12 @@ async def _verify_on_loop(
     run: RunOptions,
 ) -> Mapping[Pair, BlobflowError | None]:
     from blobflow.cli.expand import expand_request, request_settings
-    from blobflow.client import verify_run
+    from blobflow.client import Client
 
     meter = Meter()
     async with show_progress(connection.output, meter) as show:
         settings = request_settings(request, connection, run)
         expanded = await expand_request(request, platforms, settings, show, meter)
-        found = await verify_run(expanded.pairs, level, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            found = await client.verify(expanded.pairs, level)
         return {**found, **expanded.unresolved}

@@ -25,7 +25,7 @@ from blobflow.events import Meter
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
     from blobflow.cli.options.images import SpecFormat
-    from blobflow.engine.plan.steps import MissingPlatform
+    from blobflow.engine.pairs import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -157,23 +157,18 @@ async def _warm_on_loop(
     order: WarmRequest, connection: ConnectionOptions, run: RunOptions
 ) -> tuple[list[WarmResult], dict[str, str]]:
     from blobflow.cli.expand import expand_request, request_settings
+    from blobflow.client import Client
     from blobflow.operations.prefetch import warm_caches, warm_store
 
     meter = Meter()
     async with show_progress(connection.output, meter, hosts=len(order.edges)) as show:
         settings = request_settings(order.request, connection, run)
         expanded = await expand_request(order.request, order.platforms, settings, show, meter)
-        if order.edges:
-            results = await warm_caches(
-                expanded.pairs,
-                settings,
-                again=order.again,
-                settle=order.settle,
-                observer=show,
-                meter=meter,
-            )
-        else:
-            results = await warm_store(expanded.pairs, settings, observer=show, meter=meter)
+        async with Client(settings, observer=show, meter=meter) as client:
+            if order.edges:
+                results = await warm_caches(client, expanded.pairs, again=order.again, settle=order.settle)
+            else:
+                results = await warm_store(client, expanded.pairs)
         return results, {str(pair.source): str(error) for pair, error in expanded.unresolved.items()}
 
 

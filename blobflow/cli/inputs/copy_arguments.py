@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import ARCHIVES

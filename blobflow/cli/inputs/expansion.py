@@ -9,7 +9,7 @@ import msgspec
 from blobflow.cli.inputs.renaming import apply_rename
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 from blobflow.cli.output.units import count_text
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, InvalidReference, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import ARCHIVES, transport_of

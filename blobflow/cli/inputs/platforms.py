@@ -11,7 +11,7 @@ from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.steps import Pair
+    from blobflow.engine.pairs import Pair
     from blobflow.oci import Platform
     from blobflow.oci.platform_choice import PlatformChoice
 

@@ -44,7 +44,7 @@ from blobflow.cli.inputs.regsync_keys import (
 from blobflow.cli.inputs.regsync_schedule import schedule_hint
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, lines_text, node_at, to_struct
-from blobflow.engine.plan.steps import Lookup
+from blobflow.engine.pairs import Lookup
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.media import MANIFESTS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRules
-from blobflow.engine.plan.steps import Lookup, MissingPlatform
+from blobflow.engine.pairs import Lookup, MissingPlatform
 from blobflow.errors import InvalidReference
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import split_local_reference, transport_of

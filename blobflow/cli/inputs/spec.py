@@ -37,7 +37,7 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, node_at, to_struct
-from blobflow.engine.plan.steps import Lookup, MissingPlatform
+from blobflow.engine.pairs import Lookup, MissingPlatform
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.local_reference import transport_of

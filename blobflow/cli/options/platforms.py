@@ -10,7 +10,7 @@ import msgspec
 from blobflow.cli.options.option_group import option_group
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.steps import MissingPlatform
+    from blobflow.engine.pairs import MissingPlatform
     from blobflow.oci.docker_conversion import Format
     from blobflow.oci.platform_choice import IndexMode
 

@@ -12,10 +12,9 @@ from blobflow.cli.options.option_group import Option, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, byte_size
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.steps import Lookup
-    from blobflow.engine.targets.audit import AuditMode
-    from blobflow.engine.targets.verification import VerifyLevel
-    from blobflow.engine.transfer.staging import CacheMode
+    from blobflow.engine.pairs import Lookup
+    from blobflow.engine.policy import AuditMode, VerifyLevel
+    from blobflow.engine.services import CacheMode
     from blobflow.transports.archive import CompressMode
 
 # Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.planned import Planned
     from blobflow.oci import Descriptor
 
 

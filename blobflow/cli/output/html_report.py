@@ -16,7 +16,7 @@ from blobflow.cli.output.timeline import StepSpan
 from blobflow.cli.output.units import count_text, one_line, seconds_text, short_digest, size_text
 
 if TYPE_CHECKING:
-    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.results.report import Report
 
 # More bars than this a host nobody can tell apart; the longest are shown.

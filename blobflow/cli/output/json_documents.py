@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from blobflow.engine.execution import Planned
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
     from blobflow.oci import Descriptor, Manifest
     from blobflow.operations.inspection import Inspection

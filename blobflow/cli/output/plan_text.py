@@ -8,8 +8,8 @@ from blobflow.cli.output.units import count_text, one_line, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.content import Allowance
-    from blobflow.engine.execution import Planned
     from blobflow.engine.plan.cost import TargetCost
+    from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
 
 

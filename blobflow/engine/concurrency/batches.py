@@ -1,4 +1,4 @@
-"""Waves: questions to several targets at the same time, whose answers are taken up as they come.
+"""Batches: questions to several targets at the same time, whose answers are taken up as they come.
 
 First those that come soon, together; then what is late, each as it comes. So nobody waits for who does not
 answer, and where all answer there is one wave.

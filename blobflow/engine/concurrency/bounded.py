@@ -30,8 +30,10 @@ class BoundedRunner:
 
 
 async def run_alongside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Item]) -> Item:
-    """What `work` returns, while `other` runs too; both have ended then. As `run_together` where one
-    fails."""
+    """What `work` returns, while `other` runs too; both have ended then.
+
+    Where one fails it is as with `run_together`.
+    """
     found: list[Item] = []
 
     async def kept() -> None:

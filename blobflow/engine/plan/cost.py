@@ -8,19 +8,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.plan.steps import (
-    Attach,
-    Copy,
-    DesiredImage,
-    Goal,
-    Graph,
-    Inventory,
-    Mount,
-    Pair,
-    Plan,
-    Put,
-    site_of,
-)
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Plan, Put
+from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.local_reference import transport_of
 

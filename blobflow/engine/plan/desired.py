@@ -1,8 +1,9 @@
 """What an image is at its target: the manifests to put, where only some platforms of it are wanted. Pure.
 
-A shape is made of a root and a choice. Where the choice leaves something out, every index above that is
-sparse (kept as it is, some children absent) or pruned (made anew without them). In mode `auto` the kept form
-is put first, and each sparse index has its pruned form to fall back on: both are known before anything moves.
+A desired image is made of a root and a choice. Where the choice leaves something out, every index above that
+is sparse (kept as it is, some children absent) or pruned (made anew without them). In mode `auto` the sparse
+form is put first, and each sparse index has its pruned form to fall back on: both are known before anything
+moves.
 An index that lists one digest for several platforms loses nothing by a choice of one of them: only `prune`
 takes the other entries out.
 """
@@ -13,8 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import Site
-from blobflow.engine.plan.steps import DesiredImage, Graph, Pair, site_of
+from blobflow.content import Referrer, Site
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.sources.graph import Graph
+from blobflow.engine.sources.referrers import SkippedReferrer
 from blobflow.errors import BlobflowError, NoSuchPlatform, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, Reference
 from blobflow.oci.docker_conversion import convert_manifest
@@ -31,19 +34,72 @@ from blobflow.oci.platform_choice import (
 )
 
 
+class AttachedReferrer(msgspec.Struct, frozen=True, gc=False):
+    """What refers to one of an image's manifests, or to what is attached already: the referrer with all that
+    is below it, children first and itself last."""
+
+    referrer: Referrer
+    manifests: tuple[Manifest, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.manifests[-1]
+
+
+class DesiredImage(msgspec.Struct, frozen=True):
+    """What a pair wants to be at its target.
+
+    `root` is what the target's tag shall name. `manifests`: each once, children before parents, the root
+    last; none where the graph was not read, because the target is known to have it all. `sparse`: the
+    digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
+    the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
+    manifests of the source that forms made anew are here in place of. `lacking`: children that are wanted and
+    that the source, a layout or archive of a part of an index, does not have. `attached` and `left`: what
+    refers to all that, subjects before referrers, as far as it was looked up. `referring`: those of
+    `manifests` that refer to others themselves, and are to be listed for these.
+    """
+
+    root: Descriptor
+    manifests: tuple[Manifest, ...] = ()
+    sparse: frozenset[Digest] = frozenset()
+    fallbacks: dict[Digest, Manifest] = {}
+    platforms: tuple[str, ...] = ()
+    replaced: tuple[Digest, ...] = ()
+    lacking: tuple[Digest, ...] = ()
+    attached: tuple[AttachedReferrer, ...] = ()
+    left: tuple[SkippedReferrer, ...] = ()
+    referring: tuple[AttachedReferrer, ...] = ()
+
+    @property
+    def images(self) -> frozenset[Digest]:
+        """The image manifests, which are the same in every form of the indexes above them."""
+        return frozenset(each.descriptor.digest for each in self.manifests if not each.is_index)
+
+    @property
+    def everything(self) -> tuple[Manifest, ...]:
+        """All manifests that shall be at the target, each once: the image's, then what is attached to it."""
+        found = {manifest.descriptor.digest: manifest for manifest in self.manifests}
+        for each in self.attached:
+            for manifest in each.manifests:
+                found.setdefault(manifest.descriptor.digest, manifest)
+        return tuple(found.values())
+
+
 def build_desired_image(
     graph: Graph, root: Descriptor, choice: PlatformChoice, *, prune: bool
 ) -> DesiredImage:
-    """The shape of `root` under a choice; `prune`: in mode `auto`, take the pruned form at once.
+    """What `root` is under a choice; `prune`: in mode `auto`, take the pruned form at once.
 
     Raises NoSuchPlatform where the choice leaves nothing: the sentence says what there is.
     """
     if root.digest not in graph.manifests:
         return DesiredImage(root)
-    return _Shaper(graph, choice).desired(root, prune=prune or choice.index == "prune" or bool(choice.format))
+    return _Builder(graph, choice).desired(
+        root, prune=prune or choice.index == "prune" or bool(choice.format)
+    )
 
 
-class _Shaper:
+class _Builder:
     def __init__(self, graph: Graph, choice: PlatformChoice) -> None:
         self._graph = graph
         self._choice = choice
@@ -184,8 +240,8 @@ class _Shaper:
 
 
 class DesiredImages(msgspec.Struct, frozen=True):
-    """The shape of every pair, and why some have none. `skipped`: those that lack the platforms that are
-    wanted, and may."""
+    """The desired image of every pair, and why some have none. `skipped`: those that lack the platforms that
+    are wanted, and may."""
 
     of: dict[Pair, DesiredImage]
     failures: dict[Pair, BlobflowError]
@@ -199,10 +255,10 @@ def build_desired_images(
     current: Collection[Pair] = (),
     refuses_sparse: Callable[[str], bool] = lambda host: False,
 ) -> DesiredImages:
-    """Decide each pair's shape.
+    """Decide what each pair wants at its target.
 
     In mode `auto` the pruned form is taken where the target's tag names it already, or the target's registry
-    is known to refuse sparse indexes. Where a target is known to have it all (`current`), its shape is what
+    is known to refuse sparse indexes. Where a target is known to have it all (`current`), its image is what
     its tag names, and nothing below that: the graph need not have it.
     """
     made: dict[tuple[Digest, PlatformChoice, bool], DesiredImage] = {}

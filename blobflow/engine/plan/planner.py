@@ -1,4 +1,4 @@
-"""The planner: from pairs, their shapes, the graph and the inventory to a plan. A pure function.
+"""The planner: from pairs, their desired images, the graph and the inventory to a plan. A pure function.
 
 Homes
 -----
@@ -23,22 +23,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from blobflow.content import Site
-from blobflow.engine.plan.steps import (
-    Attach,
-    AttachedReferrer,
-    Copy,
-    DesiredImage,
-    Goal,
-    Graph,
-    Inventory,
-    Mount,
-    Need,
-    Pair,
-    Plan,
-    Put,
-    Step,
-    site_of,
-)
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Plan, Put, Step
+from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.oci.referrers import fallback_tag, referrer_descriptor
 
@@ -51,7 +40,7 @@ def make_plan(
 ) -> Plan:
     """Decide every step. Pure and deterministic; see the invariants above.
 
-    Every pair has a shape; pairs that could not be resolved are left out by the caller.
+    Every pair has a desired image; pairs that could not be resolved are left out by the caller.
     """
     return _Planner(sorted(set(pairs)), graph, inventory, desired_images).plan()
 
@@ -164,7 +153,7 @@ class _Planner:
         return Goal(pair, root, tuple(dict.fromkeys(steps)))
 
     def _hang(self, pair: Pair, desired: DesiredImage) -> Iterable[int]:
-        """The steps that bring what is attached to a shape, and make it known."""
+        """The steps that bring what is attached to an image, and make it known."""
         site = site_of(pair.target)
         unlisted: dict[Digest, list[Manifest]] = {}
         for each in desired.attached:

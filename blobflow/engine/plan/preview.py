@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from blobflow.engine.execution import Planned
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Pair, Put
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.planned import Planned
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Put
 from blobflow.errors import BlobflowError
 
 PreviewStatus = Literal["mirror", "current", "failed", "skipped"]

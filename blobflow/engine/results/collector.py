@@ -1,4 +1,4 @@
-"""The tally: which images are settled, as their steps end. Folds outcomes into the report. Sans-IO."""
+"""Which images are done, failed or skipped, as their steps end: folded into the report. Sans-IO."""
 
 from __future__ import annotations
 
@@ -8,21 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import Referrer, Site
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import blobs_present
-from blobflow.engine.plan.steps import (
-    Copy,
-    DesiredImage,
-    Goal,
-    Inventory,
-    Mount,
-    Pair,
-    Put,
-    Step,
-    merge_inventories,
-    site_of,
-)
+from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.inventory import Inventory, merge_inventories
+from blobflow.engine.plan.steps import Copy, Goal, Mount, Put, Step
 from blobflow.engine.results.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
-from blobflow.engine.sources.referrers import REPLACED
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest, Reference
@@ -81,8 +73,8 @@ class ResultCollector:
     def planned(
         self, goals: Sequence[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
     ) -> list[ImageRecord]:
-        """Take in goals of the plan with their shapes, and what their targets have, of which there were no
-        goals before. Returns the images that have nothing to do."""
+        """Take in goals of the plan with their desired images, and what their targets have, of which
+        there were no goals before. Returns the images that have nothing to do."""
         self._desired_images |= desired_images
         self._inventory = merge_inventories((self._inventory, inventory))
         self._present += blobs_present(goals, desired_images, inventory)
@@ -93,15 +85,15 @@ class ResultCollector:
         current = [goal for goal in goals if not goal.steps]
         return [self._whole(goal, "present", goal.root) for goal in current]
 
-    def ended(self, agenda: StepStates, number: int) -> list[tuple[Goal, ImageRecord]]:
+    def ended(self, step_states: StepStates, number: int) -> list[tuple[Goal, ImageRecord]]:
         """Take in a step that ended. Returns the images that it settled."""
-        if agenda.states[number] is StepState.DONE:
-            self.moved_by(agenda.step(number))
+        if step_states.states[number] is StepState.DONE:
+            self.moved_by(step_states.step(number))
         settled = []
         for goal in self._goals.get(number, ()):
             self._open[goal.pair] -= 1
             if not self._open[goal.pair]:
-                settled.append((goal, self._outcome(agenda, goal)))
+                settled.append((goal, self._outcome(step_states, goal)))
         return settled
 
     def moved_by(self, step: Step) -> None:
@@ -189,17 +181,17 @@ class ResultCollector:
             return self._record(pair, "skipped", "", UNFINISHED)
         return record
 
-    def _outcome(self, agenda: StepStates, goal: Goal) -> ImageRecord:
-        self._replaced[goal.pair] = _replaced_at(agenda, site_of(goal.pair.target))
+    def _outcome(self, step_states: StepStates, goal: Goal) -> ImageRecord:
+        self._replaced[goal.pair] = _replaced_at(step_states, site_of(goal.pair.target))
         for number in goal.steps:
-            if agenda.states[number] is not StepState.DONE and not agenda.left(number):
-                cause = agenda.root_cause(number)
+            if step_states.states[number] is not StepState.DONE and not step_states.left(number):
+                cause = step_states.root_cause(number)
                 named = self._names_now(goal.pair)
                 if cause is None:
                     return self._settle(goal.pair, "skipped", named, UNFINISHED)
                 self.errors[goal.pair] = cause
                 return self._settle(goal.pair, "failed", named, str(cause))
-        return self._whole(goal, "done", _put_at_last(agenda, goal))
+        return self._whole(goal, "done", _put_at_last(step_states, goal))
 
     def _whole(self, goal: Goal, status: Status, root: Descriptor) -> ImageRecord:
         self._final[goal.pair] = root
@@ -228,9 +220,9 @@ class ResultCollector:
         )
 
 
-def _replaced_at(agenda: StepStates, site: Site) -> frozenset[Digest]:
+def _replaced_at(step_states: StepStates, site: Site) -> frozenset[Digest]:
     """The manifests in whose place a target took others."""
-    steps = [agenda.step(number) for number in agenda.fell_back]
+    steps = [step_states.step(number) for number in step_states.fell_back]
     return frozenset(s.manifest.digest for s in steps if isinstance(s, Put) and s.target == site)
 
 
@@ -256,11 +248,15 @@ def _referrer(referrer: Referrer, artifact_type: str, left: str) -> ReferrerReco
     return ReferrerRecord(referrer.manifest.digest, artifact_type, referrer.subject, referrer.how, left)
 
 
-def _put_at_last(agenda: StepStates, goal: Goal) -> Descriptor:
+def _put_at_last(step_states: StepStates, goal: Goal) -> Descriptor:
     """The root that the target took: the goal's, or what its Put fell back on."""
     for number in goal.steps:
-        step = agenda.step(number)
-        if number in agenda.fell_back and isinstance(step, Put) and step.manifest.digest == goal.root.digest:
+        step = step_states.step(number)
+        if (
+            number in step_states.fell_back
+            and isinstance(step, Put)
+            and step.manifest.digest == goal.root.digest
+        ):
             assert step.fallback is not None
             return step.fallback
     return goal.root

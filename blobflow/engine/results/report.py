@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError
 
 Status = Literal["done", "present", "failed", "skipped"]

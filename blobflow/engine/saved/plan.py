@@ -15,9 +15,10 @@ from typing import assert_never
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.execution import Planned
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import Cost
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Pair, Put, Step, site_of
+from blobflow.engine.plan.planned import Planned
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.results.collector import referrer_records
 from blobflow.engine.results.report import ReferrerRecord

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from blobflow.content import Source
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Plan, Put, site_of
+from blobflow.engine.pairs import site_of
+from blobflow.engine.plan.steps import Plan, Put
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
+from blobflow.engine.services import Services
 from blobflow.engine.sources.pull_quota import AdmitReads, DescriptorAt, PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError, NotFound, error_side
 from blobflow.oci import Descriptor, Digest, Reference, media
 from blobflow.oci.local_reference import DOCKER_ARCHIVE

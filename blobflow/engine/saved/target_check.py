@@ -12,12 +12,14 @@ from collections.abc import Iterable
 
 from blobflow.content import Refers, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Put, Step, site_of
+from blobflow.engine.pairs import site_of
+from blobflow.engine.plan.attachments import REPLACED
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
-from blobflow.engine.sources.referrers import REPLACED
-from blobflow.engine.transfer.runner import Services, refuses_sparse
+from blobflow.engine.services import Services
+from blobflow.engine.transfer.runner import refuses_sparse
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, media
 

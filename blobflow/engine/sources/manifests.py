@@ -87,16 +87,16 @@ class ManifestBudget:
 
 
 class Manifests(MutableMapping[Digest, Manifest]):
-    """Manifests by digest. Some are lean (see `choice.lean`): `raw` and `whole` have the rest."""
+    """Manifests by digest. Some are held without bytes and annotations: `raw` and `whole` have the rest."""
 
-    def __init__(self, documents: ManifestBudget) -> None:
-        self.documents = documents
+    def __init__(self, manifest_budget: ManifestBudget) -> None:
+        self.manifest_budget = manifest_budget
         self._roots: defaultdict[Site, set[Digest]] = defaultdict(set)
         self._here: dict[Digest, Manifest] = {}
         self._aside: dict[Digest, Callable[[], bytes]] = {}
         self._named: Counter[Site] = Counter()
         self._refused: dict[Site, str] = {}
-        self._load = _Load(documents)
+        self._load = _Load(manifest_budget)
 
     def expect(self, site: Site, root: Digest) -> None:
         """Another image of this repository will be read: what is taken from there may be more."""
@@ -105,7 +105,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
         """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
         and UnsupportedContent, also once the site has named too much: then nothing more is read there."""
-        way, size = self.documents.way(site.registry), _size(manifest)
+        way, size = self.manifest_budget.way(site.registry), _size(manifest)
         await way.take(size)
         try:
             if site in self._refused:
@@ -153,7 +153,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
     def __setitem__(self, digest: Digest, manifest: Manifest) -> None:
         if digest not in self._here:
             weight = _weight(manifest)
-            aside = self.documents.put_aside(manifest, weight)
+            aside = self.manifest_budget.put_aside(manifest, weight)
             if aside is None:
                 self._load.add(weight)
             else:
@@ -180,18 +180,18 @@ class Manifests(MutableMapping[Digest, Manifest]):
 class _Load:
     """What one collection adds to what is held, for as long as it lives."""
 
-    __slots__ = ("__weakref__", "_documents", "_weight")
+    __slots__ = ("__weakref__", "_manifest_budget", "_weight")
 
-    def __init__(self, documents: ManifestBudget) -> None:
-        self._documents = documents
+    def __init__(self, manifest_budget: ManifestBudget) -> None:
+        self._manifest_budget = manifest_budget
         self._weight = 0
 
     def add(self, weight: int) -> None:
         self._weight += weight
-        self._documents.held += weight
+        self._manifest_budget.held += weight
 
     def __del__(self) -> None:
-        self._documents.held -= self._weight
+        self._manifest_budget.held -= self._weight
 
 
 def _weight(manifest: Manifest) -> int:

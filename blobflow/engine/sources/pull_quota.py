@@ -54,8 +54,7 @@ class PullQuota:
         return {host: allowance for host, allowance in found.items() if allowance is not None}
 
     async def permit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
-        """See `AdmitReads`. Raises Throttled where an allowance is too small, and nothing is to be waited
-        for."""
+        """See `AdmitReads`. Raises Throttled where an allowance is too small, and nothing is waited for."""
         told: set[str] = set()
         while True:
             now = self._allowed(wanted)

@@ -1,7 +1,7 @@
 """Resolve: from roots to a graph of digests. Asks the sources only.
 
 Closures are read level by level, so that before each level it is known how much there is to read. Which roots
-there are is told by `engine.roots`.
+there are `sources.roots` finds out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import msgspec
 from blobflow.content import Site, SourceAt
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import Graph, site_of
+from blobflow.engine.pairs import site_of
 from blobflow.engine.sources.configs import find_platform, may_name_platform
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.mentions import Origins, check_mention, find_wrong_sizes
 from blobflow.engine.sources.pull_quota import AdmitReads, DescriptorAt, unlimited
@@ -59,7 +60,7 @@ async def read_graph(
     choices: Mapping[Reference, Collection[PlatformChoice]] = {},
     foreign: bool = False,
     sparse: bool = False,
-    documents: ManifestBudget | None = None,
+    manifest_budget: ManifestBudget | None = None,
     reader: GraphReader | None = None,
 ) -> GraphRead:
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
@@ -71,11 +72,11 @@ async def read_graph(
     A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
     then the others are left out, unless none of those that are wanted is there.
     `sparse`: whatever an index lists and its site does not have is left out, and fails nothing.
-    `documents`: what bounds the memory that the manifests of this and other graphs take together.
+    `manifest_budget`: what bounds the memory that the manifests of this and other graphs take together.
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
     """
-    reader = reader or GraphReader(source_at, permit, documents)
+    reader = reader or GraphReader(source_at, permit, manifest_budget)
     for reference, root in roots.items():
         reader.manifests.expect(site_of(reference), root.digest)
     walks: dict[PlatformChoice, _Walk] = {}
@@ -187,7 +188,7 @@ class GraphReader:
         self,
         source_at: SourceAt,
         permit: AdmitReads = unlimited,
-        documents: ManifestBudget | None = None,
+        manifest_budget: ManifestBudget | None = None,
         observe: Observer = ignore,
     ) -> None:
         """`observe` is told, once a manifest, of those that are not what they are called."""
@@ -200,7 +201,7 @@ class GraphReader:
         self._configs = AsyncMemo(self._read_config)
         self._foreign = AsyncMemo(self._holds_foreign)
         self.errors: dict[tuple[Site, Digest], BlobflowError] = {}
-        self.manifests = (documents or ManifestBudget()).mapping()
+        self.manifests = (manifest_budget or ManifestBudget()).mapping()
         self.platforms: dict[Digest, Platform] = {}
         self.origins = Origins()
 
@@ -293,9 +294,8 @@ class GraphReader:
             self._belied.add(kinds)  # a registry that does it once does it always: a set may have thousands
             self._observe(
                 Warned(
-                    f"{site} calls {own.digest} {mention.media_type!r};"
-                    f" {treated_as(own)}, as whatever else is"
-                    f" called so at {site.registry}"
+                    f"{site} calls {own.digest} {mention.media_type!r}; {treated_as(own)}, as whatever else"
+                    f" is called so at {site.registry}"
                 )
             )
         if held is None or (mention.size == own.size and mention.media_type == own.media_type):
@@ -338,7 +338,7 @@ class GraphReader:
         assert manifest.config is not None, "an image has a config"
         if not may_name_platform(manifest):
             return
-        async with self.manifests.documents.moving(site.registry, manifest.config):
+        async with self.manifests.manifest_budget.moving(site.registry, manifest.config):
             with error_side("source"):
                 platform = await find_platform(self._source_at(site), manifest)
         if platform is not None:

@@ -1,30 +1,21 @@
-"""Referring: what hangs on images, signatures, SBOMs and attestations, is looked up at their sources.
+"""Referrers: what refers to images, signatures, SBOMs and attestations, is looked up at their sources.
 
 Each manifest that is wanted of an image is asked for, and then what was found, since a signature may be
-signed for in turn. The referrers are read into the graph like everything else, and hung on the shapes that
-have their subjects; what can't be is left, and it is said why. A list is only a hint: what refers to a
-manifest says so itself, in its `subject`.
+signed for in turn. The referrers are read into the graph like everything else. A list is only a hint: what
+refers to a manifest says so itself, in its `subject`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import Attaches, Referrer, Refers, SinkAt, Site, SourceAt
+from blobflow.content import Referrer, Refers, Site, SourceAt
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import (
-    AttachedReferrer,
-    DesiredImage,
-    Graph,
-    Inventory,
-    Pair,
-    SkippedReferrer,
-    site_of,
-)
+from blobflow.engine.pairs import site_of
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.oci import Descriptor, Digest, Reference
@@ -33,7 +24,6 @@ from blobflow.oci.platform_choice import without_platform
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
 MAX_DEPTH = 4
 
-REPLACED = "its subject is not at the target, another manifest was made of it"
 
 # A manifest at one source.
 ManifestAt = tuple[Site, Digest]
@@ -81,57 +71,6 @@ class FoundReferrers(msgspec.Struct, frozen=True):
     strangers: dict[ManifestAt, list[SkippedReferrer]]
     unreadable: dict[ManifestAt, BlobflowError]
     failures: dict[ManifestAt, BlobflowError]
-
-
-class WithReferrers(msgspec.Struct, frozen=True):
-    """Shapes with what is attached to them, the graph with that in it, and the pairs that got none."""
-
-    desired_images: dict[Pair, DesiredImage]
-    graph: Graph
-    failures: dict[Pair, BlobflowError]
-
-
-async def attach_referrers(
-    pairs: Iterable[Pair],
-    desired_images: Mapping[Pair, DesiredImage],
-    graph: Graph,
-    source_at: SourceAt,
-    sink_at: SinkAt,
-    runner: BoundedRunner,
-    referrals: ReferrerLookups,
-    reader: GraphReader,
-) -> WithReferrers:
-    """Look up what refers to the manifests of these pairs' shapes, where their targets can hold it.
-
-    `reader` is the one that read the graph.
-    """
-    able = [p for p in pairs if p in desired_images and accepts_referrers(p, sink_at)]
-    places = [
-        (site_of(pair.source), digest) for pair in able for digest in _subjects(desired_images[pair], graph)
-    ]
-    found = await find_referrers(places, graph, source_at, runner, referrals, reader)
-    hung, failures = dict(desired_images), dict[Pair, BlobflowError]()
-    for pair in able:
-        site = site_of(pair.source)
-        hung[pair] = _hung(desired_images[pair], site, found)
-        subjects = [
-            *_subjects(desired_images[pair], graph),
-            *(a.manifest.descriptor.digest for a in hung[pair].attached),
-        ]
-        for digest in subjects:
-            if (site, digest) in found.failures:
-                failures.setdefault(pair, found.failures[site, digest])
-    return WithReferrers(hung, found.graph, failures)
-
-
-def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
-    """What may be referred to at the source: a form made anew is not known there, what it replaces is."""
-    digests = (manifest.descriptor.digest for manifest in desired.manifests)
-    return [*(digest for digest in digests if digest in graph.manifests), *desired.replaced]
-
-
-def accepts_referrers(pair: Pair, sink_at: SinkAt) -> bool:
-    return isinstance(sink_at(site_of(pair.target)), Attaches)
 
 
 async def find_referrers(
@@ -244,64 +183,8 @@ def _pinned(site: Site, digest: Digest) -> Reference:
     return Reference(site.registry, site.repository, digest=digest)
 
 
-def _hung(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
-    """The shape with what was found at its source to refer to it."""
-    attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
-    left = [
-        SkippedReferrer(referrer, REPLACED)
-        for subject in desired.replaced
-        for referrer in found.referrers.get((site, subject), ())
-    ]
-    left += [each for subject in desired.replaced for each in found.strangers.get((site, subject), ())]
-    waiting = deque(manifest.descriptor.digest for manifest in desired.manifests)
-    met = set(waiting)
-    while waiting:
-        subject = waiting.popleft()
-        left += found.strangers.get((site, subject), ())
-        for referrer in found.referrers.get((site, subject), ()):
-            digest = referrer.manifest.digest
-            error = found.unreadable.get((site, digest))
-            if error is not None:
-                left.append(SkippedReferrer(referrer, error.message))
-                continue
-            closure = found.graph.closure(digest)
-            attached[digest, subject, referrer.tag] = AttachedReferrer(referrer, tuple(closure))
-            fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
-            met.update(fresh)
-            waiting.extend(fresh)
-    return msgspec.structs.replace(
-        desired, attached=tuple(attached.values()), left=tuple(left), referring=tuple(_referring(desired))
-    )
+class SkippedReferrer(msgspec.Struct, frozen=True):
+    """A referrer that is left where it is; `because` is a clause."""
 
-
-def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
-    """Those of a shape's own manifests that have a subject. Who puts one sees to it that it is listed
-    (distribution-spec, "Pushing Manifests with Subject")."""
-    for manifest in desired.manifests:
-        if manifest.subject is not None:
-            yield AttachedReferrer(Referrer(manifest.descriptor, manifest.subject.digest, "api"), (manifest,))
-
-
-def without_overwrites(
-    desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
-) -> dict[Pair, DesiredImage]:
-    """The shapes without what would take a tag at its target from another manifest (`--no-overwrite`)."""
-    return {
-        pair: _yielding(desired, site_of(pair.target), inventory) for pair, desired in desired_images.items()
-    }
-
-
-def _yielding(desired: DesiredImage, site: Site, inventory: Inventory) -> DesiredImage:
-    kept, left = [], list(desired.left)
-    for each in desired.attached:
-        tag = each.referrer.tag
-        there = inventory.tags.get((site, tag)) if tag else None
-        if there in (None, each.referrer.manifest.digest):
-            kept.append(each)
-        else:
-            left.append(
-                SkippedReferrer(
-                    each.referrer, f"{tag} names {there} there; --no-overwrite leaves it as it is"
-                )
-            )
-    return msgspec.structs.replace(desired, attached=tuple(kept), left=tuple(left))
+    referrer: Referrer
+    because: str

@@ -1,7 +1,7 @@
 """Roots: what references name at their sources, one small request each.
 
 A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures (see
-`engine.resolve`) are two steps, because most of a repeated run needs only the first: a root that its targets
+`sources.reader`) are two steps, because most of a repeated run needs only the first: a root that its targets
 are known to have whole is never read.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 from blobflow.content import SourceAt
 from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
 from blobflow.oci import Descriptor, Reference
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from blobflow.content import Selective, Sink, Site
-from blobflow.engine.plan.steps import DesiredImage, Pair, site_of
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.desired import DesiredImage
 from blobflow.errors import BlobflowError
 
 

@@ -31,23 +31,21 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from math import ceil, isfinite
-from typing import Literal
 
 import msgspec
 
 from blobflow.content import Journal, Reads, Site
 from blobflow.engine.blob_readers import can_be_read
 from blobflow.engine.concurrency.bounded import run_together
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.policy import AuditMode
 from blobflow.engine.results.report import Report
+from blobflow.engine.services import Services
 from blobflow.engine.targets.survey import TagSurvey
 from blobflow.engine.targets.traversal import Part, TargetRoot, Traversal, target_root
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, TimedOut, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
-
-AuditMode = Literal["rolling", "all", "none"]
 
 # An unchanged run makes so many requests for each one that looks below a root.
 SHARE = 20

@@ -17,7 +17,9 @@ import msgspec
 from blobflow.content import Journal, Refers, SinkAt, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import DesiredImage, Inventory, Lookup, Pair, site_of
+from blobflow.engine.pairs import Lookup, Pair, site_of
+from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.inventory import Inventory
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
@@ -86,7 +88,7 @@ class TargetLookups:
         await runner.each(self._empty.ahead, sorted(set(sites) - tagged))
 
     async def is_empty(self, site: Site) -> bool:
-        """See `Sink.vacant`. Raises what the site answers."""
+        """See `Sink.is_empty`. Raises what the site answers."""
         return await self._empty.of(site)
 
     async def _ask_empty(self, site: Site) -> bool:
@@ -175,7 +177,7 @@ async def survey_content(
     *,
     deep: bool = False,
 ) -> ContentSurvey:
-    """Find out what of the pairs' shapes is at their targets.
+    """Find out what of the pairs' desired images is at their targets.
 
     `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. Of
     `known.doubted` pairs, or with `deep` of all, a manifest that is there does not stand for its blobs; they
@@ -231,7 +233,7 @@ class _Survey:
         return {p: self._errors[site_of(p.target)] for p in pairs if site_of(p.target) in self._errors}
 
     async def note_empty(self, site: Site) -> None:
-        """A site where some tag names something is not vacant; any other is asked."""
+        """A site where some tag names something is not empty; any other is asked."""
         if site in self._tagged:
             return
         try:

@@ -1,4 +1,4 @@
-"""The descent: the way down from one root at a target, part by part, that can stop anywhere. Sans-IO."""
+"""The traversal of what is below one root at a target, part by part, which can stop anywhere. Sans-IO."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from blobflow.content import Site
 from blobflow.oci import UNKNOWN_SIZE, Digest, Manifest
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice, candidates, certain
 
-# Of what is below one root so much is looked at, and no more is remembered where a descent stops.
+# Of what is below one root so much is looked at, and no more is remembered where a traversal stops.
 MOST_BELOW = 10_000
 
 

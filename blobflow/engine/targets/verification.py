@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.blob_readers import can_be_read
 from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import build_desired_image
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.policy import VerifyLevel
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import certain
-
-VerifyLevel = Literal["roots", "blobs", "content"]
 
 
 class Verification:
@@ -39,12 +37,12 @@ class Verification:
         runner: BoundedRunner,
         *,
         read_at_once: int,
-        documents: ManifestBudget | None = None,
+        manifest_budget: ManifestBudget | None = None,
     ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at
         self._runner = runner
-        self._documents = documents or ManifestBudget()
+        self._manifest_budget = manifest_budget or ManifestBudget()
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
@@ -88,7 +86,7 @@ class Verification:
             self._source_at,
             self._runner,
             choices={pinned: [pair.choice]},
-            documents=self._documents,
+            manifest_budget=self._manifest_budget,
             sparse=True,
         )
         for error in read.failures.values():

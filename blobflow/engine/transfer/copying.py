@@ -7,9 +7,9 @@ import asyncio
 from blobflow.content import BlobReader
 from blobflow.engine.blob_readers import CountedReader, Sent, WholeReader
 from blobflow.engine.plan.steps import Copy
+from blobflow.engine.services import Services
 from blobflow.engine.transfer.admission import Admission, StepPermits
 from blobflow.engine.transfer.retry import BlobRetries, may_send
-from blobflow.engine.transfer.runner import Services
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.events import Retrying
 from blobflow.retrying import Failure, retrying

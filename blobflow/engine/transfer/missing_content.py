@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 
 from blobflow.content import Site, SourceAt
 from blobflow.engine.concurrency.memo import AsyncMemo
-from blobflow.engine.plan.steps import Copy, Graph, Put, Step
+from blobflow.engine.plan.steps import Copy, Put, Step
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.transfer.admission import StepPermits
 from blobflow.errors import BlobflowError, Rejected
@@ -46,7 +47,7 @@ class MissingContent:
         origins: SitesOf,
         *,
         source_at: SourceAt,
-        documents: ManifestBudget,
+        manifest_budget: ManifestBudget,
         steps: Callable[[], Iterable[Step]],
         put: PutBytes,
         copy: Callable[[Copy], Awaitable[None]],
@@ -57,7 +58,7 @@ class MissingContent:
         self._made = made
         self._origins = origins
         self._source_at = source_at
-        self._documents = documents
+        self._manifest_budget = manifest_budget
         self._steps = steps
         self._put = put
         self._copy = copy
@@ -159,7 +160,7 @@ class MissingContent:
             return True
         for site in self._origins.get(child.digest) or self._sites(parent.descriptor.digest):
             try:
-                async with self._documents.moving(site.registry, child):
+                async with self._manifest_budget.moving(site.registry, child):
                     raw = await self._source_at(site).read(child)
                     self._made[child.digest] = parse_manifest(raw, child.media_type, digest=child.digest)
             except BlobflowError:

@@ -8,68 +8,28 @@ task; a step that fails is written down and the rest goes on. Only cancellation 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
-import msgspec
-
-from blobflow.content import AllowanceOf, Attaches, BlobReader, Cache, Journal, SinkAt, Site, Sleep, SourceAt
-from blobflow.engine.plan.steps import Attach, Copy, Graph, Mount, Plan, Put, Step
-from blobflow.engine.sources.manifests import ManifestBudget
-from blobflow.engine.sources.pull_quota import no_allowance
+from blobflow.content import Attaches, BlobReader, Journal, Site
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
+from blobflow.engine.services import Services
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
-from blobflow.engine.transfer.staging import CacheMode, should_stage
+from blobflow.engine.transfer.staging import should_stage
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError, Rejected, StorageError
-from blobflow.events import Meter, Observer, StepDone, StepFailed, StepStarted
+from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
-from blobflow.permits import Limiter
 
 # The journal's key for "this registry has mounted a blob for us": its mounts are proven.
 MOUNTS = "mounts"
 # And for what it did with an index that lacked children.
 SPARSE, REFUSED = "sparse", "refused"
-
-# Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
-PATIENCE = 2.0
-
-
-async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
-    return {}
-
-
-class Services(msgspec.Struct, frozen=True):
-    """Everything outside the plan that a run touches; `mirror.py` fills it in.
-
-    `limiter_at`: the limiter of a host whose Sources and Sinks have none of their own.
-    `staging_bytes`: what blobs may take in the store at once while they pass through it, and
-    `staging_blobs`: how many of them; None: no bound.
-    `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
-    `patience`: so many seconds the targets that have answered wait for the others, so that the plan is one.
-    `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
-    """
-
-    source_at: SourceAt
-    sink_at: SinkAt
-    cache: Cache
-    journal: Journal
-    observe: Observer
-    meter: Meter
-    limiter_at: Callable[[str], Limiter]
-    allowance_of: AllowanceOf = no_allowance
-    cache_mode: CacheMode = "auto"
-    staging_bytes: int | None = None
-    staging_blobs: int | None = None
-    complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
-    patience: float = PATIENCE
-    sleep: Sleep = asyncio.sleep
-    random: Callable[[], float] = random.random
-    documents: ManifestBudget = msgspec.field(default_factory=ManifestBudget)
 
 
 class Transfer:
@@ -123,7 +83,7 @@ class Transfer:
             self._made,
             origins or {},
             source_at=services.source_at,
-            documents=services.documents,
+            manifest_budget=services.manifest_budget,
             steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
             put=self._put_bytes,
             copy=self._copy_beside,
@@ -345,7 +305,7 @@ class Transfer:
     ) -> None:
         made = self._made.get(manifest.digest)
         before = permits.release if permits is not None else None
-        async with self._services.documents.moving(site.registry, manifest, before_waiting=before):
+        async with self._services.manifest_budget.moving(site.registry, manifest, before_waiting=before):
             raw = self._graph.raw(manifest.digest) if made is None else made.raw
             sink = self._services.sink_at(site)
             await (permits.writing(sink) if permits is not None else sink).put(manifest, raw, tags)

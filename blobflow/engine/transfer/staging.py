@@ -6,9 +6,7 @@ worth that where the bytes would otherwise be read from the source twice, or whe
 
 from __future__ import annotations
 
-from typing import Literal
-
-CacheMode = Literal["auto", "all", "off"]
+from blobflow.engine.services import CacheMode
 
 # A blob whose restart would hurt. At 30 MB/s, a common rate between registries, this is 9 seconds' work.
 LARGE = 256 * 1024 * 1024

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.client import Settings, opened, tidy
+from blobflow.client import Client
 from blobflow.content import NullJournal, Sink, Site
 from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.engine.sources.configs import find_platform, may_name_platform, read_diff_ids
 from blobflow.errors import BlobflowError, NoSuchPlatform, NotFound, UnsupportedContent
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.platform_choice import PlatformChoice, attested_digest, declared_platform
 from blobflow.operations.airgap.load import StartRun
@@ -39,29 +39,24 @@ class Root(msgspec.Struct, frozen=True):
 
 
 async def read_into_store(
+    client: Client,
     source: Reference,
     choice: PlatformChoice,
     begin: StartRun,
-    settings: Settings,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
 ) -> None:
     """Read an image, verified, into the store. Failures are in the report of the run that `begin` makes."""
-    async with _kept(source, choice, begin, settings, observer, meter):
+    async with _kept(client, source, choice, begin):
         pass
 
 
 async def export_folder(
+    client: Client,
     source: Reference,
     choice: PlatformChoice,
     begin: StartRun,
-    settings: Settings,
     folder: Path,
     *,
     devices: bool = False,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
 ) -> list[str]:
     """Unpack an image into a folder that is new or empty, several platforms into folders below it.
 
@@ -72,7 +67,7 @@ async def export_folder(
     with ExitStack() as stack:
         made = stack.enter_context(temporary_folder(folder))
         notes: list[str] = []
-        async with _kept(source, choice, begin, settings, observer, meter) as roots:
+        async with _kept(client, source, choice, begin) as roots:
             for root in roots:
                 tree = await in_thread(read_tree, root.layers)
                 into = made / root.folder if len(roots) > 1 else made
@@ -87,17 +82,14 @@ async def export_folder(
 
 
 async def export_tar(
+    client: Client,
     source: Reference,
     choice: PlatformChoice,
     begin: StartRun,
-    settings: Settings,
     path: Path | None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
 ) -> None:
     """As `export_folder`, into a tar (None: on standard output). Devices are entries like all others."""
-    async with _kept(source, choice, begin, settings, observer, meter) as roots:
+    async with _kept(client, source, choice, begin) as roots:
         trees = [
             (root.folder if len(roots) > 1 else "", await in_thread(read_tree, root.layers), root.layers)
             for root in roots
@@ -117,19 +109,16 @@ def _write(trees: Sequence[tuple[str, FileTree, Sequence[Layer]]], path: Path | 
 
 @asynccontextmanager
 async def _kept(
+    client: Client,
     source: Reference,
     choice: PlatformChoice,
     begin: StartRun,
-    settings: Settings,
-    observer: Observer,
-    meter: Meter | None,
 ) -> AsyncIterator[list[Root]]:
     """The chosen platforms of an image, held in the store. Raises the image's own error if it has failed, and
     NoSuchPlatform also if it may lack them."""
-    if settings.cache == "off":
-        settings = msgspec.structs.replace(settings, cache_dir=None)
-    settings = msgspec.structs.replace(settings, cache="all")
-    async with opened(settings, observer, meter or Meter()) as (services, store):
+    cache_dir = None if client.settings.cache == "off" else client.settings.cache_dir
+    async with client.using(cache="all", cache_dir=cache_dir) as keeping, keeping.services() as services:
+        store = (await keeping.open()).store
         kept = StoreSink(store)
 
         def sink_at(site: Site) -> Sink:
@@ -137,7 +126,9 @@ async def _kept(
 
         run = begin([Pair(source, Reference(STORE, ""), choice)], ())
         try:
-            report = await run.go(msgspec.structs.replace(services, sink_at=sink_at, journal=NullJournal()))
+            report = await run.execute(
+                msgspec.structs.replace(services, sink_at=sink_at, journal=NullJournal())
+            )
             for error in run.errors.values():
                 raise error
             for image in report.images:
@@ -148,7 +139,7 @@ async def _kept(
                 raise NotFound(f"{source} was not read: the run ended before")
             with _told_to(run):
                 kept.check()
-                observer(PhaseStarted("export", 1))
+                client.observer(PhaseStarted("export", 1))
                 root = await kept.resolve(images[0].digest)
                 images_there = await _images(kept, root, choice)
                 if not images_there:
@@ -161,7 +152,7 @@ async def _kept(
                 yield [await _root_of(kept, store, once[key], key[1]) for key in once]
         finally:
             kept.close()
-        await tidy(store, settings)
+        await keeping.tidy()
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.client import Settings, opened, tidy
+from blobflow.client import Client
 from blobflow.content import Site, Source
 from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
-from blobflow.engine.transfer.runner import Services
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.index_grouping import (
     ArchivedImage,
@@ -76,14 +76,12 @@ StartRun = Callable[[Sequence[Pair], Sequence[str]], Run]
 
 
 async def load(
+    client: Client,
     inputs: Sequence[ArchiveInput],
     aim: Aim,
     begin: StartRun,
-    settings: Settings,
     *,
     wanted: Mapping[ImageName, str] | None = None,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
 ) -> None:
     """Bring what the archives hold under the names `wanted` (None: under any) to where `aim` says.
 
@@ -92,8 +90,8 @@ async def load(
     The sources of its pairs are those of `source_of`; `begin` makes the run of them, with notes for the
     report. Failures of images are in that run's report; what is raised concerns all archives.
     """
-    async with opened(settings, observer, meter or Meter()) as (services, store):
-        observer(PhaseStarted("archives", len(inputs)))
+    async with client.services() as services:
+        client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
         with error_side("source"):
             loaded = await gathering.gather(wanted)
@@ -101,8 +99,8 @@ async def load(
         run = begin(pairs, loaded.notes)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
             await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
-        await run.go(_over(services, sources))
-        await tidy(store, settings)
+        await run.execute(_over(services, sources))
+        await client.tidy()
 
 
 def source_of(name: ImageName, digest: str = "") -> Reference:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from blobflow.content import Site, Source
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Pair, site_of
-from blobflow.engine.transfer.runner import Services
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from blobflow.client import Settings, opened, tidy
+from blobflow.client import Client
 from blobflow.content import Sink, Site, Source
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, StorageError, UsageError, error_side
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.operations.airgap.load import ArchiveInput, StartRun, archive_of
@@ -27,26 +27,17 @@ class Bundle(msgspec.Struct, frozen=True):
     since: tuple[ArchiveInput, ...] = ()
 
 
-async def save(
-    pairs: Sequence[Pair],
-    bundle: Bundle,
-    begin: StartRun,
-    settings: Settings,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-) -> None:
+async def save(client: Client, pairs: Sequence[Pair], bundle: Bundle, begin: StartRun) -> None:
     """Bring the pairs' images into the bundle, which all their targets are in.
 
     The bundle is there when this returns, with every image that arrived; not at all when it raises, or when
     the run ended before all images had been tried. Failures are in the report of the run that `begin` makes.
     """
-    meter = meter or Meter()
-    async with opened(settings, observer, meter) as (services, store):
+    async with client.services() as services:
         site = Site(bundle.place, "")
         elsewhere: set[Digest] = set()
         if bundle.since:
-            observer(PhaseStarted("archives", len(bundle.since)))
+            client.observer(PhaseStarted("archives", len(bundle.since)))
         with error_side("source"):
             for older in bundle.since:
                 if transport_of(older.place) != OCI_ARCHIVE:
@@ -54,12 +45,12 @@ async def save(
                 elsewhere |= await archive_of(services, older).held()
         sink = ArchiveSink(
             site,
-            store.root,
-            meter.hosts[site.registry],
+            (await client.open()).store.root,
+            client.meter.hosts[site.registry],
             host_platform(),
             limit=bundle.part_bytes,
             elsewhere=elsewhere,
-            aside=services.documents.aside,
+            aside=services.manifest_budget.aside,
         )
 
         def sink_at(place: Site) -> Sink:
@@ -81,7 +72,7 @@ async def save(
         over = msgspec.structs.replace(services, sink_at=sink_at, source_at=source_at, complete=complete)
         run = begin(pairs, ())
         try:
-            await run.go(over)
+            await run.execute(over)
         finally:
             sink.abandon()
-        await tidy(store, settings)
+        await client.tidy()

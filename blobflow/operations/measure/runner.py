@@ -16,12 +16,12 @@ from typing import Literal
 
 import msgspec
 
+from blobflow.client import Client
 from blobflow.content import Site, Sleep, verified
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError, ConnectFailed
-from blobflow.events import Event, Observer, Traced, Warned, ignore
+from blobflow.events import Event, Observer, Traced, Warned
 from blobflow.oci import Digest
 from blobflow.operations.measure.blobs import Generated, Generator
 from blobflow.operations.measure.trials import (
@@ -55,12 +55,11 @@ def tell_nobody(leg: Trial) -> None:
 
 
 async def measure(
+    client: Client,
     target: Site,
     course: TrialMatrix,
-    settings: Settings | None = None,
     *,
     source: Site | None = None,
-    observer: Observer = ignore,
     tell: Tell = tell_nobody,
     sleep: Sleep = asyncio.sleep,
 ) -> Measurements:
@@ -71,7 +70,7 @@ async def measure(
     taken out first.
     """
     lots = course.lots()
-    run = _Run(settings_for(settings), observer, tell, sleep)
+    run = _Run(client.settings, client.observer, tell, sleep)
     try:
         for site in (target, source):
             if site is not None:
@@ -81,7 +80,9 @@ async def measure(
     except BaseException:
         await run.clear()
         for left in run.left():
-            observer(Warned(f"{left.site} still has {left.blobs} of these blobs, {left.size} bytes in all"))
+            client.observer(
+                Warned(f"{left.site} still has {left.blobs} of these blobs, {left.size} bytes in all")
+            )
         raise
     return Measurements(str(target), tuple(run.legs), recommend(run.legs), tuple(run.left()))
 

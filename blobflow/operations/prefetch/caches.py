@@ -11,19 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from blobflow.client import Settings, open_registries
+from blobflow.client import Client
 from blobflow.content import Site, Sleep, SourceAt, Verifier
 from blobflow.engine.concurrency.bounded import BoundedRunner, run_together
-from blobflow.engine.execution import MAX_SMALL_REQUESTS
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import ResolvedRoots
-from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError
 from blobflow.events import (
-    Meter,
-    Observer,
     PhaseStarted,
-    ignore,
 )
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.operations.prefetch.images import (
@@ -49,13 +45,11 @@ BlobAt = tuple[Site, Digest]
 
 
 async def warm_caches(
+    client: Client,
     pairs: Sequence[Pair],
-    settings: Settings | None = None,
     *,
     again: bool = False,
     settle: float = STORE_SECONDS,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
     sleep: Sleep = asyncio.sleep,
 ) -> list[WarmResult]:
     """Pull each pair's image through its target, a pull-through cache, and say of each what is warm.
@@ -64,17 +58,15 @@ async def warm_caches(
     `settle`: seconds that an edge gets to store what was pulled. Failures are in what is returned. On cancel
     connections are closed; what the edges have by then stays there.
     """
-    meter = meter or Meter()
-    settings = settings_for(settings)
-    async with open_registries(settings, observer, meter) as registries:
-        observer(PhaseStarted("resolve", len(pairs)))
-        found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
-        observer(PhaseStarted("warm", len(found.blobs)))
-        attempts = Attempts(observer, meter, sleep)
-        pulling = CachePull(registries, attempts, settings.concurrency, again=again)
-        await pulling.pull(found.blobs)
-        observer(PhaseStarted("verify", len(found.blobs)))
-        await pulling.look(settle, sleep)
+    registries, observer = client.registries, client.observer
+    observer(PhaseStarted("resolve", len(pairs)))
+    found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
+    observer(PhaseStarted("warm", len(found.blobs)))
+    attempts = Attempts(observer, client.meter, sleep)
+    pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
+    await pulling.pull(found.blobs)
+    observer(PhaseStarted("verify", len(found.blobs)))
+    await pulling.look(settle, sleep)
     told = [_warmth(pair, found, pulling) for pair in pairs]
     tell(told, observer)
     return told

@@ -10,9 +10,10 @@ import msgspec
 
 from blobflow.content import Sleep, SourceAt
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import MAX_SMALL_REQUESTS
+from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.desired import build_desired_images, choices_of
-from blobflow.engine.plan.steps import Graph, Pair
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import read_graph
 from blobflow.engine.sources.roots import ResolvedRoots
 from blobflow.engine.transfer.retry import BlobRetries

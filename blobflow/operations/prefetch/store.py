@@ -6,22 +6,16 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-import msgspec
-
-from blobflow.client import Settings, opened, tidy
+from blobflow.client import Client
 from blobflow.content import Cache, Site, Sleep, SourceAt
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import MAX_SMALL_REQUESTS
-from blobflow.engine.plan.steps import Pair, site_of
+from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import resolve_roots
-from blobflow.environment import settings_for
 from blobflow.errors import BlobflowError
 from blobflow.events import (
-    Meter,
-    Observer,
     PhaseStarted,
-    ignore,
 )
 from blobflow.oci import Descriptor, Digest
 from blobflow.operations.prefetch.images import (
@@ -36,31 +30,25 @@ from blobflow.operations.prefetch.images import (
 
 
 async def warm_store(
-    pairs: Sequence[Pair],
-    settings: Settings | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-    sleep: Sleep = asyncio.sleep,
+    client: Client, pairs: Sequence[Pair], *, sleep: Sleep = asyncio.sleep
 ) -> list[WarmResult]:
     """Read the blobs of what each pair chooses of its source's image into the store, and keep them there.
 
     Later runs with this store take them from there. Raises StorageError if the store can't hold them all.
     """
-    meter = meter or Meter()
-    settings = msgspec.structs.replace(settings_for(settings), cache="all")
-    async with opened(settings, observer, meter) as (services, store):
+    observer = client.observer
+    async with client.using(cache="all") as keeping, keeping.services() as services:
         observer(PhaseStarted("resolve", len(pairs)))
         resolve = partial(
             resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_SMALL_REQUESTS)
         )
         found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
-        filling = StoreFill(services.source_at, services.cache, Attempts(observer, meter, sleep))
-        await filling.fill(found.blobs, settings.concurrency)
+        filling = StoreFill(services.source_at, services.cache, Attempts(observer, client.meter, sleep))
+        await filling.fill(found.blobs, client.settings.concurrency)
         told = [filling.warmth(pair, found) for pair in pairs]
         tell(told, observer)
-        await tidy(store, settings)
+        await keeping.tidy()
         return told
 
 

@@ -13,12 +13,12 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 
-from blobflow.client import Settings, open_registries
+from blobflow.client import Client
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.sources.configs import read_config
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Manifest
 from blobflow.oci.tag_selection.rules import matching_tags, newest_created, parse_date
 from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, catalog
@@ -30,13 +30,7 @@ _CREATED = "org.opencontainers.image.created"
 _LOOKED_FOR = 8
 
 
-async def find(
-    searches: Iterable[TagSearch],
-    settings: Settings | None = None,
-    *,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
-) -> dict[TagSearch, tuple[ChosenTags, ...]]:
+async def find(client: Client, searches: Iterable[TagSearch]) -> dict[TagSearch, tuple[ChosenTags, ...]]:
     """What each search finds, in the registries' order. Nothing is raised for what one of them answers.
 
     A repository that was named, and of which no tag is chosen, is an error: what is there by mistake only for
@@ -44,13 +38,12 @@ async def find(
     """
     asked = list(dict.fromkeys(searches))
     found: dict[TagSearch, tuple[ChosenTags, ...]] = {}
-    observer(PhaseStarted("choose", len(asked)))
-    async with open_registries(settings, observer, meter) as registries:
+    client.observer(PhaseStarted("choose", len(asked)))
 
-        async def look(search: TagSearch) -> None:
-            found[search] = await _look(registries, search)
+    async def look(search: TagSearch) -> None:
+        found[search] = await _look(client.registries, search)
 
-        await BoundedRunner(MAX_SMALL_REQUESTS).each(look, asked)
+    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, asked)
     return {search: found[search] for search in asked}
 
 

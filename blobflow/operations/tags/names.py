@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blobflow.client import Settings, open_registries
-from blobflow.engine.plan.steps import site_of
+from blobflow.client import Client
+from blobflow.engine.pairs import site_of
 from blobflow.errors import Denied, NotFound, Rejected, Unauthorized, UsageError, own_copy
-from blobflow.events import Observer, ignore
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.reference import check_tag
 from blobflow.transports.registry import Registries
@@ -22,21 +21,15 @@ def check_registry(reference: Reference) -> None:
         raise UsageError(f"{reference.host} is no registry; its images are shown by `blobflow inspect`")
 
 
-async def list_tags(
-    repository: Reference, settings: Settings | None = None, *, observer: Observer = ignore
-) -> list[str]:
+async def list_tags(client: Client, repository: Reference) -> list[str]:
     """All tags of a repository, in the registry's order. Raises what the registry answers."""
     check_registry(repository)
-    async with open_registries(settings, observer) as registries:
-        return await registries.repository(site_of(repository)).tags()
+    return await client.registries.repository(site_of(repository)).tags()
 
 
-async def list_repositories(
-    host: str, settings: Settings | None = None, *, observer: Observer = ignore
-) -> list[str]:
+async def list_repositories(client: Client, host: str) -> list[str]:
     """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
-    async with open_registries(settings, observer) as registries:
-        return await catalog(registries, host)
+    return await catalog(client.registries, host)
 
 
 async def catalog(registries: Registries, host: str) -> list[str]:
@@ -49,13 +42,7 @@ async def catalog(registries: Registries, host: str) -> list[str]:
         raise told from None
 
 
-async def retag(
-    reference: Reference,
-    names: Sequence[str],
-    settings: Settings | None = None,
-    *,
-    observer: Observer = ignore,
-) -> Descriptor:
+async def retag(client: Client, reference: Reference, names: Sequence[str]) -> Descriptor:
     """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
 
     Its content is there already, so nothing else is sent; an index too is put as it is. Returns what the
@@ -64,9 +51,8 @@ async def retag(
     check_registry(reference)
     for name in names:
         check_tag(name)
-    async with open_registries(settings, observer) as registries:
-        repository = registries.sink(site_of(reference))
-        root = await repository.resolve(reference.name)
-        raw = await repository.read(root)
-        await repository.put(root, raw, tags=tuple(dict.fromkeys(names)))
-        return root
+    repository = client.registries.sink(site_of(reference))
+    root = await repository.resolve(reference.name)
+    raw = await repository.read(root)
+    await repository.put(root, raw, tags=tuple(dict.fromkeys(names)))
+    return root

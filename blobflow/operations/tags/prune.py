@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.client import Settings, open_registries
+from blobflow.client import Client
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import site_of
+from blobflow.engine.pairs import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
 from blobflow.errors import BlobflowError, NotFound, RunIncomplete, error_side
-from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.events import PhaseStarted
 from blobflow.oci import Digest, Reference
 from blobflow.oci.tag_selection.rules import subject_of
 from blobflow.operations.tags.extra import ExtraTag, PruneLimit, RepositoryState, find_extra_tags
@@ -41,13 +41,11 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 async def prune(
+    client: Client,
     keep: Iterable[WantedTag],
     limit: PruneLimit,
-    settings: Settings | None = None,
     *,
     dry_run: bool = False,
-    observer: Observer = ignore,
-    meter: Meter | None = None,
 ) -> AsyncIterator[TagRecord]:
     """Remove the tags of the repositories of `keep` that it does not have, and tell what became of each.
 
@@ -63,25 +61,24 @@ async def prune(
     for image in keep:
         check_registry(image.target)
         kept[site_of(image.target)].append(image)
-    observer(PhaseStarted("clear", len(kept)))
-    async with open_registries(settings, observer, meter) as registries:
-        places = await _look(registries, kept)
-        surplus, tags = sum(len(place.surplus) for place in places), sum(place.tags for place in places)
-        too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
-        if dry_run:
-            status: TagStatus = "left" if too_many else "surplus"
-            for place in places:
-                for each in place.surplus:
-                    yield _record(place.site, each, status, too_many)
-            return
-        if too_many:
-            raise RunIncomplete(
-                f"nothing was removed: {surplus} of {tags} tags at the targets are not in the selection,"
-                f" {too_many}; --dry-run lists them"
-            )
+    client.observer(PhaseStarted("clear", len(kept)))
+    places = await _look(client.registries, kept)
+    surplus, tags = sum(len(place.surplus) for place in places), sum(place.tags for place in places)
+    too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
+    if dry_run:
+        status: TagStatus = "left" if too_many else "surplus"
         for place in places:
-            async for record in _remove(registries.repository(place.site), place):
-                yield record
+            for each in place.surplus:
+                yield _record(place.site, each, status, too_many)
+        return
+    if too_many:
+        raise RunIncomplete(
+            f"nothing was removed: {surplus} of {tags} tags at the targets are not in the selection,"
+            f" {too_many}; --dry-run lists them"
+        )
+    for place in places:
+        async for record in _remove(client.registries.repository(place.site), place):
+            yield record
 
 
 async def _look(registries: Registries, kept: Mapping[Site, Sequence[WantedTag]]) -> list[_Place]:

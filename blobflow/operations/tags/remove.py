@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from blobflow.client import Settings, open_registries
+from blobflow.client import Client
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import site_of
+from blobflow.engine.pairs import site_of
 from blobflow.errors import Rejected, UsageError
-from blobflow.events import Observer, ignore
 from blobflow.oci import Digest, Reference
 from blobflow.operations.tags.extra import RepositoryState
 from blobflow.operations.tags.inspect import inspect_repository
@@ -26,13 +25,12 @@ class Removed(msgspec.Struct, frozen=True):
 
 
 async def remove(
+    client: Client,
     reference: Reference,
-    settings: Settings | None = None,
     *,
     by_digest: bool = False,
     all_tags: bool = False,
     dry_run: bool = False,
-    observer: Observer = ignore,
 ) -> Removed:
     """Remove a tag; or, `by_digest` or where a digest is named, the manifest ([end-9]).
 
@@ -45,21 +43,20 @@ async def remove(
     check_registry(reference)
     if not reference.name:
         raise UsageError(f"{reference} is a whole repository; name a tag or a digest in it")
-    async with open_registries(settings, observer) as registries:
-        repository = registries.repository(site_of(reference))
-        digest = (await repository.resolve(reference.tag or reference.digest)).digest
-        if reference.digest not in ("", digest):
-            raise Rejected(f"{reference.host}/{reference.repository}:{reference.tag} names {digest} now")
-        if reference.tag and not by_digest:
-            await _untag(repository, reference, digest, dry_run=dry_run)
-            return Removed((reference.tag,))
-        standing = await inspect_repository(
-            repository, await repository.tags(), BoundedRunner(MAX_SMALL_REQUESTS)
-        )
-        gone = _check(standing, reference, digest, all_tags=all_tags)
-        if not dry_run:
-            await repository.delete(digest)
-        return Removed(gone, digest)
+    repository = client.registries.repository(site_of(reference))
+    digest = (await repository.resolve(reference.tag or reference.digest)).digest
+    if reference.digest not in ("", digest):
+        raise Rejected(f"{reference.host}/{reference.repository}:{reference.tag} names {digest} now")
+    if reference.tag and not by_digest:
+        await _untag(repository, reference, digest, dry_run=dry_run)
+        return Removed((reference.tag,))
+    standing = await inspect_repository(
+        repository, await repository.tags(), BoundedRunner(MAX_SMALL_REQUESTS)
+    )
+    gone = _check(standing, reference, digest, all_tags=all_tags)
+    if not dry_run:
+        await repository.delete(digest)
+    return Removed(gone, digest)
 
 
 async def _untag(repository: Repository, reference: Reference, digest: Digest, *, dry_run: bool) -> None:

@@ -216,7 +216,7 @@ class ArchiveSink:
         return [Referrer(each, subject, "tag") for each in self._referrers.get(subject, {}).values()]
 
     async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
-        """See `Attaches.attach`, and `attached`. Kept until `complete`."""
+        """See `Attaches.attach`, and `layout.referrers`. Kept until `complete`."""
         self._referrers.setdefault(subject, {}).update((each.digest, each) for each in referrers)
 
     def _hold(self, manifest: Manifest) -> None:

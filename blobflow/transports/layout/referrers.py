@@ -87,7 +87,7 @@ class IndexReferrers:
         return self._subject_of[entry.digest]
 
     def find(self, name: str, place: str) -> Descriptor:
-        """See `imageindex.find`; "" is the only image of its own."""
+        """See `index_json.find_image`; "" is the only image of its own."""
         return find_image(self._by_name, name, place, self._read, None if name else self.numbers())
 
     def images(self) -> IndexEntries:

@@ -9,13 +9,15 @@ from pathlib import Path
 from blobflow.cli.output.dedup_stats import collect_dedup_stats
 from blobflow.cli.output.html_report import assign_lanes, render_html_report
 from blobflow.cli.output.timeline import StepSpan, Timeline
-from blobflow.client import Settings, mirror
-from blobflow.engine.execution import KEEP_GOING, Run
-from blobflow.engine.plan.steps import Need, Pair
+from blobflow.engine.execution import Run
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.steps import Need
 from blobflow.engine.results.report import ImageRecord, Report, TargetRecord, Totals
 from blobflow.events import Event, PhaseStarted, StepDone, StepFailed, StepStarted
 from blobflow.oci import parse_reference
 from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
+from tests.library import mirror
 from tests.scenarios.registries import blobs_of, fill, registries
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
@@ -194,8 +196,9 @@ async def test_the_page_of_a_real_run_has_its_figures(tmp_path: Path) -> None:
             for n in sample.images
         ]
         timeline = Timeline(lambda event: None)
-        run = Run(pairs, KEEP_GOING, observe=timeline)
-        report = await mirror(pairs, Settings(cache="off"), observer=timeline, run=run)
+        runs: list[Run] = []
+        report = await mirror(pairs, Settings(cache="off"), observer=timeline, on_start=runs.append)
+    (run,) = runs
     assert report.ok
     assert run.planned is not None
     spans = timeline.spans(run.planned.plan.needs)

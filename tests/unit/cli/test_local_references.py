@@ -8,7 +8,7 @@ from blobflow.cli.inputs.copy_arguments import copy_pairs
 from blobflow.cli.inputs.expansion import make_pairs
 from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, digest_of
 

@@ -16,11 +16,11 @@ from blobflow.cli.options.connection import ConnectionOptions, connection_option
 from blobflow.cli.options.credentials import parse_login, prompt
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.settings import Hosts, connection_settings, hosts_of, run_settings
-from blobflow.client import Settings
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.environment import login_file
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_reference
+from blobflow.settings import Settings
 from blobflow.transports.registry import Credentials
 from tests.e2e.servers.locked_registry import Authority
 

@@ -11,7 +11,7 @@ from blobflow.cli.inputs.expansion import expand, make_pairs
 from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.spec import parse_spec
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, UsageError
 
 D = "sha256:" + "ab" * 32

@@ -17,10 +17,10 @@ from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.runtime.cron import Cron, Interval
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled
-from blobflow.client import Settings
 from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.errors import ConnectFailed, RunIncomplete, UsageError
 from blobflow.events import Meter, ignore
+from blobflow.settings import Settings
 
 SPEC = """\
 version: 1

@@ -14,8 +14,8 @@ import pytest
 
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Graph
 from blobflow.engine.sources import manifests as module
+from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
 from blobflow.errors import DigestMismatch, StorageError, UnsupportedContent
@@ -183,7 +183,7 @@ async def test_a_wide_lane_reads_only_so_many_bytes_of_manifests_at_once() -> No
         {name: root.descriptor},
         lambda site: source,  # type: ignore[arg-type, return-value]
         BoundedRunner(32),
-        documents=documents,
+        manifest_budget=documents,
     )
     assert not read.failures and len(read.graph.manifests) == 41
     assert 30_000 < source.most <= 40_000

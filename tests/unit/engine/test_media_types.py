@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Site
-from blobflow.engine.execution import Run
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.events import Event, Warned
 from blobflow.oci import Manifest, Reference, digest_of, media, parse_manifest, parse_platform
@@ -111,7 +111,9 @@ async def run(bench: Bench, *tags: str) -> list[str]:
 
     pairs = [Pair(Reference("source", "app", tag), Reference("target", "app", tag)) for tag in tags]
     services = bench.services()
-    report = await Run(pairs, observe=observe).go(msgspec.structs.replace(services, observe=observe))
+    report = await run_of_pairs(pairs, observe=observe).execute(
+        msgspec.structs.replace(services, observe=observe)
+    )
     assert report.ok, [image.error for image in report.images]
     return told
 

@@ -10,23 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import Referrer, Site
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import cost_of
-from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage, build_desired_images
+from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import (
-    Attach,
-    AttachedReferrer,
-    Copy,
-    DesiredImage,
-    Graph,
-    Inventory,
-    Mount,
-    Need,
-    Pair,
-    Plan,
-    Put,
-    site_of,
-)
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, Plan, Put
+from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, media
 from blobflow.oci.referrers import cosign_tags
 

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from blobflow.content import NullJournal, Referrer, Sink, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.execution import Planned
+from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.desired import build_desired_images
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.plan.planned import Planned
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import Attach, Copy, Inventory, Mount, Plan, Put, site_of
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put
 from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
 from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
 from blobflow.engine.saved.target_check import TargetCheck
-from blobflow.engine.transfer.runner import Services as Around
+from blobflow.engine.services import Services
 from blobflow.errors import NotFound
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest
@@ -82,7 +84,7 @@ def looked_at(saved: SavedPlan, inventory: Inventory) -> SavedProgress:
     def source_at(site: Site) -> Sink:
         raise AssertionError("no source is asked")
 
-    around = Around(
+    around = Services(
         source_at=source_at,  # type: ignore[arg-type]
         sink_at=sink_at,
         cache=None,  # type: ignore[arg-type]

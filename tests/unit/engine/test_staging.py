@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.engine.transfer.staging import LARGE, CacheMode, should_stage
+from blobflow.engine.services import CacheMode
+from blobflow.engine.transfer.staging import LARGE, should_stage
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
-from blobflow.engine.plan.steps import Pair
+from blobflow.engine.pairs import Pair
 from blobflow.engine.sources.roots import resolve_roots
 from blobflow.engine.targets.survey import TargetLookups
 from blobflow.errors import BlobflowError, Denied, NotFound

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from blobflow.client import Settings, mirror
-from blobflow.engine.plan.steps import Pair
+from blobflow.client import Client
+from blobflow.engine.pairs import Pair
 from blobflow.errors import StorageError
 from blobflow.oci import digest_of, parse_reference
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.operations.prefetch import WarmResult, warm_caches, warm_store
+from blobflow.settings import Settings
 from blobflow.transports.registry.api.cache_probe import reports_miss
 from tests.fakes.registry import Clock, Fake, fake
+from tests.library import mirror
 from tests.scenarios.registries import blobs_of, fill, registries
 from tools.registry.faults import Fault, Reset
 from tools.registry.faulty import JournallingRegistry
@@ -61,7 +64,8 @@ def pairs_at(host: str, names: list[str] = NAMES) -> list[Pair]:
 
 async def warmed(server: Fake, *, again: bool = False, clock: Clock | None = None) -> list[WarmResult]:
     clock = clock or Clock()
-    return await warm_caches(pairs_at(server.host), Settings(cache="off"), again=again, sleep=clock.sleep)
+    async with Client(Settings(cache="off")) as client:
+        return await warm_caches(client, pairs_at(server.host), again=again, sleep=clock.sleep)
 
 
 def blob_asks(server: Fake) -> Counter[str]:
@@ -174,13 +178,18 @@ def reads_of_blobs(registry: JournallingRegistry) -> Counter[str]:
     return Counter(each.path for each in registry.journal.select("GET", "/blobs/"))
 
 
+async def stored(host: str, settings: Settings, **how: Any) -> list[WarmResult]:
+    async with Client(settings) as client:
+        return await warm_store(client, cache_pairs(host), **how)
+
+
 async def test_into_cache_reads_each_blob_once_and_a_later_run_reads_none(tmp_path: Path) -> None:
     settings = Settings(cache_dir=tmp_path / "cache", cache="all")
     async with registries(tmp_path, ["source", "target"]) as [source, target]:
         fill(source.store, SAMPLE)
-        first = await warm_store(cache_pairs(source.host), settings)
+        first = await stored(source.host, settings)
         read = reads_of_blobs(source)
-        second = await warm_store(cache_pairs(source.host), settings)
+        second = await stored(source.host, settings)
         aims = [
             msgspec.structs.replace(p, target=parse_reference(f"{target.host}/{n}"))
             for p, n in zip(cache_pairs(source.host), NAMES, strict=True)
@@ -198,9 +207,7 @@ async def test_into_cache_goes_on_where_a_read_broke_off(tmp_path: Path) -> None
     clock = Clock()
     async with registries(tmp_path, ["source"], [cut]) as [source]:
         fill(source.store, SAMPLE)
-        told = await warm_store(
-            cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache"), sleep=clock.sleep
-        )
+        told = await stored(source.host, Settings(cache_dir=tmp_path / "cache"), sleep=clock.sleep)
     assert {each.status for each in told} == {"warm"}
     assert len(clock.slept) == 1
 
@@ -209,7 +216,5 @@ async def test_what_the_store_has_no_room_for_is_not_begun(tmp_path: Path) -> No
     async with registries(tmp_path, ["source"]) as [source]:
         fill(source.store, SAMPLE)
         with pytest.raises(StorageError, match="would need room"):
-            await warm_store(
-                cache_pairs(source.host), Settings(cache_dir=tmp_path / "cache", cache_size=1000)
-            )
+            await stored(source.host, Settings(cache_dir=tmp_path / "cache", cache_size=1000))
         assert reads_of_blobs(source) == {}

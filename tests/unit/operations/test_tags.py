@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from aiohttp import web
 
+from blobflow.client import Client
 from blobflow.content import Deletes, Site
 from blobflow.engine.results.report import TagRecord
 from blobflow.errors import BlobflowError, Denied, NotFound, Rejected, RunIncomplete
@@ -137,7 +138,8 @@ async def test_a_manifest_that_may_not_go_is_a_sentence(
 async def test_a_registry_without_a_catalog_is_told_what_to_do() -> None:
     async with fake(answering(401, "UNAUTHORIZED")) as server:
         with pytest.raises(BlobflowError, match="not every registry lists its repositories, so name them"):
-            await list_repositories(server.host)
+            async with Client() as client:
+                await list_repositories(client, server.host)
 
 
 # Finding
@@ -147,7 +149,8 @@ async def found(
     server: Fake, rules: TagRules, repository: str = "app", repositories: TagRules = ALL_TAGS
 ) -> tuple[ChosenTags, ...]:
     search = TagSearch(server.host, repository, rules, repositories)
-    return (await find([search]))[search]
+    async with Client() as client:
+        return (await find(client, [search]))[search]
 
 
 async def test_names_and_versions_cost_one_request() -> None:
@@ -224,7 +227,8 @@ async def test_a_repository_that_cant_be_asked_is_an_error_of_its_own() -> None:
     shelf.image("app", "1")
     async with fake(shelf) as server:
         here, there = TagSearch(server.host, "app"), TagSearch(server.host, "nobody")
-        result = await find([here, there, here])
+        async with Client() as client:
+            result = await find(client, [here, there, here])
     assert result[here] == (ChosenTags("app", ("1",)),)
     (lost,) = result[there]
     assert isinstance(lost.error, NotFound)
@@ -256,18 +260,23 @@ async def test_of_a_catalog_those_are_taken_that_are_wanted_and_have_something()
 # Removing
 
 
+async def removed(reference: Reference, **how: bool) -> Removed:
+    async with Client() as client:
+        return await remove(client, reference, **how)
+
+
 async def test_a_tag_and_a_manifest_are_looked_at_before_they_go() -> None:
     shelf = Shelf(by_tag=400)
     image = shelf.image("app", "1", "2")
     async with fake(shelf) as server:
         one = Reference(server.host, "app", "1")
         with pytest.raises(Rejected, match="removes no tag by itself; --digest removes"):
-            await remove(one)
+            await removed(one)
         with pytest.raises(Rejected, match="would go 2, which name it too"):
-            await remove(one, by_digest=True)
-        assert await remove(one, by_digest=True, all_tags=True, dry_run=True) == Removed(("1", "2"), image)
+            await removed(one, by_digest=True)
+        assert await removed(one, by_digest=True, all_tags=True, dry_run=True) == Removed(("1", "2"), image)
         assert shelf.tags["app"] == {"1": image, "2": image}
-        assert await remove(one, by_digest=True, all_tags=True) == Removed(("1", "2"), image)
+        assert await removed(one, by_digest=True, all_tags=True) == Removed(("1", "2"), image)
     assert shelf.tags["app"] == {}
 
 
@@ -278,14 +287,15 @@ async def test_an_index_in_an_index_keeps_what_it_lists() -> None:
     shelf.index("app", "outer", children=[inner])
     async with fake(shelf) as server:
         with pytest.raises(Rejected, match="the index outer lists it; remove that first"):
-            await remove(Reference(server.host, "app", "", image))
+            await removed(Reference(server.host, "app", "", image))
 
 
 # Clearing
 
 
 async def cleared(server: Fake, *keep: WantedTag, limit: PruneLimit = ALL) -> list[TagRecord]:
-    return [record async for record in prune(keep, limit)]
+    async with Client() as client:
+        return [record async for record in prune(client, keep, limit)]
 
 
 def statuses(records: Sequence[TagRecord]) -> dict[str, str]:

@@ -281,7 +281,7 @@ async def test_the_wire_is_counted_by_host(tmp_path: Path) -> None:
         assert counted.requests == len(registry.journal)
 
 
-# has, vacant, mount, put
+# has, is_empty, mount, put
 
 
 async def test_has_tells_blobs_from_manifests_by_media_type(tmp_path: Path) -> None:

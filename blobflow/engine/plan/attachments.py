@@ -1,0 +1,143 @@
+"""Attachments: what refers to images goes along with them, where their targets can hold it.
+
+Each manifest that is wanted of an image is looked up at its source (`sources.referrers`); what was found is
+attached to the desired images that have its subjects. What can't be is left where it is, and the report says
+why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from blobflow.content import Attaches, Referrer, SinkAt, Site, SourceAt
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.sources.graph import Graph
+from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.sources.referrers import FoundReferrers, ReferrerLookups, SkippedReferrer, find_referrers
+from blobflow.errors import BlobflowError
+from blobflow.oci import Digest
+
+REPLACED = "its subject is not at the target, another manifest was made of it"
+
+
+class WithReferrers(msgspec.Struct, frozen=True):
+    """Desired images with what is attached to them, the graph with that in it, and the pairs
+    that got none."""
+
+    desired_images: dict[Pair, DesiredImage]
+    graph: Graph
+    failures: dict[Pair, BlobflowError]
+
+
+async def attach_referrers(
+    pairs: Iterable[Pair],
+    desired_images: Mapping[Pair, DesiredImage],
+    graph: Graph,
+    source_at: SourceAt,
+    sink_at: SinkAt,
+    runner: BoundedRunner,
+    lookups: ReferrerLookups,
+    reader: GraphReader,
+) -> WithReferrers:
+    """Look up what refers to the manifests of these pairs' images, where their targets can hold it.
+
+    `reader` is the one that read the graph.
+    """
+    able = [p for p in pairs if p in desired_images and accepts_referrers(p, sink_at)]
+    places = [
+        (site_of(pair.source), digest) for pair in able for digest in _subjects(desired_images[pair], graph)
+    ]
+    found = await find_referrers(places, graph, source_at, runner, lookups, reader)
+    attached, failures = dict(desired_images), dict[Pair, BlobflowError]()
+    for pair in able:
+        site = site_of(pair.source)
+        attached[pair] = _with_referrers(desired_images[pair], site, found)
+        subjects = [
+            *_subjects(desired_images[pair], graph),
+            *(a.manifest.descriptor.digest for a in attached[pair].attached),
+        ]
+        for digest in subjects:
+            if (site, digest) in found.failures:
+                failures.setdefault(pair, found.failures[site, digest])
+    return WithReferrers(attached, found.graph, failures)
+
+
+def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
+    """What may be referred to at the source: a form made anew is not known there, what it replaces is."""
+    digests = (manifest.descriptor.digest for manifest in desired.manifests)
+    return [*(digest for digest in digests if digest in graph.manifests), *desired.replaced]
+
+
+def accepts_referrers(pair: Pair, sink_at: SinkAt) -> bool:
+    """Whether a pair's target can hold what refers to its image."""
+    return isinstance(sink_at(site_of(pair.target)), Attaches)
+
+
+def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
+    """The image with what was found at its source to refer to it."""
+    attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
+    left = [
+        SkippedReferrer(referrer, REPLACED)
+        for subject in desired.replaced
+        for referrer in found.referrers.get((site, subject), ())
+    ]
+    left += [each for subject in desired.replaced for each in found.strangers.get((site, subject), ())]
+    waiting = deque(manifest.descriptor.digest for manifest in desired.manifests)
+    met = set(waiting)
+    while waiting:
+        subject = waiting.popleft()
+        left += found.strangers.get((site, subject), ())
+        for referrer in found.referrers.get((site, subject), ()):
+            digest = referrer.manifest.digest
+            error = found.unreadable.get((site, digest))
+            if error is not None:
+                left.append(SkippedReferrer(referrer, error.message))
+                continue
+            closure = found.graph.closure(digest)
+            attached[digest, subject, referrer.tag] = AttachedReferrer(referrer, tuple(closure))
+            fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
+            met.update(fresh)
+            waiting.extend(fresh)
+    return msgspec.structs.replace(
+        desired, attached=tuple(attached.values()), left=tuple(left), referring=tuple(_referring(desired))
+    )
+
+
+def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
+    """Those of an image's own manifests that have a subject. Who puts one sees to it that it is listed
+    (distribution-spec, "Pushing Manifests with Subject")."""
+    for manifest in desired.manifests:
+        if manifest.subject is not None:
+            yield AttachedReferrer(Referrer(manifest.descriptor, manifest.subject.digest, "api"), (manifest,))
+
+
+def without_overwrites(
+    desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
+) -> dict[Pair, DesiredImage]:
+    """The images without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+    return {
+        pair: _without_overwrites(desired, site_of(pair.target), inventory)
+        for pair, desired in desired_images.items()
+    }
+
+
+def _without_overwrites(desired: DesiredImage, site: Site, inventory: Inventory) -> DesiredImage:
+    kept, left = [], list(desired.left)
+    for each in desired.attached:
+        tag = each.referrer.tag
+        there = inventory.tags.get((site, tag)) if tag else None
+        if there in (None, each.referrer.manifest.digest):
+            kept.append(each)
+        else:
+            left.append(
+                SkippedReferrer(
+                    each.referrer, f"{tag} names {there} there; --no-overwrite leaves it as it is"
+                )
+            )
+    return msgspec.structs.replace(desired, attached=tuple(kept), left=tuple(left))

@@ -1,0 +1,52 @@
+"""The inventory: what the targets are known to have, and to lack, when a plan is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.pairs import Pair
+from blobflow.oci import Digest
+
+_NOTHING: frozenset[Digest] = frozenset()
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """What the targets say. Three-valued: present, absent, or (in neither) unknown.
+
+    `tags`: what each (site, tag) names now; None: it names nothing. An image manifest that is present stands
+    for its blobs, an index stands for nothing but itself: registries let children be deleted, and a sparse
+    index has the full one's digest. `settled`: pairs whose target is known to have all that they want.
+    `listed`: subjects, each with a manifest that is known there to refer to it.
+    """
+
+    present: dict[Site, frozenset[Digest]]
+    absent: dict[Site, frozenset[Digest]]
+    tags: dict[tuple[Site, str], Digest | None]
+    settled: frozenset[Pair] = frozenset()
+    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+
+    def has(self, site: Site, digest: Digest) -> bool:
+        return digest in self.at(site)
+
+    def at(self, site: Site) -> frozenset[Digest]:
+        """What is known to be at a site."""
+        return self.present.get(site, _NOTHING)
+
+
+def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
+    """What several targets say, each of which speaks for its own sites."""
+    present: dict[Site, frozenset[Digest]] = {}
+    absent: dict[Site, frozenset[Digest]] = {}
+    tags: dict[tuple[Site, str], Digest | None] = {}
+    settled: frozenset[Pair] = frozenset()
+    listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+    for each in inventories:
+        present |= each.present
+        absent |= each.absent
+        tags |= each.tags
+        settled |= each.settled
+        listed |= each.listed
+    return Inventory(present, absent, tags, settled, listed)

@@ -1,0 +1,69 @@
+"""What planning comes to: a plan, what it was made from, and what could not be planned."""
+
+from __future__ import annotations
+
+import msgspec
+
+from blobflow.content import Allowance
+from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.cost import Cost, cost_of
+from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.inventory import Inventory, merge_inventories
+from blobflow.engine.plan.steps import Goal, Plan, appended
+from blobflow.engine.policy import KEEP_GOING, Policy
+from blobflow.engine.sources.graph import Graph
+from blobflow.errors import BlobflowError
+
+
+class PlanPart(msgspec.Struct, frozen=True):
+    """What the answers of some targets add to a plan.
+
+    `plan`: its steps are numbered after those that were planned before. `failures`: pairs that can't be
+    planned; `skipped`: those that are left as they are, and why. `unrecorded`: goals that need no step, and
+    of which the journal does not know that yet.
+    """
+
+    plan: Plan
+    desired_images: dict[Pair, DesiredImage]
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+    skipped: dict[Pair, str] = {}
+    unrecorded: tuple[Goal, ...] = ()
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A plan with what it was made from.
+
+    `failures`: pairs that could not be planned, and why; `skipped`: those that lack the platforms that are
+    wanted, and may. `reads`: the manifests that planning read, by host; a run of the plan reads as many.
+    `allowances`: what their hosts said last of how many they let be read. `policy`: what it was made under.
+    `counted`: its cost, where the graph is not all of it.
+    """
+
+    pairs: tuple[Pair, ...]
+    plan: Plan
+    graph: Graph
+    desired_images: dict[Pair, DesiredImage]
+    inventory: Inventory
+    failures: dict[Pair, BlobflowError]
+    reads: dict[str, int] = {}
+    allowances: dict[str, Allowance] = {}
+    policy: Policy = KEEP_GOING
+    counted: Cost | None = None
+    skipped: dict[Pair, str] = {}
+
+    @property
+    def price(self) -> Cost:
+        """The cost of the plan."""
+        return self.counted or cost_of(self.plan, self.graph, (*self.failures, *self.skipped))
+
+    def with_part(self, part: PlanPart) -> Planned:
+        """The same with what the answers of more targets add to it."""
+        return msgspec.structs.replace(
+            self,
+            plan=appended(self.plan, part.plan),
+            desired_images=self.desired_images | part.desired_images,
+            inventory=merge_inventories((self.inventory, part.inventory)),
+            failures=self.failures | part.failures,
+            skipped=self.skipped | part.skipped,
+        )

@@ -1,0 +1,223 @@
+"""The planning of a saved plan: what of its steps is left to be done, and nothing else.
+
+    look at the targets ─► read manifests (sources, by digest) ─► the plan without what is there
+
+No tag is looked up at a source, nor what refers to anything: all that was decided when the plan was made.
+What is at the targets by now is skipped; an image of which a source has lost something fails alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from blobflow.content import Site
+from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.execution import Run
+from blobflow.engine.pairs import site_of
+from blobflow.engine.plan.attachments import REPLACED
+from blobflow.engine.plan.cost import Cost, cost_of
+from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.inventory import Inventory
+from blobflow.engine.plan.planned import Planned, PlanPart
+from blobflow.engine.plan.steps import Copy, Goal, Mount, Plan, Put, Step
+from blobflow.engine.planning import Planning, plan_made
+from blobflow.engine.policy import Policy
+from blobflow.engine.results.collector import ResultCollector
+from blobflow.engine.results.report import ImageRecord, ReferrerRecord, Report, with_records
+from blobflow.engine.saved.plan import SavedImage, SavedPlan, SavedSkip
+from blobflow.engine.saved.remaining import SavedProgress, remaining_plan, steps_of
+from blobflow.engine.saved.source_check import find_images, one_at_a_time, read_manifests
+from blobflow.engine.saved.target_check import TargetCheck
+from blobflow.engine.services import Services
+from blobflow.engine.sources.graph import Graph
+from blobflow.engine.sources.pull_quota import PullQuota
+from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.targets.survey import put_record
+from blobflow.engine.transfer.step_states import StepStates
+from blobflow.errors import BlobflowError, Rejected, own_copy
+from blobflow.events import Meter, Observer, PhaseStarted, ignore
+from blobflow.oci import Digest, media
+
+_ANEW = "; the target had it when the plan was made: make the plan anew"
+
+
+def run_of_saved(
+    saved: SavedPlan,
+    policy: Policy | None = None,
+    *,
+    observe: Observer = ignore,
+    meter: Meter | None = None,
+) -> Run:
+    """A run that carries out a saved plan. `policy`: in place of the plan's own."""
+    return Run(SavedPlanning(saved, policy, observe), meter)
+
+
+class SavedPlanning(Planning[list[int]]):
+    """The planning of what is left of a saved plan. An answer is the images of one target host, by their
+    numbers; what was found out of them is in the progress that all share."""
+
+    follows_tags = False
+
+    def __init__(self, saved: SavedPlan, policy: Policy | None = None, observe: Observer = ignore) -> None:
+        """`policy`: in place of the plan's own."""
+        super().__init__(saved.pairs, policy or saved.policy, observe)
+        self.origins = saved.origins()
+        self._saved = saved
+        self._progress = SavedProgress()
+        self._quota: PullQuota
+        self._reader: GraphReader
+
+    def questions(self, services: Services) -> Iterator[Coroutine[Any, Any, list[int]]]:
+        self.observe(PhaseStarted("survey", len(self._saved.images)))
+        self.roots |= self._saved.roots
+        self._quota = PullQuota(
+            services.allowance_of, services.source_at, self.observe, services.sleep, waits=self.policy.wait
+        )
+        permit = one_at_a_time(self._quota)
+        self._reader = GraphReader(services.source_at, permit, services.manifest_budget, self.observe)
+        hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
+        return (self._ask(services, host) for host in hosts)
+
+    async def _ask(self, services: Services, host: str) -> list[int]:
+        saved, progress, runner = self._saved, self._progress, BoundedRunner(MAX_SMALL_REQUESTS)
+        images = [n for n, pair in enumerate(saved.pairs) if pair.target.host == host]
+        try:
+            await TargetCheck(saved, host, self.policy, services, runner, progress).go()
+            await find_images(saved, progress, self._good(images), services, runner)
+            await read_manifests(saved, progress, self._good(images), services, self._reader, runner)
+        except BlobflowError as error:
+            if not self.is_transferring:
+                raise
+            progress.failures.update((number, own_copy(error)) for number in self._good(images))
+        return images
+
+    def _good(self, images: Iterable[int]) -> list[int]:
+        """Those of the images that can be completed, as far as is known."""
+        return [number for number in images if number not in self._progress.failures]
+
+    def is_useful(self, answer: list[int]) -> bool:
+        return bool(self._good(answer))
+
+    def graph(self) -> Graph:
+        return self._reader.graph(self._saved.roots)
+
+    def take(self, answers: Sequence[list[int]]) -> PlanPart:
+        saved, progress = self._saved, self._progress
+        images = sorted(number for numbers in answers for number in numbers)
+        made = remaining_plan(saved, progress, self._good(images))
+        roots = {goal.pair: goal.root for goal in made.goals}
+        told = images if self.planned is not None else range(len(saved.images))
+        desired = {
+            image.pair: DesiredImage(roots.get(image.pair, image.root), platforms=image.platforms)
+            for image in (saved.images[number] for number in told)
+        }
+        failures = {saved.images[n].pair: progress.failures[n] for n in images if n in progress.failures}
+        part = PlanPart(made, desired, Inventory({}, {}, dict(progress.tags)), failures)
+        first = Planned(
+            (*saved.pairs, *(each.pair for each in saved.skipped)),
+            made,
+            self.graph(),
+            desired,
+            part.inventory,
+            failures,
+            dict(sorted(self._quota.reads.items())),
+            self._quota.allowances,
+            self.policy,
+            skipped={each.pair: each.reason for each in saved.skipped},
+        )
+        part = self._add(part, first)
+        assert self.planned is not None
+        self.planned = msgspec.structs.replace(self.planned, counted=self._cost(self.planned.plan))
+        self.observe(plan_made(self.planned.price, len(saved.images)))
+        return part
+
+    def _cost(self, plan: Plan) -> Cost:
+        """The cost of what is left. Blobs are counted that the saved plan has steps for, as far as they are
+        of images that can be completed."""
+        saved = self._saved
+        goals = {goal.pair for goal in plan.goals}
+        wanted = steps_of(saved, (image for image in saved.images if image.pair in goals))
+        steps = (saved.steps[number] for number in wanted)
+        blobs = {step.blob.digest for step in steps if isinstance(step, Copy | Mount)}
+        read = {step.blob.digest for step in plan.steps if isinstance(step, Copy)}
+        return msgspec.structs.replace(
+            cost_of(plan, Graph({}, {}, {})),
+            blobs_unique=len(blobs),
+            blobs_shared=min(len(blobs), saved.price.blobs_shared),
+            blobs_present=len(blobs - read),
+        )
+
+    def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
+        """Have later runs know an image whose root was put now; one that was there was not looked into."""
+        assert self.planned is not None
+        pair, policy, plan = goal.pair, self._saved.policy, self.planned.plan
+        steps = (plan.steps[number] for number in goal.steps)
+        was_put = any(isinstance(s, Put) and s.manifest.digest == goal.root.digest for s in steps)
+        if pair.target.transport or not was_put:
+            return
+        if pair.source.transport and goal.root.media_type in media.INDEXES:
+            return  # the source may have had only a part of it, see `DesiredImage.lacking`
+        put, source = collector.final(pair).digest, collector.source_root(pair).digest
+        looked_up = policy.lookup(pair) != "off"
+        chosen = put_record(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
+        services.journal.record_put(site_of(pair.target), put, chosen)
+
+    def explain(self, error: BlobflowError, step: Step) -> None:
+        """What a target lacks that no step brings was there when the plan was made."""
+        lacks = isinstance(error, Rejected) and error.missing and isinstance(step, Put) and not step.sparse
+        if lacks and not error.message.endswith(_ANEW):
+            error.message += _ANEW
+
+    # The report
+
+    def complete(self, report: Report, step_states: StepStates | None) -> Report:
+        replaced, left = self._replaced(step_states), self._left()
+        images = tuple(
+            msgspec.structs.replace(record, referrers=_referrers(image, replaced, left))
+            for record, image in zip(report.images, self._saved.images, strict=True)
+        )
+        totals = msgspec.structs.replace(report.totals, blobs_present=len(self._progress.present))
+        report = msgspec.structs.replace(report, images=images, totals=totals)
+        return with_records(report, {each.pair: _skipped(each) for each in self._saved.skipped})
+
+    def _replaced(self, step_states: StepStates | None) -> dict[Site, set[Digest]]:
+        """The manifests, by site, in whose place a target took others, now or before."""
+        steps = [self._saved.steps[number] for number in self._progress.fell_back]
+        if step_states is not None:
+            steps += [step_states.step(number) for number in step_states.fell_back]
+        replaced: dict[Site, set[Digest]] = {}
+        for step in steps:
+            if isinstance(step, Put):
+                replaced.setdefault(step.target, set()).add(step.manifest.digest)
+        return replaced
+
+    def _left(self) -> dict[tuple[Site, Digest], str]:
+        """Why manifests that should be put at a site are left, by the look at the targets."""
+        steps = [(self._saved.steps[number], why) for number, why in self._progress.left.items()]
+        return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
+
+
+def _skipped(each: SavedSkip) -> ImageRecord:
+    pair, digest = each.pair, each.source_root.digest
+    return ImageRecord(str(pair.source), str(pair.target), "", digest, (), "skipped", reason=each.reason)
+
+
+def _referrers(
+    image: SavedImage, replaced: Mapping[Site, set[Digest]], left: Mapping[tuple[Site, Digest], str]
+) -> tuple[ReferrerRecord, ...]:
+    """What refers to an image, and what of that was left after all."""
+    site = site_of(image.pair.target)
+    gone: set[str] = set(replaced.get(site, ()))
+    records = []
+    for each in image.referrers:
+        why = left.get((site, Digest(each.digest)), REPLACED if each.subject in gone else "")
+        if why and not each.left:
+            gone.add(each.digest)
+            records.append(msgspec.structs.replace(each, left=why))
+        else:
+            records.append(each)
+    return tuple(records)
