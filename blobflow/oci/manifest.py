@@ -142,8 +142,8 @@ def parse_manifest(
     `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called; what
     has no digest names nothing, and is passed over, and nobody has to say a size.
 
-    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (`ambiguous_json`), an
-    unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
+    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (`ambiguous_json`),
+    an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
     """
     named = digest or digest_of(raw)
     what = f"manifest {named}"
