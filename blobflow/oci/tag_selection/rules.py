@@ -94,7 +94,7 @@ def matching_tags(tags: Iterable[str], rules: TagRules) -> list[str]:
     if rules.newest and rules.by == "version":
         left = _newest_versions(left, rules)
     elif rules.dated:
-        left = [tag for tag in left if not subject_of(tag)]
+        left = [tag for tag in left if not subject_in_tag(tag)]
     return left
 
 
@@ -132,7 +132,7 @@ def newest_created(tags: Iterable[str], created: Mapping[str, datetime | None], 
     return [tag for tag in tags if tag in newest]
 
 
-def subject_of(tag: str) -> str:
+def subject_in_tag(tag: str) -> str:
     """What a tag belongs to by its name, as `fallback_tag` has it: the list of the referrers of a digest
     (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
     any other tag."""
