@@ -7,7 +7,7 @@ engine leans on: media types, digests, sizes, and bounds on what a registry can 
 What a manifest is, its content decides, not who serves or lists it: its own `mediaType`; without one it is
 OCI's, image or index by its fields, also with Docker's config and under Docker's header, since Docker's own
 manifests have to name their type (docker and its registry refuse them without). The header counts where
-neither tells anything. Only image and index are never taken for each other: see `ambiguity`.
+neither tells anything. Only image and index are never taken for each other: see `ambiguous_json`.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def parse_manifest(
     `as_listed`: all that an index lists stays among its manifests, in its order, whatever it is called; what
     has no digest names nothing, and is passed over, and nobody has to say a size.
 
-    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (see `ambiguity`),
+    Raises UnsupportedContent with one sentence: not JSON in UTF-8, more than one meaning (`ambiguous_json`),
     an unknown manifest media type or schema, over the bounds, or a child whose descriptor can't be read.
     """
     named = digest or digest_of(raw)

@@ -1,4 +1,4 @@
-"""References: `[docker://][host[:port]/]repository[:tag][@digest]`, or a transport and a path (`location`).
+"""References: `[docker://][host[:port]/]repository[:tag][@digest]`, or a place (`local_reference`).
 
 The grammar is distribution's (reference package), with docker.io's defaults for a bare name: `alpine` is
 `docker.io/library/alpine:latest`. A first component is a host if it has a dot or a colon, is `localhost`, or
@@ -43,7 +43,7 @@ _ELSEWHERE = {
 
 
 class Reference(msgspec.Struct, frozen=True, order=True, gc=False):
-    """An image in a registry, or in a layout or archive (see `location`).
+    """An image in a registry, or in a layout or archive (see `local_reference`).
 
     `tag` and `digest` may both be empty (a whole repository; of a place, its only image) or both given:
     then the digest decides what is read, and the tag what is written.
@@ -196,8 +196,7 @@ def split_name(text: str) -> tuple[str, str, str, str]:
 
 
 def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
-    """Read a reference with docker's defaults; `docker://` in front and the transports of `location` are
-    understood.
+    """Read a reference with docker's defaults; `docker://` in front and local references are understood.
 
     A bare name gets `default_host`; on docker.io a name of one component gets `library/`; without a tag or
     digest the tag is `latest`. Raises InvalidReference with the string and the rule that it breaks; for a

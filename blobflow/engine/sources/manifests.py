@@ -87,7 +87,7 @@ class ManifestBudget:
 
 
 class Manifests(MutableMapping[Digest, Manifest]):
-    """Manifests by digest. Some are lean (see `choice.lean`): `raw` and `whole` have the rest."""
+    """Manifests by digest. Some are held without bytes and annotations: `raw` and `whole` have the rest."""
 
     def __init__(self, manifest_budget: ManifestBudget) -> None:
         self.manifest_budget = manifest_budget

@@ -8,7 +8,7 @@ In this order, each on what the one before has left:
     newest    so many, by version (what is none goes) or by the date of their creation (what only belongs to
               an image goes, as its signatures)
 
-Expressions (see `patterns`) match a tag from end to end unless `anywhere`.
+Expressions (see `regex`) match a tag from end to end unless `anywhere`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ By = Literal["version", "created"]
 class TagRules(msgspec.Struct, frozen=True):
     """Rules that choose tags; one that says nothing chooses all of them.
 
-    `semver`: ranges, of which one is enough, as `ranges` has them written. `newest`: 0 is no limit.
+    `semver`: ranges, of which one is enough, as `version_ranges` has them written. `newest`: 0 is no limit.
     `prereleases`: versions with a prerelease count as any other. `anywhere`: expressions need not match from
     end to end. `any_of`: rules of which one is enough, before all others. `types`: media types of manifests,
     for which the registry has to be asked tag by tag; not those of others.
@@ -94,7 +94,7 @@ def matching_tags(tags: Iterable[str], rules: TagRules) -> list[str]:
     if rules.newest and rules.by == "version":
         left = _newest_versions(left, rules)
     elif rules.dated:
-        left = [tag for tag in left if not subject_of(tag)]
+        left = [tag for tag in left if not subject_in_tag(tag)]
     return left
 
 
@@ -132,7 +132,7 @@ def newest_created(tags: Iterable[str], created: Mapping[str, datetime | None], 
     return [tag for tag in tags if tag in newest]
 
 
-def subject_of(tag: str) -> str:
+def subject_in_tag(tag: str) -> str:
     """What a tag belongs to by its name, as `fallback_tag` has it: the list of the referrers of a digest
     (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
     any other tag."""

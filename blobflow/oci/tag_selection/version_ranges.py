@@ -1,6 +1,6 @@
 """Ranges of versions, each in the dialect of the file that it stands in. Pure.
 
-    npm          our own spec: see `versions`
+    npm          our own spec: see `semver`
     masterminds  skopeo's images-by-semver: Masterminds/semver 3, as in Helm
     regsync      semverRange in regsync.yml, which has rules of its own
 

@@ -19,7 +19,7 @@ import msgspec
 from blobflow.errors import UsageError
 from blobflow.oci import Digest
 from blobflow.oci.referrers import fallback_tag
-from blobflow.oci.tag_selection.rules import subject_of
+from blobflow.oci.tag_selection.rules import subject_in_tag
 
 
 class RepositoryState(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ def find_extra_tags(
     `kept`: tags that are wanted. `pinned`: manifests that are wanted whatever names them.
     """
     stay = {tag for tag in standing.tags if tag in kept}
-    subjects = {tag: subject for tag in standing.tags if (subject := subject_of(tag)) and tag not in stay}
+    subjects = {tag: subject for tag in standing.tags if (subject := subject_in_tag(tag)) and tag not in stay}
     while True:
         reached = standing.reached([*pinned, *(standing.tags[tag] for tag in stay)])
         known = {fallback_tag(digest) for digest in reached}

@@ -26,7 +26,7 @@ from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, m
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.oci.platform_choice import without_annotations
 from blobflow.oci.referrers import fallback_tag
-from blobflow.oci.tag_selection.rules import subject_of
+from blobflow.oci.tag_selection.rules import subject_in_tag
 from blobflow.transports.archive.manifest_json import (
     MANIFEST_JSON,
     REPOSITORIES,
@@ -216,7 +216,7 @@ class ArchiveSink:
         return [Referrer(each, subject, "tag") for each in self._referrers.get(subject, {}).values()]
 
     async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
-        """See `Attaches.attach`, and `attached`. Kept until `complete`."""
+        """See `Attaches.attach`, and `layout.referrers`. Kept until `complete`."""
         self._referrers.setdefault(subject, {}).update((each.digest, each) for each in referrers)
 
     def _hold(self, manifest: Manifest) -> None:
@@ -299,7 +299,7 @@ class ArchiveSink:
 
     def _hangs(self, tag: str) -> bool:
         """Whether what a tag names is there because of its subject, and would be strange to docker."""
-        subject = subject_of(tag)
+        subject = subject_in_tag(tag)
         return bool(subject) and subject.replace("-", ":", 1) in self._manifests
 
     def _reached(self) -> list[Manifest]:

@@ -190,7 +190,7 @@ class OciLayout:
         self._change(lambda raw: with_tags(raw, manifest, tags))
 
     async def attach(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
-        """See `Attaches.attach`, and `attached`."""
+        """See `Attaches.attach`, and `layout.referrers`."""
         self._prepare()
         await in_thread(self._change, lambda raw: self._with_list(raw, subject, referrers))
 

@@ -18,7 +18,7 @@ from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, 
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
-from blobflow.oci.tag_selection.rules import subject_of as subject_in
+from blobflow.oci.tag_selection.rules import subject_in_tag
 from blobflow.transports.layout.index_json import IndexEntries, find_image, image_names
 
 # The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
@@ -69,7 +69,7 @@ class IndexReferrers:
         if self._by_subject is None:
             by_subject: dict[Digest, list[Descriptor]] = {}
             for names, entry in self._images:
-                subject = None if any(map(subject_in, names)) else self._subject(entry)
+                subject = None if any(map(subject_in_tag, names)) else self._subject(entry)
                 if subject is not None:
                     by_subject.setdefault(subject, []).append(entry)
             self._by_subject = by_subject
@@ -87,7 +87,7 @@ class IndexReferrers:
         return self._subject_of[entry.digest]
 
     def find(self, name: str, place: str) -> Descriptor:
-        """See `imageindex.find`; "" is the only image of its own."""
+        """See `index_json.find_image`; "" is the only image of its own."""
         return find_image(self._by_name, name, place, self._read, None if name else self.numbers())
 
     def images(self) -> IndexEntries:
@@ -105,7 +105,7 @@ class IndexReferrers:
         if not names:
             subject = self._subject(entry)
             return subject is not None and self._is_here(subject)
-        subjects = {subject_in(name) for name in names}
+        subjects = {subject_in_tag(name) for name in names}
         if "" in subjects:
             return False
         if entry.media_type in media.INDEXES:

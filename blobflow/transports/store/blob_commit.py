@@ -28,11 +28,11 @@ _INTO_MEMBERS = "INSERT OR IGNORE INTO members(registry, repository, digest, med
 
 
 class BlobCommit:
-    """The job (`groupcommit.Job`) that makes a partial the blob `digest`: the file is renamed and its row
-    written in one transaction, so that whoever removes blobs sees both or none.
+    """The job (`state.group_commit.Job`) that makes a partial the blob `digest`.
 
-    `content` is what is not in the file yet; `fd` is the file, to be closed, and -1 if there is none so far.
-    `repository`: where the blob becomes visible; "": nowhere.
+    The file is renamed and its row written in one transaction, so that whoever removes blobs sees both or
+    none. `content` is what is not in the file yet; `fd` is the file, to be closed, and -1 if there is none so
+    far. `repository` is where the blob becomes visible; "" for nowhere.
     """
 
     durable = True
@@ -56,13 +56,16 @@ class BlobCommit:
         self._handed_over = False
 
     def also(self, work: Callable[[], Any]) -> None:
-        """Call `work` in the transaction, before anything else is done: what it raises undoes all."""
+        """Call `work` in the transaction, before anything else: what it raises undoes everything."""
         self._also, self.plain = work, False
 
     async def go(self, wanted: Digest | None = None) -> Any:
-        """Commit it; returns what the work of `also` returned. What takes long is done in a thread of its
-        own first: to sync a large file, and to read it all for the digest `wanted`. If cancelled it is
-        committed all the same."""
+        """Commit it; returns what the work of `also` returned.
+
+        Slow work is done first, in a thread of its own: to sync a large file, and to read all of it for the
+        digest `wanted`. If cancelled, the blob is committed all the same. Raises DigestMismatch,
+        StorageError.
+        """
         if self._state.in_threads and wanted is None and self.size <= _SYNCED_TOGETHER:
             self._handed_over = True
             return await self._state.commit(self)
@@ -145,5 +148,5 @@ def _check_file(fd: int, wanted: Digest) -> None:
 
 
 def record_blob(state: State, digest: Digest, size: int, blocks: bytes) -> None:
-    """Note a blob that is there."""
+    """Write the row of a blob whose file is in place."""
     state.write(f"{_INTO_BLOBS} VALUES (?, ?, ?, ?, ?)", digest, size, blocks, now(), now())

@@ -1,6 +1,6 @@
-"""What was taken in from archives: which blob a bare layer became, and what a compressed archive holds.
+"""What was imported from archives: which blob a bare layer became, and what a compressed archive holds.
 
-Like the journal it is only ever time that it saves: a row counts only while the blobs that it names are held.
+Like the journal it only saves time: a row counts only while the blobs that it names are held.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run puts aside: one file without a name beside the store's partials, gone with the process."""
+"""What a run can't hold in memory: one file without a name beside the partials, gone with the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blobflow.transports.store.store import Store
 
 
 class SpillFile:
-    """Implements `blobflow.content.Aside`. The file is made when something is first put aside."""
+    """Implements `blobflow.content.Aside`. The file is made when something is first kept in it."""
 
     def __init__(self, store: Store) -> None:
         self._folder = store.paths.partials
@@ -24,11 +24,12 @@ class SpillFile:
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Give the space back. What was put aside can't be read any more."""
+        """Give the disk space back. What was kept can't be read any more."""
         if self._file is not None:
             self._file.close()
 
     def keep(self, content: bytes) -> Callable[[], bytes]:
+        """Write `content`, and return a function that reads it again. Both raise StorageError."""
         try:
             with self._writing:
                 if self._file is None:

@@ -1,7 +1,7 @@
-"""What a store holds for the repositories served from it, counted: for those who look after it.
+"""What a store holds for the repositories served from it, counted: for metrics and the overview page.
 
-What counts takes a `State` of its own (`open_reader`), in the thread that counts: some of these statements go
-over all that is held, which takes seconds where that is millions of rows, so they are nothing for a loop.
+Whoever counts opens a `State` of its own (`open_reader`) in the thread that counts: some of these statements
+read every row, which takes seconds for millions of them, so no event loop may wait for them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from blobflow.oci import Digest
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.store import Store
 
-# Repositories of which is told what they hold. Some hundred bytes each in memory.
+# Repositories whose contents are counted one by one: some hundred bytes each in memory.
 _REPOSITORIES = 20_000
 
 
 class RepositoryStats(msgspec.Struct, frozen=True, gc=False):
-    """A repository: how many blobs and manifests it holds, their bytes, and how many of these bytes are in
-    other repositories, too."""
+    """How many blobs and manifests a repository holds, their bytes, and those that others hold as well."""
 
     repository: str
     items: int
@@ -30,8 +29,11 @@ class RepositoryStats(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoreStats(msgspec.Struct, frozen=True):
-    """All that a store holds: how many blobs and manifests, their bytes, the bytes of all repositories, each
-    as if it were alone (`served`), and what each repository holds (of many thousand, the first)."""
+    """How many blobs and manifests a store holds, and their bytes.
+
+    `served` adds up the bytes of all repositories, each as if it were alone. `shares` is what each repository
+    holds; of very many, only the first.
+    """
 
     blobs: int = 0
     size: int = 0
@@ -41,8 +43,7 @@ class StoreStats(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def open_reader(store: Store, stop: Callable[[], bool]) -> Iterator[State]:
-    """The store's state, to be read in this thread, until `stop` says so; what is under way then ends with
-    StorageError. Nobody waits for who reads here, nor the other way round. Raises StorageError."""
+    """The store's state, to be read in this thread; see `Store.open_reader`. Raises StorageError."""
     state = store.open_reader(stop)
     try:
         yield state

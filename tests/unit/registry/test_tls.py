@@ -138,16 +138,16 @@ async def test_where_tls_is_optional_it_is_tried_and_an_untrusted_certificate_is
         trusting = Registries(
             lambda host: HostAccess(tls=ssl_context_of(TlsSettings(ca=(authority.pem,))), tls_optional=True)
         )
-        assert not await trusting.enter(registry.host)
+        assert not await trusting.ping(registry.host)
         await trusting.close()
         assert registry.asked() == ["GET /v2/"] * 2  # a knock, and the question
         wary = Registries(lambda host: HostAccess(tls_optional=True))
         if scheme == "https":
             with pytest.raises(UntrustedPeer, match="certificate that is not trusted"):
-                await wary.enter(registry.host)
+                await wary.ping(registry.host)
             assert len(registry.seen) == 2
         else:
-            assert not await wary.enter(registry.host)
+            assert not await wary.ping(registry.host)
         await wary.close()
 
 

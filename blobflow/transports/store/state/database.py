@@ -5,7 +5,7 @@ begun IMMEDIATE, so that two processes queue for it instead of failing halfway.
 
 Reads never wait for writers (sqlite's WAL). Writes are made on the thread's own connection, where they may
 wait, or by `commit`: as they are in most programs, and once `commit_in_threads` was called, in a thread that
-groups them (`groupcommit`). There the same methods use that thread's connection.
+groups them (`group_commit`). There the same methods use that thread's connection.
 """
 
 from __future__ import annotations
