@@ -39,8 +39,8 @@ class Served:
     def __init__(self, folder: Path, process: subprocess.Popen[bytes], url: str) -> None:
         self.host = url.partition("://")[2]
         self.process = process
-        self.registry = Registry(self.host, folder, folder / "out", process)
         self._errors = folder / "err"
+        self.registry = Registry(self.host, folder, self._errors, process)
 
     def status(self, path: str = "/v2/", headers: dict[str, str] | None = None) -> int:
         return self.registry.ask("GET", path, headers)[0]
