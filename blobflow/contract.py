@@ -63,7 +63,8 @@ async def check_source(source: Source, name: str) -> None:
 async def check_sink(make: Callable[[Site], _Both], site: Site) -> None:
     """Try a Sink that is a Source too, so that what was put can be seen. Raises ContractBroken.
 
-    `make` as in `blobflow.Places`; `site`: a repository in which content may be left that nobody misses.
+    `make` as in `blobflow.CustomTransports`; `site`: a repository in which content may be left that nobody
+    misses.
     """
     sink = make(site)
     layers = []

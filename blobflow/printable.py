@@ -20,6 +20,9 @@ LONGEST = 4096
 _HIDDEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
+# Of words that are quoted in a message, so many characters are.
+MAX_QUOTE = 300
+_GAPS = re.compile("\n+")
 
 
 def printable(text: str, most: int = LONGEST) -> str:
@@ -41,6 +44,16 @@ def printable(text: str, most: int = LONGEST) -> str:
 def is_printable(text: str) -> bool:
     """Whether `printable` would show each character of the text as it is."""
     return text.isprintable() and (text.isascii() or _HIDDEN.search(text) is None)
+
+
+def one_line(text: str, limit: int = MAX_QUOTE) -> str:
+    """Words of somebody else inside a message of ours: one line, at most `limit` characters.
+
+    Control characters, marks that reorder or hide text and halves of characters become a blank.
+    """
+    shown = "".join(char if is_printable(char) else "\n" for char in text[: 4 * limit])
+    flat = _GAPS.sub(" ", shown).strip()
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
 def _shown(char: str) -> str:

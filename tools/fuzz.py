@@ -31,11 +31,12 @@ from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range
 from blobflow.server.routes import match_route
 from blobflow.transports.registry.api.tags import read_page
-from blobflow.transports.registry.auth.authenticator import parse_challenges, read_token, scopes_with
+from blobflow.transports.registry.auth.challenges import parse_challenges
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 from blobflow.transports.registry.auth.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.http.errors import (
-    error_of,
+from blobflow.transports.registry.auth.tokens import read_token, scopes_with
+from blobflow.transports.registry.http.errors import error_of
+from blobflow.transports.registry.http.headers import (
     parse_content_range,
     parse_length,
     parse_retry_after,

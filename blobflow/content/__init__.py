@@ -1,7 +1,7 @@
 """The seam: what every place that content lives in promises to the engine, and nothing else.
 
 The engine sees `Source`, `Sink`, `Cache` and `Journal`; a transport implements the first two, the store the
-other two. Engine and transports never import each other: they meet in `mirror.py`.
+other two. Engine and transports never import each other: they meet in `blobflow.environment`.
 
 Contracts that hold everywhere
 ------------------------------
@@ -32,7 +32,7 @@ retried by the engine, through their reader.
 succeed.
 
 A Source or a Sink is one `Site`: a repository of a registry, or a path. One of your own is passed to `mirror`
-in `blobflow.Places`; README shows one, and `blobflow.contract` tries it.
+in `blobflow.CustomTransports`; README shows one, and `blobflow.contract` tries it.
 """
 
 from __future__ import annotations

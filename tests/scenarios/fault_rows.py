@@ -43,7 +43,7 @@ from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile, Registries
 from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.http import upload_body
-from blobflow.transports.registry.uploads import pusher
+from blobflow.transports.registry.uploads import pusher, sender
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
 from tests.fakes.registry import Clock
@@ -320,10 +320,10 @@ def _on_its_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
 _IN_MIB = (
     (retry, "FRUITFUL"),
     (profiles, "CHUNKED_FROM"),
-    (profiles, "WORTHY_CHUNK"),
-    (pusher, "KEPT_FROM"),
-    (pusher, "BESIDE_UP_TO"),
-    (pusher, "JOURNALED_FROM"),
+    (profiles, "WORTHWHILE_CHUNK_BYTES"),
+    (pusher, "RESUMED_FROM"),
+    (sender, "OPEN_BESIDE_UP_TO"),
+    (sender, "JOURNALED_FROM"),
     (partials, "KEPT_FROM"),
 )
 

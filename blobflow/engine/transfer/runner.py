@@ -13,20 +13,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
 from blobflow.content import Attaches, BlobReader, Journal, Site
-from blobflow.engine.blob_readers import CountedReader, Sent, WholeReader
 from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
+from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
-from blobflow.engine.transfer.retry import BlobRetries, may_send
 from blobflow.engine.transfer.staging import should_stage
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError, Rejected, StorageError
-from blobflow.events import Retrying, StepDone, StepFailed, StepStarted
+from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
-from blobflow.retrying import Failure, retrying
 
 # The journal's key for "this registry has mounted a blob for us": its mounts are proven.
 MOUNTS = "mounts"
@@ -65,7 +63,7 @@ class Transfer:
         self._changed = asyncio.Event()
         limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
         self._admission = Admission(limiters, self._changed.set)
-        self._no_new = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._staging = StagingArea(
             services.cache,
             keep=services.cache_mode == "all",
@@ -73,6 +71,7 @@ class Transfer:
             most=services.staging_blobs,
         )
         self._tasks = asyncio.TaskGroup()
+        self._copier = BlobCopier(services, self._admission, self._staging, self._tasks, self._stopping)
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()
         self._more = more
@@ -120,7 +119,7 @@ class Transfer:
     def wind_down(self) -> None:
         """Start nothing new; `run` returns when what is under way has ended."""
         self.agenda.skip_rest()
-        self._no_new.set()
+        self._stopping.set()
         self._changed.set()
 
     async def run(self) -> None:
@@ -226,10 +225,13 @@ class Transfer:
         )
 
     async def _copy(self, number: int, step: Copy, permits: StepPermits, reader: BlobReader) -> None:
+        async def act() -> StepOutcome:
+            await self._copier.copy(number, step, reader, permits)
+            return "done"
+
         try:
-            await self._step(number, step, lambda: self._push(number, step, reader, permits))
+            await self._step(number, step, act)
         finally:
-            self._services.meter.active.pop(number, None)
             permits.release()
 
     async def _small(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
@@ -258,66 +260,6 @@ class Transfer:
             else:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.agenda.done(number, fell_back=outcome == "fell back")
-
-    async def _push(self, number: int, step: Copy, reader: BlobReader, permits: StepPermits) -> StepOutcome:
-        """Push a blob, trying again what may be mended by that."""
-        sent = Sent(step.blob.size)
-        retries = BlobRetries(self._services.random, at=lambda: sent.at)
-
-        async def pause(failure: Failure) -> None:
-            error, digest = failure.error, step.blob.digest
-            if self.agenda.winding_down:
-                raise error
-            if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
-                error.message += f"; {sent.given_up(str(step.target))}"
-                raise error
-            what = f"copy of {digest} to {step.target}"
-            self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay))
-            read = error.side == "source" or not self._staging.on(digest)
-            await self._admission.renew(permits, read=read)
-            await self._delay(failure.delay)
-            if self.agenda.winding_down:
-                raise error
-            if self._staging.holds(digest):
-                self._staging.renew(step.blob, reader, self._tasks)
-            elif not retries.tries.fruitless and self._services.cache_mode != "off":
-                # It broke on its way: it is read once more, this time into the store, where breaks cost less.
-                self._staging.hold(step.blob, reader, self._tasks)
-
-        await retrying(retries, lambda: self._push_once(number, step, reader, sent, permits), pause)
-        return "done"
-
-    async def _delay(self, seconds: float) -> None:
-        """Wait so long before another attempt, or until there will be none."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._services.sleep(seconds), self._no_new.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    async def _push_once(
-        self, number: int, step: Copy, reader: BlobReader, sent: Sent, permits: StepPermits
-    ) -> None:
-        meter = self._services.meter
-        active = meter.active
-        active[number] = 0
-
-        def begin(offset: int) -> None:
-            active[number] = sent.at = offset
-
-        def count(size: int) -> None:
-            active[number] += size
-            meter.bytes_resent += sent.count(size)
-
-        sink, finished = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
-        if self._staging.on(step.blob.digest):
-            async with self._staging.share(step.blob, reader) as shared:
-                await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
-        else:
-            whole = WholeReader(reader)
-            await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
 
     async def _ask(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
@@ -378,10 +320,9 @@ class Transfer:
         reader = AdmittedReader(self._services.source_at(copy.source), copy.blob, permits)
         arrived = False
         try:
-            await self._push(number, copy, reader, permits)
+            await self._copier.copy(number, copy, reader, permits)
             arrived = True
         finally:
-            self._services.meter.active.pop(number, None)
             permits.release()
             if not self._blob_open[digest] and digest not in self._lingering:
                 self._staging.release(digest, arrived=arrived)

@@ -49,7 +49,7 @@ from blobflow.transports.registry.auth.credentials import (
     find_credentials,
     read_docker_config,
 )
-from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile, profile_of
+from blobflow.transports.registry.capabilities.profiles import Profile, profile_of
 from blobflow.transports.registry.http.access import HostAccess, HostSettings
 from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
@@ -208,7 +208,6 @@ class Registries:
                 longest_wait=self._longest_wait,
                 journal=self._journal,
             )
-            limits = LearnedLimits(self._journal, host)
-            uploads = BlobPusher(client, access.profile or profile_of(host), limits, self._journal)
+            uploads = BlobPusher(client, access.profile or profile_of(host), self._journal)
             found = self._hosts[host] = client, uploads
         return found

@@ -29,7 +29,7 @@ from yarl import URL
 
 from blobflow.errors import ProtocolViolation
 from blobflow.oci.ip_address import Address, embedded_ipv4, is_public, parse_ip
-from blobflow.transports.registry.http.errors import printable
+from blobflow.printable import one_line
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
@@ -95,7 +95,7 @@ def follow_location(home: URL, at: URL, location: str, description: str) -> URL:
     An http Location at the https registry's own host is what a registry behind a TLS proxy says: it is taken
     to mean its own origin. Raises ProtocolViolation for what the origin rule forbids.
     """
-    shown = printable(_USERINFO.sub("//…@", location.partition("?")[0]), 200)
+    shown = one_line(_USERINFO.sub("//…@", location.partition("?")[0]), 200)
     try:
         url = at.join(URL(location, encoded=True))
         host, port = url.host, url.port

@@ -23,10 +23,10 @@ from blobflow.transports.archive.docker_manifest import diff_ids
 from blobflow.transports.archive.manifest_json import parse_manifest_json
 from blobflow.transports.layout.index_json import parse_index_json, with_tags
 from blobflow.transports.registry.api.tags import read_page
-from blobflow.transports.registry.auth.authenticator import read_token
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 from blobflow.transports.registry.auth.credentials import find_credentials, read_docker_config
-from blobflow.transports.registry.http.errors import parse_error_body
+from blobflow.transports.registry.auth.tokens import read_token
+from blobflow.transports.registry.http.error_body import parse_error_body
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
 
 Json = dict[str, Any]

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import ProtocolViolation
-from blobflow.transports.registry.auth.authenticator import (
-    DEFAULT_LIFETIME,
-    RENEWAL_MARGIN,
-    Challenge,
-    parse_challenges,
-    read_token,
-    scopes_with,
-)
+from blobflow.transports.registry.auth.challenges import Challenge, parse_challenges
+from blobflow.transports.registry.auth.tokens import DEFAULT_LIFETIME, RENEWAL_MARGIN, read_token, scopes_with
 
 BEARER = 'Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull,push"'
 

@@ -17,14 +17,10 @@ from blobflow.errors import (
     Unauthorized,
     Unavailable,
 )
-from blobflow.transports.registry.http.errors import (
-    error_of,
-    parse_error_body,
-    parse_length,
-    parse_retry_after,
-    parse_warning,
-    printable,
-)
+from blobflow.printable import one_line
+from blobflow.transports.registry.http.error_body import parse_error_body
+from blobflow.transports.registry.http.errors import error_of
+from blobflow.transports.registry.http.headers import parse_length, parse_retry_after, parse_warning
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -216,7 +212,7 @@ def test_no_error_body_upsets_the_reader(body: bytes, content_type: str) -> None
 def test_no_header_upsets_its_reader(value: str) -> None:
     wish = parse_retry_after(value, NOW)
     assert wish is None or wish >= 0
-    assert printable(parse_warning(value)) == parse_warning(value)
+    assert one_line(parse_warning(value)) == parse_warning(value)
 
 
 @pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"])

@@ -13,7 +13,7 @@ from blobflow.errors import NotFound
 from blobflow.events import Warned
 from blobflow.oci import Descriptor
 from blobflow.transports.registry.capabilities.stale_caches import PushedNames
-from blobflow.transports.registry.http.errors import describe_cache
+from blobflow.transports.registry.http.cache_headers import describe_cache
 from tests.contract.implementations import blob_of, image_of, index_of
 from tests.fakes.registry import Bytes, Fake, World, collect, fake, world
 from tests.unit.registry.test_head_support import Notes

@@ -38,8 +38,8 @@ def test_a_session_under_another_name_of_the_registry_is_gone_on_with_where_it_w
 ) -> None:
     where = found(home, location)
     assert str(where.urls[0]) == f"{home}{OPENED}1?s=%3D"
-    assert header in where.told
-    assert "%3D" not in where.told
+    assert header in where.advice
+    assert "%3D" not in where.advice
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_location_at_the_registry_itself_has_one_meaning(location: str) -> Non
 def test_an_upload_that_is_sent_elsewhere_on_purpose_goes_there_and_nowhere_else(location: str) -> None:
     where = found("https://r.example", location)
     assert [str(url) for url in where.urls] == [location]
-    assert "secret" not in where.told
+    assert "secret" not in where.advice
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Signature", "x-goog-signature", "sig", "Signature"])
@@ -94,7 +94,7 @@ def test_another_path_of_the_same_origin_is_tried_before_our_own(opened: str, lo
         f"https://r.example{location}",
         f"https://r.example{opened}1?s=1",
     ]
-    assert "not below where it was opened" in where.told
+    assert "not below where it was opened" in where.advice
 
 
 def test_an_upload_that_was_redirected_goes_on_where_it_was_opened() -> None:

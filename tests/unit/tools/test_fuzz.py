@@ -12,17 +12,13 @@ from hypothesis import strategies as st
 from blobflow.errors import BlobflowError, InvalidDigest, InvalidReference
 from blobflow.oci import Digest, Platform, digest_of, parse_digest, parse_platform, parse_reference
 from blobflow.oci.reference import check_repository
+from blobflow.printable import one_line
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import ByteRange, parse_chunk_range, parse_range, upload_range
 from blobflow.server.routes import match_route, parse_digest_parameter
-from blobflow.transports.registry.auth.authenticator import Challenge, parse_challenges
-from blobflow.transports.registry.http.errors import (
-    error_of,
-    parse_content_range,
-    parse_retry_after,
-    parse_warning,
-    printable,
-)
+from blobflow.transports.registry.auth.challenges import Challenge, parse_challenges
+from blobflow.transports.registry.http.errors import error_of
+from blobflow.transports.registry.http.headers import parse_content_range, parse_retry_after, parse_warning
 from blobflow.transports.registry.http.link_header import next_link
 from blobflow.transports.store.paths import StorePaths
 from tools import fuzz
@@ -249,7 +245,7 @@ def test_a_wait_is_the_same_in_seconds_and_as_a_date(seconds: int, now: int) -> 
 
 @given(st.text(), st.integers(1, 50))
 def test_what_a_registry_says_holds_nothing_that_a_terminal_obeys(text: str, limit: int) -> None:
-    shown = printable(text, limit)
+    shown = one_line(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit
 
@@ -270,7 +266,7 @@ def test_a_warning_holds_nothing_that_a_terminal_obeys(text: str) -> None:
 
 def test_escapes_of_every_kind_are_gone() -> None:
     hostile = "a\x1b[2Jb\x9bc\u202ed\u2066e\u061cf\u00adg\ufff9h\U000e0001i\ud800j\r\n\tk\x7fl"
-    assert printable(hostile) == "a [2Jb c d e f g h i j k l"
+    assert one_line(hostile) == "a [2Jb c d e f g h i j k l"
 
 
 # What may become a path

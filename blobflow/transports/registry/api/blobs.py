@@ -17,8 +17,9 @@ from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
 from blobflow.transports.registry.http.downloads import Download
-from blobflow.transports.registry.http.errors import parse_content_range
-from blobflow.transports.registry.http.host_client import HostClient, Request
+from blobflow.transports.registry.http.headers import parse_content_range
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request
 
 
 class RegistryBlob:

@@ -16,7 +16,8 @@ from yarl import URL
 from blobflow.content import Site
 from blobflow.errors import Denied, NotFound, Rejected, Unauthorized
 from blobflow.oci import Digest
-from blobflow.transports.registry.http.host_client import HostClient, Request
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request
 
 _UNSUPPORTED = frozenset({400, 405, 501})
 

@@ -3,10 +3,12 @@ contradict what is known. See `heads` and `caches`."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from blobflow.content import Site
@@ -16,11 +18,12 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.permits import Permit
 from blobflow.transports.registry.api.manifest_push import describe_manifest
 from blobflow.transports.registry.capabilities.head_support import HeadSupport
-from blobflow.transports.registry.capabilities.stale_caches import bypassing_caches
+from blobflow.transports.registry.http.cache_headers import describe_cache
 from blobflow.transports.registry.http.content_encoding import codings_of, length_of
 from blobflow.transports.registry.http.digest_headers import contradicting_digest, digests_in
-from blobflow.transports.registry.http.errors import describe_cache, parse_content_range
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.headers import parse_content_range
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request, Response
 
 
 class Lookups:
@@ -76,9 +79,9 @@ class Lookups:
         One that contradicts what was put, or that a cache has kept too long, is asked for past the cache; so
         is a 404 of what is `expected` to be there. `past`: at once.
         """
-        caches = self._client.caches
+        caches = self._client.capabilities.caches
         if past or (self._target and caches.are_passed):
-            return await self._client.send(bypassing_caches(request))
+            return await self._client.send(_bypassing_caches(request))
         pushed = caches.pushed.at(self._name, name)
         answer: Response | None = None
         try:
@@ -100,7 +103,7 @@ class Lookups:
         if cached and self._target:
             caches.saw()
         try:
-            fresh = await self._client.send(bypassing_caches(request))
+            fresh = await self._client.send(_bypassing_caches(request))
         except NotFound:
             if answer is not None:
                 caches.contradicted(request.description, cached)
@@ -115,9 +118,9 @@ class Lookups:
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Permit]]:
         """A blob's bytes, as `HostClient.stream`. A 404 is asked about past the cache where it is a cache's,
         and at a target also of what is `expected` to be there."""
-        caches = self._client.caches
+        caches = self._client.capabilities.caches
         if self._target and caches.are_passed:
-            request = bypassing_caches(request)
+            request = _bypassing_caches(request)
         async with AsyncExitStack() as stack:
             try:
                 opened = await stack.enter_async_context(self._client.stream(request, small=small))
@@ -125,7 +128,7 @@ class Lookups:
                 doubtful = error.cached or (self._target and expected) or self._was_put(digest)
                 if not doubtful or (self._target and caches.are_passed):
                     raise
-                again = self._client.stream(bypassing_caches(request), small=small)
+                again = self._client.stream(_bypassing_caches(request), small=small)
                 opened = await stack.enter_async_context(again)
                 caches.contradicted(request.description, error.cached)
             yield opened
@@ -176,7 +179,9 @@ class Lookups:
         """Whether the repository holds a blob or manifest. What is told to have another size or digest is a
         broken one: not there. Raises refusals but NotFound."""
         is_manifest = content.media_type in media.MANIFESTS
-        heads = self._client.manifest_heads if is_manifest else self._client.blob_heads
+        heads = (
+            self._client.capabilities.manifest_heads if is_manifest else self._client.capabilities.blob_heads
+        )
         make = self.manifest if is_manifest else self.blob
         try:
             found = await self.head(make("HEAD", content.digest), content.digest, heads, expected=False)
@@ -191,7 +196,7 @@ class Lookups:
             return False
 
     def _was_put(self, name: str) -> bool:
-        return self._client.caches.pushed.at(self._name, name) is not None
+        return self._client.capabilities.caches.pushed.at(self._name, name) is not None
 
     async def _begins(self, blob: Descriptor) -> bool:
         """Whether a blob's first byte can be had; of the rest, if it comes, nothing is read."""
@@ -218,3 +223,10 @@ def _is_whole(content: Descriptor, answer: Response, length: int | None) -> bool
     if contradicting_digest(content.digest, answer.headers) is not None:
         return False
     return not content.sized or length is None or length == content.size
+
+
+def _bypassing_caches(request: Request) -> Request:
+    """The same request in a form that no cache has an answer to."""
+    text = str(request.url)
+    url = URL(f"{text}{'&' if '?' in text else '?'}nocache={secrets.token_hex(8)}", encoded=True)
+    return msgspec.structs.replace(request, url=url, headers={**request.headers, "Cache-Control": "no-cache"})

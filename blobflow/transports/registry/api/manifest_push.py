@@ -22,7 +22,8 @@ from blobflow.oci.manifest import subject_of
 from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile
 from blobflow.transports.registry.http.digest_headers import check_content, digests_in
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.uploads.failures import explain_manifest
 
 # distribution 2.8.2 writes its links in place. Who puts a manifest in the moment in which another client puts
@@ -126,13 +127,13 @@ class ManifestPusher:
         check_content(response.headers, raw, what, known=manifest.digest)
         self._note_placed(manifest, {name, manifest.digest})
         noted = _subject_is_confirmed(response, raw)
-        self._client.referrers_support.put(repository, manifest.digest, noted=noted)
+        self._client.capabilities.referrers.put(repository, manifest.digest, noted=noted)
         return response
 
     def _note_placed(self, manifest: Descriptor, names: Iterable[str]) -> None:
         """What caches on the way may not know yet."""
         for name in names:
-            self._client.caches.pushed.put(self._site.repository, name, manifest.digest)
+            self._client.capabilities.caches.pushed.put(self._site.repository, name, manifest.digest)
 
 
 def confirmed_tags(response: Response) -> set[str]:

@@ -35,8 +35,9 @@ from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, medi
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
 from blobflow.transports.registry.api.tags import list_tags
-from blobflow.transports.registry.http.host_client import HostClient, Request
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.link_header import next_link, next_page
+from blobflow.transports.registry.http.messages import Request
 
 # A repository with more pages of tags than this is asked for each tag that we look for: four a manifest.
 TAG_PAGES = 5
@@ -70,7 +71,7 @@ class RepositoryReferrers:
         self._site = site
         self._scopes = scopes
         self._manifests = manifests
-        self._host = client.referrers_support
+        self._host = client.capabilities.referrers
 
     async def find(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""

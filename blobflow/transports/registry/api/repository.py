@@ -51,10 +51,11 @@ from blobflow.transports.registry.api.referrers import RepositoryReferrers
 from blobflow.transports.registry.api.tags import list_tags
 from blobflow.transports.registry.http.content_encoding import length_of
 from blobflow.transports.registry.http.digest_headers import check_content, check_digest_header, digests_in
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.limiter import HostLimiter
-from blobflow.transports.registry.uploads.pusher import BlobPusher, mount_scopes
-from blobflow.transports.registry.uploads.sessions import push_scopes
+from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.uploads.pusher import BlobPusher
+from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
 
 
 class Repository:
@@ -133,11 +134,11 @@ class Repository:
                 ) from None
             if error.method != "HEAD":
                 raise
-            with self._lookups.in_place_of(error, self._client.manifest_heads, name):
+            with self._lookups.in_place_of(error, self._client.capabilities.manifest_heads, name):
                 return (await self.fetch(name)).descriptor
 
     async def _resolve(self, name: str, *, expected: bool) -> Descriptor:
-        heads = self._client.manifest_heads
+        heads = self._client.capabilities.manifest_heads
         found = await self._lookups.head(self._lookups.manifest("HEAD", name), name, heads, expected=expected)
         if isinstance(found, Response) and (described := self._described(name, found)) is not None:
             return described
@@ -219,13 +220,13 @@ class Repository:
                 raise
             return False
         if mounted:
-            self._client.caches.pushed.put(name, blob.digest, blob.digest)
+            self._client.capabilities.caches.pushed.put(name, blob.digest, blob.digest)
         return mounted
 
     async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """See `Sink.push` and `upload`."""
         await self._uploads.push(self._site.repository, blob, reader, self._permit)
-        self._client.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
+        self._client.capabilities.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None:
         """See `Sink.put`."""
@@ -268,12 +269,12 @@ class Repository:
 
     async def untag(self, tag: str) -> bool:
         """See `Deletes.untag`."""
-        self._client.caches.pushed.removed(self._site.repository, tag)
+        self._client.capabilities.caches.pushed.removed(self._site.repository, tag)
         return await deletion.delete_tag(self._client, self._site, tag)
 
     async def delete(self, manifest: Digest) -> None:
         """See `Deletes.delete`."""
-        self._client.caches.pushed.removed(self._site.repository, manifest)
+        self._client.capabilities.caches.pushed.removed(self._site.repository, manifest)
         await deletion.delete_manifest(self._client, self._site, manifest)
 
     async def _lists(self, tag: str) -> bool:

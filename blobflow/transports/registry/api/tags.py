@@ -24,8 +24,9 @@ from blobflow.content import Site
 from blobflow.errors import InvalidReference, ProtocolViolation, Rejected
 from blobflow.oci.json_decoding import decode
 from blobflow.oci.reference import check_repository, check_tag
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.link_header import next_link, next_page
+from blobflow.transports.registry.http.messages import Request, Response
 
 # Names asked for in a page, and what is tried next where that is refused; 0: none are. ECR refuses more than
 # 1000, and so does distribution 3 as it comes; a hundred is its default.
@@ -116,7 +117,7 @@ async def _first(
 ) -> tuple[Response, URL, int]:
     """The first page, its address, and how many names were asked for in it (0: it was not said)."""
     kind = where.rpartition("/")[2]
-    sizes = PAGES[PAGES.index(client.pages.get(kind, PAGES[0])) :]
+    sizes = PAGES[PAGES.index(client.capabilities.page_sizes.get(kind, PAGES[0])) :]
     for length in sizes:
         url = URL(f"{where}?n={length}" if length else where, encoded=True)
         try:
@@ -127,7 +128,7 @@ async def _first(
             if not length or not (error.code == _TOO_LARGE or error.status in (400, 416, 422)):
                 raise
         else:
-            client.pages[kind] = length
+            client.capabilities.page_sizes[kind] = length
             return response, url, length
     raise AssertionError("the last size is none, and what is refused then is raised")
 

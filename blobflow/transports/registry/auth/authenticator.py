@@ -15,41 +15,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
 
-import msgspec
 from yarl import URL
 
 from blobflow.bounded_cache import BoundedCache
-from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
-from blobflow.oci.json_decoding import decode
+from blobflow.errors import NotFound, RegistryError, Unauthorized
+from blobflow.printable import one_line
 from blobflow.single_flight import result_of
+from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.credentials import Credentials
-from blobflow.transports.registry.http.errors import printable
+from blobflow.transports.registry.auth.tokens import (
+    Token,
+    oauth2_form,
+    read_token,
+    repository_of,
+    scopes_with,
+    token_url,
+)
 from blobflow.transports.registry.origins import follow_location, name_of
 
-# Lifetimes in seconds. The token specification's default is 60; seen are 60 to 300. A server's wish is
-# bounded so that a hostile one gets no token kept for ever.
-DEFAULT_LIFETIME = 60.0
-MAX_LIFETIME = 24 * 3600.0
-# A token is renewed when less than this is left, or a fifth of its life if that is less.
-RENEWAL_MARGIN = 10.0
 # Repositories for which something is remembered, and bytes of it: who serves others is asked for any number.
 _ENTRIES = 10_000
 _MAX_BYTES = 16 * 1024 * 1024
-_MAX_HEADER = 8192
-_MAX_CHALLENGES = 8
 
-_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
-_PARAM = re.compile(
-    r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
-)
-_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-_BLANKS = re.compile(r"[ \t]*")
-_SEPARATORS = re.compile(r"[ \t,]*")
 
 Value = TypeVar("Value")
 
@@ -57,109 +47,6 @@ Value = TypeVar("Value")
 CredentialsGiver = Callable[[str], Awaitable[Credentials | None]]
 # Sends a GET (form None) or a form POST to a token server; returns its body. Raises from the error tree.
 Fetch = Callable[[URL, str | None, bytes | None], Awaitable[bytes]]
-
-
-class Challenge(msgspec.Struct, frozen=True):
-    """One way in: `scheme` and the names of `params` in lower case."""
-
-    scheme: str
-    params: dict[str, str] = {}
-
-
-def parse_challenges(values: Iterable[str]) -> list[Challenge]:
-    """Read WWW-Authenticate headers: any number of challenges, in one header or several.
-
-    What can't be read ends the header that it is in. Never raises.
-    """
-    found: list[Challenge] = []
-    for value in values:
-        text, at = value[:_MAX_HEADER], 0
-        current: Challenge | None = None
-        while len(found) < _MAX_CHALLENGES:
-            at = _end(_SEPARATORS, text, at)
-            if current is not None and (param := _PARAM.match(text, at)):
-                plain = param[3] if param[2] is None else re.sub(r"\\(.)", r"\1", param[2])
-                current.params.setdefault(param[1].lower(), plain)
-                at = param.end()
-            elif scheme := _SCHEME.match(text, at):
-                current = Challenge(scheme[0].lower(), {})
-                found.append(current)
-                at = scheme.end()
-                after = _end(_BLANKS, text, at)
-                if after > at and not _PARAM.match(text, after):
-                    at = _end(_TOKEN68, text, after)
-            else:
-                break
-    return found
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    return match.end() if match else at
-
-
-def scopes_with(wanted: Sequence[str], challenged: str) -> tuple[str, ...]:
-    """The scopes to ask for: those wanted, in their order, and what the challenge names beyond them.
-
-    Some registries serve a repository under another name than it is asked for, and say so in the challenge.
-    """
-    scopes = list(wanted)
-    for scope in challenged.split()[:16]:
-        if not any(_covers(have, scope) for have in scopes):
-            scopes.append(scope)
-    return tuple(scopes)
-
-
-def repository_of(scopes: Sequence[str]) -> str:
-    """The repository whose login is to be used: that of the first scope, which is where something is done."""
-    kind, _, rest = (scopes[0] if scopes else "").partition(":")
-    return rest.rpartition(":")[0] if kind == "repository" else ""
-
-
-def _covers(have: str, scope: str) -> bool:
-    """Scopes are type:name:actions, and a name may have a port's colon in it."""
-    name, _, actions = have.rpartition(":")
-    other, _, description = scope.rpartition(":")
-    return name == other and set(description.split(",")) <= set(actions.split(","))
-
-
-class _TokenResponse(msgspec.Struct):
-    token: str | None = None
-    access_token: str | None = None
-    expires_in: float | int | str | None = None
-
-
-_answer_decoder = msgspec.json.Decoder(_TokenResponse)
-
-
-class Token(msgspec.Struct, frozen=True):
-    """`header` is ready to be sent until `renew_at` (the clock's seconds)."""
-
-    header: str
-    renew_at: float
-
-    def __repr__(self) -> str:
-        return "Token(…)"
-
-
-def read_token(body: bytes, now: float, realm: str) -> Token:
-    """Decode a token server's answer that was asked for at `now`. Raises ProtocolViolation."""
-    try:
-        answer = decode(body, _answer_decoder)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise ProtocolViolation(
-            f"the token server {realm} answered with something that is no token"
-        ) from None
-    text = answer.token or answer.access_token
-    if not text or not re.fullmatch(r"[\x21-\x7e]{1,65536}", text):
-        raise ProtocolViolation(f"the token server {realm} answered without a usable token")
-    try:
-        lifetime = float(answer.expires_in or DEFAULT_LIFETIME)
-    except (ValueError, OverflowError):
-        lifetime = DEFAULT_LIFETIME
-    if not 0 < lifetime <= MAX_LIFETIME:
-        lifetime = DEFAULT_LIFETIME
-    return Token(f"Bearer {text}", now + lifetime - min(RENEWAL_MARGIN, lifetime / 5))
 
 
 class Authenticator:
@@ -235,7 +122,7 @@ class Authenticator:
         else:
             raise Unauthorized(
                 f"{self._host} wants a login of a kind that blobflow does not know"
-                f" ({printable(', '.join(ways) or 'it does not say which', 100)})",
+                f" ({one_line(', '.join(ways) or 'it does not say which', 100)})",
                 status=401,
             )
 
@@ -285,7 +172,7 @@ class Authenticator:
         now = self._clock()
         body = None
         if login is not None and login.identity_token:
-            form = _oauth2_form(params.get("service", ""), description, login.identity_token)
+            form = oauth2_form(params.get("service", ""), description, login.identity_token)
             try:
                 body = await self._ask(realm, None, form)
             except RegistryError as error:
@@ -293,7 +180,7 @@ class Authenticator:
                     raise
         if body is None:
             basic = login.basic if login and login.username else None
-            body = await self._ask(_token_url(realm, params.get("service"), description), basic, None)
+            body = await self._ask(token_url(realm, params.get("service"), description), basic, None)
         return read_token(body, now, name_of(realm))
 
     async def _ask(self, url: URL, basic: str | None, form: bytes | None) -> bytes:
@@ -311,24 +198,3 @@ def _cache(length: Callable[[Value], int], clock: Callable[[], float]) -> Bounde
     return BoundedCache(
         entries=_ENTRIES, room=_MAX_BYTES, weigh=lambda key, value: 500 + length(value), clock=clock
     )
-
-
-def _token_url(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:
-    """The token specification's GET: a parameter for each scope."""
-    pairs = [("service", service)] if service is not None else []
-    pairs += [("scope", scope) for scope in scopes]
-    text = str(realm)
-    text += ("&" if "?" in text else "?") + urlencode(pairs, quote_via=quote, safe="")
-    return URL(text, encoded=True)
-
-
-def _oauth2_form(service: str, scopes: Sequence[str], refresh_token: str) -> bytes:
-    """The body of OAuth2's POST: one field for all scopes."""
-    fields = {
-        "grant_type": "refresh_token",
-        "service": service,
-        "client_id": "blobflow",
-        "scope": " ".join(scopes),
-        "refresh_token": refresh_token,
-    }
-    return urlencode(fields).encode()

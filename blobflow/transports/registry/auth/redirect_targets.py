@@ -14,7 +14,8 @@ from yarl import URL
 
 from blobflow.bounded_cache import BoundedCache
 from blobflow.errors import Denied, Unauthorized
-from blobflow.transports.registry.auth.authenticator import Authenticator, Challenge, Fetch
+from blobflow.transports.registry.auth.authenticator import Authenticator, Fetch
+from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.origins import name_of
 

@@ -14,18 +14,13 @@ it does containerd's `?ns=`. Caches that heed `Cache-Control: no-cache` (RFC 911
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-
-import msgspec
-from yarl import URL
 
 from blobflow.bounded_cache import BoundedCache
 from blobflow.content import Journal
 from blobflow.errors import NotFound
 from blobflow.events import Event, Warned
 from blobflow.oci import Digest
-from blobflow.transports.registry.http.connection_pool import Request
 
 # Names of what was put that are remembered; the oldest are forgotten, and then a cache is believed.
 _MOST = 20_000
@@ -115,10 +110,3 @@ class StaleCaches:
                     f" {description} was out of date; it is asked past that cache from now on, by us alone"
                 )
             )
-
-
-def bypassing_caches(request: Request) -> Request:
-    """The same request in a form that no cache has an answer to."""
-    text = str(request.url)
-    url = URL(f"{text}{'&' if '?' in text else '?'}nocache={secrets.token_hex(8)}", encoded=True)
-    return msgspec.structs.replace(request, url=url, headers={**request.headers, "Cache-Control": "no-cache"})

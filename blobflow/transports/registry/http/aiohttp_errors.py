@@ -19,7 +19,7 @@ from blobflow.errors import (
     TimedOut,
     UntrustedPeer,
 )
-from blobflow.transports.registry.http.errors import printable
+from blobflow.printable import one_line
 from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, TooSlow
 
 # What peers answer to a client certificate that is missing, unknown or ended.
@@ -45,9 +45,26 @@ def translate_error(
 ) -> BlobflowError:
     """The error that `error`, raised while `host` was asked for `description`, means.
 
-    `received` of `expected` bytes of a body had come (None: unknown). `late`: the answer had begun, but its
+    `received` of `expected` bytes of a body had come (None: unknown). `late`: the response had begun, but its
     head did not end.
     """
+    if (
+        failure := _connect_error(error, host) or _timeout_error(error, host, description, late=late)
+    ) is not None:
+        return failure
+    match error:
+        case aiohttp.InvalidURL():
+            return ProtocolViolation(f"{host} answered {description} with an unusable address")
+        case aiohttp.ClientResponseError():
+            return ProtocolViolation(f"{host} answered {description} with something that is not HTTP")
+    progress = f" after {received} of {expected} bytes" if expected is not None else ""
+    return ConnectionLost(
+        f"connection to {host} lost{progress} ({description})", received=received, expected=expected
+    )
+
+
+def _connect_error(error: Exception, host: str) -> BlobflowError | None:
+    """What kept us from a connection, or a TLS session, with the host or its proxy."""
     match error:
         case aiohttp.ConnectionTimeoutError():
             return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
@@ -72,39 +89,36 @@ def translate_error(
             return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}; check the host's name")
         case aiohttp.ClientConnectorError():
             return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}")
+        case aiohttp.ClientHttpProxyError() if error.status == 407:
+            return ProxyRefused(
+                f"can't connect to {host}: the proxy wants a login (407); give it in the proxy's URL"
+            )
         case aiohttp.ClientHttpProxyError():
-            if error.status == 407:
-                return ProxyRefused(
-                    f"can't connect to {host}: the proxy wants a login (407); give it in the proxy's URL"
-                )
             kind = ProxyRefused if error.status < 500 else ConnectFailed
             return kind(f"can't connect to {host}: the proxy answered {error.status}")
+    return None
+
+
+def _timeout_error(error: Exception, host: str, description: str, *, late: bool) -> TimedOut | None:
+    """Who was too slow once there was a connection."""
+    match error:
         case TooSlow():
             return TimedOut(
-                f"{host} sends too slowly: {error.brought} bytes of {description}"
-                f" in {error.waited:.0f} seconds;"
-                f" at least {MINIMUM_BYTES} are waited for"
+                f"{host} sends too slowly: {error.brought} bytes of {description} in"
+                f" {error.waited:.0f} seconds; at least {MINIMUM_BYTES} are waited for"
             )
         case TimeoutError() if late:
             return TimedOut(f"{host} sends too slowly: the head of its answer does not end ({description})")
         case TimeoutError():
             return TimedOut(f"{host} sent nothing for too long ({description})")
-        case aiohttp.InvalidURL():
-            return ProtocolViolation(f"{host} answered {description} with an unusable address")
-        case aiohttp.ClientResponseError():
-            return ProtocolViolation(f"{host} answered {description} with something that is not HTTP")
-        case _:
-            progress = f" after {received} of {expected} bytes" if expected is not None else ""
-            return ConnectionLost(
-                f"connection to {host} lost{progress} ({description})", received=received, expected=expected
-            )
+    return None
 
 
 def _reason(error: OSError) -> str:
     """An OS error in words: several addresses were tried, and asyncio joins their messages."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
-    return printable(error.strerror or str(error) or type(error).__name__, 160)
+    return one_line(error.strerror or str(error) or type(error).__name__, 160)
 
 
 def _alert_of(error: aiohttp.ClientOSError) -> str:
@@ -118,5 +132,5 @@ def _alert_of(error: aiohttp.ClientOSError) -> str:
 
 def _ssl_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return printable(error.verify_message, 160)
-    return printable(getattr(error, "reason", "") or "handshake failed", 160)
+        return one_line(error.verify_message, 160)
+    return one_line(getattr(error, "reason", "") or "handshake failed", 160)

@@ -10,13 +10,10 @@ import asyncio
 from collections.abc import Callable
 
 import aiohttp
-import msgspec
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from blobflow.errors import ConnectFailed, RegistryError
 from blobflow.events import HostMeter, Observer, Traced, Warned
-from blobflow.permits import Permit
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import (
     head_limit,
@@ -33,46 +30,15 @@ from blobflow.transports.registry.http.content_encoding import (
     decode_body,
     decode_error_body,
 )
-from blobflow.transports.registry.http.errors import error_of, parse_warning
+from blobflow.transports.registry.http.errors import error_of
+from blobflow.transports.registry.http.headers import parse_warning
 from blobflow.transports.registry.http.limiter import Throttle
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.scheme_detection import detect_scheme
 from blobflow.transports.registry.http.upload_body import UploadBody, UploadPayload
 from blobflow.transports.registry.origins import GuardedResolver, name_of, origin_of
 
-# Answers that we only look into (tokens, a page of tags) are read up to this many bytes.
-SMALL_RESPONSE = 1024 * 1024
 MAX_WARNINGS = 20
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What is asked. `description` names it in sentences ("manifest app:1"); `ok` are the statuses of
-    success.
-
-    `url` is absolute, or a path at the host (`/v2/…`). `transient_codes`: error codes that time mends.
-    `limit`: bytes of the answer's body that are read; one more is read where there is more. `fail_fast`: see
-    `retry`. `permit`: what it is sent under; None: it waits for one.
-    """
-
-    method: str
-    url: URL
-    description: str
-    scopes: tuple[str, ...] = ()
-    headers: dict[str, str] = {}
-    body: bytes | None = None
-    ok: tuple[int, ...] = (200,)
-    transient_codes: tuple[str, ...] = ()
-    limit: int = SMALL_RESPONSE
-    fail_fast: bool = False
-    permit: Permit | None = None
-
-
-class Response(msgspec.Struct, frozen=True):
-    """A whole answer. `url` is where it came from, after redirects."""
-
-    status: int
-    headers: CIMultiDictProxy[str]
-    body: bytes
-    url: URL
 
 
 class ConnectionPool:

@@ -22,7 +22,8 @@ from multidict import CIMultiDictProxy
 
 from blobflow.errors import ProtocolViolation, StorageError, UnsupportedContent
 from blobflow.oci import Descriptor
-from blobflow.transports.registry.http.errors import parse_content_range, parse_length, printable
+from blobflow.printable import one_line
+from blobflow.transports.registry.http.headers import parse_content_range, parse_length
 
 if TYPE_CHECKING:
     from blobflow.transports.compression.decompressor import Decompressor
@@ -83,7 +84,7 @@ def check_codings(codings: tuple[str, ...], host: str, description: str) -> None
     """Raises ProtocolViolation where codings can't be undone."""
     if len(codings) > _MOST or not _DECODABLE.issuperset(codings):
         raise ProtocolViolation(
-            f"{host} answered {description} with Content-Encoding {printable(', '.join(codings), 60)},"
+            f"{host} answered {description} with Content-Encoding {one_line(', '.join(codings), 60)},"
             " which was not"
             " asked for and is not read here; have the proxy or cache before it leave /v2/ uncompressed"
         )

@@ -20,33 +20,29 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import Denied, NetworkError, ProtocolViolation, RegistryError, TimedOut, Unauthorized
-from blobflow.events import HostMeter, Observer, Retrying, Warned
+from blobflow.errors import NetworkError, RegistryError, TimedOut
+from blobflow.events import HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
-from blobflow.transports.registry.auth.authenticator import Authenticator, Challenge, parse_challenges
-from blobflow.transports.registry.auth.credentials import Credentials
-from blobflow.transports.registry.auth.redirect_targets import RedirectTargets
-from blobflow.transports.registry.capabilities.head_support import HeadSupport
-from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
-from blobflow.transports.registry.capabilities.stale_caches import StaleCaches
+from blobflow.transports.registry.capabilities.host_capabilities import HostCapabilities
 from blobflow.transports.registry.http import backoff
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import (
     PROGRESS_SECONDS,
     close_response,
-    discard,
     timeout_of,
 )
 from blobflow.transports.registry.http.aiohttp_errors import translate_error
-from blobflow.transports.registry.http.connection_pool import ConnectionPool, Request, Response
+from blobflow.transports.registry.http.dispatch import MAX_REDIRECTS, Dispatcher
 from blobflow.transports.registry.http.etags import Etags
-from blobflow.transports.registry.http.limiter import HostLimiter, RateLimit, rate_limit_of, throttle_of
-from blobflow.transports.registry.http.pull_quota import allowance_of
+from blobflow.transports.registry.http.limiter import (
+    HostLimiter,
+    RateLimit,
+    rate_limit_of,
+    throttle_of,
+)
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.upload_body import UploadBody
-from blobflow.transports.registry.origins import follow_location
-
-__all__ = ["Response", "Request", "HostClient"]
 
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
 # large ones, at the bytes a second that a slow object store copies.
@@ -57,22 +53,8 @@ COMMIT_BYTES_PER_SECOND = 20_000_000
 # as long is waited, but so many seconds more than without this at most.
 RATE_SHOWN_FROM = 1024 * 1024
 MAX_COMMIT_SECONDS = 3600.0
-MAX_REDIRECTS = 5
-# The host has too much to do (408: it gave up waiting for a request that it was slow to read).
-_OVERLOADED = frozenset({408, 429, 503})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_METHOD_PRESERVING = frozenset({307, 308})  # the method, and the body
-_SAFE_METHODS = ("GET", "HEAD")
 
 T = TypeVar("T")
-
-
-class RequestRedirected(ProtocolViolation):
-    """A request was sent on to `url`, and was not followed there: too often, or its body is spent."""
-
-    def __init__(self, message: str, *, url: str) -> None:
-        super().__init__(message)
-        self.url = url
 
 
 class HostClient:
@@ -97,57 +79,48 @@ class HostClient:
     ) -> None:
         """`reading` and `writing`: limits on bytes a second that are shared with other hosts. `longest_wait`:
         see `Registries`.
-
-        `allowance` is what the host said last of how many manifests it lets be read.
         """
         self.host = host
         self.meter = meter
         self.limiter = HostLimiter(access.connections, clock)
-        requests = rate_limit_of(access.requests_per_second, clock)
         own = rate_limit_of(access.bytes_per_second, clock)
-        self._requests = throttle_of((requests,), sleep)
         self.reading = throttle_of((own, reading), sleep)
         self.writing = throttle_of((own, writing), sleep)
-        self._access = access
         self._observer = observer
         self._sleep = sleep
         self._clock = clock
         self._random = random
         self._longest_wait = longest_wait
-        self._backoff = backoff.Backoff(clock, sleep)
-        self._pool = ConnectionPool(
+        self._dispatcher = Dispatcher(
             host,
             access,
+            self.limiter,
             observer=observer,
             meter=meter,
+            sleep=sleep,
             clock=clock,
             trace=trace,
             user_agent=user_agent,
             reading=self.reading,
+            writing=self.writing,
         )
-        self._auth = Authenticator(self.home, host, self._login, self._fetch, clock)
-        self._lack = ""
-        self._elsewhere = RedirectTargets(host, self._fetch, clock)
         self._slowest = math.inf  # bytes a second, of bodies that were answered
-        self.allowance: Allowance | None = None
-        notes = journal or NullJournal()
-        self.caches = StaleCaches(host, notes, observer)
-        self.manifest_heads, self.blob_heads = (
-            HeadSupport(host, "manifests", notes),
-            HeadSupport(host, "blobs", notes),
-        )
+        self.capabilities = HostCapabilities(host, journal or NullJournal(), observer)
         self.etags = Etags()
-        self.pages: dict[str, int] = {}  # by the kind of list, the most names that it gives at once
-        self.referrers_support = ReferrersSupport()
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """What the host said last of how many manifests it lets be read."""
+        return self._dispatcher.allowance
 
     @property
     def home(self) -> URL:
         """The host's origin."""
-        return self._pool.home
+        return self._dispatcher.home
 
     def warn(self, sentence: str) -> None:
         """See `ConnectionPool.warn`."""
-        self._pool.warn(sentence)
+        self._dispatcher.warn(sentence)
 
     async def send(self, request: Request) -> Response:
         """Send a request without a body or with a small one, and read the whole answer; retried.
@@ -187,7 +160,7 @@ class HostClient:
                 return await self._send_patiently(request, feed, feed.size)
         except (NetworkError, RegistryError) as error:
             if backoff.concerns_host(error):
-                self._backoff.hold(
+                self._dispatcher.backoff.hold(
                     min(
                         backoff.retry_after_of(error) or backoff.DEFAULT_RETRY_AFTER,
                         backoff.MAX_RETRY_AFTER_SECONDS,
@@ -195,7 +168,7 @@ class HostClient:
                 )
             raise feed.error or error from None
         except TimeoutError:
-            self._silent()
+            self._dispatcher.silent()
             raise TimedOut(f"{self.host} took no byte of {request.description} for too long") from None
         finally:
             await feed.stop()
@@ -217,17 +190,13 @@ class HostClient:
         failure = translate_error(error, self.host, description, received=received, expected=expected)
         assert isinstance(failure, NetworkError)
         if isinstance(failure, TimedOut):
-            self._silent()
+            self._dispatcher.silent()
         return failure
-
-    def _silent(self) -> None:
-        """A stream stood still: what there is to say of it is as old as its last byte."""
-        self.limiter.congested(self._clock() - PROGRESS_SECONDS)
 
     @property
     def wants_login(self) -> bool:
         """Whether the host has asked who we are."""
-        return self._auth.wants_login
+        return self._dispatcher.wants_login
 
     async def enter(self) -> bool:
         """Ask whether there is a registry that lets us in [end-1]; False if it lets anybody in.
@@ -239,49 +208,35 @@ class HostClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._auth.close()
-        await self._elsewhere.close()
-        await self._pool.close()
+        await self._dispatcher.close()
 
     # One exchange
 
     async def _send_once(self, request: Request) -> Response:
         async with self.limiter.permit(PermitKind.REQUEST, request.permit):
-            response = await self._reach(request)
+            response = await self._dispatcher.reach(request)
             try:
-                return await self._conclude(request, response)
+                return await self._dispatcher.conclude(request, response)
             finally:
                 close_response(response)
 
     async def _send_patiently(self, request: Request, body: bytes | UploadBody | None, size: int) -> Response:
-        """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is learnt.
-        Redirects are followed; where a feed can't be sent again, Redirected says to where."""
-        url = await self._absolute(request.url)
+        """One exchange after which the registry has `size` bytes to commit; a 401 ends it, but is taken in.
+        Redirects are followed; where a body can't be sent again, RequestRedirected says to where."""
+        dispatcher = self._dispatcher
+        url = await dispatcher.absolute(request.url)
         for _ in range(MAX_REDIRECTS + 1):
-            sent = await self._permission(request, url)
-            began = self._clock()
-            response = await self._transmit(request, url, body, sent, timeout_of(self._patience(size)))
+            began, timeout = self._clock(), timeout_of(self._patience(size))
+            response, sent = await dispatcher.exchange(request, url, body, timeout)
             if isinstance(body, UploadBody) and body.done and size >= RATE_SHOWN_FROM:
                 self._slowest = min(self._slowest, size / max(self._clock() - began, 0.001))
-            try:
-                if challenges := self._challenges(response):
-                    await self._auth.learn(challenges, request.scopes, sent)
-                if response.status not in _METHOD_PRESERVING or "Location" not in response.headers:
-                    return await self._conclude(request, response)
-                url = follow_location(self.home, url, response.headers["Location"], request.description)
-            finally:
-                close_response(response)
+            outcome = await dispatcher.finish(request, url, response, sent)
+            if isinstance(outcome, Response):
+                return outcome
+            url = outcome
             if isinstance(body, UploadBody):
-                raise self._nowhere(request, url)
-        raise self._nowhere(request, url)
-
-    def _nowhere(self, request: Request, url: URL) -> ProtocolViolation:
-        said = f"{self.host} answered {request.description} with redirects that lead nowhere"
-        return (
-            ProtocolViolation(said)
-            if request.method in _SAFE_METHODS
-            else RequestRedirected(said, url=str(url))
-        )
+                break
+        raise dispatcher.nowhere(request, url)
 
     def _patience(self, size: int) -> float:
         """Seconds after the last of `size` bytes until there is no answer to be expected any more."""
@@ -289,117 +244,13 @@ class HostClient:
         return COMMIT_SECONDS + max(size / COMMIT_BYTES_PER_SECOND, shown)
 
     async def _open_once(self, request: Request) -> aiohttp.ClientResponse:
-        response = await self._reach(request)
+        response = await self._dispatcher.reach(request)
         if response.status in request.ok:
             return response
         try:
-            raise await self._refusal(request, response)
+            raise await self._dispatcher.refusal(request, response)
         finally:
             close_response(response)
-
-    async def _conclude(self, request: Request, response: aiohttp.ClientResponse) -> Response:
-        if response.status not in request.ok:
-            raise await self._refusal(request, response)
-        try:
-            return await self._pool.whole(request, response)
-        except TimedOut:
-            self._silent()
-            raise
-
-    async def _refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        error = await self._pool.refusal(request, response)
-        if isinstance(error, Unauthorized) and not self._pool.is_home(response.url):
-            return Unauthorized(self._elsewhere.refusal(response.url, request.description), status=401)
-        if self._lack and isinstance(error, Unauthorized | Denied):
-            error.message += f"; it was asked without a login, since {self._lack}"
-        return error
-
-    async def _reach(self, request: Request) -> aiohttp.ClientResponse:
-        """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
-        url = await self._absolute(request.url)
-        for _ in range(MAX_REDIRECTS + 1):
-            response = await self._authorized(request, url)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or location is None:
-                return response
-            await discard(response)
-            if request.method not in _SAFE_METHODS and response.status not in _METHOD_PRESERVING:
-                break
-            url = follow_location(self.home, url, location, request.description)
-        raise self._nowhere(request, url)
-
-    async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
-        """Send the request, and once more with what it was refused for the lack of."""
-        sent = await self._permission(request, url)
-        response = await self._transmit(request, url, request.body, sent)
-        if not (challenges := self._challenges(response)):
-            return response
-        if not self._pool.is_home(url):
-            if not await self._elsewhere.learn(url, challenges, request.scopes, sent):
-                return response
-            await discard(response)
-            sent = await self._permission(request, url)
-            return await self._transmit(request, url, request.body, sent)
-        await discard(response)
-        await self._auth.learn(challenges, request.scopes, sent)
-        sent = await self._permission(request, url)
-        response = await self._transmit(request, url, request.body, sent)
-        if challenges := self._challenges(response):
-            try:
-                await self._auth.learn(challenges, request.scopes, sent)
-            except BaseException:
-                close_response(response)
-                raise
-        return response
-
-    async def _permission(self, request: Request, url: URL) -> str:
-        """The Authorization for a request: the host's own at its origin; elsewhere, for who reads, what
-        anybody gets there."""
-        if self._pool.is_home(url):
-            return await self._auth.header(request.scopes)
-        return await self._elsewhere.header(url, request.scopes) if request.method in _SAFE_METHODS else ""
-
-    def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
-        """What is wanted before the answer is another; elsewhere only who reads has anything to give."""
-        if response.status != 401 or not (
-            self._pool.is_home(response.url) or response.method in _SAFE_METHODS
-        ):
-            return []
-        return parse_challenges(response.headers.getall("WWW-Authenticate", []))
-
-    async def _transmit(
-        self,
-        request: Request,
-        url: URL,
-        body: bytes | UploadBody | None,
-        authorization: str,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> aiohttp.ClientResponse:
-        """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
-        if self._pool.is_home(url):
-            await self._turn()
-        if isinstance(body, bytes) and self.writing is not None:
-            await self.writing.wait(len(body))
-        began = self._clock()
-        try:
-            response = await self._pool.exchange(request, url, body, authorization, timeout)
-        except TimedOut:
-            self.limiter.congested(began)
-            raise
-        if self._pool.is_home(url):
-            self.allowance = allowance_of(response.headers) or self.allowance
-        if response.status in _OVERLOADED:
-            self.limiter.congested(began)
-        else:
-            self.limiter.answered()
-        return response
-
-    async def _turn(self) -> None:
-        """Return when the host may get one more request."""
-        await self._backoff.wait()
-        if self._requests is not None:
-            await self._requests.wait(1)
-            await self._backoff.wait()
 
     # What surrounds an exchange
 
@@ -426,7 +277,7 @@ class HostClient:
             )
             refused = backoff.concerns_host(failure.error)
             if refused:
-                self._backoff.hold(failure.delay)
+                self._dispatcher.backoff.hold(failure.delay)
             else:
                 await self._sleep(failure.delay)
 
@@ -434,28 +285,3 @@ class HostClient:
             self._random, fail_fast=request.fail_fast, longest=self._longest_wait, unanswered=retry_unanswered
         )
         return await retrying(policy, attempt, pause)
-
-    async def _fetch(self, url: URL, authorization: str | None, form: bytes | None) -> bytes:
-        """Ask a token server; it gets the login that the registry's realm was named for, and no redirect."""
-        headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
-        method = "GET" if form is None else "POST"
-        request = Request(method, url, f"a token for {self.host}", headers=headers)
-        response = await self._pool.exchange(request, url, form, authorization or "")
-        try:
-            return (await self._conclude(request, response)).body
-        finally:
-            close_response(response)
-
-    async def _absolute(self, url: URL) -> URL:
-        """`url` at this host, whose origin is settled by then."""
-        await self._pool.settle()
-        self._auth.home = self.home
-        return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
-
-    async def _login(self, repository: str) -> Credentials | None:
-        credentials = self._access.credentials
-        found = await credentials(repository) if callable(credentials) else credentials
-        if found is not None and found.lack and found.lack != self._lack:
-            self._lack = found.lack
-            self._observer(Warned(f"{self.host} is asked without a login: {found.lack}"))
-        return found

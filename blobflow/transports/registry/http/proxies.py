@@ -14,7 +14,7 @@ from yarl import URL
 
 from blobflow.errors import InvalidConfig
 from blobflow.oci.ip_address import is_loopback, parse_ip
-from blobflow.transports.registry.http.errors import printable
+from blobflow.printable import one_line
 
 
 class Proxies(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ def check_proxy(proxy: str, name: str) -> str:
 def without_login(proxy: str) -> str:
     """A proxy's URL without its login, which may hold an @ and is part of no message."""
     scheme, separator, rest = proxy.rpartition("://")
-    return printable(f"{scheme}{separator}{rest.rpartition('@')[2]}", 200)
+    return one_line(f"{scheme}{separator}{rest.rpartition('@')[2]}", 200)
 
 
 def _is_exempt(entry: str, host: str, port: int | None) -> bool:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 
 from blobflow.content import Allowance
-from blobflow.transports.registry.http.errors import printable
+from blobflow.printable import one_line
 
 # At most nine digits each: counts of manifests, and seconds.
 _COUNT = re.compile(r" *(\d{1,9}) *; *w *= *(\d{1,9})(?:\D|\Z)", re.ASCII)
@@ -29,5 +29,5 @@ def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
     left = _COUNT.match(headers.get("ratelimit-remaining", ""))
     if limit is None or left is None:
         return None
-    source = printable(headers.get("docker-ratelimit-source", ""), _SOURCE_CHARACTERS)
+    source = one_line(headers.get("docker-ratelimit-source", ""), _SOURCE_CHARACTERS)
     return Allowance(int(limit[1]), int(left[1]), int(limit[2]), source)

@@ -7,6 +7,11 @@ used. The connection is not given back to aiohttp, whose parser has not seen the
 end. A new connection a large blob is the price, and the reason why small bodies don't go this way.
 
 Everything else (TLS, unknown lengths, other loops' transports) goes aiohttp's own way; tests compare the two.
+
+No private state is touched: a transport may be given another protocol, and the one before is told that its
+connection has ended, as asyncio tells it. A connection of our own with a parser beside it (httptools, h11)
+would have the same loop over the same buffers, and besides it the proxies, the resolving, the authorization,
+the redirects and the traces once more, which here are over when the body begins.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 import aiohttp
 
@@ -63,16 +67,13 @@ _buffers = BufferPool()
 
 
 class SocketBodyReader(asyncio.BufferedProtocol):
-    """Takes `missing` bytes from a transport, whose protocol was `before`; gives them as views.
+    """Takes `missing` bytes from a transport, and gives them as views.
 
     What came in before the exchange is `early`, and not counted as missing.
     """
 
-    def __init__(
-        self, transport: asyncio.Transport, before: asyncio.BaseProtocol, early: Iterable[bytes], missing: int
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, early: Iterable[bytes], missing: int) -> None:
         self._transport = transport
-        self._before: Any = before
         self._early = deque(early)
         self._missing = missing
         self._buffers = _buffers.take(missing)
@@ -118,13 +119,6 @@ class SocketBodyReader(asyncio.BufferedProtocol):
         self._ended = True
         self._lost = exc
         self._tell()
-        self._before.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._before.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._before.resume_writing()
 
     # The reader's side
 
@@ -192,7 +186,7 @@ class SocketBodyReader(asyncio.BufferedProtocol):
 
 
 async def take_over(response: aiohttp.ClientResponse, size: int) -> SocketBodyReader | None:
-    """An inlet for the body of `response`, of which `size` bytes are wanted; None where that can't be.
+    """A reader of the body of `response`, of which `size` bytes are wanted; None where that can't be.
 
     After this nothing may be read from `response`, only closed. Does not suspend.
     """
@@ -200,19 +194,19 @@ async def take_over(response: aiohttp.ClientResponse, size: int) -> SocketBodyRe
     length = response.content_length
     if size < SOCKET_FROM or length is None or length < size or connection is None:
         return None
-    transport, before = connection.transport, connection.protocol
-    if transport is None or before is None or transport.get_extra_info("sslcontext") is not None:
+    transport, protocol = connection.transport, connection.protocol
+    if transport is None or protocol is None or transport.get_extra_info("sslcontext") is not None:
         return None
     if content.exception() is not None or content.total_bytes > length - SOCKET_LEFT:
         return None
     early = await _read_so_far(content)
     transport.pause_reading()
-    # The body that this connection brought before may have come whole and still be read. By each piece of it,
-    # aiohttp would resume reading: bytes would come for which there is no room.
-    before.transport = None
-    inlet = SocketBodyReader(transport, before, early, length - sum(map(len, early)))
-    inlet.start()
-    return inlet
+    # For aiohttp the connection has ended. Else it would resume reading by each piece that is taken of an
+    # earlier body, which may have come whole and still be read: bytes would come for which there is no room.
+    protocol.connection_lost(None)
+    reader = SocketBodyReader(transport, early, length - sum(map(len, early)))
+    reader.start()
+    return reader
 
 
 async def _read_so_far(content: aiohttp.StreamReader) -> list[bytes]:

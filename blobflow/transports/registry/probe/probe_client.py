@@ -16,11 +16,11 @@ from blobflow.content import Chunk, Sleep
 from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Unavailable
 from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.registry.api.manifest_push import confirmed_tags
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.upload_body import UploadBody
-from blobflow.transports.registry.uploads.location import resolve_location
-from blobflow.transports.registry.uploads.pusher import mount_scopes
-from blobflow.transports.registry.uploads.sessions import push_scopes
+from blobflow.transports.registry.uploads.location import LocationReader, resolve_location
+from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
 
 # So long (seconds) a registry gets to see that a connection broke, after it got the bytes before that.
 BREAK_SECONDS = 0.25
@@ -31,11 +31,11 @@ class ProbeClient:
     """One repository at one host. Every question returns None, or False, where the registry, or a proxy
     before it, says no; what fails for a while is tried again, and raised if it lasts.
 
-    `via`: the Via header of the last answer that opened an upload. `otherwise`: Locations that can be read in
-    two ways are read in the less likely one.
+    `via`: the Via header of the last response that opened an upload. `locations`: how its host's Locations
+    are read.
     """
 
-    def __init__(self, client: HostClient, repository: str, sleep: Sleep) -> None:
+    def __init__(self, client: HostClient, repository: str, sleep: Sleep, locations: LocationReader) -> None:
         self.repository = repository
         self._client = client
         self._sleep = sleep
@@ -43,8 +43,7 @@ class ProbeClient:
         self._made: list[str] = []
         self._scopes = push_scopes(repository)
         self.via: str | None = None
-        self.otherwise = False
-        self._choices = False
+        self.locations = locations
 
     async def send(
         self,
@@ -219,14 +218,8 @@ class ProbeClient:
         text = response.headers.get("Location")
         if not text:
             raise ProtocolViolation(f"{self._client.host} opened an upload without saying where")
-        urls = resolve_location(self._client.home, response.url, text, f"upload to {self.repository}").urls
-        self._choices = self._choices or len(urls) > 1
-        return urls[-1 if self.otherwise else 0]
-
-    def read_otherwise(self) -> bool:
-        """Take Locations the other way from now on; False if they had no other meaning, or that is done."""
-        self.otherwise = self._choices and not self.otherwise
-        return self.otherwise
+        found = resolve_location(self._client.home, response.url, text, f"upload to {self.repository}")
+        return self.locations.choose(found)
 
 
 def random_content(size: int) -> bytes:

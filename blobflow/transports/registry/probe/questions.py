@@ -21,6 +21,7 @@ from blobflow.transports.registry.capabilities.profiles import MIB, Profile, Upl
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.probe.probe_client import ProbeClient, random_content
+from blobflow.transports.registry.uploads.location import LocationReader
 from blobflow.transports.registry.uploads.request_size import safe_through
 from blobflow.transports.registry.uploads.sessions import parse_progress
 
@@ -79,8 +80,9 @@ async def probe_host(
         trace=trace,
         user_agent=user_agent,
     )
-    here = ProbeClient(client, repository, sleep)
-    beside = ProbeClient(client, f"{repository}-mounts", sleep)
+    locations = LocationReader()
+    here = ProbeClient(client, repository, sleep, locations)
+    beside = ProbeClient(client, f"{repository}-mounts", sleep, locations)
     try:
         probe = Probe(here, beside, [largest >> halving for halving in range(_HALVINGS + 1)])
         try:
@@ -105,8 +107,8 @@ class Probe:
         largest = self._sizes[0]
         blob = await self._here.push(random_content(_TINY), single=True)
         streamed = await self._here.push(random_content(_TINY), single=False)
-        if not (blob or streamed) and self._here.read_otherwise():
-            self._beside.otherwise = True
+        if not (blob or streamed) and self._here.locations.may_be_misread():
+            self._here.locations.switch()
             blob = await self._here.push(random_content(_TINY), single=True)
             streamed = await self._here.push(random_content(_TINY), single=False)
         if (safe := safe_through(self._here.via)) is not None:  # larger ones may get through now and then

@@ -19,7 +19,7 @@ import msgspec
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
-from blobflow.transports.registry.http.errors import printable
+from blobflow.printable import one_line
 from blobflow.transports.registry.origins import follow_location, name_of
 
 _UPLOADS = "/blobs/uploads/"
@@ -31,11 +31,42 @@ _SIGNED = re.compile(r"(?:^|&)(?:x-amz-|x-goog-|sig=|signature=|googleaccessid=|
 class UploadLocation(msgspec.Struct, frozen=True):
     """Where a session may be: the first URL is the likelier; never none.
 
-    `told`: what is odd about the Location, for people; "" if nothing is.
+    `advice`: what is odd about the Location, and what to do, for people; "" if nothing is.
     """
 
     urls: tuple[URL, ...]
-    told: str = ""
+    advice: str = ""
+
+
+class LocationReader:
+    """By which of its meanings a host's Locations are read: by the likelier, until that is found wrong."""
+
+    def __init__(self) -> None:
+        self.second_meaning = False
+        self._ambiguous = False
+        self._confirmed = False
+
+    def choose(self, found: UploadLocation) -> URL:
+        """Where a Location leads."""
+        self._ambiguous = self._ambiguous or len(found.urls) > 1
+        return found.urls[-1 if self.second_meaning else 0]
+
+    def may_be_misread(self, *, second_meaning: bool = False) -> bool:
+        """Whether a session that was not found may be where its Location leads by the other meaning.
+
+        Not so if this session's was read by the second already, if one has led to a blob, or if none had two.
+        Pushes run beside each other: what another has found out holds for this one too.
+        """
+        switched = self.second_meaning or (self._ambiguous and not self._confirmed)
+        return switched and not second_meaning
+
+    def switch(self) -> None:
+        """A session was not found: read Locations of this host by their second meaning from now on."""
+        self.second_meaning = self.second_meaning or (self._ambiguous and not self._confirmed)
+
+    def confirm(self) -> None:
+        """A session became a blob: Locations are read rightly."""
+        self._confirmed = True
 
 
 def resolve_location(home: URL, at: URL, location: str, description: str) -> UploadLocation:
@@ -85,7 +116,7 @@ def _odd(home: URL, at: URL, location: str) -> str:
         missing.append("Host with its port (nginx: `proxy_set_header Host $http_host`) or X-Forwarded-Host")
     if scheme != at.scheme:
         missing.append("X-Forwarded-Proto")
-    shown = printable(str(url.with_user(None)), 200)
+    shown = one_line(str(url.with_user(None)), 200)
     if not missing:
         return f"{name_of(home)} sent the upload to {shown}, which is not below where it was opened"
     headers = " and ".join(missing)

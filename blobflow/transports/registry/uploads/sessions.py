@@ -1,4 +1,4 @@
-"""Upload sessions between requests: kept, parked, journaled, gone on with, or given back.
+"""Upload sessions between requests: kept, parked, journaled, gone on with, or given up.
 
 A session ends in one of three ways: as a blob; deleted, because nothing will come of it; or left open,
 because its bytes are worth going on from. What is left open is parked here for the next push of the same
@@ -21,12 +21,13 @@ from yarl import URL
 from blobflow.content import Journal, Upload
 from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Digest
-from blobflow.permits import Permit
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
-from blobflow.transports.registry.http.errors import parse_length
-from blobflow.transports.registry.http.host_client import HostClient, Request, Response
+from blobflow.transports.registry.http.headers import parse_length
+from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.origins import follow_location
-from blobflow.transports.registry.uploads.location import UploadLocation, resolve_location
+from blobflow.transports.registry.uploads import requests
+from blobflow.transports.registry.uploads.location import LocationReader, UploadLocation, resolve_location
 
 # Deleting an abandoned session is a courtesy; registries purge them. So long (seconds), not longer.
 CANCEL_SECONDS = 5.0
@@ -37,6 +38,8 @@ RESUMED_FROM = 1024 * 1024
 # A blob from this size on has its session in the journal while it is sent: two short writes, against the
 # seconds that a killed run would lose.
 JOURNALED_FROM = 4 * 1024 * 1024
+# What is deleted there is content of a repository [end-9], [end-10].
+_CONTENT = re.compile(r"/(?:manifests|blobs)/(?!uploads(?:/|\Z))[^/]+/?\Z")
 _PROGRESS = re.compile(r"(?:bytes[= ])?0-(\d{1,19})\Z", re.ASCII)
 
 # Where a session came from: a POST of this push; a mount that was refused; or an earlier push left it.
@@ -47,12 +50,12 @@ class UploadSession:
     """One upload session: the newest Location, what the registry has, and what was said of chunk sizes.
 
     `offset` is what the registry has confirmed, `sent` how far bytes have left us; both count from the blob's
-    start. `body_error` is what the body raised while it was being sent: a source's 404 must not pass for the
-    registry's. `began`: the offset that this push went on from. `doubted`: the registry disagreed on the
-    offset before. `broken`: a request of this process broke in it. `request`: the size of the body that was
-    sent last, and `passed`: how much of it left us; 0 once it was taken. `form`: how. `odd`: what is odd
-    about the Location that opened it, "" if nothing is. `unlikely`: its Locations were taken by their less
-    likely meaning. `permit`: what the push that uses it sends under.
+    start. `source_error` is what the blob's source raised while it was being sent: its 404 must not pass for
+    the registry's. `began`: the offset that this push went on from. `disputed`: the registry disagreed on the
+    offset before. `broken`: a request of this process broke in it. `request_size`: the bytes of the body that
+    was sent last, 0 once it was taken, and `request_sent`: how much of it left us. `method`: how.
+    `journaled`: the journal knows it. `location_advice`: what is odd about the Location that opened it, and
+    what to do; "" if nothing is. `second_meaning`: its Locations were read by their less likely meaning.
     """
 
     def __init__(
@@ -75,29 +78,25 @@ class UploadSession:
         self.sent = offset
         self.chunk_floor = chunk_floor
         self.chunk_ceiling = chunk_ceiling
-        self.body_error: BlobflowError | None = None
+        self.source_error: BlobflowError | None = None
         self.began = offset
-        self.doubted = False
+        self.disputed = False
         self.broken = False
-        self.request = 0
-        self.passed = 0
-        self.odd = ""
-        self.unlikely = False
-        self.form: UploadMethod | None = None
-        self.permit: Permit | None = None
+        self.request_size = 0
+        self.request_sent = 0
+        self.method: UploadMethod | None = None
+        self.journaled = False
+        self.location_advice = ""
+        self.second_meaning = False
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Note what the body raises: it is not the registry's word on anything."""
+        """Note what the source raises: it is not the registry's word on anything."""
         try:
             yield
         except BlobflowError as error:
-            self.body_error = error
+            self.source_error = error
             raise
-
-
-# What is deleted there is content of a repository [end-9], [end-10].
-_CONTENT = re.compile(r"/(?:manifests|blobs)/(?!uploads(?:/|\Z))[^/]+/?\Z")
 
 
 class UploadSessions:
@@ -109,50 +108,33 @@ class UploadSessions:
         self._idle: dict[tuple[str, Digest], UploadSession] = {}
         self._unjournaled: set[tuple[str, Digest]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._unlikely = False
-        self._choices = False
-        self._proven = False
+        self.locations = LocationReader()
 
-    def made(
+    def from_response(
         self, repository: str, digest: Digest, response: Response, origin: SessionOrigin
     ) -> UploadSession:
-        """The ticket of the session that an answer speaks of. Raises ProtocolViolation, UntrustedPeer."""
+        """The session that a response speaks of. Raises ProtocolViolation, UntrustedPeer."""
         floor = min(parse_length(response.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
         # A proposal to the spec, which Cloudflare's serverless registry follows.
         ceiling = min(parse_length(response.headers.get("OCI-Chunk-Max-Length")) or MAX_CHUNK, MAX_CHUNK)
-        found = self._whereabouts(repository, response)
+        found = self._resolve(repository, response)
         session = UploadSession(
             repository,
             digest,
-            self._chosen(found),
+            self.locations.choose(found),
             origin=origin,
             chunk_floor=floor,
             chunk_ceiling=max(ceiling, floor),
         )
-        session.odd, session.unlikely = found.told, self._unlikely
+        session.location_advice = found.advice
+        session.second_meaning = self.locations.second_meaning
         return session
 
-    def location(self, repository: str, response: Response) -> URL:
-        """Where an answer says that the session goes on."""
-        return self._chosen(self._whereabouts(repository, response))
+    def next_location(self, repository: str, response: Response) -> URL:
+        """Where a response says that the session goes on. Raises ProtocolViolation, UntrustedPeer."""
+        return self.locations.choose(self._resolve(repository, response))
 
-    def read_otherwise(self, session: UploadSession) -> bool:
-        """A session was not found where its Location was taken to lead. Take Locations of this host the other
-        way from now on; False if this session's were taken so, if they have led to a blob, or if they had no
-        other meaning. Pushes run beside each other: what another has found out holds for this one too."""
-        if self._choices and not self._proven:
-            self._unlikely = True
-        return self._unlikely and not session.unlikely
-
-    def arrived(self) -> None:
-        """A session became a blob: Locations are read rightly."""
-        self._proven = True
-
-    def _chosen(self, found: UploadLocation) -> URL:
-        self._choices = self._choices or len(found.urls) > 1
-        return found.urls[-1 if self._unlikely else 0]
-
-    def _whereabouts(self, repository: str, response: Response) -> UploadLocation:
+    def _resolve(self, repository: str, response: Response) -> UploadLocation:
         text = response.headers.get("Location")
         if not text:
             raise ProtocolViolation(
@@ -175,17 +157,19 @@ class UploadSessions:
         except BlobflowError:  # the host's address is another now
             self._journal.forget_upload(self._client.host, repository, digest)
             return None
-        return UploadSession(repository, digest, location, origin="left", offset=upload.offset)
+        left = UploadSession(repository, digest, location, origin="left", offset=upload.offset)
+        left.journaled = True
+        return left
 
     def keep(self, session: UploadSession) -> None:
         """Keep a session that nothing was sent to for the next push; unused at the end, it is deleted."""
         key = session.repository, session.digest
         if (before := self._idle.pop(key, None)) is not None:
-            self.leave(before)
+            self.cancel(before)
         self._idle[key] = session
         self._unjournaled.add(key)
 
-    def moved(self, session: UploadSession, url: URL) -> None:
+    def move(self, session: UploadSession, url: URL) -> None:
         """Keep a session whose last request was redirected, to send its bytes there."""
         session.opened = session.opened or session.location
         session.location, session.origin, session.sent = url, "moved", session.offset
@@ -195,25 +179,28 @@ class UploadSessions:
         """Leave a session open for the next push, here or in another process."""
         session.origin = "left"
         self.keep(session)
-        if self.note(session, held=False):
+        if self.record(session, held=False):
             self._unjournaled.discard((session.repository, session.digest))
 
-    def note(self, session: UploadSession, *, held: bool = True) -> bool:
+    def record(self, session: UploadSession, *, held: bool = True) -> bool:
         """Write the session to the journal; whether it will be remembered. `held`: it is in use here."""
         upload = Upload(str(session.location), session.offset)
         where = self._client.host, session.repository, session.digest
-        return self._journal.record_upload(*where, upload, held=held)
+        recorded = self._journal.record_upload(*where, upload, held=held)
+        session.journaled = session.journaled or recorded
+        return recorded
 
     def forget(self, session: UploadSession) -> None:
         """The session has become a blob, or the registry has forgotten it."""
+        session.journaled = False
         self._journal.forget_upload(self._client.host, session.repository, session.digest)
 
-    def leave(self, session: UploadSession) -> None:
-        """Delete the session [end-14]."""
+    def cancel(self, session: UploadSession) -> None:
+        """Give the session up [end-14]."""
         self.forget(session)
         self._own(self._delete(session))
 
-    async def opened(self, repository: str, digest: Digest, request: Request) -> Response:
+    async def open(self, repository: str, digest: Digest, request: Request) -> Response:
         """Ask what may open a session; if that is cancelled, what it opens is deleted once it is told."""
         asking = asyncio.create_task(self._client.send(request))
         try:
@@ -225,7 +212,7 @@ class UploadSessions:
     async def close(self) -> None:
         """Delete the sessions that nobody will find again, and wait for those on their way out."""
         for key in self._unjournaled:
-            self.leave(self._idle[key])
+            self.cancel(self._idle[key])
         self._unjournaled.clear()
         self._idle.clear()
         if self._leaving:
@@ -240,27 +227,16 @@ class UploadSessions:
         where = session.opened or session.location
         if _CONTENT.search(where.path):
             return  # whatever sent us there: that is no session, and would be gone
-        request = Request(
-            "DELETE",
-            where,
-            f"end of an upload to {session.repository}",
-            scopes=push_scopes(session.repository),
-            ok=(200, 202, 204),
-        )
         with suppress(BlobflowError, TimeoutError):  # registries purge what we can't delete
             async with asyncio.timeout(CANCEL_SECONDS):
-                await self._client.send(request)
+                await self._client.send(requests.cancel(session.repository, where))
 
     async def _delete_late(self, repository: str, digest: Digest, asking: asyncio.Task[Response]) -> None:
         with suppress(BlobflowError, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
                 response = await asking
             if response.status == 202:
-                await self._delete(self.made(repository, digest, response, "fresh"))
-
-
-def push_scopes(repository: str) -> tuple[str, ...]:
-    return (f"repository:{repository}:pull,push",)
+                await self._delete(self.from_response(repository, digest, response, "fresh"))
 
 
 def parse_progress(header: str | None) -> int | None:

@@ -1,7 +1,7 @@
 """What broken and refused uploads teach of the size that requests to a host may have.
 
-`requestsize` holds the size; here is judged which end of a request says something of it, and what was lost of
-each blob. One object a host, shared by all its pushes.
+`request_size` holds the size; here is judged which end of a request says something of it, and what was lost
+of each blob. One object a host, shared by all its pushes.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class SizeLearner:
         self._losses: dict[tuple[str, Digest], tuple[int, int]] = {}
 
     def ended(self, error: BlobflowError, session: UploadSession, blob: Descriptor) -> bool:
-        """Whether the ticket's last request ended because of its size, and a smaller one is left to try."""
-        size = session.request
+        """Whether the session's last request ended because of its size, and a smaller one is left to try."""
+        size = session.request_size
         if isinstance(error, Rejected) and error.status == 413:
             # A PUT may be bounded where PATCH is not. What took a chunk as large before, or is the registry's
             # own word, is about the blob.
-            if session.form == "single" or not size or size <= session.offset or error.code:
+            if session.method == "single" or not size or size <= session.offset or error.code:
                 return False
             self.size.refused(size)
-        elif size and (reason := ended_by_size(error, all_sent=session.passed == size)):
+        elif size and (reason := ended_by_size(error, all_sent=session.request_sent == size)):
             self.lost(session, blob, reason)
         else:
             return False
         return max(self.size.chunk_bytes, session.chunk_floor) < size
 
-    def broke(self, session: UploadSession, error: BaseException) -> bool:
+    def broke(self, session: UploadSession, error: BaseException | None) -> bool:
         """Whether the connection broke under a request. Where two in a row did so at about the same byte,
         something lets no more than so much through."""
-        if error is session.body_error or not isinstance(error, ConnectionLost):
+        if error is session.source_error or not isinstance(error, ConnectionLost):
             return False
-        if 0 < session.passed < session.request and self.size.ended_alike(session.passed):
-            self.size.broke(session.request, session.passed)
+        if 0 < session.request_sent < session.request_size and self.size.ended_alike(session.request_sent):
+            self.size.broke(session.request_size, session.request_sent)
         return True
 
     def lost(self, session: UploadSession, blob: Descriptor, reason: str = "") -> None:
@@ -55,15 +55,15 @@ class SizeLearner:
         key = session.repository, blob.digest
         times, lost = self._losses.get(key, (0, 0))
         self._losses[key] = times, lost = times + 1, lost + session.sent
-        if session.passed < TELLING or (times == 1 and not reason):
+        if session.request_sent < TELLING or (times == 1 and not reason):
             return
         if times > 1 and lost > blob.size // TOO_MUCH_LOST:
             self.size.shrink_most()  # to look for the largest that passes would cost more
-        self.size.broke(session.request, session.passed, reason)
+        self.size.broke(session.request_size, session.request_sent, reason)
 
     def nothing_counted(self, session: UploadSession) -> None:
         """A chunk broke, and the registry has nothing of it: the line is too bad for chunks of this size."""
-        self.size.broke(session.request, session.request)
+        self.size.broke(session.request_size, session.request_size)
 
     def passed(self, session: UploadSession, size: int) -> None:
         """A chunk of `size` bytes arrived. If that was found out by refusals, the user is told."""

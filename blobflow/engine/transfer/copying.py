@@ -1,0 +1,105 @@
+"""Copying one blob: from its source or from the store to a target, as often as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from blobflow.content import BlobReader
+from blobflow.engine.blob_readers import CountedReader, Sent, WholeReader
+from blobflow.engine.plan.steps import Copy
+from blobflow.engine.services import Services
+from blobflow.engine.transfer.admission import Admission, StepPermits
+from blobflow.engine.transfer.retry import BlobRetries, may_send
+from blobflow.engine.transfer.staging_area import StagingArea
+from blobflow.events import Retrying
+from blobflow.retrying import Failure, retrying
+
+
+class BlobCopier:
+    """Copies the blobs of one transfer. What it stages is held by `tasks`; once `stopping` is set no copy
+    begins again."""
+
+    def __init__(
+        self,
+        services: Services,
+        admission: Admission,
+        staging: StagingArea,
+        tasks: asyncio.TaskGroup,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._services = services
+        self._admission = admission
+        self._staging = staging
+        self._tasks = tasks
+        self._stopping = stopping
+
+    async def copy(self, number: int, step: Copy, reader: BlobReader, permits: StepPermits) -> None:
+        """Push a blob, again where that may mend what failed. `number` is the copy's in the meter.
+
+        Raises what the last attempt did, and how often that was.
+        """
+        sent = Sent(step.blob.size)
+        retries = BlobRetries(self._services.random, at=lambda: sent.at)
+
+        async def pause(failure: Failure) -> None:
+            await self._pause(failure, step, sent, permits)
+            if self._staging.holds(step.blob.digest):
+                self._staging.renew(step.blob, reader, self._tasks)
+            elif not retries.tries.fruitless and self._services.cache_mode != "off":
+                # It broke on its way: it is read once more, this time into the store, where breaks cost less.
+                self._staging.hold(step.blob, reader, self._tasks)
+
+        try:
+            await retrying(retries, lambda: self._push(number, step, reader, sent, permits), pause)
+        finally:
+            self._services.meter.active.pop(number, None)
+
+    async def _push(
+        self, number: int, step: Copy, reader: BlobReader, sent: Sent, permits: StepPermits
+    ) -> None:
+        meter = self._services.meter
+        active = meter.active
+        active[number] = 0
+
+        def begin(offset: int) -> None:
+            active[number] = sent.at = offset
+
+        def count(size: int) -> None:
+            active[number] += size
+            meter.bytes_resent += sent.count(size)
+
+        sink, finished = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
+        if self._staging.on(step.blob.digest):
+            async with self._staging.share(step.blob, reader) as shared:
+                await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
+        else:
+            whole = WholeReader(reader)
+            await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
+
+    async def _pause(self, failure: Failure, step: Copy, sent: Sent, permits: StepPermits) -> None:
+        """Return when the next attempt may begin, with its permits. Raises the failure where none shall."""
+        error = failure.error
+        if self._stopping.is_set():
+            raise error
+        if error.side != "source" and not may_send(sent.bytes, sent.size, sent.at):
+            error.message += f"; {sent.given_up(str(step.target))}"
+            raise error
+        what = f"copy of {step.blob.digest} to {step.target}"
+        self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay))
+        read = error.side == "source" or not self._staging.on(step.blob.digest)
+        await self._admission.renew(permits, read=read)
+        await self._wait(failure.delay)
+        if self._stopping.is_set():
+            raise error
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long before another attempt, or until there will be none."""
+        waits = [
+            asyncio.ensure_future(wait) for wait in (self._services.sleep(seconds), self._stopping.wait())
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)

@@ -1,0 +1,57 @@
+"""WWW-Authenticate (RFC 9110, 11.6.1): how a registry says what it wants to be asked with. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+_MAX_HEADER = 8192
+_MAX_CHALLENGES = 8
+_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
+_PARAM = re.compile(
+    r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
+)
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_BLANKS = re.compile(r"[ \t]*")
+_SEPARATORS = re.compile(r"[ \t,]*")
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """One way in: `scheme` and the names of `params` in lower case."""
+
+    scheme: str
+    params: dict[str, str] = {}
+
+
+def parse_challenges(values: Iterable[str]) -> list[Challenge]:
+    """Read WWW-Authenticate headers: any number of challenges, in one header or several.
+
+    What can't be read ends the header that it is in. Never raises.
+    """
+    found: list[Challenge] = []
+    for value in values:
+        text, at = value[:_MAX_HEADER], 0
+        current: Challenge | None = None
+        while len(found) < _MAX_CHALLENGES:
+            at = _end(_SEPARATORS, text, at)
+            if current is not None and (param := _PARAM.match(text, at)):
+                plain = param[3] if param[2] is None else re.sub(r"\\(.)", r"\1", param[2])
+                current.params.setdefault(param[1].lower(), plain)
+                at = param.end()
+            elif scheme := _SCHEME.match(text, at):
+                current = Challenge(scheme[0].lower(), {})
+                found.append(current)
+                at = scheme.end()
+                after = _end(_BLANKS, text, at)
+                if after > at and not _PARAM.match(text, after):
+                    at = _end(_TOKEN68, text, after)
+            else:
+                break
+    return found
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at

@@ -1,0 +1,244 @@
+"""One request to a host, or to where that sends us: when the host may be asked, with its authorization, and
+redirects followed by hand under the origin rule. Whether it is sent again is the client's affair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import aiohttp
+from yarl import URL
+
+from blobflow.content import Allowance, Sleep
+from blobflow.errors import ProtocolViolation, RegistryError, TimedOut
+from blobflow.events import HostMeter, Observer
+from blobflow.transports.registry.auth.challenges import Challenge
+from blobflow.transports.registry.auth.host_authorization import HostAuthorization
+from blobflow.transports.registry.http import backoff
+from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.http.aiohttp_client import PROGRESS_SECONDS, close_response, discard
+from blobflow.transports.registry.http.connection_pool import ConnectionPool
+from blobflow.transports.registry.http.limiter import HostLimiter, Throttle, rate_limit_of, throttle_of
+from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.http.pull_quota import allowance_of
+from blobflow.transports.registry.http.upload_body import UploadBody
+from blobflow.transports.registry.origins import follow_location
+
+MAX_REDIRECTS = 5
+# The host has too much to do (408: it gave up waiting for a request that it was slow to read).
+_OVERLOADED = frozenset({408, 429, 503})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_METHOD_PRESERVING = frozenset({307, 308})  # the method, and the body
+_SAFE_METHODS = ("GET", "HEAD")
+
+
+class RequestRedirected(ProtocolViolation):
+    """A request was sent on to `url`, and was not followed there: too often, or its body is spent."""
+
+    def __init__(self, message: str, *, url: str) -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class Dispatcher:
+    """The way of single requests to one host. `allowance` is what the host said last of how many manifests it
+    lets be read; `backoff` says until when it is left alone. `close` it."""
+
+    def __init__(
+        self,
+        host: str,
+        access: HostAccess,
+        limiter: HostLimiter,
+        *,
+        observer: Observer,
+        meter: HostMeter,
+        sleep: Sleep,
+        clock: Callable[[], float],
+        trace: bool,
+        user_agent: str,
+        reading: Throttle | None,
+        writing: Throttle | None,
+    ) -> None:
+        self.allowance: Allowance | None = None
+        self.backoff = backoff.Backoff(clock, sleep)
+        self._host = host
+        self._limiter = limiter
+        self._clock = clock
+        self._writing = writing
+        self._requests = throttle_of((rate_limit_of(access.requests_per_second, clock),), sleep)
+        self._pool = ConnectionPool(
+            host,
+            access,
+            observer=observer,
+            meter=meter,
+            clock=clock,
+            trace=trace,
+            user_agent=user_agent,
+            reading=reading,
+        )
+        self._authorization = HostAuthorization(
+            host, self.home, access.credentials, fetch=self._fetch, clock=clock, observer=observer
+        )
+
+    @property
+    def home(self) -> URL:
+        """The host's origin."""
+        return self._pool.home
+
+    @property
+    def wants_login(self) -> bool:
+        """Whether the host has asked who we are."""
+        return self._authorization.wants_login
+
+    def warn(self, sentence: str) -> None:
+        """See `ConnectionPool.warn`."""
+        self._pool.warn(sentence)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._authorization.close()
+        await self._pool.close()
+
+    async def exchange(
+        self, request: Request, url: URL, body: bytes | UploadBody | None, timeout: aiohttp.ClientTimeout
+    ) -> tuple[aiohttp.ClientResponse, str]:
+        """One exchange with the body as it is; the response, and the Authorization that was sent."""
+        sent = await self._permission(request, url)
+        return await self._transmit(request, url, body, sent, timeout), sent
+
+    async def finish(
+        self, request: Request, url: URL, response: aiohttp.ClientResponse, sent: str
+    ) -> Response | URL:
+        """What came of an exchange: a whole response, or where a redirect leads. A 401 ends it, and is taken
+        in for the next. Raises as `conclude`."""
+        try:
+            if challenges := self._challenges(response):
+                await self._authorization.learn(self.home, challenges, request.scopes, sent)
+            if response.status not in _METHOD_PRESERVING or "Location" not in response.headers:
+                return await self.conclude(request, response)
+            return follow_location(self.home, url, response.headers["Location"], request.description)
+        finally:
+            close_response(response)
+
+    def silent(self) -> None:
+        """A stream stood still: what there is to say of it is as old as its last byte."""
+        self._limiter.congested(self._clock() - PROGRESS_SECONDS)
+
+    async def reach(self, request: Request) -> aiohttp.ClientResponse:
+        """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
+        url = await self.absolute(request.url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._authorized(request, url)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            await discard(response)
+            if request.method not in _SAFE_METHODS and response.status not in _METHOD_PRESERVING:
+                break
+            url = follow_location(self.home, url, location, request.description)
+        raise self.nowhere(request, url)
+
+    async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
+        """Send the request, and once more with what it was refused for the lack of."""
+        sent = await self._permission(request, url)
+        response = await self._transmit(request, url, request.body, sent)
+        if not (challenges := self._challenges(response)):
+            return response
+        at_home = self._pool.is_home(url)
+        if at_home:
+            await discard(response)
+        if not await self._authorization.learn(url, challenges, request.scopes, sent):
+            return response
+        if not at_home:
+            await discard(response)
+        sent = await self._permission(request, url)
+        response = await self._transmit(request, url, request.body, sent)
+        if at_home and (challenges := self._challenges(response)):
+            try:
+                await self._authorization.learn(url, challenges, request.scopes, sent)
+            except BaseException:
+                close_response(response)
+                raise
+        return response
+
+    async def _permission(self, request: Request, url: URL) -> str:
+        reads = request.method in _SAFE_METHODS
+        return await self._authorization.header(url, request.scopes, reads=reads)
+
+    def _challenges(self, response: aiohttp.ClientResponse) -> list[Challenge]:
+        """What is wanted before the response is another."""
+        if response.status != 401:
+            return []
+        wanted = response.headers.getall("WWW-Authenticate", [])
+        return self._authorization.challenges(response.url, wanted, reads=response.method in _SAFE_METHODS)
+
+    async def _transmit(
+        self,
+        request: Request,
+        url: URL,
+        body: bytes | UploadBody | None,
+        authorization: str,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientResponse:
+        """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
+        if self._pool.is_home(url):
+            await self._turn()
+        if isinstance(body, bytes) and self._writing is not None:
+            await self._writing.wait(len(body))
+        began = self._clock()
+        try:
+            response = await self._pool.exchange(request, url, body, authorization, timeout)
+        except TimedOut:
+            self._limiter.congested(began)
+            raise
+        if self._pool.is_home(url):
+            self.allowance = allowance_of(response.headers) or self.allowance
+        if response.status in _OVERLOADED:
+            self._limiter.congested(began)
+        else:
+            self._limiter.answered()
+        return response
+
+    async def _turn(self) -> None:
+        """Return when the host may get one more request."""
+        await self.backoff.wait()
+        if self._requests is not None:
+            await self._requests.wait(1)
+            await self.backoff.wait()
+
+    def nowhere(self, request: Request, url: URL) -> ProtocolViolation:
+        said = f"{self._host} answered {request.description} with redirects that lead nowhere"
+        return (
+            ProtocolViolation(said)
+            if request.method in _SAFE_METHODS
+            else RequestRedirected(said, url=str(url))
+        )
+
+    async def conclude(self, request: Request, response: aiohttp.ClientResponse) -> Response:
+        if response.status not in request.ok:
+            raise await self.refusal(request, response)
+        try:
+            return await self._pool.whole(request, response)
+        except TimedOut:
+            self.silent()
+            raise
+
+    async def refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+        error = await self._pool.refusal(request, response)
+        return self._authorization.explained(error, response.url, request.description)
+
+    async def _fetch(self, url: URL, authorization: str | None, form: bytes | None) -> bytes:
+        """Ask a token server; it gets the login that the registry's realm was named for, and no redirect."""
+        headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
+        method = "GET" if form is None else "POST"
+        request = Request(method, url, f"a token for {self._host}", headers=headers)
+        response = await self._pool.exchange(request, url, form, authorization or "")
+        try:
+            return (await self.conclude(request, response)).body
+        finally:
+            close_response(response)
+
+    async def absolute(self, url: URL) -> URL:
+        """`url` at this host, whose origin is settled by then."""
+        await self._pool.settle()
+        self._authorization.home = self.home
+        return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
