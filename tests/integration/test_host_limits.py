@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from blobflow import __version__
 from blobflow.content import NullJournal, Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
@@ -26,6 +25,7 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.permits import FixedLimiters, PermitKind
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
+from blobflow.version import __version__
 from tests.fakes.registry import Bytes, Clock, blob_of
 from tests.library import mirror
 from tests.scenarios.registries import fill

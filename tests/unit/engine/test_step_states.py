@@ -1,4 +1,4 @@
-"""The rules of step states, one by one, on a small plan: a blob for three repositories, and their manifests."""
+"""Step states, rule by rule, on a small plan: a blob for three repositories, and their manifests."""
 
 from __future__ import annotations
 
