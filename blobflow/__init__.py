@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from blobflow.planfile import load_plan as load_plan
     from blobflow.planfile import save_plan as save_plan
     from blobflow.settings import Settings as Settings
-
-__version__ = "0.1.0"
+    from blobflow.version import __version__ as __version__
 
 # Where each name lives; the order is that of the flow.
 _ROOMS = (
@@ -71,10 +70,11 @@ _ROOMS = (
     ("blobflow.engine.execution", ("Run",)),
     ("blobflow.engine.results.report", ("Report", "Totals", "ImageRecord")),
     ("blobflow.errors", ("BlobflowError",)),
+    ("blobflow.version", ("__version__",)),
 )
 _HOME = {name: room for room, names in _ROOMS for name in names}
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOME]
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so finds a name that is not there

@@ -18,7 +18,6 @@ import msgspec
 
 from blobflow.composition import (
     NO_CUSTOM_TRANSPORTS,
-    USER_AGENT,
     Opened,
     open_registries,
     open_services,
@@ -46,6 +45,7 @@ from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe.questions import LARGEST_REQUEST, ProbeResult, probe_host
 from blobflow.transports.store.gc import collect_garbage
+from blobflow.version import USER_AGENT
 
 OnStart = Callable[[Run], None]
 

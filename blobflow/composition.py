@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow import __version__
 from blobflow.content import Cache, Journal, NullJournal, Sink, Site, Source
 from blobflow.custom_transports import CustomTransports, OncePerSite
 from blobflow.engine.services import Services
@@ -34,12 +33,12 @@ from blobflow.transports.store import (
     StrictCache,
     available_capacity,
 )
+from blobflow.version import USER_AGENT
 
 if TYPE_CHECKING:
     from blobflow.transports.local import LocalTransports
 
 NO_CUSTOM_TRANSPORTS = CustomTransports()
-USER_AGENT = f"blobflow/{__version__}"
 
 
 def open_registries(

@@ -47,7 +47,10 @@ def save_plan(planned: Planned, *, compress: str = "gzip") -> bytes:
     content = b'{"version":%d,"sum":"%s",\n"plan":{\n%s}}\n' % (
         PLAN_VERSION,
         digest_of(plan).encode(),
-        b",\n".join(_field(name, getattr(saved, name)) for name in saved.__struct_fields__),
+        b",\n".join(
+            _field(encoded, getattr(saved, name))
+            for name, encoded in zip(saved.__struct_fields__, saved.__struct_encode_fields__, strict=True)
+        ),
     )
     if len(content) > MAX_PLAN_BYTES:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Composition: indexes that are made by hand, as `docker manifest` and manifest-tool make them.
+"""Indexes that are made by hand, as `docker manifest` and manifest-tool make them.
 
     wishes ─► gather: resolve, read, ask each config ─► draft ─► put: children by digest, then the index
 

@@ -594,7 +594,7 @@ async def test_planning_looks_as_a_run_does_and_remembers_what_it_found(store: S
         planned = await plan_pairs(bench.pairs, bench.services())
         if planned.plan.steps:
             break
-    assert not planned.price.current
+    assert not planned.cost.current
     again = await plan_pairs(bench.pairs, bench.services())
     assert again.plan == planned.plan
     assert bench.place.count("push") == len(bench.sample.blobs)

@@ -101,9 +101,9 @@ async def test_what_a_cache_costs_is_known_before(bench: MirrorScenario) -> None
     bench.target()
     planned = await plan_pairs(pairs(), bench.services())
     size = sum(map(len, (*LAYERS, CONFIG)))
-    price = planned.price
-    assert (price.blobs_unique, price.copies, price.manifests) == (3, 3, 1)
-    assert (price.bytes_to_read, price.bytes_to_write) == (size, size + len(root.raw))
+    cost = planned.cost
+    assert (cost.blobs_unique, cost.copies, cost.manifests) == (3, 3, 1)
+    assert (cost.bytes_to_read, cost.bytes_to_write) == (size, size + len(root.raw))
 
 
 async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: MirrorScenario) -> None:

@@ -47,7 +47,7 @@ async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> N
     async with two(tmp_path) as (source, target):
         there = pairs_of(source.host, "shelf")
         planned = await plan(there, settings, transports=transports)
-        assert planned.price.bytes_to_write > 0
+        assert planned.cost.bytes_to_write > 0
         assert not (tmp_path / "shelf").exists(), "a plan changes nothing"
         report = await mirror(there, settings, transports=transports)
         assert statuses(report) == ["done"] * 3

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from blobflow import __version__
 from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
@@ -21,6 +20,7 @@ from blobflow.events import Event, StepDone, StepFailed, StepStarted
 from blobflow.oci import Reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
+from blobflow.version import __version__
 from tests.fakes.registry import Bytes, blob_of
 from tests.library import mirror
 from tests.scenarios.limited_registry import LimitedRegistries, pairs_of

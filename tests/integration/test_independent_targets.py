@@ -84,7 +84,7 @@ async def test_two_late_ones_come_one_after_the_other(bench: MirrorScenario) -> 
         bench.assert_whole(target)
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
     blobs = len(bench.blobs())
-    assert [price.copies for price in prices] == [blobs, 2 * blobs, 3 * blobs]
+    assert [cost.copies for cost in prices] == [blobs, 2 * blobs, 3 * blobs]
     assert run.planned is not None
     assert len(run.planned.plan.goals) == 12
     steps = run.planned.plan.steps
@@ -105,7 +105,7 @@ async def test_answers_within_the_patience_make_one_plan(bench: MirrorScenario) 
     prices: list[PlanMade] = []
     run = run_of_pairs(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
     assert (await run.execute(bench.services())).ok
-    assert [price.copies for price in prices] == [2 * len(bench.blobs())]
+    assert [cost.copies for cost in prices] == [2 * len(bench.blobs())]
 
 
 async def test_a_plan_waits_for_all_of_its_targets(bench: MirrorScenario) -> None:

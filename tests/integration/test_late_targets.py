@@ -165,7 +165,7 @@ async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_who
     assert (await go(bench, run)).ok
     assert run.planned is not None
     assert len(told) == 3
-    assert told[-1] == plan_made(run.planned.price, len(bench.pairs))
+    assert told[-1] == plan_made(run.planned.cost, len(bench.pairs))
 
 
 async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way(

@@ -233,7 +233,7 @@ async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: MirrorS
         ("mirror", "", False),
         ("mirror", "", True),
     ]
-    assert planned.price.images == 2 and planned.price.blobs_unique == 4
+    assert planned.cost.images == 2 and planned.cost.blobs_unique == 4
 
     saved = await saved_by(bench, pairs=pairs)
     report = await applied(bench, saved)

@@ -176,7 +176,7 @@ async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_prese
     pairs = wanted(AMD64) + wanted(AMD64, repository="other")
     planned = await plan_pairs(pairs, bench.services())
     assert set(planned.failures) == {pairs[0]}
-    assert (planned.price.images, planned.price.blobs_unique, planned.price.blobs_present) == (1, 2, 0)
+    assert (planned.cost.images, planned.cost.blobs_unique, planned.cost.blobs_present) == (1, 2, 0)
 
 
 async def test_children_without_a_platform_are_chosen_by_their_configs(bench: MirrorScenario) -> None:

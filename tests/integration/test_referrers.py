@@ -124,11 +124,11 @@ async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(
 async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
     stand = ReferrersScenario(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
-    alone = (await plan_pairs([pair], stand.services(), Policy(referrers="off"))).price
-    price = (await plan_pairs([pair], stand.services())).price
+    alone = (await plan_pairs([pair], stand.services(), Policy(referrers="off"))).cost
+    cost = (await plan_pairs([pair], stand.services())).cost
     content = stand.signed.content
-    assert price.bytes_to_read == sum(map(len, content.blobs.values())) > alone.bytes_to_read
-    assert price.manifests == len(content.manifests) == alone.manifests + len(stand.signed.referrers)
+    assert cost.bytes_to_read == sum(map(len, content.blobs.values())) > alone.bytes_to_read
+    assert cost.manifests == len(content.manifests) == alone.manifests + len(stand.signed.referrers)
     assert stand.there.count("put") == 0
 
 

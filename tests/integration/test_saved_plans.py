@@ -190,8 +190,8 @@ async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
     site = Site("source", bench.pairs[0].source.repository)
     children = [d for d in bench.source.manifests[site] if d not in bench.source.tags.values()]
     del bench.source.manifests[site][children[0]]
-    price = (await plan_saved(saved, bench.services())).price
-    assert (price.images, price.blobs_present) == (3, 0), "what it wanted is neither there nor to be read"
+    cost = (await plan_saved(saved, bench.services())).cost
+    assert (cost.images, cost.blobs_present) == (3, 0), "what it wanted is neither there nor to be read"
     report = await applied(bench, saved)
     assert statuses(report) == ["failed", "done", "done", "done"]
     assert report.images[0].error == f"source: {site} has no {children[0]}"
@@ -355,11 +355,11 @@ async def test_a_rest_is_planned_without_moving_anything(bench: MirrorScenario) 
     saved = await saved_by(bench)
     planned = await plan_saved(saved, bench.services())
     assert moved(target) == 0
-    assert planned.price == msgspec.structs.replace(
-        saved.price, blobs_present=planned.price.blobs_present, blobs_unique=planned.price.blobs_unique
+    assert planned.cost == msgspec.structs.replace(
+        saved.cost, blobs_present=planned.cost.blobs_present, blobs_unique=planned.cost.blobs_unique
     )
     await applied(bench, saved)
-    assert (await plan_saved(saved, bench.services())).price.current
+    assert (await plan_saved(saved, bench.services())).cost.current
 
 
 def save_plan_text(saved: SavedPlan) -> str:

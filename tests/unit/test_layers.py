@@ -109,6 +109,7 @@ ROOMS = {
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),
+    "version": Room(()),
     "byte_size": Room(("printable",)),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
@@ -117,7 +118,9 @@ ROOMS = {
     "environment": Room(
         (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
     ),
-    "composition": Room((*SEAM, "engine", "transports", "custom_transports", "settings"), ("msgspec",)),
+    "composition": Room(
+        (*SEAM, "engine", "transports", "custom_transports", "settings", "version"), ("msgspec",)
+    ),
     "client": Room(
         (
             *SEAM,
@@ -128,6 +131,7 @@ ROOMS = {
             "custom_transports",
             "settings",
             "operations",
+            "version",
         ),
         ("msgspec",),
     ),
@@ -214,8 +218,6 @@ def wrong_imports(module: str, source: str) -> list[str]:
 def allowed(room: str, name: str) -> bool:
     """Whether a module of `room` may import `name`. A relative import never: it hides the room."""
     package, _, inner = name.partition(".")
-    if name == "blobflow.__version__":
-        return room in ("composition", "cli")
     if package == "blobflow":
         rooms = ROOMS[room].rooms
         return "*" in rooms or any(within(inner, other) for other in (room, *rooms) if other)

@@ -177,7 +177,7 @@ async def test_plans_and_reports_can_be_sent_to_another_process() -> None:
         back, planned_back, errors = pool.submit(returned, (report, planned, runs[0].errors)).result()
     assert back == report
     assert planned_back.plan == planned.plan
-    assert planned_back.price == planned.price
+    assert planned_back.cost == planned.cost
     assert planned_back.graph == planned.graph
     (failed,) = errors
     assert failed == pairs[-1]

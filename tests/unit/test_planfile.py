@@ -100,7 +100,7 @@ def test_what_is_saved_is_read_again_whole() -> None:
     assert SAVED.policy == made.policy
     assert SAVED.needs == made.plan.needs
     assert len(SAVED.steps) == len(made.plan.steps)
-    assert SAVED.price == cost_of(made.plan, made.graph)
+    assert SAVED.cost == cost_of(made.plan, made.graph)
     assert {d: SAVED.manifest_of(d).raw for d in SAVED.made} == {d: m.raw for d, m in made.plan.made.items()}
     assert SAVED.made, "the fallbacks of sparse indexes"
     assert SAVED.roots == {p.source: made.graph.roots[p.source] for p in made.pairs}
@@ -156,7 +156,7 @@ def test_a_plan_of_another_version_is_refused_with_what_to_do(version: int) -> N
 
 def test_the_file_of_the_version_before_this_is_refused_as_that() -> None:
     made = planned()
-    old = {"version": 1, "pairs": made.pairs, "price": made.price, "plan": made.plan}
+    old = {"version": 1, "pairs": made.pairs, "price": made.cost, "plan": made.plan}
     assert "version 1, saved by an older blobflow" in refused(msgspec.json.encode(old))
 
 

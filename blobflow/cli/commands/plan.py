@@ -72,5 +72,5 @@ def verb(
         print_plan(planned, connection.output, [f"note: {note}" for note in preview.notes])
     may = may_skip_all(request, platforms)
     check_plan(planned, connection.output, listed=not as_json, may_skip_all=may)
-    if exit_code and not planned.price.current:
+    if exit_code and not planned.cost.current:
         raise click.exceptions.Exit(_NOT_CURRENT)

@@ -189,17 +189,17 @@ def _open_store(root: Path, read_only: bool) -> Store:
 @asynccontextmanager
 async def _open_upstreams(connection: ConnectionOptions) -> AsyncIterator[SourceAt]:
     """Where upstreams' repositories are read."""
-    from blobflow import __version__
     from blobflow.cli.settings import Hosts, connection_settings
     from blobflow.settings import host_access, logins_of
     from blobflow.transports.registry import Registries
+    from blobflow.version import USER_AGENT
 
     settings = connection_settings(connection, os.environ, Hosts())
     logins = logins_of(settings)
     registries = Registries(
         lambda host: host_access(host, settings, logins),
         observer=_print_warning,
-        user_agent=f"blobflow/{__version__}",
+        user_agent=USER_AGENT,
         longest_wait=_UPSTREAM_WAIT,
     )
     try:

@@ -27,7 +27,7 @@ def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]
 
     return {
         "version": 1,
-        "price": msgspec.to_builtins(planned.price),
+        "price": msgspec.to_builtins(planned.cost),
         "manifests_read": planned.reads,
         "allowances": msgspec.to_builtins(planned.allowances),
         "images": [_planned_image(planned, each) for each in preview_images(planned)],

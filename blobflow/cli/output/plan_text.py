@@ -57,27 +57,27 @@ def _form_text(preview: ImagePreview) -> str:
 
 
 def plan_lines(planned: Planned) -> list[str]:
-    """A plan's price."""
-    price = planned.price
-    if_refused = sum(target.bytes_if_mounts_fail for target in price.targets.values())
+    """A plan's cost."""
+    cost = planned.cost
+    if_refused = sum(target.bytes_if_mounts_fail for target in cost.targets.values())
     skipped = f"; {len(planned.skipped)} skipped" if planned.skipped else ""
     figures = [
-        ("images", f"{price.images}, of which {price.images_current} current{skipped}"),
+        ("images", f"{cost.images}, of which {cost.images_current} current{skipped}"),
         (
             "blobs",
-            f"{price.blobs_unique} unique, {price.blobs_shared} shared, {price.blobs_present} present",
+            f"{cost.blobs_unique} unique, {cost.blobs_shared} shared, {cost.blobs_present} present",
         ),
-        ("to read", size_text(price.bytes_to_read)),
-        ("to write", _at_most_text(price.bytes_to_write, if_refused)),
-        ("mounts", str(price.mounts)),
+        ("to read", size_text(cost.bytes_to_read)),
+        ("to write", _at_most_text(cost.bytes_to_write, if_refused)),
+        ("mounts", str(cost.mounts)),
         *_referrer_figures(planned),
-        ("manifests", str(price.manifests)),
+        ("manifests", str(cost.manifests)),
         *(
             ("target", _target_price_text(host, target))
-            for host, target in price.targets.items()
-            if len(price.targets) > 1
+            for host, target in cost.targets.items()
+            if len(cost.targets) > 1
         ),
-        *(("requests", f"{count} to {one_line(host)}") for host, count in price.requests.items()),
+        *(("requests", f"{count} to {one_line(host)}") for host, count in cost.requests.items()),
         *(
             ("allowance", _allowance_text(host, allowance, planned.reads[host]))
             for host, allowance in planned.allowances.items()

@@ -53,7 +53,7 @@ class Planned(msgspec.Struct, frozen=True):
     skipped: dict[Pair, str] = {}
 
     @property
-    def price(self) -> Cost:
+    def cost(self) -> Cost:
         """The cost of the plan."""
         return self.counted or cost_of(self.plan, self.graph, (*self.failures, *self.skipped))
 

@@ -26,7 +26,7 @@ from blobflow.content import Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
 from blobflow.engine.plan.inventory import Inventory
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Plan, Put, Step
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, NeedKind, Plan, Put, Step
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.oci.referrers import fallback_tag, referrer_descriptor
@@ -182,7 +182,7 @@ class _Planner:
         image is to fail for another."""
         subjects = self._subjects[site, each.manifest.descriptor.digest]
         number = self._put_steps.get((site, each.referrer.subject))
-        return [Need(number, "kept")] if number is not None and len(subjects) == 1 else []
+        return [Need(number, NeedKind.UNLESS_REPLACED)] if number is not None and len(subjects) == 1 else []
 
     def _attach(self, site: Site, subject: Digest, manifests: Iterable[Manifest]) -> int:
         mentions = sorted(map(self._mention, manifests), key=lambda mention: mention.digest)
@@ -191,7 +191,7 @@ class _Planner:
             puts = {self._put_steps.get((site, mention.digest)) for mention in mentions} - {None}
             needs = {Need(number) for number in puts if number is not None}
             if (site, subject) in self._put_steps:
-                needs.add(Need(self._put_steps[site, subject], "kept"))
+                needs.add(Need(self._put_steps[site, subject], NeedKind.UNLESS_REPLACED))
             self._attach_steps[step] = self._emit(step, sorted(needs))
         return self._attach_steps[step]
 
@@ -267,7 +267,7 @@ class _Planner:
 
     def _mount(self, blob: Descriptor, home: Site, site: Site, *, held: bool) -> int:
         (brought,) = (None,) if held else self._bring(home, (blob,))
-        needs = () if brought is None else (Need(brought, "settled"),)
+        needs = () if brought is None else (Need(brought, NeedKind.FINISHED),)
         return self._emit(Mount(blob, home, site, min(self._graph.origins[blob.digest])), needs)
 
     def _emit(self, step: Step, needs: Sequence[Need]) -> int:

@@ -21,8 +21,8 @@ class ImagePreview(msgspec.Struct, frozen=True):
     were chosen, and it has none, so that all of it goes along. `reason`: why it is skipped.
 
     `copies`, `mounts`, `manifests` and `attached` count steps, a manifest once a tag; `bytes_to_write` is as
-    in `Price`. What several images need is counted for the first of them, so that all of them together are
-    the plan's price.
+    in `Cost`. What several images need is counted for the first of them, so that all of them together are
+    the plan's cost.
     """
 
     pair: Pair

@@ -14,10 +14,10 @@ A `Step` is one of four things done at one target site:
 
 A `Need` is an edge from a step to an earlier one:
 
-- *hard*: the need must have succeeded, else this step is skipped (a manifest on its blobs and manifests);
-- *kept*: as hard, and the need's fallback must not have been what was put (a referrer on its subject: what
-  refers to a manifest that is not there is left where it is);
-- *settled*: the need must have ended, however (a mount on its origin: if the origin failed, the mount becomes
+- *succeeded*: the earlier step must succeed, else this one is skipped (a manifest on its blobs and children);
+- *unless replaced*: the same, and what it put must not have been its fallback (a referrer on its subject:
+  what refers to a manifest that is not there is left where it is);
+- *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
   a copy, and the blob's other mounts follow it to its new home).
 
 A `Goal` is one pair with the root that its tag was pinned to, and the steps that complete it.
@@ -38,7 +38,7 @@ Invariants (tests/unit/engine/test_planner.py, by hypothesis)
 
 from __future__ import annotations
 
-from typing import Literal
+import enum
 
 import msgspec
 
@@ -79,12 +79,19 @@ class Put(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="put"):
 
 
 Step = Copy | Mount | Put | Attach
-NeedKind = Literal["hard", "kept", "settled"]
+
+
+class NeedKind(enum.StrEnum):
+    """What a step needs of an earlier one; the values are the words of saved plans."""
+
+    SUCCEEDED = "hard"
+    UNLESS_REPLACED = "kept"
+    FINISHED = "settled"
 
 
 class Need(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     step: int
-    kind: NeedKind = "hard"
+    kind: NeedKind = NeedKind.SUCCEEDED
 
 
 class Goal(msgspec.Struct, frozen=True, gc=False):

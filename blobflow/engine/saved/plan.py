@@ -18,7 +18,7 @@ from blobflow.content import Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import Cost
 from blobflow.engine.plan.planned import Planned
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Put, Step
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, NeedKind, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.results.collector import referrer_records
 from blobflow.engine.results.report import ReferrerRecord
@@ -73,7 +73,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps as in `Plan`, the images that they complete, and the policy that the plan was made under.
 
     `made`: the manifests of steps that no source has. `sources`: where each other manifest of a step can be
-    read, all places that it was found at. `price` is what it cost when it was made, for people. `compress`:
+    read, all places that it was found at. `cost` is that of when the plan was made, for people. `compress`:
     how bare layers of docker archives were compressed, which their digests depend on. `skipped`: for the
     report.
     """
@@ -84,7 +84,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: tuple[tuple[Need, ...], ...]
     made: dict[Digest, MadeManifest]
     sources: dict[Digest, tuple[Site, ...]]
-    price: Cost
+    cost: Cost = msgspec.field(name="price")
     compress: str = "gzip"
     skipped: tuple[SavedSkip, ...] = ()
 
@@ -146,7 +146,7 @@ def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
         needs=plan.needs,
         made=made,
         sources={digest: holders(digest) for digest in sorted(puts - made.keys())},
-        price=planned.price,
+        cost=planned.cost,
         compress=compress,
         skipped=tuple(
             SavedSkip(pair, _lean(graph.roots[pair.source]), planned.skipped[pair])
@@ -296,7 +296,7 @@ class _Checks:
         needed = self._saved.steps[need.step]
         if isinstance(step, Mount):
             right = (
-                need.kind == "settled"
+                need.kind == NeedKind.FINISHED
                 and isinstance(needed, Copy | Mount)
                 and (needed.blob.digest, needed.target) == (step.blob.digest, step.origin)
             )
@@ -304,7 +304,10 @@ class _Checks:
             right = (
                 not isinstance(step, Copy)
                 and needed.target == step.target
-                and (need.kind == "hard" or (need.kind == "kept" and isinstance(needed, Put)))
+                and (
+                    need.kind == NeedKind.SUCCEEDED
+                    or (need.kind == NeedKind.UNLESS_REPLACED and isinstance(needed, Put))
+                )
             )
         if not right:
             raise ValueError(f"step {number} needs step {need.step}, which it can't")

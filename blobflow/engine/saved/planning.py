@@ -132,7 +132,7 @@ class SavedPlanning(Planning[list[int]]):
         part = self._add(part, first)
         assert self.planned is not None
         self.planned = msgspec.structs.replace(self.planned, counted=self._cost(self.planned.plan))
-        self.observe(plan_made(self.planned.price, len(saved.images)))
+        self.observe(plan_made(self.planned.cost, len(saved.images)))
         return part
 
     def _cost(self, plan: Plan) -> Cost:
@@ -147,7 +147,7 @@ class SavedPlanning(Planning[list[int]]):
         return msgspec.structs.replace(
             cost_of(plan, Graph({}, {}, {})),
             blobs_unique=len(blobs),
-            blobs_shared=min(len(blobs), saved.price.blobs_shared),
+            blobs_shared=min(len(blobs), saved.cost.blobs_shared),
             blobs_present=len(blobs - read),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from blobflow.content import Site
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, Plan, Put, Step
+from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, NeedKind, Plan, Put, Step
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest
@@ -96,7 +96,7 @@ def _under(saved: SavedPlan, found: SavedProgress, number: int) -> Sequence[int]
         if number not in found.over:
             below.append(number)
         elif number not in found.left and isinstance(saved.steps[number], Put | Attach):
-            todo += [need.step for need in saved.needs[number] if need.kind == "hard"]
+            todo += [need.step for need in saved.needs[number] if need.kind == NeedKind.SUCCEEDED]
     return below
 
 
@@ -107,7 +107,7 @@ def _needs_now(saved: SavedPlan, found: SavedProgress, number: int, new: dict[in
     needs: dict[Need, None] = {}
     for need in before:
         for each in _under(saved, found, need.step):
-            needs[Need(new[each], need.kind if each == need.step else "hard")] = None
+            needs[Need(new[each], need.kind if each == need.step else NeedKind.SUCCEEDED)] = None
     return tuple(sorted(needs))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from blobflow.content import Source
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.pairs import site_of
-from blobflow.engine.plan.steps import Plan, Put
+from blobflow.engine.plan.steps import NeedKind, Plan, Put
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, remaining_plan
 from blobflow.engine.services import Services
@@ -90,7 +90,7 @@ def _without(
         if isinstance(step, Put) and step.manifest.digest in missing:
             errors[position] = missing[step.manifest.digest]
         for need in plan.needs[position]:
-            if need.kind != "settled" and need.step in errors:
+            if need.kind != NeedKind.FINISHED and need.step in errors:
                 errors.setdefault(position, errors[need.step])
     return [
         (number, errors[position])

@@ -14,7 +14,7 @@ from blobflow.content import Refers, Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.attachments import REPLACED
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Put, Step
+from blobflow.engine.plan.steps import Attach, Copy, Mount, NeedKind, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
@@ -155,7 +155,7 @@ class TargetCheck:
             number = todo.pop()
             if number not in reached:
                 reached.add(number)
-                todo += [need.step for need in self._saved.needs[number] if need.kind != "settled"]
+                todo += [need.step for need in self._saved.needs[number] if need.kind != NeedKind.FINISHED]
         return reached
 
     def _untagged(self) -> set[Site]:
@@ -251,7 +251,7 @@ class TargetCheck:
         needs = self._saved.needs[number]
         if site in self._errors or site in self._empty or not isinstance(sink, Refers):
             return
-        if any(need.step not in self._found.over for need in needs if need.kind == "hard"):
+        if any(need.step not in self._found.over for need in needs if need.kind == NeedKind.SUCCEEDED):
             return
         try:
             with error_side("target"):
@@ -266,9 +266,9 @@ class TargetCheck:
         left = self._found.left
         for number in self._steps:
             for need in self._saved.needs[number]:
-                if need.kind == "kept" and need.step in self._found.fell_back:
+                if need.kind == NeedKind.UNLESS_REPLACED and need.step in self._found.fell_back:
                     left.setdefault(number, REPLACED)
-                elif need.kind != "settled" and need.step in left:
+                elif need.kind != NeedKind.FINISHED and need.step in left:
                     left.setdefault(number, left[need.step])
             if number in left:
                 self._found.over.add(number)

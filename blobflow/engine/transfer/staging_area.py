@@ -1,12 +1,12 @@
-"""The shelf: blobs that pass through the store during one transfer, held until nobody needs them.
+"""The staging area: blobs that pass through the store during one transfer, held until nobody needs them.
 
 A copy reads behind the store's one writer. Between the first copy of a blob and the last step that may need
-it (another target's copy, a mount that may yet be refused) the shelf stays inside `Cache.share`, so that the
+it (another target's copy, a mount that may yet be refused) the area stays inside `Cache.share`, so that the
 store keeps it. One task a blob does that, and ends when the last step of that blob has ended: as the last one
 inside, it alone knows whether the blob has arrived everywhere, and leaves the share well or not.
 
-The shelf has room for so many bytes, and for so many blobs, as each has files open. A target that is slower
-than the others leaves blobs on it; when it is full, a blob that would go over is not put on it but streamed
+The area has room for so many bytes, and for so many blobs, as each has files open. A target that is slower
+than the others leaves blobs in it; when it is full, a blob that would go over is not staged but streamed
 past, and who comes later for that one reads it from the source again. So a slow target never stalls the
 others, never takes more disk or files than allowed, and costs the source at most one more reading a blob.
 """
@@ -23,7 +23,7 @@ from blobflow.oci import Descriptor, Digest
 
 
 class StagingArea:
-    """Which blobs are on the shelf. Owned by one transfer, which gives it its task group."""
+    """Which blobs are staged. Owned by one transfer, which gives it its task group."""
 
     def __init__(self, cache: Cache, *, keep: bool, room: int | None = None, most: int | None = None) -> None:
         """`room` in bytes, for `most` blobs; None: no bound. `keep`: blobs stay in the store after the run;
@@ -43,7 +43,7 @@ class StagingArea:
         return digest in self._released or digest in self._held
 
     def holds(self, digest: Digest) -> bool:
-        """Whether a task of this shelf keeps the blob in the store."""
+        """Whether a task of this area keeps the blob in the store."""
         return digest in self._released
 
     async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
@@ -107,7 +107,7 @@ class StagingArea:
                     raise BlobflowError(f"blob {blob.digest} is not yet everywhere")
 
     def release(self, digest: Digest, *, arrived: bool) -> None:
-        """No step needs the blob any more; a later one puts it on the shelf anew.
+        """No step needs the blob any more; a later one stages it anew.
 
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """

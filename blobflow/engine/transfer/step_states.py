@@ -2,9 +2,9 @@
 
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 
-- a step is ready when every hard or kept need is done and every settled need has ended;
-- a failed or skipped step skips its hard and kept dependents, and says because of which step; so does a Put
-  that fell back with its kept dependents: what refers to what was not put is left;
+- a step is ready when every need that has to succeed is done and every other one has ended;
+- a failed or skipped step skips the dependents that need its success, and says because of which step; so
+  does a Put that fell back with those that need it unreplaced: what refers to what was not put is left;
 - a refused mount becomes a copy at once;
 - when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
   If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
@@ -106,7 +106,7 @@ class StepStates:
             self.fell_back.add(number)
         self._end(number, StepState.DONE)
         for dependent, kind in self._dependents[number]:
-            if fell_back and kind == "kept":
+            if fell_back and kind == NeedKind.UNLESS_REPLACED:
                 self._skip(dependent, number)
             else:
                 self._unblock(dependent)
@@ -125,7 +125,7 @@ class StepStates:
         self._end(number, StepState.FAILED)
         orphans: list[int] = []
         for dependent, kind in self._dependents[number]:
-            if kind != "settled":
+            if kind != NeedKind.FINISHED:
                 self._skip(dependent, number)
             elif self.states[dependent] is StepState.WAITING:
                 orphans.append(dependent)
@@ -164,7 +164,7 @@ class StepStates:
                 step = self._steps[orphan]
                 assert isinstance(step, Mount)
                 self._steps[orphan] = Mount(step.blob, home, step.target, step.source)
-                self._dependents[heir].append((orphan, "settled"))
+                self._dependents[heir].append((orphan, NeedKind.FINISHED))
         self._unblock(heir)
 
     def _become_copy(self, number: int) -> None:
@@ -178,7 +178,7 @@ class StepStates:
         self.because[number] = because
         self._end(number, StepState.SKIPPED)
         for dependent, kind in self._dependents[number]:
-            if kind != "settled":
+            if kind != NeedKind.FINISHED:
                 self._skip(dependent, number)
 
     def _unblock(self, number: int) -> None:

@@ -1,8 +1,9 @@
-"""Across an air gap: composition for what goes into files and comes out of them.
+"""Across an air gap: what goes into files and comes out of them.
 
-loading     archives of one platform each, and bundles, to registries
-saving      a set of images into one bundle, or one in parts
-exporting   one image, as what people want it as: archives, a layout, its root file system
+load            archives of one platform each, and bundles, to registries
+omitted_blobs   what a bundle leaves out because an older one had it
+save            a set of images into one bundle, or one in parts
+export          one image, as its root file system
 
-As `blobflow.client`, and by it: here engine and transports meet. The flow of the engine is what it always is.
+A client opens what is needed; the flow is the engine's.
 """

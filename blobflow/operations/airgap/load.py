@@ -109,7 +109,7 @@ def source_of(name: ImageName, digest: str = "") -> Reference:
 
 
 def _over(services: Services, sources: dict[str, Source]) -> Services:
-    """The world with the archives in it, each repository a source of its own."""
+    """The services with the archives in them, each repository a source of its own."""
 
     def source_at(site: Site) -> Source:
         if site.registry != ARCHIVES:

@@ -1,8 +1,8 @@
-"""Composition: how fast the user's own registries are, and which settings suit them.
+"""Measuring: how fast the user's own registries are, and which settings suit them.
 
-course      what is tried, what came of it, and what that speaks for: values, pure
-generated   blobs that are like no others
-legs        the run: blobs go up, come down, are copied, and are taken out again
+trials   what is tried, what came of it, and what that recommends: values, pure
+blobs    generated blobs that are like no others
+runner   the run: blobs go up, come down, are copied, and are taken out again
 """
 
 from blobflow.operations.measure.runner import measure, tell_nobody

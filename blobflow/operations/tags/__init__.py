@@ -1,12 +1,11 @@
-"""Finding and tending: which tags and repositories there are, which are wanted, which are too many.
+"""Tags: which tags and repositories there are, which are wanted, and which are too many.
 
-    naming    tags, repositories, one more tag for what is there
-    removing  one tag or manifest
-    finding   rules → the tags that they choose now         search   what that is about, as values
-    looking   what the tags of a repository name, and what its indexes list
-    surplus   what a mirror has and its selection does not: the decision, pure
-    clearing  the same, done
+    names    tags, repositories, one more tag for what is there
+    remove   one tag or manifest
+    find     rules → the tags that they choose now         search   what that is about, as values
+    inspect  what the tags of a repository name, and what its indexes list
+    extra    which tags a mirror has and its selection does not: the decision, pure
+    prune    removes them
 
-What is asked here is asked of the registry itself, never of a mirror of it, which lags behind. Composition,
-as `mirror` is: here too the transports are met.
+What is asked here is asked of the registry itself, never of a mirror of it, which lags behind.
 """

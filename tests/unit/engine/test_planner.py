@@ -15,7 +15,7 @@ from blobflow.engine.plan.cost import cost_of
 from blobflow.engine.plan.desired import AttachedReferrer, build_desired_images
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, Plan, Put
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, NeedKind, Plan, Put
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Digest, Reference
 from tests.scenarios.planning import (
@@ -65,7 +65,7 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         if isinstance(step, Mount):
             assert step.origin.registry == step.target.registry
             assert step.blob.digest in seen.get(step.origin, set())
-            brought = [n.step for n in needs if n.kind == "settled"]
+            brought = [n.step for n in needs if n.kind == NeedKind.FINISHED]
             assert step.blob.digest in inventory.present.get(step.origin, ()) or brought
         else:
             assert (step.target.registry, step.blob.digest) not in copied
@@ -94,7 +94,7 @@ def check_referrers(plan: Plan, world: World, inventory: Inventory, site: Site, 
         digest = each.manifest.descriptor.digest
         assert digest in here or digest in puts
         if digest in puts and subject in puts and subject not in here:
-            assert Need(puts[subject], "kept") in plan.needs[puts[digest]]
+            assert Need(puts[subject], NeedKind.UNLESS_REPLACED) in plan.needs[puts[digest]]
         check_referrers(plan, world, inventory, site, digest)
 
 
@@ -280,7 +280,7 @@ def test_one_sbom_of_two_images_is_put_once_and_hangs_on_neither() -> None:
     plan = planned(world.pairs, world.graph, NOTHING, world.attached)
     [number] = [n for n, s in enumerate(plan.steps) if isinstance(s, Put) and len(s.tags) == 2]
     assert all(number in goal.steps for goal in plan.goals)
-    assert not [need for need in plan.needs[number] if need.kind == "kept"]
+    assert not [need for need in plan.needs[number] if need.kind == NeedKind.UNLESS_REPLACED]
 
 
 def test_a_list_of_referrers_that_is_wanted_as_an_image_is_not_merged() -> None:

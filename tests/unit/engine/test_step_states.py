@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobflow.content import Site
-from blobflow.engine.plan.steps import Copy, Mount, Need, Plan, Put, renumbered
+from blobflow.engine.plan.steps import Copy, Mount, Need, NeedKind, Plan, Put, renumbered
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import ConnectFailed, Denied, NotFound
 from blobflow.oci import Descriptor, digest_of
@@ -24,8 +24,8 @@ PLAN = Plan(
     ),
     needs=(
         (),
-        (Need(0, "settled"),),
-        (Need(0, "settled"),),
+        (Need(0, NeedKind.FINISHED),),
+        (Need(0, NeedKind.FINISHED),),
         (Need(0),),
         (Need(1),),
         (Need(2),),
