@@ -19,19 +19,22 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeVar, cast
 
 # Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
 # flight hide the round trips, while few enough connections are opened.
 MAX_REQUESTS = 16
 
 
-class PermitKind(enum.Enum):
+Place = TypeVar("Place")
+
+
+class PermitKind(enum.IntEnum):
     """What a permit is for; in the order in which those who wait are let in when there is room."""
 
-    REQUEST = "request"  # one small exchange at a time
-    READ = "read"  # a blob that streams from the host
-    WRITE = "write"  # a blob that streams to the host
+    REQUEST = 1  # one small exchange at a time
+    READ = 2  # a blob that streams from the host
+    WRITE = 3  # a blob that streams to the host
 
 
 class Permit(Protocol):
@@ -72,7 +75,6 @@ class Limiter(Protocol):
         ...
 
 
-@runtime_checkable
 class Limited(Protocol):
     """A Source or a Sink at a host that limits what is under way there."""
 
@@ -84,6 +86,19 @@ class Limited(Protocol):
     def with_permit(self, permit: Permit) -> Self:
         """The same place, for one step: what it does at the host it does under this permit."""
         ...
+
+
+def limiter_of(place: object) -> Limiter | None:
+    """The limiter of a Source or a Sink, if that is `Limited`. Asked for every blob: `isinstance` would cost
+    as much as the rest of a step."""
+    return cast("Limiter | None", getattr(place, "limiter", None))
+
+
+def under(permit: Permit, place: Place, limiter: Limiter) -> Place:
+    """The place as it works under a permit of that limiter; as it is, if the limiter is not its own."""
+    if limiter_of(place) is not limiter:
+        return place
+    return cast("Place", cast("Limited", place).with_permit(permit))
 
 
 def try_acquire_all(needs: Iterable[tuple[Limiter, PermitKind]]) -> list[Permit] | None:

@@ -21,7 +21,7 @@ from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
 from blobflow.oci import Descriptor, Digest
-from blobflow.permits import Limited, Limiter, Permit, PermitKind, try_acquire_all
+from blobflow.permits import Limiter, Permit, PermitKind, limiter_of, try_acquire_all, under
 
 Changed = Callable[[], None]
 
@@ -50,7 +50,7 @@ class HostLimiters:
         return self._targets[site.registry]
 
     def _of(self, place: Source | Sink, site: Site) -> Limiter:
-        return place.limiter if isinstance(place, Limited) else self._limiter_at(site.registry)
+        return limiter_of(place) or self._limiter_at(site.registry)
 
 
 class StepPermits:
@@ -65,14 +65,13 @@ class StepPermits:
         self.over = False
         self._changed = changed
         self.source: Permit | None = None
-        self._source_limiter: Limiter | None = None
         self.renewed(needs, permits)
 
     def renewed(self, needs: Sequence[Need], permits: Sequence[Permit]) -> None:
         """These are held from now on; one at the source that is not among them is what it was."""
-        self.target = permits[0]
+        self.target, self._target_limiter = permits[0], needs[0][0]
         if len(permits) > 1:
-            self._source_limiter, self.source = needs[1][0], permits[1]
+            self.source, self._source_limiter = permits[1], needs[1][0]
 
     @property
     def reads(self) -> bool:
@@ -89,13 +88,11 @@ class StepPermits:
             if self.target.kind is PermitKind.REQUEST:
                 self.target.release()
             return source
-        if isinstance(source, Limited) and source.limiter is self._source_limiter:
-            return source.with_permit(self.source)
-        return source
+        return under(self.source, source, self._source_limiter)
 
     def writing(self, sink: Sink) -> Sink:
         """The target as it is to be asked now: under the permit that is held there."""
-        return sink.with_permit(self.target) if isinstance(sink, Limited) else sink
+        return under(self.target, sink, self._target_limiter)
 
     def bytes_read(self) -> None:
         """The source has given all that is wanted of it."""

@@ -122,7 +122,7 @@ def test_a_place_that_takes_permits_is_asked_under_them_and_others_as_they_are()
     read = permits.reading(limited)
     assert isinstance(read, Place) and read.permit is permits.source
     assert permits.reading(other) is other, "a permit of another limiter is none there"
-    written = permits.writing(Place(THERE, limiter))
+    written = permits.writing(Place(THERE, hosts.limiters["target"]))
     assert isinstance(written, Place) and written.permit is permits.target
 
 
