@@ -121,17 +121,10 @@ def verb(
       blobflow warm mirror.yaml --into-cache
     """
     from blobflow.cli.expand import may_skip_all, request_settings
-    from blobflow.cli.inputs.requests import parse_registry_prefix
     from blobflow.cli.inputs.warm_request import request_at_edges
     from blobflow.cli.run_command import check_not_all_skipped
-    from blobflow.oci.local_reference import transport_of
 
-    if bool(edges) == into_cache:
-        raise UsageError("say what is to be warmed: --edge HOST, once or several times, or --into-cache")
-    places = tuple(dict.fromkeys(parse_registry_prefix(edge) for edge in edges))
-    for place in places:
-        if transport_of(place.host):
-            raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
+    places = _parse_edges(edges, into_cache=into_cache)
     selection = SelectionOptions(
         spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host
     )
@@ -153,6 +146,20 @@ def verb(
         check_not_all_skipped(
             sum(each.status == "skipped" for each in results), len(results) + len(unresolved)
         )
+
+
+def _parse_edges(edges: Sequence[str], *, into_cache: bool) -> tuple[RegistryPrefix, ...]:
+    """The edges, each once; none for the store of this machine. Raises UsageError."""
+    from blobflow.cli.inputs.requests import parse_registry_prefix
+    from blobflow.oci.local_reference import transport_of
+
+    if bool(edges) == into_cache:
+        raise UsageError("say what is to be warmed: --edge HOST, once or several times, or --into-cache")
+    places = tuple(dict.fromkeys(parse_registry_prefix(edge) for edge in edges))
+    for place in places:
+        if transport_of(place.host):
+            raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
+    return places
 
 
 async def _warm(client: Client, order: WarmRequest) -> tuple[list[WarmResult], dict[str, str]]:
