@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import hosts_of, run_policy, run_settings
 from blobflow.errors import RunIncomplete
-from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.engine.plan.planned import Planned
+    from blobflow.engine.policy import Policy
     from blobflow.engine.results.report import TagRecord
     from blobflow.operations.tags.extra import PruneLimit
     from blobflow.operations.tags.prune import WantedTag
@@ -38,18 +38,9 @@ class DryRun(msgspec.Struct, frozen=True):
 
 
 def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    """Resolve, survey and plan on an event loop; nothing is changed anywhere."""
-    return run_loop(_plan_on_loop(pairs, connection, run))
-
-
-async def _plan_on_loop(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
-    from blobflow.client import Client
-
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = run_settings(connection, run, hosts_of(pairs))
-        async with Client(settings, observer=show, meter=meter) as client:
-            return await client.plan(pairs, run_policy(run))
+    """Resolve, survey and plan; nothing is changed anywhere."""
+    settings = run_settings(connection, run, hosts_of(pairs))
+    return run_one_shot(settings, connection.output, lambda client: client.plan(pairs, run_policy(run)))
 
 
 def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
@@ -92,41 +83,39 @@ def make_dry_run(
 
     With `prune_limit` also the tags that would be removed, if all of the request can be planned.
     """
-    from blobflow.cli.expand import check_request
+    from blobflow.cli.expand import check_request, request_settings
 
     check_request(request, platforms)
-    return run_loop(_dry_run_on_loop(request, platforms, connection, run, prune_limit))
+    return run_one_shot(
+        request_settings(request, connection, run),
+        connection.output,
+        lambda client: _plan_request(client, request, platforms, run_policy(run), prune_limit),
+    )
 
 
-async def _dry_run_on_loop(
+async def _plan_request(
+    client: Client,
     request: MirrorRequest,
     platforms: PlatformOptions,
-    connection: ConnectionOptions,
-    run: RunOptions,
+    policy: Policy,
     prune_limit: PruneLimit | None,
 ) -> DryRun:
-    from blobflow.cli.expand import expand_request, request_settings
-    from blobflow.client import Client
+    from blobflow.cli.expand import expand_request
 
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = request_settings(request, connection, run)
-        expanded = await expand_request(request, platforms, settings, show, meter)
-        async with Client(settings, observer=show, meter=meter) as client:
-            planned = await client.plan(expanded.pairs, run_policy(run))
-        planned = msgspec.structs.replace(
-            planned,
-            pairs=(*planned.pairs, *expanded.unresolved),
-            failures={**planned.failures, **expanded.unresolved},
-        )
-        tags: list[TagRecord] = []
-        if prune_limit is not None and not planned.failures:
-            from blobflow.operations.tags.prune import prune
+    expanded = await expand_request(client, request, platforms)
+    planned = await client.plan(expanded.pairs, policy)
+    planned = msgspec.structs.replace(
+        planned,
+        pairs=(*planned.pairs, *expanded.unresolved),
+        failures={**planned.failures, **expanded.unresolved},
+    )
+    tags: list[TagRecord] = []
+    if prune_limit is not None and not planned.failures:
+        from blobflow.operations.tags.prune import prune
 
-            keep = _kept_by_plan(planned)
-            async with Client(settings, observer=show, meter=meter) as client:
-                tags += [tag async for tag in prune(client, keep, prune_limit, dry_run=True)]
-        return DryRun(planned, expanded.notes, tuple(tags))
+        keep = _kept_by_plan(planned)
+        tags += [tag async for tag in prune(client, keep, prune_limit, dry_run=True)]
+    return DryRun(planned, expanded.notes, tuple(tags))
 
 
 def _kept_by_plan(planned: Planned) -> Iterator[WantedTag]:

@@ -14,9 +14,10 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.settings import Hosts, run_settings
-from blobflow.events import Meter, Observer, Warned
+from blobflow.events import Warned
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.operations.tags.search import ChosenTags, TagSearch
     from blobflow.settings import Settings
 
@@ -28,19 +29,16 @@ def request_hosts(request: MirrorRequest) -> Hosts:
 
 
 async def expand_request(
-    request: MirrorRequest, platforms: PlatformOptions, settings: Settings, show: Observer, meter: Meter
+    client: Client, request: MirrorRequest, platforms: PlatformOptions
 ) -> ExpandedRequest:
     """The pairs of a request, with warnings shown. Asks registries for the tags that rules choose."""
     for warning in (*request.warnings, *([request.schedule_hint] if request.schedule_hint else [])):
-        show(Warned(warning))
+        client.observer(Warned(warning))
     if not request.searches:
         return _expand_chosen(request, {}, platforms)
-    from blobflow.client import Client
     from blobflow.operations.tags.find import find
 
-    async with Client(settings, observer=show, meter=meter) as client:
-        found = await find(client, request.searches)
-    return _expand_chosen(request, found, platforms)
+    return _expand_chosen(request, await find(client, request.searches), platforms)
 
 
 def may_skip_all(request: MirrorRequest, platforms: PlatformOptions) -> bool:
@@ -64,12 +62,4 @@ def _expand_chosen(
 
 def request_settings(request: MirrorRequest, connection: ConnectionOptions, run: RunOptions) -> Settings:
     """The settings of a run over the request."""
-    return with_file_hosts(run_settings(connection, run, request_hosts(request)), request, connection)
-
-
-def with_file_hosts(settings: Settings, request: MirrorRequest, connection: ConnectionOptions) -> Settings:
-    """The settings, with those of the request's file for hosts that have none yet."""
-    hosts = request.hosts
-    if connection.tls_verify is not None:
-        hosts = {host: msgspec.structs.replace(own, verify=None) for host, own in hosts.items()}
-    return msgspec.structs.replace(settings, hosts={**hosts, **settings.hosts})
+    return run_settings(connection, run, request_hosts(request), host_defaults=request.hosts)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from blobflow.cli.expand import check_request, expand_request, may_skip_all, request_hosts, with_file_hosts
+from blobflow.cli.expand import check_request, expand_request, may_skip_all, request_hosts
 from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
 from blobflow.cli.settings import run_policy
-from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.engine.results.report import Report
     from blobflow.operations.tags.extra import PruneLimit
     from blobflow.operations.tags.prune import WantedTag
-    from blobflow.settings import Settings
 
 
 def mirror_request(
@@ -36,28 +35,24 @@ def mirror_request(
     With `prune_limit` tags that are not of the request are removed once all of it is there, so many at most.
     """
 
-    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import Client
-
-        settings = with_file_hosts(settings, request, connection)
-        expanded = await expand_request(request, platforms, settings, show, meter)
+    async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
+        expanded = await expand_request(client, request, platforms)
         recorder.unresolved = expanded.unresolved
         recorder.note(expanded.notes)
-        async with Client(settings, observer=show, meter=meter) as client:
-            report = await client.mirror(expanded.pairs, run_policy(run), on_start=recorder.take)
+        report = await client.mirror(expanded.pairs, run_policy(run), on_start=recorder.take)
         skips_all = all(image.reason for image in report.images)
         whole = report.ok and not expanded.unresolved and (may_skip_all(request, platforms) or not skips_all)
         if prune_limit is not None and whole:
             from blobflow.operations.tags.prune import prune
 
-            keep = _kept_after(expanded.pairs, report)
-            async with Client(settings, observer=show, meter=meter) as client:
-                async for tag in prune(client, keep, prune_limit):
-                    recorder.tags.append(tag)
+            async for tag in prune(client, _kept_after(expanded.pairs, report), prune_limit):
+                recorder.tags.append(tag)
         return ()
 
     check_request(request, platforms)
-    return run_command(work, request_hosts(request), connection, run, on_report=on_report)
+    return run_command(
+        work, request_hosts(request), connection, run, host_defaults=request.hosts, on_report=on_report
+    )
 
 
 def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:

@@ -1,33 +1,41 @@
-"""One question to a registry: the loop, the progress and the settings of verbs that move nothing."""
+"""One question to a client, for verbs that carry out no run of their own: the loop and the progress."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.progress import show_progress
 from blobflow.cli.runtime.event_loop import run_loop
-from blobflow.cli.settings import Hosts, run_settings
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.client import Client
+    from blobflow.settings import Settings
 
 T = TypeVar("T")
 
 
 def run_one_shot(
-    connection: ConnectionOptions, hosts: Hosts, question: Callable[[Client], Awaitable[T]]
+    settings: Settings,
+    output: OutputOptions,
+    question: Callable[[Client], Awaitable[T]],
+    *,
+    targets: int = 1,
 ) -> T:
-    """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does."""
+    """Run `question` to its end on an event loop of its own, and return its answer. Raises as it does.
+
+    `targets`: how many hosts it is about; with several, progress says which.
+    """
 
     async def answer() -> T:
         from blobflow.client import Client
 
+        meter = Meter()
         async with (
-            show_progress(connection.output, Meter()) as show,
-            Client(run_settings(connection, hosts=hosts), observer=show) as client,
+            show_progress(output, meter, hosts=targets) as show,
+            Client(settings, observer=show, meter=meter) as client,
         ):
             return await question(client)
 

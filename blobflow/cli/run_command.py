@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -30,8 +31,10 @@ from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.settings import Settings
+    from blobflow.transports.registry import HostSettings
 
 
 # A report file with one of these suffixes is written as a page for people, any other one as JSON.
@@ -120,7 +123,7 @@ class RunRecorder:
 
 
 # A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
-Work = Callable[["Settings", RunRecorder, Observer, Meter], Awaitable[Sequence[str]]]
+Work = Callable[["Client", RunRecorder], Awaitable[Sequence[str]]]
 
 
 def run_mirror(
@@ -132,11 +135,8 @@ def run_mirror(
     `list_failures`: print a sentence for each image that failed; False where the caller raises that error.
     """
 
-    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import Client
-
-        async with Client(settings, observer=show, meter=meter) as client:
-            await client.mirror(pairs, run_policy(run), on_start=recorder.take)
+    async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
+        await client.mirror(pairs, run_policy(run), on_start=recorder.take)
         return ()
 
     return run_command(work, hosts_of(pairs), connection, run, list_failures=list_failures)
@@ -152,12 +152,13 @@ def run_command(
     connection: ConnectionOptions,
     run: RunOptions,
     *,
+    host_defaults: Mapping[str, HostSettings] | None = None,
     list_failures: bool = True,
     on_report: Callable[[Report], None] = _ignore_report,
 ) -> RunOutcome:
     """As `run_mirror`, for work that has to find out first what there is to mirror.
 
-    `on_report` gets the report, however the run ends.
+    `host_defaults`: see `run_settings`. `on_report` gets the report, however the run ends.
     """
     for file in run.report:
         check_writable(file, "--report")
@@ -165,30 +166,36 @@ def run_command(
         raise UsageError(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
-    return run_loop(_run_recorded(work, hosts, connection, run, list_failures, on_report))
+    settings = partial(run_settings, connection, run, hosts, host_defaults=host_defaults)
+    return run_loop(_run_recorded(work, settings, hosts, connection.output, run, list_failures, on_report))
 
 
 async def _run_recorded(
     work: Work,
+    settings: Callable[[], Settings],
     hosts: Hosts,
-    connection: ConnectionOptions,
+    output: OutputOptions,
     run: RunOptions,
     list_failures: bool,
     on_report: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
-    async with show_progress(connection.output, meter, hosts=len(hosts.targets)) as show:
+    async with show_progress(output, meter, hosts=len(hosts.targets)) as show:
         timeline = Timeline(show)
         recorder = RunRecorder(run, timeline, meter)
         ended: BaseException | None = None
         try:
-            recorder.note(await work(run_settings(connection, run, hosts), recorder, timeline, meter))
+            used = settings()  # imports faster than the client would, which is imported after that
+            from blobflow.client import Client
+
+            async with Client(used, observer=timeline, meter=meter) as client:
+                recorder.note(await work(client, recorder))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = recorder.report()
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
-    unwritten += _print_summary(report, connection.output, list_failures, aside=_writes_stdout(hosts))
+    unwritten += _print_summary(report, output, list_failures, aside=_writes_stdout(hosts))
     if ended is not None:
         for each in unwritten:  # the exit code is about how the run ended; this comes on top
             print_lines(f"blobflow: {each}", err=True)

@@ -65,21 +65,27 @@ def run_settings(
     hosts: Hosts = Hosts(),  # noqa: B008  frozen
     *,
     compress: CompressMode = "gzip",
+    host_defaults: Mapping[str, HostSettings] | None = None,
 ) -> Settings:
     """The settings of a run, from options, the environment and the configuration file. Raises as above.
 
     A verb that only reads (`run` None) gets no cache folder, so that it works where nothing can be written,
-    and passes `compress` itself if it may read archives.
+    and passes `compress` itself if it may read archives. `host_defaults`: settings of hosts that have none in
+    the configuration file, as a spec has them.
     """
     with fast_imports():
         import_module("blobflow.environment")
     settings = connection_settings(connection, os.environ, hosts)
     if run is None:
         return msgspec.structs.replace(settings, compress=compress)
+    defaults = dict(host_defaults or {})
+    if connection.tls_verify is not None:
+        defaults = {host: msgspec.structs.replace(own, verify=None) for host, own in defaults.items()}
+    configured = _without_connections(settings.hosts) if was_given("concurrency") else settings.hosts
     return msgspec.structs.replace(
         settings,
         concurrency=run.concurrency,
-        hosts=_without_connections(settings.hosts) if was_given("concurrency") else settings.hosts,
+        hosts={**defaults, **configured},
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,

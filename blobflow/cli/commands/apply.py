@@ -10,21 +10,18 @@ import click
 import msgspec
 
 from blobflow.cli.dry_run import check_plan, print_plan
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.option_group import hide_options, was_given
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.run_command import RunRecorder, run_command
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import hosts_of, run_settings
 from blobflow.errors import InvalidConfig, UsageError
-from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
-    from blobflow.engine.plan.planned import Planned
+    from blobflow.client import Client
     from blobflow.engine.policy import Policy
     from blobflow.engine.saved.plan import SavedPlan
-    from blobflow.settings import Settings
 
 # How a plan is carried out: as it says, unless the command line says otherwise.
 _OF_THE_RUN = ("keep_going", "trust_root", "verify", "wait")
@@ -57,31 +54,17 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
     saved = load_plan(_read(file), str(file))
     policy = _policy(saved, run)
     if run.dry_run:
-        planned = run_loop(_planned(saved, policy, connection, run))
+        settings = run_settings(connection, run, hosts_of(saved.pairs))
+        planned = run_one_shot(settings, connection.output, lambda client: client.plan_saved(saved, policy))
         print_plan(planned, connection.output)
         check_plan(planned, connection.output)
         return
 
-    async def work(settings: Settings, recorder: RunRecorder, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import Client
-
-        async with Client(settings, observer=show, meter=meter) as client:
-            await client.execute(saved, policy, on_start=recorder.take)
+    async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
+        await client.execute(saved, policy, on_start=recorder.take)
         return ()
 
     run_command(work, hosts_of(saved.pairs), connection, run).check_set()
-
-
-async def _planned(
-    saved: SavedPlan, policy: Policy, connection: ConnectionOptions, run: RunOptions
-) -> Planned:
-    from blobflow.client import Client
-
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = run_settings(connection, run, hosts_of(saved.pairs))
-        async with Client(settings, observer=show, meter=meter) as client:
-            return await client.plan_saved(saved, policy)
 
 
 def _read(file: Path) -> bytes:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.param_types import byte_size
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import InvalidReference
-from blobflow.events import Meter
 from blobflow.oci.local_reference import transport_of
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.content import Site
     from blobflow.operations.measure import LeftBehind, Measurements, Trial, TrialMatrix
 
@@ -107,11 +106,15 @@ def verb(
     """
     from blobflow.operations.measure import TrialMatrix
 
-    course = msgspec.convert(
+    matrix = msgspec.convert(
         {"sizes": sizes, "at_once": at_once, "forms": forms, "volume": volume}, type=TrialMatrix
     )
-    found = run_loop(
-        _run_bench(_parse_site(target), course, _parse_site(source) if source else None, connection)
+    at, origin = _parse_site(target), _parse_site(source) if source else None
+    sources = frozenset({origin.registry}) if origin is not None else frozenset[str]()
+    found = run_one_shot(
+        run_settings(connection, hosts=Hosts(sources, frozenset({at.registry}))),
+        connection.output,
+        lambda client: _run_bench(client, at, matrix, origin, quiet=connection.output.quiet),
     )
     if as_json:
         write_stdout(json.dumps(bench_document(found), indent=2))
@@ -121,20 +124,14 @@ def verb(
 
 
 async def _run_bench(
-    target: Site, course: TrialMatrix, source: Site | None, connection: ConnectionOptions
+    client: Client, target: Site, matrix: TrialMatrix, source: Site | None, *, quiet: bool
 ) -> Measurements:
-    from blobflow.client import Client
     from blobflow.operations.measure import measure, tell_nobody
 
-    sources = frozenset({source.registry}) if source is not None else frozenset[str]()
-    settings = run_settings(connection, hosts=Hosts(sources, frozenset({target.registry})))
-    amount = size_text(course.bytes_to_move(copies=source is not None))
-    async with show_progress(connection.output, Meter()) as show:
-        if not connection.output.quiet:
-            print_lines(f"moving {amount} in all, in {count_text(len(course.lots()), 'round')}", err=True)
-        tell = tell_nobody if connection.output.quiet else _print_leg
-        async with Client(settings, observer=show) as client:
-            return await measure(client, target, course, source=source, tell=tell)
+    if not quiet:
+        amount = size_text(matrix.bytes_to_move(copies=source is not None))
+        print_lines(f"moving {amount} in all, in {count_text(len(matrix.lots()), 'round')}", err=True)
+    return await measure(client, target, matrix, source=source, tell=tell_nobody if quiet else _print_leg)
 
 
 def _print_leg(leg: Trial) -> None:

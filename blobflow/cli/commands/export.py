@@ -17,7 +17,6 @@ from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunOutcome, StartRun, run_command, run_mirror
 from blobflow.cli.settings import Hosts
 from blobflow.errors import NoSuchPlatform, UsageError
-from blobflow.events import Meter, Observer
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, STREAM, local_host
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from blobflow.engine.execution import Run as Flow
     from blobflow.engine.pairs import MissingPlatform, Pair
     from blobflow.oci.platform_choice import PlatformChoice
-    from blobflow.settings import Settings
 
 
 @click.command("export")
@@ -119,15 +117,12 @@ def _export_from_store(
             await read_into_store(client, source, choice, begin)
         return ()
 
-    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import Client
-
+    async def work(client: Client, begin: StartRun) -> Sequence[str]:
         def may_miss(pairs: Sequence[Pair], notes: Sequence[str]) -> Flow:
             return begin([msgspec.structs.replace(p, missing_platform=missing) for p in pairs], notes)
 
         try:
-            async with Client(settings, observer=show, meter=meter) as client:
-                return await write(client, may_miss)
+            return await write(client, may_miss)
         except NoSuchPlatform:
             if missing == "fail":
                 raise

@@ -10,22 +10,19 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.run import RunOptions, compress_option
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.runtime.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
-from blobflow.events import Meter
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.index_draft import DraftImage, IndexDraft, check_label, parse_label
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.manifest_tool import IndexSpec
-    from blobflow.oci import Manifest
     from blobflow.oci.index_encoding import IndexFormat
     from blobflow.transports.archive import CompressMode
 
@@ -107,8 +104,7 @@ def create(
     _check_target(wanted)
     staging = open_index_drafts()
     _check_unstaged(staging, wanted.target, amend=amend)
-    gathering = _gather_members(wanted, compress, connection, force=force, ignore_missing=ignore_missing)
-    members = run_loop(gathering)
+    members = _gather_members(wanted, compress, connection, force=force, ignore_missing=ignore_missing)
     made = IndexDraft(wanted.target, members, wanted.tags, wanted.annotations, form)
     with staging.changing():
         draft = (_check_unstaged(staging, wanted.target, amend=amend) or IndexDraft(wanted.target)).amended(
@@ -173,7 +169,7 @@ def _check_unstaged(staging: IndexDrafts, target: Reference, *, amend: bool) -> 
     return draft
 
 
-async def _gather_members(
+def _gather_members(
     wanted: IndexSpec,
     compress: CompressMode,
     connection: ConnectionOptions,
@@ -181,15 +177,14 @@ async def _gather_members(
     force: bool,
     ignore_missing: bool,
 ) -> tuple[DraftImage, ...]:
-    from blobflow.client import Client
     from blobflow.operations.indexes import gather
 
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        hosts = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
-        settings = run_settings(connection, hosts=hosts, compress=compress)
-        async with Client(settings, observer=show, meter=meter) as client:
-            return await gather(client, wanted.wishes, force=force, ignore_missing=ignore_missing)
+    hosts = Hosts(frozenset(wish.image.host for wish in wanted.wishes), frozenset({wanted.target.host}))
+    return run_one_shot(
+        run_settings(connection, hosts=hosts, compress=compress),
+        connection.output,
+        lambda client: gather(client, wanted.wishes, force=force, ignore_missing=ignore_missing),
+    )
 
 
 @verb.command("annotate", short_help="Say more of an image of a staged index.")
@@ -265,21 +260,13 @@ def push(
 
 
 def _put(draft: IndexDraft, compress: CompressMode, connection: ConnectionOptions) -> None:
-    print_lines(run_loop(_put_on_loop(draft, compress, connection)).descriptor.digest)
-
-
-async def _put_on_loop(draft: IndexDraft, compress: CompressMode, connection: ConnectionOptions) -> Manifest:
-    from blobflow.client import Client
     from blobflow.operations.indexes import put
 
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        sources = frozenset(member.image.host for member in draft.members)
-        settings = run_settings(
-            connection, RunOptions(compress=compress), Hosts(sources, frozenset({draft.target.host}))
-        )
-        async with Client(settings, observer=show, meter=meter) as client:
-            return await put(client, draft)
+    sources = frozenset(member.image.host for member in draft.members)
+    hosts = Hosts(sources, frozenset({draft.target.host}))
+    settings = run_settings(connection, RunOptions(compress=compress), hosts)
+    made = run_one_shot(settings, connection.output, lambda client: put(client, draft))
+    print_lines(made.descriptor.digest)
 
 
 @verb.command("inspect", short_help="Show a staged index.")

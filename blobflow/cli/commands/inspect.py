@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.run import compress_option
 from blobflow.cli.output.image_text import image_lines
 from blobflow.cli.output.json_documents import image_document
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
-from blobflow.events import Meter
-from blobflow.oci import Reference, parse_reference
+from blobflow.oci import parse_reference
 
 if TYPE_CHECKING:
-    from blobflow.operations.inspection import Inspection
     from blobflow.transports.archive import CompressMode
 
 
@@ -39,7 +36,9 @@ def verb(
     """
     if raw and as_json:
         raise UsageError("--raw and --json exclude each other: raw is what the registry has, byte for byte")
-    found = run_loop(_inspect_on_loop(parse_reference(reference), compress, connection, alone=raw))
+    named = parse_reference(reference)
+    settings = run_settings(connection, hosts=Hosts(sources=frozenset({named.host})), compress=compress)
+    found = run_one_shot(settings, connection.output, lambda client: client.inspect(named, alone=raw))
     if raw:
         write_stdout(found.root.raw, nl=False)
     elif as_json:
@@ -47,16 +46,3 @@ def verb(
     else:
         for line in image_lines(found):
             print_lines(line)
-
-
-async def _inspect_on_loop(
-    reference: Reference, compress: CompressMode, connection: ConnectionOptions, *, alone: bool
-) -> Inspection:
-    from blobflow.client import Client
-
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        hosts = Hosts(sources=frozenset({reference.host}))
-        settings = run_settings(connection, hosts=hosts, compress=compress)
-        async with Client(settings, observer=show, meter=meter) as client:
-            return await client.inspect(reference, alone=alone)

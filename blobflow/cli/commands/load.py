@@ -16,14 +16,13 @@ from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import Hosts
 from blobflow.errors import UsageError
-from blobflow.events import Meter, Observer
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import RegistryPrefix
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.oci.index_grouping import ImageName
     from blobflow.operations.airgap.load import Loaded
-    from blobflow.settings import Settings
 
 
 @click.command("load")
@@ -71,8 +70,7 @@ def verb(
     listed = None if images is None else _read_listed(images, any_host=any_host)
     inputs = parse_archives(files)
 
-    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
-        from blobflow.client import Client
+    async def work(client: Client, begin: StartRun) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
@@ -88,8 +86,7 @@ def verb(
             ]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
-        async with Client(settings, observer=show, meter=meter) as client:
-            await load(client, inputs, aim, begin, wanted=wanted)
+        await load(client, inputs, aim, begin, wanted=wanted)
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.runtime.event_loop import run_loop
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, connection_settings
 from blobflow.errors import UsageError
-from blobflow.events import Meter
 from blobflow.oci.reference import check_host
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.transports.registry.auth.credentials import Credentials
 
 
@@ -49,20 +48,18 @@ def verb(host: str, username: str | None, password_stdin: bool, connection: Conn
         password = read_password()
     else:
         password = prompt("Password", hidden=True, instead="--password-stdin")
-    print_lines(run_loop(_logged_in(host, Credentials(name, password), connection, file)))
-
-
-async def _logged_in(host: str, login: Credentials, connection: ConnectionOptions, file: Path) -> str:
-    """Try the login and keep it; returns the sentence to end with."""
-    from blobflow.cli.settings import connection_settings
-    from blobflow.client import Client
-    from blobflow.transports.registry.auth.credential_store import store_login
-
+    login = Credentials(name, password)
     # The file that is to hold the login need not be there yet.
     environ = {name: value for name, value in os.environ.items() if name != "REGISTRY_AUTH_FILE"}
     settings = connection_settings(connection, environ, Hosts())
-    async with show_progress(connection.output, Meter()) as show, Client(settings, observer=show) as client:
-        wanted = await client.login(host, login)
+    print_lines(run_one_shot(settings, connection.output, lambda client: _log_in(client, host, login, file)))
+
+
+async def _log_in(client: Client, host: str, login: Credentials, file: Path) -> str:
+    """Try the login and keep it; returns the sentence to end with."""
+    from blobflow.transports.registry.auth.credential_store import store_login
+
+    wanted = await client.login(host, login)
     where = await store_login(file, host, login)
     kept = f"kept in {where}" + (", not encrypted" if where == str(file) else "")
     if not wanted:

@@ -10,13 +10,11 @@ import click
 import msgspec
 
 from blobflow.byte_size import parse_size
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.runtime.event_loop import run_loop
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, connection_settings
 from blobflow.errors import UsageError
-from blobflow.events import Meter
 from blobflow.oci.reference import check_host, check_repository
 
 if TYPE_CHECKING:
@@ -54,21 +52,13 @@ def verb(place: str, up_to: str, connection: ConnectionOptions) -> None:
         raise UsageError(f"--up-to: {error}") from None
     if largest < _MIN_SIZE:
         raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_MIN_SIZE} bytes")
-    found = run_loop(_probe_on_loop(host, repository, largest, connection))
+    settings = connection_settings(connection, os.environ, Hosts(targets=frozenset({host})))
+    found = run_one_shot(
+        settings, connection.output, lambda client: client.probe(host, repository, largest=largest)
+    )
     write_stdout(profile_toml(host, found), nl=False)
     for left in found.left:
         print_lines(f"blobflow: {host} would not delete {left}", err=True)
-
-
-async def _probe_on_loop(
-    host: str, repository: str, largest: int, connection: ConnectionOptions
-) -> ProbeResult:
-    from blobflow.cli.settings import connection_settings
-    from blobflow.client import Client
-
-    settings = connection_settings(connection, os.environ, Hosts(targets=frozenset({host})))
-    async with show_progress(connection.output, Meter()) as show, Client(settings, observer=show) as client:
-        return await client.probe(host, repository, largest=largest)
 
 
 def profile_toml(host: str, found: ProbeResult) -> str:

@@ -7,7 +7,7 @@ import click
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
 from blobflow.oci.reference import check_host
 
@@ -25,6 +25,6 @@ def verb(host: str, connection: ConnectionOptions) -> None:
             f"{host[:300]!r} is more than a host; `blobflow tags` lists the tags of a repository"
         )
     named = check_host(text)
-    hosts = Hosts(sources=frozenset({named}))
-    for name in run_one_shot(connection, hosts, lambda client: list_repositories(client, named)):
+    settings = run_settings(connection, hosts=Hosts(sources=frozenset({named})))
+    for name in run_one_shot(settings, connection.output, lambda client: list_repositories(client, named)):
         print_lines(f"{named}/{name}")

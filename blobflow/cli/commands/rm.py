@@ -7,7 +7,7 @@ import click
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.oci import parse_reference
 
 
@@ -31,8 +31,8 @@ def verb(
 
     found = parse_reference(reference)
     gone = run_one_shot(
-        connection,
-        Hosts(targets=frozenset({found.host})),
+        run_settings(connection, hosts=Hosts(targets=frozenset({found.host}))),
+        connection.output,
         lambda client: remove(client, found, by_digest=by_digest, all_tags=all_tags, dry_run=dry_run),
     )
     if connection.output.quiet:

@@ -19,12 +19,11 @@ from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import hosts_of
 from blobflow.errors import UsageError
-from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
 
 if TYPE_CHECKING:
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
-    from blobflow.settings import Settings
 
 
 @click.command("save")
@@ -85,14 +84,12 @@ def verb(
     place = local_host(OCI_ARCHIVE, output)
     pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
 
-    async def work(settings: Settings, begin: StartRun, show: Observer, meter: Meter) -> Sequence[str]:
+    async def work(client: Client, begin: StartRun) -> Sequence[str]:
         from blobflow.cli.inputs.archives import parse_archives
-        from blobflow.client import Client
         from blobflow.operations.airgap.save import Bundle, save
 
         bundle = Bundle(place, split_size, tuple(parse_archives(since)))
-        async with Client(settings, observer=show, meter=meter) as client:
-            await save(client, pairs, bundle, begin)
+        await save(client, pairs, bundle, begin)
         return ()
 
     outcome = run_command(work, hosts_of(pairs), connection, run)

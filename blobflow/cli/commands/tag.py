@@ -7,7 +7,7 @@ import click
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.reference import check_tag
@@ -30,8 +30,8 @@ def verb(reference: str, names: tuple[str, ...], connection: ConnectionOptions) 
     found = parse_reference(reference)
     for name in names:
         _check(name, found)
-    hosts = Hosts(targets=frozenset({found.host}))
-    root = run_one_shot(connection, hosts, lambda client: retag(client, found, names))
+    settings = run_settings(connection, hosts=Hosts(targets=frozenset({found.host})))
+    root = run_one_shot(settings, connection.output, lambda client: retag(client, found, names))
     if not connection.output.quiet:
         for name in names:
             print_lines(f"{found.host}/{found.repository}:{name} {root.digest}")

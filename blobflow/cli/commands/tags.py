@@ -7,7 +7,7 @@ import click
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.output.stdio import print_lines
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.reference import split_name
@@ -21,8 +21,8 @@ def verb(repository: str, connection: ConnectionOptions) -> None:
     from blobflow.operations.tags.names import list_tags
 
     named = _repository(repository)
-    hosts = Hosts(sources=frozenset({named.host}))
-    for tag in run_one_shot(connection, hosts, lambda client: list_tags(client, named)):
+    settings = run_settings(connection, hosts=Hosts(sources=frozenset({named.host})))
+    for tag in run_one_shot(settings, connection.output, lambda client: list_tags(client, named)):
         print_lines(tag)
 
 

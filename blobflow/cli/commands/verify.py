@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -19,15 +20,13 @@ from blobflow.cli.options.run import (
     concurrency_option,
     verify_option,
 )
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
-from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
+    from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.engine.policy import VerifyLevel
     from blobflow.transports.archive import CompressMode
@@ -55,12 +54,15 @@ def verb(
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
-    from blobflow.cli.expand import may_skip_all
+    from blobflow.cli.expand import may_skip_all, request_settings
     from blobflow.cli.run_command import check_not_all_skipped
 
     request = read_request(selection)
     run = RunOptions(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
-    found = run_loop(_verify_on_loop(request, platforms, verify, connection, run))
+    settings = request_settings(request, connection, run)
+    found = run_one_shot(
+        settings, connection.output, lambda client: _verify(client, request, platforms, verify)
+    )
     wrong = skipped = 0
     for pair, error in found.items():
         if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
@@ -77,20 +79,11 @@ def verb(
         check_not_all_skipped(skipped, len(found))
 
 
-async def _verify_on_loop(
-    request: MirrorRequest,
-    platforms: PlatformOptions,
-    level: VerifyLevel,
-    connection: ConnectionOptions,
-    run: RunOptions,
+async def _verify(
+    client: Client, request: MirrorRequest, platforms: PlatformOptions, level: VerifyLevel
 ) -> Mapping[Pair, BlobflowError | None]:
-    from blobflow.cli.expand import expand_request, request_settings
-    from blobflow.client import Client
+    """What is wrong with each pair; None if nothing."""
+    from blobflow.cli.expand import expand_request
 
-    meter = Meter()
-    async with show_progress(connection.output, meter) as show:
-        settings = request_settings(request, connection, run)
-        expanded = await expand_request(request, platforms, settings, show, meter)
-        async with Client(settings, observer=show, meter=meter) as client:
-            found = await client.verify(expanded.pairs, level)
-        return {**found, **expanded.unresolved}
+    expanded = await expand_request(client, request, platforms)
+    return {**await client.verify(expanded.pairs, level), **expanded.unresolved}

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, any_host_option
 from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
 from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
-from blobflow.cli.output.progress import show_progress
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, size_text
-from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.errors import RunIncomplete, UsageError
-from blobflow.events import Meter
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
     from blobflow.cli.options.images import SpecFormat
+    from blobflow.client import Client
     from blobflow.engine.pairs import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
 
@@ -121,18 +120,11 @@ def verb(
       blobflow warm --from docker.io --images images.txt --edge edge-1:5000 --platform linux/arm64
       blobflow warm mirror.yaml --into-cache
     """
-    from blobflow.cli.expand import may_skip_all
-    from blobflow.cli.inputs.requests import parse_registry_prefix
+    from blobflow.cli.expand import may_skip_all, request_settings
     from blobflow.cli.inputs.warm_request import request_at_edges
     from blobflow.cli.run_command import check_not_all_skipped
-    from blobflow.oci.local_reference import transport_of
 
-    if bool(edges) == into_cache:
-        raise UsageError("say what is to be warmed: --edge HOST, once or several times, or --into-cache")
-    places = tuple(dict.fromkeys(parse_registry_prefix(edge) for edge in edges))
-    for place in places:
-        if transport_of(place.host):
-            raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
+    places = _parse_edges(edges, into_cache=into_cache)
     selection = SelectionOptions(
         spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host
     )
@@ -145,7 +137,10 @@ def verb(
         cache_size=cache_size,
         limit_rate=limit_rate,
     )
-    results, unresolved = run_loop(_warm_on_loop(order, connection, run))
+    settings = request_settings(order.request, connection, run)
+    results, unresolved = run_one_shot(
+        settings, connection.output, lambda client: _warm(client, order), targets=len(places)
+    )
     _print_results(results, unresolved, connection, as_json=as_json)
     if not may_skip_all(order.request, order.platforms):
         check_not_all_skipped(
@@ -153,23 +148,31 @@ def verb(
         )
 
 
-async def _warm_on_loop(
-    order: WarmRequest, connection: ConnectionOptions, run: RunOptions
-) -> tuple[list[WarmResult], dict[str, str]]:
-    from blobflow.cli.expand import expand_request, request_settings
-    from blobflow.client import Client
+def _parse_edges(edges: Sequence[str], *, into_cache: bool) -> tuple[RegistryPrefix, ...]:
+    """The edges, each once; none for the store of this machine. Raises UsageError."""
+    from blobflow.cli.inputs.requests import parse_registry_prefix
+    from blobflow.oci.local_reference import transport_of
+
+    if bool(edges) == into_cache:
+        raise UsageError("say what is to be warmed: --edge HOST, once or several times, or --into-cache")
+    places = tuple(dict.fromkeys(parse_registry_prefix(edge) for edge in edges))
+    for place in places:
+        if transport_of(place.host):
+            raise UsageError(f"--edge {place} is no registry; an edge is a pull-through cache, HOST[/prefix]")
+    return places
+
+
+async def _warm(client: Client, order: WarmRequest) -> tuple[list[WarmResult], dict[str, str]]:
+    """What became of each image; and the repositories that could not be listed, each with why."""
+    from blobflow.cli.expand import expand_request
     from blobflow.operations.prefetch import warm_caches, warm_store
 
-    meter = Meter()
-    async with show_progress(connection.output, meter, hosts=len(order.edges)) as show:
-        settings = request_settings(order.request, connection, run)
-        expanded = await expand_request(order.request, order.platforms, settings, show, meter)
-        async with Client(settings, observer=show, meter=meter) as client:
-            if order.edges:
-                results = await warm_caches(client, expanded.pairs, again=order.again, settle=order.settle)
-            else:
-                results = await warm_store(client, expanded.pairs)
-        return results, {str(pair.source): str(error) for pair, error in expanded.unresolved.items()}
+    expanded = await expand_request(client, order.request, order.platforms)
+    if order.edges:
+        results = await warm_caches(client, expanded.pairs, again=order.again, settle=order.settle)
+    else:
+        results = await warm_store(client, expanded.pairs)
+    return results, {str(pair.source): str(error) for pair, error in expanded.unresolved.items()}
 
 
 def _print_results(

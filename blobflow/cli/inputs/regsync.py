@@ -11,7 +11,7 @@
 What chooses means what it means to regsync (0.11):
 
 - `tagSets` and `tags` are sets of which one is enough; within a set `semverRange`, `allow` and `deny` all
-  have to hold. Ranges are regsync's own, see `oci.ranges`.
+  have to hold. Ranges are regsync's own, see `oci.tag_selection.version_ranges`.
 - `allow` and `deny` are put between ^ and $: of `a|b` that is ^a, or b$, which gives a warning.
 - Signatures and what else refers to an image are brought where `referrers` or `digestTags` asks for it; of
   unchanged images they are looked for too, unless `fastCheck` says not to.

@@ -8,9 +8,9 @@
       tls-verify: false
       cert-dir: /etc/certs/example                            # *.crt, *.cert, *.key
 
-Expressions are Go's (see `oci.patterns`), ranges those of Masterminds (see `oci.ranges`): prereleases are
-left out unless the range has one. Null is an absent value, as it is to Go; a key that skopeo does not know is
-an error, since it might have chosen images.
+Expressions are Go's (see `oci.tag_selection.regex`), ranges those of Masterminds (see
+`oci.tag_selection.version_ranges`): prereleases are left out unless the range has one. Null is an absent
+value, as it is to Go; a key that skopeo does not know is an error, since it might choose images.
 
 It names sources alone. Where skopeo puts an image, by the last component of its name under the destination,
 we put it too; `scoped`, as skopeo's --scoped, keeps host and path.

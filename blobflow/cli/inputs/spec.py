@@ -10,8 +10,8 @@
 - `defaults.source` is where images without a host come from (docker.io if not given), `defaults.targets`
   where all go; each is HOST[/prefix].
 - An image is `[host/]repository[:tag][@digest]`, or a mapping of `image`, `tags` (tags or digests of it, or
-  rules that choose among its tags: see `oci.selecting`) and `target`, the repository path under each target's
-  prefix; or `rename`, rules for the names there: see `renaming`.
+  rules that choose among its tags: see `oci.tag_selection.rules`) and `target`, the repository path under
+  each target's prefix; or `rename`, rules for the names there: see `renaming`.
 - `platforms` (as `[linux/amd64, linux/arm64]`) and `index` (auto, keep, prune, only) say what of an image is
   wanted, `missing-platform` (skip, fail) what becomes of one that is for none of them, `referrers` (auto,
   always, off) when what refers to it is looked for; an image's own go before those of `defaults`.

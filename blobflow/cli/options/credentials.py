@@ -16,7 +16,7 @@ from blobflow.transports.registry.auth.credentials import Credentials
 
 
 def parse_login(text: str, option: str) -> Credentials:
-    """As `credentials.parse_login`; prompts for a missing password on the terminal."""
+    """As `parse_login` of the registry transport; prompts for a missing password on the terminal."""
     instead = f"{option} @FILE, with USER:PASSWORD in it"
     return credentials.parse_login(
         text, option, lambda username: prompt(f"Password of {username}", hidden=True, instead=instead)

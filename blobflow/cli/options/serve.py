@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 import msgspec
@@ -12,8 +12,9 @@ from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_size
 
 if TYPE_CHECKING:
-    from blobflow.cli.output.access_log import LogFormat
     from blobflow.server.registry import SparsePolicy
+
+LogFormat = Literal["brief", "common", "combined", "json"]
 
 LISTEN = "127.0.0.1:5000"
 # Seconds that requests under way have after SIGTERM; container platforms kill after 30.

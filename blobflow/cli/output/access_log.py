@@ -6,16 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from blobflow.cli.options.serve import LogFormat
 from blobflow.cli.output.stdio import BufferedLines
 from blobflow.cli.output.units import one_line, seconds_text
 from blobflow.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from blobflow.server import AccessRecord
-
-LogFormat = Literal["brief", "common", "combined", "json"]
 
 
 @contextmanager

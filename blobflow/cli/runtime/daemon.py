@@ -73,35 +73,35 @@ schedule_options = option_group(
 )
 
 
-def parse_schedule(schedule: ScheduleOptions) -> Schedule | None:
+def parse_schedule(options: ScheduleOptions) -> Schedule | None:
     """The schedule, if the process stays, else None. Raises UsageError for options that don't go together."""
-    if not schedule.stays:
-        if schedule.metrics_listen is not None:
+    if not options.stays:
+        if options.metrics_listen is not None:
             raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
         return None
-    if schedule.every is not None and schedule.cron is not None:
+    if options.every is not None and options.cron is not None:
         raise UsageError("--every and --cron are two ways to say when; give one")
     from blobflow.cli.runtime.cron import Interval, parse_cron, parse_interval
 
-    if schedule.cron is not None:
-        return parse_cron(schedule.cron)
-    return Interval(parse_interval(schedule.every or ""), time.time())
+    if options.cron is not None:
+        return parse_cron(options.cron)
+    return Interval(parse_interval(options.every or ""), time.time())
 
 
 def run_scheduled(
-    schedule: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
+    options: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
 ) -> None:
     """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises."""
-    timetable = parse_schedule(schedule)
-    with _open_metrics(schedule, output) as ledger:
-        if timetable is None:
-            _run_recorded(ledger, output, run)
+    schedule = parse_schedule(options)
+    with _open_metrics(options, output) as metrics:
+        if schedule is None:
+            _run_recorded(metrics, output, run)
         else:
-            _run_as_daemon(timetable, output, lambda: _run_recorded(ledger, output, run), reread)
+            _run_as_daemon(schedule, output, lambda: _run_recorded(metrics, output, run), reread)
 
 
 def _run_as_daemon(
-    timetable: Schedule, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
+    schedule: Schedule, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
 ) -> None:
     from blobflow.cli.runtime.scheduler import WakeSignals, run_on_schedule
 
@@ -133,7 +133,7 @@ def _run_as_daemon(
 
     with WakeSignals().caught() as signals:
         run_on_schedule(
-            timetable,
+            schedule,
             run_told,
             reread_told,
             wait=signals.wait,
@@ -149,16 +149,16 @@ def _print_event(output: OutputOptions, event: str, sentence: str) -> None:
         print_lines(f"blobflow: {sentence}", err=True)
 
 
-def _run_recorded(ledger: RunMetrics | None, output: OutputOptions, run: RunOnce) -> None:
+def _run_recorded(metrics: RunMetrics | None, output: OutputOptions, run: RunOnce) -> None:
     """One run, counted in the metrics, also if it fails or is interrupted: its error goes before theirs."""
-    if ledger is None:
+    if metrics is None:
         run(lambda report: None)
         return
     from blobflow.engine.results.report import Report, Totals
 
     reports = [Report(Totals(), ())]
     end: RunResult = "failed"
-    ledger.begin()
+    metrics.start_run()
     try:
         run(reports.append)
         end = "done"
@@ -170,7 +170,7 @@ def _run_recorded(ledger: RunMetrics | None, output: OutputOptions, run: RunOnce
         raise
     finally:
         try:
-            ledger.enter(reports[-1], end)
+            metrics.record_run(reports[-1], end)
         except StorageError as error:
             if end == "done":
                 raise
@@ -178,22 +178,22 @@ def _run_recorded(ledger: RunMetrics | None, output: OutputOptions, run: RunOnce
 
 
 @contextmanager
-def _open_metrics(schedule: ScheduleOptions, output: OutputOptions) -> Iterator[RunMetrics | None]:
-    if schedule.metrics_file is None and schedule.metrics_listen is None:
+def _open_metrics(options: ScheduleOptions, output: OutputOptions) -> Iterator[RunMetrics | None]:
+    if options.metrics_file is None and options.metrics_listen is None:
         yield None
         return
-    if schedule.metrics_file is not None:
-        check_writable(schedule.metrics_file, "--metrics-file")
+    if options.metrics_file is not None:
+        check_writable(options.metrics_file, "--metrics-file")
     from blobflow.cli.runtime.metrics import RunMetrics
 
-    ledger = RunMetrics(schedule.metrics_file)
-    if schedule.metrics_listen is None:
-        yield ledger
+    metrics = RunMetrics(options.metrics_file)
+    if options.metrics_listen is None:
+        yield metrics
         return
     from blobflow.cli.runtime.listen_address import parse_listen_address
 
-    host, port = parse_listen_address(schedule.metrics_listen)
-    with ledger.listening(host, port) as bound:
+    host, port = parse_listen_address(options.metrics_listen)
+    with metrics.listening(host, port) as bound:
         if not output.quiet:
             _print_event(output, "metrics", f"metrics at http://{host}:{bound}/metrics")
-        yield ledger
+        yield metrics

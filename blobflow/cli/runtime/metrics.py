@@ -54,7 +54,7 @@ class MetricsState(msgspec.Struct, frozen=True):
     incomplete: int = 0
 
 
-def with_run(account: MetricsState, report: Report, end: RunResult, now: float) -> MetricsState:
+def with_run(state: MetricsState, report: Report, end: RunResult, now: float) -> MetricsState:
     """The metrics with one more run.
 
     Images that a whole run no longer has are dropped, unless it could not list their repository.
@@ -65,7 +65,7 @@ def with_run(account: MetricsState, report: Report, end: RunResult, now: float) 
     unread = [image.source.rstrip("/") for image in report.images if _is_repository(image)]
     arrived = {
         image: at
-        for image, at in account.arrived.items()
+        for image, at in state.arrived.items()
         if not whole or image in known or any(_is_below(image[0], repository) for repository in unread)
     }
     for image in report.images:
@@ -75,18 +75,18 @@ def with_run(account: MetricsState, report: Report, end: RunResult, now: float) 
             continue
         arrived[key] = now if image.status in _ARRIVED else arrived.get(key, 0.0)
     return MetricsState(
-        runs={**account.runs, end: account.runs.get(end, 0) + 1},
-        bytes_read=account.bytes_read + totals.bytes_read,
-        bytes_written=account.bytes_written + totals.bytes_written,
-        requests=account.requests + totals.requests,
-        seconds=account.seconds + totals.seconds,
+        runs={**state.runs, end: state.runs.get(end, 0) + 1},
+        bytes_read=state.bytes_read + totals.bytes_read,
+        bytes_written=state.bytes_written + totals.bytes_written,
+        requests=state.requests + totals.requests,
+        seconds=state.seconds + totals.seconds,
         last_seconds=totals.seconds,
         last_end=now,
-        last_done=now if end == "done" else account.last_done,
+        last_done=now if end == "done" else state.last_done,
         images={status: sum(image.status == status for image in report.images) for status in _STATUSES},
         arrived=arrived,
-        audited=account.audited + totals.audited,
-        incomplete=account.incomplete + totals.incomplete,
+        audited=state.audited + totals.audited,
+        incomplete=state.incomplete + totals.incomplete,
     )
 
 
@@ -109,21 +109,21 @@ class RunMetrics:
     def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._file = file
         self._clock = clock
-        self.account = _load_state(file) if file is not None and file.exists() else MetricsState()
+        self.state = _load_state(file) if file is not None and file.exists() else MetricsState()
 
-    def begin(self) -> None:
+    def start_run(self) -> None:
         """Note that a run begins."""
-        self.account = msgspec.structs.replace(self.account, running=self._clock())
+        self.state = msgspec.structs.replace(self.state, running=self._clock())
 
-    def enter(self, report: Report, end: RunResult) -> None:
+    def record_run(self, report: Report, end: RunResult) -> None:
         """Count a run that ended, and write the file. Raises StorageError if that fails."""
-        self.account = with_run(self.account, report, end, self._clock())
+        self.state = with_run(self.state, report, end, self._clock())
         if self._file is not None:
             write_atomic(self._file, self.text())
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format, without ages, which are true only now."""
-        return generate_latest(_collector_registry(lambda: metric_families(self.account)))
+        return generate_latest(_collector_registry(lambda: metric_families(self.state)))
 
     @contextmanager
     def listening(self, host: str, port: int) -> Iterator[int]:
@@ -132,7 +132,7 @@ class RunMetrics:
         Raises UsageError if it can't listen there.
         """
         registry = _collector_registry(
-            lambda: [*metric_families(self.account), *age_families(self.account, self._clock())]
+            lambda: [*metric_families(self.state), *age_families(self.state, self._clock())]
         )
         try:
             server, thread = start_http_server(port, host, registry)
@@ -159,51 +159,51 @@ def _collector_registry(collect: Callable[[], Iterable[Metric]]) -> CollectorReg
     return registry
 
 
-def metric_families(account: MetricsState) -> Iterator[Metric]:
+def metric_families(state: MetricsState) -> Iterator[Metric]:
     """The state as metrics."""
     runs = CounterMetricFamily("blobflow_runs", "Runs, by how they ended.", labels=["end"])
     for end in RUN_RESULTS:
-        runs.add_metric([end], account.runs.get(end, 0))
+        runs.add_metric([end], state.runs.get(end, 0))
     yield runs
     for name, text, value in (
-        ("blobflow_run_read_bytes", "Bytes of blobs and manifests read by all runs.", account.bytes_read),
-        ("blobflow_run_written_bytes", "Bytes of them written by all runs.", account.bytes_written),
-        ("blobflow_run_requests", "HTTP requests sent by all runs.", account.requests),
-        ("blobflow_run_seconds", "Seconds that all runs took.", account.seconds),
-        ("blobflow_run_audited_roots", "Roots that all runs looked below to the end.", account.audited),
-        ("blobflow_run_incomplete_images", "Images that runs found to lack something.", account.incomplete),
+        ("blobflow_run_read_bytes", "Bytes of blobs and manifests read by all runs.", state.bytes_read),
+        ("blobflow_run_written_bytes", "Bytes of them written by all runs.", state.bytes_written),
+        ("blobflow_run_requests", "HTTP requests sent by all runs.", state.requests),
+        ("blobflow_run_seconds", "Seconds that all runs took.", state.seconds),
+        ("blobflow_run_audited_roots", "Roots that all runs looked below to the end.", state.audited),
+        ("blobflow_run_incomplete_images", "Images that runs found to lack something.", state.incomplete),
     ):
         yield CounterMetricFamily(name, text, value)
     for name, text, value in (
-        ("blobflow_last_run_seconds", "Seconds that the last run took.", account.last_seconds),
-        ("blobflow_last_run_timestamp_seconds", "When the last run ended.", account.last_end),
-        ("blobflow_last_success_timestamp_seconds", "When the last whole run ended.", account.last_done),
+        ("blobflow_last_run_seconds", "Seconds that the last run took.", state.last_seconds),
+        ("blobflow_last_run_timestamp_seconds", "When the last run ended.", state.last_end),
+        ("blobflow_last_success_timestamp_seconds", "When the last whole run ended.", state.last_done),
     ):
         yield GaugeMetricFamily(name, text, value)
     images = GaugeMetricFamily("blobflow_images", "Images of the last run, by status.", labels=["status"])
     for status in _STATUSES:
-        images.add_metric([status], account.images.get(status, 0))
+        images.add_metric([status], state.images.get(status, 0))
     yield images
     arrived = GaugeMetricFamily(
         "blobflow_image_last_success_timestamp_seconds",
         "When an image was last seen to be where it should be; 0: never.",
         labels=["source", "target"],
     )
-    for (source, target), at in sorted(account.arrived.items()):
+    for (source, target), at in sorted(state.arrived.items()):
         arrived.add_metric([source, target], at)
     yield arrived
 
 
-def age_families(account: MetricsState, now: float) -> Iterator[Metric]:
+def age_families(state: MetricsState, now: float) -> Iterator[Metric]:
     """Metrics of one moment: how old successes are, and how long the run under way has taken."""
-    running = now - account.running if account.running else 0.0
+    running = now - state.running if state.running else 0.0
     yield GaugeMetricFamily("blobflow_running_seconds", "How long the run under way has taken.", running)
     old = GaugeMetricFamily(
         "blobflow_image_last_success_age_seconds",
         "Seconds since an image was last seen to be where it should be; none if it never was.",
         labels=["source", "target"],
     )
-    for (source, target), at in sorted(account.arrived.items()):
+    for (source, target), at in sorted(state.arrived.items()):
         if at:
             old.add_metric([source, target], now - at)
     yield old

@@ -38,7 +38,7 @@ _LONGEST_WAIT = 60.0  # seconds
 
 
 def run_on_schedule(
-    timetable: Schedule,
+    schedule: Schedule,
     run: Callable[[], None],
     reread: Callable[[], None],
     *,
@@ -52,11 +52,11 @@ def run_on_schedule(
     `announce` gets the time of the next run, in seconds since the epoch. What `run` and `reread` raise ends
     the loop.
     """
-    if isinstance(timetable, Interval):
+    if isinstance(schedule, Interval):
         run()
     while True:
-        due = timetable.after(clock())
-        start = due + jitter(due, timetable.after(due), random())
+        due = schedule.after(clock())
+        start = due + jitter(due, schedule.after(due), random())
         announce(start)
         while (left := start - clock()) > 0:
             wake = wait(min(left, _LONGEST_WAIT))

@@ -20,7 +20,7 @@ def fast_imports() -> Iterator[None]:
     """Import most of the program inside of this.
 
     aiohttp reads the system's certificates as it is imported, which takes as long as all of blobflow, and we
-    never use what it makes of them (see `trust.system_trust`): OpenSSL finds none while inside. The collector
+    never use what it makes of them (see `http.tls`): OpenSSL finds none while inside. The collector
     never visits the imported modules again.
     """
     before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}

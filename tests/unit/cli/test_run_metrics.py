@@ -44,8 +44,8 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def kept(ledger: RunMetrics) -> dict[tuple[str, str], float]:
-    return samples(ledger.text().decode())
+def kept(metrics: RunMetrics) -> dict[tuple[str, str], float]:
+    return samples(metrics.text().decode())
 
 
 def records(*named: tuple[str, Status]) -> Report:
@@ -58,10 +58,10 @@ def records(*named: tuple[str, Status]) -> Report:
 
 def test_a_set_that_changes_and_never_arrives_whole_does_not_grow_the_account() -> None:
     """Tags come and go by rules, and one image fails every time."""
-    ledger = RunMetrics(clock=Now())
+    metrics = RunMetrics(clock=Now())
     for run in range(50):
-        ledger.enter(records(("bad:1", "failed"), (f"app:{run}", "done")), "incomplete")
-    assert set(ledger.account.arrived) == {
+        metrics.record_run(records(("bad:1", "failed"), (f"app:{run}", "done")), "incomplete")
+    assert set(metrics.state.arrived) == {
         ("a.example/bad:1", "b.example/bad:1"),
         ("a.example/app:49", "b.example/app:49"),
     }
@@ -69,44 +69,44 @@ def test_a_set_that_changes_and_never_arrives_whole_does_not_grow_the_account() 
 
 def test_an_image_that_is_skipped_on_purpose_is_not_one_that_never_came() -> None:
     """Alerts go by how old the last success of an image is."""
-    ledger = RunMetrics(clock=Now())
-    ledger.enter(records(("app:1", "done"), ("arm:1", "done")), "done")
+    metrics = RunMetrics(clock=Now())
+    metrics.record_run(records(("app:1", "done"), ("arm:1", "done")), "done")
     found = records(("app:1", "present"), ("arm:1", "skipped"))
     left = msgspec.structs.replace(found.images[1], reason="there is no linux/amd64 here")
-    ledger.enter(msgspec.structs.replace(found, images=(found.images[0], left)), "done")
-    assert set(ledger.account.arrived) == {("a.example/app:1", "b.example/app:1")}
-    assert kept(ledger)["blobflow_images", "skipped"] == 1
-    ledger.enter(found, "interrupted")
-    assert ledger.account.arrived["a.example/arm:1", "b.example/arm:1"] == 0, "it was not tried to the end"
+    metrics.record_run(msgspec.structs.replace(found, images=(found.images[0], left)), "done")
+    assert set(metrics.state.arrived) == {("a.example/app:1", "b.example/app:1")}
+    assert kept(metrics)["blobflow_images", "skipped"] == 1
+    metrics.record_run(found, "interrupted")
+    assert metrics.state.arrived["a.example/arm:1", "b.example/arm:1"] == 0, "it was not tried to the end"
 
 
 @pytest.mark.parametrize("lost", ["app", "team/app", ""])
 def test_images_of_a_repository_that_could_not_be_listed_are_kept(lost: str) -> None:
     """Or nobody would be told how old they are by now."""
-    ledger, name = RunMetrics(clock=Now()), f"{lost or 'app'}:1"
-    ledger.enter(records((name, "done"), ("gone:1", "done"), ("app2:1", "done")), "done")
-    ledger.enter(records((lost, "failed")), "incomplete")
-    kept = {source for source, _ in ledger.account.arrived}
+    metrics, name = RunMetrics(clock=Now()), f"{lost or 'app'}:1"
+    metrics.record_run(records((name, "done"), ("gone:1", "done"), ("app2:1", "done")), "done")
+    metrics.record_run(records((lost, "failed")), "incomplete")
+    kept = {source for source, _ in metrics.state.arrived}
     assert f"a.example/{name}" in kept
     assert ("a.example/gone:1" in kept) == ("a.example/app2:1" in kept) == (not lost)
 
 
 @pytest.mark.parametrize("end", ["failed", "interrupted"])
 def test_a_run_that_did_not_come_to_its_end_drops_nothing(end: RunResult) -> None:
-    ledger = RunMetrics(clock=Now())
-    ledger.enter(records(("app:1", "done")), "done")
-    ledger.enter(records(), end)
-    assert set(ledger.account.arrived) == {("a.example/app:1", "b.example/app:1")}
+    metrics = RunMetrics(clock=Now())
+    metrics.record_run(records(("app:1", "done")), "done")
+    metrics.record_run(records(), end)
+    assert set(metrics.state.arrived) == {("a.example/app:1", "b.example/app:1")}
 
 
 def test_runs_add_up() -> None:
     clock = Now()
-    ledger = RunMetrics(clock=clock)
-    ledger.begin()
-    ledger.enter(report(web="done", db="present"), "done")
+    metrics = RunMetrics(clock=clock)
+    metrics.start_run()
+    metrics.record_run(report(web="done", db="present"), "done")
     clock.now = 2000.0
-    ledger.enter(report(seconds=3.0, web="present", db="failed"), "incomplete")
-    found = kept(ledger)
+    metrics.record_run(report(seconds=3.0, web="present", db="failed"), "incomplete")
+    found = kept(metrics)
     assert [found["blobflow_runs_total", end] for end in RUN_RESULTS] == [1, 1, 0, 0]
     assert found["blobflow_run_read_bytes_total", ""] == 200
     assert found["blobflow_run_written_bytes_total", ""] == 100
@@ -123,9 +123,9 @@ def test_runs_add_up() -> None:
 
 def test_what_audits_found_adds_up_also_over_processes(tmp_path: Path) -> None:
     for _ in range(2):
-        ledger = RunMetrics(tmp_path / "m.prom", Now())
-        ledger.enter(Report(Totals(audited=40, incomplete=1), ()), "done")
-    found = kept(ledger)
+        metrics = RunMetrics(tmp_path / "m.prom", Now())
+        metrics.record_run(Report(Totals(audited=40, incomplete=1), ()), "done")
+    found = kept(metrics)
     assert found["blobflow_run_audited_roots_total", ""] == 80
     assert found["blobflow_run_incomplete_images_total", ""] == 2
 
@@ -133,23 +133,23 @@ def test_what_audits_found_adds_up_also_over_processes(tmp_path: Path) -> None:
 def test_an_image_that_never_arrived_is_at_0_and_one_that_is_no_more_asked_for_goes_with_a_whole_run() -> (
     None
 ):
-    ledger = RunMetrics(clock=Now())
-    ledger.enter(report(web="done", db="failed"), "incomplete")
-    assert kept(ledger)["blobflow_image_last_success_timestamp_seconds", "a.example/db:1"] == 0.0
-    ledger.enter(Report(Totals(), ()), "failed")
-    assert len(ledger.account.arrived) == 2
-    ledger.enter(report(web="present"), "done")
-    assert [source for source, _ in ledger.account.arrived] == ["a.example/web:1"]
+    metrics = RunMetrics(clock=Now())
+    metrics.record_run(report(web="done", db="failed"), "incomplete")
+    assert kept(metrics)["blobflow_image_last_success_timestamp_seconds", "a.example/db:1"] == 0.0
+    metrics.record_run(Report(Totals(), ()), "failed")
+    assert len(metrics.state.arrived) == 2
+    metrics.record_run(report(web="present"), "done")
+    assert [source for source, _ in metrics.state.arrived] == ["a.example/web:1"]
 
 
 def test_a_later_process_goes_on_with_the_file_of_an_earlier_one(tmp_path: Path) -> None:
     file, clock = tmp_path / "blobflow.prom", Now()
-    RunMetrics(file, clock).enter(report(web="done", db="failed"), "incomplete")
+    RunMetrics(file, clock).record_run(report(web="done", db="failed"), "incomplete")
     first = file.read_bytes()
     clock.now = 5000.0
     later = RunMetrics(file, clock)
     assert later.text() == first
-    later.enter(report(web="failed", db="done"), "incomplete")
+    later.record_run(report(web="failed", db="done"), "incomplete")
     found = samples(file.read_text())
     assert found["blobflow_runs_total", "incomplete"] == 2
     assert found["blobflow_image_last_success_timestamp_seconds", "a.example/web:1"] == 1000.0
@@ -169,18 +169,18 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, text: str) -> Non
 
 
 def test_a_file_that_can_not_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
-    ledger = RunMetrics(tmp_path / "gone" / "blobflow.prom")
+    metrics = RunMetrics(tmp_path / "gone" / "blobflow.prom")
     with pytest.raises(StorageError, match="gone"):
-        ledger.enter(report(), "done")
+        metrics.record_run(report(), "done")
 
 
 def test_the_endpoint_tells_ages_as_of_now_and_what_is_under_way() -> None:
     clock = Now()
-    ledger = RunMetrics(clock=clock)
-    ledger.enter(report(web="done", db="failed"), "incomplete")
-    with ledger.listening("127.0.0.1", 0) as port:
+    metrics = RunMetrics(clock=clock)
+    metrics.record_run(report(web="done", db="failed"), "incomplete")
+    with metrics.listening("127.0.0.1", 0) as port:
         clock.now = 1090.0
-        ledger.begin()
+        metrics.start_run()
         clock.now = 1100.0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -192,11 +192,11 @@ def test_the_endpoint_tells_ages_as_of_now_and_what_is_under_way() -> None:
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
-    ledger = RunMetrics()
+    metrics = RunMetrics()
     with (
-        ledger.listening("127.0.0.1", 0) as port,
+        metrics.listening("127.0.0.1", 0) as port,
         pytest.raises(UsageError, match=f"can't listen on 127.0.0.1:{port}"),
-        ledger.listening("127.0.0.1", port),
+        metrics.listening("127.0.0.1", port),
     ):
         raise AssertionError("it can't be listened to twice")
 
@@ -204,5 +204,5 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 def test_names_that_labels_must_escape_come_back_as_they_were(tmp_path: Path) -> None:
     file = tmp_path / "blobflow.prom"
     record = ImageRecord('oci:a "quoted" \\ path\n', "b.example/x:1", DIGEST, DIGEST, (), "done")
-    RunMetrics(file).enter(Report(Totals(1), (record,)), "done")
-    assert list(RunMetrics(file).account.arrived) == [(record.source, record.target)]
+    RunMetrics(file).record_run(Report(Totals(1), (record,)), "done")
+    assert list(RunMetrics(file).state.arrived) == [(record.source, record.target)]

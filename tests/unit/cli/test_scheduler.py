@@ -28,9 +28,9 @@ class Life:
         self._signals = sorted((*signals, (until, WakeReason.STOP)), key=lambda each: each[0])
         self._run_takes = run_takes
 
-    def go(self, timetable: Schedule, random: float = 0.0) -> list[tuple[float, str]]:
+    def go(self, schedule: Schedule, random: float = 0.0) -> list[tuple[float, str]]:
         run_on_schedule(
-            timetable,
+            schedule,
             self.run,
             lambda: self.log.append((self.now, "reread")),
             wait=self.wait,

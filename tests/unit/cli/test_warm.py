@@ -17,9 +17,9 @@ from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.runtime.cron import Cron, Interval
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled
+from blobflow.client import Client
 from blobflow.engine.results.report import ImageRecord, Report, Totals
 from blobflow.errors import ConnectFailed, RunIncomplete, UsageError
-from blobflow.events import Meter, ignore
 from blobflow.settings import Settings
 
 SPEC = """\
@@ -39,7 +39,8 @@ def run(*arguments: str) -> Result:
 
 async def pairs_of(asked: MirrorRequest) -> list[tuple[str, str, int]]:
     """Sources, edges, and how many platforms are chosen (0: all)."""
-    expanded = await expand_request(asked, PlatformOptions(), Settings(), ignore, Meter())
+    async with Client(Settings()) as client:
+        expanded = await expand_request(client, asked, PlatformOptions())
     return [(str(pair.source), str(pair.target), len(pair.choice.platforms)) for pair in expanded.pairs]
 
 
