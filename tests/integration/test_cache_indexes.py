@@ -26,6 +26,7 @@ from tests.library import plan_pairs
 from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.platforms import AMD64, ARM64, Image
 from tests.scenarios.saved_plans import applied, moved, saved_by
+from tests.scenarios.signed_images import OCI_EMPTY
 
 CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -263,7 +264,7 @@ async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_t
         DOCKER_LAYER,
         media.OCI_LAYER_GZIP,
         media.OCI_CONFIG,
-        media.OCI_EMPTY,
+        OCI_EMPTY,
         "application/vnd.in-toto+json",
         "application/octet-stream",
         "text/plain",

@@ -28,6 +28,7 @@ from tests.library import plan_pairs
 from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.platforms import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
 from tests.scenarios.saved_plans import applied, saved_by
+from tests.scenarios.signed_images import OCI_EMPTY
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
 NOISE = bytes(range(256)) * 4096
@@ -43,7 +44,7 @@ def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
 def artifact(
     image: Image,
     config: bytes = b"{}",
-    kind: str = media.OCI_EMPTY,
+    kind: str = OCI_EMPTY,
     *,
     tag: str = "1",
     of: str = media.OCI_MANIFEST,
@@ -57,7 +58,7 @@ def may_skip(pairs: list[Pair], word: MissingPlatform = "skip") -> list[Pair]:
 
 
 ARTIFACTS = {
-    "oras": (b"{}", media.OCI_EMPTY),
+    "oras": (b"{}", OCI_EMPTY),
     "oras of old": (b"{}", "application/vnd.unknown.config.v1+json"),
     "conda": (b"", "application/vnd.unknown.config.v1+json"),
     "helm": (b'{"name":"chart","version":"1"}', HELM),

@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from blobflow.oci import Descriptor, Digest, Platform, digest_of, media
+from tests.scenarios.signed_images import OCI_EMPTY
 
 ATTESTED = {"vnd.docker.reference.type": "attestation-manifest"}
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -69,7 +70,7 @@ def _image(draw: st.DrawFn, blobs: Sequence[Descriptor], made: Sequence[Descript
         "mediaType": kind,
         "config": {
             **msgspec.to_builtins(config),
-            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, media.OCI_EMPTY])),
+            "mediaType": draw(st.sampled_from([media.OCI_CONFIG, OCI_EMPTY])),
         },
         "layers": mentions,
     }

@@ -17,6 +17,7 @@ from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
 from blobflow.oci.platform_choice import prune_index
 from blobflow.oci.referrers import merge_referrers_index
 from tests.fakes.manifests import CHILD, CONFIG, IMAGE, INDEX, LAYER, Json, docker, encoded
+from tests.scenarios.signed_images import OCI_EMPTY
 
 
 def edited(document: Json, at: str, more: str) -> bytes:
@@ -173,7 +174,7 @@ def test_words_mean_nothing_where_nobody_looks_for_them(raw: bytes) -> None:
         encoded(IMAGE, "schemaVersion"),
         encoded(IMAGE, schemaVersion=None),
         encoded({**IMAGE, "layers": [{**LAYER, "urls": None, "annotations": None, "platform": None}]}),
-        encoded({**IMAGE, "config": {"mediaType": media.OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
+        encoded({**IMAGE, "config": {"mediaType": OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
         encoded({**IMAGE, "layers": [{"digest": digest_of(b""), "size": 0}]}),
         encoded(IMAGE) + b"\r\n\t ",
         b"\n" + encoded(INDEX),
