@@ -7,4 +7,6 @@
     journal          what was asked, and the questions that tests put to it
     known            registries as they are known to be, each a list of faults
     zeros            blobs of zeros generated as they are read, uploads discarded; also a program
+
+The first is spoken to as any registry, so that the client under test does not know.
 """
