@@ -1,16 +1,16 @@
 """Benchmarks: what is fast, by how much, and against what. They time; nothing here runs in CI's clock.
 
-    measured     what one run took, medians, and the difference to an earlier record
-    machine      where it ran, and with which versions
-    scenes       sets of images, and the named scenarios that mirror them
-    peers        the tools, and how each is told to make the same mirror
-    arena        one tool in one scenario, seen from outside
-    longhaul     how fast a long path could be
-    pump, storing, heads, planning              small programs: what blobflow is held against
-    runs         the other named runs, made of these programs
-    goals        which figure is held against which, and how much it may be
-    chart        a plot, as SVG
-    run, record  the command lines
+    measurements    what one run took, medians, and the difference to an earlier record
+    machine         where it ran, and with which versions
+    scenarios       sets of images, and the named scenarios that mirror them
+    peers           the tools, and how each is told to make the same mirror
+    contest         one tool in one scenario, seen from outside
+    path_floor      how fast a long path could be
+    pump, store_io, heads, planning    small programs: what blobflow is held against
+    named_runs      the other named runs, made of these programs
+    goals           which figure is held against which, and how much it may be
+    chart           a plot, as SVG
+    run, record     the command lines
 
 How to run and how to read: README.md.
 """

@@ -1,5 +1,15 @@
-"""Of all tests: where one lies says what it is, soaks and most clients are only run by name (`pytest -m
-soak`, `-m clients`), and CI skips nothing that is end to end. No test fails because it is slow."""
+"""Of all tests: where one lies says what it is.
+
+    unit         one module or a few, in a folder of their package's name
+    contract     what every Source, Sink and Cache promises, and every registry server
+    integration  whole runs in this process, between places in memory or registries on loopback
+    e2e          blobflow as a program, beside real registries, proxies and tools
+    scenarios    what whole runs begin with, for several tests; no test imports from another
+    fakes        doubles of what blobflow talks to, for several tests
+
+Soaks and most clients are only run by name (`pytest -m soak`, `-m clients`), and CI skips nothing that is end
+to end. No test fails because it is slow.
+"""
 
 from __future__ import annotations
 
