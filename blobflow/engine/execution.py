@@ -72,7 +72,7 @@ class Run:
             requests=self._meter.requests,
             seconds=time.monotonic() - self._started,
         )
-        return self._planning.complete(report, self._transfer.agenda if self._transfer else None)
+        return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 
     @property
     def planned(self) -> Planned | None:

@@ -23,14 +23,14 @@ from blobflow.oci.referrers import referrer_descriptor
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import SpillFile, Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image, built, wanted
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, ARM64, Image, built, wanted
 from tests.scenarios.signed_images import OCI_EMPTY
 
 SITE, SOURCE = Site("target", "app"), Site("source", "app")
 
 
-class Tight(Bench):
+class Tight(MirrorScenario):
     """A bench whose runs hold no manifest whole."""
 
     def __init__(self, store: Store) -> None:

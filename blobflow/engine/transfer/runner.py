@@ -1,8 +1,8 @@
 """The executor: runs a plan's steps, with no opinions of its own.
 
-What may run is the agenda's to say, what starts now the schedule's, which way a blob goes `road`'s, what is
-held in the store the shelf's, and what is tried again `retry`'s. What is left is to do it: every step is a
-task; a step that fails is written down and the rest goes on. Only cancellation and bugs raise.
+`step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
+the store, and `retry` what is tried again. What is left is to do it: every step is a task. A step that fails
+is recorded, and the rest goes on. Only cancellation and bugs raise.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SPARSE, REFUSED = "sparse", "refused"
 
 
 class Transfer:
-    """One plan on its way. `agenda` knows what became of each step.
+    """One plan on its way. `step_states` knows what became of each step.
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
-    until `no_more` is called; blobs that they may want stay on the shelf so long, as far as it has room.
+    until `no_more` is called; blobs that they may want stay staged so long, as far as there is room.
     `origins`: where contents of the plan are that the graph does not know of. `brought` is told what was done
     beside the plan, since a target said that it lacked it.
     """
@@ -54,7 +54,7 @@ class Transfer:
         origins: SitesOf | None = None,
         brought: Callable[[Step], None] = lambda step: None,
     ) -> None:
-        self.agenda = StepStates(plan)
+        self.step_states = StepStates(plan)
         self._made = dict(plan.made)
         self._graph = graph
         self._services = services
@@ -78,13 +78,13 @@ class Transfer:
         self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
         self._beside = 0  # copies that are no steps of the plan
-        self._lacking = MissingContent(
+        self._missing = MissingContent(
             graph,
             self._made,
             origins or {},
             source_at=services.source_at,
             manifest_budget=services.manifest_budget,
-            steps=lambda: map(self.agenda.step, range(self.agenda.steps)),
+            steps=lambda: map(self.step_states.step, range(self.step_states.steps)),
             put=self._put_bytes,
             copy=self._copy_beside,
             brought=brought,
@@ -102,9 +102,9 @@ class Transfer:
     async def add(self, part: Plan) -> None:
         """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
         await self._find_held(part.steps)
-        first = self.agenda.steps
+        first = self.step_states.steps
         self._made |= part.made
-        self.agenda.add(part)
+        self.step_states.add(part)
         self._note_blobs(part.steps, first)
         self._changed.set()
 
@@ -118,7 +118,7 @@ class Transfer:
 
     def wind_down(self) -> None:
         """Start nothing new; `run` returns when what is under way has ended."""
-        self.agenda.skip_rest()
+        self.step_states.skip_rest()
         self._stopping.set()
         self._changed.set()
 
@@ -132,8 +132,8 @@ class Transfer:
         async with self._tasks:
             while True:
                 self._changed.clear()
-                self._take_note()
-                if self.agenda.finished and not self._more:
+                self._update()
+                if self.step_states.finished and not self._more:
                     break
                 self._start_what_fits()
                 await self._changed.wait()
@@ -141,21 +141,22 @@ class Transfer:
     async def _find_held(self, steps: Iterable[Step]) -> None:
         await self._staging.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
 
-    def _take_note(self) -> None:
-        """Take in what the agenda has become: steps that ended, steps that became ready."""
-        for number in self.agenda.newly_ended():
-            self._ended(self.agenda, number)
-            step = self.agenda.step(number)
+    def _update(self) -> None:
+        """Take in which steps have ended, and which are ready."""
+        for number in self.step_states.newly_ended():
+            self._ended(self.step_states, number)
+            step = self.step_states.step(number)
             if isinstance(step, Copy | Mount):
                 self._blob_open[step.blob.digest] -= 1
                 if not self._blob_open[step.blob.digest]:
-                    self._everywhere_over(step.blob.digest)
-        for number in self.agenda.newly_ready():
-            step = self.agenda.step(number)
+                    self._all_ended(step.blob.digest)
+        for number in self.step_states.newly_ready():
+            step = self.step_states.step(number)
             warm = isinstance(step, Copy) and self._staging.warm(step.blob)
             self._admission.add(number, step, warm=warm)
 
-    def _everywhere_over(self, digest: Digest) -> None:
+    def _all_ended(self, digest: Digest) -> None:
+        """Every step of a blob that is known has ended."""
         if self._more:
             self._lingering[digest] = None
         else:
@@ -163,29 +164,29 @@ class Transfer:
 
     def _release(self, digest: Digest) -> None:
         """No step that is known needs the blob any more."""
-        arrived = all(self.agenda.states[each] is StepState.DONE for each in self._blob_steps[digest])
+        arrived = all(self.step_states.states[each] is StepState.DONE for each in self._blob_steps[digest])
         self._staging.release(digest, arrived=arrived)
 
     def _start_what_fits(self) -> None:
-        for number, permits in self._admission.starts(self.agenda.step):
-            if self.agenda.states[number] is StepState.READY:
+        for number, permits in self._admission.starts(self.step_states.step):
+            if self.step_states.states[number] is StepState.READY:
                 self._start(number, permits)
             else:
                 permits.release()
 
     def _start(self, number: int, permits: StepPermits) -> None:
-        step = self.agenda.step(number)
-        self.agenda.start(number)
+        step = self.step_states.step(number)
+        self.step_states.start(number)
         match step:
             case Copy():
-                self._tasks.create_task(self._copy(number, step, permits, self._road(step, permits)))
+                self._tasks.create_task(self._copy(number, step, permits, self._reader(step, permits)))
             case Mount() | Put() | Attach():
-                self._tasks.create_task(self._small(number, step, permits))
+                self._tasks.create_task(self._request(number, step, permits))
             case _:
                 assert_never(step)
 
-    def _road(self, step: Copy, permits: StepPermits) -> BlobReader:
-        """The blob as this copy reads it; put on the shelf if that is its road."""
+    def _reader(self, step: Copy, permits: StepPermits) -> BlobReader:
+        """The blob as this copy reads it; staged if it is to go through the store."""
         digest = step.blob.digest
         if self._staging.warm(step.blob):
             permits.bytes_read()
@@ -209,10 +210,10 @@ class Transfer:
         copies = int(more)
         unproven = 0
         for number in self._blob_steps[blob.digest]:
-            step = self.agenda.step(number)
+            step = self.step_states.step(number)
             if isinstance(step, Copy):
                 copies += 1
-            elif not self.agenda.over(number) and not self._services.journal.note(
+            elif not self.step_states.over(number) and not self._services.journal.note(
                 step.target.registry, MOUNTS
             ):
                 unproven += 1
@@ -234,14 +235,14 @@ class Transfer:
         finally:
             permits.release()
 
-    async def _small(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
+    async def _request(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
         try:
-            await self._step(number, step, lambda: self._ask(step, permits))
+            await self._step(number, step, lambda: self._do(step, permits))
         finally:
             permits.release()
 
     async def _step(self, number: int, step: Step, act: Act) -> None:
-        """Do a step and tell the agenda and the observer how it ended."""
+        """Do a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
         observe(StepStarted(number, kind, content.digest, target, content.size))
@@ -251,17 +252,17 @@ class Transfer:
             if not isinstance(error, StorageError):  # the store is neither side, and names itself
                 error.side = error.side or "target"
             observe(StepFailed(number, kind, content.digest, target, str(error)))
-            self.agenda.failed(number, error)
+            self.step_states.failed(number, error)
             if not self._keep_going:
                 self.wind_down()
         else:
             if outcome == "refused":
-                self.agenda.refused(number)
+                self.step_states.refused(number)
             else:
                 observe(StepDone(number, kind, content.digest, target, content.size))
-                self.agenda.done(number, fell_back=outcome == "fell back")
+                self.step_states.done(number, fell_back=outcome == "fell back")
 
-    async def _ask(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
+    async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
             case Mount():
                 return await self._mount(step, permits)
@@ -289,7 +290,7 @@ class Transfer:
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._services.journal, registry):
             try:
-                await self._lacking.put(step, step.manifest, permits)
+                await self._missing.put(step, step.manifest, permits)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -297,7 +298,7 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._services.journal.record_note(registry, SPARSE, REFUSED)
-        await self._lacking.put(step, step.fallback, permits)
+        await self._missing.put(step, step.fallback, permits)
         return "fell back"
 
     async def _put_bytes(

@@ -1,4 +1,4 @@
-"""The agenda: which steps can run now, as results come in. Sans-IO; the executor asks and tells.
+"""The states of steps: which can run now, as results come in. Sans-IO; the executor asks and tells.
 
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 

@@ -18,7 +18,7 @@ from blobflow.cli.commands.demo import fill_registry
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
-from tests.unit.cli.test_runs import serving
+from tests.scenarios.command_line import serving
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)
 NAMES = list(SAMPLE.images)

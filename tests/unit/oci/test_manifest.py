@@ -6,7 +6,6 @@ import json
 import random
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -17,30 +16,8 @@ from blobflow.oci.docker_conversion import convert_manifest
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
 from blobflow.oci.platform_choice import prune_index
 from blobflow.oci.referrers import merge_referrers_index
+from tests.fakes.manifests import CHILD, CONFIG, IMAGE, INDEX, LAYER, Json, docker, encoded
 from tests.scenarios.signed_images import OCI_EMPTY
-
-Json = dict[str, Any]
-
-CONFIG: Json = {"mediaType": media.OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2}
-LAYER: Json = {"mediaType": media.OCI_LAYER_GZIP, "digest": digest_of(b"layer"), "size": 5}
-IMAGE: Json = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
-CHILD: Json = {
-    "mediaType": media.OCI_MANIFEST,
-    "digest": digest_of(b"child"),
-    "size": 500,
-    "platform": {"architecture": "arm64", "os": "linux", "variant": "v8"},
-}
-INDEX: Json = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [CHILD]}
-
-
-def encoded(document: Json, *without: str, **more: object) -> bytes:
-    kept = {key: value for key, value in document.items() if key not in without}
-    return json.dumps({**kept, **more}).encode()
-
-
-def docker(document: Json) -> Json:
-    kind = media.DOCKER_LIST if "manifests" in document else media.DOCKER_MANIFEST
-    return {**document, "mediaType": kind}
 
 
 def edited(document: Json, at: str, more: str) -> bytes:

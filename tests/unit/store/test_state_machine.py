@@ -156,7 +156,7 @@ class Share:
         except (IntegrityError, StalePartial):
             assert at < len(content) or at == self.offset, "the last byte of wrong content got out"
             raise
-        assert at == len(content), "a Body ended early"
+        assert at == len(content), "a stream ended early"
         assert not wrong, "wrong bytes were completed"
 
 
