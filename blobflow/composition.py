@@ -124,7 +124,7 @@ async def open_services(
     store, registries = opened.store, opened.registries
     capacity = available_capacity(store, settings.cache_size)
     aside = SpillFile(store)
-    local = _LocalWhenWanted(lambda make: make(store, meter, compress=settings.compress, looking=reading))
+    local = _LocalWhenWanted(lambda make: make(store, meter, compress=settings.compress, read_only=reading))
     own_sources, own_sinks = OncePerSite(transports.sources), OncePerSite(transports.sinks)
 
     def ours(site: Site) -> LocalTransports | Registries:

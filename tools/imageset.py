@@ -76,7 +76,7 @@ def synthetic(path: str | Path, seed: int, images: int = 8, layer_size: int = 12
 
 def _sample_module() -> ModuleType:
     """The sample module by its file: the package around it may import what a plain Python hasn't got."""
-    file = Path(__file__).resolve().parent.parent / "blobflow" / "oci" / "sample.py"
+    file = Path(__file__).resolve().parent.parent / "blobflow" / "oci" / "sample_images.py"
     spec = importlib.util.spec_from_file_location("blobflow_sample", file)
     if spec is None or spec.loader is None:
         raise ImageSetError(f"{file} can't be loaded")

@@ -1,7 +1,7 @@
 """The seam: what every place that content lives in promises to the engine, and nothing else.
 
 The engine sees `Source`, `Sink`, `Cache` and `Journal`; a transport implements the first two, the store the
-other two. Engine and transports never import each other: they meet in `blobflow.environment`.
+other two. Engine and transports never import each other: they meet in `blobflow.composition`.
 
 Contracts that hold everywhere
 ------------------------------

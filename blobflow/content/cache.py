@@ -17,7 +17,7 @@ class Cache(Protocol):
         """Whether the blob is held whole, verified when it came in."""
         ...
 
-    async def begun(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
+    async def partial_sizes(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
         """How many bytes of each of `blobs` earlier shares left here, for the next to go on from.
 
         Only those of which there are any. That the bytes are right is not known before all have been read.

@@ -54,7 +54,7 @@ def check_local(host: str, name: str = "") -> bool:
     if not word:
         return False
     path = path_of(host)
-    if not path or "\0" in path or (word == LAYOUT and path == STREAM):
+    if not path or "\0" in path or (word not in ARCHIVES and path == STREAM):
         raise InvalidReference(f"{host[:300]!r} names no path of a layout or archive")
     if name and not _NAME.match(name):
         raise InvalidReference(f"{name[:150]!r} is no name of an image in {host[:300]}")
@@ -76,7 +76,7 @@ def split_local_reference(text: str) -> tuple[str, str, str] | None:
         raise InvalidReference(f"{shown} names no path; write {word}:PATH or {word}:PATH:NAME")
     if colon and not _NAME.match(name):
         raise InvalidReference(f"{shown} has a bad name {name[:150]!r} after the path's colon")
-    if word == LAYOUT and path == STREAM:
+    if word not in ARCHIVES and path == STREAM:
         raise InvalidReference(f"{shown}: an OCI layout is a directory; write oci-archive:- for a stream")
     return local_host(word, path), name, digest
 

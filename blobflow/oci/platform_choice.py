@@ -39,7 +39,6 @@ from blobflow.oci.manifest import Manifest, parse_manifest
 from blobflow.oci.platform import Platform
 
 IndexMode = Literal["auto", "keep", "prune", "only"]
-INDEX_MODES: tuple[IndexMode, ...] = ("auto", "keep", "prune", "only")
 
 # What a choice says of something: that it is chosen, that it has another platform, or that it has none.
 Match = Literal["chosen", "other", "bare"]

@@ -20,18 +20,21 @@ from blobflow.events import Warned
 from blobflow.server.admin.access_log import AccessRecord
 from blobflow.server.admin.endpoints import health, metrics, page
 from blobflow.server.auth.access_rules import AccessRules, Action, Permissions
-from blobflow.server.auth.logins import Logins, is_nobody
+from blobflow.server.auth.htpasswd import is_nobody
+from blobflow.server.auth.logins import Logins
 from blobflow.server.blobs import delete_blob, read_blob
-from blobflow.server.context import RequestContext, body_bytes_sent
+from blobflow.server.catalog import list_repositories
+from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
 from blobflow.server.http.bodies import BodyTransport, SocketBodyTransport
 from blobflow.server.http.public_url import Addressing
-from blobflow.server.listing import api_version, list_repositories, list_tags
 from blobflow.server.manifests import delete_manifest, put_manifest, read_manifest
 from blobflow.server.pullthrough.cache import PullThroughCache
 from blobflow.server.referrers import list_referrers
 from blobflow.server.registry import Registry, RegistryOptions, SparsePolicy
 from blobflow.server.routes import HEALTH_PATH, Route, match_route
+from blobflow.server.tags import list_tags
+from blobflow.server.upkeep import run_upkeep
 from blobflow.server.upload_sessions import UPLOAD_TTL
 from blobflow.server.uploads import append_chunk, cancel_upload, complete_upload, start_upload, upload_status
 from blobflow.transports.store import Store
@@ -43,6 +46,11 @@ class Endpoint(NamedTuple):
 
     answer: Callable[[RequestContext], Awaitable[web.StreamResponse]]
     action: Action | None = None
+
+
+async def api_version(context: RequestContext) -> web.StreamResponse:
+    """[end-1]: this is a registry."""
+    return web.Response(body=b"{}", content_type="application/json")
 
 
 # A route's name → method → endpoint.
@@ -132,13 +140,7 @@ def make_app(
     async def answer(request: web.Request) -> web.StreamResponse:
         context = RequestContext(registry, request)
         response = await _answer(context)
-        registry.counters.count(
-            request.method,
-            context.route.endpoint,
-            response.status,
-            received=request.content_length or 0,
-            sent=body_bytes_sent(request, response),
-        )
+        context.count(response)
         if observe is not None:
             observe(context.access_record(response))
         return response
@@ -160,7 +162,7 @@ async def _stop_overview(app: web.Application) -> None:
 async def _serve_until_cleanup(app: web.Application) -> AsyncIterator[None]:
     registry = app[REGISTRY_KEY]
     registry.store.commit_in_threads()
-    upkeep = asyncio.create_task(registry.sessions.tend()) if not registry.store.read_only else None
+    upkeep = asyncio.create_task(run_upkeep(registry)) if not registry.store.read_only else None
     yield
     if upkeep is not None:
         upkeep.cancel()

@@ -12,13 +12,13 @@ from aiohttp import web
 
 from blobflow.errors import IntegrityError, NotFound
 from blobflow.events import Warned
-from blobflow.oci import Descriptor, Digest
+from blobflow.oci import Digest
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
 from blobflow.server.http.conditional import matches_etag
 from blobflow.server.http.ranges import ByteRange, RangeNotSatisfiable, parse_range
 from blobflow.server.pullthrough.eviction import retry_if_evicted
-from blobflow.server.pullthrough.serving import send_incoming
+from blobflow.server.pullthrough.serving import Incoming, send_incoming
 from blobflow.server.registry import Registry
 from blobflow.transports.store import promises
 from blobflow.transports.store.os_errors import translate_os_errors
@@ -34,16 +34,6 @@ class Held(msgspec.Struct, frozen=True):
 
     size: int
     content: bytes | None = None
-
-
-class Incoming(msgspec.Struct, frozen=True):
-    """The upstream has the blob, and the store does not hold it yet."""
-
-    blob: Descriptor
-
-    @property
-    def size(self) -> int:
-        return self.blob.size
 
 
 class Absent(msgspec.Struct, frozen=True):
@@ -65,12 +55,14 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
     found = find_held_blob(registry, route.repository, digest)
     is_get = context.request.method == "GET"
     if isinstance(found, Absent) or registry.store.blobs.size_of(digest) is None:
-        blob = await registry.pullthrough.find_blob(route, digest, sure=not is_get)
+        blob = await registry.pullthrough.find_blob(
+            route.repository, route.upstream, digest, confirm=not is_get
+        )
         if blob is not None and registry.store.blobs.size_of(digest) is None:
-            return Incoming(blob)
+            return Incoming(registry.pullthrough, route.repository, route.upstream, blob)
         found = find_held_blob(registry, route.repository, digest)
     if is_get and isinstance(found, Held):
-        registry.pullthrough.count_hit(route)
+        registry.pullthrough.count_hit(route.upstream)
     return found
 
 
@@ -132,8 +124,7 @@ async def _read_blob(context: RequestContext) -> web.StreamResponse:
     response = web.StreamResponse(status=206 if asked else 200, headers=headers)
     response.content_length = span.length
     if isinstance(found, Incoming):
-        assert registry.pullthrough is not None
-        return await send_incoming(registry.pullthrough, context.route, found.blob, span, request, response)
+        return await send_incoming(found, span, request, response)
     if found.content is None:
         return await _send_file(registry, request, digest, span, response)
     registry.store.blobs.mark_used(digest)

@@ -1,4 +1,4 @@
-"""What a client that accepts no index gets of one: the linux/amd64 image, as docker's registry does. Pure."""
+"""What a client that accepts no index gets of one: its linux/amd64 image, as in distribution. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ANYTHING = frozenset({"*/*", "application/*"})
 
 
 def accepts(headers: Iterable[str], media_type: str) -> bool:
-    """Whether Accept headers leave room for a media type (RFC 9110, 12.5.1). None at all accept anything.
+    """Whether Accept headers accept a media type (RFC 9110, 12.5.1). No header accepts anything.
 
-    Weights are not weighed, but that of 0, which means "not".
+    No weight counts but that of 0, which means "not".
     """
     listed = [entry.split(";") for header in headers for entry in header.lower().split(",") if entry.strip()]
     kinds = {kind.strip() for kind, *parameters in listed if not any(map(_is_never, parameters))}

@@ -55,6 +55,16 @@ class RequestContext:
         """As `url`, for what the client has to go on with; a whole URL wherever that can be known."""
         return self.registry.addressing.upload_url(self.request, path)
 
+    def count(self, response: web.StreamResponse) -> None:
+        """Count the request and its answer."""
+        self.registry.counters.count(
+            self.request.method,
+            self.route.endpoint,
+            response.status,
+            received=self.request.content_length or 0,
+            sent=_body_bytes_sent(self.request, response),
+        )
+
     def access_record(self, response: web.StreamResponse) -> AccessRecord:
         """The request and its answer, as the access log has them."""
         request = self.request
@@ -67,7 +77,7 @@ class RequestContext:
             query=request.query_string,
             status=response.status,
             received=(-1 if request.can_read_body else 0) if length is None else length,
-            sent=body_bytes_sent(request, response),
+            sent=_body_bytes_sent(request, response),
             seconds=seconds,
             user_agent=request.headers.get("User-Agent", ""),
             user=self.user,
@@ -76,6 +86,6 @@ class RequestContext:
         )
 
 
-def body_bytes_sent(request: web.BaseRequest, response: web.StreamResponse) -> int:
+def _body_bytes_sent(request: web.BaseRequest, response: web.StreamResponse) -> int:
     """Bytes of an answer's body, as announced."""
     return 0 if request.method == "HEAD" else response.content_length or 0

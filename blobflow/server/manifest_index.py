@@ -1,12 +1,12 @@
 """Indexes of what the manifests of a repository say, made by reading each manifest once.
 
 What a manifest says never changes, as its digest names its bytes; which manifests a repository holds changes
-all the time. So an index remembers of which manifests it has been told, and is brought up to date when it is
-asked: the members of the repository are walked through, a page at a time, and only those manifests are read
-that it has not seen. That is done once for all who wait, in threads of our own, which nothing else has to
-wait for, a few manifests at a time, which are dropped again.
+all the time. So an index remembers which manifests it has taken in, and is updated when somebody needs it: it
+goes through the members of the repository, a page at a time, and reads only those manifests that are new to
+it. It does that once for all who wait, in threads that nothing else waits for, and keeps only a few manifests
+in memory at a time.
 
-Indexes take a bounded number of bytes together. One that went is made again.
+All indexes together have a bound in bytes. One that was dropped is made again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blobflow.transports.store import Store
 
 # Bytes of all indexes of one kind: those of some hundred thousand manifests.
 MAX_BYTES = 64 * 1024 * 1024
-# Seconds without a question after which an index is dropped.
+# Seconds without use after which an index is dropped.
 KEEP_SECONDS = 3600.0
 # Members that are walked through between two turns of the loop; about a millisecond.
 PAGE = 1000
@@ -34,8 +34,8 @@ BATCH = 64
 # Repositories that are walked through at once, and threads that read.
 MAX_CONCURRENT = 2
 
-# A manifest's digest as an index knows it: its first 64 bits. Nobody can make two that are alike without
-# having made both, and then only the index of their own repository misses one.
+# A manifest's digest as an index knows it: its first 64 bits. Only somebody who makes both can make two that
+# are alike, and then only the index of their own repository misses one.
 DigestHead = int
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ FactsT = TypeVar("FactsT", contravariant=True)
 
 
 class ManifestIndex(Protocol[FactsT]):
-    """What is known of one repository. `known` are the manifests that it has been told of."""
+    """What is known of one repository. `known` are the manifests that it has taken in."""
 
     known: set[DigestHead]
 
@@ -52,7 +52,7 @@ class ManifestIndex(Protocol[FactsT]):
         ...
 
     def forget(self, gone: set[DigestHead]) -> bool:
-        """These manifests are no longer there. False: the index can't do without being made anew."""
+        """These manifests are no longer there. Returns False if the index has to be made anew."""
         ...
 
     @property
@@ -93,7 +93,7 @@ class ManifestIndexes(Generic[T, IndexT]):
     """The index of each repository. Used on one loop only; `close` it.
 
     `make` gives an empty one. `look` runs in a thread: what a manifest, with its media type and digest, says.
-    `kinds`: the media types of the manifests that are looked at.
+    `kinds`: the media types of the manifests that are read.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         make: Callable[[], IndexT],
         look: Callable[[bytes, str, Digest], T],
         kinds: frozenset[str] = media.MANIFESTS,
-        room: int = MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -112,7 +112,10 @@ class ManifestIndexes(Generic[T, IndexT]):
         self._look = look
         self._kinds = kinds
         self._indexes: BoundedCache[str, tuple[IndexT, tuple[int, int, int] | None]] = BoundedCache(
-            entries=10_000, room=room, seconds=KEEP_SECONDS, weigh=lambda name, held: 500 + held[0].weight
+            entries=10_000,
+            room=max_bytes,
+            seconds=KEEP_SECONDS,
+            weigh=lambda name, held: 500 + held[0].weight,
         )
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._coming: dict[str, asyncio.Task[IndexT]] = {}
@@ -124,7 +127,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         return self._indexes.weight
 
     def at_hand(self, repository: str) -> IndexT | None:
-        """The index as it is, maybe behind; None if there is none."""
+        """The index as it is, maybe out of date; None if there is none."""
         held = self._indexes.get(repository)
         return held and held[0]
 
@@ -139,13 +142,13 @@ class ManifestIndexes(Generic[T, IndexT]):
     async def current(self, repository: str) -> IndexT:
         """The index, with all that was in the repository when this was called. Raises StorageError.
 
-        Who is cancelled takes nothing from those who wait for the same.
+        Being cancelled takes nothing from others who wait for the same.
         """
         task = self._coming.get(repository)
         if task is None:
-            task = asyncio.ensure_future(self._bring_up(repository))
+            task = asyncio.ensure_future(self._refresh(repository))
             self._coming[repository] = task
-            task.add_done_callback(_looked_at)
+            task.add_done_callback(_retrieve_error)
         return await result_of(task)
 
     async def each(self, repository: str) -> AsyncGenerator[tuple[Digest, T], None]:
@@ -161,8 +164,8 @@ class ManifestIndexes(Generic[T, IndexT]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _bring_up(self, repository: str) -> IndexT:
-        """Wait until who is at work has finished, and for a slot: whoever asks until then is served, too."""
+    async def _refresh(self, repository: str) -> IndexT:
+        """Wait for the task that is at work, and for a slot; the result is for all who ask until then."""
         task = self._coming[repository]
         try:
             if repository in self._at_work:
@@ -183,14 +186,14 @@ class ManifestIndexes(Generic[T, IndexT]):
         index, seen = self._indexes.get(repository) or (self._make(), None)
         if seen == now:
             return index
-        if not await self._tell(index, repository):
+        if not await self._take_in(index, repository):
             index = self._make()
-            await self._tell(index, repository)
+            await self._take_in(index, repository)
         self._indexes.put(repository, (index, now))
         return index
 
-    async def _tell(self, index: IndexT, repository: str) -> bool:
-        """Tell the index what it does not know yet; False: it has to be made anew."""
+    async def _take_in(self, index: IndexT, repository: str) -> bool:
+        """Add to the index what it does not know yet. Returns False if it has to be made anew."""
         here: set[DigestHead] = set()
         async with aclosing(self._unseen(repository, index.known, here)) as found:
             async for digest, said in found:
@@ -217,7 +220,7 @@ class ManifestIndexes(Generic[T, IndexT]):
             await asyncio.sleep(0)
 
     async def _read(self, manifests: Sequence[tuple[Digest, str]]) -> list[tuple[Digest, T]]:
-        """What these say, but for those whose files are gone: they say nothing, for now."""
+        """What these say; nothing for now of those whose files are gone."""
 
         def work() -> list[tuple[Digest, T]]:
             found = []
@@ -230,7 +233,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         return await self._reader.run(work)
 
 
-def _looked_at(done: asyncio.Task[Any]) -> None:
-    """What went wrong has been raised where it was waited for, if anybody still was."""
+def _retrieve_error(done: asyncio.Task[Any]) -> None:
+    """Whoever still waited for the task has raised its error."""
     if not done.cancelled():
         done.exception()

@@ -77,7 +77,7 @@ async def _read_manifest(context: RequestContext) -> web.StreamResponse:
 async def _find_manifest(registry: Registry, route: Route) -> tuple[Digest, str]:
     """As `_find_held_manifest`, after it was fetched if it is pulled through."""
     if registry.pullthrough is not None and route.upstream is not None:
-        await registry.pullthrough.fetch_manifest(route)
+        await registry.pullthrough.fetch_manifest(route.repository, route.upstream, route.reference)
     return _find_held_manifest(registry, route)
 
 

@@ -1,9 +1,9 @@
 """What the manifests of a repository refer to, and lists of referrers, made a page at a time.
 
-A list is made of what a repository holds just then. Which manifests have which subject is kept in an index.
-How a list has a manifest, with all its annotations, is read from the manifest again when a page is made,
-unless it is small and was asked for lately: annotations may have megabytes. So what one answer costs has a
-bound: the bytes of a page, and how many manifests are looked at for it.
+A list has what a repository holds just then. An index knows which manifests have which subject. A manifest's
+entry in the list, with all its annotations, is made from the manifest when a page needs it, unless the entry
+is small and was needed lately: annotations may have megabytes. So the cost of one answer has a bound: the
+bytes of a page, and how many manifests are read for it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from blobflow.oci.referrers import referrer_descriptor
 from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
 from blobflow.transports.store import Store
 
-# Mentions that are remembered: bytes of all, and of one.
+# Entries that are remembered: bytes of all, and of one.
 ENTRIES_BYTES = 16 * 1024 * 1024
 MAX_ENTRY_BYTES = 8 * 1024
-# Manifests that are looked at for one page, whether they are of the wanted type or not, and bytes that are
-# read for it. A client follows the link to the rest.
+# Manifests that are tried for one page, whether they are of the wanted type or not, and bytes that are read
+# for it. A client follows the link to the rest.
 MAX_MANIFESTS_PER_PAGE = 4000
 READ_BYTES = 64 * 1024 * 1024
-# Manifests that are read between two looks at what there is room for.
+# Manifests that are read between two checks of how much still fits.
 _BATCH = 64
 # Pages that are made at once: each holds its bytes, and a manifest.
 MAX_CONCURRENT = 4
@@ -42,7 +42,7 @@ _KNOWN, _SUBJECT, _REFERRER = 80, 250, 140
 
 
 class ReferrerEntry(msgspec.Struct, frozen=True):
-    """A manifest as a list of referrers has it: `encoded`, a descriptor in JSON."""
+    """A manifest in a list of referrers: `encoded` is its descriptor in JSON."""
 
     subject: Digest
     artifact_type: str
@@ -50,7 +50,7 @@ class ReferrerEntry(msgspec.Struct, frozen=True):
 
 
 class ReferrersPage(msgspec.Struct, frozen=True):
-    """A part of a list. The next one is after the digest `following`; "": there is none."""
+    """A part of a list. The next one is after the digest `following`; "" if this is the last."""
 
     referrers: Sequence[ReferrerEntry]
     following: str
@@ -59,7 +59,7 @@ class ReferrersPage(msgspec.Struct, frozen=True):
 class RepositoryReferrers:
     """Which manifests of one repository have which subject: an `Index`.
 
-    Those that are gone are left in it for a while: whoever lists them asks whether they are there.
+    Those that are gone stay in it for a while: whoever lists them asks the store whether they are there.
     """
 
     def __init__(self) -> None:
@@ -114,23 +114,30 @@ class ReferrerIndex:
         self._indexes: ManifestIndexes[int | None, RepositoryReferrers] = ManifestIndexes(
             store, self._reader, make=RepositoryReferrers, look=_subject_in
         )
-        self._mentions: BoundedCache[Digest, ReferrerEntry] = BoundedCache(
+        self._entries: BoundedCache[Digest, ReferrerEntry] = BoundedCache(
             entries=100_000,
             room=ENTRIES_BYTES,
             largest=MAX_ENTRY_BYTES,
-            weigh=lambda digest, mention: len(mention.encoded) + 500,
+            weigh=lambda digest, entry: len(entry.encoded) + 500,
         )
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def page(
-        self, repository: str, subject: Digest, *, last: str = "", wanted: str = "", entries: int, room: int
+        self,
+        repository: str,
+        subject: Digest,
+        *,
+        last: str = "",
+        wanted: str = "",
+        max_entries: int,
+        max_bytes: int,
     ) -> ReferrersPage:
         """The repository's manifests after the digest `last` that refer to `subject`, by digest: at most
-        `entries`, with at most `room` bytes (but one at least), of the artifact type `wanted` if that is not
-        "". A page may be empty and not the last. Raises StorageError."""
+        `max_entries`, with at most `max_bytes` in all (but one at least), of the artifact type `wanted` if
+        that is not "". A page may be empty and not the last. Raises StorageError."""
         index = await self._indexes.current(repository)
         async with self._slots:
-            return await self._page(index, repository, subject, last, wanted, entries, room)
+            return await self._page(index, repository, subject, last, wanted, max_entries, max_bytes)
 
     async def close(self) -> None:
         await self._indexes.close()
@@ -143,62 +150,62 @@ class ReferrerIndex:
         subject: Digest,
         last: str,
         wanted: str,
-        entries: int,
-        room: int,
+        max_entries: int,
+        max_bytes: int,
     ) -> ReferrersPage:
         found: list[ReferrerEntry] = []
-        looks, to_read = MAX_MANIFESTS_PER_PAGE, READ_BYTES
+        looks, to_read, left = MAX_MANIFESTS_PER_PAGE, READ_BYTES, max_bytes
         while looks > 0 and to_read > 0:
             batch = index.after(subject, last, _BATCH)
             if not batch:
                 return ReferrersPage(found, "")
-            referrers, read = await self._look_at(repository, batch, max(1, min(room, to_read)))
+            referrers, read = await self._read_entries(repository, batch, max(1, min(left, to_read)))
             looks -= len(referrers)
             to_read -= read
-            for digest, mention in referrers:
-                if mention and mention.subject == subject and wanted in ("", mention.artifact_type):
-                    room -= len(mention.encoded) + 1
-                    if found and (room < 0 or len(found) >= entries):
+            for digest, entry in referrers:
+                if entry and entry.subject == subject and wanted in ("", entry.artifact_type):
+                    left -= len(entry.encoded) + 1
+                    if found and (left < 0 or len(found) >= max_entries):
                         return ReferrersPage(found, last)
-                    found.append(mention)
+                    found.append(entry)
                 last = digest
         return ReferrersPage(found, last if index.after(subject, last, 1) else "")
 
-    async def _look_at(
-        self, repository: str, batch: Sequence[Digest], room: int
+    async def _read_entries(
+        self, repository: str, batch: Sequence[Digest], max_bytes: int
     ) -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:
-        """The first of these with how a list has them, until they have `room` bytes (one at least), and the
-        bytes that were read for it. None: the repository does not hold it, or it can't be read."""
+        """The entries of the first of these, until they have `max_bytes` (one at least), and the bytes that
+        were read for them. None for a manifest that the repository does not hold, or that can't be read."""
         held: list[tuple[Digest, str | None, ReferrerEntry | None]] = []
         for digest in batch:
             kind = self._store.repositories.media_type_of(repository, digest)
-            held.append((digest, kind, self._mentions.get(digest) if kind else None))
+            held.append((digest, kind, self._entries.get(digest) if kind else None))
 
         def work() -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:
             done: list[tuple[Digest, ReferrerEntry | None]] = []
             size = read = 0
-            for digest, kind, mention in held:
-                if kind and mention is None:
+            for digest, kind, entry in held:
+                if kind and entry is None:
                     raw = self._reader.read(digest)
                     read += len(raw or b"")
-                    mention = None if raw is None else _mention_in(raw, kind, digest)
-                done.append((digest, mention))
-                size += len(mention.encoded) if mention else 0
-                if size > room or read > READ_BYTES:
+                    entry = None if raw is None else _entry_of(raw, kind, digest)
+                done.append((digest, entry))
+                size += len(entry.encoded) if entry else 0
+                if size > max_bytes or read > READ_BYTES:
                     break
             return done, read
 
-        if all(mention or not kind for _, kind, mention in held):
-            return [(digest, mention) for digest, _, mention in held], 0
+        if all(entry or not kind for _, kind, entry in held):
+            return [(digest, entry) for digest, _, entry in held], 0
         referrers, read = await self._reader.run(work)
-        for digest, mention in referrers:
-            if mention is not None:
-                self._mentions.put(digest, mention)
+        for digest, entry in referrers:
+            if entry is not None:
+                self._entries.put(digest, entry)
         return referrers, read
 
 
 def _key(subject: Digest) -> int:
-    """The first 128 bits of a digest: whose subject it really is, its mention tells."""
+    """The first 128 bits of a digest; a manifest's entry has the whole."""
     return int(subject[7:39], 16)
 
 
@@ -207,13 +214,13 @@ def _subject_in(raw: bytes, kind: str, digest: Digest) -> int | None:
     return None if subject is None else _key(subject)
 
 
-def _mention_in(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
-    """None: it has no subject, or is damaged: who reads the manifest is told."""
+def _entry_of(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
+    """None if it has no subject, or is damaged; whoever reads the manifest hears of that."""
     try:
         manifest = parse_manifest(raw, kind, digest=digest, let_in=True)
     except UnsupportedContent:
         return None
     if manifest.subject is None:
         return None
-    mention = referrer_descriptor(manifest)
-    return ReferrerEntry(manifest.subject.digest, mention.artifact_type or "", msgspec.json.encode(mention))
+    entry = referrer_descriptor(manifest)
+    return ReferrerEntry(manifest.subject.digest, entry.artifact_type or "", msgspec.json.encode(entry))

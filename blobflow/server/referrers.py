@@ -7,7 +7,7 @@ from aiohttp import web
 
 from blobflow.oci import media
 from blobflow.server.context import RequestContext
-from blobflow.server.listing import next_link
+from blobflow.server.paging import next_link
 
 # Descriptors in one page, and their bytes: clients take an index of 4 MiB, and annotations may be long.
 PAGE = 1000
@@ -24,7 +24,7 @@ async def list_referrers(context: RequestContext) -> web.StreamResponse:
     """
     registry, request, route, subject = context.registry, context.request, context.route, context.digest
     if registry.pullthrough is not None and route.upstream is not None:
-        await registry.pullthrough.fetch_referrers(route)
+        await registry.pullthrough.fetch_referrers(route.repository, route.upstream, subject)
     # Media types have no spaces; clients that put their `+` into a query as it is mean a `+`.
     wanted = request.query.get(_FILTER, "").replace(" ", "+")
     page = await registry.referrer_index.page(
@@ -32,8 +32,8 @@ async def list_referrers(context: RequestContext) -> web.StreamResponse:
         subject,
         last=request.query.get("last", ""),
         wanted=wanted,
-        entries=PAGE,
-        room=PAGE_BYTES,
+        max_entries=PAGE,
+        max_bytes=PAGE_BYTES,
     )
     headers = {"OCI-Filters-Applied": _FILTER} if wanted else {}
     if page.following:

@@ -1,7 +1,7 @@
-"""Small content that was asked for just now, held in memory: manifests, configs.
+"""Small content that clients asked for lately, held in memory: manifests, configs.
 
 Content never changes under its digest and was verified when it was read, so nothing here can be wrong.
-Whether a repository has it, is asked of the store each time: what was deleted is not served from here.
+Whether a repository has it, the store says each time: what was deleted is not served from here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ KEEP_SECONDS = 3600.0
 class SmallBlobCache:
     """The least recently used goes first. Used on one loop only."""
 
-    def __init__(self, room: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._held: BoundedCache[Digest, bytes] = BoundedCache(
             entries=MAX_ENTRIES,
-            room=room,
+            room=max_bytes,
             largest=MAX_BLOB_BYTES,
             seconds=KEEP_SECONDS,
             weigh=lambda digest, content: len(content),
@@ -35,9 +35,9 @@ class SmallBlobCache:
         return self._held.get(digest)
 
     def put(self, digest: Digest, content: bytes) -> None:
-        """Hold verified content; what is too large for here is not held."""
+        """Hold verified content, unless it is too large."""
         self._held.put(digest, content)
 
     def forget(self, digest: Digest) -> None:
-        """The content was found to be gone where it is kept."""
+        """The store no longer has the content."""
         self._held.pop(digest)

@@ -1,28 +1,25 @@
 """The upload sessions of a registry: how many there may be, and for how long.
 
-A session is a growing partial of the store and a place in memory. It ends by being committed, cancelled,
+A session is a growing partial of the store and some memory. It ends when it is committed, cancelled or
 forgotten, or with the process; in each case but the first nothing of it was ever visible. Between two
-requests it has no open file, so that thousands of them cost no descriptor.
+requests it has no open file, so that thousands of sessions cost no descriptor.
 
-Anybody who may push can open sessions and leave them, so each owner (a login, or an address where there is
-none) may have so many: who opens more loses one of their own, the one that costs least to lose. That is an
-empty one, the longest unused first, else the one with the fewest bytes, and never one that a request is
-feeding just now. Empty ones are forgotten after minutes, others after the time to live.
+Anybody who may push can open sessions and leave them, so each owner (a login, or an address without one) may
+have a limited number: an owner who opens more loses the one that costs least to lose. That is an empty one,
+the longest unused first, else the one with the fewest bytes, and never one that a request is writing to.
+Empty ones are forgotten after minutes, others after the time to live.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
-from blobflow.server.admin.memory import release_free_memory
 from blobflow.server.errors import ApiError
 from blobflow.transports.store import Store, Writer
-from blobflow.transports.store.partial_sweep import remove_stale_partials
 
 # Seconds without a byte after which a session may be forgotten. Longer than any client waits between two
 # attempts; a client that comes later gets the 404 that tells it to start again.
@@ -32,16 +29,14 @@ EMPTY_SECONDS = 300.0
 # Sessions at once, in all and of one owner. Each costs about two kilobytes of memory.
 MAX_SESSIONS = 10_000
 MAX_SESSIONS_OF_OWNER = 1_000
-# Seconds between two looks for what nobody goes on with.
-_LOOK_SECONDS = 30.0
 
 
 class UploadSession:
     """One upload session ([end-4a] to [end-6]).
 
     `turn` counts the requests that have written to it: only the newest may. So a request whose connection is
-    dead, but not yet known to be, can't write behind the back of the one that took over from it. `busy`: one
-    of them is at it.
+    dead, but not yet known to be, can't write behind the back of the one that took over from it. `busy`: a
+    request is writing.
 
     `reported_offset` is the offset that the last status said, until a request goes on from there; None: no
     status is unanswered. What a dead request left in the socket's buffers may still arrive after a status,
@@ -98,14 +93,14 @@ class UploadSession:
         return self._writer
 
     def take_over(self) -> int:
-        """Begin to write, in place of whoever wrote until now. Returns the turn that may."""
+        """Begin to write, in place of the request that wrote until now. Returns the turn that may write."""
         self.turn += 1
         self.reported_offset = None
         self.busy = True
         return self.turn
 
     def rest(self) -> None:
-        """No request writes for now: give the descriptor back. Raises StorageError."""
+        """No request writes for now: close the file. Raises StorageError."""
         self.busy = False
         if self._writer is not None and not self._writer.ended:
             self._writer.rest()
@@ -138,14 +133,14 @@ class UploadSessions:
     def start(self, repository: str, owner: str = "", *, algorithm: str = "sha256") -> UploadSession:
         """Open a session ([end-4a], [end-4c]). `algorithm`: what the digest is likely to be of; another costs
         the commit a second pass. Raises ApiError (TOOMANYREQUESTS) when there are too many, and all of
-        them are being fed."""
+        them are being written to."""
         now = self._clock()
         if now - self._looked >= 1.0:
             self.forget_idle()
         if len(self._owned.get(owner, ())) >= MAX_SESSIONS_OF_OWNER:
-            self._make_room(self._owned[owner].values())
+            self._cancel_cheapest(self._owned[owner].values())
         elif len(self._open) >= MAX_SESSIONS:
-            self._make_room(max(self._owned.values(), key=len).values())
+            self._cancel_cheapest(max(self._owned.values(), key=len).values())
         session = UploadSession(self._store, repository, owner, str(uuid4()), now, algorithm=algorithm)
         self._open[session.token] = session
         self._owned.setdefault(owner, {})[session.token] = session
@@ -213,21 +208,13 @@ class UploadSessions:
         for token in tuple(self._open):
             self.forget(token)
 
-    async def tend(self) -> None:
-        """Until cancelled, forget sessions that are idle, reap what the uploads of dead processes left, and
-        give back memory that nobody uses. Where that fails the store's observer is told, once."""
-        while True:
-            self.forget_idle()
-            ours = {session.partial for session in self._open.values()}
-            try:
-                await asyncio.to_thread(remove_stale_partials, self._store.paths, self._ttl, ours)
-                await asyncio.to_thread(release_free_memory)
-            except StorageError as error:
-                self._store.report_failure(error)
-            await asyncio.sleep(max(1.0, min(_LOOK_SECONDS, self._ttl / 2)))
+    def partials(self) -> set[str]:
+        """The partials that sessions are writing."""
+        return {session.partial for session in self._open.values()}
 
-    def _make_room(self, sessions: Iterable[UploadSession]) -> None:
-        """Cancel the session of these that costs least to lose. Raises ApiError if all are being fed."""
+    def _cancel_cheapest(self, sessions: Iterable[UploadSession]) -> None:
+        """Cancel the session of these that costs least to lose. Raises ApiError if all are being written
+        to."""
         cheapest: UploadSession | None = None
         for session in sessions:
             if session.busy:

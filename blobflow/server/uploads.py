@@ -17,9 +17,9 @@ from aiohttp import web
 from blobflow.errors import IntegrityError, StorageError
 from blobflow.oci import Digest
 from blobflow.oci.digest import ALGORITHMS
-from blobflow.server.auth.logins import network_of
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
+from blobflow.server.http.client_network import network_of
 from blobflow.server.http.ranges import parse_chunk_range, upload_range
 from blobflow.server.routes import is_repository, parse_digest_parameter
 from blobflow.server.upload_sessions import UploadSession

@@ -1,19 +1,73 @@
-"""Layouts and archives of one run, by their sites: each opened once, completed or abandoned at the end."""
+"""The transports that are no registries, in one table by the word that their references begin with.
+
+To add one: its word in `blobflow.oci.local_reference`, a class that is a `LocalTransport`, and its row in
+`TRANSPORTS`.
+"""
 
 from __future__ import annotations
 
 import platform
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
 
 from blobflow.content import Sink, Site, Source
-from blobflow.errors import BlobflowError, StorageError, UsageError
+from blobflow.errors import BlobflowError
 from blobflow.events import Meter
 from blobflow.oci import Platform, parse_platform
-from blobflow.oci.local_reference import LAYOUT, path_of, transport_of
-from blobflow.transports.archive import ArchiveSink, ArchiveSource, CompressMode, Importer, codec
-from blobflow.transports.archive.read_only_sink import ReadOnlySink
-from blobflow.transports.layout.layout import OciLayout
-from blobflow.transports.store import SpillFile, Store
+from blobflow.oci.local_reference import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, transport_of
+from blobflow.transports.archive import Archives, CompressMode
+from blobflow.transports.layout.layout import OciLayouts
+from blobflow.transports.store import Store
+
+
+class LocalTransport(Protocol):
+    """All places of one kind in one run, each opened once."""
+
+    def source(self, site: Site) -> Source: ...
+
+    def sink(self, site: Site) -> Sink:
+        """Raises UsageError for a place that can't be a target of this run."""
+        ...
+
+    async def complete(self) -> Mapping[Site, BlobflowError]:
+        """Complete what was written, at the end of the run; returns what could not be, and why."""
+        ...
+
+    def close(self) -> None:
+        """Leave all places. What was written and is not complete is abandoned."""
+        ...
+
+
+class LocalRun(msgspec.Struct, frozen=True):
+    """What a run tells its local transports.
+
+    `compress` is for bare layers that archives are read with. `platform` is that of the image which docker's
+    list in an archive names, of an index. With `read_only`, targets are asked for what they hold, and nothing
+    is written.
+    """
+
+    store: Store
+    meter: Meter
+    compress: CompressMode
+    platform: Platform
+    read_only: bool
+
+
+def _layouts(run: LocalRun) -> LocalTransport:
+    return OciLayouts(run.meter)
+
+
+def _archives(run: LocalRun) -> LocalTransport:
+    return Archives(run.store, run.meter, run.compress, run.platform, read_only=run.read_only)
+
+
+TRANSPORTS: Mapping[str, Callable[[LocalRun], LocalTransport]] = {
+    LAYOUT: _layouts,
+    OCI_ARCHIVE: _archives,
+    DOCKER_ARCHIVE: _archives,
+}
 
 
 def host_platform() -> Platform:
@@ -22,12 +76,7 @@ def host_platform() -> Platform:
 
 
 class LocalTransports:
-    """The places of a run that are no registries.
-
-    An archive that is written to is not read from what it held before: it is replaced as a whole. `platform`:
-    which image of an index docker's list in an archive names. `looking`: targets are asked for what they
-    hold, and nothing is written.
-    """
+    """The local transports of one run, each made when the first of its places is asked for."""
 
     def __init__(
         self,
@@ -36,70 +85,32 @@ class LocalTransports:
         *,
         compress: CompressMode = "gzip",
         platform: Platform | None = None,
-        looking: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self._store = store
-        self._meter = meter
-        self._platform = platform or host_platform()
-        self._looking = looking
-        self._compress: CompressMode = compress
-        self._importer: Importer | None = None
-        self._aside = SpillFile(store)
-        self._layouts: dict[Site, OciLayout] = {}
-        self._archives: dict[Site, ArchiveSource] = {}
-        self._written: dict[Site, ArchiveSink] = {}
+        """`platform`: None for this machine's. For the rest see `LocalRun`."""
+        self._run = LocalRun(store, meter, compress, platform or host_platform(), read_only)
+        self._made: dict[Callable[[LocalRun], LocalTransport], LocalTransport] = {}
 
     def source(self, site: Site) -> Source:
-        if transport_of(site.registry) == LAYOUT:
-            return self._layout(site)
-        if site in self._written:
-            return self._written[site]
-        return self._archive(site)
-
-    def _archive(self, site: Site) -> ArchiveSource:
-        if site not in self._archives:
-            meter = self._meter.hosts[site.registry]
-            if self._importer is None:
-                self._importer = Importer(self._store, codec(self._compress))
-            self._archives[site] = ArchiveSource(site, self._store, self._importer, meter)
-        return self._archives[site]
+        return self._at(site).source(site)
 
     def sink(self, site: Site) -> Sink:
-        if transport_of(site.registry) == LAYOUT:
-            return self._layout(site)
-        if self._looking:
-            return ReadOnlySink(self._archive(site))
-        if site not in self._written:
-            if site in self._archives:
-                raise UsageError(f"{site} is both read and written; write another file")
-            meter = self._meter.hosts[site.registry]
-            self._written[site] = ArchiveSink(
-                site, self._store.root, meter, self._platform, aside=self._aside
-            )
-        return self._written[site]
+        return self._at(site).sink(site)
 
-    def _layout(self, site: Site) -> OciLayout:
-        if site not in self._layouts:
-            meter = self._meter.hosts[site.registry]
-            self._layouts[site] = OciLayout(site, Path(path_of(site.registry)), meter)
-        return self._layouts[site]
+    def _at(self, site: Site) -> LocalTransport:
+        make = TRANSPORTS[transport_of(site.registry)]
+        if make not in self._made:
+            self._made[make] = make(self._run)
+        return self._made[make]
 
     async def complete(self) -> dict[Site, BlobflowError]:
-        """Complete the archives that were written; says which could not be, and why: those are not there."""
+        """Complete what was written; returns what could not be, and why: those places are as they were."""
         failures: dict[Site, BlobflowError] = {}
-        for site, sink in self._written.items():
-            try:
-                await sink.complete()
-            except StorageError as error:
-                failures[site] = error
+        for transport in self._made.values():
+            failures |= await transport.complete()
         return failures
 
     def close(self) -> None:
-        """Leave all places; archives that are not complete are abandoned."""
-        for sink in self._written.values():
-            sink.abandon()
-        self._aside.close()
-        for archive in self._archives.values():
-            archive.close()
-        if self._importer is not None:
-            self._importer.close()
+        """Leave all places; what is not complete is abandoned."""
+        for transport in self._made.values():
+            transport.close()

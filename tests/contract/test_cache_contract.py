@@ -238,16 +238,16 @@ async def test_a_later_run_goes_on_where_an_earlier_one_was_cut(make: Make) -> N
 async def test_what_an_earlier_share_left_is_told_until_the_blob_is_held(make: Make, reads: int) -> None:
     cache, origin = make(), Origin()
     other = Descriptor("application/octet-stream", digest_of(b"other"), 5)
-    assert await cache.begun([BLOB, other]) == {}
+    assert await cache.partial_sizes([BLOB, other]) == {}
     origin.cut = [20 * CHUNK] if reads < len(CONTENT) else []
     with contextlib.suppress(ConnectionLost, Denied):
         async with cache.share(BLOB, origin) as body:
             await read(body)
             raise Denied("the target takes nothing")
-    assert await cache.begun([BLOB, other]) == {BLOB.digest: reads}
+    assert await cache.partial_sizes([BLOB, other]) == {BLOB.digest: reads}
     async with cache.share(BLOB, origin, keep=True) as body:
         await read(body)
-    assert await cache.begun([BLOB, other]) == {}
+    assert await cache.partial_sizes([BLOB, other]) == {}
 
 
 async def test_a_reader_that_is_cancelled_leaves_the_others_alone(make: Make) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MountsTmpfs, StartsRegistries
+from tests.e2e.sentences import assert_one_sentence
 from tools import imageset
 from tools.imageset import Image, Layout
 from tools.ports import reserve_port
@@ -25,14 +26,6 @@ def source(start_registry: StartsRegistries, small_set: Layout) -> Registry:
     registry = start_registry("source")
     imageset.push(small_set.path, registry.host)
     return registry
-
-
-def assert_one_sentence(run: Run, code: int, *words: str) -> None:
-    """The run ended with `code` and, besides progress, one line about it, which has all the words."""
-    assert (run.code, "Traceback" in run.err) == (code, False), run.err
-    [line] = (line for line in run.err.splitlines() if not line.startswith("Progress: "))
-    assert line.startswith("blobflow: ")
-    assert [word for word in words if word not in line] == [], line
 
 
 def assert_failed(run: Run, count: int, *words: str) -> None:

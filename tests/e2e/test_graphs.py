@@ -21,8 +21,8 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from blobflow.oci import media
-from tests.integration.test_round_trips import Graph, graphs
 from tests.scenarios.graph_trips import serve_graph, trip
+from tests.scenarios.graphs import Graph, graphs
 from tools.processes import Registry, docker_registry
 from tools.registry.faulty import journalling
 

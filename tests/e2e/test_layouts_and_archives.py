@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_bad_input import assert_one_sentence
+from tests.e2e.sentences import assert_one_sentence
 from tools.imageset import Layout, push
 from tools.processes import BLOBFLOW, Registry, Run, blobflow, docker_registry, environment, run, skopeo
 

@@ -13,7 +13,7 @@ import pytest
 from blobflow.oci import media
 from blobflow.oci.referrers import cosign_tags
 from tests.e2e.conftest import StartsRegistries
-from tests.e2e.test_referrers import push as push_signed
+from tests.e2e.signed_images import push as push_signed
 from tests.fakes.archives import layer_of, podman_entries, write
 from tests.scenarios.signed_images import Signed
 from tools.imageset import Layout, push

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from blobflow.content import Site
 from blobflow.oci import Digest, digest_of, media
-from blobflow.oci.referrers import cosign_tags, fallback_tag, referrer_descriptor
-from blobflow.transports.registry import HostAccess, Registries
+from blobflow.oci.referrers import cosign_tags, fallback_tag
 from tests.e2e.conftest import StartsRegistries
+from tests.e2e.signed_images import push
 from tests.scenarios.signed_images import Content, Signed, digests
 from tools.processes import Registry, blobflow, blobflow_serve, skopeo
 
@@ -30,22 +28,6 @@ def serve(programs: None, tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def signed() -> Signed:
     return Signed()
-
-
-def push(registry: Registry, content: Content, repository: str = "app") -> None:
-    """Put an image and what hangs on it, as a client of the registry would."""
-
-    async def put() -> None:
-        registries = Registries(lambda _: HostAccess(scheme="http"))
-        try:
-            sink = registries.sink(Site(registry.host, repository))
-            await content.put(sink)
-            for subject, found in content.by_subject().items():
-                await sink.attach(subject, [referrer_descriptor(each) for each in found])
-        finally:
-            await registries.close()
-
-    asyncio.run(put())
 
 
 def listed_by_api(registry: Registry, subject: Digest, query: str = "") -> list[dict[str, Any]] | None:

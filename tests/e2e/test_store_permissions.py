@@ -22,7 +22,7 @@ from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.e2e.conftest import MountsTmpfs
 from tests.scenarios.registries import blobs_of
-from tests.unit.cli.test_serve import served, status
+from tests.scenarios.serve import served, status
 from tools.processes import BLOBFLOW, Run, run
 
 SAMPLE = sample_set(5, images=2, architectures=("amd64",), layer_size=100_000)

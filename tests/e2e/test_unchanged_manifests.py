@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blobflow.oci import media
-from tests.unit.cli.test_inspect import Layout
+from tests.fakes.layouts import Layout
 from tools.processes import Registry, blobflow, blobflow_serve, docker_registry
 
 CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"

@@ -19,7 +19,7 @@ from blobflow.transports.registry.auth.authenticator import CredentialsGiver
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SeenRequest(msgspec.Struct, frozen=True):
     """A request as it arrived. `target` is the raw path with its query."""
 
     method: str
@@ -28,12 +28,12 @@ class Seen(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Fake:
+class ScriptedServer:
     """A server whose answers a test writes by hand. `seen` are its requests, in order of arrival."""
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self.seen: list[Seen] = []
+        self.seen: list[SeenRequest] = []
 
     @property
     def url(self) -> str:
@@ -47,14 +47,14 @@ class Fake:
 
 
 @asynccontextmanager
-async def fake(
+async def scripted_server(
     handler: Handler, *, host: str = "127.0.0.1", reads: bool = True, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Fake]:
+) -> AsyncIterator[ScriptedServer]:
     """A server that gives every request to `handler`; `reads`: after its body has been read."""
 
     async def record(request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read() if reads else b""
-        server.seen.append(Seen(request.method, request.raw_path, dict(request.headers), body))
+        server.seen.append(SeenRequest(request.method, request.raw_path, dict(request.headers), body))
         return await handler(request)
 
     runner = web.ServerRunner(web.Server(record, access_log=None), shutdown_timeout=0.1)
@@ -62,7 +62,7 @@ async def fake(
     site = web.TCPSite(runner, host, 0, ssl_context=tls)
     await site.start()
     name, port = runner.addresses[0][:2]
-    server = Fake(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+    server = ScriptedServer(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
     try:
         yield server
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.transports.store import Store
-from tests.integration.test_mirror import Bench
+from tests.scenarios.mirror import MirrorScenario
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def bench(store: Store) -> Bench:
-    return Bench(store)
+def bench(store: Store) -> MirrorScenario:
+    return MirrorScenario(store)

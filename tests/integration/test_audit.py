@@ -28,9 +28,9 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.settings import Settings
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image, built
 from tests.library import mirror, plan_pairs, verify
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, ARM64, Image, built
 from tests.scenarios.registries import blobs_of, fill, registries
 
 ALL, NONE = Policy(audit="all"), Policy(audit="none")
@@ -39,7 +39,7 @@ ROLLING = Policy()
 LOOKS = ("read", "has", "open")
 
 
-class Audited(Bench):
+class Audited(MirrorScenario):
     """A bench with what was told, and what runs took at the target."""
 
     def __init__(self, store: Store, sample: SampleSet) -> None:

@@ -22,10 +22,11 @@ from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image
-from tests.integration.test_saved_plans import applied, moved, saved_by
 from tests.library import plan_pairs
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, ARM64, Image
+from tests.scenarios.saved_plans import applied, moved, saved_by
+from tests.scenarios.signed_images import OCI_EMPTY
 
 CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -35,9 +36,9 @@ CONFIG = b'{"layers":[{"blob":"sha256:\xe2\x80\xa6","parent":-1}],"records":[]}'
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
     with closing(Store.open(tmp_path / "store")) as store:
-        yield Bench(store, SampleSet({}, {}, {}))
+        yield MirrorScenario(store, SampleSet({}, {}, {}))
 
 
 def cached(
@@ -77,7 +78,9 @@ def statuses(report: Report) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [media.OCI_INDEX, media.DOCKER_LIST])
-async def test_a_build_s_cache_is_moved_blob_by_blob_and_the_second_time_not(bench: Bench, kind: str) -> None:
+async def test_a_build_s_cache_is_moved_blob_by_blob_and_the_second_time_not(
+    bench: MirrorScenario, kind: str
+) -> None:
     root = cached(bench.source, kind=kind)
     target = bench.target()
     report = await bench.mirror(pairs=pairs())
@@ -93,7 +96,7 @@ async def test_a_build_s_cache_is_moved_blob_by_blob_and_the_second_time_not(ben
     assert bench.source.calls.total() == target.calls.total() == 1, "each tag is asked for"
 
 
-async def test_what_a_cache_costs_is_known_before(bench: Bench) -> None:
+async def test_what_a_cache_costs_is_known_before(bench: MirrorScenario) -> None:
     root = cached(bench.source)
     bench.target()
     planned = await plan_pairs(pairs(), bench.services())
@@ -103,7 +106,7 @@ async def test_what_a_cache_costs_is_known_before(bench: Bench) -> None:
     assert (cost.bytes_to_read, cost.bytes_to_write) == (size, size + len(root.raw))
 
 
-async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: Bench) -> None:
+async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: MirrorScenario) -> None:
     for repository in ("a", "b", "c"):
         cached(bench.source, repository)
     target = bench.target()
@@ -114,7 +117,7 @@ async def test_blobs_of_several_caches_go_up_once_and_are_mounted(bench: Bench) 
     assert (target.count("push"), target.count("mount")) == (3, 6)
 
 
-async def test_a_blob_that_only_the_cache_lost_is_brought_again(bench: Bench) -> None:
+async def test_a_blob_that_only_the_cache_lost_is_brought_again(bench: MirrorScenario) -> None:
     """An index that is there stands for nothing but itself: not for the blobs that it lists, either."""
     cached(bench.source)
     target = bench.target()
@@ -130,7 +133,7 @@ async def test_a_blob_that_only_the_cache_lost_is_brought_again(bench: Bench) ->
     assert digest_of(LAYERS[1]) in target.blobs[SITE]
 
 
-async def test_what_is_missing_is_seen_without_a_memory_of_earlier_runs(bench: Bench) -> None:
+async def test_what_is_missing_is_seen_without_a_memory_of_earlier_runs(bench: MirrorScenario) -> None:
     root = cached(bench.source)
     target = bench.target()
     target.manifests[SITE] = {root.descriptor.digest: (media.OCI_INDEX, root.raw)}
@@ -141,7 +144,7 @@ async def test_what_is_missing_is_seen_without_a_memory_of_earlier_runs(bench: B
 
 
 @pytest.mark.parametrize("level", ["blobs", "content"])
-async def test_verifying_asks_for_the_blobs_of_an_index(bench: Bench, level: str) -> None:
+async def test_verifying_asks_for_the_blobs_of_an_index(bench: MirrorScenario, level: str) -> None:
     cached(bench.source)
     target = bench.target()
     [pair] = pairs()
@@ -162,7 +165,7 @@ async def test_verifying_asks_for_the_blobs_of_an_index(bench: Bench, level: str
     assert digest_of(CONFIG) in message
 
 
-async def test_a_cache_whose_source_lost_a_blob_fails_alone_and_names_it(bench: Bench) -> None:
+async def test_a_cache_whose_source_lost_a_blob_fails_alone_and_names_it(bench: MirrorScenario) -> None:
     cached(bench.source, "a")
     lost = Image(bench.source, "b")
     lost.put({"manifests": [lost.blob(b"gone", media.OCI_LAYER_GZIP)]}, media.OCI_INDEX, "1")
@@ -174,7 +177,7 @@ async def test_a_cache_whose_source_lost_a_blob_fails_alone_and_names_it(bench: 
     assert (Site("target", "b"), "1") not in target.tags
 
 
-async def test_a_saved_plan_brings_a_cache(bench: Bench) -> None:
+async def test_a_saved_plan_brings_a_cache(bench: MirrorScenario) -> None:
     root = cached(bench.source)
     target = bench.target()
     saved = await saved_by(bench, pairs=pairs())
@@ -191,7 +194,7 @@ async def test_a_saved_plan_brings_a_cache(bench: Bench) -> None:
 # Beside images
 
 
-async def test_an_index_of_images_and_blobs_is_moved_whole(bench: Bench) -> None:
+async def test_an_index_of_images_and_blobs_is_moved_whole(bench: MirrorScenario) -> None:
     root = mixed(bench.source)
     target = bench.target()
     assert statuses(await bench.mirror(pairs=pairs())) == ["done"]
@@ -201,7 +204,7 @@ async def test_an_index_of_images_and_blobs_is_moved_whole(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-async def test_blobs_go_along_with_whatever_platform_is_chosen(bench: Bench, sparse: bool) -> None:
+async def test_blobs_go_along_with_whatever_platform_is_chosen(bench: MirrorScenario, sparse: bool) -> None:
     root = mixed(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=sparse)
     report = await bench.mirror(pairs=pairs(choice=PlatformChoice((ARM64,))))
@@ -217,7 +220,7 @@ async def test_blobs_go_along_with_whatever_platform_is_chosen(bench: Bench, spa
 
 
 async def test_a_cache_among_images_that_are_wanted_for_one_platform_goes_along_as_it_is(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     root = cached(bench.source)
     target = bench.target()
@@ -227,7 +230,9 @@ async def test_a_cache_among_images_that_are_wanted_for_one_platform_goes_along_
 
 
 @pytest.mark.parametrize("make", [cached, mixed])
-async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(bench: Bench, make: object) -> None:
+async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(
+    bench: MirrorScenario, make: object
+) -> None:
     root: Manifest = make(bench.source)  # type: ignore[operator]
     target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
     assert statuses(await bench.mirror(pairs=pairs(choice=PlatformChoice(index="only")))) == ["done"]
@@ -235,7 +240,9 @@ async def test_an_index_that_is_wanted_alone_comes_without_its_blobs(bench: Benc
     assert not target.blobs.get(SITE)
 
 
-async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_to_do(bench: Bench) -> None:
+async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_to_do(
+    bench: MirrorScenario,
+) -> None:
     mixed(bench.source)
     image = Image(bench.source)
     gone = image.child("linux/arm64").descriptor.digest
@@ -257,14 +264,16 @@ async def test_who_copies_an_index_that_is_sparse_at_its_registry_is_told_what_t
         DOCKER_LAYER,
         media.OCI_LAYER_GZIP,
         media.OCI_CONFIG,
-        media.OCI_EMPTY,
+        OCI_EMPTY,
         "application/vnd.in-toto+json",
         "application/octet-stream",
         "text/plain",
         "Application/JSON; charset=utf-8",
     ],
 )
-async def test_what_an_index_lists_under_no_manifest_s_type_is_a_blob(bench: Bench, kind: str) -> None:
+async def test_what_an_index_lists_under_no_manifest_s_type_is_a_blob(
+    bench: MirrorScenario, kind: str
+) -> None:
     assert not is_manifest(kind)
     image = Image(bench.source)
     image.put({"manifests": [image.blob(b"{}", kind)]}, media.OCI_INDEX, "1")
@@ -288,7 +297,7 @@ def test_what_may_be_a_manifest_is_read_as_one(kind: str) -> None:
     assert is_manifest(kind)
 
 
-async def test_an_entry_that_does_not_say_what_it_is_is_read(bench: Bench) -> None:
+async def test_an_entry_that_does_not_say_what_it_is_is_read(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     child = image.child("linux/amd64")
     item = {key: value for key, value in image.item(child).items() if key != "mediaType"}

@@ -10,12 +10,12 @@ from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.oci import Reference
 from blobflow.oci.referrers import fallback_tag
 from blobflow.transports.store import Store
-from tests.integration.test_referrers import SOURCE, TARGET, Kept, Stand
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, ReferrersScenario
 
 NOTHING_LOOKED_UP = Policy(referrers="off")
 
 
-class Alone(Stand):
+class Alone(ReferrersScenario):
     """A source whose tag names a signature."""
 
     def __init__(self, store: Store, target: Kept) -> None:
@@ -43,7 +43,7 @@ async def test_a_signature_that_is_copied_for_itself_is_listed_for_its_subject(
 
 async def test_a_list_that_is_copied_itself_is_not_added_to(store: Store) -> None:
     """As among all tags of a repository: the list is what it was."""
-    stand = Stand(store, "tag", "tag")
+    stand = ReferrersScenario(store, "tag", "tag")
     subject = stand.signed.index.descriptor.digest
     tag = fallback_tag(subject)
     source, target = (Reference(host, "app", tag) for host in ("source", "target"))

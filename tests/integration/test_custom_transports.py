@@ -13,23 +13,13 @@ from blobflow.engine.results.report import Report
 from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of
-from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.settings import Settings
 from tests.library import inspect, mirror, plan, verify
 from tests.readme import block_with, shelf
+from tests.scenarios.custom_transports import IMAGES, pairs_of
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import fill, registries
 from tools.registry.faulty import JournallingRegistry
-
-IMAGES = sample_set(5, images=3, architectures=("amd64", "arm64"), layer_size=8192)
-
-
-def pairs_of(source: str, target: str, images: SampleSet = IMAGES) -> list[Pair]:
-    pairs = []
-    for name in images.images:
-        repository, _, tag = name.rpartition(":")
-        pairs.append(Pair(Reference(source, repository, tag), Reference(target, f"m/{repository}", tag)))
-    return pairs
 
 
 def statuses(report: Report) -> list[str]:

@@ -18,7 +18,7 @@ from blobflow.engine.policy import Policy
 from blobflow.engine.results.report import Report
 from blobflow.oci import Digest, Reference, digest_of, media, parse_manifest
 from blobflow.settings import Settings
-from tests.fakes.registry import Fake, fake
+from tests.fakes.registry import ScriptedServer, scripted_server
 from tests.library import mirror
 from tools.registry.faulty import Fault, JournallingRegistry, SetHeader, Status, journalling
 
@@ -35,7 +35,7 @@ class Bench:
     """A source with an image of which it holds one foreign layer and one not; a target; the world outside."""
 
     def __init__(
-        self, source: JournallingRegistry, target: JournallingRegistry, outside: Fake, root: Path
+        self, source: JournallingRegistry, target: JournallingRegistry, outside: ScriptedServer, root: Path
     ) -> None:
         self.source, self.target, self.outside = source, target, outside
         self.settings = Settings(cache_dir=root / "cache")
@@ -75,7 +75,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         source, target = [
             await stack.enter_async_context(journalling(tmp_path / name)) for name in ("source", "target")
         ]
-        yield Bench(source, target, await stack.enter_async_context(fake(content)), tmp_path)
+        yield Bench(source, target, await stack.enter_async_context(scripted_server(content)), tmp_path)
 
 
 async def test_foreign_layers_stay_where_they_are(bench: Bench) -> None:

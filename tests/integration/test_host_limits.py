@@ -10,71 +10,26 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from blobflow.content import NullJournal, Site
+from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
-from blobflow.engine.services import Services
-from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted, ignore
+from blobflow.events import Event, StepDone, StepFailed, StepStarted
 from blobflow.oci import Reference
-from blobflow.oci.sample_images import SampleSet, sample_set
-from blobflow.permits import FixedLimiters, PermitKind
-from blobflow.transports.registry import HostAccess, Registries
-from blobflow.transports.store import Store, StoreCache
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.store import Store
 from blobflow.version import __version__
-from tests.fakes.registry import Bytes, Clock, blob_of
+from tests.fakes.registry import Bytes, blob_of
 from tests.library import mirror
+from tests.scenarios.limited_registry import LimitedRegistries, pairs_of
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Status, journalling
 from tools.registry.journal import Exchange
 
 SLOTS = 8
 EIGHT = Fault("*", "/v2/", times=0, act=Crowded(SLOTS, turns=40))
-
-
-class Net:
-    """Registries on a clock that only sleeping moves, and a store to go with them."""
-
-    def __init__(self, store: Store, **access: float) -> None:
-        self.clock = Clock()
-        self.meter = Meter()
-        self.store = store
-        self.registries = Registries(
-            lambda host: HostAccess(
-                scheme="http",
-                connections=int(access.get("connections", 8)),
-                requests_per_second=access.get("requests_per_second", 0),
-                bytes_per_second=access.get("bytes_per_second", 0),
-            ),
-            meter=self.meter,
-            bytes_per_second=access.get("in_all", 0),
-            sleep=self.clock.sleep,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-        )
-
-    def requests_at_once(self, host: str) -> int:
-        """How many small requests there may be now."""
-        return self.registries.sink(Site(host, "app")).limiter.limit(PermitKind.REQUEST)
-
-    def services(self, **changes: Any) -> Services:
-        made = Services(
-            source_at=self.registries.source,
-            sink_at=self.registries.sink,
-            cache=StoreCache(self.store),
-            journal=NullJournal(),
-            observe=ignore,
-            meter=self.meter,
-            limiter_at=FixedLimiters().at,
-            allowance_of=self.registries.allowance,
-            sleep=self.clock.sleep,
-            random=lambda: 0.5,
-        )
-        return msgspec.structs.replace(made, **changes)
 
 
 @pytest.fixture
@@ -99,18 +54,10 @@ def refused(registry: JournallingRegistry) -> int:
     return sum(exchange.status == 429 for exchange in registry.journal)
 
 
-def pairs_of(images: SampleSet, source: str, target: str) -> list[Pair]:
-    found = []
-    for name in images.images:
-        repository, _, tag = name.rpartition(":")
-        found.append(Pair(Reference(source, repository, tag), Reference(target, repository, tag)))
-    return found
-
-
 async def test_at_a_registry_with_eight_slots_requests_settle_at_seven_to_nine_for_next_to_no_429(
     tmp_path: Path, store: Store
 ) -> None:
-    net = Net(store)
+    net = LimitedRegistries(store)
     async with journalling(tmp_path / "registry", [EIGHT]) as registry:
         sink = net.registries.sink(Site(registry.host, "app"))
         left = iter(range(3000))
@@ -139,7 +86,7 @@ async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to
     tmp_path: Path, store: Store
 ) -> None:
     images = sample_set(3, images=24)
-    net = Net(store)
+    net = LimitedRegistries(store)
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [EIGHT]) as target:
         fill(source.store, images)
         report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
@@ -153,7 +100,7 @@ async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to
 async def test_a_503_and_a_request_that_hangs_close_the_window_and_a_500_does_not(
     tmp_path: Path, store: Store
 ) -> None:
-    net = Net(store)
+    net = LimitedRegistries(store)
     async with journalling(tmp_path / "registry") as registry:
         sink = net.registries.sink(Site(registry.host, "app"))
         blob = blob_of(b"absent")
@@ -174,7 +121,7 @@ async def test_the_schedule_starts_only_as_many_steps_as_the_gate_has_room_for(
     single one is answered before the next begins."""
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     images = sample_set(3, images=4)
-    net = Net(store, connections=connections)
+    net = LimitedRegistries(store, connections=connections)
     under_way: dict[bool, set[int]] = {True: set(), False: set()}
     most = {True: 0, False: 0}
 
@@ -210,7 +157,7 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
     """Where every answer is an error after the bytes have gone, not all blobs are tried at once."""
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     images = sample_set(3, images=12)
-    net = Net(store, connections=2)
+    net = LimitedRegistries(store, connections=2)
     under_way: set[int] = set()
     most = 0
 
@@ -237,7 +184,7 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
 async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(
     tmp_path: Path, store: Store
 ) -> None:
-    net = Net(store, requests_per_second=50)
+    net = LimitedRegistries(store, requests_per_second=50)
     async with journalling(tmp_path / "registry") as registry:
         sink = net.registries.sink(Site(registry.host, "app"))
 
@@ -258,7 +205,7 @@ async def test_bytes_a_second_hold_for_reads_and_writes_and_nothing_times_out_me
 ) -> None:
     rate = 10_000
     images = sample_set(3, images=3, layer_size=32 * 1024)
-    net = Net(store, **{limit: rate})
+    net = LimitedRegistries(store, **{limit: rate})
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
         fill(source.store, images)
         report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
@@ -274,7 +221,7 @@ async def test_bytes_a_second_hold_for_reads_and_writes_and_nothing_times_out_me
 
 async def test_a_limit_for_the_run_is_shared_by_its_hosts(tmp_path: Path, store: Store) -> None:
     rate, size = 1000, 5000
-    net = Net(store, in_all=rate)
+    net = LimitedRegistries(store, in_all=rate)
     async with AsyncExitStack() as stack:
         for name in ("a", "b", "c"):
             registry = await stack.enter_async_context(journalling(tmp_path / name))

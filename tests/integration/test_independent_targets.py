@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,93 +15,23 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Copy
 from blobflow.engine.policy import Policy
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, TimedOut
-from blobflow.events import Event, ImageDone, PlanMade
+from blobflow.events import Event, PlanMade
 from blobflow.oci import Reference, digest_of
 from blobflow.oci.sample_images import sample_set
 from blobflow.permits import FixedLimiters
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.integration.test_mirror import Bench
 from tests.library import plan_pairs
+from tests.scenarios.hanging_targets import go, hang, until, when_done
+from tests.scenarios.mirror import MirrorScenario
 
 ASKED_BEFORE = ("resolve", "is_empty", "has")
 
 
-class Late(MemoryPlace):
-    """A place that does not answer some of its calls until it is let."""
-
-    def __init__(
-        self,
-        registry: MemoryRegistry,
-        site: Site,
-        calls: tuple[str, ...],
-        let: asyncio.Event,
-        held: Counter[str],
-    ) -> None:
-        super().__init__(registry, site)
-        self._late = calls
-        self._let = let
-        self._held = held
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or name not in self._late:
-            return found
-
-        async def late(*args: Any) -> Any:
-            self._held[name] += 1
-            await self._let.wait()
-            return await found(*args)
-
-        return late
-
-
-class Hanging(MemoryRegistry):
-    """A registry that accepts, and answers some calls only when `let` is set. `held` counts those by name."""
-
-    def __init__(self, name: str, calls: tuple[str, ...]) -> None:
-        super().__init__(name)
-        self.calls_late = calls
-        self.let = asyncio.Event()
-        self.held = Counter[str]()
-
-    def at(self, site: Site) -> MemoryPlace:
-        return Late(self, site, self.calls_late, self.let, self.held)
-
-
-def hang(bench: Bench, *calls: str, name: str = "hanging") -> Hanging:
-    bench.targets[name] = hanging = Hanging(name, calls)
-    return hanging
-
-
-def when_done(target: str, images: int, act: Callable[[], None]) -> tuple[Callable[[Event], None], list[str]]:
-    """An observer that acts when so many images have arrived at a target; and those that have."""
-    arrived: list[str] = []
-
-    def observe(event: Event) -> None:
-        if isinstance(event, ImageDone) and event.target.startswith(f"{target}/") and event.status == "done":
-            arrived.append(event.target)
-            if len(arrived) == images:
-                act()
-
-    return observe, arrived
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let others go on until something is so."""
-    async with asyncio.timeout(HANGS_AFTER):
-        while not true():  # noqa: ASYNC110  what is waited for are counts, which wake nobody
-            await asyncio.sleep(0)
-
-
-async def go(bench: Bench, run: Run, **changes: Any) -> Any:
-    async with asyncio.timeout(HANGS_AFTER):  # what would hang for ever is to fail
-        return await run.execute(bench.services(patience=0, **changes))
-
-
 @pytest.mark.parametrize("call", [*ASKED_BEFORE, "push", "mount", "put"])
-async def test_a_healthy_target_is_done_before_another_answers_at_all(bench: Bench, call: str) -> None:
+async def test_a_healthy_target_is_done_before_another_answers_at_all(
+    bench: MirrorScenario, call: str
+) -> None:
     hanging = hang(bench, call)
     for pair in bench.pairs if call == "has" else ():  # something is there, so that more is asked
         hanging.blobs[hanging.site(pair.target.repository)] = {digest_of(b"other"): b"other"}
@@ -124,7 +51,7 @@ async def test_a_healthy_target_is_done_before_another_answers_at_all(bench: Ben
     assert set(reads) == {1}
 
 
-async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -> None:
+async def test_what_times_out_at_last_fails_its_own_images_alone(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: TimedOut("no answer for 60 s")
     observe, _ = when_done("well", 4, hanging.let.set)
@@ -134,7 +61,7 @@ async def test_what_times_out_at_last_fails_its_own_images_alone(bench: Bench) -
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1)
 
 
-async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
+async def test_two_late_ones_come_one_after_the_other(bench: MirrorScenario) -> None:
     first, second, healthy = (
         hang(bench, "resolve", name="a"),
         hang(bench, "is_empty", name="b"),
@@ -173,7 +100,7 @@ async def test_two_late_ones_come_one_after_the_other(bench: Bench) -> None:
         )
 
 
-async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
+async def test_answers_within_the_patience_make_one_plan(bench: MirrorScenario) -> None:
     bench.target("one"), bench.target("two")
     prices: list[PlanMade] = []
     run = run_of_pairs(bench.pairs, observe=lambda e: prices.append(e) if isinstance(e, PlanMade) else None)
@@ -181,7 +108,7 @@ async def test_answers_within_the_patience_make_one_plan(bench: Bench) -> None:
     assert [cost.copies for cost in prices] == [2 * len(bench.blobs())]
 
 
-async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
+async def test_a_plan_waits_for_all_of_its_targets(bench: MirrorScenario) -> None:
     hanging = hang(bench, "is_empty")
     bench.target("well")
     planning = asyncio.create_task(plan_pairs(bench.pairs, bench.services(patience=0)))
@@ -192,7 +119,7 @@ async def test_a_plan_waits_for_all_of_its_targets(bench: Bench) -> None:
     assert {goal.pair for goal in planned.plan.goals} == set(bench.pairs)
 
 
-async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
+async def test_winding_down_asks_the_late_one_no_more(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     healthy = bench.target("well")
     runs: list[Run] = []
@@ -206,14 +133,14 @@ async def test_winding_down_asks_the_late_one_no_more(bench: Bench) -> None:
     assert healthy.count("put") > 0
 
 
-async def test_fail_fast_does_not_wait_for_the_late_one(bench: Bench) -> None:
+async def test_fail_fast_does_not_wait_for_the_late_one(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     bench.target("well").fault = lambda call, *_: Denied("no", status=403) if call == "push" else None
     report = await go(bench, run_of_pairs(bench.pairs, Policy(keep_going=False)))
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}
 
 
-async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: Bench) -> None:
+async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     hanging.fault = lambda *_: Denied("no", status=403)
     healthy.push_from.clear()
@@ -232,7 +159,7 @@ async def test_a_late_failure_ends_a_run_that_is_to_fail_fast(bench: Bench) -> N
     assert healthy.count("put") == 0
 
 
-async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
+async def test_a_cancelled_run_leaves_no_question_open(bench: MirrorScenario) -> None:
     hang(bench, "resolve")
     healthy = bench.target("well")
     healthy.push_from.clear()
@@ -245,7 +172,7 @@ async def test_a_cancelled_run_leaves_no_question_open(bench: Bench) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> None:
+async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: MirrorScenario) -> None:
     """What they needed is still kept for the late one, which is asked no more."""
     hang(bench, "resolve")
     done = asyncio.Event()
@@ -264,7 +191,7 @@ async def test_a_cancel_after_the_others_are_done_is_a_cancel(bench: Bench) -> N
 
 async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
-        bench = Bench(store)
+        bench = MirrorScenario(store)
         hanging = hang(bench, "resolve")
         bench.target("well")
         hanging.fault = lambda call, *_: TimedOut("no answer") if call == "resolve" else None
@@ -273,7 +200,7 @@ async def test_what_nobody_late_wants_is_let_go_when_that_is_known(tmp_path: Pat
     assert list((tmp_path / "store" / "partials").iterdir()) == []
 
 
-async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: Bench) -> None:
+async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench: MirrorScenario) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     observe, _ = when_done("well", 4, hanging.let.set)
     report = await go(bench, run_of_pairs(bench.pairs, observe=observe), staging_bytes=0)
@@ -283,7 +210,7 @@ async def test_a_full_shelf_makes_the_late_one_read_anew_and_stops_nobody(bench:
     assert bench.opened() == dict.fromkeys(bench.blobs(), 2)
 
 
-async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench: Bench) -> None:
+async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench: MirrorScenario) -> None:
     """More questions than are asked at once: the ones that get no answer must not take all the places."""
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     first = bench.pairs[0].source
@@ -298,7 +225,7 @@ async def test_tags_of_one_target_wait_for_no_other_though_there_are_many(bench:
     assert healthy.count("push") == hanging.count("push")
 
 
-async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: Bench) -> None:
+async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench: MirrorScenario) -> None:
     target = hang(bench, "mount", name="well")
     target.mounts = False
     run = run_of_pairs(bench.pairs)
@@ -314,7 +241,7 @@ async def test_mounts_that_are_refused_after_winding_down_start_no_upload(bench:
     assert {image.status for image in report.images} <= {"done", "skipped"}
 
 
-async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: Bench) -> None:
+async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: MirrorScenario) -> None:
     target = bench.target("well")
     target.push_from.clear()
     run = run_of_pairs(bench.pairs)
@@ -335,7 +262,7 @@ async def test_a_copy_that_breaks_after_winding_down_is_not_begun_again(bench: B
 async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(store: Store) -> None:
     """One slot at the source: while a broken copy waits for its next attempt, nothing else is read that takes
     a slot."""
-    bench = Bench(store, sample_set(7, images=2, layer_size=8 * SMALL_BLOB))
+    bench = MirrorScenario(store, sample_set(7, images=2, layer_size=8 * SMALL_BLOB))
     target = bench.target("well")
     streamed = {digest: len(c) for digest, c in bench.sample.blobs.items() if len(c) > SMALL_BLOB}
     assert len(streamed) > 2
@@ -365,7 +292,7 @@ async def test_a_blob_that_is_sent_again_takes_its_slot_at_the_source_again(stor
     assert opened[first + 1] == blob
 
 
-async def test_one_target_that_lost_all_beside_one_that_has_all(bench: Bench) -> None:
+async def test_one_target_that_lost_all_beside_one_that_has_all(bench: MirrorScenario) -> None:
     """What is read for the one is not what the other was found to have."""
     lost, whole = bench.target("lost"), bench.target("whole")
     assert (await bench.mirror()).ok

@@ -24,14 +24,16 @@ from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry, ReferringPlace
 from tests.fakes.registry import Bytes
-from tests.integration.test_independent_targets import Hanging, Late, go, hang, until, when_done
-from tests.integration.test_mirror import Bench
-from tests.integration.test_referrers import Stand
-from tests.integration.test_saved_plans import put_something, saved_by
+from tests.scenarios.hanging_targets import Hanging, Late, go, hang, until, when_done
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.referrers import ReferrersScenario
+from tests.scenarios.saved_plans import put_something, saved_by
 from tests.scenarios.signed_images import Content, item_of
 
 
-async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_unsaid(bench: Bench) -> None:
+async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_unsaid(
+    bench: MirrorScenario,
+) -> None:
     hanging, healthy = hang(bench, "is_empty", "has"), bench.target("well")
     hanging.let.set()
     saved = await saved_by(bench, Policy(keep_going=False, no_overwrite=True))
@@ -44,7 +46,9 @@ async def test_a_failure_that_a_late_target_has_not_told_yet_ends_no_execution_u
     assert [i.status for i in report.images if i.target.startswith("hanging/")].count("failed") == 1
 
 
-async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_that_alone(bench: Bench) -> None:
+async def test_a_source_that_lets_too_little_be_read_for_a_late_target_fails_that_alone(
+    bench: MirrorScenario,
+) -> None:
     """What is under way is not given up for it."""
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     for name in ("hanging", "well"):
@@ -115,7 +119,7 @@ class LateReferring(Late, ReferringPlace):
 
 async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole(store: Store) -> None:
     """An index that refers to an image: it is known before its children are."""
-    stand, content = Stand(store), Content()
+    stand, content = ReferrersScenario(store), Content()
     image = content.image("amd64")
     content.tags["1"] = image.descriptor.digest
     child = content.image("s390x")
@@ -143,7 +147,9 @@ async def test_a_referrer_that_is_just_being_read_for_another_target_comes_whole
         assert {bundle.descriptor.digest, child.descriptor.digest} <= held
 
 
-async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_whole(bench: Bench) -> None:
+async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_whole(
+    bench: MirrorScenario,
+) -> None:
     first, second = hang(bench, "resolve", name="a"), hang(bench, "is_empty", name="b")
     bench.target("well", mounts=False)
     told: list[PlanMade] = []
@@ -162,7 +168,9 @@ async def test_what_is_told_of_a_plan_part_by_part_comes_to_the_price_of_the_who
     assert told[-1] == plan_made(run.planned.cost, len(bench.pairs))
 
 
-async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way(bench: Bench) -> None:
+async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way(
+    bench: MirrorScenario,
+) -> None:
     hanging, one, other = hang(bench, "resolve"), bench.target("one"), bench.target("other")
     sizes = sorted(map(len, bench.sample.blobs.values()), reverse=True)
     opened: list[dict[str, int]] = []
@@ -191,7 +199,7 @@ async def test_what_is_kept_for_a_late_target_takes_no_room_from_those_under_way
     assert opened == [dict.fromkeys(bench.blobs(), 1)]
 
 
-async def test_cancelled_while_only_a_late_target_is_waited_for(bench: Bench) -> None:
+async def test_cancelled_while_only_a_late_target_is_waited_for(bench: MirrorScenario) -> None:
     """What is kept for it is let go, and the run ends as every cancelled one does."""
     hang(bench, "resolve")
     bench.target("well")
@@ -228,7 +236,7 @@ async def test_a_blob_whose_holder_was_cancelled_can_still_be_let_go(store: Stor
 
 
 async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_winding_down(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     """Nor is it waited for: a source that is to be left alone for a minute may be left at once."""
     target = bench.target("well")
@@ -254,7 +262,7 @@ async def test_a_copy_that_waits_for_its_next_attempt_is_not_begun_again_after_w
 
 
 async def test_what_is_kept_for_a_late_target_has_no_more_files_open_than_there_may_be(
-    bench: Bench, tmp_path: Path
+    bench: MirrorScenario, tmp_path: Path
 ) -> None:
     hanging, healthy = hang(bench, "resolve"), bench.target("well")
     kept: list[int] = []

@@ -23,13 +23,14 @@ from blobflow.oci.referrers import referrer_descriptor
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import SpillFile, Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, Image, built, wanted
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, ARM64, Image, built, wanted
+from tests.scenarios.signed_images import OCI_EMPTY
 
 SITE, SOURCE = Site("target", "app"), Site("source", "app")
 
 
-class Tight(Bench):
+class Tight(MirrorScenario):
     """A bench whose runs hold no manifest whole."""
 
     def __init__(self, store: Store) -> None:
@@ -92,7 +93,7 @@ async def test_referrers_are_listed_with_their_annotations(bench: Tight) -> None
     bench.source = MemoryRegistry("source", refers="tag")
     image = Image(bench.source)
     root = image.index(image.item(image.child("linux/amd64"), "linux/amd64"), tag="1")
-    config, layer = image.blob(b"{}", media.OCI_EMPTY), image.blob(b"signed", "a/b")
+    config, layer = image.blob(b"{}", OCI_EMPTY), image.blob(b"signed", "a/b")
     signature = image.put(
         {
             "artifactType": "a/signature",
@@ -179,7 +180,7 @@ async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
     bench.source = MemoryRegistry("source", refers="tag")
     image = Image(bench.source)
     root = image.index(image.item(image.child("linux/amd64"), "linux/amd64"), tag="1")
-    config = image.blob(b"{}", media.OCI_EMPTY)
+    config = image.blob(b"{}", OCI_EMPTY)
     signature = image.put(
         {"config": config, "layers": [config], "subject": image.item(root), "annotations": {"n": "x" * 9000}},
         media.OCI_MANIFEST,

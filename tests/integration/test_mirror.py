@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -13,100 +13,18 @@ import pytest
 from blobflow.content import BlobReader, Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
-from blobflow.engine.policy import KEEP_GOING, Policy, VerifyLevel
-from blobflow.engine.results.report import Report
-from blobflow.engine.services import Services
+from blobflow.engine.policy import Policy, VerifyLevel
 from blobflow.errors import BlobflowError, ConnectFailed, ConnectionLost, Denied, NotFound, StorageError
-from blobflow.events import Event, ImageDone, Meter, ignore
+from blobflow.events import Event, ImageDone
 from blobflow.oci import Descriptor, Reference, parse_digest
-from blobflow.oci.sample_images import SampleSet, sample_set
-from blobflow.permits import FixedLimiters
-from blobflow.transports.store import Store, StoreCache, StoreJournal
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.store import Store, StoreJournal
 from blobflow.transports.store.partial_files import KEPT_FROM
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.memory_registry import MemoryRegistry
+from tests.scenarios.mirror import MirrorScenario
 
 
-class Bench:
-    """A source with the sample set, some targets, and a world that joins them."""
-
-    def __init__(self, store: Store, sample: SampleSet | None = None) -> None:
-        self.sample = sample or sample_set(7, images=4)
-        self.source = MemoryRegistry("source")
-        self.source.fill(self.sample)
-        self.targets: dict[str, MemoryRegistry] = {}
-        self.cache = StoreCache(store)
-        self.journal = StoreJournal(store)
-        self.delays: list[float] = []
-
-    def target(self, name: str = "target", *, mounts: bool = True) -> MemoryRegistry:
-        self.targets[name] = MemoryRegistry(name, mounts=mounts)
-        return self.targets[name]
-
-    @property
-    def pairs(self) -> list[Pair]:
-        pairs = []
-        for name in self.sample.images:
-            repository, _, tag = name.rpartition(":")
-            for target in self.targets:
-                pairs.append(Pair(Reference("source", repository, tag), Reference(target, repository, tag)))
-        return pairs
-
-    def services(self, **changes: Any) -> Services:
-        registries = {"source": self.source, **self.targets}
-
-        async def sleep(seconds: float) -> None:
-            self.delays.append(seconds)
-
-        return Services(
-            source_at=lambda site: registries[site.registry].at(site),
-            sink_at=lambda site: registries[site.registry].at(site),
-            cache=self.cache,
-            journal=self.journal,
-            observe=ignore,
-            meter=Meter(),
-            limiter_at=FixedLimiters(4).at,
-            sleep=sleep,
-            random=lambda: 0.5,
-            **changes,
-        )
-
-    async def mirror(self, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> Report:
-        return await run_of_pairs(pairs or self.pairs, policy).execute(self.services())
-
-    def reopen(self, store: Store) -> None:
-        """Go on with the same store as a later process would."""
-        self.cache = StoreCache(store)
-        self.journal = StoreJournal(store)
-
-    def opened(self) -> dict[str, int]:
-        """How often each blob was read from the source."""
-        return {name: n for (call, name), n in self.source.calls.items() if call == "open"}
-
-    def forget_calls(self) -> None:
-        for registry in (self.source, *self.targets.values()):
-            registry.calls.clear()
-
-    def blobs(self) -> set[str]:
-        return set(self.sample.blobs)
-
-    def assert_whole(self, target: MemoryRegistry) -> None:
-        for name, root in self.sample.images.items():
-            repository, _, tag = name.rpartition(":")
-            site = Site(target.name, repository)
-            assert target.tags[site, tag] == root.digest
-            assert target.manifests[site].keys() == self.source.manifests[Site("source", repository)].keys()
-            assert target.blobs[site] == self.source.blobs[Site("source", repository)]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    store = Store.open(tmp_path / "store")
-    yield Bench(store)
-    store.close()
-
-
-async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(bench: Bench) -> None:
+async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(bench: MirrorScenario) -> None:
     target = bench.target()
     report = await bench.mirror()
     assert report.ok
@@ -119,7 +37,7 @@ async def test_a_set_arrives_whole_with_each_blob_read_once_and_uploaded_once(be
     assert report.totals.blobs_mounted == target.count("mount") > 0
 
 
-async def test_three_targets_still_read_each_blob_once(bench: Bench) -> None:
+async def test_three_targets_still_read_each_blob_once(bench: MirrorScenario) -> None:
     targets = [bench.target(name) for name in ("one", "two", "three")]
     report = await bench.mirror()
     assert report.ok
@@ -130,7 +48,7 @@ async def test_three_targets_still_read_each_blob_once(bench: Bench) -> None:
     assert len(report.images) == 12
 
 
-async def test_the_second_run_asks_each_end_once_a_tag_and_moves_nothing(bench: Bench) -> None:
+async def test_the_second_run_asks_each_end_once_a_tag_and_moves_nothing(bench: MirrorScenario) -> None:
     target = bench.target()
     await bench.mirror()
     bench.forget_calls()
@@ -143,7 +61,7 @@ async def test_the_second_run_asks_each_end_once_a_tag_and_moves_nothing(bench: 
 
 
 async def test_a_child_deleted_behind_our_back_is_put_again_by_a_run_that_does_not_remember(
-    bench: Bench, tmp_path: Path
+    bench: MirrorScenario, tmp_path: Path
 ) -> None:
     target = bench.target()
     await bench.mirror()
@@ -161,7 +79,7 @@ async def test_a_child_deleted_behind_our_back_is_put_again_by_a_run_that_does_n
     assert sorted(image.status for image in report.images) == ["done", "present", "present", "present"]
 
 
-async def test_refused_mounts_become_uploads_without_a_second_read(bench: Bench) -> None:
+async def test_refused_mounts_become_uploads_without_a_second_read(bench: MirrorScenario) -> None:
     target = bench.target(mounts=False)
     report = await bench.mirror()
     assert report.ok
@@ -170,7 +88,7 @@ async def test_refused_mounts_become_uploads_without_a_second_read(bench: Bench)
     assert report.totals.blobs_mounted == 0
 
 
-async def test_a_broken_read_is_tried_again(bench: Bench) -> None:
+async def test_a_broken_read_is_tried_again(bench: MirrorScenario) -> None:
     target = bench.target()
     broken = iter([ConnectionLost("cut"), ConnectionLost("cut")])
     bench.source.fault = lambda call, site, name: next(broken, None) if call == "open" else None
@@ -180,7 +98,7 @@ async def test_a_broken_read_is_tried_again(bench: Bench) -> None:
     assert len(bench.delays) >= 2
 
 
-async def test_a_blob_that_can_not_be_read_fails_its_images_and_no_other(bench: Bench) -> None:
+async def test_a_blob_that_can_not_be_read_fails_its_images_and_no_other(bench: MirrorScenario) -> None:
     target = bench.target()
     bad = next(
         digest for digest in bench.blobs() if sum(digest in held for held in bench.source.blobs.values()) == 1
@@ -198,7 +116,7 @@ async def test_a_blob_that_can_not_be_read_fails_its_images_and_no_other(bench: 
     assert (Site("target", repository), tag) not in target.tags
 
 
-async def test_a_denied_repository_fails_alone_and_its_blobs_find_another_home(bench: Bench) -> None:
+async def test_a_denied_repository_fails_alone_and_its_blobs_find_another_home(bench: MirrorScenario) -> None:
     target = bench.target()
     denied = min(site.repository for site in bench.source.manifests)
 
@@ -218,7 +136,7 @@ async def test_a_target_that_died_fails_alone_and_at_once_and_is_caught_up_from_
 ) -> None:
     sample = sample_set(7, images=3, layer_size=2 * KEPT_FROM)
     with closing(Store.open(tmp_path / "store")) as store:
-        bench = Bench(store, sample)
+        bench = MirrorScenario(store, sample)
         healthy, dying = bench.target("a"), bench.target("z")
 
         def fault(call: str, site: Site, name: str) -> BlobflowError | None:
@@ -256,7 +174,7 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
     with closing(Store.open(tmp_path / "store")) as store:
         for digest in left:
             store.paths.partial(parse_digest(digest), "0" * 16).write_bytes(sample.blobs[digest])
-        bench = Bench(store, sample)
+        bench = MirrorScenario(store, sample)
         still, healthy = bench.target("a"), bench.target("z")
         still.push_from.clear()
 
@@ -276,7 +194,7 @@ async def test_what_is_left_whole_in_the_store_takes_no_slot_at_the_source(tmp_p
 
 async def test_a_copy_that_arrives_at_the_third_try_leaves_nothing_in_the_store(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store")) as store:
-        bench = Bench(store, sample_set(7, images=1, layer_size=2 * KEPT_FROM))
+        bench = MirrorScenario(store, sample_set(7, images=1, layer_size=2 * KEPT_FROM))
         bench.target("a")
         shaky = bench.target("z")
 
@@ -290,7 +208,7 @@ async def test_a_copy_that_arrives_at_the_third_try_leaves_nothing_in_the_store(
     assert list((tmp_path / "store" / "partials").iterdir()) == []
 
 
-async def test_an_unknown_tag_fails_alone(bench: Bench) -> None:
+async def test_an_unknown_tag_fails_alone(bench: MirrorScenario) -> None:
     bench.target()
     wrong = Pair(Reference("source", "no/such", "1"), Reference("target", "no/such", "1"))
     report = await bench.mirror(pairs=[*bench.pairs, wrong])
@@ -298,7 +216,7 @@ async def test_an_unknown_tag_fails_alone(bench: Bench) -> None:
     assert report.images[-1].error.startswith("source: ")
 
 
-async def test_two_digests_aimed_at_one_tag_both_fail_and_neither_wins(bench: Bench) -> None:
+async def test_two_digests_aimed_at_one_tag_both_fail_and_neither_wins(bench: MirrorScenario) -> None:
     target = bench.target()
     first, second, *others = bench.pairs
     rivals = [first, Pair(second.source, first.target)]
@@ -307,7 +225,7 @@ async def test_two_digests_aimed_at_one_tag_both_fail_and_neither_wins(bench: Be
     assert (Site("target", first.target.repository), first.target.tag) not in target.tags
 
 
-async def test_no_overwrite_leaves_another_digest_where_it_is(bench: Bench) -> None:
+async def test_no_overwrite_leaves_another_digest_where_it_is(bench: MirrorScenario) -> None:
     target = bench.target()
     await bench.mirror()
     pair = bench.pairs[0]
@@ -322,7 +240,7 @@ async def test_no_overwrite_leaves_another_digest_where_it_is(bench: Bench) -> N
     bench.assert_whole(target)
 
 
-async def test_fail_fast_starts_nothing_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fail_fast_starts_nothing_more(bench: MirrorScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     target = bench.target()
     target.fault = lambda call, site, name: Denied("no", status=403) if call == "push" else None
@@ -332,7 +250,7 @@ async def test_fail_fast_starts_nothing_more(bench: Bench, monkeypatch: pytest.M
     assert target.count("push") <= 8
 
 
-async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Bench) -> None:
+async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: MirrorScenario) -> None:
     bench.target("one")
     bench.target("two")
     full = StorageError("can't write to the store: no space left on device")
@@ -349,7 +267,7 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Be
 
 
 async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: MirrorScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blobflow.content.streams.SMALL_BLOB", 0)
     target = bench.target()
@@ -369,7 +287,7 @@ async def test_winding_down_ends_what_is_under_way_and_starts_nothing_new(
     assert target.tags == {}
 
 
-async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path) -> None:
+async def test_trusting_roots_skips_the_look_below(bench: MirrorScenario, tmp_path: Path) -> None:
     target = bench.target()
     await bench.mirror()
     bench.forget_calls()
@@ -381,7 +299,9 @@ async def test_trusting_roots_skips_the_look_below(bench: Bench, tmp_path: Path)
     assert {call for call, _ in target.calls} == {"resolve"}
 
 
-async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_target(bench: Bench) -> None:
+async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_target(
+    bench: MirrorScenario,
+) -> None:
     targets = [bench.target("one"), bench.target("two")]
     largest = max(len(content) for content in bench.sample.blobs.values())
     report = await run_of_pairs(bench.pairs).execute(bench.services(staging_bytes=largest))
@@ -393,7 +313,7 @@ async def test_a_shelf_without_room_streams_past_and_reads_again_for_the_other_t
     assert sum(reads) < 2 * len(bench.blobs())
 
 
-async def test_verify_roots_asks_once_an_image_that_was_put(bench: Bench) -> None:
+async def test_verify_roots_asks_once_an_image_that_was_put(bench: MirrorScenario) -> None:
     target = bench.target()
     await bench.mirror()
     assert target.count("resolve") == 8
@@ -402,7 +322,7 @@ async def test_verify_roots_asks_once_an_image_that_was_put(bench: Bench) -> Non
     assert target.count("resolve") == 4
 
 
-async def test_a_tag_that_does_not_name_what_was_put_fails_its_image(bench: Bench) -> None:
+async def test_a_tag_that_does_not_name_what_was_put_fails_its_image(bench: MirrorScenario) -> None:
     target = bench.target()
     pair = bench.pairs[0]
     site = Site("target", pair.target.repository)
@@ -421,7 +341,7 @@ async def test_a_tag_that_does_not_name_what_was_put_fails_its_image(bench: Benc
 
 @pytest.mark.parametrize("level", ["blobs", "content"])
 async def test_a_blob_that_vanished_below_a_manifest_is_repaired_by_a_closer_look(
-    bench: Bench, level: VerifyLevel
+    bench: MirrorScenario, level: VerifyLevel
 ) -> None:
     target = bench.target()
     await bench.mirror()
@@ -437,7 +357,7 @@ async def test_a_blob_that_vanished_below_a_manifest_is_repaired_by_a_closer_loo
 
 @pytest.mark.parametrize("level", ["blobs", "content"])
 async def test_what_does_not_answer_after_the_transfer_fails_its_image(
-    bench: Bench, level: VerifyLevel
+    bench: MirrorScenario, level: VerifyLevel
 ) -> None:
     target = bench.target()
     site = Site("target", bench.pairs[0].target.repository)
@@ -454,7 +374,7 @@ async def test_what_does_not_answer_after_the_transfer_fails_its_image(
     assert "blob" in failed[0].error
 
 
-async def test_verify_content_finds_a_wrong_byte(bench: Bench) -> None:
+async def test_verify_content_finds_a_wrong_byte(bench: MirrorScenario) -> None:
     target = bench.target()
     await bench.mirror()
     site = Site("target", bench.pairs[0].target.repository)
@@ -467,14 +387,14 @@ async def test_verify_content_finds_a_wrong_byte(bench: Bench) -> None:
     assert all(digest in image.error for image in report.images if image.status == "failed")
 
 
-async def test_verify_content_reads_each_blob_back_once(bench: Bench) -> None:
+async def test_verify_content_reads_each_blob_back_once(bench: MirrorScenario) -> None:
     target = bench.target()
     report = await bench.mirror(Policy(verify="content"))
     assert report.ok
     assert target.count("open") == len(bench.blobs())
 
 
-async def test_a_tag_that_moved_during_the_run_is_reported(bench: Bench) -> None:
+async def test_a_tag_that_moved_during_the_run_is_reported(bench: MirrorScenario) -> None:
     bench.target()
     pair = bench.pairs[0]
     site = Site("source", pair.source.repository)

@@ -14,8 +14,8 @@ from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_saved_plans import applied, saved_by, statuses
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.saved_plans import applied, saved_by, statuses
 
 ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 
@@ -61,12 +61,12 @@ class _Place(MemoryPlace):
             raise
 
 
-def believed(bench: Bench, *, sparse: bool = False) -> Believed:
+def believed(bench: MirrorScenario, *, sparse: bool = False) -> Believed:
     target = bench.targets["target"] = Believed("target", sparse=sparse)
     return target
 
 
-def all_of(bench: Bench) -> set[Digest]:
+def all_of(bench: MirrorScenario) -> set[Digest]:
     """Every digest of the sample but those of the roots."""
     roots = {image.digest for image in bench.sample.images.values()}
     return {Digest(each) for each in (*bench.sample.blobs, *bench.sample.manifests) if each not in roots}
@@ -74,7 +74,7 @@ def all_of(bench: Bench) -> set[Digest]:
 
 @pytest.mark.parametrize("named", [1, 1000])
 async def test_what_a_cache_had_said_to_be_there_is_brought_once(store: Store, named: int) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench)
     target.kept, target.named = all_of(bench), named
     report = await bench.mirror()
@@ -88,7 +88,7 @@ async def test_what_a_cache_had_said_to_be_there_is_brought_once(store: Store, n
 
 
 async def test_what_several_images_of_a_repository_lack_comes_once(store: Store) -> None:
-    bench = Bench(store)
+    bench = MirrorScenario(store)
     target = believed(bench)
     target.kept = {Digest(each) for each in bench.sample.blobs}
     pairs = [
@@ -104,7 +104,7 @@ async def test_what_several_images_of_a_repository_lack_comes_once(store: Store)
 
 
 async def test_what_is_brought_and_still_not_found_fails_with_a_sentence(store: Store) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench)
     lost = Digest(min(bench.sample.blobs))
     target.kept = target.lost = {lost}
@@ -115,7 +115,7 @@ async def test_what_is_brought_and_still_not_found_fails_with_a_sentence(store: 
 
 
 async def test_what_the_source_lost_as_well_is_the_source_s_error(store: Store) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench)
     gone = Digest(min(bench.sample.blobs))
     target.kept = {gone}
@@ -128,7 +128,7 @@ async def test_what_the_source_lost_as_well_is_the_source_s_error(store: Store) 
 
 @pytest.mark.parametrize("sparse", [True, False])
 async def test_platforms_that_were_not_chosen_stay_absent(store: Store, sparse: bool) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench, sparse=sparse)
     target.kept = all_of(bench)
     if sparse:  # then the index is taken without its images, and nobody names what is lacking
@@ -148,7 +148,7 @@ async def test_platforms_that_were_not_chosen_stay_absent(store: Store, sparse: 
 
 
 async def test_a_saved_plan_brings_what_was_there_when_it_was_made(store: Store) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench)
     target.kept = all_of(bench)
     saved = await saved_by(bench)
@@ -159,7 +159,7 @@ async def test_a_saved_plan_brings_what_was_there_when_it_was_made(store: Store)
 
 
 async def test_a_saved_plan_says_what_can_not_be_brought_any_more(store: Store) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = believed(bench)
     target.kept = all_of(bench)
     saved = await saved_by(bench)

@@ -24,10 +24,11 @@ from blobflow.oci import Digest, Manifest, Reference, digest_of, media, parse_ma
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
-from tests.integration.test_saved_plans import applied, saved_by
 from tests.library import plan_pairs
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, ARM64, ARMV7, SITE, Image, run, wanted
+from tests.scenarios.saved_plans import applied, saved_by
+from tests.scenarios.signed_images import OCI_EMPTY
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
 NOISE = bytes(range(256)) * 4096
@@ -35,15 +36,15 @@ WORDS = json.dumps({"architecture": "amd64", "os": "linux"}).encode()
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
     with closing(Store.open(tmp_path / "store")) as store:
-        yield Bench(store, SampleSet({}, {}, {}))
+        yield MirrorScenario(store, SampleSet({}, {}, {}))
 
 
 def artifact(
     image: Image,
     config: bytes = b"{}",
-    kind: str = media.OCI_EMPTY,
+    kind: str = OCI_EMPTY,
     *,
     tag: str = "1",
     of: str = media.OCI_MANIFEST,
@@ -57,7 +58,7 @@ def may_skip(pairs: list[Pair], word: MissingPlatform = "skip") -> list[Pair]:
 
 
 ARTIFACTS = {
-    "oras": (b"{}", media.OCI_EMPTY),
+    "oras": (b"{}", OCI_EMPTY),
     "oras of old": (b"{}", "application/vnd.unknown.config.v1+json"),
     "conda": (b"", "application/vnd.unknown.config.v1+json"),
     "helm": (b'{"name":"chart","version":"1"}', HELM),
@@ -80,7 +81,7 @@ ARTIFACTS = {
 @pytest.mark.parametrize("word", ["fail", "skip"])
 @pytest.mark.parametrize("name", ARTIFACTS)
 async def test_what_has_no_platform_is_carried_as_it_is(
-    bench: Bench, name: str, word: MissingPlatform
+    bench: MirrorScenario, name: str, word: MissingPlatform
 ) -> None:
     made = artifact(Image(bench.source), *ARTIFACTS[name])
     target = bench.target()
@@ -106,7 +107,7 @@ async def test_what_has_no_platform_is_carried_as_it_is(
     ],
 )
 async def test_a_config_is_read_only_where_it_may_be_an_images(
-    bench: Bench, config: bytes, kind: str, reads: int
+    bench: MirrorScenario, config: bytes, kind: str, reads: int
 ) -> None:
     artifact(Image(bench.source), config, kind)
     bench.target()
@@ -127,7 +128,7 @@ async def test_a_config_is_read_only_where_it_may_be_an_images(
     ],
 )
 async def test_an_image_is_chosen_by_what_its_config_says(
-    bench: Bench, said: dict[str, object], fits: bool
+    bench: MirrorScenario, said: dict[str, object], fits: bool
 ) -> None:
     artifact(Image(bench.source), json.dumps(said).encode(), media.OCI_CONFIG)
     bench.target()
@@ -136,7 +137,7 @@ async def test_an_image_is_chosen_by_what_its_config_says(
 
 
 @pytest.mark.parametrize("index", ["auto", "keep", "prune"])
-async def test_an_index_without_platforms_goes_along_whole(bench: Bench, index: str) -> None:
+async def test_an_index_without_platforms_goes_along_whole(bench: MirrorScenario, index: str) -> None:
     image = Image(bench.source)
     parts = [artifact(image, name.encode(), HELM, tag="") for name in ("one", "two")]
     nested = image.index(image.item(parts[1]))
@@ -149,13 +150,15 @@ async def test_an_index_without_platforms_goes_along_whole(bench: Bench, index: 
     assert target.manifests[SITE].keys() == bench.source.manifests[Site("source", "app")].keys()
 
 
-async def test_an_index_of_nothing_has_no_platform_either(bench: Bench) -> None:
+async def test_an_index_of_nothing_has_no_platform_either(bench: MirrorScenario) -> None:
     root = Image(bench.source).index(tag="1")
     bench.target()
     assert (await run(bench, wanted(ARM64))).images[0].digest == root.descriptor.digest
 
 
-async def test_what_has_no_platform_stays_in_an_index_whichever_image_is_chosen(bench: Bench) -> None:
+async def test_what_has_no_platform_stays_in_an_index_whichever_image_is_chosen(
+    bench: MirrorScenario,
+) -> None:
     image = Image(bench.source)
     sbom = artifact(image, tag="")
     images = [image.item(image.child(str(each)), str(each)) for each in (AMD64, ARM64)]
@@ -170,7 +173,7 @@ async def test_what_has_no_platform_stays_in_an_index_whichever_image_is_chosen(
     assert record.status == "skipped", "an index has to have an image for the platform, if it has any"
 
 
-async def lacking(bench: Bench) -> list[Pair]:
+async def lacking(bench: MirrorScenario) -> list[Pair]:
     """A set of an image for arm64 alone, one for amd64 as well, and an artifact; amd64 is wanted."""
     Image(bench.source, "arm").child("linux/arm64", tag="1")
     both = Image(bench.source, "both")
@@ -186,7 +189,7 @@ def told(image: ImageRecord) -> tuple[str, str, str, str]:
 WHY = "there is no linux/amd64 here; there is linux/arm64"
 
 
-async def test_an_image_for_other_platforms_is_skipped_with_a_reason(bench: Bench) -> None:
+async def test_an_image_for_other_platforms_is_skipped_with_a_reason(bench: MirrorScenario) -> None:
     pairs = await lacking(bench)
     target = bench.target()
     for _ in range(2):
@@ -204,14 +207,14 @@ async def test_an_image_for_other_platforms_is_skipped_with_a_reason(bench: Benc
     assert not report.ok
 
 
-async def test_a_skipped_image_fails_no_run_that_fails_fast(bench: Bench) -> None:
+async def test_a_skipped_image_fails_no_run_that_fails_fast(bench: MirrorScenario) -> None:
     pairs = await lacking(bench)
     bench.target()
     report = await run(bench, pairs, Policy(keep_going=False))
     assert [image.status for image in report.images] == ["skipped", "done", "done"]
 
 
-async def test_what_the_target_has_under_the_tag_of_a_skipped_image_stays(bench: Bench) -> None:
+async def test_what_the_target_has_under_the_tag_of_a_skipped_image_stays(bench: MirrorScenario) -> None:
     [pair, *_] = await lacking(bench)
     target = bench.target()
     before = await run(bench, [msgspec.structs.replace(pair, choice=wanted(ARM64)[0].choice)])
@@ -220,7 +223,7 @@ async def test_what_the_target_has_under_the_tag_of_a_skipped_image_stays(bench:
     assert target.count("put") == target.count("push") == 0
 
 
-async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: Bench) -> None:
+async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: MirrorScenario) -> None:
     pairs = await lacking(bench)
     bench.target()
     planned = await plan_pairs(pairs, bench.services())
@@ -243,7 +246,7 @@ async def test_a_plan_says_what_it_skips_and_a_saved_one_keeps_it(bench: Bench) 
     assert (report.totals.images, report.totals.skipped, report.targets[0].skipped) == (3, 1, 1)
 
 
-async def test_a_saved_plan_may_skip_all_it_has(bench: Bench) -> None:
+async def test_a_saved_plan_may_skip_all_it_has(bench: MirrorScenario) -> None:
     [pair, *_] = await lacking(bench)
     target = bench.target()
     saved = await saved_by(bench, pairs=[pair])
@@ -253,7 +256,7 @@ async def test_a_saved_plan_may_skip_all_it_has(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["known at once", "a target each"])
-async def test_several_targets_each_skip_it(bench: Bench, late: bool) -> None:
+async def test_several_targets_each_skip_it(bench: MirrorScenario, late: bool) -> None:
     pairs = await lacking(bench)
     targets = ["target", "other"]
     for name in targets:
@@ -278,7 +281,7 @@ def twice(image: Image, *platforms: str) -> tuple[Manifest, Manifest]:
 @pytest.mark.parametrize("index", ["auto", "keep"])
 @pytest.mark.parametrize("sparse", [True, False])
 async def test_an_index_that_loses_nothing_by_a_choice_stays_whole(
-    bench: Bench, index: str, sparse: bool
+    bench: MirrorScenario, index: str, sparse: bool
 ) -> None:
     """One digest for two platforms: it is there, so the index is whole, also where no sparse one is taken."""
     _, root = twice(Image(bench.source), "linux/amd64", "linux/arm64")
@@ -289,7 +292,7 @@ async def test_an_index_that_loses_nothing_by_a_choice_stays_whole(
     assert len(target.manifests[SITE]) == 2
 
 
-async def test_pruning_drops_entries_and_not_digests(bench: Bench) -> None:
+async def test_pruning_drops_entries_and_not_digests(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     child, root = twice(image, "linux/amd64", "linux/arm64")
     target = bench.target()
@@ -301,7 +304,9 @@ async def test_pruning_drops_entries_and_not_digests(bench: Bench) -> None:
     assert record.platforms == ("linux/arm64",) and record.digest != root.descriptor.digest
 
 
-async def test_where_another_digest_is_left_out_the_entries_of_a_chosen_one_go_too(bench: Bench) -> None:
+async def test_where_another_digest_is_left_out_the_entries_of_a_chosen_one_go_too(
+    bench: MirrorScenario,
+) -> None:
     image = Image(bench.source)
     one, other = image.child("linux/amd64"), image.child("linux/arm/v7")
     items = [
@@ -317,7 +322,9 @@ async def test_where_another_digest_is_left_out_the_entries_of_a_chosen_one_go_t
 
 
 @pytest.mark.parametrize("told_of", [True, False], ids=["nested beside", "nested alone"])
-async def test_a_nested_index_that_loses_nothing_is_named_as_it_is(bench: Bench, told_of: bool) -> None:
+async def test_a_nested_index_that_loses_nothing_is_named_as_it_is(
+    bench: MirrorScenario, told_of: bool
+) -> None:
     image = Image(bench.source)
     child = image.child("linux/amd64")
     inner = image.index(image.item(child, "linux/amd64"), image.item(child, "linux/arm64"))
@@ -331,7 +338,7 @@ async def test_a_nested_index_that_loses_nothing_is_named_as_it_is(bench: Bench,
     assert inner.descriptor.digest in target.manifests[SITE]
 
 
-async def test_equal_entries_twice_are_one(bench: Bench) -> None:
+async def test_equal_entries_twice_are_one(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     child = image.item(image.child("linux/arm64"), "linux/arm64")
     root = image.index(child, child, tag="1")
@@ -340,7 +347,7 @@ async def test_equal_entries_twice_are_one(bench: Bench) -> None:
     assert record.digest == root.descriptor.digest, "nothing is left out"
 
 
-def untold(bench: Bench) -> Image:
+def untold(bench: MirrorScenario) -> Image:
     """An index that says of no child what it runs on."""
     image = Image(bench.source)
     image.index(*(image.item(image.child(str(each))) for each in (AMD64, ARM64, ARMV7)), tag="1")
@@ -350,7 +357,7 @@ def untold(bench: Bench) -> Image:
 @pytest.mark.parametrize("level", ["blobs", "content"])
 @pytest.mark.parametrize("sparse", [True, False])
 async def test_what_was_chosen_of_an_index_without_platforms_is_verified(
-    bench: Bench, level: str, sparse: bool
+    bench: MirrorScenario, level: str, sparse: bool
 ) -> None:
     image = untold(bench)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=sparse)
@@ -362,7 +369,7 @@ async def test_what_was_chosen_of_an_index_without_platforms_is_verified(
     assert digest_of(target.manifests[SITE][chosen][1]) == chosen
 
 
-async def test_a_saved_plan_of_an_index_without_platforms_is_verified(bench: Bench) -> None:
+async def test_a_saved_plan_of_an_index_without_platforms_is_verified(bench: MirrorScenario) -> None:
     untold(bench)
     bench.targets["target"] = MemoryRegistry("target", sparse=True)
     saved = await saved_by(bench, Policy(verify="blobs"), wanted(ARM64))
@@ -371,7 +378,7 @@ async def test_a_saved_plan_of_an_index_without_platforms_is_verified(bench: Ben
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
-async def test_a_chosen_image_that_is_gone_is_missed(bench: Bench, told: bool, known: bool) -> None:
+async def test_a_chosen_image_that_is_gone_is_missed(bench: MirrorScenario, told: bool, known: bool) -> None:
     """Where no index tells the platform, only who chose knows what has to be there."""
     image = Image(bench.source)
     items = [image.item(image.child(str(each)), str(each) if told else "") for each in (AMD64, ARM64, ARMV7)]
@@ -395,7 +402,7 @@ async def test_a_chosen_image_that_is_gone_is_missed(bench: Bench, told: bool, k
 
 @pytest.mark.parametrize("kind", [None, "", media.DOCKER_MANIFEST])
 async def test_what_an_entry_is_decides_and_not_what_its_index_calls_it(
-    bench: Bench, kind: str | None
+    bench: MirrorScenario, kind: str | None
 ) -> None:
     image = Image(bench.source)
     items = [image.item(image.child(str(each))) for each in (AMD64, ARM64)]
@@ -411,7 +418,7 @@ async def test_what_an_entry_is_decides_and_not_what_its_index_calls_it(
     assert record.reason == "there is no linux/arm/v7 here; there is linux/amd64, linux/arm64"
 
 
-async def test_what_a_plan_says_of_skipped_images_is_looked_at_too(bench: Bench) -> None:
+async def test_what_a_plan_says_of_skipped_images_is_looked_at_too(bench: MirrorScenario) -> None:
     [pair, *_] = await lacking(bench)
     bench.target()
     saved = await saved_by(bench, pairs=[pair])

@@ -23,9 +23,9 @@ from blobflow.transports.archive import CompressMode
 from blobflow.transports.store import Store
 from tests.fakes.archives import layer_of, podman_entries, write
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import AMD64, Image, built
 from tests.library import mirror
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import AMD64, Image, built
 from tests.scenarios.registries import registries
 
 SOURCE = Site("source", "app")
@@ -43,15 +43,15 @@ SPARSE = ("sparse", "the index only")
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
     with closing(Store.open(tmp_path / "store")) as store:
-        made = Bench(store, SampleSet({}, {}, {}))
+        made = MirrorScenario(store, SampleSet({}, {}, {}))
         made.source = MemoryRegistry("source", refers="api")
         yield made
 
 
 async def carried(
-    bench: Bench, choice: PlatformChoice, source: Reference = TAGGED
+    bench: MirrorScenario, choice: PlatformChoice, source: Reference = TAGGED
 ) -> tuple[ImageRecord, list[str]]:
     """What the report says of a copy by this road, and what was told on the way."""
     told: list[Event] = []
@@ -64,7 +64,7 @@ async def carried(
 
 
 @pytest.mark.parametrize("road", ROADS)
-async def test_a_tag_that_stands_still_is_not_said_to_have_moved(bench: Bench, road: str) -> None:
+async def test_a_tag_that_stands_still_is_not_said_to_have_moved(bench: MirrorScenario, road: str) -> None:
     root = built(bench.source)
     sparse = road in SPARSE
     bench.targets["target"] = MemoryRegistry("target", sparse=sparse, refers="api")
@@ -76,7 +76,9 @@ async def test_a_tag_that_stands_still_is_not_said_to_have_moved(bench: Bench, r
 
 @pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("road", ROADS)
-async def test_a_tag_that_moves_meanwhile_is_told_on_every_road(bench: Bench, road: str, gone: bool) -> None:
+async def test_a_tag_that_moves_meanwhile_is_told_on_every_road(
+    bench: MirrorScenario, road: str, gone: bool
+) -> None:
     root = built(bench.source)
     other = Image(bench.source).child("linux/s390x").descriptor.digest
     sparse = road in SPARSE
@@ -97,7 +99,7 @@ async def test_a_tag_that_moves_meanwhile_is_told_on_every_road(bench: Bench, ro
     assert ("is gone" if gone else other) in told[0]
 
 
-async def test_a_tag_that_came_to_name_what_was_made_of_it_has_moved(bench: Bench) -> None:
+async def test_a_tag_that_came_to_name_what_was_made_of_it_has_moved(bench: MirrorScenario) -> None:
     """The digest that was put is not what the tag named when it was resolved."""
     built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", refers="api")
@@ -116,7 +118,7 @@ async def test_a_tag_that_came_to_name_what_was_made_of_it_has_moved(bench: Benc
 
 @pytest.mark.parametrize("road", ["whole", "pruned"])
 @pytest.mark.parametrize("tag", ["", "1"])
-async def test_a_digest_never_moves(bench: Bench, road: str, tag: str) -> None:
+async def test_a_digest_never_moves(bench: MirrorScenario, road: str, tag: str) -> None:
     root = built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", refers="api")
 
@@ -131,7 +133,7 @@ async def test_a_digest_never_moves(bench: Bench, road: str, tag: str) -> None:
     assert (record.moved, told) == ("", [])
 
 
-async def test_two_forms_of_one_source_ask_for_its_tag_once_and_say_the_same(bench: Bench) -> None:
+async def test_two_forms_of_one_source_ask_for_its_tag_once_and_say_the_same(bench: MirrorScenario) -> None:
     built(bench.source)
     bench.targets["target"] = MemoryRegistry("target", refers="api")
     pairs = [

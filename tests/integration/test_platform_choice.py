@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,117 +11,31 @@ import pytest
 
 from blobflow.content import Site
 from blobflow.engine.pairs import Pair
-from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.results.report import Report
+from blobflow.engine.policy import Policy
 from blobflow.oci import (
     Digest,
-    Manifest,
     Platform,
     Reference,
-    digest_of,
     media,
     parse_manifest,
     parse_platform,
 )
-from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
 from tests.library import plan_pairs
-
-AMD64, ARM64, ARMV7 = map(parse_platform, ("linux/amd64", "linux/arm64", "linux/arm/v7"))
-ALL = (AMD64, ARM64, ARMV7)
-
-
-class Image:
-    """Puts an image of several platforms at a source: a config and a layer each, an attestation if asked."""
-
-    def __init__(self, registry: MemoryRegistry, repository: str = "app") -> None:
-        self.registry = registry
-        self.site = Site(registry.name, repository)
-        self.children: dict[str, Manifest] = {}
-
-    def blob(self, content: bytes, kind: str) -> dict[str, object]:
-        digest = digest_of(content)
-        self.registry.blobs.setdefault(self.site, {})[digest] = content
-        return {"mediaType": kind, "digest": digest, "size": len(content)}
-
-    def put(self, document: dict[str, object], kind: str, tag: str = "") -> Manifest:
-        raw = json.dumps({"schemaVersion": 2, "mediaType": kind, **document}, indent=2).encode()
-        manifest = parse_manifest(raw, kind)
-        held = self.registry.manifests.setdefault(self.site, {})
-        held[manifest.descriptor.digest] = (kind, raw)
-        if tag:
-            self.registry.tags[self.site, tag] = manifest.descriptor.digest
-        return manifest
-
-    def child(self, platform: str, tag: str = "") -> Manifest:
-        os, architecture, *variant = platform.split("/")
-        said = {"os": os, "architecture": architecture, **({"variant": variant[0]} if variant else {})}
-        config = self.blob(json.dumps(said).encode(), media.OCI_CONFIG)
-        layer = self.blob(f"layer of {platform} in {self.site}".encode(), media.OCI_LAYER_GZIP)
-        made = self.put({"config": config, "layers": [layer]}, media.OCI_MANIFEST, tag)
-        self.children[platform] = made
-        return made
-
-    def item(self, child: Manifest, platform: str = "", **more: object) -> dict[str, object]:
-        described = child.descriptor
-        item: dict[str, object] = {
-            "mediaType": described.media_type,
-            "digest": described.digest,
-            "size": described.size,
-        }
-        if platform:
-            os, architecture, *variant = platform.split("/")
-            item["platform"] = {
-                "os": os,
-                "architecture": architecture,
-                **({"variant": variant[0]} if variant else {}),
-            }
-        return item | more
-
-    def attestation(self, of: Manifest) -> dict[str, object]:
-        config = self.blob(b"{}", media.OCI_CONFIG)
-        layer = self.blob(b"sbom of " + of.descriptor.digest.encode(), "application/vnd.in-toto+json")
-        made = self.put({"config": config, "layers": [layer]}, media.OCI_MANIFEST)
-        refers = {"vnd.docker.reference.digest": of.descriptor.digest}
-        return self.item(made, "unknown/unknown", annotations=refers)
-
-    def index(self, *items: dict[str, object], tag: str = "") -> Manifest:
-        return self.put({"manifests": list(items)}, media.OCI_INDEX, tag)
-
-
-def built(registry: MemoryRegistry, repository: str = "app", tag: str = "1") -> Manifest:
-    """As buildx builds it: three platforms, an attestation each."""
-    image = Image(registry, repository)
-    items = [image.item(image.child(str(each)), str(each)) for each in ALL]
-    items += [image.attestation(child) for child in list(image.children.values())]
-    return image.index(*items, tag=tag)
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import ALL, AMD64, ARM64, ARMV7, SITE, Image, built, run, wanted
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
     with closing(Store.open(tmp_path / "store")) as store:
-        yield Bench(store, SampleSet({}, {}, {}))
+        yield MirrorScenario(store, SampleSet({}, {}, {}))
 
 
-def wanted(
-    *platforms: object, index: IndexMode = "auto", repository: str = "app", tag: str = "1"
-) -> list[Pair]:
-    choice = PlatformChoice(tuple(p for p in ALL if p in platforms), index)
-    return [Pair(Reference("source", repository, tag), Reference("target", repository, tag), choice)]
-
-
-async def run(bench: Bench, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
-    bench.forget_calls()
-    return await bench.mirror(policy, pairs)
-
-
-SITE = Site("target", "app")
-
-
-async def test_a_sparse_index_is_kept_where_it_is_taken(bench: Bench) -> None:
+async def test_a_sparse_index_is_kept_where_it_is_taken(bench: MirrorScenario) -> None:
     root = built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
     report = await run(bench, wanted(ARM64, AMD64))
@@ -137,7 +50,9 @@ async def test_a_sparse_index_is_kept_where_it_is_taken(bench: Bench) -> None:
     assert bench.source.calls.total() == target.calls.total() == 1, "each tag is asked for"
 
 
-async def test_auto_prunes_where_a_sparse_index_is_refused_and_knows_it_afterwards(bench: Bench) -> None:
+async def test_auto_prunes_where_a_sparse_index_is_refused_and_knows_it_afterwards(
+    bench: MirrorScenario,
+) -> None:
     root, other = built(bench.source), built(bench.source, "other")
     target = bench.target()
     report = await run(bench, wanted(ARM64))
@@ -157,7 +72,7 @@ async def test_auto_prunes_where_a_sparse_index_is_refused_and_knows_it_afterwar
 
 
 async def test_a_run_that_remembers_nothing_finds_the_pruned_index_whole(
-    bench: Bench, tmp_path: Path
+    bench: MirrorScenario, tmp_path: Path
 ) -> None:
     built(bench.source)
     target = bench.target()
@@ -169,7 +84,7 @@ async def test_a_run_that_remembers_nothing_finds_the_pruned_index_whole(
     assert target.count("put") == target.count("push") == target.count("mount") == 0
 
 
-async def test_prune_and_only_do_what_they_say(bench: Bench) -> None:
+async def test_prune_and_only_do_what_they_say(bench: MirrorScenario) -> None:
     root = built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
     await run(bench, wanted(AMD64, index="prune"))
@@ -180,7 +95,7 @@ async def test_prune_and_only_do_what_they_say(bench: Bench) -> None:
     assert bench.source.count("read") == 1
 
 
-async def test_keep_says_what_else_there_is_where_it_is_refused(bench: Bench) -> None:
+async def test_keep_says_what_else_there_is_where_it_is_refused(bench: MirrorScenario) -> None:
     built(bench.source)
     target = bench.target()
     report = await run(bench, wanted(ARM64, index="keep"))
@@ -190,7 +105,7 @@ async def test_keep_says_what_else_there_is_where_it_is_refused(bench: Bench) ->
     assert (SITE, "1") not in target.tags
 
 
-async def test_a_sparse_index_is_completed_by_another_run(bench: Bench) -> None:
+async def test_a_sparse_index_is_completed_by_another_run(bench: MirrorScenario) -> None:
     root = built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=True)
     await run(bench, wanted(ARM64))
@@ -203,7 +118,7 @@ async def test_a_sparse_index_is_completed_by_another_run(bench: Bench) -> None:
     assert target.tags[SITE, "1"] == root.descriptor.digest
 
 
-async def test_two_choices_of_one_tag_are_a_clash(bench: Bench) -> None:
+async def test_two_choices_of_one_tag_are_a_clash(bench: MirrorScenario) -> None:
     built(bench.source)
     bench.target()
     report = await run(bench, wanted(ARM64) + wanted(AMD64))
@@ -212,7 +127,9 @@ async def test_two_choices_of_one_tag_are_a_clash(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-async def test_nested_indexes_are_kept_or_pruned_all_the_way_down(bench: Bench, sparse: bool) -> None:
+async def test_nested_indexes_are_kept_or_pruned_all_the_way_down(
+    bench: MirrorScenario, sparse: bool
+) -> None:
     image = Image(bench.source)
     inner = image.index(*(image.item(image.child(str(each)), str(each)) for each in (AMD64, ARM64)))
     lone = image.index(image.item(image.child(str(ARMV7)), str(ARMV7)))
@@ -227,7 +144,7 @@ async def test_nested_indexes_are_kept_or_pruned_all_the_way_down(bench: Bench, 
     assert [each.status for each in (await run(bench, wanted(ARM64))).images] == ["present"]
 
 
-async def test_platforms_that_match_nothing_say_what_there_is(bench: Bench) -> None:
+async def test_platforms_that_match_nothing_say_what_there_is(bench: MirrorScenario) -> None:
     built(bench.source)
     bench.target()
     pairs = [
@@ -240,7 +157,7 @@ async def test_platforms_that_match_nothing_say_what_there_is(bench: Bench) -> N
     )
 
 
-async def test_a_single_image_says_by_its_config_what_it_is(bench: Bench) -> None:
+async def test_a_single_image_says_by_its_config_what_it_is(bench: MirrorScenario) -> None:
     Image(bench.source).child("linux/arm64", tag="1")
     target = bench.target()
     report = await run(bench, wanted(AMD64))
@@ -250,7 +167,9 @@ async def test_a_single_image_says_by_its_config_what_it_is(bench: Bench) -> Non
     assert report.images[0].platforms == ("linux/arm64",)
 
 
-async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_present(bench: Bench) -> None:
+async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_present(
+    bench: MirrorScenario,
+) -> None:
     Image(bench.source).child("linux/arm64", tag="1")
     Image(bench.source, "other").child("linux/amd64", tag="1")
     bench.target()
@@ -260,7 +179,7 @@ async def test_what_an_image_has_that_can_not_be_planned_is_not_counted_as_prese
     assert (planned.cost.images, planned.cost.blobs_unique, planned.cost.blobs_present) == (1, 2, 0)
 
 
-async def test_children_without_a_platform_are_chosen_by_their_configs(bench: Bench) -> None:
+async def test_children_without_a_platform_are_chosen_by_their_configs(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     image.index(*(image.item(image.child(str(each))) for each in ALL), tag="1")
     target = bench.target()
@@ -269,7 +188,7 @@ async def test_children_without_a_platform_are_chosen_by_their_configs(bench: Be
     assert target.count("push") == 4
 
 
-async def test_wanting_all_by_name_is_wanting_all(bench: Bench) -> None:
+async def test_wanting_all_by_name_is_wanting_all(bench: MirrorScenario) -> None:
     root = built(bench.source)
     target = bench.target()
     report = await run(bench, wanted(*ALL))
@@ -278,7 +197,7 @@ async def test_wanting_all_by_name_is_wanting_all(bench: Bench) -> None:
 
 @pytest.mark.parametrize("level", ["roots", "blobs", "content"])
 @pytest.mark.parametrize("sparse", [True, False])
-async def test_what_was_chosen_is_verified(bench: Bench, level: str, sparse: bool) -> None:
+async def test_what_was_chosen_is_verified(bench: MirrorScenario, level: str, sparse: bool) -> None:
     built(bench.source)
     target = bench.targets["target"] = MemoryRegistry("target", sparse=sparse)
     policy = Policy(verify=level)  # type: ignore[arg-type]
@@ -291,7 +210,7 @@ async def test_what_was_chosen_is_verified(bench: Bench, level: str, sparse: boo
 
 @pytest.mark.parametrize("platforms", [(), (ARM64,)], ids=["all", "one"])
 async def test_a_target_that_takes_one_format_gets_that(
-    bench: Bench, platforms: tuple[Platform, ...]
+    bench: MirrorScenario, platforms: tuple[Platform, ...]
 ) -> None:
     built(bench.source)
     target = bench.target()
@@ -319,7 +238,7 @@ async def test_a_target_that_takes_one_format_gets_that(
     assert kinds == {media.OCI_INDEX, media.OCI_MANIFEST}
 
 
-async def test_what_the_other_format_has_no_word_for_is_said(bench: Bench) -> None:
+async def test_what_the_other_format_has_no_word_for_is_said(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     layer = image.blob(b"zstd", "application/vnd.oci.image.layer.v1.tar+zstd")
     config = image.blob(b"{}", media.OCI_CONFIG)
@@ -330,7 +249,7 @@ async def test_what_the_other_format_has_no_word_for_is_said(bench: Bench) -> No
     assert "tar+zstd', for which the other format has no word" in report.images[0].error
 
 
-async def test_a_form_made_anew_that_is_there_gets_another_tag(bench: Bench) -> None:
+async def test_a_form_made_anew_that_is_there_gets_another_tag(bench: MirrorScenario) -> None:
     """As of two versions that differ in a platform that nobody wants, or of a tag that was moved."""
     image = Image(bench.source)
     kept, one, other = image.child("linux/amd64"), image.child("linux/arm64"), image.child("linux/arm/v7")

@@ -15,12 +15,12 @@ from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.probe import probe_client
 from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
-from tests.fakes.registry import fake as served
+from tests.fakes.registry import scripted_server as served
 from tools.registry.faulty import Fault, Ignore, JournallingRegistry, Refuse, SetHeader, Status, journalling
-from tools.registry.known import Fake, fakes
+from tools.registry.known import KnownRegistry, known_registries
 
 KIB = 1024
-FAKES = fakes(KIB)
+FAKES = known_registries(KIB)
 PRINTED = {
     "distribution": """\
 [registry."registry.test".profile]
@@ -111,7 +111,7 @@ async def probe(host: str, repository: str, **how: int) -> ProbeResult:
         return await client.probe(host, repository, **how)
 
 
-async def probed(folder: Path, fake: Fake) -> tuple[ProbeResult, JournallingRegistry]:
+async def probed(folder: Path, fake: KnownRegistry) -> tuple[ProbeResult, JournallingRegistry]:
     async with journalling(folder, fake.faults, sparse=fake.sparse) as registry:
         found = await probe(registry.host, "blobflow-probe", largest=32 * KIB)
         return found, registry
@@ -139,13 +139,13 @@ async def test_a_registry_without_ranges_mounts_and_long_sessions_is_told_to_be_
         Fault("POST", "mount=", times=0, act=Status(405)),
         Fault("GET", "/blobs/uploads/", times=0, act=Status(404)),
     )
-    found, _ = await probed(tmp_path, Fake(poor))
+    found, _ = await probed(tmp_path, KnownRegistry(poor))
     assert (found.profile.ranges, found.profile.mounts, found.profile.keeps_broken_sessions) == (False,) * 3
 
 
 async def test_chunks_are_probed_for_the_least_that_may_be_followed_by_another(tmp_path: Path) -> None:
     small = Fault("PATCH", "", times=0, act=SetHeader("Location", "/v2/gone/blobs/uploads/0"))
-    found, _ = await probed(tmp_path, Fake((small,)))
+    found, _ = await probed(tmp_path, KnownRegistry((small,)))
     assert found.profile.rungs == ("single",)
 
 
@@ -177,7 +177,7 @@ async def test_where_nothing_may_be_pushed_that_is_the_answer(tmp_path: Path) ->
 
 async def test_a_registry_that_takes_no_upload_in_any_form_is_not_the_end_of_a_probe(tmp_path: Path) -> None:
     nothing = Fault("*", "/uploads/.", times=0, act=Refuse(400))
-    found, _ = await probed(tmp_path, Fake((nothing,)))
+    found, _ = await probed(tmp_path, KnownRegistry((nothing,)))
     assert found.profile.rungs == ("single", "stream", "chunked"), "nothing is known, so all is left to try"
     assert (found.profile.ranges, found.profile.mounts) == (True, True)
 

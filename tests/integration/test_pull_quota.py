@@ -20,15 +20,15 @@ from blobflow.events import Event, Warned
 from blobflow.oci import Reference, parse_digest, parse_manifest
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
-from tests.integration.test_host_limits import Net, pairs_of
 from tests.library import plan_pairs
+from tests.scenarios.limited_registry import LimitedRegistries, pairs_of
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, JournallingRegistry, Rationed, Status, journalling
 
 HOURS_6 = 21600
 
 
-class Hub(Net):
+class Hub(LimitedRegistries):
     """A source that counts, a target that does not, and a run between them on one clock."""
 
     def __init__(self, store: Store, source: JournallingRegistry, target: JournallingRegistry) -> None:
@@ -197,7 +197,7 @@ async def test_while_waiting_a_source_that_went_away_ends_the_wait_with_its_own_
 async def test_registries_that_do_not_count_stop_nothing(tmp_path: Path, store: Store) -> None:
     async with journalling(tmp_path / "s") as source, journalling(tmp_path / "t") as target:
         fill(source.store, IMAGES)
-        net = Net(store)
+        net = LimitedRegistries(store)
         report = await run_of_pairs(pairs_of(IMAGES, source.host, target.host)).execute(net.services())
         assert report.ok
         assert net.registries.allowance(source.host) is None

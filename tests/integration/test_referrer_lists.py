@@ -20,13 +20,13 @@ from blobflow.oci.referrers import (
 )
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import ReferringPlace
-from tests.integration.test_referrers import SOURCE, TARGET, Stand
+from tests.scenarios.referrers import SOURCE, TARGET, ReferrersScenario
 from tests.scenarios.signed_images import SIGNATURE, SPDX, Content, item_of
 
 How = Literal["api", "tag"]
 
 
-class Listing(Stand):
+class Listing(ReferrersScenario):
     """A source that lists more under its index than refers to it."""
 
     def __init__(self, store: Store, how: How, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ async def test_what_kind_a_referrer_is_its_manifest_says_and_not_the_list(
 )
 async def test_under_cosign_s_tag_lies_what_says_nothing_else(store: Store, of: str, comes: bool) -> None:
     """cosign's own have no subject: their tag is the word. One that has a subject is taken by it."""
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     digest, content = stand.signed.index.descriptor.digest, Content()
     tag = cosign_tags(digest)[1]
     if of == "nothing":

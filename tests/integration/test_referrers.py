@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,85 +14,24 @@ from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import Denied, TimedOut
 from blobflow.events import Event, Warned
 from blobflow.oci import (
     Descriptor,
     Digest,
-    Manifest,
     Reference,
     digest_of,
     media,
     parse_manifest,
-    parse_platform,
 )
-from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.platform_choice import IndexMode
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
-from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_mirror import Bench
 from tests.library import plan_pairs
-from tests.scenarios.signed_images import SPDX, Content, Signed, digests
-
-Kept = Literal["api", "tag"]
-SOURCE, TARGET = Site("source", "app"), Site("target", "app")
-
-
-class Stand(Bench):
-    """A source with a signed image, and a target."""
-
-    def __init__(self, store: Store, source: Kept = "api", target: Kept = "api") -> None:
-        super().__init__(store, SampleSet({}, {}, {}))
-        self.signed = Signed()
-        self.source = MemoryRegistry("source", refers=source)
-        self.targets["target"] = MemoryRegistry("target", refers=target)
-        if source == "tag":
-            self.signed.content.listing()
-        self.load(self.signed.content)
-
-    @property
-    def there(self) -> MemoryRegistry:
-        return self.targets["target"]
-
-    def load(self, content: Content) -> None:
-        self.source.blobs.setdefault(SOURCE, {}).update(content.blobs)
-        for manifest in content.manifests.values():
-            kept = (manifest.descriptor.media_type, manifest.raw)
-            self.source.manifests.setdefault(SOURCE, {})[manifest.descriptor.digest] = kept
-        self.source.tags.update({(SOURCE, tag): digest for tag, digest in content.tags.items()})
-
-    async def run(
-        self,
-        policy: Policy = KEEP_GOING,
-        *platforms: str,
-        index: IndexMode = "auto",
-        referrers: Lookup = "auto",
-    ) -> ImageRecord:
-        self.forget_calls()
-        choice = PlatformChoice(tuple(map(parse_platform, platforms)), index)
-        source, target = (Reference(host, "app", "1") for host in ("source", "target"))
-        report = await self.mirror(policy, [Pair(source, target, choice, referrers)])
-        return report.images[0]
-
-    def arrived(self, manifests: Sequence[Manifest]) -> bool:
-        """Whether these are at the target, each found as what its subject's referrers are."""
-        held = self.there.manifests[TARGET]
-        for manifest in manifests:
-            if manifest.descriptor.digest not in held:
-                return False
-            subject = manifest.subject
-            if subject and self.there.refers == "tag":
-                _, raw = held[self.there.tags[TARGET, fallback_tag(subject.digest)]]
-                listed = {each.digest for each in parse_manifest(raw, media.OCI_INDEX).manifests}
-                if manifest.descriptor.digest not in listed:
-                    return False
-        return True
-
-    def has_any(self, manifests: Sequence[Manifest]) -> bool:
-        return bool(digests(manifests) & self.there.manifests[TARGET].keys())
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, ReferrersScenario
+from tests.scenarios.signed_images import SPDX, Content, digests
 
 
 @pytest.mark.parametrize("source", ["api", "tag"])
@@ -101,7 +39,7 @@ class Stand(Bench):
 async def test_all_that_hangs_on_an_index_and_its_children_arrives(
     store: Store, source: Kept, target: Kept
 ) -> None:
-    stand = Stand(store, source, target)
+    stand = ReferrersScenario(store, source, target)
     record = await stand.run()
     assert record.status == "done", record.error
     assert stand.arrived(stand.signed.referrers)
@@ -119,7 +57,7 @@ async def test_all_that_hangs_on_an_index_and_its_children_arrives(
 
 
 async def test_an_unchanged_image_costs_one_question_at_each_end(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     record = await stand.run()
     assert (record.status, record.referrers) == ("present", ())
@@ -127,7 +65,7 @@ async def test_an_unchanged_image_costs_one_question_at_each_end(store: Store) -
 
 
 async def test_a_new_signature_of_an_unchanged_image_is_seen_by_always_alone(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     late = Content()
     signature = late.signature(stand.signed.index, words="by another")
@@ -145,7 +83,7 @@ async def test_a_new_signature_of_an_unchanged_image_is_seen_by_always_alone(sto
 
 
 async def test_off_brings_the_image_alone_and_auto_makes_good_for_it(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     record = await stand.run(referrers="off")
     assert (record.status, record.referrers) == ("done", ())
     assert stand.source.count("referrers") == 0
@@ -160,7 +98,7 @@ async def test_off_brings_the_image_alone_and_auto_makes_good_for_it(store: Stor
 
 
 async def test_a_run_that_remembers_nothing_finds_all_there(store: Store, tmp_path: Path) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     await stand.run()
     with closing(Store.open(tmp_path / "elsewhere")) as other:
         stand.reopen(other)
@@ -170,7 +108,7 @@ async def test_a_run_that_remembers_nothing_finds_all_there(store: Store, tmp_pa
 
 
 async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     digest = stand.signed.index.descriptor.digest
     stand.there.fault = lambda call, site, name: (
         Denied("no", status=403) if (call, name) == ("attach", digest) else None
@@ -184,7 +122,7 @@ async def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(
 
 
 async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
     alone = (await plan_pairs([pair], stand.services(), Policy(referrers="off"))).cost
     cost = (await plan_pairs([pair], stand.services())).cost
@@ -198,7 +136,7 @@ async def test_a_plan_prices_what_hangs_on_an_image(store: Store) -> None:
 async def test_what_refers_to_an_index_that_is_pruned_is_left_and_said_so(
     store: Store, index: IndexMode
 ) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     signed = stand.signed
     record = await stand.run(KEEP_GOING, "linux/arm64", index=index)
     assert record.status == "done", record.error
@@ -215,7 +153,7 @@ async def test_what_refers_to_an_index_that_is_pruned_is_left_and_said_so(
 
 
 async def test_a_sparse_index_keeps_its_own_and_those_of_what_was_chosen(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.there.sparse = True
     signed = stand.signed
     record = await stand.run(KEEP_GOING, "linux/arm64")
@@ -228,7 +166,7 @@ async def test_a_sparse_index_keeps_its_own_and_those_of_what_was_chosen(store: 
 
 
 async def test_a_referrer_that_is_listed_and_gone_is_left(store: Store) -> None:
-    stand = Stand(store, source="tag")
+    stand = ReferrersScenario(store, source="tag")
     gone = stand.signed.by_subject[stand.signed.index.descriptor.digest][0].descriptor.digest
     del stand.source.manifests[SOURCE][gone]
     record = await stand.run()
@@ -238,7 +176,7 @@ async def test_a_referrer_that_is_listed_and_gone_is_left(store: Store) -> None:
 
 
 async def test_a_source_that_cannot_say_fails_the_image_and_says_what_to_do(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.source.fault = lambda call, site, name: TimedOut("no answer") if call == "referrers" else None
     record = await stand.run()
     assert record.status == "failed"
@@ -248,7 +186,7 @@ async def test_a_source_that_cannot_say_fails_the_image_and_says_what_to_do(stor
 
 
 async def test_a_signature_that_is_refused_fails_its_image_after_all_else_arrived(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     [bad, sbom] = stand.signed.by_subject[stand.signed.index.descriptor.digest]
     stand.there.fault = lambda call, site, name: (
         Denied("no signatures here", status=403) if (call, name) == ("put", bad.descriptor.digest) else None
@@ -264,7 +202,7 @@ async def test_a_signature_that_is_refused_fails_its_image_after_all_else_arrive
 
 
 async def test_what_others_listed_at_the_target_stays_listed(store: Store) -> None:
-    stand = Stand(store, target="tag")
+    stand = ReferrersScenario(store, target="tag")
     digest = stand.signed.index.descriptor.digest
     own = Content()
     theirs = own.signature(stand.signed.index, words="made at the target")
@@ -278,7 +216,7 @@ async def test_what_others_listed_at_the_target_stays_listed(store: Store) -> No
 
 
 async def test_no_overwrite_leaves_a_signature_that_the_target_has_another_of(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     digest = stand.signed.index.descriptor.digest
     own = Content()
     theirs = own.signature(stand.signed.index, "sig", words="made at the target")
@@ -293,7 +231,7 @@ async def test_no_overwrite_leaves_a_signature_that_the_target_has_another_of(st
 
 
 async def test_referrers_of_referrers_are_followed_only_so_far(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     content, subject = Content(), stand.signed.children["amd64"]
     chain = []
     for number in range(MAX_DEPTH + 2):
@@ -305,7 +243,7 @@ async def test_referrers_of_referrers_are_followed_only_so_far(store: Store) -> 
 
 
 async def test_an_sbom_of_two_images_moves_once_and_is_mounted(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     other, away = Site("source", "other"), Site("target", "other")
     stand.source.blobs[other] = dict(stand.source.blobs[SOURCE])
     stand.source.manifests[other] = dict(stand.source.manifests[SOURCE])
@@ -322,7 +260,7 @@ async def test_an_sbom_of_two_images_moves_once_and_is_mounted(store: Store) -> 
 
 
 async def test_a_place_that_holds_no_referrers_gets_the_image_alone(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.targets["target"] = MemoryRegistry("target")
     record = await stand.run()
     assert (record.status, record.referrers) == ("done", ())
@@ -330,7 +268,7 @@ async def test_a_place_that_holds_no_referrers_gets_the_image_alone(store: Store
 
 
 async def test_a_referrer_of_a_kind_that_we_cannot_read_is_left(store: Store) -> None:
-    stand = Stand(store, source="tag")
+    stand = ReferrersScenario(store, source="tag")
     digest = stand.signed.index.descriptor.digest
     kind = "application/vnd.oci.artifact.manifest.v1+json"
     artifact = b'{"mediaType":"%s","subject":{}}' % kind.encode()
@@ -365,7 +303,7 @@ def test_the_option_goes_before_what_pairs_say(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("policy", ["off", "always"])
 async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Lookup) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     other: Lookup = "always" if policy == "off" else "off"
     await stand.run(Policy(referrers=policy), referrers=other)
     assert bool(stand.source.count("referrers")) == (policy == "always")
@@ -373,7 +311,7 @@ async def test_the_policy_goes_before_what_pairs_say(store: Store, policy: Looku
 
 @pytest.mark.parametrize(("asked", "told"), [("always", 1), ("auto", 0), ("off", 0)])
 async def test_where_they_do_not_get_is_told_once(store: Store, asked: Lookup, told: int) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     stand.targets["target"] = MemoryRegistry("target")
     pairs = [Pair(Reference("source", "app", "1"), Reference("target", "app", tag)) for tag in ("1", "2")]
     events: list[Event] = []

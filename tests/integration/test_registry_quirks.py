@@ -27,11 +27,11 @@ from tests.scenarios.fault_rows import (
     scaled,
 )
 from tools.registry.faulty import Fault, LoseAnswer, Rationed, Reset, SetHeader, Status, journalling
-from tools.registry.known import fakes
+from tools.registry.known import known_registries
 
 __all__ = ["filled"]
 
-FAKES = fakes(1024)
+FAKES = known_registries(1024)
 KNOWN = {**dict.fromkeys(FAKES, DEFAULT), **profiles_by_name()}
 STREAMED = Profile("streamed", ("stream", "chunked"))
 CHUNKED_FIRST = Profile("chunked", ("chunked", "stream", "single"))

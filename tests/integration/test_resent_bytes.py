@@ -20,9 +20,9 @@ from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryPlace
-from tests.integration.test_custom_transports import pairs_of
-from tests.integration.test_mirror import Bench
 from tests.library import mirror
+from tests.scenarios.custom_transports import pairs_of
+from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.registries import fill
 from tools.registry.faulty import Fault, ForgetBroken, Reset, journalling
 
@@ -34,7 +34,9 @@ LARGEST = max(LARGE.blobs.values(), key=len)
 class Breaking(MemoryPlace):
     """Takes large blobs whole and loses them, so many times each."""
 
-    def __init__(self, bench: Bench, site: Site, losses: dict[str, int], error: BlobflowError) -> None:
+    def __init__(
+        self, bench: MirrorScenario, site: Site, losses: dict[str, int], error: BlobflowError
+    ) -> None:
         super().__init__(bench.targets[site.registry], site)
         self._losses = losses
         self._error = error
@@ -53,7 +55,7 @@ async def losing(tmp_path: Path, times: int, error: BlobflowError) -> tuple[Repo
     """Mirror one image to a target that loses each of its large blobs so many times."""
     store = Store.open(tmp_path / "store")
     try:
-        bench = Bench(store, LARGE)
+        bench = MirrorScenario(store, LARGE)
         bench.target()
         losses = dict.fromkeys(LARGE.blobs, times)
         services = msgspec.structs.replace(

@@ -11,55 +11,31 @@ from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Copy, Mount, Put
-from blobflow.engine.policy import KEEP_GOING, Policy
-from blobflow.engine.results.report import Report
+from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedPlan
 from blobflow.engine.saved.planning import run_of_saved
 from blobflow.errors import ConnectFailed, ConnectionLost
-from blobflow.oci import Digest, Reference, digest_of, media, parse_platform
+from blobflow.oci import Reference, digest_of, media, parse_platform
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.referrers import cosign_tags
 from blobflow.oci.sample_images import sample_set
-from blobflow.planfile import load_plan, save_plan
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.memory_registry import MemoryRegistry
-from tests.integration.test_independent_targets import hang, when_done
-from tests.integration.test_mirror import Bench
-from tests.integration.test_referrers import SOURCE, TARGET, Stand
-from tests.library import plan_pairs, plan_saved
+from tests.library import plan_saved
+from tests.scenarios.hanging_targets import hang, when_done
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.referrers import SOURCE, TARGET, ReferrersScenario
+from tests.scenarios.saved_plans import applied, moved, put_something, saved_by, statuses
 
 ARM64 = PlatformChoice((parse_platform("linux/arm64"),))
 APP = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
 
 
-async def saved_by(bench: Bench, policy: Policy = KEEP_GOING, pairs: list[Pair] | None = None) -> SavedPlan:
-    """What a file says that a plan was saved into; nothing is remembered of how it was made."""
-    planned = await plan_pairs(pairs or bench.pairs, bench.services(), policy)
-    content = save_plan(msgspec.structs.replace(planned, policy=policy))
-    bench.forget_calls()
-    return load_plan(content, "mirror.lock")
-
-
-async def applied(bench: Bench, saved: SavedPlan, policy: Policy | None = None) -> Report:
-    bench.forget_calls()
-    return await run_of_saved(saved, policy).execute(bench.services())
-
-
-def choosing(bench: Bench, choice: PlatformChoice) -> list[Pair]:
+def choosing(bench: MirrorScenario, choice: PlatformChoice) -> list[Pair]:
     return [msgspec.structs.replace(pair, choice=choice) for pair in bench.pairs]
 
 
-def moved(registry: MemoryRegistry) -> int:
-    """What was written to it."""
-    return sum(registry.count(call) for call in ("push", "mount", "put", "attach"))
-
-
-def statuses(report: Report) -> list[str]:
-    return [image.status for image in report.images]
-
-
-async def test_a_saved_plan_brings_all_of_it_and_the_second_time_nothing(bench: Bench) -> None:
+async def test_a_saved_plan_brings_all_of_it_and_the_second_time_nothing(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     report = await applied(bench, saved)
@@ -79,7 +55,7 @@ async def test_a_saved_plan_brings_all_of_it_and_the_second_time_nothing(bench: 
 
 
 async def test_no_tag_is_looked_up_at_a_source_nor_what_refers_to_anything(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     saved = await saved_by(
         stand, pairs=[Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))]
     )
@@ -90,7 +66,7 @@ async def test_no_tag_is_looked_up_at_a_source_nor_what_refers_to_anything(store
     assert moved(stand.there) == 0
 
 
-async def test_a_sync_after_it_takes_the_images_as_whole(bench: Bench) -> None:
+async def test_a_sync_after_it_takes_the_images_as_whole(bench: MirrorScenario) -> None:
     bench.target()
     await applied(bench, await saved_by(bench))
     bench.forget_calls()
@@ -100,7 +76,7 @@ async def test_a_sync_after_it_takes_the_images_as_whole(bench: Bench) -> None:
 
 @pytest.mark.parametrize("refers", ["api", "tag"])
 async def test_a_signature_that_moved_at_the_source_is_not_brought(store: Store, refers: str) -> None:
-    stand = Stand(store, "api", "api" if refers == "api" else "tag")
+    stand = ReferrersScenario(store, "api", "api" if refers == "api" else "tag")
     saved = await saved_by(stand, pairs=[APP])
     subject, [signature] = next(iter(stand.signed.by_tag.items()))
     tag = cosign_tags(subject)[0]
@@ -114,7 +90,7 @@ async def test_a_signature_that_moved_at_the_source_is_not_brought(store: Store,
     assert stand.there.manifests[TARGET].keys() - lists <= named
 
 
-async def test_what_is_there_by_now_is_skipped(bench: Bench) -> None:
+async def test_what_is_there_by_now_is_skipped(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     half = bench.pairs[:2]
@@ -128,7 +104,7 @@ async def test_what_is_there_by_now_is_skipped(bench: Bench) -> None:
     assert report.totals.blobs_present > 0
 
 
-async def test_a_child_that_is_gone_is_put_again_below_an_index_that_is_there(bench: Bench) -> None:
+async def test_a_child_that_is_gone_is_put_again_below_an_index_that_is_there(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     await applied(bench, saved)
@@ -141,7 +117,7 @@ async def test_a_child_that_is_gone_is_put_again_below_an_index_that_is_there(be
     bench.assert_whole(target)
 
 
-async def test_a_tag_that_was_taken_away_is_written_again_and_nothing_else(bench: Bench) -> None:
+async def test_a_tag_that_was_taken_away_is_written_again_and_nothing_else(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     await applied(bench, saved)
@@ -154,7 +130,7 @@ async def test_a_tag_that_was_taken_away_is_written_again_and_nothing_else(bench
 
 
 async def test_mounts_come_from_where_the_plan_says_and_copies_are_made_where_that_is_lost(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     target = bench.target()
     saved = await saved_by(bench)
@@ -173,7 +149,7 @@ async def test_mounts_come_from_where_the_plan_says_and_copies_are_made_where_th
 
 
 async def test_a_target_tag_that_names_something_else_by_now_is_written_as_planned(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     target = bench.target()
     saved = await saved_by(bench)
@@ -183,7 +159,7 @@ async def test_a_target_tag_that_names_something_else_by_now_is_written_as_plann
     assert target.tags[Site("target", bench.pairs[0].target.repository), bench.pairs[0].target.tag] != other
 
 
-async def test_unless_the_plan_was_made_not_to_overwrite(bench: Bench) -> None:
+async def test_unless_the_plan_was_made_not_to_overwrite(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench, Policy(no_overwrite=True))
     pair = bench.pairs[0]
@@ -196,7 +172,7 @@ async def test_unless_the_plan_was_made_not_to_overwrite(bench: Bench) -> None:
 
 
 async def test_nor_is_a_signatures_tag_taken_from_another(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     saved = await saved_by(stand, Policy(no_overwrite=True), [APP])
     tag = cosign_tags(next(iter(stand.signed.by_tag)))[0]
     other = put_something(stand.there, Reference("target", "app", tag))
@@ -207,7 +183,7 @@ async def test_nor_is_a_signatures_tag_taken_from_another(store: Store) -> None:
 
 
 async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     target = bench.target()
     saved = await saved_by(bench)
@@ -223,7 +199,7 @@ async def test_an_image_of_which_the_source_lost_a_manifest_fails_alone(
 
 
 async def test_a_manifest_that_one_source_lost_is_read_from_another_that_has_it(store: Store) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     bench.target()
     [pair] = bench.pairs
     other = Site("source", "elsewhere")
@@ -236,7 +212,7 @@ async def test_a_manifest_that_one_source_lost_is_read_from_another_that_has_it(
     assert statuses(await applied(bench, saved)) == ["done", "done"]
 
 
-async def test_a_blob_that_is_gone_fails_its_image(bench: Bench) -> None:
+async def test_a_blob_that_is_gone_fails_its_image(bench: MirrorScenario) -> None:
     bench.target()
     saved = await saved_by(bench)
     held = [digest for blobs in bench.source.blobs.values() for digest in blobs]
@@ -249,7 +225,9 @@ async def test_a_blob_that_is_gone_fails_its_image(bench: Bench) -> None:
     assert failed.error.startswith("source: ") and lone in failed.error
 
 
-async def test_a_root_that_was_at_the_target_and_is_gone_is_an_error_that_says_so(bench: Bench) -> None:
+async def test_a_root_that_was_at_the_target_and_is_gone_is_an_error_that_says_so(
+    bench: MirrorScenario,
+) -> None:
     target = bench.target()
     await run_of_pairs(bench.pairs[:1]).execute(bench.services())
     saved = await saved_by(bench)
@@ -263,7 +241,7 @@ async def test_a_root_that_was_at_the_target_and_is_gone_is_an_error_that_says_s
 async def test_a_blob_that_was_at_the_target_and_is_gone_is_brought(
     store: Store,
 ) -> None:
-    bench = Bench(store, sample_set(7, images=1))
+    bench = MirrorScenario(store, sample_set(7, images=1))
     target = bench.target()
     site = Site("target", bench.pairs[0].target.repository)
     target.blobs[site] = dict(bench.source.blobs[Site("source", bench.pairs[0].source.repository)])
@@ -280,7 +258,7 @@ async def test_a_blob_that_was_at_the_target_and_is_gone_is_brought(
     ("index", "sparse"), [("prune", True), ("prune", False), ("auto", True), ("auto", False), ("keep", True)]
 )
 async def test_what_was_chosen_stays_chosen_and_the_second_time_nothing_moves(
-    bench: Bench, index: str, sparse: bool
+    bench: MirrorScenario, index: str, sparse: bool
 ) -> None:
     target = bench.target()
     target.sparse = sparse
@@ -298,7 +276,7 @@ async def test_what_was_chosen_stays_chosen_and_the_second_time_nothing_moves(
 
 
 async def test_what_refers_to_an_index_that_was_replaced_is_left_and_told(store: Store) -> None:
-    stand = Stand(store)
+    stand = ReferrersScenario(store)
     pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"), ARM64)
     saved = await saved_by(stand, pairs=[pair])
     for report in [await applied(stand, saved), await applied(stand, saved)]:
@@ -310,7 +288,7 @@ async def test_what_refers_to_an_index_that_was_replaced_is_left_and_told(store:
     assert moved(stand.there) == 0
 
 
-async def test_a_target_that_can_not_be_asked_fails_alone(bench: Bench) -> None:
+async def test_a_target_that_can_not_be_asked_fails_alone(bench: MirrorScenario) -> None:
     good, bad = bench.target("a"), bench.target("b")
     saved = await saved_by(bench)
     bad.fault = lambda call, site, name: ConnectionLost("cut")
@@ -323,7 +301,7 @@ async def test_a_target_that_can_not_be_asked_fails_alone(bench: Bench) -> None:
     assert moved(good) == 0
 
 
-async def test_several_targets_still_read_each_blob_once(bench: Bench) -> None:
+async def test_several_targets_still_read_each_blob_once(bench: MirrorScenario) -> None:
     for name in ("a", "b", "c"):
         bench.target(name)
     assert (await applied(bench, await saved_by(bench))).ok
@@ -331,7 +309,7 @@ async def test_several_targets_still_read_each_blob_once(bench: Bench) -> None:
 
 
 async def test_an_image_that_could_not_be_planned_is_not_in_it_nor_its_place(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     bench.target()
     wrong = Pair(Reference("source", "a/none", "1"), Reference("target", "a/none", "1"))
@@ -340,7 +318,7 @@ async def test_an_image_that_could_not_be_planned_is_not_in_it_nor_its_place(
     assert "a/none" not in save_plan_text(saved)
 
 
-async def test_after_a_failure_nothing_new_is_begun_if_the_plan_says_so(bench: Bench) -> None:
+async def test_after_a_failure_nothing_new_is_begun_if_the_plan_says_so(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench, Policy(keep_going=False))
     for manifests in bench.source.manifests.values():
@@ -349,7 +327,9 @@ async def test_after_a_failure_nothing_new_is_begun_if_the_plan_says_so(bench: B
     assert moved(target) == 0
 
 
-async def test_a_source_that_counts_what_is_read_is_asked_for_each_manifest_once(bench: Bench) -> None:
+async def test_a_source_that_counts_what_is_read_is_asked_for_each_manifest_once(
+    bench: MirrorScenario,
+) -> None:
     bench.target()
     saved = await saved_by(bench)
     await applied(bench, saved)
@@ -358,7 +338,7 @@ async def test_a_source_that_counts_what_is_read_is_asked_for_each_manifest_once
     assert read == dict.fromkeys(puts, 1)
 
 
-async def test_the_whole_is_looked_at_again_afterwards_where_the_plan_says_so(bench: Bench) -> None:
+async def test_the_whole_is_looked_at_again_afterwards_where_the_plan_says_so(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench, Policy(verify="content"))
     assert (await applied(bench, saved)).ok
@@ -370,7 +350,7 @@ async def test_the_whole_is_looked_at_again_afterwards_where_the_plan_says_so(be
     assert target.count("open") == 0
 
 
-async def test_a_rest_is_planned_without_moving_anything(bench: Bench) -> None:
+async def test_a_rest_is_planned_without_moving_anything(bench: MirrorScenario) -> None:
     target = bench.target()
     saved = await saved_by(bench)
     planned = await plan_saved(saved, bench.services())
@@ -382,21 +362,12 @@ async def test_a_rest_is_planned_without_moving_anything(bench: Bench) -> None:
     assert (await plan_saved(saved, bench.services())).cost.current
 
 
-def put_something(registry: MemoryRegistry, place: Reference) -> Digest:
-    """Have a tag name another manifest."""
-    raw = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-    site, digest = Site(registry.name, place.repository), digest_of(raw)
-    registry.manifests.setdefault(site, {})[digest] = (media.OCI_INDEX, raw)
-    registry.tags[site, place.tag] = digest
-    return digest
-
-
 def save_plan_text(saved: SavedPlan) -> str:
     return msgspec.json.encode(saved).decode()
 
 
 @pytest.mark.parametrize("call", ["resolve", "is_empty", "has", "push", "put"])
-async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) -> None:
+async def test_a_target_that_hangs_holds_up_no_other(bench: MirrorScenario, call: str) -> None:
     hanging, refusing, healthy = hang(bench, call), bench.target("refusing"), bench.target("well")
     for pair in bench.pairs if call == "has" else ():  # something is there, so that more is asked
         hanging.blobs[hanging.site(pair.target.repository)] = {digest_of(b"other"): b"other"}
@@ -414,7 +385,7 @@ async def test_a_target_that_hangs_holds_up_no_other(bench: Bench, call: str) ->
     assert bench.opened() == dict.fromkeys(bench.blobs(), 1), "what the late one wants was kept for it"
 
 
-async def test_after_winding_down_no_late_target_is_begun(bench: Bench) -> None:
+async def test_after_winding_down_no_late_target_is_begun(bench: MirrorScenario) -> None:
     hanging = hang(bench, "resolve")
     bench.target("well")
     hanging.let.set()

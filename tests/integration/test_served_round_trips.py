@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hypothesis import given, settings
 
-from tests.integration.test_round_trips import Graph, graphs
 from tests.scenarios.graph_trips import reached, serve_graph, tagged, trip
+from tests.scenarios.graphs import Graph, graphs
 from tools.registry.faulty import journalling
 
 

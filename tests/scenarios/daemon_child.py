@@ -41,7 +41,7 @@ def counted() -> dict[str, int]:
     }
 
 
-class Hurry:
+class HurriedScheduler:
     """A clock on which waiting takes no time, and that stands otherwise."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Hurry:
 
 
 def main(arguments: list[str]) -> None:
-    hurry = Hurry()
+    hurry = HurriedScheduler()
     given = {"wait": hurry.wait, "clock": hurry.clock, "announce": hurry.announce}
     vars(scheduler)["run_on_schedule"] = partial(_in_a_hurry, scheduler.run_on_schedule, given)
     cli(arguments, prog_name="blobflow", standalone_mode=False)

@@ -10,8 +10,8 @@ from blobflow.engine.pairs import Pair
 from blobflow.oci import Digest, Reference, parse_manifest
 from blobflow.settings import Settings
 from blobflow.transports.store import Store
-from tests.integration.test_round_trips import Graph
 from tests.library import mirror
+from tests.scenarios.graphs import Graph
 
 
 def tagged(graph: Graph) -> Graph:

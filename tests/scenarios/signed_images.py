@@ -11,6 +11,9 @@ from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media, parse_m
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, referrer_descriptor
 from tests.fakes.registry import Bytes
 
+# An artifact's config that says nothing (image-spec manifest.md, "Guidance for an Empty Descriptor").
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+
 SIGNATURE = "application/vnd.dev.cosign.artifact.sig.v1+json"
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SPDX = "application/spdx+json"
@@ -78,7 +81,7 @@ class Content:
         return self.manifest(
             {
                 "artifactType": artifact_type,
-                "config": self.blob(b"{}", media.OCI_EMPTY),
+                "config": self.blob(b"{}", OCI_EMPTY),
                 "layers": list(layers),
                 "subject": item_of(subject.descriptor),
                 "annotations": {"org.opencontainers.image.created": "2026-01-01T00:00:00Z"},

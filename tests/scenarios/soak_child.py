@@ -35,7 +35,7 @@ def resident() -> int:
     return pages * 4096
 
 
-class Hurry:
+class HurriedClock:
     """A clock that goes as clocks do, but for sleeps: these are over at once, and have been."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ async def _mirrored(names: list[str], source: str, target: str, cache: Path) -> 
 
 async def _main(source: str, target: str, cache: str, first: str) -> None:
     names = sys.stdin.read().split()
-    clock = Hurry()
+    clock = HurriedClock()
     patched = vars(composition)
     patched["Registries"] = partial(Registries, sleep=clock.sleep, clock=clock)
     patched["World"] = partial(Services, sleep=clock.sleep)

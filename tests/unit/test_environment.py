@@ -28,7 +28,7 @@ from blobflow.transports.registry import Credentials
 from tests import library
 from tests.contract.implementations import blob_of, image_of
 from tests.e2e.servers.locked_registry import Authority
-from tests.fakes.registry import fake
+from tests.fakes.registry import scripted_server
 
 ENDS = Hosts(frozenset({"s.example"}), frozenset({"t.example"}))
 JOE = base64.b64encode(b"joe:secret").decode()
@@ -180,7 +180,7 @@ KEPT: list[tuple[str, dict[str, str]]] = [
 async def test_a_login_that_is_kept_opens_without_settings(
     home: Path, monkeypatch: pytest.MonkeyPatch, file: str, said: Mapping[str, str]
 ) -> None:
-    async with fake(locked) as server:
+    async with scripted_server(locked) as server:
         reference = Reference(server.host, "app", "1")
         with pytest.raises(Unauthorized):
             await library.inspect(reference)

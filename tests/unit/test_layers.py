@@ -46,9 +46,50 @@ ROOMS = {
     "retrying": Room(WORDS, ("msgspec",)),
     "engine": Room(SEAM, ("msgspec",)),
     "transports": Room(SEAM),
+    "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
+    "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
+    "transports.registry.auth": Room(
+        (*SEAM, "bounded_cache", "transports.registry.origins"), ("msgspec", "yarl")
+    ),
+    "transports.registry.capabilities": Room((*SEAM, "bounded_cache"), ("msgspec",)),
     # What inflates layers also undoes Content-Encoding.
-    "transports.registry": Room(
-        (*SEAM, "bounded_cache", "transports.compression"), ("msgspec", "aiohttp", "yarl", "multidict")
+    "transports.registry.http": Room(
+        (
+            *SEAM,
+            "transports.compression",
+            "transports.registry.auth",
+            "transports.registry.capabilities",
+            "transports.registry.origins",
+        ),
+        ("msgspec", "aiohttp", "yarl", "multidict"),
+    ),
+    "transports.registry.uploads": Room(
+        (
+            *SEAM,
+            "transports.registry.capabilities",
+            "transports.registry.http",
+            "transports.registry.origins",
+        ),
+        ("msgspec", "yarl"),
+    ),
+    "transports.registry.api": Room(
+        (
+            *SEAM,
+            "transports.registry.capabilities",
+            "transports.registry.http",
+            "transports.registry.uploads",
+        ),
+        ("msgspec", "aiohttp", "yarl"),
+    ),
+    "transports.registry.probe": Room(
+        (
+            *SEAM,
+            "transports.registry.api",
+            "transports.registry.capabilities",
+            "transports.registry.http",
+            "transports.registry.uploads",
+        ),
+        ("msgspec", "yarl"),
     ),
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.store.sink": Room((*SEAM, STORE, "transports.layout")),
@@ -59,7 +100,7 @@ ROOMS = {
         (*SEAM, "transports.files"), ("msgspec", "isal", "zlib_ng", "zstandard", "lz4")
     ),
     "transports.layout": Room((*SEAM, "transports.files"), ("msgspec",)),
-    "transports.local": Room((*SEAM, STORE, "transports.archive", "transports.layout")),
+    "transports.local": Room((*SEAM, STORE, "transports.archive", "transports.layout"), ("msgspec",)),
     "transports.rootfs": Room(
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),

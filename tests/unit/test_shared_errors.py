@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
@@ -18,20 +19,21 @@ from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.targets.verification import Verification
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled, error_side
-from blobflow.events import Meter
+from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Reference, digest_of
 from blobflow.oci.sample_images import sample_set
 from blobflow.server.admin.snapshots import ShouldStop, SnapshotCache
-from blobflow.server.pullthrough.single_flight import SingleFlight
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.single_flight import result_of
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.store import Store, StoreCache
 from blobflow.transports.store.state.group_commit import Call, GroupCommit
 from tests.deadlines import HANGS_AFTER
+from tests.fakes.guarded_registry import BLOB as ASKED_FOR
+from tests.fakes.guarded_registry import guarded
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.fakes.registry import Opened, world
-from tests.unit.registry.test_authenticator import BLOB as ASKED_FOR
-from tests.unit.registry.test_authenticator import guarded
 
 READERS = 5
 BLOB = Descriptor("application/octet-stream", digest_of(b"some bytes"), 10)
@@ -159,14 +161,15 @@ async def test_those_who_ask_an_archive_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_clients_that_wait_for_one_upstream() -> None:
-    go, under_way = asyncio.Event(), SingleFlight()
+    breaker = CircuitBreaker(time.monotonic, ignore, lambda site, kind: None)
+    go, requests = asyncio.Event(), UpstreamRequests(breaker)
     asyncio.get_running_loop().call_soon(go.set)
 
     async def ask() -> object:
-        return await under_way.once(Site("host", "app"), "tag", lambda: fail_after(go, NotFound("gone")))
+        return await requests.once(Site("host", "app"), "tag", lambda: fail_after(go, NotFound("gone")))
 
     check_own(await errors_of(*[ask] * READERS))
-    await under_way.close()
+    await requests.close()
 
 
 async def test_those_who_want_one_page() -> None:

@@ -40,24 +40,24 @@ _REFERRERS = Fault(
 )
 
 
-class Fake(msgspec.Struct, frozen=True):
+class KnownRegistry(msgspec.Struct, frozen=True):
     """A registry: `sparse`: what it makes of an index whose manifests are not all there."""
 
     faults: tuple[Fault, ...]
     sparse: SparsePolicy = "indexes"
 
 
-def fakes(mib: int = 1024 * 1024) -> dict[str, Fake]:
+def known_registries(mib: int = 1024 * 1024) -> dict[str, KnownRegistry]:
     """The registries by name, with MiBs of so many bytes."""
     return {**_self_hosted(), **_hosted(mib)}
 
 
-def _self_hosted() -> dict[str, Fake]:
+def _self_hosted() -> dict[str, KnownRegistry]:
     """What people run themselves."""
     return {
         # Tried. After a break inside a request GET, PATCH and DELETE answer 404 at every Location; each
         # answer has a new `_state`. DELETE by tag is answered by 400.
-        "distribution": Fake(
+        "distribution": KnownRegistry(
             (
                 Fault("*", UPLOADS, times=0, act=ForgetBroken()),
                 Fault("*", UPLOADS, times=0, act=MovingLocation()),
@@ -67,27 +67,27 @@ def _self_hosted() -> dict[str, Fake]:
             sparse="refuse",
         ),
         # POST and PUT with the body: 404; a manifest that is missing: 403.
-        "artifactory": Fake(
+        "artifactory": KnownRegistry(
             (
                 Fault("PUT", UPLOADS, times=0, act=Refuse(404, over=0)),
                 Fault("*", "/manifests/", times=0, act=PlainErrors(403)),
             )
         ),
         # harbor#17097: a `from` in a project that it does not know is answered by 401, not by 202.
-        "harbor": Fake(
+        "harbor": KnownRegistry(
             (Fault("POST", "from=", times=0, act=RefuseMount(401, absent=True)), _REFERRERS), sparse="refuse"
         ),
-        "nexus": Fake((Fault("*", UPLOADS, times=0, act=DropHeader("Range")),), sparse="refuse"),
-        "gitea": Fake((), sparse="refuse"),
+        "nexus": KnownRegistry((Fault("*", UPLOADS, times=0, act=DropHeader("Range")),), sparse="refuse"),
+        "gitea": KnownRegistry((), sparse="refuse"),
     }
 
 
-def _hosted(mib: int) -> dict[str, Fake]:
+def _hosted(mib: int) -> dict[str, KnownRegistry]:
     """What is somebody's service."""
     return {
         # containers-roadmap#2831: the Range of a status is stuck; #2860: only what a manifest refers to is
         # mounted. n > 1000 is refused for lists of tags.
-        "ecr": Fake(
+        "ecr": KnownRegistry(
             (
                 Fault("GET", UPLOADS, times=0, act=SetHeader("Range", f"0-{5 * mib - 1}")),
                 Fault("POST", "mount=", times=0, act=MountReferenced()),
@@ -96,7 +96,7 @@ def _hosted(mib: int) -> dict[str, Fake]:
             )
         ),
         # No ranged chunks; a request of 9.9 GB at most.
-        "gar": Fake(
+        "gar": KnownRegistry(
             (
                 Fault("PATCH", UPLOADS, times=0, act=Refuse(400, ranged=True)),
                 Fault("*", UPLOADS, times=0, act=Refuse(413, over=9900 * mib)),
@@ -105,13 +105,13 @@ def _hosted(mib: int) -> dict[str, Fake]:
             )
         ),
         # Ranged chunks over 4 MiB are answered by 416.
-        "ghcr": Fake(
+        "ghcr": KnownRegistry(
             (Fault("PATCH", UPLOADS, times=0, act=Refuse(416, over=4 * mib, ranged=True)), _NO_REFERRERS)
         ),
         # PUT with a body of more than 20 MB or so: 413.
-        "acr": Fake((Fault("PUT", UPLOADS, times=0, act=Refuse(413, over=20 * mib)), _REFERRERS)),
+        "acr": KnownRegistry((Fault("PUT", UPLOADS, times=0, act=Refuse(413, over=20 * mib)), _REFERRERS)),
         # A large PUT: 400 (one report); a wrong `from`: 401.
-        "hub": Fake(
+        "hub": KnownRegistry(
             (
                 Fault("PUT", UPLOADS, times=0, act=Refuse(400, over=20 * mib)),
                 Fault("POST", "from=", times=0, act=RefuseMount(401, absent=True)),
@@ -119,14 +119,14 @@ def _hosted(mib: int) -> dict[str, Fake]:
             )
         ),
         # Ranged chunks are reported broken; a mount without `from`: 400.
-        "quay": Fake(
+        "quay": KnownRegistry(
             (
                 Fault("PATCH", UPLOADS, times=0, act=Refuse(400, ranged=True)),
                 Fault("POST", NO_FROM, times=0, act=Status(400)),
             )
         ),
         # Requests of 100 MB at most, which it says of chunks.
-        "cloudflare": Fake(
+        "cloudflare": KnownRegistry(
             (
                 Fault("POST", UPLOADS, times=0, act=SetHeader("OCI-Chunk-Min-Length", str(5 * mib))),
                 Fault("POST", UPLOADS, times=0, act=SetHeader("OCI-Chunk-Max-Length", str(100 * mib))),

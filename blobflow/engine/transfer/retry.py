@@ -1,7 +1,7 @@
-"""Retrying a body: what, how often, how long between. Pure.
+"""Retrying a blob's bytes: what, how often, how long between. Pure.
 
-Requests without a body are retried inside the transport. A body is retried here, through its `Body`, which
-reads again from wherever that is possible. The table:
+Requests without a body are retried inside the transport. A blob's bytes are retried here, through their
+`BlobReader`, which reads again from wherever that is possible. The table:
 
     failure                                            tries
     a connection lost after it had moved FRUITFUL      MOST, with hardly a pause: a line that breaks now and

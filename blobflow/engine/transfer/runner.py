@@ -1,8 +1,8 @@
-"""The transfer: carries out a plan's steps, with no opinions of its own.
+"""The executor: runs a plan's steps, with no opinions of its own.
 
-`step_states` says what may run, `admission` what starts now, `staging` which way a blob goes, the staging
-area what the store holds meanwhile, and `retry` what is tried again. What is left is to do it: every step is
-a task; a step that fails is written down and the rest goes on. Only cancellation and bugs raise.
+`step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
+the store, and `retry` what is tried again. What is left is to do it: every step is a task. A step that fails
+is recorded, and the rest goes on. Only cancellation and bugs raise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Transfer:
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
-    until `no_more` is called; blobs that they may want stay staged so long, as far as it has room.
+    until `no_more` is called; blobs that they may want stay staged so long, as far as there is room.
     `origins`: where contents of the plan are that the graph does not know of. `brought` is told what was done
     beside the plan, since a target said that it lacked it.
     """
@@ -78,7 +78,7 @@ class Transfer:
         self._lingering: dict[Digest, None] = {}  # the first is here longest
         self._first = plan.steps
         self._beside = 0  # copies that are no steps of the plan
-        self._lacking = MissingContent(
+        self._missing = MissingContent(
             graph,
             self._made,
             origins or {},
@@ -132,7 +132,7 @@ class Transfer:
         async with self._tasks:
             while True:
                 self._changed.clear()
-                self._take_note()
+                self._update()
                 if self.step_states.finished and not self._more:
                     break
                 self._start_what_fits()
@@ -141,21 +141,22 @@ class Transfer:
     async def _find_held(self, steps: Iterable[Step]) -> None:
         await self._staging.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
 
-    def _take_note(self) -> None:
-        """Take in which steps ended, and which became ready."""
+    def _update(self) -> None:
+        """Take in which steps have ended, and which are ready."""
         for number in self.step_states.newly_ended():
             self._ended(self.step_states, number)
             step = self.step_states.step(number)
             if isinstance(step, Copy | Mount):
                 self._blob_open[step.blob.digest] -= 1
                 if not self._blob_open[step.blob.digest]:
-                    self._everywhere_over(step.blob.digest)
+                    self._all_ended(step.blob.digest)
         for number in self.step_states.newly_ready():
             step = self.step_states.step(number)
             warm = isinstance(step, Copy) and self._staging.warm(step.blob)
             self._admission.add(number, step, warm=warm)
 
-    def _everywhere_over(self, digest: Digest) -> None:
+    def _all_ended(self, digest: Digest) -> None:
+        """Every step of a blob that is known has ended."""
         if self._more:
             self._lingering[digest] = None
         else:
@@ -178,14 +179,14 @@ class Transfer:
         self.step_states.start(number)
         match step:
             case Copy():
-                self._tasks.create_task(self._copy(number, step, permits, self._road(step, permits)))
+                self._tasks.create_task(self._copy(number, step, permits, self._reader(step, permits)))
             case Mount() | Put() | Attach():
-                self._tasks.create_task(self._small(number, step, permits))
+                self._tasks.create_task(self._request(number, step, permits))
             case _:
                 assert_never(step)
 
-    def _road(self, step: Copy, permits: StepPermits) -> BlobReader:
-        """The blob as this copy reads it; staged if it goes through the store."""
+    def _reader(self, step: Copy, permits: StepPermits) -> BlobReader:
+        """The blob as this copy reads it; staged if it is to go through the store."""
         digest = step.blob.digest
         if self._staging.warm(step.blob):
             permits.bytes_read()
@@ -234,14 +235,14 @@ class Transfer:
         finally:
             permits.release()
 
-    async def _small(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
+    async def _request(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
         try:
-            await self._step(number, step, lambda: self._ask(step, permits))
+            await self._step(number, step, lambda: self._do(step, permits))
         finally:
             permits.release()
 
     async def _step(self, number: int, step: Step, act: Act) -> None:
-        """Do a step, and tell the step states and the observer how it ended."""
+        """Do a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
         observe(StepStarted(number, kind, content.digest, target, content.size))
@@ -261,7 +262,7 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.step_states.done(number, fell_back=outcome == "fell back")
 
-    async def _ask(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
+    async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
             case Mount():
                 return await self._mount(step, permits)
@@ -289,7 +290,7 @@ class Transfer:
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._services.journal, registry):
             try:
-                await self._lacking.put(step, step.manifest, permits)
+                await self._missing.put(step, step.manifest, permits)
                 return "done"
             except Rejected as error:
                 if not step.sparse or not error.missing:
@@ -297,7 +298,7 @@ class Transfer:
                 if step.fallback is None:
                     raise _explained(error, registry) from None
                 self._services.journal.record_note(registry, SPARSE, REFUSED)
-        await self._lacking.put(step, step.fallback, permits)
+        await self._missing.put(step, step.fallback, permits)
         return "fell back"
 
     async def _put_bytes(

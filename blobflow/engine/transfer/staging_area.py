@@ -54,7 +54,7 @@ class StagingArea:
                 self._held.add(blob.digest)
             else:
                 self._held.discard(blob.digest)
-        begun = await self._cache.begun(blobs.values())
+        begun = await self._cache.partial_sizes(blobs.values())
         for digest in blobs:
             self._begun.pop(digest, None)
         self._begun |= begun

@@ -1,6 +1,6 @@
 """The access log in the forms that other programs read: httpd's, and JSON. Pure.
 
-A log is read on terminals, too: what a client chose never reaches it as anything that a terminal obeys.
+People read logs on terminals, too: nothing that a client chose reaches the log as what a terminal obeys.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from blobflow.printable import printable
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\"})
-# Characters of a request's target, and of another field, that are told. The target is told whole: what may be
-# longer than the server reads is only the escapes in it.
+# Characters of a request's target, and of another field, that a line has. The target is there whole: only the
+# escapes in it can make it longer than what the server reads.
 _TARGET = 16 * 1024
 _FIELD = 1024
 _DEL = "\x7f"

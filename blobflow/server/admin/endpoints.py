@@ -1,4 +1,4 @@
-"""What those see who look after the registry: a page for a person, metrics for Prometheus, a sign of life."""
+"""Endpoints for those who look after the registry: a page for people, metrics for Prometheus, health."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ async def metrics(context: RequestContext) -> web.StreamResponse:
     read."""
     registry = context.registry
     try:
-        census = await registry.overview.census(_gone(context.request))
+        stats = await registry.overview.stats(_gone(context.request))
     except StorageError as error:
         return _failed(registry, error)
-    body = RegistryMetrics(registry, census.value).text()
+    body = RegistryMetrics(registry, stats.value).text()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -68,7 +68,7 @@ async def page(context: RequestContext) -> web.StreamResponse:
 
 
 def _gone(request: web.BaseRequest) -> Callable[[], bool]:
-    """Whether the client is: then nothing has to be found out for it."""
+    """Tells whether the client has gone: then nothing has to be found out for it."""
 
     def gone() -> bool:
         transport = request.transport

@@ -1,11 +1,12 @@
 """Files that are read again while the registry serves: logins, access rules, and on demand certificates.
 
-- A file is looked at about once a second, in a thread of its own, and read where it looks changed. It takes
-  effect when it reads well.
-- What can't be read, or makes no sense, changes nothing: what was in force stays in force. That is told once,
-  and only when a second look found the same, since a file that is just being written looks like that, too.
-- What is no regular file (a pipe) can be read once only, and is left alone.
-- Whoever asks for it has everything read at once, certificates too, and is told what came of it.
+- A thread looks at each file about once a second, and reads it if it looks changed. It takes effect if it
+  reads well.
+- What can't be read, or makes no sense, changes nothing: what was in force stays in force. The operator
+  hears that once, and only if a second look finds the same: a file that is being written looks like that,
+  too.
+- What is no regular file (a pipe) can be read once only, and is not read again.
+- `reread` reads everything at once, certificates too, and tells what came of it.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ _Signature = tuple[int, int, int]
 
 
 class Reloadable(Protocol):
-    """Something that was read from files. `what` it is, in words: "the logins". `on_demand`: it is read
-    only when somebody asks for it."""
+    """Something that was read from files. `what` names it in words: "the logins". `on_demand`: only `reread`
+    reads it again."""
 
     name: str
     what: str
     on_demand: bool
 
     def read(self) -> Callable[[], None] | None:
-        """In a thread: read it if it looks changed. What is returned is called on the loop's thread, and has
-        it take effect; None: nothing changed. Raises InvalidConfig."""
+        """In a thread: read it if it looks changed. Returns what makes it take effect, to be called on the
+        loop's thread; None if nothing changed. Raises InvalidConfig."""
 
 
 class ReloadableFile(Generic[T]):
-    """A text file: `parse` makes a value of its text (in a thread), and `take` has it take effect.
+    """A text file: `parse` makes a value of its text (in a thread), and `take` makes that take effect.
 
-    `text` is what it said when it was read first.
+    `text` is the text that was read first.
     """
 
     on_demand = False
@@ -90,7 +91,7 @@ class ReloadableFile(Generic[T]):
 
 
 class ReloadableOnDemand:
-    """What `reread` reads again and puts in force by itself. It raises InvalidConfig."""
+    """Files that `reread` reads and puts in force by itself. It raises InvalidConfig."""
 
     on_demand = True
 
@@ -105,7 +106,7 @@ class ReloadableOnDemand:
 
 
 class FileReloader:
-    """Looks after some files. Used on one loop; `close` it after `watch` has ended."""
+    """Reads some files again. Used on one loop; `close` it after `watch` has ended."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class FileReloader:
         self._sleep = sleep
         self._thread = ThreadPoolExecutor(1, "blobflow-reread")
         self._one = asyncio.Lock()
-        # What is wrong with a file, and whether that was told.
+        # What is wrong with a file, and whether the operator has heard of it.
         self._problems: dict[str, tuple[str, bool]] = {}
 
     async def watch(self) -> None:
@@ -136,7 +137,7 @@ class FileReloader:
                 await self._read(file, asked=False)
 
     async def reread(self) -> None:
-        """Read everything now, and tell of each file what came of it."""
+        """Read everything now, and tell for each file what came of it."""
         for file in self._files:
             await self._read(file, asked=True)
 

@@ -1,4 +1,4 @@
-"""What a registry tells Prometheus, made of its counters when it is asked."""
+"""A registry's metrics for Prometheus, made of its counters when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class RegistryMetrics:
-    """The metrics of one registry; `census`: what its store holds, as it was counted last."""
+    """The metrics of one registry; `stats`: what its store held when it was counted last."""
 
-    def __init__(self, registry: Registry, census: StoreStats) -> None:
+    def __init__(self, registry: Registry, stats: StoreStats) -> None:
         self._registry = registry
-        self._census = census
+        self._census = stats
         self._collectors = CollectorRegistry()
         self._collectors.register(self)
         ProcessCollector(registry=self._collectors)
@@ -28,7 +28,7 @@ class RegistryMetrics:
         return generate_latest(self._collectors)
 
     def describe(self) -> list[Metric]:
-        """Nothing: what there is, is known when it is collected."""
+        """Nothing: the metrics are known when they are collected."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
-"""What the registry holds, gathered for the page that a person looks at, and for the figures of the metrics.
+"""What the registry holds, found out for the page that people look at, and for the metrics.
 
-Work and memory are bounded whatever is pushed: see the constants. A manifest that is named a thousand times
-is looked into once; what is beyond the bounds is counted, and shown as "and so many more".
+Work and memory are bounded whatever clients push: see the constants. A manifest that is named a thousand
+times is read once; what is beyond the bounds is counted, and shown as "and so many more".
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from blobflow.transports.store.stats import (
 # Repositories on a page, and tags of one that are shown.
 REPOSITORIES = 100
 TAGS = 50
-# Images of one tag, and of all tags of a page. Those of well-known indexes are about 20, attestations
-# included.
+# Images of one tag, and of all tags of a page. Well-known indexes have about 20, attestations included.
 IMAGES = 40
 IMAGES_IN_ALL = 2000
 # Manifests and configs that are read for a page, and their bytes: a second's work for a slow disk. An index
@@ -42,11 +41,11 @@ FILES = 2000
 BYTES = 32 * 1024 * 1024
 # Children of one manifest that are taken out of it; docker takes no image with more than 127 layers.
 _CHILDREN = 256
-# Names of repositories that are looked at to find some that a viewer may pull.
+# Names of repositories that are tried to find some that a viewer may pull.
 _NAMES = 20_000
-# Bytes of a config that is looked into; those of images have some kilobytes.
+# Bytes of a config that is read; those of images have some kilobytes.
 _MAX_CONFIG = 1024 * 1024
-# What a share takes in memory, as a part of a census.
+# Bytes in memory of the figures of one repository.
 _SHARE_BYTES = 400
 # A name of a repository in a request that is longer can't be one.
 _LONGEST_NAME = 256
@@ -92,7 +91,7 @@ class RepositoryRow(msgspec.Struct, frozen=True):
 
 
 class UpstreamRow(msgspec.Struct, frozen=True):
-    """How often something was asked for that is pulled through, and how often it was here."""
+    """How often clients asked for something that is pulled through, and how often it was here."""
 
     host: str
     asked: int
@@ -101,17 +100,17 @@ class UpstreamRow(msgspec.Struct, frozen=True):
 
 
 class OverviewRows(msgspec.Struct, frozen=True):
-    """The page. `census` counts all that is held (None: that is not for this viewer). `following` is where
+    """The page. `stats` counts all that is held (None: not for this viewer). `following` is where
     the next page begins, "" on the last."""
 
-    census: StoreStats | None
+    stats: StoreStats | None
     repositories: tuple[RepositoryRow, ...]
     following: str = ""
     upstreams: tuple[UpstreamRow, ...] = ()
 
 
 class RenderedPage(msgspec.Struct, frozen=True):
-    """A page as HTML, in two parts, between which stands how old it is."""
+    """A page as HTML, in two parts; how old it is belongs between them."""
 
     head: bytes
     tail: bytes
@@ -122,9 +121,9 @@ class RenderedPage(msgspec.Struct, frozen=True):
 
 
 class Overview:
-    """Gathers pages and figures. Used on one loop; `close` it with the registry.
+    """Builds pages and figures. Used on one loop; `close` it with the registry.
 
-    Figures have a thread to themselves: who scrapes metrics does not stand in line behind pages.
+    Figures have a thread to themselves, so that whoever scrapes metrics does not wait for pages.
     """
 
     def __init__(
@@ -135,18 +134,18 @@ class Overview:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._through = pullthrough
+        self._pullthrough = pullthrough
         self._figures = SnapshotCache(clock=clock)
         self._pages = SnapshotCache(clock=clock)
 
-    async def census(self, gone: Callable[[], bool]) -> Snapshot[StoreStats]:
+    async def stats(self, gone: Callable[[], bool]) -> Snapshot[StoreStats]:
         """What there is in all. `gone`: see `SnapshotCache.get`. Raises StorageError, ApiError."""
 
         def count(stopped: ShouldStop) -> StoreStats:
             with open_reader(self._store, stopped) as state:
                 return collect_stats(state)
 
-        return await self._figures.get("census", count, gone=gone, weigh=_weight)
+        return await self._figures.get("stats", count, gone=gone, weigh=_weight)
 
     async def page(
         self,
@@ -164,30 +163,30 @@ class Overview:
         are about the moment: call `forget` when rules change. Raises StorageError, ApiError.
         """
         last = last[:_LONGEST_NAME].encode("utf-8", "replace").decode()
-        census = await self.census(gone)
+        stats = await self.stats(gone)
         upstreams = () if may_pull else tuple(self._upstreams())
 
         def build(stopped: ShouldStop) -> RenderedPage:
             with open_reader(self._store, stopped) as state:
-                look = _OverviewReader(state, self._store.blobs.path_of, census.value, may_pull, stopped)
+                look = _OverviewReader(state, self._store.blobs.path_of, stats.value, may_pull, stopped)
                 return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
 
         key = viewer, may_pull is None, last
         found = await self._pages.get(key, build, gone=gone, weigh=lambda page: page.size)
-        return found.value, max(self._pages.age(found), self._figures.age(census))
+        return found.value, max(self._pages.age(found), self._figures.age(stats))
 
     @property
     def gathered(self) -> int:
-        """How many times something was gathered."""
+        """How many pages and figures were built."""
         return self._figures.done + self._pages.done
 
     def forget(self) -> None:
-        """Whatever was gathered is gathered anew for the next who asks."""
+        """Build everything anew for the next who asks."""
         self._figures.forget()
         self._pages.forget()
 
     def stop(self) -> None:
-        """Give up what is under way; who waits for it is refused."""
+        """Give up what is being built; whoever waits for it gets an error."""
         self._figures.stop()
         self._pages.stop()
 
@@ -196,18 +195,18 @@ class Overview:
         await self._pages.close()
 
     def _upstreams(self) -> list[UpstreamRow]:
-        if self._through is None:
+        if self._pullthrough is None:
             return []
         found = []
-        for host in sorted({host for host, _, _ in self._through.outcomes}):
-            told = {key[1:]: n for key, n in self._through.outcomes.items() if key[0] == host}
+        for host in sorted({host for host, _, _ in self._pullthrough.outcomes}):
+            told = {key[1:]: n for key, n in self._pullthrough.outcomes.items() if key[0] == host}
             hits = sum(n for (_, outcome), n in told.items() if outcome in ("hit", "stale"))
-            found.append(UpstreamRow(host, sum(told.values()), hits, self._through.bytes_read[host]))
+            found.append(UpstreamRow(host, sum(told.values()), hits, self._pullthrough.bytes_read[host]))
         return found
 
 
-def _weight(census: StoreStats) -> int:
-    return _SHARE_BYTES * (len(census.shares) + 1)
+def _weight(stats: StoreStats) -> int:
+    return _SHARE_BYTES * (len(stats.shares) + 1)
 
 
 class _Image(msgspec.Struct, frozen=True):
@@ -218,19 +217,19 @@ class _Image(msgspec.Struct, frozen=True):
 
 
 class _OverviewReader:
-    """One gathering of a page, in its thread: what it has read and shown so far."""
+    """Builds one page, in its thread: what it has read and shown so far."""
 
     def __init__(
         self,
         state: State,
         path_of: Callable[[Digest], Path],
-        census: StoreStats,
+        stats: StoreStats,
         may_pull: MayPull | None,
         stopped: ShouldStop,
     ) -> None:
         self._state = state
         self._path_of = path_of
-        self._census = census
+        self._census = stats
         self._may_pull = may_pull
         self._stopped = stopped
         self._files = FILES
@@ -248,7 +247,7 @@ class _OverviewReader:
     def _names(self, last: str) -> tuple[list[str], str]:
         """The repositories of the page, and where the next one begins.
 
-        Of very many that a viewer may not pull, those after _NAMES are not looked for.
+        Where a viewer may pull very few of very many, those after _NAMES are not found.
         """
         may_pull = self._may_pull
         if may_pull is None:
@@ -262,16 +261,16 @@ class _OverviewReader:
                 if len(names) < 1000 or len(found) > REPOSITORIES:
                     break
                 at = names[-1]
-                self._go_on()
+                self._check_stopped()
         page = found[:REPOSITORIES]
         return page, page[-1] if len(found) > REPOSITORIES else ""
 
-    def _go_on(self) -> None:
+    def _check_stopped(self) -> None:
         if self._stopped():
             raise Abandoned
 
     def _repository(self, name: str, *, shared: bool) -> RepositoryRow:
-        self._go_on()
+        self._check_stopped()
         found = tags_with_types(self._state, name, TAGS + 1)
         tags = tuple(self._tag(*each) for each in found[:TAGS])
         return RepositoryRow(name, self._census.shares.get(name), tags, len(found) > TAGS, shared)
@@ -287,7 +286,7 @@ class _OverviewReader:
         return msgspec.structs.replace(known, tag=tag)
 
     def _root(self, digest: Digest, kind: str) -> TagRow:
-        """What a tag names; the tag's name is filled in by who asks."""
+        """What a tag names; the caller fills in the tag's name."""
         raw = self._read(digest, MAX_MANIFEST_BYTES)
         if raw is None:
             return TagRow("", digest, (), 0, unread=self._spent)
@@ -347,7 +346,7 @@ class _OverviewReader:
 
     def _read(self, digest: Digest, most: int) -> bytes | None:
         """A small blob; None if it is not here, is larger than it may be, or nothing more may be read."""
-        self._go_on()
+        self._check_stopped()
         if self._spent:
             return None
         self._files -= 1
@@ -368,7 +367,7 @@ def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest | None:
 
 
 def _image_of(manifest: Manifest) -> _Image:
-    """What a manifest needs; of an index inside an index, nothing is counted."""
+    """What a manifest needs; nothing of an index inside an index."""
     if manifest.descriptor.media_type in media.INDEXES:
         return _Image({})
     return _Image({blob.digest: blob.size for blob in manifest.blobs}, manifest.more > 0)

@@ -1,5 +1,5 @@
-"""The page at `/`: HTML for a person, without scripts. Pure; all that others chose is escaped, bounded, and
-its control characters and marks of direction are made visible."""
+"""The page at `/`: HTML for people, without scripts. Pure; whatever clients chose is escaped and bounded, and
+its control characters and marks of direction become visible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def render(shown: OverviewRows) -> RenderedPage:
         '<html lang="en"><head><meta charset="utf-8"><title>blobflow registry</title>',
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
         "<h1>blobflow registry</h1>",
-        _summary(shown.census),
+        _summary(shown.stats),
     ]
     parts = [_upstreams(shown.upstreams), *map(_repository, shown.repositories)]
     if not shown.repositories:
@@ -64,13 +64,13 @@ def _text(words: str, most: int = _NAME) -> str:
     return escape(printable(words, most))
 
 
-def _summary(census: StoreStats | None) -> str:
-    if census is None:
+def _summary(stats: StoreStats | None) -> str:
+    if stats is None:
         return ""
-    spared = max(census.served - census.size, 0)
+    spared = max(stats.served - stats.size, 0)
     return (
-        f'<p id="summary">{census.blobs} blobs and manifests, {size(census.size)} on disk; '
-        f"the repositories hold {size(census.served)}, of which sharing spares {size(spared)}.</p>"
+        f'<p id="summary">{stats.blobs} blobs and manifests, {size(stats.size)} on disk; '
+        f"the repositories hold {size(stats.served)}, of which sharing spares {size(spared)}.</p>"
     )
 
 

@@ -1,13 +1,13 @@
-"""What takes long to find out, for those who look on: gathered once whoever asks, kept for a while.
+"""Snapshots of what takes long to find out: built once for all who ask, and kept for a while.
 
 Rules
-- One thread of its own does it, one thing after another. So no request that reads or writes content ever
-  waits for a page, and pages take at most one core from them.
-- Who asks for what is being gathered waits for that. What was gathered holds for some seconds, and for ten
-  times as long as it took: the thread works a tenth of the time at most on any one thing, however often it is
-  asked.
-- What nobody waits for any more is not gathered; what is under way is told so, and ends.
-- Everything is bounded: what is kept, in bytes, and who waits, in things that they wait for.
+- A thread of its own builds them, one after another. So no request that reads or writes content ever waits
+  for a page, and pages take at most one core from such requests.
+- Whoever asks for a snapshot that is being built waits for that one. A snapshot holds for some seconds, and
+  for ten times as long as it took to build: the thread spends a tenth of the time at most on any one of them,
+  however often clients ask.
+- What nobody waits for any more is not built; what is being built hears of that, and ends.
+- Everything is bounded: what is kept, in bytes, and who waits, in snapshots that they wait for.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, Generic, TypeVar
 from blobflow.server.errors import ApiError
 from blobflow.single_flight import result_of
 
-# Seconds for which what was gathered holds at least: who reloads a page by hand sees what changed.
+# Seconds for which a snapshot holds at least: whoever reloads a page by hand sees what changed.
 KEEP_SECONDS = 5.0
 # As many times the seconds that it took.
 _TIMES = 10
 # Bytes that are kept in all, as their makers weigh them.
 MAX_BYTES = 4 * 1024 * 1024
-# Different things that are gathered or waited for at once.
+# Different snapshots that are being built or waited for at once.
 _WAITING = 16
 
 T = TypeVar("T")
@@ -47,12 +47,12 @@ class Snapshot(Generic[T]):
 
 
 class Abandoned(Exception):
-    """Raised by who gathers when it was told to stop."""
+    """The building of a snapshot was stopped, as nobody waits for it."""
 
 
 class _UnderWay:
-    """`askers`: for each who waits, whether it is gone by now; `stopped`: the thread was told that all are.
-    Both are read by the thread, too."""
+    """`askers`: for each who waits, whether it is gone by now; `stopped`: the thread has heard that all are.
+    The thread reads both, too."""
 
     __slots__ = ("askers", "future", "stopped")
 
@@ -69,12 +69,12 @@ class SnapshotCache:
         self,
         *,
         kept: float = KEEP_SECONDS,
-        room: int = MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.done = 0
         self._kept_for = kept
-        self._left = room
+        self._left = max_bytes
         self._clock = clock
         self._closing = False
         self._worker: ThreadPoolExecutor | None = None
@@ -91,10 +91,10 @@ class SnapshotCache:
     ) -> Snapshot[T]:
         """What `build` returns, now or some seconds ago; equal keys are the same thing.
 
-        It runs in the thread and looks often at its argument: once that is true, it raises whatever it likes.
-        `gone`: whether who asks is there no more; may be asked in the thread. `weigh` tells the bytes that
-        the result takes. Raises what `build` raises, to all who wait; ApiError (503) when too many do, or the
-        registry ends; ConnectionError to who is gone. Who is cancelled takes nothing from others.
+        `build` runs in the thread and often calls its argument: once that is true, it raises whatever it
+        likes. `gone`: whether the one who asks has gone; called in the thread, too. `weigh` tells the bytes
+        that the result takes. Raises what `build` raises, to all who wait; ApiError (503) when too many do,
+        or the registry ends; ConnectionError to whoever is gone. Being cancelled takes nothing from others.
         """
         while not self._closing:
             kept = self._kept.get(key)
@@ -128,20 +128,20 @@ class SnapshotCache:
         )
 
     def age(self, gathered: Snapshot[Any]) -> float:
-        """Seconds since it was found out."""
+        """Seconds since it was built."""
         return max(self._clock() - gathered.at, 0.0)
 
     def forget(self) -> None:
-        """Whatever was gathered holds no more."""
+        """No snapshot holds any longer."""
         self._left += sum(weight for _, weight in self._kept.values())
         self._kept.clear()
 
     def stop(self) -> None:
-        """Begin to end: what is under way is given up, and nothing more is begun."""
+        """Give up what is being built, and build nothing more."""
         self._closing = True
 
     async def close(self) -> None:
-        """End, and wait until what is under way has; that takes milliseconds. May be called twice."""
+        """Stop, and wait for what was being built to end, some milliseconds. May be called twice."""
         self.stop()
         futures = [each.future for each in self._under_way.values()]
         if futures:

@@ -54,8 +54,8 @@ _RULE_KEYS = ("who", "repositories", "do")
 _ASK = "ask_for_login"
 # What may be in the name of a repository (distribution-spec, "Pulling manifests").
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
-# Answers that are remembered of one login, each with a name that somebody asked for; and logins of which some
-# are.
+# Answers that are remembered of one login, each with a name that a client asked for; and logins of which some
+# are remembered.
 _REMEMBERED = 1024
 _NUMBERS = itertools.count(1)
 
@@ -131,7 +131,7 @@ class Permissions:
     __slots__ = ("_known", "_rules", "asks", "listing", "viewer")
 
     def __init__(self, rules: Sequence[AccessRule] | None, *, asks: bool = False) -> None:
-        """`asks`: what is denied is answered with the wish for a login."""
+        """`asks`: a denial asks for a login."""
         self._rules = rules
         self._known: dict[tuple[Action, str], bool] = {}
         self.asks = asks
@@ -179,7 +179,7 @@ class Permissions:
         return found
 
     def denial(self) -> ApiError:
-        """The one answer to all that is denied: it tells nothing of what is here."""
+        """The one answer to all that is denied: it says nothing of what is here."""
         if self.asks:
             return ApiError("UNAUTHORIZED", "this registry wants a login", headers=CHALLENGE)
         return ApiError("DENIED", "the access rules of this registry do not allow this")

@@ -1,9 +1,9 @@
 """Pauses that grow with failures. Pure but for its clock.
 
-Who is kept apart is a `key` (an address, or an address and a name). Each key has moments, one after the
-other, and `reserve` hands out the next: at once where nothing failed lately, later and later apart the more
-did, up to a limit. Moments are handed out when something arrives, before it is known how it ends, so that
-they tell nothing of how it ends.
+A `key` is an address, or an address and a name. Each key has moments, one after the other, and `reserve`
+hands out the next: at once where nothing failed lately, and further and further apart the more did, up to a
+limit. A moment is handed out when something arrives, before anybody knows how it ends, so that it tells
+nothing of how it ends.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Hashable
 
 # Seconds without a failure after which a key is as good as new.
 FORGET_SECONDS = 600.0
-# Keys that are remembered: those that were not seen for longest go first.
+# Keys that are remembered: the least recently used go first.
 KEYS = 16_384
-# More failures than these make no longer pause.
+# More failures than these make the pause no longer.
 _MOST_FAILURES = 20
 
 
-class _Pace:
+class _Schedule:
     __slots__ = ("failed_at", "failures", "next")
 
     def __init__(self, now: float) -> None:
@@ -29,7 +29,7 @@ class _Pace:
 
 
 class FailureBackoff:
-    """The paces of many keys. All times in seconds.
+    """The pauses of many keys. All times in seconds.
 
     Between two moments of a key there are `least`, and with the n-th failure `least + first * (2**n - 1)`,
     but no more than `most`. Nothing is reserved further than `wait` ahead.
@@ -43,45 +43,45 @@ class FailureBackoff:
         self._most = most
         self._wait = wait
         self._clock = clock
-        self._paces: OrderedDict[Hashable, _Pace] = OrderedDict()
+        self._schedules: OrderedDict[Hashable, _Schedule] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._paces)
+        return len(self._schedules)
 
     def reserve(self, key: Hashable) -> float | None:
-        """Seconds until this key's next moment, which is taken now. None: it is too far ahead, and not
-        taken."""
-        pace, now = self._pace(key), self._clock()
-        moment = max(now, pace.next)
+        """Seconds until this key's next moment, which is taken now. None if it is too far ahead; then it is
+        not taken."""
+        schedule, now = self._schedule(key), self._clock()
+        moment = max(now, schedule.next)
         if moment - now > self._wait:
             return None
-        pause = self._least + self._first * (2 ** min(pace.failures, _MOST_FAILURES) - 1)
-        pace.next = moment + min(pause, self._most)
+        pause = self._least + self._first * (2 ** min(schedule.failures, _MOST_FAILURES) - 1)
+        schedule.next = moment + min(pause, self._most)
         return moment - now
 
     def ahead(self, key: Hashable) -> float:
-        """Seconds until this key's next moment; it is not taken."""
-        return max(0.0, self._pace(key).next - self._clock())
+        """Seconds until this key's next moment, which stays free."""
+        return max(0.0, self._schedule(key).next - self._clock())
 
     def has_failed(self, key: Hashable) -> bool:
         """Whether anything failed lately."""
-        return self._pace(key).failures > 0
+        return self._schedule(key).failures > 0
 
     def fail(self, key: Hashable) -> None:
-        pace = self._pace(key)
-        pace.failures += 1
-        pace.failed_at = self._clock()
+        schedule = self._schedule(key)
+        schedule.failures += 1
+        schedule.failed_at = self._clock()
 
-    def forgive(self, key: Hashable) -> None:
-        """Let the key be as good as new."""
-        self._paces.pop(key, None)
+    def reset(self, key: Hashable) -> None:
+        """Make the key as good as new."""
+        self._schedules.pop(key, None)
 
-    def _pace(self, key: Hashable) -> _Pace:
+    def _schedule(self, key: Hashable) -> _Schedule:
         now = self._clock()
-        pace = self._paces.get(key)
-        if pace is None or (now - pace.failed_at > FORGET_SECONDS and pace.next <= now):
-            pace = self._paces[key] = _Pace(now)
-        self._paces.move_to_end(key)
-        while len(self._paces) > KEYS:
-            self._paces.popitem(last=False)
-        return pace
+        schedule = self._schedules.get(key)
+        if schedule is None or (now - schedule.failed_at > FORGET_SECONDS and schedule.next <= now):
+            schedule = self._schedules[key] = _Schedule(now)
+        self._schedules.move_to_end(key)
+        while len(self._schedules) > KEYS:
+            self._schedules.popitem(last=False)
+        return schedule

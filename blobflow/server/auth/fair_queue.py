@@ -1,11 +1,11 @@
 """Slow checks in turn: one thread each, and what waits for it is served by name, not by arrival.
 
-A lane does one check at a time. Among those that wait, names take turns; under one name, those who ask
-(addresses); of one who asks, what came first goes first. So a thousand checks of one name delay those of
-another by one check, and it needs no rule about who is an attacker. What may come `later` waits until nothing
+A queue does one check at a time. Among those that wait, names take turns; under one name, askers (addresses)
+do; the checks of one asker go in the order in which they came. So a thousand checks of one name delay those
+of another by one check, without any rule about who is an attacker. What may come `later` waits until nothing
 else does, in turns of its own.
 
-All queues are bounded: what finds its own full is turned away, and takes no place from others.
+Everything that waits is bounded: a check whose place is taken is turned away, and takes no place from others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
 from functools import partial
 
-# Checks that may wait under one name of one who asks, under one name, and in all; as many again of what may
-# come later.
+# Checks that may wait of one asker under one name, under one name, and in all; as many again of what may come
+# later.
 WAITING_OF_ASKER = 4
 WAITING_UNDER_NAME = 64
 WAITING = 1024
@@ -39,9 +39,10 @@ class FairQueue:
         self._busy = False
 
     def enter(self, name: str, asker: Hashable, check: Check, *, later: bool = False) -> asyncio.Future[bool]:
-        """What `check` will have returned or raised. Cancelling it takes it out of the queue, unless it runs.
+        """What `check` will have returned or raised. Cancelling it takes the check out of the queue, unless
+        it runs.
 
-        Raises LaneFull.
+        Raises QueueFull.
         """
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         (self._later if later else self._now).add(name, asker, (check, answer))
@@ -50,7 +51,7 @@ class FairQueue:
         return answer
 
     def close(self) -> None:
-        """Cancel what waits. Nothing may be entered any more."""
+        """Cancel what waits. Nothing may enter any more."""
         while (waiting := self._next()) is not None:
             waiting[1].cancel()
 
@@ -82,14 +83,14 @@ class FairQueue:
 
 
 class _Turns:
-    """What waits, by name and by who asks. Queues that are empty are forgotten."""
+    """What waits, by name and by asker. It forgets queues that are empty."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[str, OrderedDict[Hashable, deque[_Waiting]]] = OrderedDict()
         self._waiting = 0
 
     def add(self, name: str, asker: Hashable, waiting: _Waiting) -> None:
-        """Raises LaneFull."""
+        """Raises QueueFull."""
         askers = self._names.get(name, OrderedDict())
         queue = askers.get(asker, deque())
         if (
@@ -104,7 +105,7 @@ class _Turns:
         self._names.setdefault(name, askers)
 
     def take(self) -> _Waiting | None:
-        """Take out what is next; its name and who asks go behind all others."""
+        """Take out what is next; its name and its asker go behind all others."""
         if not self._names:
             return None
         name, askers = self._names.popitem(last=False)

@@ -1,62 +1,60 @@
-"""Who may come in: an htpasswd file, and HTTP's Basic (RFC 7617).
+"""Who may come in: checking logins against the bcrypt hashes of an htpasswd file.
 
-Only bcrypt is taken, as distribution does: what else htpasswd writes can be guessed too fast. A bcrypt check
-is slow by design (some 60 to 250 ms of a core at the usual costs), so whoever may ask for many of them could
-keep everybody out. Nobody can, for these rules:
+The registry takes only bcrypt, as distribution does: what else htpasswd writes can be guessed too fast. A
+bcrypt check is slow by design (some 60 to 250 ms of a core at the usual costs), so that a client which asks
+for many of them could keep everybody out. These rules prevent that:
 
-- **A login that was right is known.** Of the one right login of each user a keyed hash is kept, for a day
-  after it was last seen, bound to the line of the file that it matched. A known login needs no check and
-  waits for nothing, and it is out at the moment when the file has another line, or none, for its user. The
-  key is this process's alone; neither passwords nor headers are kept or told, nor anything of wrong logins.
-- **Checks wait by name.** Each lane (`lanes`) does one check at a time in a thread, and names take turns, so
-  that guesses at one user's password, from however many connections and addresses, delay another user by one
-  check. All names that nobody has count as one name: together they get one user's turns, and no more.
-- **Who failed lately has a lane of its own.** Logins from an address (of IPv6: a /64 network) where one was
-  wrong in the last minutes are checked in the slow lane, others in the fast one. A right login that shares
-  its address with wrong ones (a proxy, a NAT) takes its turn in the slow lane, by name as well.
-- **Guesses at one name from one address are made at a growing pause** (`paces`), up to some seconds; what
-  would wait too long is not checked. Connections on which a login was wrong, or turned away, share a pace
-  of their own and are served after all others, so that the user whose password is being guessed at from the
-  same address comes in over a new one. A right login ends the pause for its name.
-- **What is refused is refused at the address's pace**, which grows with every failure there: 401, or 429 with
+- **A right login is remembered.** The registry keeps a keyed hash of the one right login of each user, for a
+  day after it last saw it, bound to the line of the file that it matched. A known login needs no check and
+  waits for nothing, and it is no longer known at the moment when the file has another line, or none, for its
+  user. Only this process has the key; it keeps and tells neither passwords nor headers, nor anything of wrong
+  logins.
+- **Checks wait by name.** Each queue (`fair_queue`) does one check at a time in a thread, and names take
+  turns, so that guesses at one user's password, from however many connections and addresses, delay another
+  user by one check. All names that nobody has count as one name: together they get one user's turns.
+- **Clients that failed lately have a queue of their own.** Logins from an address (of IPv6: a /64 network)
+  where one was wrong in the last minutes wait in the slow queue, others in the fast one. A right login that
+  shares its address with wrong ones (a proxy, a NAT) takes its turn in the slow queue, by name as well.
+- **Guesses at one name from one address wait for a growing pause** (`failure_backoff`), up to some seconds;
+  what would wait too long is not checked. Connections on which a login was wrong, or turned away, have pauses
+  of their own and their turn after all others, so that the user whose password is being guessed at from the
+  same address comes in over a new connection. A right login ends the pause for its name.
+- **Refusals wait for the pause of the address**, which grows with every failure there: 401, or 429 with
   Retry-After where too many wait. The moment is fixed when the request comes, whether its user exists or not,
   and an unknown user costs the same check as a known one, against a hash that nothing matches: so the time
-  that a refusal takes tells no names, as far as a busy machine's noise lets it be seen.
+  that a refusal takes tells no names, as far as a busy machine's noise lets anybody see it.
 
-What this does not do: guesses at one user's password, each on a new connection, all from an address that this
-user has in common with the guesser, can keep this one user out for as long as they go on, unless the login is
-known already. Behind a proxy all that comes through it comes from one address, unless the registry was told
-to believe what the proxy says of its clients.
+What this does not do: guesses at one user's password, each on a new connection, all from an address that the
+user shares with the guesser, can keep this one user out for as long as they go on, unless the login is known
+already. All that comes through a proxy comes from one address, unless the operator has told the registry to
+believe what the proxy says of its clients.
 
-All that is kept is bounded: known logins by the users of the file, the rest by the constants below, in
-`lanes` and in `paces`.
+All that the registry keeps is bounded: known logins by the users of the file, the rest by the constants
+below, in `fair_queue` and in `failure_backoff`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 import math
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import bcrypt
 
 from blobflow.content import Sleep
-from blobflow.errors import InvalidConfig
-from blobflow.oci.ip_address import client_network, parse_ip
 from blobflow.server.auth.failure_backoff import FailureBackoff
 from blobflow.server.auth.fair_queue import FairQueue, QueueFull
+from blobflow.server.auth.htpasswd import PASSWORD_BYTES, read_basic
 from blobflow.server.errors import ApiError
+from blobflow.server.http.client_network import network_of
 from blobflow.single_flight import result_of
 
 # Seconds after its last request for which a right login is known.
@@ -70,66 +68,15 @@ GUESS_PAUSE_MOST = 2.0
 REFUSAL_LEAST = 0.1
 REFUSAL_PAUSE_MOST = 4.0
 WAIT = 5.0
-# Seconds for which a 429 is held back: who asks in a loop would else keep the registry busy with refusing.
+# Seconds for which a 429 is held back: a client that asks in a loop would keep the registry busy with
+# refusing.
 HELD_SECONDS = 2.0
-# Refusals that are held back at once, each a request in memory; further ones are told at once.
+# Refusals that are held back at once, each a request in memory; further ones go out at once.
 HELD = 2048
-# What all names that are in no file count as; no user can have it.
+# The name that all names count as that are in no file; no user can have it.
 _NOBODY = ":"
 
-_HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}\Z", re.ASCII)
-# htpasswd itself goes no higher; each step doubles the work, and 31 would be days.
-_MAX_COST = 17
-# bcrypt sees no more of a password, in any implementation.
-_SEEN_BYTES = 72
-_MAX_HEADER = 4096
-
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": 'Basic realm="blobflow", charset="UTF-8"'}
-
-
-def parse_htpasswd(text: str, name: str) -> dict[str, bytes]:
-    """User names and their hashes; empty lines and `#` comments are skipped.
-
-    `name` is what the file is called in errors. Raises InvalidConfig with the line; never with a hash.
-    """
-    found: dict[str, bytes] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        user, colon, hashed = entry.partition(":")
-        if not colon or not user:
-            raise InvalidConfig(f"{name} line {number} is not `user:hash`; make it with `htpasswd -B`")
-        form = _HASH.match(hashed)
-        if form is None or not 4 <= int(form[1]) <= _MAX_COST:
-            raise InvalidConfig(
-                f"{name} line {number} has no bcrypt hash (of a cost up to {_MAX_COST}); "
-                "make it with `htpasswd -B`"
-            )
-        if user in found:
-            raise InvalidConfig(f"{name} line {number} has a user that is there already; keep one")
-        found[user] = hashed.encode()
-    if not found:
-        raise InvalidConfig(f"{name} has no user; add one with `htpasswd -B`")
-    return found
-
-
-def read_basic(authorization: str | None) -> tuple[str, bytes] | None:
-    """User and password of an Authorization header; None for any other or none at all."""
-    scheme, _, token = (authorization or "")[: _MAX_HEADER + 1].partition(" ")
-    if scheme.lower() != "basic" or not token or len(token) >= _MAX_HEADER:
-        return None
-    try:
-        user, colon, password = base64.b64decode(token.strip(), validate=True).partition(b":")
-        return (user.decode(), password) if colon else None
-    except (binascii.Error, ValueError):
-        return None
-
-
-def is_nobody(authorization: str | None) -> bool:
-    """Whether an Authorization header names no login: there is none, or its name and password are empty, as
-    podman and skopeo send it where they know none and are asked for one."""
-    return authorization is None or (authorization[6:] == "Og==" and authorization[:6].lower() == "basic ")
 
 
 class Logins:
@@ -165,7 +112,7 @@ class Logins:
         return frozenset(self._users)
 
     def replace(self, users: Mapping[str, bytes]) -> None:
-        """From now on these are the users. Known logins of users whose hash is the same stay known."""
+        """Have these users from now on. Known logins of users whose hash is the same stay known."""
         self._users = dict(users)
         cost = max(int(hashed[4:6]) for hashed in self._users.values())
         self._nobody = b"$2b$%02d$" % cost + b"." * 53
@@ -183,7 +130,7 @@ class Logins:
         login = read_basic(authorization)
         if login is None:
             raise _unauthorized()
-        user, password = login[0], login[1][:_SEEN_BYTES]
+        user, password = login[0], login[1][:PASSWORD_BYTES]
         name = user.encode()
         digest = hashlib.blake2b(len(name).to_bytes(4) + name + password, key=self._key).digest()
         if self._is_known(user, digest):
@@ -221,7 +168,7 @@ class Logins:
     async def _is_right(
         self, user: str, password: bytes, digest: bytes, where: str, connection: object
     ) -> bool:
-        """Check a login when its turn comes. Raises LaneFull if too many are before it."""
+        """Check a login when its turn comes. Raises QueueFull if too many wait before it."""
         key = (digest, self._users.get(user))
         checking = self._checking.get(key)
         if checking is None:
@@ -242,9 +189,9 @@ class Logins:
             raise QueueFull
         if pause:
             await self._sleep(pause)
-        lane = self._slow if self._refusals.has_failed(where) else self._fast
+        queue = self._slow if self._refusals.has_failed(where) else self._fast
         check = partial(_matches, password, hashed or self._nobody)
-        right = await lane.enter(name, where, check, later=failed)
+        right = await queue.enter(name, where, check, later=failed)
         if self._users.get(user) != hashed:  # the file has changed meanwhile
             return await self._checked(user, password, digest, where, connection)
         if hashed is None or not right:
@@ -252,7 +199,7 @@ class Logins:
             self._refusals.fail(where)
             self._mark_failed(connection)
             return False
-        self._guesses.forgive(guess)
+        self._guesses.reset(guess)
         self._known[user] = _Known(digest, hashed, self._clock() + KNOWN_SECONDS)
         return True
 
@@ -284,7 +231,7 @@ class Logins:
 
 
 class _Known:
-    """A login that was right: its keyed hash, the line that it matched, and how long it is known."""
+    """A right login: its keyed hash, the line that it matched, and until when it is known."""
 
     __slots__ = ("digest", "hashed", "until")
 
@@ -292,13 +239,6 @@ class _Known:
         self.digest = digest
         self.hashed = hashed
         self.until = until
-
-
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """What counts as one address: see `client_network`."""
-    found = parse_ip(address)
-    return address if found is None else client_network(found)
 
 
 def _unauthorized() -> ApiError:

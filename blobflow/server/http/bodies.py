@@ -1,7 +1,8 @@
-"""How body bytes cross the wire: the one seam between the registry's rules and its sockets.
+"""How the bytes of bodies are received and sent: the one seam between the registry's rules and its sockets.
 
 Everything that is large goes through here, in both directions, and nothing else does. A registry for tests
-puts its own `BodyTransport` in and can count, pace, break or falsify every byte without the rooms knowing.
+puts in its own `BodyTransport`, which counts, slows down, breaks or falsifies every byte, unknown to the
+endpoints.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from blobflow.server.http.sendfile import SendfileThreads
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ_BYTES = 1024 * 1024
-# Seconds without a byte after which a peer is taken for gone: longer than a lossy line's worst pause, short
-# enough that those who hold connections open for nothing don't pile up.
+# Seconds without a byte after which a peer counts as gone: longer than a lossy line's worst pause, short
+# enough that connections which are held open for nothing don't pile up.
 STALL_SECONDS = 60.0
 _SHORTER = "a blob's file became shorter while it was sent"
 
@@ -39,7 +40,7 @@ class BodyTransport(Protocol):
 
 
 class SocketBodyTransport:
-    """As fast as it goes: the kernel copies files to plain sockets; over TLS they are read and written.
+    """As fast as it goes: the kernel copies files to plain sockets; over TLS this process reads and writes.
 
     A request's body that stands still for `stall` seconds is a client that is gone. Of one that takes no more
     of an answer the kernel knows: see `Server`.
@@ -54,7 +55,7 @@ class SocketBodyTransport:
             yield chunk
 
     async def _next(self, request: web.BaseRequest) -> bytes:
-        if request.content.is_eof():  # all has come, and nothing is waited for
+        if request.content.is_eof():  # all has come: there is nothing to wait for
             return await _chunk(request.content)
         try:
             async with asyncio.timeout(self._stall):

@@ -1,8 +1,9 @@
-"""How many connections a server has at once, and who makes room when there are too many.
+"""How many connections a server has at once, and which ones it closes when there are too many.
 
-Each connection is a descriptor, and so is each file that is served: who opens connections and leaves them
-would end everybody's requests. So there is a limit below that of the system, and beyond it the address that
-has most connections loses some of them: those that wait for a request first, of these the oldest.
+Each connection is a descriptor, and so is each file that is served: a client that opens connections and
+leaves them would end everybody's requests. So there is a limit below that of the system, and beyond it the
+address that has most connections loses some of them: those that wait for a request first, of these the
+oldest.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from blobflow.events import Observer, Warned
-from blobflow.server.auth.logins import network_of
+from blobflow.server.http.client_network import network_of
 
-# Connections between two looks at how many there are, since a look costs as much as there are.
-_LOOK = 8
-# Of the connections of whoever has most, the part that goes at once.
-_PART = 16
-# Descriptors that are left for files, sockets to upstreams and the rest: at least so many, and this part.
+# New connections between two checks of how many there are, since a check goes through all of them.
+_CHECK_EVERY = 8
+# One in so many of the connections of the address that has most goes at once.
+_CLOSED_PART = 16
+# Descriptors that are left for files, sockets to upstreams and the rest: at least so many, and one in so
+# many.
 _LEAST_LEFT = 64
 _PART_LEFT = 4
 _MOST = 60_000
@@ -31,15 +33,15 @@ _TOLD = 60.0
 
 
 def max_connections() -> int:
-    """How many connections a process has room for, by its limit of open files."""
+    """How many connections a process may have, by its limit of open files."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MOST
-    return max(_LOOK, min(_MOST, limit - max(_LEAST_LEFT, limit // _PART_LEFT)))
+    return max(_CHECK_EVERY, min(_MOST, limit - max(_LEAST_LEFT, limit // _PART_LEFT)))
 
 
 class ConnectionLimiter:
-    """Makes the protocol of each new connection, and room for it."""
+    """Makes the protocol of each new connection, and closes others where there are too many."""
 
     def __init__(
         self,
@@ -59,11 +61,11 @@ class ConnectionLimiter:
     def __call__(self) -> RequestHandler:
         """A protocol, as `asyncio.loop.create_server` asks for one."""
         self._came += 1
-        if self._came % min(_LOOK, self._most) == 0:
-            self._make_room()
+        if self._came % min(_CHECK_EVERY, self._most) == 0:
+            self._close_some()
         return self._server()
 
-    def _make_room(self) -> None:
+    def _close_some(self) -> None:
         connections = self._server.connections
         if len(connections) < self._most:
             return
@@ -76,7 +78,7 @@ class ConnectionLimiter:
             return
         network, theirs = max(by_network.items(), key=lambda item: len(item[1]))
         theirs.sort(key=_is_busy)
-        for each in theirs[: max(len(connections) - self._most + _LOOK, len(theirs) // _PART)]:
+        for each in theirs[: max(len(connections) - self._most + _CHECK_EVERY, len(theirs) // _CLOSED_PART)]:
             each.force_close()
         if self._clock() - self._told >= _TOLD:
             self._told = self._clock()

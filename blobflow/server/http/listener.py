@@ -7,8 +7,6 @@ import logging
 import os
 import socket
 import ssl
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from aiohttp import web
@@ -20,7 +18,7 @@ from blobflow.oci.ip_address import is_loopback
 from blobflow.server.http.bodies import READ_BYTES, STALL_SECONDS
 from blobflow.server.http.connections import ConnectionLimiter, max_connections
 
-# Seconds that requests under way have, after a stop, to end by themselves.
+# Seconds that requests have, after a stop, to end by themselves.
 GRACE_SECONDS = 5.0
 # Bytes of a request's first line and of one of its headers, of which there may be 128: nothing that a client
 # of ours sends comes near it, and what anybody can make us hold stays below about 2 MiB.
@@ -29,7 +27,7 @@ MAX_HEADER = 16 * 1024
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Keep out of the log what clients get wrong: the parser's errors quote the request, logins and all."""
+    """Keeps what clients get wrong out of the log: the parser's errors quote the request, logins and all."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 
@@ -45,8 +43,8 @@ class Server:
     delete everything in it, unless the application knows better.
 
     A client that stands still for `stall` seconds is dropped: between requests, within a request's headers
-    (which have so long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more of
-    an answer. Within a body the application's `Wire` watches.
+    (which have that long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more
+    of an answer. Within a body the application's `Wire` watches.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Server:
         observer: Observer = ignore,
     ) -> None:
         """`port` 0 takes a free one. `tls`: see `tls_context`; None is plain HTTP. `most` connections at once
-        (None: what the limit of open files leaves room for): see `crowd`; `observer` is told when there are
+        (None: as many as the limit of open files allows): see `connections`; `observer` hears when there are
         too many.
 
         Raises InvalidConfig for an address beyond loopback.
@@ -106,7 +104,7 @@ class Server:
             keepalive_timeout=self._stall,
             max_line_size=MAX_LINE,
             max_field_size=MAX_HEADER,
-            # Blobs are bytes: a Content-Encoding on an upload is none of our business.
+            # Blobs are bytes: a Content-Encoding on an upload means nothing here.
             auto_decompress=False,
             read_bufsize=READ_BYTES,
         )
@@ -136,7 +134,7 @@ class Server:
                 )
 
     async def stop(self) -> None:
-        """Take no more connections, let requests under way end for the grace time, then cut them.
+        """Take no more connections, give requests the grace time to end, then cut them.
 
         Upload sessions are cancelled. May be called twice.
         """
@@ -160,62 +158,8 @@ class Server:
         await self.stop()
 
 
-class Certificate:
-    """The certificate of a server, which can be read again while it serves.
-
-    `context` is for `Server`. Handshakes after a `reread` get the new chain; connections go on as they are.
-    """
-
-    def __init__(self, certificate: Path, key: Path | None = None) -> None:
-        """Raises InvalidConfig as `tls_context` does."""
-        self._files = (certificate, key)
-        self.path = certificate
-        self.context = self._newest = tls_context(certificate, key)
-        # OpenSSL calls it in every handshake, also of clients that name no server.
-        self.context.sni_callback = self._take_newest
-
-    def reread(self) -> None:
-        """Raises InvalidConfig; then the old certificate stays. Reads files: not for the loop's thread."""
-        self._newest = tls_context(*self._files)
-
-    def _take_newest(
-        self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext
-    ) -> None:
-        if self._newest is not context:
-            connection.context = self._newest
-
-
-def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
-    """TLS as the server of `certificate` (PEM, with its chain); its key is in the same file unless named.
-
-    Raises InvalidConfig with a sentence that names the file.
-    """
-    for path in filter(None, (certificate, key)):
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    with suppress(NotImplementedError):
-        context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (ssl.SSLError, OSError):
-        raise InvalidConfig(
-            f"{certificate} is no certificate (PEM) with the key of {key or certificate}; the key may not be "
-            "encrypted"
-        ) from None
-    return context
-
-
-def _no_password() -> str:
-    """For an encrypted key: nobody is asked, at no terminal."""
-    return ""
-
-
 def _reason(error: OSError) -> str:
-    """In the system's words; asyncio's repeat the address."""
+    """The system's words; asyncio's repeat the address."""
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno)

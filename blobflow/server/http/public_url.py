@@ -1,8 +1,8 @@
 """How clients reach the registry: the URLs in its answers (Location, Link).
 
-A path alone is right for every client that resolves it (RFC 9110, 10.2.2), whatever stands before us, but
-below a path prefix, of which we would know nothing. Some clients send what they get as it is, though, and
-need a whole URL. So there are three ways, and the first that applies is taken:
+A path alone is right for every client that resolves it (RFC 9110, 10.2.2), whatever stands before this
+registry, but below a path prefix that it does not know of. Some clients send what they get as it is, though,
+and need a whole URL. So there are three ways, and the first that applies is taken:
 
 - the operator says how the registry is reached: `--public-url`;
 - a reverse proxy that the operator trusts says it with each request: RFC 7239's `Forwarded`, or
@@ -11,8 +11,8 @@ need a whole URL. So there are three ways, and the first that applies is taken:
   only where it can't be wrong: over plain HTTP, where the client names the very socket that it is connected
   to, and no proxy has left its mark. What is behind TLS, or another name, gets paths.
 
-A trusted proxy also says who asks (`for=`, or `X-Forwarded-For`): who guesses at passwords from one address
-behind it is then held back alone.
+A trusted proxy also says who asks (`for=`, or `X-Forwarded-For`), so that a client behind it which guesses at
+passwords is held back alone.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 
 class PublicUrl(msgspec.Struct, frozen=True):
-    """What stands before a path of ours: `origin` is `scheme://host[:port]`, or "" where only the path is
-    known; `prefix` the path below which the registry is, "" or beginning with a slash."""
+    """What stands before a path of the registry: `origin` is `scheme://host[:port]`, or "" where only the
+    path is known; `prefix` the path below which the registry is, "" or beginning with a slash."""
 
     origin: str = ""
     prefix: str = ""
@@ -103,8 +103,8 @@ EVERYBODY: tuple[Network, ...] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.i
 
 
 class Addressing:
-    """The URLs of a registry's answers. `public`: what the operator said; `proxies`: whose word is taken on
-    how clients reach us."""
+    """The URLs of a registry's answers. `public`: what the operator says; `proxies`: the peers that may say
+    how clients reach the registry."""
 
     __slots__ = ("_proxies", "public")
 
@@ -113,15 +113,15 @@ class Addressing:
         self._proxies = tuple(proxies)
 
     def url(self, request: web.BaseRequest, path: str) -> str:
-        """Where a path of ours is for who sent the request; `path` is quoted, and may have a query."""
-        return (self.public or self._told(request) or _PATHS).of(path)
+        """Where a path of the registry is for the client; `path` is quoted, and may have a query."""
+        return (self.public or self._forwarded(request) or _PATHS).of(path)
 
     def upload_url(self, request: web.BaseRequest, path: str) -> str:
-        """As `url`, for what a client has to go on with; a whole URL wherever that can be known."""
-        return (self.public or self._told(request) or _direct(request)).of(path)
+        """As `url`, for what a client has to go on with: a whole URL wherever the registry can know it."""
+        return (self.public or self._forwarded(request) or _direct(request)).of(path)
 
     def path(self, path: str) -> str:
-        """A request's path without the public URL's prefix, which not every proxy takes away."""
+        """A request's path without the public URL's prefix, which not every proxy removes."""
         prefix = self.public.prefix if self.public else ""
         return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
 
@@ -155,9 +155,9 @@ class Addressing:
                 break
         return peer
 
-    def _told(self, request: web.BaseRequest) -> PublicUrl | None:
-        """What a trusted proxy says, None if there is none or it says nothing. Of several proxies the first,
-        which the client asked, is believed; what no proxy means to say is left out."""
+    def _forwarded(self, request: web.BaseRequest) -> PublicUrl | None:
+        """What a trusted proxy says; None if there is none or it says nothing. Of several proxies the first
+        counts, which the client asked; what makes no sense is left out."""
         if not self._is_trusted(request.remote or ""):
             return None
         headers = request.headers
@@ -179,8 +179,8 @@ class Addressing:
 
 
 def _direct(request: web.BaseRequest) -> PublicUrl:
-    """The URL of a client that is connected to us and to nobody else; without an origin where that is not
-    sure. A proxy in the middle speaks HTTP/1.0, leaves a mark, or names what it was asked for."""
+    """The URL of a client that is connected to this registry directly; without an origin where that is not
+    sure. A proxy in the middle speaks HTTP/1.0, leaves a mark, or names another host."""
     host = request.headers.get("Host", "")
     if not _is_plain(request) or request.version < HttpVersion11 or not _host(host):
         return _PATHS

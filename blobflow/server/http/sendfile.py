@@ -1,8 +1,8 @@
 """A file's bytes to a plain socket by sendfile(2), on any event loop.
 
-asyncio's loop sends from its own thread, and uvloop has no sendfile at all. Here a few threads do: the kernel
-copies without the interpreter's lock, so that large blobs take the second core and small requests are
-answered meanwhile. A thread is never lent for long: where a client takes no more for the moment, the loop
+asyncio's loop sends from its own thread, and uvloop has no sendfile at all. Here a few threads send: the
+kernel copies without the interpreter's lock, so that large blobs take the second core, and the loop answers
+small requests meanwhile. No client keeps a thread for long: if it takes no more for the moment, the loop
 waits until it does, so that a thousand slow clients cost no thread.
 
 The threads work on duplicates of both descriptors. Whoever closes the connection or the file meanwhile can't
@@ -21,10 +21,10 @@ from aiohttp import web
 
 from blobflow.server.http.ranges import ByteRange
 
-# Copying is the kernel's work and takes a core each: more threads than cores bring nothing but turns.
+# Each copies on a core of its own: more threads than cores only take turns.
 THREADS = 4
-# Seconds of one turn in a thread, and milliseconds that it waits for a socket with no room: a client on this
-# machine makes some in far less.
+# Seconds of one turn in a thread, and milliseconds that it waits for a socket that takes none: a client on
+# this machine makes some in far less.
 _TURN = 0.1
 _WAIT_MS = 5
 # What one call copies: enough that calls cost nothing, and the turn's end is noticed.
@@ -34,7 +34,7 @@ _INLINE = 512 * 1024
 
 
 class SendfileThreads:
-    """The threads of one wire."""
+    """The threads of one body transport."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "blobflow-send")
@@ -75,7 +75,7 @@ class _Descriptors:
         self.lent: Future[int] | None = None
 
     def copy(self, at: int, end: int) -> int:
-        """Copy once; how many bytes went: 0 if the socket has no room."""
+        """Copy once. Returns how many bytes went; 0 if the socket takes none."""
         if at >= end:
             return 0
         try:
@@ -87,14 +87,14 @@ class _Descriptors:
         return sent
 
     def turn(self, at: int, end: int) -> int:
-        """In a thread: copy for a turn, or until the socket has had no room for a while."""
+        """In a thread: copy for a turn, or until the socket has taken nothing for a while."""
         begun, until = at, time.monotonic() + _TURN
-        room = select.poll()
-        room.register(self.socket, select.POLLOUT)
+        writable = select.poll()
+        writable.register(self.socket, select.POLLOUT)
         while at < end and time.monotonic() < until:
             sent = self.copy(at, end)
             at += sent
-            if not sent and not room.poll(_WAIT_MS):
+            if not sent and not writable.poll(_WAIT_MS):
                 break
         return at - begun
 
@@ -111,7 +111,7 @@ class _Descriptors:
 
 
 async def _drained(request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
-    """Wait until all that was written before has gone to the kernel."""
+    """Wait until the kernel has all that was written before."""
     low, high = transport.get_write_buffer_limits()
     transport.set_write_buffer_limits(high=0)
     try:
@@ -123,7 +123,7 @@ async def _drained(request: web.BaseRequest, transport: asyncio.WriteTransport) 
 
 
 async def _writable(socket: int) -> None:
-    """Wait until the socket has room, or is broken."""
+    """Wait until the socket takes more, or is broken."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
 

@@ -1,16 +1,16 @@
 """Pulling through: what is not here is fetched from an upstream registry, once, and kept.
 
 Rules
-- A manifest by digest never changes: what is here is served, and nobody is asked.
-- A tag is what its upstream says, asked (HEAD) when the last answer is older than the time to live. Where the
+- A manifest by digest never changes: if it is here, it is served without a question to its upstream.
+- A tag is what its upstream says, asked (HEAD) when the last answer is older than the time to live. If the
   upstream can't be asked, or won't answer, the tag is what it was: only "not found" takes it away.
-- A blob is fetched if a manifest that is held here names it. However many ask, one read of the upstream grows
-  in the store, and all follow it; nobody gets its last bytes before the digest of the whole matched. Where
-  the upstream breaks off, the read goes on from there.
-- What failed is left alone for some seconds, the repository or the whole upstream (`resting`): what is here
-  is served at once, the rest is refused with a Retry-After.
-- Requests that go away take nothing from others: who waits for a manifest waits for a task of its own.
-- What is remembered of upstreams has a bound, in bytes and in time, whatever is asked for.
+- A blob is fetched if a manifest that is held here names it. However many clients want it, the upstream is
+  read once, into the store, and all of them follow that; no client gets the last bytes before the digest of
+  the whole matched. Where the upstream breaks off, the read resumes.
+- A repository or an upstream that failed is not asked for some seconds (`circuit_breaker`): what is here is
+  served at once, and what is not gets an error with a Retry-After.
+- A request that goes away takes nothing from others: a task of its own fetches each manifest.
+- What is remembered of upstreams has a bound, in bytes and in time, whatever clients ask for.
 """
 
 from __future__ import annotations
@@ -18,38 +18,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, runtime_checkable
 
 from blobflow.bounded_cache import BoundedCache
-from blobflow.content import BlobReader, Lists, Refers, Site, Sleep, Source, SourceAt
+from blobflow.content import BlobReader, Refers, Site, Sleep, Source, SourceAt
 from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
-from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker, ContentKind, upstream_error
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.server.pullthrough.incoming import IncomingBlobs
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
-from blobflow.server.pullthrough.single_flight import SingleFlight
-from blobflow.server.pullthrough.tag_lists import TagList
+from blobflow.server.pullthrough.tag_lists import TagLists
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.pullthrough.upstreams import Upstreams
-from blobflow.server.routes import Route, is_tag, parse_digest_parameter
+from blobflow.server.routes import is_tag, parse_digest_parameter
 from blobflow.transports.store import Store, promises
 
 # Seconds for which a tag is what the upstream said last.
 TAG_TTL = 60.0
 # Seconds that a client waits for an upstream where there is something to give it without.
 REVALIDATE_SECONDS = 5.0
-# Seconds in which a manifest has to have come where there is not: 4 MiB at 70 kB/s.
+# Seconds that a client waits for a manifest where there is not: 4 MiB at 70 kB/s.
 FETCH_SECONDS = 60.0
 # Referrers of one digest that are fetched: what signs and describes an image is a handful.
 MAX_REFERRERS = 100
-# Answers that are remembered, and the bytes of lists of tags: one of a quarter million takes 32 MB.
-_MOST_ASKED = 20_000
-_LISTS_BYTES = 40 * 1024 * 1024
-# Lists of tags that are read at once from one upstream: one may take 100 MB while it comes in.
-_LISTS_AT_ONCE = 4
+# Answers of upstreams that are remembered.
+_MAX_ANSWERS = 20_000
 
 CacheOutcome = Literal["hit", "miss", "stale", "failed"]
 
@@ -57,12 +54,7 @@ _NOT_THERE = (NotFound, IntegrityError, UnsupportedContent)
 
 
 @runtime_checkable
-class _Listing(Lists, Protocol):
-    """A source that lists its tags."""
-
-
-@runtime_checkable
-class _Telling(Protocol):
+class _HasBlobs(Protocol):
     """A source that can say whether it has a blob: see `Sink.has`."""
 
     async def has(self, content: Descriptor) -> bool: ...
@@ -71,9 +63,12 @@ class _Telling(Protocol):
 class PullThroughCache:
     """What a registry fetches from its upstreams. Used on one loop; `close` it with the registry.
 
-    `source_at` gives an upstream's repository. `ttl` in seconds: see TTL. `outcomes` counts the answers of
-    manifests and blobs: hits were here, misses were fetched, stale ones could not be asked about. Its keys,
-    and those of `bytes_read`, are of upstreams that were configured: few.
+    In all methods `repository` is the name here, `upstream` the repository that it is pulled through from.
+
+    `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `outcomes` counts the answers
+    to requests for manifests and blobs: hits were here, misses were fetched, stale ones are what was here
+    when the upstream could not be asked. Its keys, and those of `bytes_read`, are the configured upstreams:
+    few.
     """
 
     def __init__(
@@ -93,67 +88,57 @@ class PullThroughCache:
         self._source_at = source_at
         self._reader = ManifestReader(store)
         self._referenced = ReferencedBlobs(store, self._reader)
-        self._asked: BoundedCache[tuple[Site, str], bool] = BoundedCache(
-            entries=_MOST_ASKED, seconds=ttl, clock=clock
+        self._answers: BoundedCache[tuple[Site, str], bool] = BoundedCache(
+            entries=_MAX_ANSWERS, seconds=ttl, clock=clock
         )
-        self._listed: BoundedCache[Site, TagList] = BoundedCache(
-            entries=_MOST_ASKED,
-            room=_LISTS_BYTES,
-            seconds=ttl,
-            weigh=lambda site, tags: tags.weight,
-            clock=clock,
-        )
-        self._listing: dict[str, asyncio.Semaphore] = {}
-        self._breaker = CircuitBreaker(
-            clock, store.observer, lambda site, kind: self._tell(site, kind, "failed")
-        )
-        self._in_flight = SingleFlight()
+        breaker = CircuitBreaker(clock, store.observer, lambda site, kind: self._count(site, kind, "failed"))
+        self._requests = UpstreamRequests(breaker)
+        self._tag_lists = TagLists(self._requests, self._reader, source_at, ttl=ttl, clock=clock)
         self._incoming = IncomingBlobs(
             store,
             source_at,
-            self._breaker,
+            breaker,
             clock=clock,
             sleep=sleep,
-            begun=lambda site: self._tell(site, "blob", "miss"),
-            read=self._count,
+            begun=lambda site: self._count(site, "blob", "miss"),
+            read=self._count_bytes,
         )
 
     async def close(self) -> None:
-        """Give up what is being asked for just now, and wait until those who follow a blob have left it: they
-        have been cancelled by then. What came of it stays for the next process."""
-        await self._in_flight.close()
+        """Give up what is being fetched, and wait until those who follow a blob, who have been cancelled by
+        then, have left it. What has arrived of it stays for the next process."""
+        await self._requests.close()
         await self._referenced.close()
         self._reader.close()
         await self._incoming.close()
 
     # Manifests
 
-    async def fetch_manifest(self, route: Route) -> None:
-        """See to it that what the upstream has under a manifest's reference is here.
+    async def fetch_manifest(self, repository: str, upstream: Site, reference: str) -> None:
+        """Have here what the upstream has under a manifest's reference, a tag or a digest.
 
         Returns also where there is nothing to fetch: what is here then is the answer. Raises ApiError.
         """
-        upstream, name = route.upstream, route.reference
-        assert upstream is not None
-        if ":" in name:
-            if self._holds(route.repository, parse_digest_parameter(name)):
-                self._tell(upstream, "manifest", "hit")
+        if ":" in reference:
+            if self._holds(repository, parse_digest_parameter(reference)):
+                self._count(upstream, "manifest", "hit")
                 return
-            await self._in_flight.once(upstream, name, lambda: self._fetch_pinned(route, upstream))
-        elif is_tag(name):
-            fresh = self._asked.get((upstream, name))
-            if fresh and self._holds(
-                route.repository, self._store.repositories.resolve(route.repository, name)
-            ):
-                self._tell(upstream, "manifest", "hit")
+            await self._requests.once(
+                upstream, reference, lambda: self._fetch_by_digest(repository, upstream, reference)
+            )
+        elif is_tag(reference):
+            is_fresh = self._answers.get((upstream, reference))
+            if is_fresh and self._holds_tag(repository, reference):
+                self._count(upstream, "manifest", "hit")
                 return
             try:
-                await self._in_flight.once(upstream, name, lambda: self._revalidate(route, upstream))
+                await self._requests.once(
+                    upstream, reference, lambda: self._revalidate(repository, upstream, reference)
+                )
             except ApiError as error:
-                here = self._holds(route.repository, self._store.repositories.resolve(route.repository, name))
-                if not here or isinstance(error.__cause__, NotFound):
+                if not self._holds_tag(repository, reference) or isinstance(error.__cause__, NotFound):
                     raise
-                self._tell(upstream, "manifest", "stale")
+                self._count(upstream, "manifest", "stale")
 
     def _holds(self, repository: str, digest: Digest | None) -> bool:
         """Whether the repository has the manifest."""
@@ -163,56 +148,61 @@ class PullThroughCache:
             and self._store.blobs.size_of(digest)
         )
 
-    async def _fetch_pinned(self, route: Route, upstream: Site) -> None:
-        async with self._guard(upstream, "manifest", FETCH_SECONDS):
-            source = self._source_at(upstream)
-            told = await source.resolve(route.reference)
-            fetched = await self._read(route.repository, upstream, source, told)
-        if fetched is not None:
-            await self._hold(route.repository, upstream, fetched)
+    def _holds_tag(self, repository: str, tag: str) -> bool:
+        return self._holds(repository, self._store.repositories.resolve(repository, tag))
 
-    async def _revalidate(self, route: Route, upstream: Site) -> None:
-        """Make the tag what the upstream says it is. Raises ApiError where it does not say."""
-        repository, tag, store = route.repository, route.reference, self._store
+    async def _fetch_by_digest(self, repository: str, upstream: Site, digest: str) -> None:
+        async with self._requests.guard(upstream, "manifest", FETCH_SECONDS):
+            source = self._source_at(upstream)
+            descriptor = await source.resolve(digest)
+            fetched = await self._read(repository, upstream, source, descriptor)
+        if fetched is not None:
+            await self._keep_manifest(repository, upstream, fetched)
+
+    async def _revalidate(self, repository: str, upstream: Site, tag: str) -> None:
+        """Make the tag what the upstream says it is. Raises ApiError where the upstream does not say."""
+        store = self._store
         held = store.repositories.resolve(repository, tag)
-        patience = REVALIDATE_SECONDS if self._holds(repository, held) else FETCH_SECONDS
+        seconds = REVALIDATE_SECONDS if self._holds(repository, held) else FETCH_SECONDS
         try:
-            async with self._guard(upstream, "manifest", patience):
+            async with self._requests.guard(upstream, "manifest", seconds):
                 source = self._source_at(upstream)
-                told = await source.resolve(tag)
-                fetched = await self._read(repository, upstream, source, told)
+                descriptor = await source.resolve(tag)
+                fetched = await self._read(repository, upstream, source, descriptor)
         except ApiError as error:
             if held is not None and isinstance(error.__cause__, NotFound):
                 await store.commit(lambda: store.repositories.remove_tag(repository, tag))
             raise
 
         def retag() -> bool:
-            here = self._holds(repository, told.digest)
+            here = self._holds(repository, descriptor.digest)
             if here:
-                store.repositories.set_tag(repository, tag, told.digest)
+                store.repositories.set_tag(repository, tag, descriptor.digest)
             return here
 
         if fetched is not None:
-            await self._hold(repository, upstream, fetched, tag)
-        elif held == told.digest or await store.commit(retag):
-            self._tell(upstream, "manifest", "hit")
+            await self._keep_manifest(repository, upstream, fetched, tag)
+        elif held == descriptor.digest or await store.commit(retag):
+            self._count(upstream, "manifest", "hit")
         else:  # it has just been evicted
-            await self._revalidate(route, upstream)
+            await self._revalidate(repository, upstream, tag)
             return
-        self._asked.put((upstream, tag), True)
+        self._answers.put((upstream, tag), True)
 
     async def _read(
-        self, repository: str, upstream: Site, source: Source, told: Descriptor
+        self, repository: str, upstream: Site, source: Source, descriptor: Descriptor
     ) -> Manifest | None:
-        """The manifest; None if it is here."""
-        if self._holds(repository, told.digest):
+        """The manifest from the upstream; None if it is here."""
+        if self._holds(repository, descriptor.digest):
             return None
-        raw = await source.read(told)
-        self._count(upstream, len(raw))
-        return parse_manifest(raw, told.media_type, digest=told.digest)
+        raw = await source.read(descriptor)
+        self._count_bytes(upstream, len(raw))
+        return parse_manifest(raw, descriptor.media_type, digest=descriptor.digest)
 
-    async def _hold(self, repository: str, upstream: Site, manifest: Manifest, tag: str = "") -> None:
-        """Hold the manifest, and let the tag name it, if one is given: all of it or nothing."""
+    async def _keep_manifest(
+        self, repository: str, upstream: Site, manifest: Manifest, tag: str = ""
+    ) -> None:
+        """Put the manifest into the store, and let the tag name it, if there is one: all of it or nothing."""
         descriptor = manifest.descriptor
         await promises.put_manifest(
             self._store,
@@ -223,150 +213,112 @@ class PullThroughCache:
             tags=[tag] if tag else [],
         )
         self._referenced.note(repository, manifest)
-        self._tell(upstream, "manifest", "miss")
+        self._count(upstream, "manifest", "miss")
 
     # Lists
 
-    async def list_tags(self, route: Route, last: str, n: int) -> list[str] | None:
-        """The first `n` of the upstream's tags after `last`, in byte order. None where it can't say: then
-        those that are here count. Raises ApiError where none are here either."""
-        upstream = route.upstream
-        assert upstream is not None
-        listed = self._listed.get(upstream)
-        if listed is None:
-            source = self._source_at(upstream)
-            if not isinstance(source, _Listing):
+    async def list_tags(self, repository: str, upstream: Site, last: str, n: int) -> list[str] | None:
+        """The first `n` of the upstream's tags after `last`, in byte order. None where the upstream can't
+        say: then those that are here count. Raises ApiError where none are here either."""
+        try:
+            tags = await self._tag_lists.get(upstream, REVALIDATE_SECONDS)
+        except ApiError:
+            if self._store.repositories.exists(repository):
                 return None
-            try:
-                listed = await self._in_flight.once(
-                    upstream, "tags list", lambda: self._list_tags(upstream, source)
-                )
-            except ApiError:
-                if self._store.repositories.exists(route.repository):
-                    return None
-                raise
-        return listed.after(last, n)
+            raise
+        return None if tags is None else tags.after(last, n)
 
-    async def _list_tags(self, upstream: Site, source: _Listing) -> TagList:
-        slots = self._listing.setdefault(upstream.registry, asyncio.Semaphore(_LISTS_AT_ONCE))
-        try:
-            async with asyncio.timeout(REVALIDATE_SECONDS):
-                await slots.acquire()
-        except TimeoutError:
-            raise upstream_error(
-                upstream.registry, "it is being asked for too much; try again later", 503
-            ) from None
-        try:
-            async with self._guard(upstream, "tags", REVALIDATE_SECONDS):
-                names = await source.tags()
-            listed = await self._reader.run(lambda: TagList(names))
-        finally:
-            slots.release()
-        self._listed.put(upstream, listed)
-        return listed
-
-    async def fetch_referrers(self, route: Route) -> None:
-        """See to it that what refers to a digest at the upstream is here, as far as the upstream can say."""
-        upstream, subject = route.upstream, parse_digest_parameter(route.reference)
-        assert upstream is not None
+    async def fetch_referrers(self, repository: str, upstream: Site, subject: Digest) -> None:
+        """Have here what refers to a digest at the upstream, as far as the upstream can say."""
         name = f"referrers {subject}"
-        if self._asked.get((upstream, name)) is None:
+        if self._answers.get((upstream, name)) is None:
             try:
-                await self._in_flight.once(
-                    upstream, name, lambda: self._fetch_referrers(route.repository, upstream, subject)
+                await self._requests.once(
+                    upstream, name, lambda: self._fetch_referrers(repository, upstream, subject)
                 )
             except ApiError:
                 return
 
     async def _fetch_referrers(self, repository: str, upstream: Site, subject: Digest) -> None:
-        """As far as PATIENCE goes: who asks again goes on. What is listed need not be there, or be what it
-        should be."""
+        """Fetch for REVALIDATE_SECONDS; the next request for the list goes on from there. What the upstream
+        lists may be missing, or not be what it should be."""
         source = self._source_at(upstream)
         if not isinstance(source, Refers):
             return
         now = asyncio.get_running_loop().time
         until = now() + REVALIDATE_SECONDS
         try:
-            async with self._guard(upstream, "referrers", REVALIDATE_SECONDS):
+            async with self._requests.guard(upstream, "referrers", REVALIDATE_SECONDS):
                 listed = [each.manifest for each in (await source.referrers(subject))[:MAX_REFERRERS]]
         except ApiError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise
             listed = []
-        for told in listed:
+        for descriptor in listed:
             if now() >= until:
                 return
             try:
-                async with self._guard(upstream, "referrers", REVALIDATE_SECONDS):
-                    fetched = await self._read(repository, upstream, source, told)
+                async with self._requests.guard(upstream, "referrers", REVALIDATE_SECONDS):
+                    fetched = await self._read(repository, upstream, source, descriptor)
             except ApiError as error:
                 if not isinstance(error.__cause__, _NOT_THERE):
                     raise
                 continue
             if fetched is not None:
-                await self._hold(repository, upstream, fetched)
-        self._asked.put((upstream, f"referrers {subject}"), True)
+                await self._keep_manifest(repository, upstream, fetched)
+        self._answers.put((upstream, f"referrers {subject}"), True)
 
     # Blobs
 
-    async def find_blob(self, route: Route, digest: Digest, *, sure: bool = False) -> Descriptor | None:
-        """The blob, if it may be pulled through; where it is held already it is made visible, too.
+    async def find_blob(
+        self, repository: str, upstream: Site, digest: Digest, *, confirm: bool = False
+    ) -> Descriptor | None:
+        """The blob, if it may be pulled through; one that the store holds becomes visible in the repository.
 
-        `sure`: if it is not held, the upstream is asked whether it has it. Raises ApiError.
+        `confirm`: ask the upstream whether it has the blob, unless the store does. Raises ApiError.
         """
-        found = await self._referenced.find(route.repository, digest)
-        if found is None:
+        blob = await self._referenced.find(repository, digest)
+        if blob is None:
             return None
-        if self._store.blobs.size_of(digest) == found.size:
-            await self.link_blob(route, digest)
-        elif sure and not await self._is_there(route, found):
+        if self._store.blobs.size_of(digest) == blob.size:
+            await self.link_blob(repository, digest)
+        elif confirm and not await self._is_at_upstream(upstream, blob):
             return None
-        return found
+        return blob
 
-    async def _is_there(self, route: Route, blob: Descriptor) -> bool:
-        """Whether the upstream has the blob; remembered as what it says of tags is, if it has."""
-        upstream, name = route.upstream, f"blob {blob.digest}"
-        assert upstream is not None
-        if self._asked.get((upstream, name)):
+    async def _is_at_upstream(self, upstream: Site, blob: Descriptor) -> bool:
+        """Whether the upstream has the blob. A yes is remembered for as long as what it says of tags."""
+        name = f"blob {blob.digest}"
+        if self._answers.get((upstream, name)):
             return True
         source = self._source_at(upstream)
-        if not isinstance(source, _Telling):
+        if not isinstance(source, _HasBlobs):
             return True
 
         async def ask() -> bool:
-            async with self._guard(upstream, "blob", FETCH_SECONDS):
+            async with self._requests.guard(upstream, "blob", FETCH_SECONDS):
                 return await source.has(blob)
 
-        there = await self._in_flight.once(upstream, name, ask)
-        if there:
-            self._asked.put((upstream, name), True)
-        return there
+        found = await self._requests.once(upstream, name, ask)
+        if found:
+            self._answers.put((upstream, name), True)
+        return found
 
-    async def link_blob(self, route: Route, digest: Digest) -> None:
-        """The blob is here: make it visible in the repository."""
-        if self._store.repositories.media_type_of(route.repository, digest) is None:
-            await promises.link_blob(self._store, route.repository, digest)
+    async def link_blob(self, repository: str, digest: Digest) -> None:
+        """Make a blob that the store holds visible in the repository."""
+        if self._store.repositories.media_type_of(repository, digest) is None:
+            await promises.link_blob(self._store, repository, digest)
 
-    def follow(self, route: Route, blob: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
+    def follow(self, upstream: Site, blob: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
         """A reader of the blob while it comes in: see `IncomingBlobs.follow`."""
-        assert route.upstream is not None
-        return self._incoming.follow(route.upstream, blob)
+        return self._incoming.follow(upstream, blob)
 
-    def count_hit(self, route: Route) -> None:
+    def count_hit(self, upstream: Site) -> None:
         """Count a blob that was here."""
-        if route.upstream is not None:
-            self._tell(route.upstream, "blob", "hit")
+        self._count(upstream, "blob", "hit")
 
-    @asynccontextmanager
-    async def _guard(self, upstream: Site, kind: ContentKind, seconds: float) -> AsyncIterator[None]:
-        """While something small is asked for, in a turn of its repository, within so many seconds; what goes
-        wrong is an ApiError. In a task of `_in_flight`."""
-        async with self._breaker.guard(upstream, kind), self._in_flight.turn(upstream, seconds):
-            self._breaker.check(upstream)
-            yield
-
-    def _count(self, upstream: Site, size: int) -> None:
-        self.bytes_read[upstream.registry] += size
-
-    def _tell(self, upstream: Site, kind: str, outcome: CacheOutcome) -> None:
+    def _count(self, upstream: Site, kind: str, outcome: CacheOutcome) -> None:
         self.outcomes[upstream.registry, kind, outcome] += 1
+
+    def _count_bytes(self, upstream: Site, size: int) -> None:
+        self.bytes_read[upstream.registry] += size

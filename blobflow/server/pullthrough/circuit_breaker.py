@@ -1,12 +1,13 @@
-"""Which upstreams, and which of their repositories, are left alone for a while, and what clients are told.
+"""Upstreams, and repositories of theirs, that are not asked for a while, and what clients hear meanwhile.
 
-What failed is left alone, so that what is here is served at once and nobody waits for what will fail again:
+What failed is not asked again at once, so that the registry serves what is here without delay, and no client
+waits for what will fail again:
 
-- the whole upstream where no connection to it can be had, and where it wants fewer requests (429), for as
-  long as it says;
-- one repository where that failed or was too slow: what is wrong with it says nothing of the others.
+- the whole upstream, if no connection to it can be had, or if it wants fewer requests (429), for as long as
+  it says;
+- one repository, if that failed or was too slow: its trouble says nothing of the others.
 
-What an upstream answers in good order (not found, denied) is no failure.
+An upstream that answers in good order (not found, denied) has not failed.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from blobflow.events import Observer, Warned
 from blobflow.oci import Digest
 from blobflow.server.errors import ApiError
 
-# Seconds for which what failed is left alone, unless it says how long, and the most that it may say.
+# Seconds for which what failed is not asked, unless it says how long, and the most that it may say.
 OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 300.0
-# Repositories that are left alone at once; of one that is forgotten it is found out again.
+# Repositories of which this is remembered; one that is forgotten is asked, and may fail again.
 _REPOSITORIES = 10_000
 
 ContentKind = Literal["manifest", "tags", "referrers", "blob"]
@@ -50,7 +51,7 @@ _OUT_OF_ORDER = (NetworkError, Throttled, Unavailable)
 
 
 class _OpenCircuit(msgspec.Struct, frozen=True):
-    """Left alone until a time of the clock, and what clients are told meanwhile."""
+    """Not asked until that time of the clock; `why` and `status` are for clients that ask meanwhile."""
 
     until: float
     why: str
@@ -58,7 +59,7 @@ class _OpenCircuit(msgspec.Struct, frozen=True):
 
 
 class CircuitBreaker:
-    """What is left alone. `clock` gives seconds; `failed` is called with each failure's site and kind."""
+    """What is not asked just now. `clock` gives seconds; `failed` hears each failure's site and kind."""
 
     def __init__(
         self, clock: Callable[[], float], observer: Observer, failed: Callable[[Site, ContentKind], None]
@@ -73,16 +74,17 @@ class CircuitBreaker:
         self._quiet: dict[str, float] = {}
 
     def check(self, site: Site) -> None:
-        """Raises ApiError while the repository or its upstream is left alone."""
-        for what, rest in ((site.registry, self._hosts.get(site.registry)), (str(site), self._of(site))):
-            if rest is not None and (left := rest.until - self._clock()) > 0:
-                raise upstream_error(what, rest.why, rest.status, left)
+        """Raise ApiError while the repository or its upstream is not to be asked."""
+        for what, circuit in ((site.registry, self._hosts.get(site.registry)), (str(site), self._of(site))):
+            if circuit is not None and (left := circuit.until - self._clock()) > 0:
+                raise upstream_error(what, circuit.why, circuit.status, left)
 
     @asynccontextmanager
     async def guard(self, site: Site, kind: ContentKind, digest: Digest | None = None) -> AsyncIterator[None]:
-        """While an upstream is asked: its errors leave as ApiError, and what failed is left alone from then.
+        """While an upstream is asked for something: its errors leave as ApiError, and what failed is not
+        asked again for a while.
 
-        `digest`: of the blob that is asked for. Raises ApiError at once if it is left alone already.
+        `digest`: of the blob that it is asked for. Raises ApiError at once while it is not to be asked.
         """
         self.check(site)
         try:
@@ -91,13 +93,13 @@ class CircuitBreaker:
             if not isinstance(error, NotFound):
                 self._failed(site, kind)
             if isinstance(error, _OUT_OF_ORDER):
-                self._rest(site, error)
+                self._trip(site, error)
             raise api_error_of(site, kind, error, digest) from error
 
     def _of(self, site: Site) -> _OpenCircuit | None:
         return self._repositories.get(site)
 
-    def _rest(self, site: Site, error: NetworkError | RegistryError) -> None:
+    def _trip(self, site: Site, error: NetworkError | RegistryError) -> None:
         asked = error.retry_after if isinstance(error, (Throttled, Unavailable)) else None
         seconds = OPEN_SECONDS if asked is None else min(max(asked, 1.0), MAX_OPEN_SECONDS)
         until = self._clock() + seconds
@@ -108,7 +110,7 @@ class CircuitBreaker:
         else:
             self._repositories.put(site, _OpenCircuit(until, "it failed just now", 503), seconds=seconds)
             if self._clock() < self._quiet.get(site.registry, 0.0):
-                return  # whoever asks for many that fail fills no log
+                return  # a client that asks for many that fail fills no log
             self._quiet[site.registry] = self._clock() + OPEN_SECONDS
             self._warn(f"repository {site} of an upstream", seconds, error)
             return
@@ -121,8 +123,8 @@ class CircuitBreaker:
 def api_error_of(
     site: Site, kind: ContentKind, error: BlobflowError, digest: Digest | None = None
 ) -> ApiError:
-    """What a client is told of an upstream's error. Not its words: they may say more than a client should
-    know, of our logins there, say."""
+    """What a client hears of an upstream's error. Not its words: they may say more than a client should know,
+    of this registry's logins there, say."""
     host = site.registry
     match error:
         case NotFound():
@@ -142,8 +144,8 @@ def api_error_of(
 
 
 def upstream_error(what: str, why: str, status: int, seconds: float | None = None) -> ApiError:
-    """A refusal because of an upstream; `seconds`: after which to ask again, where the status lets that be
-    told."""
+    """The error of a client's request that an upstream is the cause of. After `seconds` the client may ask
+    again; it hears that with a status that can say it."""
     code = "TOOMANYREQUESTS" if status == 429 else "UNKNOWN"
     again = min(max(round(OPEN_SECONDS if seconds is None else seconds), 1), round(MAX_OPEN_SECONDS))
     headers = {"Retry-After": str(again)} if status in (429, 503) else {}

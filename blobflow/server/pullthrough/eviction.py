@@ -1,8 +1,8 @@
-"""A registry that pulls through would grow for ever: what was not asked for longest makes room.
+"""Keeping a registry that pulls through within its size: what was not asked for longest makes room.
 
 Only what is pulled through goes, since it can be fetched again: first its tags, then what no tag needs any
-more. What was pushed here stays. The work is done in a thread with a connection to the store of its own, as
-another process would (`blobflow cache gc`), so that answers don't wait for it.
+more. What was pushed here stays. A thread does the work, with its own connection to the store, as another
+process would (`blobflow cache gc`), so that answers don't wait for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def retry_if_evicted(answer: Callable[[], Awaitable[T]]) -> T:
 
 
 async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int) -> None:
-    """Look after `store` until cancelled. Where that fails its observer is told, once."""
+    """Evict every INTERVAL_SECONDS until cancelled. The store's observer hears once if that fails."""
     while True:
         stopped: Future[None] = Future()
         try:
@@ -57,7 +57,7 @@ async def evict_periodically(store: Store, upstreams: Upstreams, max_bytes: int)
 
 
 def _evict_in_thread(served: Store, upstreams: Upstreams, max_bytes: int, stopped: Future[None]) -> None:
-    """In a thread: `evict`, until `stopped` is done. Only what belongs to no thread is asked of `served`."""
+    """In a thread: `evict`, until `stopped` is done. It asks of `served` only what belongs to no thread."""
     store = Store.open(served.root, observer=served.observer)
     try:
         # One that was made just now would know of no tag, and everything would go.

@@ -1,4 +1,4 @@
-"""Blobs that come in from their upstreams: one read for all who want a blob, which goes on where it broke."""
+"""Blobs that come in from their upstreams: one read for all who want a blob, resumed where it breaks off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blobflow.transports.store import Store, StoreCache
 # Reads of a blob that bring no byte, one after the other, before the blob has failed; seconds between two.
 MAX_ATTEMPTS = 4
 RETRY_PAUSE = 0.5
-# A read that brings fewer bytes than this in so many seconds has failed: it takes a place from others.
+# A read that brings fewer bytes than this in so many seconds has failed: it keeps others waiting.
 SLOW_BYTES = 64 * 1024
 SLOW_SECONDS = 60.0
 
@@ -46,7 +46,7 @@ class IncomingBlobs:
         self._followers: set[asyncio.Future[None]] = set()
 
     async def close(self) -> None:
-        """Wait until those who follow a blob have left it: they have been cancelled by then."""
+        """Wait until those who follow a blob, who have been cancelled by then, have left it."""
         while self._followers:
             await asyncio.wait(self._followers)
 
@@ -86,13 +86,13 @@ class IncomingBlobs:
 class _Upstream:
     """A `BlobReader` of what an upstream has."""
 
-    def __init__(self, arriving: IncomingBlobs, upstream: Site, blob: Descriptor) -> None:
-        self._arriving = arriving
-        self._origin = upstream
+    def __init__(self, incoming: IncomingBlobs, upstream: Site, blob: Descriptor) -> None:
+        self._incoming = incoming
+        self._site = upstream
         self._blob = blob
 
     def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
-        return aclosing(self._arriving.read(self._origin, self._blob, offset))
+        return aclosing(self._incoming.read(self._site, self._blob, offset))
 
 
 class _Fast(Tap):

@@ -1,7 +1,7 @@
-"""Which blobs the manifests of a repository speak of, and with what size: what may be pulled through there.
+"""Which blobs the manifests of a repository name, and with what size: what may be pulled through there.
 
-A blob that a manifest held here names is part of an image of the repository, so it may be fetched, or be
-shown where another repository fetched it, without asking whether it is there.
+A blob that a held manifest names is part of an image of the repository, so it may be fetched, or become
+visible where another repository fetched it, without a question to the upstream.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Sizes = list[tuple[int, int]]
 
 
 class RepositoryBlobs:
-    """The blobs of one repository: an `Index`. `whole`: all are remembered that its manifests speak of.
+    """The blobs that the manifests of one repository name: a `ManifestIndex`. `whole`: it has all of them.
 
-    Several may speak of one blob, so what was spoken of by a manifest that is gone is forgotten only when as
-    many are gone as are there.
+    Several manifests may name one blob, so the index is made anew, without those of manifests that are gone,
+    when as many are gone as are there.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class ReferencedBlobs:
         )
 
     async def find(self, repository: str, digest: Digest) -> Descriptor | None:
-        """The blob as a manifest of the repository has it; None: none does. Raises StorageError."""
+        """The blob as a manifest of the repository names it; None if none does. Raises StorageError."""
         at_hand = self._indexes.at_hand(repository)
         size = at_hand.size_of(digest) if at_hand else None
         if size is None:
@@ -86,8 +86,8 @@ class ReferencedBlobs:
         await self._indexes.close()
 
     async def _search(self, repository: str, digest: Digest) -> int | None:
-        """The size of a blob of a repository that has too many to remember. Raises ApiError where too many
-        are searched for already."""
+        """The size of a blob of a repository that has too many to remember. Raises ApiError while too many
+        blobs are being searched for."""
         if self._searches >= MAX_SEARCHES:
             raise ApiError("TOOMANYREQUESTS", "too many blobs are being searched for; try again later")
         self._searches += 1
@@ -111,7 +111,7 @@ def _sizes(manifest: Manifest) -> Sizes:
 
 
 def _blobs_in(raw: bytes, kind: str, digest: Digest) -> Sizes:
-    """A damaged manifest speaks of nothing: who reads it is told."""
+    """Nothing if the manifest is damaged: whoever reads it hears of that."""
     try:
         return _sizes(parse_manifest(raw, kind, digest=digest, let_in=True))
     except UnsupportedContent:

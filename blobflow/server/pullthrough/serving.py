@@ -5,35 +5,43 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import msgspec
 from aiohttp import web
 
-from blobflow.content import BlobStream, Chunk
+from blobflow.content import BlobStream, Chunk, Site
 from blobflow.errors import BlobflowError, IntegrityError, StalePartial
 from blobflow.oci import Descriptor
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import ByteRange
 from blobflow.server.pullthrough.cache import PullThroughCache
-from blobflow.server.routes import Route
 
 # Seconds between two looks whether a client that waits is still there.
 CLIENT_CHECK_SECONDS = 1.0
 
 
+class Incoming(msgspec.Struct, frozen=True):
+    """A blob that the upstream has and the store does not hold yet, as `cache` pulls it through."""
+
+    cache: PullThroughCache
+    repository: str
+    upstream: Site
+    blob: Descriptor
+
+    @property
+    def size(self) -> int:
+        return self.blob.size
+
+
 async def send_incoming(
-    pullthrough: PullThroughCache,
-    route: Route,
-    blob: Descriptor,
-    span: ByteRange,
-    request: web.BaseRequest,
-    response: web.StreamResponse,
+    incoming: Incoming, span: ByteRange, request: web.BaseRequest, response: web.StreamResponse
 ) -> web.StreamResponse:
     """Answer with `response`, whose headers are complete, and the blob's bytes of `span` as they arrive.
 
     What goes wrong before the first byte raises ApiError or StorageError. What goes wrong later cuts the
-    connection (ConnectionError), so that nobody takes a part for the whole.
+    connection (ConnectionError), so that no client takes a part for the whole.
     """
     try:
-        await _follow(pullthrough, route, blob, span, request, response)
+        await _follow(incoming, span, request, response)
     except (ApiError, BlobflowError) as error:
         if response.prepared:
             raise ConnectionAbortedError(str(error)) from error
@@ -42,24 +50,19 @@ async def send_incoming(
                 "UNKNOWN", "the upstream gave something else than this blob", status=502
             ) from error
         raise
-    if span.end == blob.size:
-        await pullthrough.link_blob(route, blob.digest)
+    if span.end == incoming.size:
+        await incoming.cache.link_blob(incoming.repository, incoming.blob.digest)
     await response.write_eof()
     return response
 
 
 async def _follow(
-    pullthrough: PullThroughCache,
-    route: Route,
-    blob: Descriptor,
-    span: ByteRange,
-    request: web.BaseRequest,
-    response: web.StreamResponse,
+    incoming: Incoming, span: ByteRange, request: web.BaseRequest, response: web.StreamResponse
 ) -> None:
     """Send the span. If what an earlier process left of the blob turns out to be damaged, the store drops it
     and the blob is read anew; a client that has had bytes of it is cut off."""
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(pullthrough.follow(route, blob))
+        reader = await stack.enter_async_context(incoming.cache.follow(incoming.upstream, incoming.blob))
         stream = await stack.enter_async_context(reader.open(span.start))
         try:
             await _send(request, stream, span, response)
@@ -67,7 +70,7 @@ async def _follow(
         except StalePartial:
             if response.prepared:
                 raise
-    await _follow(pullthrough, route, blob, span, request, response)
+    await _follow(incoming, span, request, response)
 
 
 async def _next(stream: BlobStream, request: web.BaseRequest) -> Chunk:

@@ -3,8 +3,8 @@
 An upstream stands under a prefix of ours: with `quay.io=quay` the repository `quay/team/app` here is
 `team/app` at quay.io. One upstream may have no prefix; it has every name that is under no other's.
 
-A client that was told to ask us in place of a registry says which one with `?ns=` (containerd does); then the
-name is the one at that registry, and is kept here under its prefix, so that both ways meet the same content.
+A client that asks this registry in place of another says which one with `?ns=` (containerd does); then the
+name is the one at that registry, and belongs under its prefix here, so that both ways meet the same content.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Upstreams:
     """The upstreams of a registry, to find the one of a request."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
-        """Raises InvalidConfig for two of one host or of one prefix: nobody could tell which is meant."""
+        """Raises InvalidConfig for two of one host or of one prefix, as either could be meant."""
         for field in ("host", "prefix"):
             seen: set[str] = set()
             for each in upstreams:

@@ -55,7 +55,7 @@ class Importer:
     def lease(self, digest: Digest) -> None:
         """Keep the blob in the store until `close`."""
         if digest not in self._leases:
-            self._leases[digest] = self._store.leases.hold(digest)
+            self._leases[digest] = self._store.leases.acquire_now(digest)
 
     async def take(self, tar: StreamInput, *, oci: bool) -> Contents:
         """Read the archive to its end. `oci`: its files as they are, wherever they lie, since links may make

@@ -1,5 +1,8 @@
-"""Compressed streams of strangers: told by their first bytes, read in bounded memory, refused by name.
+"""Compression: what strangers compressed is read in bounded memory; bare layers are compressed.
 
-compressions  what there is, and how it begins      inflaters  the right one for a beginning
-inflating     what all have in common, and gzip     unzstd, unpacking  zstd; bzip2, xz and lz4
+formats                formats by their first bytes, and what unpacks those that are not read
+detection              the right decompressor for how a stream begins
+decompressor           what all decompressors have in common, and gzip
+zstd, bzip2_xz_lz4     the others
+compressors            gzip and zstd for bare layers, the same bytes on every machine
 """

@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from blobflow.content import BlobReader, BlobStream, Counter, Referrer, Site, Verifier, tapped
-from blobflow.errors import NotFound, SizeMismatch, StorageError
-from blobflow.events import HostMeter
+from blobflow.errors import BlobflowError, NotFound, SizeMismatch, StorageError
+from blobflow.events import HostMeter, Meter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
+from blobflow.oci.local_reference import path_of
 from blobflow.oci.referrers import fallback_tag
 from blobflow.transports.files import (
     AtomicFile,
@@ -231,3 +232,27 @@ def _size_of(path: Path) -> int:
     if about is None or not stat.S_ISREG(about.st_mode):
         raise FileNotFoundError(path)
     return about.st_size
+
+
+class OciLayouts:
+    """The layouts of one run, each one object: see `blobflow.transports.local.LocalTransport`.
+
+    What is written is there at once, so there is nothing to complete.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._layouts: dict[Site, OciLayout] = {}
+
+    def source(self, site: Site) -> OciLayout:
+        if site not in self._layouts:
+            meter = self._meter.hosts[site.registry]
+            self._layouts[site] = OciLayout(site, Path(path_of(site.registry)), meter)
+        return self._layouts[site]
+
+    sink = source
+
+    async def complete(self) -> dict[Site, BlobflowError]:
+        return {}
+
+    def close(self) -> None: ...

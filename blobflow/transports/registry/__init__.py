@@ -1,47 +1,22 @@
 """The registry transport: OCI distribution-spec 1.1 over aiohttp, as Source and Sink.
 
-    access       how a host is reached (flags, logins): given by the caller
-    trust        TLS, from files        proxies      which forward proxy
-    session      one host: permits, redirects, retries, meters
-    wire         one exchange with it       client  aiohttp, set up       insecure  hosts without TLS
-    leastrate    what may not drip
-    gate         permits: how much at once, how fast        quota  what it says of its allowance of manifests
-    auth         who we are there        credentials, logins  where logins come from, and are kept
-    credential_helpers  the programs that keep them
-    elsewhere    tokens of other registries that it sends us to
-    origins      where it may send us    answers, failures  what went wrong     retry  when to ask again
-    repository   Source and Sink over the numbered endpoints        mirrors  Sources before a Source
-    lookups      how a repository is asked: by HEAD or GET (heads), past caches (caches)
-    reading      a blob from an offset       encodings  what it came as, undone
-    flowing      bodies as they come         inlet  the same, past aiohttp
-    referrers    what hangs on manifests        referring   what is known of a host's way with that
-    tags         its tags, and the host's repositories              removing  tags and manifests that go
-    etags        versions of blobs, for reads that go on       glance  what a pull-through cache has stored
-    upload       pushing blobs           feed  their bytes on the way           profiles  what registries take
-    tickets      upload sessions between requests: parked, journaled, given back
-    uploadlocation  where they go on         refusals  what a failed upload says
-    requestsize  how large a request may be on the way           lessons  what teaches that
+    registries    all registries of a run: the door            mirrors  Sources asked before a registry
+    api/          the endpoints of a repository: manifests, blobs, tags, referrers, deletion
+    uploads/      pushing a blob: what a push does next (state), its methods, its sessions
+    capabilities/ what a registry can do: known by its name (profiles), or learned from its answers
+    probe/        finding that out by trying
+    http/         one host: its client, limiter and back-off, connections, bodies, TLS, proxies, errors
+    auth/         who we are there: challenges, tokens, credentials and where they are kept
+    origins       where a registry may send us
 
-Rule: everything a host needs to remember lives in its one `HostClient` and `BlobPusher`; repositories are
-views.
+Rule: imports go down this list and never up: `uploads` knows of `http`, and `http` of nobody who pushes. A
+new upload method is a name in `capabilities.profiles` and a row in `uploads.methods`. What a registry is
+known to lack is a row of `capabilities.profiles`; what it is found to lack is learned in `capabilities`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-
-from blobflow.content import Allowance, BlobStream, Journal, NullJournal, Site, Sleep, Source
-from blobflow.events import Meter, Observer, ignore
-from blobflow.oci import Descriptor, Digest
-from blobflow.transports.registry.api.cache_probe import probe_cache
-from blobflow.transports.registry.api.deletion import delete_blob
 from blobflow.transports.registry.api.repository import Repository
-from blobflow.transports.registry.api.tags import list_repositories
 from blobflow.transports.registry.auth.credential_store import CredentialStore
 from blobflow.transports.registry.auth.credentials import (
     Credentials,
@@ -49,15 +24,11 @@ from blobflow.transports.registry.auth.credentials import (
     find_credentials,
     read_docker_config,
 )
-from blobflow.transports.registry.capabilities.profiles import Profile, profile_of
+from blobflow.transports.registry.capabilities.profiles import Profile
 from blobflow.transports.registry.http.access import HostAccess, HostSettings
-from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
-from blobflow.transports.registry.http.host_client import HostClient
-from blobflow.transports.registry.http.limiter import rate_limit_of
 from blobflow.transports.registry.http.proxies import DIRECT, Proxies
 from blobflow.transports.registry.http.tls import ClientCertificate, TlsSettings
-from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
-from blobflow.transports.registry.uploads.pusher import BlobPusher
+from blobflow.transports.registry.registries import Registries
 
 __all__ = [
     "Registries",
@@ -75,139 +46,3 @@ __all__ = [
     "find_credentials",
     "read_docker_config",
 ]
-
-
-class Registries:
-    """All registries of a run, each with one session that is opened when it is first used.
-
-    `access` says how a host (`host[:port]`, as in references) is reached, and is asked once a host. `trace`
-    makes every HTTP exchange a `Traced` event. Over all hosts `bytes_per_second` are read, and as many
-    written, at most; 0 is no limit. `longest_wait`: seconds that are waited at most where a host wants fewer
-    requests; one that wants more time than that raises Throttled, or Unavailable. `sleep`, `clock` (seconds)
-    and `jitter` (0 ≤ j < 1) are there for tests.
-    """
-
-    def __init__(
-        self,
-        access: Callable[[str], HostAccess],
-        *,
-        observer: Observer = ignore,
-        meter: Meter | None = None,
-        journal: Journal | None = None,
-        trace: bool = False,
-        user_agent: str = "blobflow",
-        bytes_per_second: float = 0,
-        longest_wait: float = MAX_RETRY_AFTER_SECONDS,
-        sleep: Sleep = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._access = access
-        self._observer = observer
-        self._meter = meter or Meter()
-        self._journal = journal or NullJournal()
-        self._trace = trace
-        self._user_agent = user_agent
-        self._longest_wait = longest_wait
-        self._reading = rate_limit_of(bytes_per_second, clock)
-        self._writing = rate_limit_of(bytes_per_second, clock)
-        self._sleep = sleep
-        self._clock = clock
-        self._jitter = jitter
-        self._hosts: dict[str, tuple[HostClient, BlobPusher]] = {}
-        self._mirrors: dict[str, tuple[str, ...]] = {}
-        self._health = MirrorHealth(clock, observer)
-        self._written: set[Site] = set()
-
-    def source(self, site: Site) -> Source:
-        """The repository as a Source: asked at its registry's mirrors first, if it has any.
-
-        What is written in this run is read where it is written: a mirror lags behind.
-        """
-        written = site in self._written
-        own = self._reader(site, written=written)
-        mirrors = [] if written else self._mirrors_of(site)
-        return MirroredSource(mirrors, own, self._health) if mirrors else own
-
-    def sink(self, site: Site) -> Repository:
-        """The repository as a Sink."""
-        self._written.add(site)
-        return Repository(site, *self._host(site.registry), writes=True)
-
-    def repository(self, site: Site) -> Repository:
-        """The repository at the registry itself, never at a mirror of it."""
-        return self._reader(site)
-
-    def allowance(self, host: str) -> Allowance | None:
-        """See `AllowanceOf`."""
-        found = self._hosts.get(host)
-        return found[0].allowance if found is not None else None
-
-    def probe_cache(
-        self, site: Site, blob: Descriptor, *, again: bool = False
-    ) -> AbstractAsyncContextManager[BlobStream | None]:
-        """Whether a pull-through cache has a blob stored, or else its bytes: see `probe_cache`."""
-        client, _ = self._host(site.registry)
-        return probe_cache(client, site, blob, again=again)
-
-    async def drop(self, site: Site, blob: Digest) -> bool:
-        """Take a blob out of a repository: see `removing.drop_blob`."""
-        client, _ = self._host(site.registry)
-        return await delete_blob(client, site, blob)
-
-    async def enter(self, host: str) -> bool:
-        """Ask whether `host[:port]` is a registry that lets us in; False if it lets anybody in."""
-        client, _ = self._host(host)
-        return await client.enter()
-
-    async def repositories(self, host: str) -> list[str]:
-        """The repositories of `host[:port]`: see `tags.list_repositories`."""
-        client, _ = self._host(host)
-        return await list_repositories(client)
-
-    async def close(self) -> None:
-        """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""
-        hosts, self._hosts = list(self._hosts.values()), {}
-        await asyncio.gather(*(uploads.close() for _, uploads in hosts))
-        await asyncio.gather(*(client.close() for client, _ in hosts))
-
-    def _reader(self, site: Site, *, fail_fast: bool = False, written: bool = False) -> Repository:
-        return Repository(
-            site, *self._host(site.registry), writes=False, fail_fast=fail_fast, written=written
-        )
-
-    def _mirrors_of(self, site: Site) -> list[Mirror]:
-        """The repository at the mirrors of its registry; mirrors of mirrors are not asked."""
-        self._host(site.registry)
-        found = []
-        for text in self._mirrors[site.registry]:
-            place = parse_mirror(text)
-            repository = f"{place.repository}/{site.repository}" if place.repository else site.repository
-            there = Site(place.registry, repository)
-            if there != site:
-                found.append(Mirror(place.registry, partial(self._reader, there, fail_fast=True)))
-        return found
-
-    def _host(self, host: str) -> tuple[HostClient, BlobPusher]:
-        found = self._hosts.get(host)
-        if found is None:
-            access = self._access(host)
-            self._mirrors[host] = access.mirrors
-            client = HostClient(
-                host,
-                access,
-                observer=self._observer,
-                meter=self._meter.hosts[host],
-                sleep=self._sleep,
-                clock=self._clock,
-                random=self._jitter,
-                trace=self._trace,
-                user_agent=self._user_agent,
-                reading=self._reading,
-                writing=self._writing,
-                longest_wait=self._longest_wait,
-                journal=self._journal,
-            )
-            uploads = BlobPusher(client, access.profile or profile_of(host), self._journal)
-            found = self._hosts[host] = client, uploads
-        return found

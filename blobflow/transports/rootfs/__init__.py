@@ -1,9 +1,9 @@
 """An image's root file system: its layers, one over the other, as one tree (image-spec layer.md).
 
-entries     what one layer says, entry by entry
-tree        what all of them come to: whiteouts, opaque folders, hard links. Pure
-folder      that tree in a folder
-tarball     that tree as one tar
+layer_reader   what one layer says, entry by entry
+tree           what all of them come to: whiteouts, opaque folders, hard links. Pure
+unpack         that tree in a folder
+tarball        that tree as one tar
 
 Layers are read twice: once for what the tree is and whether they are what the config says, once for the
 content of what is left of them. So nothing is written of an image that is not right, each file is written
@@ -20,10 +20,10 @@ __all__ = [
     "FileTree",
     "Layer",
     "Unpacked",
-    "temporary_folder",
-    "check_empty",
     "apply_layers",
+    "check_empty",
     "read_tree",
+    "temporary_folder",
     "unpack",
     "write_tar",
 ]

@@ -1,5 +1,17 @@
 """The content-addressed store: one format for the cache, the embedded registry's root and a run.
 
+store                      the open store, and its parts:
+blobs                      what is held: reading, checking, removing
+partials, writer           what comes in, one writer each; `blob_commit` makes a partial a blob
+repository_index           what the repositories of the embedded registry hold; `promises` to its clients
+leases                     what must stay while processes use it
+cache, downloads           the store as a run's cache, and its in-flight blobs
+capacity                   how much a run may put into it
+gc, reachability           what may be removed; `partial_sweep` for what dead writers left
+inventory, stats           listing, verifying and counting what is held
+journal, import_cache      what outlives the process
+state                      the state file: schema, transactions, snapshots
+
 Layout
 ------
 
@@ -45,63 +57,23 @@ a transaction that begins IMMEDIATE, one after the other, and:
 What is damaged goes whoever needs it, since it is not there: the file that was looked at, and no other.
 Read-only processes promise nothing.
 
-State schema (sqlite, WAL; what is promised is synced as told above, the rest with synchronous=NORMAL: a power
-cut may lose the last transactions, never tear one)
---------------------------------------------------------------------------------------------------------------
-
-    blobs(digest PRIMARY KEY, size, blocks BLOB, added, used)
-        one row a file under blobs/; `blocks` is xxh3-64 of each 4 MiB block, little-endian, guarding
-        re-reads; `added` is when it came in or was last promised to a client, `used` when it was last read
-        (Unix seconds). A file without a row is hashed against its name and adopted when it is opened, or
-        evicted by gc; a row without a file is deleted by gc.
-    members(registry, repository, digest, media_type, PRIMARY KEY (registry, repository, digest))
-        what a repository holds; media_type is '' for blobs. For the embedded server registry is '' (itself);
-        its blobs are visible only in repositories that they were pushed to or mounted into.
-    roots(registry, repository, tag, digest, PRIMARY KEY (registry, repository, tag))
-        served tags. What a root reaches, and what refers to that, is never evicted.
-    leases(id PRIMARY KEY, digest, pid, boot, heartbeat)
-        who holds what right now; a lease is dead when its pid is gone (or is another boot's), or its
-        heartbeat (Unix seconds) is older than LEASE_SECONDS. Leased content is never evicted. `boot` is the
-        boot id and the pid namespace: of a holder in another namespace only the heartbeat tells.
-    holds(number PRIMARY KEY, digest, at)
-        manifests that became roots, in order, for sweeps that are under way; old ones are forgotten.
-    partials(…)
-        not used any more.
-    sessions(origin, repository, digest, url, offset, pid, boot, updated,
-             PRIMARY KEY (origin, repository, digest))
-        journal: upload sessions that a later push may go on with; `offset` is what the registry confirmed;
-        `pid` is the process that is sending to it, 0: none. One of a living process is left to it.
-    puts(registry, repository, digest, chosen, at, PRIMARY KEY (registry, repository, digest, chosen))
-        journal: roots that this machine put somewhere, with the choice of platforms.
-    audits(number PRIMARY KEY, registry, repository, digest, chosen, doubted, at, stopped,
-           UNIQUE (registry, repository, digest, chosen))
-        journal: when it was last looked whether what was put is whole (`at`, 0: not to the end yet); where
-        looking stopped; and roots known to lack something (`doubted`). A file without this table gets it when
-        it is next opened.
-    locations(registry, repository, digest, seen, PRIMARY KEY (registry, repository, digest))
-        journal: blobs seen or put at a registry; only ever a hint of where to mount from.
-    notes(origin, key, value, at, PRIMARY KEY (origin, key))
-        journal: what was learnt of a host (upload form, sparse indexes, ...).
-    layers(diff_id, codec, digest, size, PRIMARY KEY (diff_id, codec))
-        which blob a bare layer of an archive became; `codec` is the compressor, its version, and what else
-        its output depends on: machines of different processors may share a store.
-    archives(key PRIMARY KEY, content, at)
-        what compressed archives hold, so that they need not be read again; the newest only.
+The state file (tables: `state.schema`)
+---------------------------------------
 
 Losing state.sqlite loses the served roots of an embedded registry and costs everyone else only time: blobs
-are found by their names again. A corrupt state file is moved aside, said so, and started anew. One that is
-removed or replaced while it is in use is missed: nothing more is written (see `identity`). Its user_version
-is the schema's: 2; 1 and (before that was kept) 0 are brought up to it, a newer one is refused and left as it
-is.
+are found by their names again. A corrupt state file is moved aside with a warning, and started anew. When one
+is removed or replaced while it is in use, nothing more is written (see `state.file_identity`). Its
+user_version is that of the schema: 2; files of 1 and (before it was kept) 0 are brought up to it, a newer one
+is refused and left as it is.
 
 Several processes share a store: sqlite's locks order their writes, the partials' locks keep writers apart,
 leases keep each other's content alive. Two may write a partial each of one digest: the first to commit wins,
 the other's rename(2) puts the same bytes there again. Who opens a store read-only writes nothing at all into
-its folder, and sees what the others commit (see `snapshot`).
+its folder, and sees what the others commit (see `state.snapshot`).
 """
 
-from blobflow.transports.store.capacity import BestEffortCache, StrictCache, available_capacity
-from blobflow.transports.store.downloads import StoreCache
+from blobflow.transports.store.cache import BestEffortCache, StoreCache, StrictCache
+from blobflow.transports.store.capacity import available_capacity
 from blobflow.transports.store.import_cache import ImportCache
 from blobflow.transports.store.journal import StoreJournal
 from blobflow.transports.store.spill_file import SpillFile
@@ -110,8 +82,8 @@ from blobflow.transports.store.writer import Writer
 
 __all__ = [
     "ImportCache",
-    "StrictCache",
     "BestEffortCache",
+    "StrictCache",
     "Store",
     "SpillFile",
     "StoreCache",

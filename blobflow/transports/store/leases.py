@@ -71,7 +71,7 @@ class Leases:
         self._held: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def hold(self, digest: Digest) -> str:
+    def acquire_now(self, digest: Digest) -> str:
         """Keep the content from eviction until `release` of the lease returned. Raises StorageError.
 
         Nothing evicts from a store that is open read-only by way of us, so there it is no row.
@@ -82,8 +82,8 @@ class Leases:
             self._have(lease)
         return lease
 
-    async def take(self, digest: Digest) -> str:
-        """As `hold`, without waiting for the disk on the loop's thread."""
+    async def acquire(self, digest: Digest) -> str:
+        """As `acquire_now`, without waiting for the disk on the loop's thread."""
         lease = secrets.token_hex(8)
         if not self._state.read_only:
             await self._state.commit(Call(lambda: self._write(lease, digest), durable=False))

@@ -71,4 +71,4 @@ class StoreSink:
 
     def _lease(self, content: Descriptor) -> None:
         if content.digest not in self._leases:
-            self._leases[content.digest] = self._store.leases.hold(content.digest)
+            self._leases[content.digest] = self._store.leases.acquire_now(content.digest)

@@ -21,7 +21,7 @@ from blobflow.server import (
     PullThroughCache,
     Server,
     Upstreams,
-    listing,
+    catalog,
     make_app,
     parse_access,
     parse_upstream,
@@ -328,7 +328,7 @@ async def pages(client: ClientSession, path: str) -> list[list[str]]:
 async def test_the_catalog_shows_what_may_be_pulled_page_by_page(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(listing, "_BATCH", batch)
+    monkeypatch.setattr(catalog, "_BATCH", batch)
     async with serving() as url:
         await filled(url)
         mine = ["mine/x", "public/a", "public/b", "team/a", "team/b", "team/c/d"]

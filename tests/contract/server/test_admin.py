@@ -264,7 +264,7 @@ def test_what_others_chose_is_escaped_on_the_page() -> None:
     evil = '<script>alert("1")</script>&'
     tag = TagRow(evil, Digest("sha256:" + "a" * 64), (), 1)
     shown = OverviewRows(
-        census=StoreStats(blobs=1, size=1_500_000, served=3_000_000),
+        stats=StoreStats(blobs=1, size=1_500_000, served=3_000_000),
         repositories=(RepositoryRow(evil, RepositoryStats(evil, 1, 5, 0), (tag,), False),),
         following='"><script>',
         upstreams=(UpstreamRow(evil, 4, 3, 1000),),
@@ -303,7 +303,7 @@ def test_the_access_log_is_as_httpds() -> None:
 
 
 def test_the_least_recently_used_goes_first_from_memory() -> None:
-    recent = SmallBlobCache(room=10)
+    recent = SmallBlobCache(max_bytes=10)
     a, b, c = (digest_of(name) for name in (b"a", b"b", b"c"))
     recent.put(a, b"12345")
     recent.put(b, b"12345")

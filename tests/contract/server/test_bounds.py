@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -17,16 +18,17 @@ from aiohttp import ClientSession
 
 from blobflow.content import Site
 from blobflow.errors import NotFound
+from blobflow.events import ignore
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_manifest
 from blobflow.server import PullThroughCache, Upstreams, manifest_index, referrer_index
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
-from blobflow.server.pullthrough import cache, referenced_blobs, single_flight
+from blobflow.server.pullthrough import referenced_blobs, tag_lists, upstream_requests
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
-from blobflow.server.pullthrough.single_flight import SingleFlight
 from blobflow.server.pullthrough.tag_lists import TagList
+from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.referrer_index import ReferrerIndex
-from blobflow.server.routes import Route
 from blobflow.transports.store import Store
 from tests.contract.server.client import REPO as PATH
 from tests.contract.server.client import SMALL, descriptor, image, push, put
@@ -86,7 +88,7 @@ async def whole_list(lists: ReferrerIndex, **how: Any) -> list[list[str]]:
     pages: list[list[str]] = []
     last = ""
     while True:
-        page = await lists.page(REPO, DIGEST, last=last, **{"entries": 1000, "room": 2**21, **how})
+        page = await lists.page(REPO, DIGEST, last=last, **{"max_entries": 1000, "max_bytes": 2**21, **how})
         pages.append([json.loads(each.encoded)["digest"] for each in page.referrers])
         last = page.following
         if not last:
@@ -100,7 +102,7 @@ async def test_long_annotations_are_listed_and_not_kept_in_memory(store: Store, 
         pages = await whole_list(lists)
         assert sorted(chain(*pages)) == sorted(map(digest_of, made))
         assert max(map(len, pages)) == 4, "2 MiB a page"
-        assert lists._mentions.weight == 0
+        assert lists._entries.weight == 0
         assert lists._indexes.weight < 10_000
         assert len(reads) <= 12 + 12 + len(pages), (
             "once for the index, once for its page, and who did not fit"
@@ -113,13 +115,13 @@ async def test_a_manifest_is_read_once_for_the_index_however_many_ask_for_lists(
     others = [image(annotations={"other": str(n)}) for n in range(100)]
     hold(store, *others, *referrers(3))
     async with subjects_of(store) as lists:
-        asked = (lists.page(REPO, DIGEST, entries=10, room=2**20) for _ in range(50))
+        asked = (lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20) for _ in range(50))
         pages = await asyncio.gather(*asked)
         assert {len(page.referrers) for page in pages} == {3}
         assert all(reads.count(digest_of(raw)) == 1 for raw in others)
         reads.clear()
         hold(store, image(annotations={"new": "1"}))
-        assert len((await lists.page(REPO, DIGEST, entries=10, room=2**20)).referrers) == 3
+        assert len((await lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20)).referrers) == 3
         assert len(reads) == 1, "only what is new"
 
 
@@ -132,9 +134,9 @@ async def test_one_answer_looks_at_a_bounded_number_of_manifests(
     wanted = image(subject=descriptor(SUBJECT, media.OCI_MANIFEST), artifactType="a/wanted")
     hold(store, *made, wanted)
     async with subjects_of(store) as lists:
-        await lists.page(REPO, digest_of(b"nobody"), entries=10, room=2**20)
+        await lists.page(REPO, digest_of(b"nobody"), max_entries=10, max_bytes=2**20)
         reads.clear()
-        await lists.page(REPO, DIGEST, wanted="a/wanted", entries=10, room=2**20)
+        await lists.page(REPO, DIGEST, wanted="a/wanted", max_entries=10, max_bytes=2**20)
         assert len(reads) <= 10
         pages = await whole_list(lists, wanted="a/wanted")
         assert list(chain(*pages)) == [digest_of(wanted)]
@@ -147,7 +149,7 @@ async def test_an_index_that_was_dropped_is_made_again(store: Store) -> None:
     async with subjects_of(store) as lists:
         before = await whole_list(lists)
         lists._indexes._indexes.clear()
-        lists._mentions.clear()
+        lists._entries.clear()
         assert await whole_list(lists) == before
 
 
@@ -161,7 +163,7 @@ async def test_indexes_of_many_repositories_take_no_more_than_their_room(store: 
             readers,
             make=referrer_index.RepositoryReferrers,
             look=referrer_index._subject_in,
-            room=10_000,
+            max_bytes=10_000,
         )
     )
     for n in range(40):
@@ -224,8 +226,8 @@ async def test_a_client_that_goes_away_takes_the_list_from_nobody(
 
     monkeypatch.setattr(ManifestReader, "read", slow)
     async with subjects_of(store) as lists:
-        first = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
-        second = asyncio.create_task(lists.page(REPO, DIGEST, entries=10, room=2**20))
+        first = asyncio.create_task(lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20))
+        second = asyncio.create_task(lists.page(REPO, DIGEST, max_entries=10, max_bytes=2**20))
         await asyncio.sleep(0.05)
         first.cancel()
         go.set()
@@ -337,20 +339,19 @@ class Tags:
 async def test_lists_of_tags_leave_memory_when_their_time_is_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_LISTS_BYTES", 100_000)
+    monkeypatch.setattr(tag_lists, "_MAX_LISTS_BYTES", 100_000)
     now = 0.0
     source: Any = Tags([f"v{n:06d}" for n in range(2000)])
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source, ttl=60, clock=lambda: now)
     try:
         for n in range(50):
             site = Site("upstream.example", f"team/r{n}")
-            route = Route("tags", f"team/r{n}", upstream=site)
-            assert await pulling.list_tags(route, "", 2) == ["v000000", "v000001"]
-            assert pulling._listed.weight <= 100_000
+            assert await pulling.list_tags(f"team/r{n}", site, "", 2) == ["v000000", "v000001"]
+            assert pulling._tag_lists._lists.weight <= 100_000
         assert source.asked == 50
         now = 61.0
-        await pulling.list_tags(Route("tags", "team/r0", upstream=Site("upstream.example", "team/r0")), "", 2)
-        assert len(pulling._listed) == 1
+        await pulling.list_tags("team/r0", Site("upstream.example", "team/r0"), "", 2)
+        assert len(pulling._tag_lists._lists) == 1
     finally:
         await pulling.close()
 
@@ -358,9 +359,9 @@ async def test_lists_of_tags_leave_memory_when_their_time_is_over(
 async def test_many_who_ask_for_one_list_of_tags_ask_the_upstream_once(store: Store) -> None:
     source: Any = Tags(["a", "b"])
     pulling = PullThroughCache(store, Upstreams([]), lambda site: source)
-    route = Route("tags", REPO, upstream=Site("upstream.example", REPO))
+    site = Site("upstream.example", REPO)
     try:
-        answers = await asyncio.gather(*(pulling.list_tags(route, "a", 5) for _ in range(20)))
+        answers = await asyncio.gather(*(pulling.list_tags(REPO, site, "a", 5) for _ in range(20)))
         assert answers == [["b"]] * 20
         assert source.asked == 1
     finally:
@@ -414,15 +415,16 @@ async def pages(client: ClientSession, path: str, key: str) -> list[int]:
 async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(single_flight, "MAX_TASKS_OF_REPOSITORY", 5)
-    monkeypatch.setattr(single_flight, "MAX_TASKS", 8)
-    under_way, go = SingleFlight(), asyncio.Event()
+    monkeypatch.setattr(upstream_requests, "MAX_TASKS_OF_REPOSITORY", 5)
+    monkeypatch.setattr(upstream_requests, "MAX_TASKS", 8)
+    breaker = CircuitBreaker(time.monotonic, ignore, lambda site, kind: None)
+    requests, go = UpstreamRequests(breaker), asyncio.Event()
 
     async def work() -> bool:
         return await go.wait()
 
     def ask(repo: str, name: str) -> asyncio.Task[bool]:
-        return asyncio.create_task(under_way.once(Site("h", repo), name, work))
+        return asyncio.create_task(requests.once(Site("h", repo), name, work))
 
     asked = [ask("a", f"{n}") for n in range(7)] + [ask("b", f"{n}") for n in range(5)]
     joined = [ask("a", "0") for _ in range(100)]
@@ -434,5 +436,5 @@ async def test_no_repository_has_more_tasks_than_its_share_and_none_is_left_at_t
     assert sum(isinstance(end, ApiError) and end.status == 503 for end in ends) >= 2
     assert ends[:5] == [True] * 5 and ends[12:] == [True] * 100
     await asyncio.sleep(0)
-    assert len(under_way) == 0
-    assert not under_way._of_site and not under_way._turns
+    assert len(requests) == 0
+    assert not requests._of_site and not requests._slots

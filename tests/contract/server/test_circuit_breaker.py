@@ -10,7 +10,7 @@ import pytest
 
 from blobflow.errors import StorageError
 from blobflow.oci import digest_of
-from blobflow.server.pullthrough import single_flight
+from blobflow.server.pullthrough import upstream_requests
 from tests.contract.server.client import ABSENT, SMALL, descriptor, image, put, refusal, status_of
 from tests.contract.server.pull_through import REPO, Edge, edge_of, give, settled
 from tools.registry.faulty import Busy, Fault, Hangup, Mute, RedirectTo, SetHeader, Stall, Status
@@ -69,11 +69,11 @@ async def test_many_clients_of_a_repository_that_never_answers_keep_few_requests
         raw = await give(edge.upstream, repo=OTHER)
         waiting = [asyncio.create_task(edge.get(f"/v2/{REPO}/manifests/v{n}")) for n in range(30)]
         await edge.upstream.journal.until(
-            lambda journal: journal.count("HEAD") == single_flight.MAX_CONCURRENT
+            lambda journal: journal.count("HEAD") == upstream_requests.MAX_CONCURRENT
         )
         assert await edge.get(f"/v2/{OTHER}/manifests/1.0") == (200, raw)
         assert {status for status, _ in await asyncio.gather(*waiting)} <= {503, 504}
-        assert edge.upstream.journal.count("HEAD", f"/{REPO}/") == single_flight.MAX_CONCURRENT
+        assert edge.upstream.journal.count("HEAD", f"/{REPO}/") == upstream_requests.MAX_CONCURRENT
 
 
 async def test_an_upstream_that_cannot_be_reached_is_left_alone_whole(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_asking_for_what_the_upstream_does_not_have_writes_nothing(tmp_pat
             assert (await edge.get(f"/v2/{REPO}{n}/manifests/1.0"))[0] == 404
             assert (await edge.get(f"/v2/{REPO}/manifests/{digest_of(str(n).encode())}"))[0] == 404
         assert edge.store.state.row("SELECT total_changes()") == before
-        assert len(edge.pullthrough._in_flight) == len(edge.pullthrough._asked) == 0
+        assert len(edge.pullthrough._requests) == len(edge.pullthrough._answers) == 0
 
 
 async def test_a_referrer_that_is_damaged_at_the_upstream_takes_no_other_away(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ async def test_what_is_here_is_served_also_when_too_much_is_asked_of_its_upstrea
         path = f"/v2/{REPO}/manifests/1.0"
         await edge.get(path)
         edge.now += 61
-        monkeypatch.setattr(single_flight, "MAX_TASKS_OF_REPOSITORY", 0)
+        monkeypatch.setattr(upstream_requests, "MAX_TASKS_OF_REPOSITORY", 0)
         assert await edge.get(path) == (200, raw)
         assert (await answer_of(edge, f"/v2/{REPO}/manifests/2.0"))[:2] == (503, "UNKNOWN")
         assert edge.outcomes()["manifest", "stale"] == 1

@@ -343,7 +343,6 @@ class World:
             known = {Digest(digest) for (digest,) in rows(self.root, f"SELECT digest FROM {table}")}
             ghosts = [BY_DIGEST[digest].name for digest in known - held]
             assert not ghosts, self.story(f"{table} keeps rows of what is gone: {', '.join(ghosts)}")
-        assert not rows(self.root, "SELECT token FROM partials"), self.story("rows of partials stay")
 
     def _tagged(self) -> set[Digest]:
         """What tags name, as the registry tells."""

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.oci import media
-from tests.unit.cli.test_inspect import NAME, Layout
+from tests.fakes.layouts import NAME, Layout
 
 CACHE = "docker.io/team/app:cache"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.deadlines import HANGS_AFTER
-from tests.unit.cli.test_runs import NAMES, SAMPLE, Place, blobflow, place, source
+from tests.scenarios.command_line import NAMES, SAMPLE, Place, blobflow, place, source
 
 __all__ = ["place", "source"]  # fixtures
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from blobflow.oci import media
-from tests.unit.cli.test_runs import blobflow, serving
+from tests.scenarios.command_line import blobflow, serving
 
 WHY = "there is no linux/amd64 here; there is linux/arm64"
 AMD64 = ("--platform", "linux/amd64")

@@ -6,15 +6,10 @@ import base64
 import os
 import re
 import resource
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
@@ -25,6 +20,7 @@ from blobflow.cli import cli
 from blobflow.cli.output.stdio import BufferedLines
 from blobflow.cli.runtime.event_loop import MAX_OPEN_FILES, raise_open_file_limit
 from tests.deadlines import HANGS_AFTER
+from tests.scenarios.serve import served, status
 
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:s3cret").decode()}
 
@@ -34,32 +30,6 @@ def htpasswd(tmp_path: Path) -> Path:
     path = tmp_path / "htpasswd"
     path.write_bytes(b"ann:" + bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)) + b"\n")
     return path
-
-
-@contextmanager
-def served(root: Path, *options: str) -> Iterator[str]:
-    """The URL of a registry that is a process of its own, ended by SIGTERM; its log is beside its root."""
-    command = [sys.executable, "-m", "blobflow", "serve", "--listen", "127.0.0.1:0", "--root", str(root)]
-    with (
-        root.with_suffix(".log").open("w") as log,
-        subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[3].rstrip(",")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(HANGS_AFTER)
-
-
-def status(url: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b"") -> int:
-    request = urllib.request.Request(url, method=method, headers=headers or {}, data=body or None)
-    try:
-        with urllib.request.urlopen(request, timeout=HANGS_AFTER) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
 
 
 def test_the_options_reach_the_registry(htpasswd: Path, tmp_path: Path) -> None:

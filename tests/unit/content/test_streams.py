@@ -13,7 +13,7 @@ from blobflow.content.streams import TappedStream
 from blobflow.engine.blob_readers import CountedReader, SourceReader, WholeReader
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, SizeMismatch, StorageError
 from blobflow.transports.registry.http.downloads import Download
-from tests.fakes.registry import answers, blob_of, collect, fake, world
+from tests.fakes.registry import answers, blob_of, collect, scripted_server, world
 
 CONTENT = bytes(range(256)) * 1000
 BLOB = blob_of(CONTENT)
@@ -141,7 +141,7 @@ async def test_a_part_of_a_stream_is_that_part(skip: int, length: int | None) ->
 
 
 async def test_from_registry_to_registry_a_chunk_passes_its_download_and_one_tapped_stream() -> None:
-    async with fake(answers(lambda: web.Response(body=CONTENT))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(body=CONTENT))) as server, world() as w:
         reader = CountedReader(
             WholeReader(SourceReader(w.source(server.host), BLOB, finished=lambda: None)),
             begin=lambda offset: None,

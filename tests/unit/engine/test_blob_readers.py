@@ -1,4 +1,4 @@
-"""Bodies that read from the start, whatever offset they are asked for."""
+"""Readers that read from the start, whatever offset they are asked for."""
 
 from __future__ import annotations
 

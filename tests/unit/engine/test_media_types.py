@@ -22,10 +22,10 @@ from blobflow.oci.manifest import is_schema1
 from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.sample_images import SampleSet
 from blobflow.transports.store import Store
-from tests.fakes.registry import answers, fake, world
-from tests.integration.test_mirror import Bench
-from tests.integration.test_platform_choice import Image
-from tests.unit.oci.test_manifest import IMAGE, INDEX, docker, encoded
+from tests.fakes.manifests import IMAGE, INDEX, docker, encoded
+from tests.fakes.registry import answers, scripted_server, world
+from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.platforms import Image
 
 SITE = Site("target", "app")
 FORMS = [
@@ -96,12 +96,12 @@ def test_no_label_makes_one_document_of_two(said: str) -> None:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[MirrorScenario]:
     with closing(Store.open(tmp_path / "store")) as store:
-        yield Bench(store, SampleSet({}, {}, {}))
+        yield MirrorScenario(store, SampleSet({}, {}, {}))
 
 
-async def run(bench: Bench, *tags: str) -> list[str]:
+async def run(bench: MirrorScenario, *tags: str) -> list[str]:
     """Mirror these, which have to succeed; returns what was warned of."""
     told: list[str] = []
 
@@ -118,7 +118,7 @@ async def run(bench: Bench, *tags: str) -> list[str]:
     return told
 
 
-def served_as(bench: Bench, manifest: Manifest, kind: str) -> None:
+def served_as(bench: MirrorScenario, manifest: Manifest, kind: str) -> None:
     """Let the source call it that."""
     bench.source.manifests[Site("source", "app")][manifest.descriptor.digest] = (kind, manifest.raw)
 
@@ -127,7 +127,7 @@ def served_as(bench: Bench, manifest: Manifest, kind: str) -> None:
     ("kind", "said"), list(itertools.permutations([media.OCI_MANIFEST, media.DOCKER_MANIFEST], 2))
 )
 async def test_what_is_served_as_another_form_is_put_as_what_it_is_and_told_once(
-    bench: Bench, kind: str, said: str
+    bench: MirrorScenario, kind: str, said: str
 ) -> None:
     image = Image(bench.source)
     config, layer = image.blob(b"{}", media.OCI_CONFIG), image.blob(b"x", media.OCI_LAYER_GZIP)
@@ -143,7 +143,7 @@ async def test_what_is_served_as_another_form_is_put_as_what_it_is_and_told_once
 
 
 async def test_indexes_that_list_images_as_another_form_are_kept_and_a_registry_told_of_once(
-    bench: Bench,
+    bench: MirrorScenario,
 ) -> None:
     image = Image(bench.source)
     children = [image.child(f"linux/{name}") for name in ("amd64", "arm64")]
@@ -161,7 +161,7 @@ async def test_indexes_that_list_images_as_another_form_are_kept_and_a_registry_
 
 @pytest.mark.parametrize("said", [*sorted(media.SCHEMA1), media.DOCKER_MANIFEST, "", None])
 async def test_an_image_runs_on_what_its_config_says_whatever_it_is_called(
-    bench: Bench, said: str | None
+    bench: MirrorScenario, said: str | None
 ) -> None:
     image = Image(bench.source)
     inner = image.index(image.item(image.child("linux/arm64")))
@@ -178,7 +178,7 @@ async def test_an_image_runs_on_what_its_config_says_whatever_it_is_called(
         assert (record.digest == root.descriptor.digest) is (bool(said) and left == 0)
 
 
-async def test_who_does_not_say_what_a_manifest_is_contradicts_nothing(bench: Bench) -> None:
+async def test_who_does_not_say_what_a_manifest_is_contradicts_nothing(bench: MirrorScenario) -> None:
     image = Image(bench.source)
     child = image.child("linux/amd64")
     for number, kind in enumerate(("application/json", "", media.OCI_MANIFEST)):
@@ -200,7 +200,7 @@ def serving(raw: bytes, kind: str, told: str | None) -> web.Response:
 
 async def resolved(raw: bytes, kind: str, told: str | None) -> tuple[str, list[str]]:
     """The media type that a tag resolves to, twice, and what was warned of meanwhile."""
-    async with fake(answers(lambda: serving(raw, kind, told))) as server, world() as w:
+    async with scripted_server(answers(lambda: serving(raw, kind, told))) as server, world() as w:
         found = [(await w.source(server.host).resolve("1")).media_type for _ in range(2)]
     assert len(set(found)) == 1
     return found[0], [event.message for event in w.events if isinstance(event, Warned)]
@@ -220,7 +220,7 @@ async def test_what_is_served_wrongly_is_held_to_the_digest_that_is_told(said: s
     """Schema 1 alone has another digest than its bytes: what only is called so has not."""
     with pytest.raises(DigestMismatch):
         async with (
-            fake(answers(lambda: serving(encoded(IMAGE), said, digest_of(b"other")))) as server,
+            scripted_server(answers(lambda: serving(encoded(IMAGE), said, digest_of(b"other")))) as server,
             world() as w,
         ):
             manifest = await w.source(server.host).fetch("1")

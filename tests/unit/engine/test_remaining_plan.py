@@ -26,7 +26,7 @@ from blobflow.errors import NotFound
 from blobflow.events import Meter, ignore
 from blobflow.oci import Descriptor, Digest
 from blobflow.permits import FixedLimiters
-from tests.unit.engine.test_planner import (
+from tests.scenarios.planning import (
     NOTHING,
     Wanted,
     World,

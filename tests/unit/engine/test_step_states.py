@@ -1,4 +1,4 @@
-"""Step states, rule by rule, on a small plan: a blob for three repositories, and their manifests."""
+"""The rules of step states, one by one, on a small plan: a blob for three repositories, and manifests."""
 
 from __future__ import annotations
 
@@ -35,119 +35,119 @@ PLAN = Plan(
 )
 
 
-def begin(steps: StepStates) -> list[int]:
-    ready = list(steps.newly_ready())
+def begin(step_states: StepStates) -> list[int]:
+    ready = list(step_states.newly_ready())
     for number in ready:
-        steps.start(number)
+        step_states.start(number)
     return ready
 
 
 def test_what_is_ready_follows_the_needs() -> None:
-    steps = StepStates(PLAN)
-    assert begin(steps) == [0]
-    steps.done(0)
-    assert sorted(begin(steps)) == [1, 2, 3]
-    steps.done(1)
-    assert begin(steps) == [4]
+    step_states = StepStates(PLAN)
+    assert begin(step_states) == [0]
+    step_states.done(0)
+    assert sorted(begin(step_states)) == [1, 2, 3]
+    step_states.done(1)
+    assert begin(step_states) == [4]
 
 
 def test_a_refused_mount_becomes_a_copy_of_the_same_step() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.done(0)
-    begin(steps)
-    steps.refused(1)
-    assert begin(steps) == [1]
-    assert steps.step(1) == Copy(LAYER, SOURCE, B)
-    steps.done(1)
-    assert begin(steps) == [4]
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.done(0)
+    begin(step_states)
+    step_states.refused(1)
+    assert begin(step_states) == [1]
+    assert step_states.step(1) == Copy(LAYER, SOURCE, B)
+    step_states.done(1)
+    assert begin(step_states) == [4]
 
 
 def test_a_home_that_its_target_denied_moves_and_the_other_mounts_follow_it() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.failed(0, Denied("no", side="target"))
-    assert steps.states[3] is StepState.SKIPPED
-    assert begin(steps) == [1]
-    assert steps.step(1) == Copy(LAYER, SOURCE, B)
-    assert steps.step(2) == Mount(LAYER, B, C, SOURCE)
-    steps.done(1)
-    assert sorted(begin(steps)) == [2, 4]
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.failed(0, Denied("no", side="target"))
+    assert step_states.states[3] is StepState.SKIPPED
+    assert begin(step_states) == [1]
+    assert step_states.step(1) == Copy(LAYER, SOURCE, B)
+    assert step_states.step(2) == Mount(LAYER, B, C, SOURCE)
+    step_states.done(1)
+    assert sorted(begin(step_states)) == [2, 4]
 
 
 def test_a_second_home_may_fail_too() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.failed(0, Denied("no", side="target"))
-    begin(steps)
-    steps.failed(1, Denied("no", side="target"))
-    assert begin(steps) == [2]
-    assert steps.step(2) == Copy(LAYER, SOURCE, C)
-    steps.done(2)
-    begin(steps)
-    steps.done(5)
-    assert steps.finished
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.failed(0, Denied("no", side="target"))
+    begin(step_states)
+    step_states.failed(1, Denied("no", side="target"))
+    assert begin(step_states) == [2]
+    assert step_states.step(2) == Copy(LAYER, SOURCE, C)
+    step_states.done(2)
+    begin(step_states)
+    step_states.done(5)
+    assert step_states.finished
 
 
 def test_a_blob_that_its_source_can_not_give_fails_everyone_and_is_not_read_again() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
+    step_states = StepStates(PLAN)
+    begin(step_states)
     error = NotFound("gone", side="source")
-    steps.failed(0, error)
-    assert steps.finished
-    assert begin(steps) == []
-    assert [steps.root_cause(number) for number in range(6)] == [error] * 6
+    step_states.failed(0, error)
+    assert step_states.finished
+    assert begin(step_states) == []
+    assert [step_states.root_cause(number) for number in range(6)] == [error] * 6
 
 
 def test_no_connection_to_a_home_is_none_to_the_other_repositories_of_that_registry() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
+    step_states = StepStates(PLAN)
+    begin(step_states)
     error = ConnectFailed("refused", side="target")
-    steps.failed(0, error)
-    assert steps.finished
-    assert [steps.root_cause(number) for number in range(6)] == [error] * 6
+    step_states.failed(0, error)
+    assert step_states.finished
+    assert [step_states.root_cause(number) for number in range(6)] == [error] * 6
 
 
 def test_every_end_is_told_once() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.done(0)
-    assert list(steps.newly_ended()) == [0]
-    assert list(steps.newly_ended()) == []
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.done(0)
+    assert list(step_states.newly_ended()) == [0]
+    assert list(step_states.newly_ended()) == []
 
 
 def test_the_rest_can_be_skipped_while_something_is_under_way() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.skip_rest()
-    assert not steps.finished
-    steps.done(0)
-    assert steps.finished
-    assert steps.root_cause(4) is None
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.skip_rest()
+    assert not step_states.finished
+    step_states.done(0)
+    assert step_states.finished
+    assert step_states.root_cause(4) is None
 
 
 def test_a_mount_that_is_refused_after_the_rest_was_skipped_starts_no_upload() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.done(0)
-    begin(steps)
-    steps.skip_rest()
-    steps.refused(1)
-    steps.done(2)
-    steps.done(3)
-    assert begin(steps) == []
-    assert steps.states[1] is StepState.SKIPPED
-    assert steps.root_cause(1) is None
-    assert steps.finished
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.done(0)
+    begin(step_states)
+    step_states.skip_rest()
+    step_states.refused(1)
+    step_states.done(2)
+    step_states.done(3)
+    assert begin(step_states) == []
+    assert step_states.states[1] is StepState.SKIPPED
+    assert step_states.root_cause(1) is None
+    assert step_states.finished
 
 
 def test_a_home_that_fails_after_the_rest_was_skipped_has_no_heir() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.skip_rest()
-    steps.failed(0, Denied("no", side="target"))
-    assert begin(steps) == []
-    assert steps.finished
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.skip_rest()
+    step_states.failed(0, Denied("no", side="target"))
+    assert begin(step_states) == []
+    assert step_states.finished
 
 
 def part_at(first: int, site: Site) -> Plan:
@@ -156,24 +156,24 @@ def part_at(first: int, site: Site) -> Plan:
 
 
 def test_a_part_that_is_added_runs_by_its_own_needs() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.add(part_at(6, Site("u", "a")))
-    assert begin(steps) == [6]
-    steps.failed(0, NotFound("gone", side="source"))
-    assert steps.states[7] is StepState.WAITING
-    steps.done(6)
-    assert begin(steps) == [7]
-    steps.done(7)
-    assert steps.finished
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.add(part_at(6, Site("u", "a")))
+    assert begin(step_states) == [6]
+    step_states.failed(0, NotFound("gone", side="source"))
+    assert step_states.states[7] is StepState.WAITING
+    step_states.done(6)
+    assert begin(step_states) == [7]
+    step_states.done(7)
+    assert step_states.finished
 
 
 def test_of_a_part_that_comes_after_the_rest_was_skipped_nothing_begins() -> None:
-    steps = StepStates(PLAN)
-    begin(steps)
-    steps.skip_rest()
-    steps.add(part_at(6, Site("u", "a")))
-    assert begin(steps) == []
-    assert list(steps.newly_ended()) == [1, 2, 3, 4, 5, 6, 7]
-    steps.done(0)
-    assert steps.finished
+    step_states = StepStates(PLAN)
+    begin(step_states)
+    step_states.skip_rest()
+    step_states.add(part_at(6, Site("u", "a")))
+    assert begin(step_states) == []
+    assert list(step_states.newly_ended()) == [1, 2, 3, 4, 5, 6, 7]
+    step_states.done(0)
+    assert step_states.finished

@@ -6,7 +6,6 @@ import json
 import random
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -17,29 +16,8 @@ from blobflow.oci.docker_conversion import convert_manifest
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES, MAX_STRINGS
 from blobflow.oci.platform_choice import prune_index
 from blobflow.oci.referrers import merge_referrers_index
-
-Json = dict[str, Any]
-
-CONFIG: Json = {"mediaType": media.OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2}
-LAYER: Json = {"mediaType": media.OCI_LAYER_GZIP, "digest": digest_of(b"layer"), "size": 5}
-IMAGE: Json = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
-CHILD: Json = {
-    "mediaType": media.OCI_MANIFEST,
-    "digest": digest_of(b"child"),
-    "size": 500,
-    "platform": {"architecture": "arm64", "os": "linux", "variant": "v8"},
-}
-INDEX: Json = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [CHILD]}
-
-
-def encoded(document: Json, *without: str, **more: object) -> bytes:
-    kept = {key: value for key, value in document.items() if key not in without}
-    return json.dumps({**kept, **more}).encode()
-
-
-def docker(document: Json) -> Json:
-    kind = media.DOCKER_LIST if "manifests" in document else media.DOCKER_MANIFEST
-    return {**document, "mediaType": kind}
+from tests.fakes.manifests import CHILD, CONFIG, IMAGE, INDEX, LAYER, Json, docker, encoded
+from tests.scenarios.signed_images import OCI_EMPTY
 
 
 def edited(document: Json, at: str, more: str) -> bytes:
@@ -196,7 +174,7 @@ def test_words_mean_nothing_where_nobody_looks_for_them(raw: bytes) -> None:
         encoded(IMAGE, "schemaVersion"),
         encoded(IMAGE, schemaVersion=None),
         encoded({**IMAGE, "layers": [{**LAYER, "urls": None, "annotations": None, "platform": None}]}),
-        encoded({**IMAGE, "config": {"mediaType": media.OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
+        encoded({**IMAGE, "config": {"mediaType": OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}}),
         encoded({**IMAGE, "layers": [{"digest": digest_of(b""), "size": 0}]}),
         encoded(IMAGE) + b"\r\n\t ",
         b"\n" + encoded(INDEX),

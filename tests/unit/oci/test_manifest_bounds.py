@@ -12,7 +12,7 @@ from aiohttp import web
 from blobflow.errors import ProtocolViolation, RegistryError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, digest_of, media, parse_manifest
 from blobflow.oci.manifest import MAX_CHILDREN, MAX_MANIFEST_BYTES
-from tests.fakes.registry import answers, fake, world
+from tests.fakes.registry import answers, scripted_server, world
 
 CHILD: dict[str, Any] = {"digest": digest_of(b""), "size": 0}
 LARGE = 2 * 1024 * 1024  # more than is read of answers that are only looked into
@@ -47,7 +47,7 @@ async def test_a_manifest_without_end_is_read_to_its_limit_only() -> None:
         except ConnectionError:
             return response
 
-    async with fake(endless) as server, world() as w:
+    async with scripted_server(endless) as server, world() as w:
         with pytest.raises(UnsupportedContent, match=f"more than {MAX_MANIFEST_BYTES} bytes"):
             await w.sink(server.host).read(ANY)
 
@@ -59,7 +59,7 @@ async def test_a_token_server_that_talks_without_end_gives_no_token() -> None:
         realm = f'Bearer realm="http://{request.host}/token",service="x"'
         return web.Response(status=401, headers={"WWW-Authenticate": realm})
 
-    async with fake(registry) as server, world() as w:
+    async with scripted_server(registry) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="something that is no token"):
             await w.sink(server.host).resolve("1")
 
@@ -74,7 +74,10 @@ async def test_a_token_server_that_talks_without_end_gives_no_token() -> None:
     ids=["a long one", "a long Location", "many"],
 )
 async def test_headers_without_end_are_no_answer(headers: dict[str, str]) -> None:
-    async with fake(answers(lambda: web.Response(headers=headers, status=307))) as server, world() as w:
+    async with (
+        scripted_server(answers(lambda: web.Response(headers=headers, status=307))) as server,
+        world() as w,
+    ):
         with pytest.raises(ProtocolViolation) as caught:
             await w.sink(server.host).resolve("1")
     assert len(str(caught.value)) < 1000
@@ -82,7 +85,7 @@ async def test_headers_without_end_are_no_answer(headers: dict[str, str]) -> Non
 
 async def test_of_an_error_body_without_end_a_part_is_read() -> None:
     async with (
-        fake(answers(lambda: web.Response(status=400, text="no " * LARGE))) as server,
+        scripted_server(answers(lambda: web.Response(status=400, text="no " * LARGE))) as server,
         world() as w,
     ):
         with pytest.raises(RegistryError, match="no no no") as caught:

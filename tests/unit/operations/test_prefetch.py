@@ -19,7 +19,7 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.operations.prefetch import WarmResult, warm_caches, warm_store
 from blobflow.settings import Settings
 from blobflow.transports.registry.api.cache_probe import reports_miss
-from tests.fakes.registry import Clock, Fake, fake
+from tests.fakes.registry import Clock, ScriptedServer, scripted_server
 from tests.library import mirror
 from tests.scenarios.registries import blobs_of, fill, registries
 from tools.registry.faults import Fault, Reset
@@ -62,18 +62,20 @@ def pairs_at(host: str, names: list[str] = NAMES) -> list[Pair]:
     return [Pair(parse_reference(f"source.example/{n}"), parse_reference(f"{host}/{n}")) for n in names]
 
 
-async def warmed(server: Fake, *, again: bool = False, clock: Clock | None = None) -> list[WarmResult]:
+async def warmed(
+    server: ScriptedServer, *, again: bool = False, clock: Clock | None = None
+) -> list[WarmResult]:
     clock = clock or Clock()
     async with Client(Settings(cache="off")) as client:
         return await warm_caches(client, pairs_at(server.host), again=again, sleep=clock.sleep)
 
 
-def blob_asks(server: Fake) -> Counter[str]:
+def blob_asks(server: ScriptedServer) -> Counter[str]:
     return Counter(target for target in server.asked("GET") if "/blobs/" in target)
 
 
 async def test_a_stored_blob_costs_one_request_and_one_byte() -> None:
-    async with fake(edge_over(SAMPLE, lambda content, _, __: part(content))) as server:
+    async with scripted_server(edge_over(SAMPLE, lambda content, _, __: part(content))) as server:
         told = await warmed(server)
     assert [(each.status, each.pulled) for each in told] == [("warm", 0), ("warm", 0)]
     assert [each.blobs for each in told] == [len(blobs_of(SAMPLE, name)) for name in NAMES]
@@ -86,7 +88,7 @@ async def test_a_cold_blob_comes_with_the_first_request_and_is_looked_at_once_mo
     def answer(content: bytes, before: int, _: Mapping[str, str]) -> web.Response:
         return part(content) if before else whole(content)
 
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server)
     assert [(each.status, each.pulled) for each in told] == [("warm", each.blobs) for each in told]
     assert set(blob_asks(server).values()) == {2}
@@ -97,7 +99,7 @@ async def test_an_edge_that_stores_late_is_asked_until_it_has_and_ever_more_rare
         return part(content) if before >= 4 else whole(content)
 
     clock = Clock()
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server, clock=clock)
     assert {each.status for each in told} == {"warm"}
     assert clock.slept == [0.5, 1.0, 2.0, 4.0]
@@ -105,7 +107,7 @@ async def test_an_edge_that_stores_late_is_asked_until_it_has_and_ever_more_rare
 
 async def test_an_edge_that_never_stores_is_cold_in_the_end() -> None:
     clock = Clock()
-    async with fake(edge_over(SAMPLE, lambda content, _, __: whole(content))) as server:
+    async with scripted_server(edge_over(SAMPLE, lambda content, _, __: whole(content))) as server:
         told = await warmed(server, clock=clock)
     assert [(each.status, each.cold) for each in told] == [("cold", each.blobs) for each in told]
     assert sum(clock.slept) == pytest.approx(30.0)
@@ -117,7 +119,7 @@ async def test_a_part_that_was_fetched_from_elsewhere_is_no_sign_of_being_stored
             return part(content, **{"X-Cache-Status": "HIT"})
         return part(content, **{"X-Cache-Status": "MISS"}) if "Range" in headers else whole(content)
 
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server)
     assert [(each.status, each.pulled) for each in told] == [("warm", each.blobs) for each in told]
     assert set(blob_asks(server).values()) == {3}
@@ -127,7 +129,7 @@ async def test_again_pulls_also_what_looks_stored() -> None:
     def answer(content: bytes, _: int, headers: Mapping[str, str]) -> web.Response:
         return part(content) if "Range" in headers else whole(content)
 
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server, again=True)
     assert [(each.status, each.pulled) for each in told] == [("warm", each.blobs) for each in told]
 
@@ -140,7 +142,7 @@ async def test_wrong_bytes_fail_the_images_that_need_them_and_no_other() -> None
             return whole(bytes(len(content)))
         return part(content) if before else whole(content)
 
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server)
     assert [each.status for each in told] == ["failed", "warm"]
     assert bad in told[0].error
@@ -150,7 +152,7 @@ async def test_a_pull_that_brought_something_else_is_tried_again() -> None:
     def answer(content: bytes, before: int, _: Mapping[str, str]) -> web.Response:
         return whole(bytes(len(content))) if before == 0 else part(content) if before > 1 else whole(content)
 
-    async with fake(edge_over(SAMPLE, answer)) as server:
+    async with scripted_server(edge_over(SAMPLE, answer)) as server:
         told = await warmed(server)
     assert {each.status for each in told} == {"warm"}
 

@@ -20,7 +20,7 @@ from blobflow.operations.tags.names import list_repositories
 from blobflow.operations.tags.prune import WantedTag, prune
 from blobflow.operations.tags.remove import Removed, remove
 from blobflow.operations.tags.search import ChosenTags, TagSearch
-from tests.fakes.registry import Fake, Handler, fake, world
+from tests.fakes.registry import Handler, ScriptedServer, scripted_server, world
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -113,7 +113,7 @@ def answering(status: int, code: str = "") -> Handler:
     ],
 )
 async def test_a_tag_goes_or_the_registry_cant_do_that(status: int, code: str, gone: bool) -> None:
-    async with fake(answering(status, code)) as server, world() as w:
+    async with scripted_server(answering(status, code)) as server, world() as w:
         place: Deletes = w.registries.repository(Site(server.host, "app"))
         assert await place.untag("1") is gone
         assert server.asked() == ["DELETE /v2/app/manifests/1"]
@@ -130,13 +130,13 @@ async def test_a_tag_goes_or_the_registry_cant_do_that(status: int, code: str, g
 async def test_a_manifest_that_may_not_go_is_a_sentence(
     status: int, error: type[BlobflowError], sentence: str
 ) -> None:
-    async with fake(answering(status)) as server, world() as w:
+    async with scripted_server(answering(status)) as server, world() as w:
         with pytest.raises(error, match=sentence):
             await w.sink(server.host).delete(digest_of(b"x"))
 
 
 async def test_a_registry_without_a_catalog_is_told_what_to_do() -> None:
-    async with fake(answering(401, "UNAUTHORIZED")) as server:
+    async with scripted_server(answering(401, "UNAUTHORIZED")) as server:
         with pytest.raises(BlobflowError, match="not every registry lists its repositories, so name them"):
             async with Client() as client:
                 await list_repositories(client, server.host)
@@ -146,7 +146,7 @@ async def test_a_registry_without_a_catalog_is_told_what_to_do() -> None:
 
 
 async def found(
-    server: Fake, rules: TagRules, repository: str = "app", repositories: TagRules = ALL_TAGS
+    server: ScriptedServer, rules: TagRules, repository: str = "app", repositories: TagRules = ALL_TAGS
 ) -> tuple[ChosenTags, ...]:
     search = TagSearch(server.host, repository, rules, repositories)
     async with Client() as client:
@@ -156,7 +156,7 @@ async def found(
 async def test_names_and_versions_cost_one_request() -> None:
     shelf = Shelf()
     shelf.image("app", "1.0.0", "1.1.0", "x")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         assert await found(server, TagRules(semver=("1",), newest=1)) == (ChosenTags("app", ("1.1.0",)),)
         assert server.asked() == ["GET /v2/app/tags/list?n=1000"]
 
@@ -169,7 +169,7 @@ async def test_dates_cost_two_requests_a_tag_one_less_if_noted_and_one_more_for_
     shelf.index("app", "index", children=[child])
     shelf.image("app", "undated", text="d", created="0001-01-01T00:00:00Z")
     shelf.tags["app"]["vanished"] = digest_of(b"vanished")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         rules = TagRules(newest=2, by="created")
         assert await found(server, rules) == (ChosenTags("app", ("noted", "index"), dated=5),)
         asked = [target for target in server.asked("GET") if "/tags/" not in target]
@@ -183,7 +183,7 @@ async def test_media_types_cost_one_request_a_tag_and_what_they_leave_out_is_no_
     shelf.index("app", "index", children=[child])
     shelf.image("app", "other")
     shelf.tags["app"]["vanished"] = digest_of(b"vanished")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         rules = TagRules(exclude=("other",), types=(media.OCI_INDEX,))
         assert await found(server, rules) == (ChosenTags("app", ("index",), others=2),)
         assert len(server.asked("HEAD")) == 3
@@ -198,7 +198,7 @@ async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() ->
     shelf.index("app", "empty", children=[lost])
     shelf.image("app", "old", text="c", created="2020-01-01T00:00:00Z")
     del shelf.content[lost]
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         assert await found(server, TagRules(newest=1, by="created")) == (
             ChosenTags("app", ("sparse",), dated=3),
         )
@@ -207,7 +207,7 @@ async def test_a_sparse_index_has_the_date_of_the_first_image_that_is_there() ->
 async def test_dates_are_not_asked_for_if_all_are_wanted_anyway() -> None:
     shelf = Shelf()
     shelf.image("app", "1", "2", digest_of(b"x").replace(":", "-") + ".sig")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         assert await found(server, TagRules(newest=2, by="created")) == (ChosenTags("app", ("1", "2")),)
         assert len(server.seen) == 1
 
@@ -217,7 +217,7 @@ async def test_what_is_no_image_has_no_date_and_fails_nothing() -> None:
     shelf.image("app", "1", created="2020-01-01T00:00:00Z")
     shelf.content[digest_of(b"odd")] = "application/vnd.example.odd", b"odd"
     shelf.tags["app"]["odd"] = digest_of(b"odd")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         (chosen,) = await found(server, TagRules(newest=1, by="created"))
         assert chosen.tags == ("1",)
 
@@ -225,7 +225,7 @@ async def test_what_is_no_image_has_no_date_and_fails_nothing() -> None:
 async def test_a_repository_that_cant_be_asked_is_an_error_of_its_own() -> None:
     shelf = Shelf()
     shelf.image("app", "1")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         here, there = TagSearch(server.host, "app"), TagSearch(server.host, "nobody")
         async with Client() as client:
             result = await find(client, [here, there, here])
@@ -238,7 +238,7 @@ async def test_a_repository_that_cant_be_asked_is_an_error_of_its_own() -> None:
 async def test_rules_that_choose_nothing_of_a_named_repository_are_an_error() -> None:
     shelf = Shelf()
     shelf.image("app", "1", "2")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         (lost,) = await found(server, TagRules(include=("x",)))
     assert lost.tags == ()
     assert "app has 2 tags, of which the rules choose none" in str(lost.error)
@@ -250,7 +250,7 @@ async def test_of_a_catalog_those_are_taken_that_are_wanted_and_have_something()
         shelf.image(name, "1")
     shelf.image("empty", "x")
     shelf.tags["blank"] = {}
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         everything = await found(
             server, TagRules(include=("1",)), "", repositories=TagRules(exclude=("old",))
         )
@@ -268,7 +268,7 @@ async def removed(reference: Reference, **how: bool) -> Removed:
 async def test_a_tag_and_a_manifest_are_looked_at_before_they_go() -> None:
     shelf = Shelf(by_tag=400)
     image = shelf.image("app", "1", "2")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         one = Reference(server.host, "app", "1")
         with pytest.raises(Rejected, match="removes no tag by itself; --digest removes"):
             await removed(one)
@@ -285,7 +285,7 @@ async def test_an_index_in_an_index_keeps_what_it_lists() -> None:
     image = shelf.image("app", text="deep")
     inner = shelf.index("app", children=[image])
     shelf.index("app", "outer", children=[inner])
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         with pytest.raises(Rejected, match="the index outer lists it; remove that first"):
             await removed(Reference(server.host, "app", "", image))
 
@@ -293,7 +293,7 @@ async def test_an_index_in_an_index_keeps_what_it_lists() -> None:
 # Clearing
 
 
-async def cleared(server: Fake, *keep: WantedTag, limit: PruneLimit = ALL) -> list[TagRecord]:
+async def cleared(server: ScriptedServer, *keep: WantedTag, limit: PruneLimit = ALL) -> list[TagRecord]:
     async with Client() as client:
         return [record async for record in prune(client, keep, limit)]
 
@@ -307,7 +307,7 @@ async def test_a_registry_that_removes_no_tags_is_asked_so_once() -> None:
     kept = shelf.image("app", "1", "same")
     for tag in ("2", "3"):
         shelf.image("app", tag, text=tag)
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
         deletes = server.asked("DELETE")
     assert statuses(records) == {"2": "removed", "3": "removed", "same": "left"}
@@ -319,7 +319,7 @@ async def test_two_surplus_tags_of_one_manifest_cost_one_removal() -> None:
     shelf = Shelf(by_tag=400)
     kept = shelf.image("app", "1")
     shelf.image("app", "2", "3", text="both")
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
         assert sum(":" in target for target in server.asked("DELETE")) == 1
     assert statuses(records) == {"2": "removed", "3": "removed"}
@@ -330,7 +330,7 @@ async def test_a_registry_that_removes_nothing_at_all_fails_each_tag_and_says_wh
     kept = shelf.image("app", "1")
     for tag in ("2", "3"):
         shelf.image("app", tag, text=tag)
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         records = await cleared(server, WantedTag(Reference(server.host, "app", "1"), kept))
     assert statuses(records) == {"2": "failed", "3": "failed"}
     assert all("target: " in record.why and "switched on" in record.why for record in records)
@@ -339,7 +339,7 @@ async def test_a_registry_that_removes_nothing_at_all_fails_each_tag_and_says_wh
 async def test_the_limit_is_over_all_repositories_and_holds_before_anything_goes() -> None:
     shelf = Shelf()
     keep = []
-    async with fake(shelf) as server:
+    async with scripted_server(shelf) as server:
         for name in ("a", "b"):
             keep.append(WantedTag(Reference(server.host, name, "1"), shelf.image(name, "1", text=name)))
         shelf.image("b", "2", "3", text="more")
@@ -350,12 +350,12 @@ async def test_the_limit_is_over_all_repositories_and_holds_before_anything_goes
 
 
 async def test_a_repository_that_does_not_exist_yet_has_nothing_too_many() -> None:
-    async with fake(Shelf()) as server:
+    async with scripted_server(Shelf()) as server:
         assert await cleared(server, WantedTag(Reference(server.host, "app", "1"), digest_of(b"x"))) == []
 
 
 async def test_a_place_that_cant_be_looked_at_keeps_all_of_it() -> None:
-    async with fake(answering(403)) as server:
+    async with scripted_server(answering(403)) as server:
         with pytest.raises(Denied, match=r"^target: "):
             await cleared(server, WantedTag(Reference(server.host, "app", "1"), digest_of(b"x")))
         assert server.asked("DELETE") == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
 import pytest
@@ -15,64 +13,15 @@ from blobflow.content import Site
 from blobflow.errors import ProtocolViolation, Unauthorized
 from blobflow.transports.registry import Credentials
 from blobflow.transports.registry.auth import authenticator
-from tests.fakes.registry import Bytes, Fake, answers, blob_of, fake, world
+from tests.fakes.guarded_registry import BLOB, guarded
+from tests.fakes.registry import Bytes, answers, scripted_server, world
 
 JOE = Credentials("joe", "secret")
 BASIC = "Basic " + base64.b64encode(b"joe:secret").decode()
-BLOB = blob_of(b"content")
 
 
 def head(path: str = "app") -> str:
     return f"/v2/{path}/blobs/{BLOB.digest}"
-
-
-class Guarded:
-    """A registry that wants a token of its token server, which is at the same origin unless `realm` says.
-
-    `stumbles` are statuses that the token server answers first; `expire_on`: a method whose next request
-    finds all tokens ended; `deaf`: no token is good.
-    """
-
-    def __init__(self, *, lifetime: int = 300, realm: str = "") -> None:
-        self.lifetime = lifetime
-        self.realm = realm
-        self.host = ""
-        self.valid: set[str] = set()
-        self.given = 0
-        self.stumbles: list[int] = []
-        self.expire_on = ""
-        self.deaf = False
-        self.asked = asyncio.Event()
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/token":
-            self.asked.set()
-            await self.held.wait()
-            if self.stumbles:
-                return web.Response(status=self.stumbles.pop())
-            self.given += 1
-            self.valid.add(f"Bearer t{self.given}")
-            return web.json_response({"token": f"t{self.given}", "expires_in": self.lifetime})
-        if request.method == self.expire_on:
-            self.expire_on = ""
-            self.valid.clear()
-        if request.headers.get("Authorization") in self.valid and not self.deaf:
-            if request.method == "POST":
-                return web.Response(status=202, headers={"Location": "/up"})
-            return web.Response(status=201 if request.method == "PUT" else 200)
-        realm = self.realm or f"http://{self.host}/token"
-        challenge = f'Bearer realm="{realm}",service="svc",scope="repository:app:pull"'
-        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
-
-
-@asynccontextmanager
-async def guarded(*, lifetime: int = 300, realm: str = "") -> AsyncIterator[tuple[Guarded, Fake]]:
-    handler = Guarded(lifetime=lifetime, realm=realm)
-    async with fake(handler) as server:
-        handler.host = server.host
-        yield handler, server
 
 
 async def test_an_anonymous_token_is_fetched_once_and_serves_what_follows() -> None:
@@ -198,7 +147,7 @@ async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() ->
             return web.Response()
         return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
 
-    async with fake(handler) as server, world(JOE) as w:
+    async with scripted_server(handler) as server, world(JOE) as w:
         assert await w.source(server.host).has(BLOB)
         assert await w.source(server.host, "b").has(BLOB)
     assert [each.headers.get("Authorization") for each in server.seen] == [None, BASIC, BASIC]
@@ -218,7 +167,7 @@ async def test_no_way_in_is_one_sentence_and_few_requests(
     challenge: str, credentials: Credentials | None, words: str, requests: int
 ) -> None:
     handler = answers(lambda: web.Response(status=401, headers={"WWW-Authenticate": challenge}))
-    async with fake(handler) as server, world(credentials) as w:
+    async with scripted_server(handler) as server, world(credentials) as w:
         with pytest.raises(Unauthorized, match=words):
             await w.source(server.host).has(BLOB)
     assert len(server.seen) == requests
@@ -235,7 +184,7 @@ async def test_each_repository_is_entered_with_its_own_login() -> None:
             return web.Response(headers={"Content-Length": str(BLOB.size)})
         return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
 
-    async with fake(handler) as server, world(login) as w:
+    async with scripted_server(handler) as server, world(login) as w:
         assert await w.source(server.host, "one").has(BLOB)
         assert await w.source(server.host, "two").has(BLOB)
         with pytest.raises(Unauthorized, match="there is none"):

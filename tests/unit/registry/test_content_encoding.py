@@ -16,7 +16,7 @@ from blobflow.errors import DigestMismatch, NotFound, ProtocolViolation, Registr
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, media
 from blobflow.transports.registry.http import content_encoding
 from tests.contract.implementations import blob_of, image_of
-from tests.fakes.registry import Handler, collect, fake, world
+from tests.fakes.registry import Handler, collect, scripted_server, world
 
 LAYER = b"".join(b"line %d of a layer\n" % number for number in range(40_000))
 BLOB = Descriptor("application/octet-stream", blob_of(LAYER).digest, len(LAYER))
@@ -74,7 +74,7 @@ def coded(
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_a_manifest_is_read_as_what_it_is(coding: str) -> None:
     handler = coded(CODINGS[coding](RAW), coding, kind=IMAGE.media_type)
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         source = w.source(server.host)
         assert await source.read(IMAGE) == RAW
         found = await source.resolve("1")
@@ -85,7 +85,10 @@ async def test_a_manifest_is_read_as_what_it_is(coding: str) -> None:
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_blob_is_read_as_what_it_is_and_from_any_offset(coding: str, chunked: bool) -> None:
-    async with fake(coded(CODINGS[coding](LAYER), coding, chunked=chunked)) as server, world() as w:
+    async with (
+        scripted_server(coded(CODINGS[coding](LAYER), coding, chunked=chunked)) as server,
+        world() as w,
+    ):
         source = w.source(server.host)
         for offset, end in [(0, None), (0, 10), (70_000, None), (5, 50)]:
             async with source.open(BLOB, offset, end) as chunks:
@@ -96,7 +99,11 @@ async def test_a_blob_is_read_as_what_it_is_and_from_any_offset(coding: str, chu
 async def test_a_layer_that_is_gzip_itself_keeps_it_under_a_true_label_and_a_false_one(chunked: bool) -> None:
     for body in (PACKED, gzip.compress(PACKED)):
         handler = coded(body, "gzip", chunked=chunked)
-        async with fake(handler) as server, world() as w, w.source(server.host).open(GZIPPED) as chunks:
+        async with (
+            scripted_server(handler) as server,
+            world() as w,
+            w.source(server.host).open(GZIPPED) as chunks,
+        ):
             assert await collect(chunks) == PACKED
 
 
@@ -110,14 +117,18 @@ async def test_a_part_of_what_it_came_as_is_no_part_of_the_blob() -> None:
         headers["Content-Range"] = f"bytes 100-{len(packed) - 1}/{len(packed)}"
         return web.Response(status=206, body=packed[100:], headers=headers)
 
-    async with fake(handler) as server, world() as w, w.source(server.host).open(BLOB, 100) as chunks:
+    async with (
+        scripted_server(handler) as server,
+        world() as w,
+        w.source(server.host).open(BLOB, 100) as chunks,
+    ):
         assert await collect(chunks) == LAYER[100:]
     assert [("Range" in each.headers) for each in server.seen] == [True, False]
 
 
 @pytest.mark.parametrize("coding", ["br", "compress", "gzip, br", "gzip, gzip, gzip"])
 async def test_what_is_not_undone_is_named_with_who_sent_it(coding: str) -> None:
-    async with fake(coded(b"\x1b\x03" * 50, coding)) as server, world() as w:
+    async with scripted_server(coded(b"\x1b\x03" * 50, coding)) as server, world() as w:
         source = w.source(server.host)
         for asking in (source.read(IMAGE), source.tags(), source.resolve("1")):
             with pytest.raises(
@@ -131,13 +142,13 @@ async def test_what_is_not_undone_is_named_with_who_sent_it(coding: str) -> None
 
 async def test_a_label_on_an_answer_of_the_right_size_is_only_a_label() -> None:
     handler = coded(LAYER, "br")
-    async with fake(handler) as server, world() as w, w.source(server.host).open(BLOB) as chunks:
+    async with scripted_server(handler) as server, world() as w, w.source(server.host).open(BLOB) as chunks:
         assert await collect(chunks) == LAYER
 
 
 async def test_the_length_of_what_it_comes_as_says_nothing_of_its_size() -> None:
     handler = coded(gzip.compress(RAW), "gzip", kind=IMAGE.media_type, told=IMAGE.digest)
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert (await w.source(server.host).resolve("1")).size == UNKNOWN_SIZE
         assert await w.sink(server.host).has(IMAGE)
     assert {each.method for each in server.seen} == {"HEAD"}
@@ -158,7 +169,7 @@ async def test_lists_words_and_tokens_are_read_too() -> None:
             return packed({"tags": ["1", "2"]})
         return packed({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "gone for good"}]}, 404)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         source = w.source(server.host)
         assert await source.tags() == ["1", "2"]
         with pytest.raises(NotFound, match="gone for good"):
@@ -166,7 +177,7 @@ async def test_lists_words_and_tokens_are_read_too() -> None:
 
 
 async def test_words_that_can_not_be_unpacked_are_left_out() -> None:
-    async with fake(coded(b"\x1f\x8bnonsense", "gzip", status=400)) as server, world() as w:
+    async with scripted_server(coded(b"\x1f\x8bnonsense", "gzip", status=400)) as server, world() as w:
         with pytest.raises(RegistryError, match=f"{server.host} refused tags of app with 400$"):
             await w.source(server.host).tags()
 
@@ -175,7 +186,7 @@ async def test_words_that_can_not_be_unpacked_are_left_out() -> None:
 async def test_what_is_spoilt_is_a_sentence(coding: str) -> None:
     packed = bytearray(CODINGS[coding](RAW))
     packed[len(packed) // 2] ^= 0xFF
-    async with fake(coded(bytes(packed), coding)) as server, world() as w:
+    async with scripted_server(coded(bytes(packed), coding)) as server, world() as w:
         with pytest.raises((ProtocolViolation, DigestMismatch), match=server.host):
             await w.source(server.host).read(IMAGE)
 
@@ -184,14 +195,14 @@ async def test_a_list_that_grows_in_the_unpacking_is_left_at_its_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("blobflow.transports.registry.api.tags.MAX_PAGE_BYTES", 10_000)
-    async with fake(coded(gzip.compress(bytes(50_000_000)), "gzip")) as server, world() as w:
+    async with scripted_server(coded(gzip.compress(bytes(50_000_000)), "gzip")) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="a page of more than 10000 bytes"):
             await w.source(server.host).tags()
 
 
 async def test_a_blob_that_grows_in_the_unpacking_is_given_in_pieces_that_nobody_has_to_take() -> None:
     handler = coded(gzip.compress(bytes(200_000_000)), "gzip")
-    async with fake(handler) as server, world() as w, w.source(server.host).open(BLOB) as chunks:
+    async with scripted_server(handler) as server, world() as w, w.source(server.host).open(BLOB) as chunks:
         async for chunk in chunks:
             assert 0 < len(chunk) <= 1024 * 1024
             break
@@ -206,7 +217,7 @@ async def test_bare_deflate_that_ends_with_a_piece_has_all_its_bytes(more: int) 
     packed = made.compress(content) + made.flush()
     assert content_encoding.decode_body(packed, ("deflate",), "a blob", 2**21) == content
     async with (
-        fake(coded(packed, "deflate")) as server,
+        scripted_server(coded(packed, "deflate")) as server,
         world() as w,
         w.source(server.host).open(blob) as chunks,
     ):
@@ -217,7 +228,7 @@ async def test_bare_deflate_that_ends_with_a_piece_has_all_its_bytes(more: int) 
 async def test_a_coding_gets_no_more_memory_than_http_grants_it(byte: int, read: bool) -> None:
     """zstd of one bare block whose header asks for a window of 8 MiB, of 9, of 256."""
     packed = b"\x28\xb5\x2f\xfd\0" + bytes([byte]) + (len(RAW) << 3 | 1).to_bytes(3, "little") + RAW
-    async with fake(coded(packed, "zstd", kind=IMAGE.media_type)) as server, world() as w:
+    async with scripted_server(coded(packed, "zstd", kind=IMAGE.media_type)) as server, world() as w:
         if read:
             assert await w.source(server.host).read(IMAGE) == RAW
             return
@@ -227,7 +238,7 @@ async def test_a_coding_gets_no_more_memory_than_http_grants_it(byte: int, read:
 
 
 async def test_a_glance_at_a_cache_that_compresses_gives_the_blob() -> None:
-    async with fake(coded(gzip.compress(LAYER), "gzip")) as server, world() as w:
+    async with scripted_server(coded(gzip.compress(LAYER), "gzip")) as server, world() as w:
         probe_cache = w.registries.probe_cache(Site(server.host, "app"), BLOB)
         async with probe_cache as chunks:
             assert chunks is not None
@@ -239,6 +250,6 @@ async def test_what_is_said_of_a_put_may_come_as_it_likes() -> None:
         headers = {"Content-Encoding": "br", "Docker-Content-Digest": IMAGE.digest}
         return web.Response(status=201, body=b"\x06", headers=headers)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         await w.sink(server.host).put(IMAGE, RAW, ["1"])
     assert server.asked() == ["PUT /v2/app/manifests/1"]

@@ -27,7 +27,7 @@ from blobflow.transports.registry.auth.credential_helpers import (
     run_program,
 )
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.registry import Clock, Fake, blob_of, fake
+from tests.fakes.registry import Clock, ScriptedServer, blob_of, scripted_server
 
 BLOB = blob_of(b"content")
 GOOD = """echo '{"Username": "joe", "Secret": "hush"}'\n"""
@@ -230,10 +230,10 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(folder: Path) -> AsyncIterator[tuple[Guarded, Fake, Registries, list[Event]]]:
+async def guarded(folder: Path) -> AsyncIterator[tuple[Guarded, ScriptedServer, Registries, list[Event]]]:
     events: list[Event] = []
     handler = Guarded()
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         handler.host = server.host
         settings = Settings(docker_config=folder)
         logins = logins_of(settings)

@@ -14,8 +14,8 @@ from blobflow.errors import InvalidConfig, StorageError
 from blobflow.transports.registry import Credentials, CredentialStore, find_credentials, read_docker_config
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 from blobflow.transports.registry.auth.credential_store import KEEP_SECONDS, erase_login, store_login
+from tests.fakes.credential_helpers import Helpers, b64
 from tests.fakes.registry import Clock
-from tests.unit.registry.test_credentials import Helpers, b64
 
 JOE = Credentials("joe", "hush")
 HUB = "https://index.docker.io/v1/"

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 
 import pytest
 
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import Credentials, find_credentials, read_docker_config
-from blobflow.transports.registry.auth.credential_helpers import ProcessResult
-
-
-def b64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
+from tests.fakes.credential_helpers import Helpers, b64
 
 HUB = "https://index.docker.io/v1/"
-
-
-class Helpers:
-    """A runner of helpers over a table; remembers what it was asked."""
-
-    def __init__(self, status: int = 0, out: bytes = b"") -> None:
-        self.answer = ProcessResult(status, out)
-        self.asked: list[tuple[str, str, bytes]] = []
-
-    async def __call__(self, program: str, verb: str, given: bytes) -> ProcessResult:
-        self.asked.append((program, verb, given))
-        return self.answer
 
 
 async def login(config: dict[str, object], host: str, run: Helpers | None = None) -> Credentials | None:

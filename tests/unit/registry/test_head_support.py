@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from blobflow.content import NullJournal
 from blobflow.errors import Denied, NotFound, RegistryError
 from blobflow.oci import Descriptor, Digest, digest_of, media
 from blobflow.transports.registry import Credentials
 from tests.contract.implementations import blob_of, image_of
-from tests.fakes.registry import Bytes, Handler, fake, world
+from tests.fakes.notes import Notes
+from tests.fakes.registry import Bytes, Handler, scripted_server, world
 from tools.registry.faulty import journalling
 
 LAYER = b"a layer"
@@ -48,22 +48,9 @@ def registry(
     return handler
 
 
-class Notes(NullJournal):
-    """A journal that keeps its notes."""
-
-    def __init__(self) -> None:
-        self.notes: dict[tuple[str, str], str] = {}
-
-    def note(self, origin: str, key: str) -> str | None:
-        return self.notes.get((origin, key))
-
-    def record_note(self, origin: str, key: str, value: str) -> None:
-        self.notes[origin, key] = value
-
-
 @pytest.mark.parametrize("status", REFUSALS)
 async def test_a_source_that_refuses_head_costs_one_request_more_in_all(status: int) -> None:
-    async with fake(registry(status)) as server, world() as w:
+    async with scripted_server(registry(status)) as server, world() as w:
         for name in ("1", "2", IMAGE.digest, "1"):
             assert await w.source(server.host).resolve(name) == IMAGE
     assert (len(server.asked("HEAD")), len(server.asked("GET"))) == (1, 4)
@@ -79,7 +66,7 @@ async def test_a_target_that_refuses_head_is_asked_for_manifests_and_blobs_by_ge
             return web.Response(status=401, headers=login)
         return await inner(request)
 
-    async with fake(handler) as server, world(Credentials("joe", "secret")) as w:
+    async with scripted_server(handler) as server, world(Credentials("joe", "secret")) as w:
         sink = w.sink(server.host)
         for _ in range(2):
             assert await sink.has(BLOB)
@@ -104,7 +91,7 @@ async def test_a_head_that_no_token_opens_is_left_for_gets_that_one_opens() -> N
             return web.Response(status=401, headers={"WWW-Authenticate": way})
         return await inner(request)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         for name in ("1", "2", IMAGE.digest):
             assert await w.source(server.host).resolve(name) == IMAGE
     assert len(server.asked("HEAD")) == 2, "without a token and with one"
@@ -113,7 +100,7 @@ async def test_a_head_that_no_token_opens_is_left_for_gets_that_one_opens() -> N
 
 @pytest.mark.parametrize("size", [BLOB.size, BLOB.size + 1])
 async def test_a_blob_of_another_size_is_not_there_by_get_either(size: int) -> None:
-    async with fake(registry(405)) as server, world() as w:
+    async with scripted_server(registry(405)) as server, world() as w:
         found = await w.sink(server.host).has(Descriptor(BLOB.media_type, BLOB.digest, size))
     assert found == (size == BLOB.size)
 
@@ -122,7 +109,7 @@ async def test_a_registry_without_ranges_is_left_after_the_head_of_its_answer() 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=501) if request.method == "HEAD" else web.Response(body=LAYER)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert await w.sink(server.host).has(BLOB)
         assert w.meter.bytes_read == 0
 
@@ -156,7 +143,7 @@ async def test_a_refusal_that_get_shares_is_asked_about_once_a_repository() -> N
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"errors": [{"code": "DENIED", "message": "not for you"}]}, status=403)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         for _ in range(3):
             with pytest.raises(Denied, match="denies"):
                 await w.source(server.host).resolve("1")
@@ -164,7 +151,7 @@ async def test_a_refusal_that_get_shares_is_asked_about_once_a_repository() -> N
 
 
 async def test_one_repository_that_refuses_leaves_the_others_their_heads() -> None:
-    async with fake(registry(403, repositories=frozenset({"closed"}))) as server, world() as w:
+    async with scripted_server(registry(403, repositories=frozenset({"closed"}))) as server, world() as w:
         for name in ("open", "closed", "open", "closed"):
             assert await w.source(server.host, name).resolve("1") == IMAGE
     assert server.asked() == [
@@ -190,7 +177,7 @@ async def test_a_target_that_denies_what_is_not_there_and_every_head_is_not_beli
             return web.Response(status=403)
         return web.Response(body=RAW, headers={"Content-Type": IMAGE.media_type})
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         sink = w.sink(server.host)
         assert not await sink.has(IMAGE)
         await sink.put(IMAGE, RAW, ["1"])
@@ -199,7 +186,7 @@ async def test_a_target_that_denies_what_is_not_there_and_every_head_is_not_beli
 
 
 async def test_a_target_s_403_for_a_tag_is_settled_by_its_list() -> None:
-    async with fake(registry(403)) as server, world() as w:
+    async with scripted_server(registry(403)) as server, world() as w:
         assert (await w.sink(server.host).resolve("1")).digest == IMAGE.digest
         with pytest.raises(NotFound):
             await w.sink(server.host).resolve("3")
@@ -218,7 +205,7 @@ async def test_a_target_that_says_404_of_what_it_took_is_not_believed_then_nor_i
         return web.Response(body=held[name], headers={"Content-Type": IMAGE.media_type})
 
     notes = Notes()
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         async with world(journal=notes) as w:
             sink = w.sink(server.host)
             with pytest.raises(NotFound):
@@ -235,7 +222,7 @@ async def test_a_target_that_says_404_of_what_it_took_is_not_believed_then_nor_i
 @pytest.mark.parametrize("status", [400, 405, 501])
 async def test_that_nothing_is_there_is_an_answer_of_get_s(status: int) -> None:
     """The survey of a target asks for what is not there yet, and the end of the run for the same."""
-    async with fake(registry(status, tags=())) as server, world() as w:
+    async with scripted_server(registry(status, tags=())) as server, world() as w:
         for _ in range(2):
             with pytest.raises(NotFound):
                 await w.sink(server.host).resolve("1")
@@ -250,6 +237,6 @@ async def test_what_get_says_is_what_is_told() -> None:
         body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "gone since"}]})
         return web.Response(status=404, text=body, content_type="application/json")
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(RegistryError, match="gone since"):
             await w.source(server.host).resolve(Digest(IMAGE.digest))

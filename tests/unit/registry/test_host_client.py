@@ -28,7 +28,7 @@ from blobflow.errors import (
 )
 from blobflow.events import Meter, Retrying, Traced, Warned
 from blobflow.transports.registry import Credentials, HostAccess, Registries
-from tests.fakes.registry import Bytes, answers, blob_of, collect, fake, world
+from tests.fakes.registry import Bytes, answers, blob_of, collect, scripted_server, world
 from tools.certificates import self_signed
 from tools.ports import reserve_port
 from tools.registry.faulty import Fault, Hangup, LoseAnswer, RedirectTo, Status, journalling
@@ -50,7 +50,7 @@ async def test_a_lost_request_is_sent_again_and_told(tmp_path: Path) -> None:
 
 
 async def test_attempts_are_counted_in_the_error() -> None:
-    async with fake(answers(lambda: web.Response(status=502))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(status=502))) as server, world() as w:
         with pytest.raises(BlobflowError, match=r"failed with 502 on .* \(after 5 attempts\)"):
             await w.source(server.host).has(BLOB)
     assert w.clock.slept == [0.375, 0.75, 1.5, 3.0]
@@ -58,7 +58,7 @@ async def test_attempts_are_counted_in_the_error() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
 async def test_an_answer_that_time_does_not_mend_is_asked_for_once(status: int) -> None:
-    async with fake(answers(lambda: web.Response(status=status))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(status=status))) as server, world() as w:
         with pytest.raises(BlobflowError, match=server.host):
             await w.source(server.host).resolve(BLOB.digest)
     assert len([each for each in server.seen if each.method == "HEAD"]) == 1
@@ -68,7 +68,7 @@ async def test_an_answer_that_time_does_not_mend_is_asked_for_once(status: int) 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_an_answer_that_time_may_mend_is_asked_for_again(status: int) -> None:
     handler = answers(lambda: web.Response(status=status), lambda: web.Response(headers=HERE))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert await w.sink(server.host).has(BLOB)
     assert len(server.seen) == 2
     assert len(w.clock.slept) == 1
@@ -80,7 +80,7 @@ async def test_a_retry_after_that_is_a_date_is_waited_for(status: int) -> None:
     handler = answers(
         lambda: web.Response(status=status, headers={"Retry-After": at}), lambda: web.Response(headers=HERE)
     )
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert await w.sink(server.host).has(BLOB)
     assert w.clock.slept == [pytest.approx(100, abs=10)]
 
@@ -96,7 +96,7 @@ async def test_requests_that_wait_for_a_place_while_the_host_is_held_are_held_to
         arrived.append(w.clock())
         return await handler(request)
 
-    async with fake(timed) as server, world(connections=2) as w:
+    async with scripted_server(timed) as server, world(connections=2) as w:
         assert all(await asyncio.gather(*(w.sink(server.host).has(BLOB) for _ in range(10))))
     assert len(arrived) == 11
     assert sum(time >= 1030 for time in arrived) >= 11 - 4
@@ -107,8 +107,8 @@ async def test_one_429_holds_every_request_of_the_host_for_as_long_as_it_says() 
         lambda: web.Response(status=429, headers={"Retry-After": "30"}), lambda: web.Response(headers=HERE)
     )
     async with (
-        fake(handler) as server,
-        fake(answers(lambda: web.Response(headers=HERE))) as other,
+        scripted_server(handler) as server,
+        scripted_server(answers(lambda: web.Response(headers=HERE))) as other,
         world() as w,
     ):
         assert await w.source(server.host).has(BLOB)
@@ -132,7 +132,7 @@ async def test_an_upload_that_is_throttled_holds_the_host_too(
 
 async def test_a_registry_that_wants_an_hour_gets_no_retry() -> None:
     handler = answers(lambda: web.Response(status=429, headers={"Retry-After": "3600"}))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(Throttled, match="in 3600 s"):
             await w.source(server.host).has(BLOB)
     assert len(server.seen) == 1
@@ -148,14 +148,14 @@ async def test_a_redirect_is_followed_with_its_range_and_without_the_login(statu
             status=206, body=CONTENT[5:], headers={"Content-Range": f"bytes 5-{BLOB.size - 1}/{BLOB.size}"}
         )
     )
-    async with fake(cdn) as elsewhere:
+    async with scripted_server(cdn) as elsewhere:
 
         async def handler(request: web.BaseRequest) -> web.StreamResponse:
             if "Authorization" not in request.headers:
                 return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
             return web.Response(status=status, headers={"Location": f"{elsewhere.url}/x%2Fy?sig=a%3D"})
 
-        async with fake(handler) as server, world(Credentials("joe", "secret")) as w:
+        async with scripted_server(handler) as server, world(Credentials("joe", "secret")) as w:
             async with w.source(server.host).open(BLOB, 5) as chunks:
                 assert await collect(chunks) == CONTENT[5:]
             assert not any("sig" in event.url for event in w.events if isinstance(event, Traced))
@@ -172,18 +172,18 @@ async def test_a_redirect_within_the_origin_keeps_the_login() -> None:
             return web.Response(status=307, headers={"Location": "/there"})
         return web.Response(headers=HERE)
 
-    async with fake(handler) as server, world(Credentials("joe", "secret")) as w:
+    async with scripted_server(handler) as server, world(Credentials("joe", "secret")) as w:
         assert await w.source(server.host).has(BLOB)
     assert server.asked()[-1] == "HEAD /there"
 
 
 async def test_a_401_from_elsewhere_is_not_answered_with_a_login() -> None:
-    async with fake(
+    async with scripted_server(
         answers(lambda: web.Response(status=401, headers={"WWW-Authenticate": "Basic"}))
     ) as elsewhere:
         there = {"Location": f"{elsewhere.url}/x"}
         async with (
-            fake(answers(lambda: web.Response(status=307, headers=there))) as server,
+            scripted_server(answers(lambda: web.Response(status=307, headers=there))) as server,
             world(Credentials("joe", "secret")) as w,
         ):
             with pytest.raises(Unauthorized, match=f"{elsewhere.host} wants a valid login"):
@@ -202,14 +202,14 @@ async def test_redirects_without_end_are_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["http://169.254.169.254/latest/meta-data", "http://[fd00:ec2::254]/"])
 async def test_a_redirect_to_a_metadata_address_is_refused(where: str) -> None:
     handler = answers(lambda: web.Response(status=307, headers={"Location": where}))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="no registry"):
             await w.source(server.host).has(BLOB)
 
 
 async def test_a_put_is_not_turned_into_a_get_by_a_redirect() -> None:
     handler = answers(lambda: web.Response(status=302, headers={"Location": "/x"}))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(ProtocolViolation):
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert server.asked() == ["POST /v2/app/blobs/uploads/"]
@@ -219,7 +219,7 @@ async def test_a_put_is_not_turned_into_a_get_by_a_redirect() -> None:
 
 
 async def test_requests_say_who_we_are_and_want_bytes_as_they_are() -> None:
-    async with fake(answers(lambda: web.Response(headers=HERE))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(headers=HERE))) as server, world() as w:
         await w.source(server.host).has(BLOB)
     headers = server.seen[0].headers
     assert headers["User-Agent"].startswith("blobflow")
@@ -228,7 +228,7 @@ async def test_requests_say_who_we_are_and_want_bytes_as_they_are() -> None:
 
 async def test_cookies_are_not_kept() -> None:
     handler = answers(lambda: web.Response(headers={"Set-Cookie": "a=b", **HERE}))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         await w.source(server.host).has(BLOB)
         await w.source(server.host).has(BLOB)
     assert all("Cookie" not in each.headers for each in server.seen)
@@ -236,7 +236,7 @@ async def test_cookies_are_not_kept() -> None:
 
 async def test_a_warning_is_shown_once() -> None:
     headers = {"Warning": '299 - "this registry closes soon"', **HERE}
-    async with fake(answers(lambda: web.Response(headers=headers))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(headers=headers))) as server, world() as w:
         await w.source(server.host).has(BLOB)
         await w.source(server.host).has(BLOB)
         warnings = [event.message for event in w.events if isinstance(event, Warned)]
@@ -244,7 +244,7 @@ async def test_a_warning_is_shown_once() -> None:
 
 
 async def test_traces_have_no_query() -> None:
-    async with fake(answers(lambda: web.Response(status=404))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(status=404))) as server, world() as w:
         await w.sink(server.host).is_empty()
         (traced,) = [event for event in w.events if isinstance(event, Traced)]
     assert (traced.method, traced.url, traced.status) == ("GET", f"{server.url}/v2/app/tags/list", 404)
@@ -252,7 +252,10 @@ async def test_traces_have_no_query() -> None:
 
 async def test_an_ipv6_literal_works() -> None:
     try:
-        async with fake(answers(lambda: web.Response(headers=HERE)), host="::1") as server, world() as w:
+        async with (
+            scripted_server(answers(lambda: web.Response(headers=HERE)), host="::1") as server,
+            world() as w,
+        ):
             assert await w.source(server.host).has(BLOB)
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
@@ -315,7 +318,7 @@ async def test_a_wrong_content_length_of_an_error_does_not_hide_it() -> None:
 
 
 async def test_tls_to_a_plain_registry_is_a_sentence_that_says_what_to_do() -> None:
-    async with fake(answers(web.Response)) as server, over_tls(True) as (r, _):
+    async with scripted_server(answers(web.Response)) as server, over_tls(True) as (r, _):
         with pytest.raises(UntrustedPeer, match=r"does not speak TLS .* --plain-http") as raised:
             await r.source(Site(server.host, "app")).resolve("1")
     assert raised.value.attempts == 1
@@ -332,7 +335,10 @@ async def over_tls(tls: ssl.SSLContext | bool) -> AsyncIterator[tuple[Registries
 
 
 async def test_a_host_that_need_not_be_trusted_may_speak_no_tls_and_is_found_out_once() -> None:
-    async with fake(answers(lambda: web.Response(headers=HERE))) as server, over_tls(False) as (r, meter):
+    async with (
+        scripted_server(answers(lambda: web.Response(headers=HERE))) as server,
+        over_tls(False) as (r, meter),
+    ):
         source = r.sink(Site(server.host, "app"))
         assert await asyncio.gather(*(source.has(BLOB) for _ in range(3))) == [True] * 3
         assert await r.sink(Site(server.host, "b")).has(BLOB)
@@ -350,7 +356,7 @@ async def test_a_certificate_is_trusted_by_its_ca_or_not_at_all_or_refused_by_a_
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.cert, pair.key)
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-    async with fake(answers(lambda: web.Response(headers=HERE)), tls=context) as server:
+    async with scripted_server(answers(lambda: web.Response(headers=HERE)), tls=context) as server:
         site = Site(server.host, "app")
         for tls in (trusting, False):
             async with over_tls(tls) as (r, _):

@@ -16,7 +16,7 @@ from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry.capabilities.profiles import profile_of
 from blobflow.transports.store import Store
 from blobflow.transports.store.journal import StoreJournal
-from tests.fakes.registry import Fake, Handler, fake, world
+from tests.fakes.registry import Handler, ScriptedServer, scripted_server, world
 
 RAW = json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": []}).encode()
 TAGS = ("1.2.3", "1.2", "1", "latest")
@@ -51,7 +51,10 @@ def by_tags(*tags: str) -> list[str]:
 
 
 async def put(
-    server: Fake, *rounds: tuple[str, ...], algorithm: str = "sha256", journal: Journal | None = None
+    server: ScriptedServer,
+    *rounds: tuple[str, ...],
+    algorithm: str = "sha256",
+    journal: Journal | None = None,
 ) -> int:
     """Put the manifest with each of these tuples of tags, in one process; the bytes that were written."""
     async with world(journal=journal or NullJournal()) as w:
@@ -62,14 +65,14 @@ async def put(
 
 @pytest.mark.parametrize("split", [True, False])
 async def test_several_tags_are_put_in_one_request_where_they_are_confirmed(split: bool) -> None:
-    async with fake(registry(split=split)) as server:
+    async with scripted_server(registry(split=split)) as server:
         assert await put(server, TAGS, TAGS[:2]) == 2 * len(RAW)
         assert server.asked("PUT") == [by_digest(TAGS), by_digest(TAGS[:2])]
         assert all(seen.body == RAW for seen in server.seen)
 
 
 async def test_of_many_manifests_at_once_one_asks_for_all() -> None:
-    async with fake(registry("none")) as server, world() as w:
+    async with scripted_server(registry("none")) as server, world() as w:
         sink = w.sink(server.host)
         await asyncio.gather(*(sink.put(manifest(), RAW, TAGS) for _ in range(6)))
         asked = server.asked("PUT")
@@ -78,37 +81,37 @@ async def test_of_many_manifests_at_once_one_asks_for_all() -> None:
 
 
 async def test_where_they_are_not_confirmed_each_is_put_and_nobody_asks_again() -> None:
-    async with fake(registry("none")) as server:
+    async with scripted_server(registry("none")) as server:
         await put(server, TAGS, TAGS)
         assert server.asked("PUT") == [by_digest(TAGS), *by_tags(*TAGS), *by_tags(*TAGS)]
 
 
 async def test_what_was_left_out_is_put_by_itself() -> None:
-    async with fake(registry("first")) as server:
+    async with scripted_server(registry("first")) as server:
         await put(server, TAGS[:2])
         assert server.asked("PUT") == [by_digest(TAGS[:2]), *by_tags(TAGS[1])]
 
 
 @pytest.mark.parametrize("tags", [(), ("latest",), ("latest", "latest")])
 async def test_one_tag_or_none_is_put_as_ever(tags: tuple[str, ...]) -> None:
-    async with fake(registry()) as server:
+    async with scripted_server(registry()) as server:
         await put(server, tags)
         assert server.asked("PUT") == (by_tags("latest") if tags else [by_digest(())])
 
 
 async def test_a_sha512_manifests_tag_goes_with_its_digest() -> None:
     """By the tag alone the registry would take it for a sha256 one."""
-    async with fake(registry()) as server:
+    async with scripted_server(registry()) as server:
         await put(server, ("latest",), algorithm="sha512")
         assert server.asked("PUT") == [by_digest(("latest",), "sha512")]
-    async with fake(registry("none")) as server:
+    async with scripted_server(registry("none")) as server:
         await put(server, ("latest",), algorithm="sha512")
         assert server.asked("PUT") == [by_digest(("latest",), "sha512"), *by_tags("latest")]
 
 
 async def test_so_many_tags_go_in_several_requests_that_no_registry_minds_their_length() -> None:
     tags = tuple(f"{'x' * 120}{number}" for number in range(25))
-    async with fake(registry()) as server:
+    async with scripted_server(registry()) as server:
         assert await put(server, tags) == 3 * len(RAW)
         sent = [parse_qs(urlsplit(target).query)["tag"] for target in server.asked("PUT")]
         assert [len(each) for each in sent] == [10, 10, 5]
@@ -118,7 +121,7 @@ async def test_so_many_tags_go_in_several_requests_that_no_registry_minds_their_
 @pytest.mark.parametrize("confirms", ["all", "none"])
 async def test_the_next_run_knows_it(tmp_path: Path, confirms: str) -> None:
     store = Store.open(tmp_path / "store")
-    async with fake(registry(confirms)) as server:
+    async with scripted_server(registry(confirms)) as server:
         for _ in range(2):
             await put(server, TAGS, journal=StoreJournal(store))
         once = [by_digest(TAGS)] if confirms == "all" else by_tags(*TAGS)
@@ -131,7 +134,7 @@ async def test_a_registry_that_minds_the_query_gets_the_tags_one_by_one(status: 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=status if request.query else 201)
 
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         await put(server, TAGS)
         assert server.asked("PUT") == [by_digest(TAGS), *by_tags(*TAGS)]
 
@@ -142,7 +145,7 @@ async def test_what_is_wrong_with_the_manifest_is_told_at_once() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.json_response(body, status=400)
 
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         with pytest.raises(Rejected, match="MANIFEST_BLOB_UNKNOWN"):
             await put(server, TAGS)
         assert server.asked("PUT") == [by_digest(TAGS)]
@@ -152,7 +155,7 @@ async def test_who_may_not_push_is_told_so_once() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=403)
 
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         with pytest.raises(Denied):
             await put(server, TAGS)
         assert len(server.seen) == 1

@@ -14,7 +14,7 @@ from blobflow.events import Event, Warned
 from blobflow.oci import digest_of
 from blobflow.transports.registry import Credentials, HostAccess, Registries
 from blobflow.transports.registry.mirrors import UNAVAILABLE_SECONDS, parse_mirror
-from tests.fakes.registry import Clock, Fake, answers, blob_of, collect, fake
+from tests.fakes.registry import Clock, ScriptedServer, answers, blob_of, collect, scripted_server
 
 CONTENT = b"content" * 1000
 BLOB = blob_of(CONTENT)
@@ -56,7 +56,9 @@ class Mirrored:
 
 
 @asynccontextmanager
-async def mirrored(own: Fake, *mirrors: str, login: Credentials | None = None) -> AsyncIterator[Mirrored]:
+async def mirrored(
+    own: ScriptedServer, *mirrors: str, login: Credentials | None = None
+) -> AsyncIterator[Mirrored]:
     made = Mirrored(own.host, *mirrors, login=login)
     try:
         yield made
@@ -66,8 +68,8 @@ async def mirrored(own: Fake, *mirrors: str, login: Credentials | None = None) -
 
 async def test_a_mirror_answers_for_the_registry_and_a_tag_means_what_it_says_there() -> None:
     async with (
-        fake(answers(lambda: tagged(b"there"))) as near,
-        fake(NONE) as own,
+        scripted_server(answers(lambda: tagged(b"there"))) as near,
+        scripted_server(NONE) as own,
         mirrored(own, near.host) as w,
     ):
         assert (await w.source.resolve("1")).digest == digest_of(b"there")
@@ -78,9 +80,9 @@ async def test_a_mirror_answers_for_the_registry_and_a_tag_means_what_it_says_th
 async def test_mirrors_are_asked_in_order_and_the_registry_for_what_all_of_them_lack() -> None:
     served = answers(lambda: web.Response(body=CONTENT))
     async with (
-        fake(NONE) as first,
-        fake(NONE) as second,
-        fake(served) as own,
+        scripted_server(NONE) as first,
+        scripted_server(NONE) as second,
+        scripted_server(served) as own,
         mirrored(own, first.host, f"{second.host}/cache/hub") as w,
     ):
         assert await w.blob() == CONTENT
@@ -94,8 +96,8 @@ async def test_mirrors_are_asked_in_order_and_the_registry_for_what_all_of_them_
 
 async def test_the_registry_s_own_error_is_the_one_that_counts() -> None:
     async with (
-        fake(answers(lambda: web.Response(status=403))) as near,
-        fake(NONE) as own,
+        scripted_server(answers(lambda: web.Response(status=403))) as near,
+        scripted_server(NONE) as own,
         mirrored(own, near.host) as w,
     ):
         with pytest.raises(NotFound, match=own.host):
@@ -112,7 +114,10 @@ async def test_the_registry_s_own_error_is_the_one_that_counts() -> None:
 @pytest.mark.parametrize("status", [0, 429, 503])
 async def test_a_mirror_that_is_down_or_busy_is_left_alone_for_a_while(status: int) -> None:
     busy = answers(lambda: web.Response(status=status, headers={"Retry-After": "3600"}))
-    async with fake(busy) as near, fake(answers(lambda: web.Response(body=CONTENT))) as own:
+    async with (
+        scripted_server(busy) as near,
+        scripted_server(answers(lambda: web.Response(body=CONTENT))) as own,
+    ):
         host = near.host if status else "127.0.0.1:1"
         async with mirrored(own, host) as w:
             assert await w.blob() == CONTENT
@@ -129,8 +134,8 @@ async def test_a_mirror_that_is_down_or_busy_is_left_alone_for_a_while(status: i
 async def test_a_manifest_with_wrong_bytes_is_read_from_the_next() -> None:
     raw = b'{"schemaVersion": 2}'
     async with (
-        fake(answers(lambda: tagged(b"forged"))) as near,
-        fake(answers(lambda: tagged(raw))) as own,
+        scripted_server(answers(lambda: tagged(b"forged"))) as near,
+        scripted_server(answers(lambda: tagged(raw))) as own,
         mirrored(own, near.host) as w,
     ):
         assert await w.source.read(blob_of(raw)) == raw
@@ -140,8 +145,8 @@ async def test_a_manifest_with_wrong_bytes_is_read_from_the_next() -> None:
 async def test_a_blob_with_wrong_bytes_is_read_from_the_next_when_it_is_tried_again() -> None:
     forged = answers(lambda: web.Response(body=CONTENT[::-1]))
     async with (
-        fake(forged) as near,
-        fake(answers(lambda: web.Response(body=CONTENT))) as own,
+        scripted_server(forged) as near,
+        scripted_server(answers(lambda: web.Response(body=CONTENT))) as own,
         mirrored(own, near.host) as w,
     ):
         verifier = Verifier(BLOB)
@@ -164,7 +169,7 @@ async def test_a_blob_that_breaks_off_is_gone_on_with_at_the_next() -> None:
 
     rest = {"Content-Range": f"bytes 100-{BLOB.size - 1}/{BLOB.size}"}
     whole = answers(lambda: web.Response(status=206, body=CONTENT[100:], headers=rest))
-    async with fake(cut) as near, fake(whole) as own, mirrored(own, near.host) as w:
+    async with scripted_server(cut) as near, scripted_server(whole) as own, mirrored(own, near.host) as w:
         got = b""
         with pytest.raises(NetworkError):
             async with w.source.open(BLOB) as chunks:
@@ -178,8 +183,8 @@ async def test_a_blob_that_breaks_off_is_gone_on_with_at_the_next() -> None:
 
 async def test_a_mirror_is_not_to_blame_for_what_its_reader_can_t_do() -> None:
     async with (
-        fake(answers(lambda: web.Response(body=CONTENT))) as near,
-        fake(NONE) as own,
+        scripted_server(answers(lambda: web.Response(body=CONTENT))) as near,
+        scripted_server(NONE) as own,
         mirrored(own, near.host) as w,
     ):
         with pytest.raises(NetworkError):
@@ -192,8 +197,8 @@ async def test_a_mirror_is_not_to_blame_for_what_its_reader_can_t_do() -> None:
 async def test_a_mirror_does_not_get_the_registry_s_login() -> None:
     wants = answers(lambda: web.Response(status=401, headers={"WWW-Authenticate": "Basic"}))
     async with (
-        fake(wants) as near,
-        fake(answers(lambda: web.Response(body=CONTENT))) as own,
+        scripted_server(wants) as near,
+        scripted_server(answers(lambda: web.Response(body=CONTENT))) as own,
         mirrored(own, near.host, login=Credentials("joe", "secret")) as w,
     ):
         assert await w.blob() == CONTENT
@@ -203,8 +208,8 @@ async def test_a_mirror_does_not_get_the_registry_s_login() -> None:
 
 async def test_what_is_written_in_a_run_is_read_where_it_is_written() -> None:
     async with (
-        fake(NONE) as near,
-        fake(answers(lambda: tagged(b"new"))) as own,
+        scripted_server(NONE) as near,
+        scripted_server(answers(lambda: tagged(b"new"))) as own,
         mirrored(own, near.host) as w,
     ):
         site = Site(own.host, "team/app")
@@ -215,7 +220,7 @@ async def test_what_is_written_in_a_run_is_read_where_it_is_written() -> None:
 
 
 async def test_a_registry_that_names_itself_as_its_mirror_is_asked_once() -> None:
-    async with fake(NONE) as own, mirrored(own, own.host) as w:
+    async with scripted_server(NONE) as own, mirrored(own, own.host) as w:
         with pytest.raises(NotFound):
             await w.source.resolve("1")
     assert own.asked() == ["HEAD /v2/team/app/manifests/1", "GET /v2/team/app/manifests/1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.content import NullJournal
 from blobflow.transports.registry.capabilities.profiles import (
     CHUNKED_FROM,
     DEFAULT,
@@ -16,19 +15,7 @@ from blobflow.transports.registry.capabilities.profiles import (
     method_order,
     profile_of,
 )
-
-
-class Notes(NullJournal):
-    """A journal that keeps notes, and nothing else."""
-
-    def __init__(self) -> None:
-        self.notes: dict[tuple[str, str], str] = {}
-
-    def note(self, origin: str, key: str) -> str | None:
-        return self.notes.get((origin, key))
-
-    def record_note(self, origin: str, key: str, value: str) -> None:
-        self.notes[origin, key] = value
+from tests.fakes.notes import Notes
 
 
 def learnt(taken: tuple[UploadMethod, ...] = (), **refused: int) -> LearnedLimits:

@@ -16,7 +16,7 @@ from blobflow.content import Site
 from blobflow.errors import BlobflowError, ConnectFailed, InvalidConfig, ProxyRefused
 from blobflow.transports.registry import DIRECT, HostAccess, Proxies, Registries
 from blobflow.transports.registry.http.proxies import check_proxy, from_variables, single_proxy, without_login
-from tests.fakes.registry import Clock, blob_of, fake
+from tests.fakes.registry import Clock, blob_of, scripted_server
 
 BLOB = blob_of(b"content")
 BOTH = {"HTTP_PROXY": "http://plain.corp:3128", "HTTPS_PROXY": "tls.corp:3129"}
@@ -110,7 +110,10 @@ async def test_a_registry_whose_name_only_the_proxy_knows_is_reached() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(headers={"Content-Length": str(BLOB.size)})
 
-    async with fake(handler) as proxy, registries(single_proxy(f"joe:hush@{proxy.host}", "x")) as made:
+    async with (
+        scripted_server(handler) as proxy,
+        registries(single_proxy(f"joe:hush@{proxy.host}", "x")) as made,
+    ):
         assert await made.sink(Site("registry.invalid:5000", "app")).has(BLOB)
     assert proxy.seen[0].target.startswith("http://registry.invalid:5000/v2/app/blobs/")
     assert proxy.seen[0].headers["Proxy-Authorization"].startswith("Basic ")
@@ -120,12 +123,12 @@ async def test_a_redirect_to_what_is_exempt_goes_directly() -> None:
     async def serve(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(headers={"Content-Length": str(BLOB.size)})
 
-    async with fake(serve) as store:
+    async with scripted_server(serve) as store:
 
         async def forward(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(status=307, headers={"Location": f"http://{store.host}/there"})
 
-        async with fake(forward) as proxy:
+        async with scripted_server(forward) as proxy:
             url = f"http://{proxy.host}"
             async with registries(Proxies(http=url)) as made:
                 with pytest.raises(BlobflowError, match="which no registry at its address may do"):
@@ -153,7 +156,10 @@ async def test_behind_a_proxy_a_registry_sends_us_no_further_inside_than_without
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": target})
 
-    async with fake(forward) as proxy, registries(single_proxy(f"http://{proxy.host}", "x")) as made:
+    async with (
+        scripted_server(forward) as proxy,
+        registries(single_proxy(f"http://{proxy.host}", "x")) as made,
+    ):
         for host in ("registry.invalid", *(("10.1.2.3",) if public_too else ())):
             with pytest.raises(BlobflowError, match="which no registry at its address may do"):
                 await made.sink(Site(host, "app")).has(BLOB)
@@ -164,7 +170,10 @@ async def test_no_registry_may_send_us_to_our_proxy() -> None:
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": f"http://{proxy.host}/admin"})
 
-    async with fake(forward) as proxy, registries(single_proxy(f"http://{proxy.host}", "x")) as made:
+    async with (
+        scripted_server(forward) as proxy,
+        registries(single_proxy(f"http://{proxy.host}", "x")) as made,
+    ):
         with pytest.raises(BlobflowError, match="which no registry at its address may do"):
             await made.sink(Site("registry.invalid", "app")).has(BLOB)
     assert len(proxy.seen) == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blobflow.content import Allowance
 from blobflow.transports.registry.http.pull_quota import allowance_of
-from tests.fakes.registry import answers, blob_of, fake, world
+from tests.fakes.registry import answers, blob_of, scripted_server, world
 
 HUB = {
     "ratelimit-limit": "100;w=21600",
@@ -66,7 +66,7 @@ async def test_the_newest_answer_counts_and_one_that_says_nothing_changes_nothin
         lambda: web.Response(headers=sized | HUB | {"ratelimit-remaining": "75;w=21600"}),
         lambda: web.Response(headers=sized),
     )
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert w.registries.allowance(server.host) is None
         remaining = []
         for _ in range(3):
@@ -78,8 +78,10 @@ async def test_the_newest_answer_counts_and_one_that_says_nothing_changes_nothin
 
 
 async def test_what_another_host_says_on_the_way_is_not_this_ones() -> None:
-    async with fake(answers(lambda: web.Response(headers={"Content-Length": "1"} | HUB))) as elsewhere:
+    async with scripted_server(
+        answers(lambda: web.Response(headers={"Content-Length": "1"} | HUB))
+    ) as elsewhere:
         away = web.Response(status=307, headers={"Location": f"{elsewhere.url}/there"})
-        async with fake(answers(lambda: away)) as server, world() as w:
+        async with scripted_server(answers(lambda: away)) as server, world() as w:
             assert await w.sink(server.host).has(blob_of(b"x"))
             assert w.registries.allowance(server.host) is None

@@ -11,7 +11,7 @@ from aiohttp import web
 from blobflow.errors import ProtocolViolation, Unauthorized
 from blobflow.transports.registry import Credentials
 from tests.contract.implementations import blob_of, image_of
-from tests.fakes.registry import Fake, collect, fake, world
+from tests.fakes.registry import ScriptedServer, collect, scripted_server, world
 
 LAYER = b"a layer" * 1000
 BLOB = blob_of(LAYER)
@@ -57,9 +57,9 @@ class Second:
 
 
 @asynccontextmanager
-async def front(second: Second, status: int = 307) -> AsyncIterator[tuple[Fake, Fake]]:
+async def front(second: Second, status: int = 307) -> AsyncIterator[tuple[ScriptedServer, ScriptedServer]]:
     """A registry with a login that sends all reading on, and the one that it sends to."""
-    async with fake(second) as there:
+    async with scripted_server(second) as there:
 
         async def handler(request: web.BaseRequest) -> web.StreamResponse:
             if "Authorization" not in request.headers:
@@ -67,7 +67,7 @@ async def front(second: Second, status: int = 307) -> AsyncIterator[tuple[Fake, 
             path = request.path.replace("/v2/", "/v2/mirror/")
             return web.Response(status=status, headers={"Location": f"{there.url}{path}"})
 
-        async with fake(handler) as here:
+        async with scripted_server(handler) as here:
             yield here, there
 
 
@@ -151,12 +151,12 @@ async def test_a_token_server_may_be_where_the_front_may_send_us_and_nowhere_els
 
 
 async def test_redirects_to_and_fro_end() -> None:
-    async with fake(Second()) as there:
+    async with scripted_server(Second()) as there:
 
         async def around(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(status=307, headers={"Location": f"http://{request.host}{request.path}x"})
 
-        async with fake(around) as here, world() as w:
+        async with scripted_server(around) as here, world() as w:
             with pytest.raises(ProtocolViolation, match="lead nowhere"):
                 await w.source(here.host).read(IMAGE)
     assert len(here.seen) == 6

@@ -13,7 +13,7 @@ from blobflow.errors import BlobflowError, ProtocolViolation
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry import Credentials, Profile
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
-from tests.fakes.registry import Bytes, Fake, World, blob_of, fake, world
+from tests.fakes.registry import Bytes, ScriptedServer, World, blob_of, scripted_server, world
 
 RAW = b'{"schemaVersion":2,"manifests":[]}'
 CONTENT = bytes(range(256)) * 12_000  # more than goes out as a small blob
@@ -53,7 +53,7 @@ class Store:
 @asynccontextmanager
 async def sent_on(
     store: Store, status: int, rungs: tuple[UploadMethod, ...] = ("single",)
-) -> AsyncIterator[tuple[World, Fake, Fake]]:
+) -> AsyncIterator[tuple[World, ScriptedServer, ScriptedServer]]:
     """A registry at which everything but the opening of an upload is done by another host."""
 
     async def front(request: web.BaseRequest) -> web.StreamResponse:
@@ -66,8 +66,8 @@ async def sent_on(
 
     profile = Profile("test", rungs, single_bytes=2**40, chunk_bytes=CHUNK)
     async with (
-        fake(store, reads=False) as elsewhere,
-        fake(front, reads=False) as server,
+        scripted_server(store, reads=False) as elsewhere,
+        scripted_server(front, reads=False) as server,
         world(Credentials("joe", "secret"), profile) as w,
     ):
         store.front_url = server.url
@@ -107,7 +107,7 @@ async def test_a_push_that_is_sent_round_in_circles_ends(rung: UploadMethod, siz
         return web.Response(status=307, headers={"Location": request.path_qs})
 
     profile = Profile("test", (rung,), single_bytes=2**40, chunk_bytes=CHUNK)
-    async with fake(front, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(front, reads=False) as server, world(profile=profile) as w:
         content = CONTENT[:size]
         with pytest.raises(ProtocolViolation, match="redirects that lead nowhere"):
             await w.sink(server.host).push(blob_of(content), Bytes(content))
@@ -127,7 +127,7 @@ async def test_where_a_push_was_sent_is_not_deleted_as_if_it_were_a_session() ->
         return web.Response(status=400 if request.method == "PUT" else 202)
 
     profile = Profile("test", ("single",), single_bytes=2**40, chunk_bytes=CHUNK)
-    async with fake(front, reads=False) as server:
+    async with scripted_server(front, reads=False) as server:
         async with world(profile=profile) as w:
             with pytest.raises(BlobflowError):
                 await w.sink(server.host).push(blob_of(CONTENT), Bytes(CONTENT))

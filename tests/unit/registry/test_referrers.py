@@ -18,7 +18,7 @@ from blobflow.transports.registry.api import referrers
 from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
 from tests.contract.implementations import image_of
 from tests.deadlines import HANGS_AFTER
-from tests.fakes.registry import Fake, blob_of, fake, world
+from tests.fakes.registry import ScriptedServer, blob_of, scripted_server, world
 
 SUBJECT = digest_of(b"subject")
 IMAGE, RAW = image_of(blob_of(b"{}"), blob_of(b"layer"))
@@ -85,13 +85,13 @@ def listed(*entries: Descriptor, link: str = "") -> web.Response:
     return web.Response(body=index(*entries), content_type=media.OCI_INDEX, headers=headers)
 
 
-async def find(server: Fake, subject: Digest = SUBJECT) -> list[Referrer]:
+async def find(server: ScriptedServer, subject: Digest = SUBJECT) -> list[Referrer]:
     async with world() as there:
         return await there.source(server.host).referrers(subject)
 
 
 async def test_an_api_is_asked_once_a_manifest_and_the_tags_once_a_repository() -> None:
-    async with fake(Repository(api=lambda _: listed(OTHER))) as server, world() as there:
+    async with scripted_server(Repository(api=lambda _: listed(OTHER))) as server, world() as there:
         source = there.source(server.host)
         subjects = [digest_of(bytes([each])) for each in range(5)]
         found = await asyncio.gather(*map(source.referrers, subjects))
@@ -104,7 +104,7 @@ async def test_what_is_signed_later_is_seen_also_by_a_process_that_runs_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository = Repository()
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         source = there.source(server.host)
         assert await source.referrers(SUBJECT) == []
         repository.tags[SIG] = lambda: manifest(RAW, IMAGE.media_type)
@@ -114,7 +114,7 @@ async def test_what_is_signed_later_is_seen_also_by_a_process_that_runs_on(
 
 
 async def test_that_there_is_no_api_is_found_out_once_a_host() -> None:
-    async with fake(Repository()) as server, world() as there:
+    async with scripted_server(Repository()) as server, world() as there:
         for repository in ("one", "two"):
             source = there.source(server.host, repository)
             assert await asyncio.gather(*(source.referrers(digest_of(bytes([n]))) for n in range(5)))
@@ -146,7 +146,7 @@ async def test_whatever_is_no_list_sends_us_to_the_fallback_tag(answer: Answerin
             return manifest(raw)
         return await repository(request)
 
-    async with fake(with_digests) as server:
+    async with scripted_server(with_digests) as server:
         assert [(r.manifest.digest, r.how) for r in await find(server)] == [(OTHER.digest, "tag")]
 
 
@@ -154,13 +154,15 @@ async def test_whatever_is_no_list_sends_us_to_the_fallback_tag(answer: Answerin
 async def test_a_name_that_is_unknown_says_nothing_of_the_host(code: str) -> None:
     """Some answer so for subjects that they do not have, against the specification."""
     api = lambda request: listed(OTHER) if "/two/" in request.path else absent(code)  # noqa: E731
-    async with fake(Repository(api=api)) as server, world() as there:
+    async with scripted_server(Repository(api=api)) as server, world() as there:
         assert await there.source(server.host, "one").referrers(SUBJECT) == []
         assert len(await there.source(server.host, "two").referrers(SUBJECT)) == 1
 
 
 async def test_cosigns_tags_are_found_where_there_is_an_api_too() -> None:
-    async with fake(Repository(lambda _: listed(), {SIG: lambda: manifest(RAW, IMAGE.media_type)})) as server:
+    async with scripted_server(
+        Repository(lambda _: listed(), {SIG: lambda: manifest(RAW, IMAGE.media_type)})
+    ) as server:
         [found] = await find(server)
     assert found == Referrer(IMAGE, SUBJECT, "cosign", SIG)
 
@@ -178,7 +180,7 @@ async def test_cosigns_tags_are_found_where_there_is_an_api_too() -> None:
 )
 async def test_where_tags_are_not_told_or_too_many_each_is_asked_for(listing: Answering) -> None:
     tags = {SIG: lambda: manifest(RAW, IMAGE.media_type)}
-    async with fake(Repository(None, tags, listing)) as server:
+    async with scripted_server(Repository(None, tags, listing)) as server:
         assert [each.tag for each in await find(server)] == [SIG]
         assert sum(each.startswith("HEAD") for each in server.asked()) == 4
         assert sum("/tags/list" in each for each in server.asked()) <= referrers.TAG_PAGES
@@ -190,17 +192,17 @@ async def test_pages_are_followed() -> None:
             return listed(IMAGE)
         return listed(OTHER, link=f"{request.path}?page=2")
 
-    async with fake(Repository(api)) as server:
+    async with scripted_server(Repository(api)) as server:
         assert {each.manifest.digest for each in await find(server)} == {OTHER.digest, IMAGE.digest}
 
 
 async def test_pages_in_a_circle_or_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake(Repository(lambda request: listed(OTHER, link=request.path))) as server:
+    async with scripted_server(Repository(lambda request: listed(OTHER, link=request.path))) as server:
         with pytest.raises(ProtocolViolation, match="without end"):
             await find(server)
     numbers = iter(range(1000))
     monkeypatch.setattr(referrers, "MAX_PAGES", 5)
-    async with fake(
+    async with scripted_server(
         Repository(lambda request: listed(OTHER, link=f"{request.path}?{next(numbers)}"))
     ) as server:
         with pytest.raises(ProtocolViolation, match="without end"):
@@ -208,7 +210,7 @@ async def test_pages_in_a_circle_or_without_end_are_refused(monkeypatch: pytest.
         assert sum("/referrers/" in each for each in server.asked()) == 5
     monkeypatch.setattr(referrers, "MAX_PAGES", 100)
     monkeypatch.setattr(referrers, "MAX_BYTES", 1000)
-    async with fake(
+    async with scripted_server(
         Repository(lambda request: listed(OTHER, link=f"{request.path}?{next(numbers)}"))
     ) as server:
         with pytest.raises(ProtocolViolation, match="without end"):
@@ -232,20 +234,20 @@ async def test_a_later_page_that_fails_is_no_end_of_the_list() -> None:
             return web.Response(status=404)
         return listed(OTHER, link=f"{request.path}?page=2")
 
-    async with fake(Repository(api)) as server:
+    async with scripted_server(Repository(api)) as server:
         with pytest.raises(NotFound):
             await find(server)
 
 
 async def test_a_registry_that_is_down_is_not_one_without_referrers() -> None:
-    async with fake(Repository(lambda _: web.Response(status=503))) as server:
+    async with scripted_server(Repository(lambda _: web.Response(status=503))) as server:
         with pytest.raises(Unavailable):
             await find(server)
 
 
 async def test_an_image_under_the_fallback_tag_is_no_list_and_is_not_overwritten() -> None:
     repository = Repository(None, {FALLBACK: lambda: manifest(RAW, IMAGE.media_type)})
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         sink = there.sink(server.host)
         assert await sink.referrers(SUBJECT) == []
         with pytest.raises(UnsupportedContent, match="should name a list of referrers"):
@@ -261,7 +263,7 @@ async def test_where_the_answer_to_the_put_says_so_attaching_costs_nothing() -> 
     repository.answer_put = lambda name: web.Response(
         status=201, headers={"OCI-Subject": SUBJECT, "Docker-Content-Digest": signature.digest}
     )
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         sink = there.sink(server.host)
         await sink.put(signature, raw)
         await sink.attach(SUBJECT, [signature])
@@ -270,7 +272,7 @@ async def test_where_the_answer_to_the_put_says_so_attaching_costs_nothing() -> 
 
 async def test_two_at_once_both_end_in_the_list() -> None:
     repository = Repository()
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         await asyncio.gather(
             *(there.sink(server.host).attach(SUBJECT, [each]) for each in (IMAGE, OTHER, IMAGE))
         )
@@ -294,7 +296,7 @@ async def test_a_list_is_rid_of_what_is_gone_only_where_the_registry_minds() -> 
             return web.json_response({"errors": errors}, status=400)
 
         repository.answer_put = answer
-        async with fake(repository) as server, world() as there:
+        async with scripted_server(repository) as server, world() as there:
             await there.sink(server.host).attach(SUBJECT, [OTHER])
         entries = {each["digest"] for each in json.loads(repository.put[FALLBACK])["manifests"]}
         assert entries == ({OTHER.digest} if minds else {OTHER.digest, gone.digest})
@@ -304,7 +306,7 @@ async def test_a_list_that_is_refused_for_what_we_put_is_refused() -> None:
     repository = Repository()
     errors = [{"code": "MANIFEST_BLOB_UNKNOWN", "detail": {"digest": OTHER.digest}}]
     repository.answer_put = lambda name: web.json_response({"errors": errors}, status=400)
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         with pytest.raises(Rejected):
             await there.sink(server.host).attach(SUBJECT, [OTHER])
 
@@ -348,7 +350,7 @@ def test_merging_in_any_order_makes_the_same_bytes() -> None:
 async def test_tags_that_can_t_be_told_are_asked_for_once_by_all_who_want_them_at_the_time() -> None:
     """And not by each in turn: with time-outs of minutes, that would be hours."""
     repository = Repository(api=lambda _: listed(), listing=lambda _: web.Response(status=503))
-    async with fake(repository) as server, world() as there:
+    async with scripted_server(repository) as server, world() as there:
         source = there.source(server.host)
         subjects = [digest_of(bytes([each])) for each in range(10)]
         found = await asyncio.gather(*map(source.referrers, subjects), return_exceptions=True)
@@ -379,7 +381,7 @@ async def test_where_the_first_did_not_find_out_whether_there_is_a_list_nobody_w
         return listed()
 
     failed: list[str] = []
-    async with fake(handler) as server, world() as there:
+    async with scripted_server(handler) as server, world() as there:
         source = there.source(server.host)
         await asyncio.gather(*(source.referrers(digest_of(bytes([each]))) for each in range(5)))
     assert most == 4

@@ -23,7 +23,7 @@ from blobflow.errors import (
 from blobflow.oci import MAX_MANIFEST_BYTES, UNKNOWN_SIZE, Descriptor, digest_of, media
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.http.etags import Etags
-from tests.fakes.registry import Bytes, answers, blob_of, collect, fake, world
+from tests.fakes.registry import Bytes, answers, blob_of, collect, scripted_server, world
 from tools.registry.faulty import DropHeader, Fault, RefuseMount, SetHeader, Status, Truncate, journalling
 
 CONTENT = bytes(range(256)) * 2000
@@ -54,19 +54,19 @@ async def test_resolving_costs_one_head_that_accepts_every_form(tmp_path: Path) 
 
 @pytest.mark.parametrize("told", [None, "nonsense", "md5:12"])
 async def test_a_digest_that_is_not_told_is_computed(told: str | None) -> None:
-    async with fake(answers(lambda: manifest(told=told))) as server, world() as w:
+    async with scripted_server(answers(lambda: manifest(told=told))) as server, world() as w:
         assert await w.source(server.host).resolve("1") == INDEX
     assert server.asked() == ["HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1"]
 
 
 async def test_a_head_that_is_not_allowed_becomes_a_get() -> None:
-    async with fake(answers(lambda: web.Response(status=405), manifest)) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(status=405), manifest)) as server, world() as w:
         assert await w.source(server.host).resolve("1") == INDEX
 
 
 async def test_a_media_type_that_says_nothing_is_looked_up_in_the_document() -> None:
     handler = answers(lambda: manifest(kind="application/json", told=INDEX.digest))
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         assert await w.source(server.host).resolve("1") == INDEX
 
 
@@ -74,21 +74,21 @@ async def test_a_manifest_of_an_unknown_kind_is_refused_by_name() -> None:
     handler = answers(
         lambda: manifest(b'{"schemaVersion":2,"mediaType":"application/x"}', kind="application/x")
     )
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(UnsupportedContent, match="unknown manifest media type 'application/x'"):
             await w.source(server.host).resolve("1")
 
 
 async def test_a_pinned_digest_that_answers_with_another_is_a_mismatch() -> None:
     other = digest_of(b"other")
-    async with fake(answers(lambda: manifest(told=other))) as server, world() as w:
+    async with scripted_server(answers(lambda: manifest(told=other))) as server, world() as w:
         with pytest.raises(DigestMismatch, match=server.host):
             await w.source(server.host).resolve(INDEX.digest)
 
 
 async def test_a_sha512_name_may_be_answered_by_a_sha256_digest() -> None:
     pinned = digest_of(RAW, "sha512")
-    async with fake(answers(lambda: manifest(told=INDEX.digest))) as server, world() as w:
+    async with scripted_server(answers(lambda: manifest(told=INDEX.digest))) as server, world() as w:
         assert (await w.source(server.host).resolve(pinned)).digest == pinned
         assert await w.source(server.host).read(Descriptor(media.OCI_INDEX, pinned, len(RAW))) == RAW
 
@@ -100,13 +100,13 @@ async def test_an_unknown_tag_is_not_found_and_names_host_and_tag(tmp_path: Path
 
 
 async def test_wrong_bytes_are_a_mismatch_that_names_where_they_came_from() -> None:
-    async with fake(answers(lambda: manifest(RAW[:-1] + b" "))) as server, world() as w:
+    async with scripted_server(answers(lambda: manifest(RAW[:-1] + b" "))) as server, world() as w:
         with pytest.raises(DigestMismatch, match=f"manifest at {server.host}/app"):
             await w.source(server.host).read(INDEX)
 
 
 async def test_another_size_than_the_descriptor_s_is_a_mismatch_unless_it_says_none() -> None:
-    async with fake(answers(manifest)) as server, world() as w:
+    async with scripted_server(answers(manifest)) as server, world() as w:
         for size in (0, 7, len(RAW) + 1):
             with pytest.raises(SizeMismatch, match=f"has {len(RAW)} bytes, expected {size}"):
                 await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, size))
@@ -124,7 +124,7 @@ async def test_what_a_head_does_not_tell_of_a_size_is_not_known(length: str | No
         await response.prepare(request)
         return response
 
-    async with fake(answer) as server, world() as w:
+    async with scripted_server(answer) as server, world() as w:
         found = await w.source(server.host).resolve("1")
         assert (found.size, found.sized) == (UNKNOWN_SIZE, False)
         assert await w.source(server.host).read(found) == RAW
@@ -145,7 +145,7 @@ async def test_a_manifest_without_end_is_left_at_the_bound(size: int) -> None:
                 sent += 256 * 1024
         return response
 
-    async with fake(endless) as server, world() as w:
+    async with scripted_server(endless) as server, world() as w:
         with pytest.raises(expected, match=f"more than {MAX_MANIFEST_BYTES} bytes|expected {len(RAW)}"):
             await w.source(server.host).read(Descriptor(media.OCI_INDEX, INDEX.digest, size))
     assert sent < 64 * 1024 * 1024
@@ -180,7 +180,7 @@ async def test_bytes_from_an_offset_and_up_to_an_end(tmp_path: Path) -> None:
 
 
 async def test_nothing_is_asked_for_at_the_end() -> None:
-    async with fake(answers(web.Response)) as server, world() as w:
+    async with scripted_server(answers(web.Response)) as server, world() as w:
         for blob, offset in [(BLOB, BLOB.size), (blob_of(b""), 0)]:
             async with w.source(server.host).open(blob, offset) as chunks:
                 assert await collect(chunks) == b""
@@ -188,7 +188,7 @@ async def test_nothing_is_asked_for_at_the_end() -> None:
 
 
 async def test_a_place_that_can_t_seek_is_read_past_what_is_before() -> None:
-    async with fake(answers(lambda: web.Response(body=CONTENT))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(body=CONTENT))) as server, world() as w:
         for offset, end in [(1000, None), (300_000, 300_010)]:
             async with w.source(server.host).open(BLOB, offset, end) as chunks:
                 assert await collect(chunks) == CONTENT[offset:end]
@@ -214,14 +214,14 @@ async def test_a_range_of_something_else_is_told(
         headers = {"Content-Range": content_range} if content_range else {}
         return web.Response(status=status, body=CONTENT[10:], headers=headers)
 
-    async with fake(answers(answer)) as server, world() as w:
+    async with scripted_server(answers(answer)) as server, world() as w:
         with pytest.raises(error, match=server.host):
             async with w.source(server.host).open(BLOB, 10):
                 pass
 
 
 async def test_another_announced_size_is_told_before_the_first_byte() -> None:
-    async with fake(answers(lambda: web.Response(body=CONTENT[:-1]))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(body=CONTENT[:-1]))) as server, world() as w:
         with pytest.raises(SizeMismatch, match=f"{server.host}/app has {BLOB.size - 1} bytes"):
             async with w.source(server.host).open(BLOB):
                 pass
@@ -246,7 +246,7 @@ async def test_a_body_without_a_length_that_ends_early_is_a_lost_connection() ->
         await response.write_eof()
         return response
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(ConnectionLost) as raised:
             async with w.source(server.host).open(BLOB) as chunks:
                 await collect(chunks)
@@ -295,12 +295,12 @@ async def test_has_tells_blobs_from_manifests_by_media_type(tmp_path: Path) -> N
 
 async def test_a_blob_of_another_size_is_not_there() -> None:
     broken = answers(lambda: web.Response(headers={"Content-Length": "5"}))
-    async with fake(broken) as server, world() as w:
+    async with scripted_server(broken) as server, world() as w:
         assert not await w.sink(server.host).has(BLOB)
 
 
 async def test_a_failure_is_no_absence() -> None:
-    async with fake(answers(lambda: web.Response(status=500))) as server, world() as w:
+    async with scripted_server(answers(lambda: web.Response(status=500))) as server, world() as w:
         with pytest.raises(Unavailable):
             await w.sink(server.host).has(BLOB)
     assert len(server.seen) == 5
@@ -318,7 +318,10 @@ async def test_a_failure_is_no_absence() -> None:
     ],
 )
 async def test_only_an_unknown_name_is_certain_to_be_vacant(status: int, body: str, is_empty: bool) -> None:
-    async with fake(answers(lambda: web.Response(status=status, text=body))) as server, world() as w:
+    async with (
+        scripted_server(answers(lambda: web.Response(status=status, text=body))) as server,
+        world() as w,
+    ):
         assert await w.sink(server.host).is_empty() is is_empty
     assert server.asked() == ["GET /v2/app/tags/list?n=1"]
 
@@ -350,7 +353,7 @@ async def test_a_mount_is_tried_again_where_that_may_help(tmp_path: Path, status
 
 
 async def test_another_registry_s_blob_can_t_be_mounted() -> None:
-    async with fake(answers(web.Response)) as server, world() as w:
+    async with scripted_server(answers(web.Response)) as server, world() as w:
         assert not await w.sink(server.host).mount(BLOB, Site("other.example", "app"))
     assert server.seen == []
 
@@ -422,7 +425,7 @@ async def test_a_read_that_goes_on_asks_for_the_same_version(etag: str, sent: st
         told = f"bytes 10-{len(CONTENT) - 1}/{len(CONTENT)}"
         return web.Response(status=206, body=CONTENT[10:], headers={**headers, "Content-Range": told})
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         source = w.source(server.host)
         for offset in (0, 10):
             async with source.open(blob_of(CONTENT), offset) as chunks:

@@ -12,7 +12,7 @@ from blobflow.transports.registry.capabilities.profiles import (
     Profile,
 )
 from blobflow.transports.registry.uploads.request_size import SQUID_BUFFER, TELLING, RequestSize, safe_through
-from tests.unit.registry.test_profiles import Notes
+from tests.fakes.notes import Notes
 
 KIB = 1024
 

@@ -15,7 +15,7 @@ from blobflow.errors import ConnectionLost, DigestMismatch, Unauthorized
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.uploads.sessions import RESUMED_FROM, parse_progress
 from blobflow.transports.store import Store, StoreJournal
-from tests.fakes.registry import Bytes, Fake, World, blob_of, body_that, fake, world
+from tests.fakes.registry import Bytes, ScriptedServer, World, blob_of, body_that, scripted_server, world
 from tools.registry.faulty import (
     Fault,
     ForgetSession,
@@ -282,7 +282,7 @@ async def test_chunks_get_shorter_on_a_line_that_lets_none_through(tmp_path: Pat
             return web.Response(status=202, headers={"Location": "/up"})
         return web.Response(status=201)
 
-    async with fake(handler, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(handler, reads=False) as server, world(profile=profile) as w:
         for _ in range(2):
             with pytest.raises(ConnectionLost):
                 await w.sink(server.host).push(BLOB, Bytes(CONTENT))
@@ -292,7 +292,7 @@ async def test_chunks_get_shorter_on_a_line_that_lets_none_through(tmp_path: Pat
 
 
 @asynccontextmanager
-async def slow_to_open(asked: asyncio.Event, says: asyncio.Event) -> AsyncIterator[Fake]:
+async def slow_to_open(asked: asyncio.Event, says: asyncio.Event) -> AsyncIterator[ScriptedServer]:
     """A registry whose answer to POST sets one event and waits for the other."""
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -302,7 +302,7 @@ async def slow_to_open(asked: asyncio.Event, says: asyncio.Event) -> AsyncIterat
             return web.Response(status=202, headers={"Location": "/up/1"})
         return web.Response(status=204)
 
-    async with fake(handler) as server:
+    async with scripted_server(handler) as server:
         yield server
         assert server.asked("DELETE") == ["/up/1"]
 

@@ -22,7 +22,7 @@ from blobflow.errors import (
 )
 from blobflow.oci import digest_of
 from blobflow.transports.registry import Profile
-from tests.fakes.registry import Bytes, blob_of, body_that, fake, world
+from tests.fakes.registry import Bytes, blob_of, body_that, scripted_server, world
 from tools.registry.faulty import (
     Corrupt,
     Fault,
@@ -202,7 +202,7 @@ class Sessions:
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "streamed"])
 async def test_the_body_is_opened_while_the_session_is(content: bytes) -> None:
     sessions = Sessions()
-    async with fake(sessions) as server, world() as w:
+    async with scripted_server(sessions) as server, world() as w:
         sink = w.sink(server.host)
         await sink.push(blob_of(FIRST), Bytes(FIRST))
         body = Waiting(content)
@@ -230,7 +230,7 @@ async def test_a_session_that_is_refused_beside_a_body_leaves_the_body(tmp_path:
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "streamed"])
 async def test_a_cancelled_push_leaves_no_session(content: bytes, at: str) -> None:
     sessions = Sessions()
-    async with fake(sessions) as server:
+    async with scripted_server(sessions) as server:
         async with world() as w:
             sink = w.sink(server.host)
             await sink.push(blob_of(FIRST), Bytes(FIRST))

@@ -15,8 +15,8 @@ from blobflow.oci import Descriptor
 from blobflow.transports.registry.capabilities.stale_caches import PushedNames
 from blobflow.transports.registry.http.cache_headers import describe_cache
 from tests.contract.implementations import blob_of, image_of, index_of
-from tests.fakes.registry import Bytes, Fake, World, collect, fake, world
-from tests.unit.registry.test_head_support import Notes
+from tests.fakes.notes import Notes
+from tests.fakes.registry import Bytes, ScriptedServer, World, collect, scripted_server, world
 from tools.registry.faulty import JournallingRegistry, journalling
 
 LAYER = b"a layer"
@@ -28,7 +28,7 @@ OTHER, RAW_OTHER = index_of(IMAGE)
 @asynccontextmanager
 async def cached(
     tmp_path: Path, hit: Mapping[str, str] | None = None
-) -> AsyncIterator[tuple[Fake, JournallingRegistry]]:
+) -> AsyncIterator[tuple[ScriptedServer, JournallingRegistry]]:
     """A registry behind a cache that makes a GET of every HEAD and keeps what came for ever, by its address
     alone; `hit` are the headers that it gives with what it had kept."""
     kept: dict[str, tuple[int, dict[str, str], bytes]] = {}
@@ -60,11 +60,11 @@ async def cached(
             status, headers, body = came
             return web.Response(status=status, headers=headers | told, body=body)
 
-        async with fake(handler) as cache:
+        async with scripted_server(handler) as cache:
             yield cache, registry
 
 
-async def survey_and_put(w: World, cache: Fake) -> None:
+async def survey_and_put(w: World, cache: ScriptedServer) -> None:
     """What a run does: ask for what is there, which is nothing, and put it."""
     sink = w.sink(cache.host)
     for content in (BLOB, CONFIG, IMAGE):
@@ -170,7 +170,7 @@ async def test_what_a_cache_says_of_a_source_is_told_with_its_age() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=404, headers=told)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(NotFound, match=r"from a cache, 812 s old \(Via: 1\.1 edge\)"):
             await w.source(server.host).read(Descriptor(IMAGE.media_type, IMAGE.digest, IMAGE.size))
     assert len(server.seen) == 2, "once past the cache"
@@ -185,7 +185,7 @@ async def test_a_proxy_that_can_keep_answers_costs_a_few_requests_a_run(
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=404, headers={"Server": "registry", **through})
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         for number in range(10):
             with pytest.raises(NotFound):
                 await w.sink(server.host).resolve(str(number))
@@ -202,7 +202,7 @@ async def test_a_manifest_that_is_gone_since_a_cache_kept_its_tag_is_told_so() -
         told = {"Age": "300", "Content-Type": IMAGE.media_type, "Docker-Content-Digest": IMAGE.digest}
         return web.Response(body=RAW, headers=told)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         found = await w.source(server.host).resolve("1")
         with pytest.raises(NotFound, match="the tag that names it came from a cache, 300 s old"):
             await w.source(server.host).read(found)

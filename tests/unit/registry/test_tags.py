@@ -13,7 +13,7 @@ from blobflow.errors import NotFound, ProtocolViolation, RegistryError, Rejected
 from blobflow.oci import digest_of, media
 from blobflow.transports.registry.api import tags
 from blobflow.transports.registry.http.link_header import next_link
-from tests.fakes.registry import Handler, fake, world
+from tests.fakes.registry import Handler, scripted_server, world
 from tools.registry.faulty import journalling
 
 FIRST = "GET /v2/app/tags/list?n=1000"
@@ -38,7 +38,7 @@ def pages(answer: Callable[[int], web.Response]) -> Handler:
 
 async def listed(handler: Handler) -> tuple[list[str], list[str]]:
     """The tags, and what was asked to get them."""
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         return await w.sink(server.host).tags(), server.asked()
 
 
@@ -142,7 +142,7 @@ async def test_a_registry_that_knows_no_pages_is_asked_twice_at_most(monkeypatch
 
 async def test_pages_that_lead_back_are_a_circle() -> None:
     links = ["</v2/app/tags/list?last=a>; rel=next", "</v2/app/tags/list?n=1000>; rel=next"]
-    async with fake(pages(lambda number: page(["a"], links[number]))) as server, world() as w:
+    async with scripted_server(pages(lambda number: page(["a"], links[number]))) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="circle"):
             await w.sink(server.host).tags()
     assert len(server.seen) == 2
@@ -151,7 +151,9 @@ async def test_pages_that_lead_back_are_a_circle() -> None:
 async def test_pages_without_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tags, "MAX_PAGES", 7)
     async with (
-        fake(pages(lambda number: page(["a"], f"</v2/app/tags/list?last={number}>; rel=next"))) as server,
+        scripted_server(
+            pages(lambda number: page(["a"], f"</v2/app/tags/list?last={number}>; rel=next"))
+        ) as server,
         world() as w,
     ):
         with pytest.raises(ProtocolViolation, match="more than 7 pages"):
@@ -163,7 +165,9 @@ async def test_names_without_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tags, "MAX_NAMES", 5)
     more = "</v2/app/tags/list?last={0}>; rel=next"
     async with (
-        fake(pages(lambda number: page([f"{number}", f"{number}x"], more.format(number)))) as server,
+        scripted_server(
+            pages(lambda number: page([f"{number}", f"{number}x"], more.format(number)))
+        ) as server,
         world() as w,
     ):
         with pytest.raises(ProtocolViolation, match="more than 5 tags"):
@@ -173,7 +177,7 @@ async def test_names_without_end_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_page_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tags, "MAX_PAGE_BYTES", 100)
-    async with fake(pages(lambda number: page(["a" * 50] * 50))) as server, world() as w:
+    async with scripted_server(pages(lambda number: page(["a" * 50] * 50))) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="more than 100 bytes"):
             await w.sink(server.host).tags()
 
@@ -187,7 +191,9 @@ async def test_names_that_are_no_tags_are_never_held_however_many_pages_have_the
     names, _ = await listed(pages(lambda number: page([*evil, "good"])))
     assert names == ["good"]
     async with (
-        fake(pages(lambda number: page([f"{number}{each}" for each in evil], more.format(number)))) as server,
+        scripted_server(
+            pages(lambda number: page([f"{number}{each}" for each in evil], more.format(number)))
+        ) as server,
         world() as w,
     ):
         with pytest.raises(ProtocolViolation, match="more than"):
@@ -203,26 +209,29 @@ async def test_a_page_of_millions_of_tiny_names_is_not_taken_apart(monkeypatch: 
             raise AssertionError("each name would take fifty bytes")
 
     monkeypatch.setattr(tags, "_decoder", Decoder())
-    async with fake(pages(lambda number: page(["a"] * 5000))) as server, world() as w:
+    async with scripted_server(pages(lambda number: page(["a"] * 5000))) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="more than 1000 tags"):
             await w.sink(server.host).tags()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}', b"[" * 100_000])
 async def test_what_is_no_list_of_tags_is_said(body: bytes) -> None:
-    async with fake(pages(lambda number: web.Response(body=body))) as server, world() as w:
+    async with scripted_server(pages(lambda number: web.Response(body=body))) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="no list of names"):
             await w.sink(server.host).tags()
 
 
 async def test_a_link_is_judged_by_the_rule_of_origins() -> None:
-    async with fake(pages(lambda number: page(["a"], "<ftp://x/>; rel=next"))) as server, world() as w:
+    async with (
+        scripted_server(pages(lambda number: page(["a"], "<ftp://x/>; rel=next"))) as server,
+        world() as w,
+    ):
         with pytest.raises(ProtocolViolation, match="unusable address"):
             await w.sink(server.host).tags()
 
 
 async def test_a_repository_that_is_not_there_is_not_found() -> None:
-    async with fake(pages(lambda number: web.Response(status=404))) as server, world() as w:
+    async with scripted_server(pages(lambda number: web.Response(status=404))) as server, world() as w:
         with pytest.raises(NotFound):
             await w.sink(server.host).tags()
 
@@ -254,13 +263,16 @@ async def test_a_catalog_is_read_page_by_page_and_what_is_no_repository_is_left_
         headers = {"Link": links[number]} if links[number] else {}
         return web.Response(body=json.dumps({"repositories": names}).encode(), headers=headers)
 
-    async with fake(pages(answer)) as server, world() as w:
+    async with scripted_server(pages(answer)) as server, world() as w:
         assert await w.registries.repositories(server.host) == ["a", "b/c", "d"]
     assert server.asked() == ["GET /v2/_catalog?n=1000", "GET /v2/_catalog?last=b&n=1000"]
 
 
 async def test_a_registry_without_a_catalog_says_so() -> None:
-    async with fake(pages(lambda number: web.Response(status=404, text="404"))) as server, world() as w:
+    async with (
+        scripted_server(pages(lambda number: web.Response(status=404, text="404"))) as server,
+        world() as w,
+    ):
         with pytest.raises(NotFound, match="has no catalog of repositories"):
             await w.registries.repositories(server.host)
 
@@ -296,7 +308,7 @@ async def test_a_page_that_is_too_large_is_asked_for_smaller_and_then_as_the_reg
     most: int, tried: int, code: str
 ) -> None:
     names = [f"v{number:03}" for number in range(150)]
-    async with fake(limited(most, names, code=code)) as server, world() as w:
+    async with scripted_server(limited(most, names, code=code)) as server, world() as w:
         assert await w.source(server.host).tags() == names
         firsts = [each.target for each in server.seen if "last=" not in each.target]
         assert firsts == [f"/v2/app/tags/list{query}" for query in ("?n=1000", "?n=100", "")[:tried]]
@@ -309,14 +321,14 @@ async def test_a_page_that_is_too_large_is_asked_for_smaller_and_then_as_the_reg
 
 async def test_a_catalog_has_pages_of_its_own_size() -> None:
     names = [f"v{number:03}" for number in range(150)]
-    async with fake(limited(100, names)) as server, world() as w:
+    async with scripted_server(limited(100, names)) as server, world() as w:
         assert await w.registries.repositories(server.host) == names
     assert [each.target.partition("?")[2] for each in server.seen] == ["n=1000", "n=100", "last=v099&n=100"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 async def test_a_list_that_is_refused_for_another_reason_is_asked_for_once(status: int) -> None:
-    async with fake(limited(-1, [], code="DENIED", status=status)) as server, world() as w:
+    async with scripted_server(limited(-1, [], code="DENIED", status=status)) as server, world() as w:
         with pytest.raises(RegistryError):
             await w.source(server.host).tags()
     assert len(server.seen) == 1
@@ -328,7 +340,7 @@ async def test_a_list_that_is_refused_in_every_size_ends_in_its_words() -> None:
             {"errors": [{"code": "UNSUPPORTED", "message": "no lists here"}]}, status=400
         )
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(Rejected, match="no lists here"):
             await w.source(server.host).tags()
     assert len(server.seen) == 3

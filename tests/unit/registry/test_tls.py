@@ -15,7 +15,7 @@ from blobflow.transports.registry import ClientCertificate, HostAccess, HostSett
 from blobflow.transports.registry.http.aiohttp_errors import translate_error
 from blobflow.transports.registry.http.tls import ssl_context_of, tls_settings_in
 from tests.e2e.servers.locked_registry import Authority, KeyFiles, openssl
-from tests.fakes.registry import answers, fake
+from tests.fakes.registry import answers, scripted_server
 
 HOST = "r.example:5000"
 
@@ -134,7 +134,7 @@ async def test_where_tls_is_optional_it_is_tried_and_an_untrusted_certificate_is
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*authority.issue("server", "IP:127.0.0.1"))
     handler = answers(web.Response)
-    async with fake(handler, tls=server if scheme == "https" else None) as registry:
+    async with scripted_server(handler, tls=server if scheme == "https" else None) as registry:
         trusting = Registries(
             lambda host: HostAccess(tls=ssl_context_of(TlsSettings(ca=(authority.pem,))), tls_optional=True)
         )

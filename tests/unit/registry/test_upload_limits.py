@@ -18,7 +18,7 @@ from blobflow.transports.registry.capabilities.profiles import MIB, UploadMethod
 from blobflow.transports.registry.http.host_client import COMMIT_SECONDS, MAX_COMMIT_SECONDS
 from blobflow.transports.store import Store, StoreJournal
 from tests.fakes.jumping_clock import lapsing
-from tests.fakes.registry import Bytes, Fake, World, blob_of, fake, world
+from tests.fakes.registry import Bytes, ScriptedServer, World, blob_of, scripted_server, world
 from tools.registry.faulty import Fault, JournallingRegistry, Refuse, Reset, Status, journalling
 
 KIB = 1024
@@ -142,7 +142,7 @@ async def test_a_registry_s_own_least_chunk_is_kept_to_and_so_is_the_end_of_tryi
         requests.append(len(await request.read()))
         return web.Response(status=413)
 
-    async with fake(handler) as server, world(profile=SMALL) as w:
+    async with scripted_server(handler) as server, world(profile=SMALL) as w:
         with pytest.raises(Rejected):
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert requests.count(MIB) == 1
@@ -188,7 +188,7 @@ async def test_a_refused_put_alone_says_nothing_against_a_patch_as_large(tmp_pat
 
 
 async def broken(
-    w: World, server: JournallingRegistry | Fake, content: bytes = CONTENT
+    w: World, server: JournallingRegistry | ScriptedServer, content: bytes = CONTENT
 ) -> BlobflowError | None:
     """Push as the engine does: once more after each break; what the fifth ended with, None if one arrived."""
     error: BlobflowError | None = None
@@ -231,7 +231,7 @@ async def test_connections_that_close_at_about_the_same_byte_met_a_limit() -> No
     content = bytes(24 * MIB)
     cutting = Cutting(lambda _: 3 * MIB)
     profile = Profile("test", BOTH, chunk_bytes=8 * MIB)
-    async with fake(cutting, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(cutting, reads=False) as server, world(profile=profile) as w:
         assert await broken(w, server, content) is None
     tried = [length for length in cutting.lengths if length > 3 * MIB]
     assert 2 <= len(tried) <= 4
@@ -243,7 +243,7 @@ async def test_a_registry_that_forgets_gets_small_chunks_after_the_second_loss()
     content = bytes(24 * MIB)
     cutting = Cutting(lambda number: {1: 20 * MIB, 2: 14 * MIB}.get(number, MIB))
     profile = Profile("test", BOTH)
-    async with fake(cutting, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(cutting, reads=False) as server, world(profile=profile) as w:
         assert await broken(w, server, content) is None
         assert w.meter.bytes_written < 3 * len(content)
         assert warnings(w) == []  # nobody has a setting to change
@@ -254,7 +254,7 @@ async def test_a_break_in_a_small_chunk_tells_of_all_the_chunks_before_it() -> N
     """By that the engine judges whether a try moved anything."""
     cutting = Cutting(lambda number: 100 * KIB if number == 7 else MIB)
     profile = Profile("test", ("chunked",), chunk_bytes=512 * KIB)
-    async with fake(cutting, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(cutting, reads=False) as server, world(profile=profile) as w:
         content = bytes(8 * MIB)
         with pytest.raises(ConnectionLost) as caught:
             await w.sink(server.host).push(blob_of(content), Bytes(content))
@@ -265,7 +265,7 @@ async def test_one_break_changes_nothing_for_the_next_upload() -> None:
     content = bytes(8 * MIB)
     cutting = Cutting(lambda number: 5 * MIB if number == 1 else 2**40)
     async with (
-        fake(cutting, reads=False) as server,
+        scripted_server(cutting, reads=False) as server,
         world(profile=Profile("test", BOTH)) as w,
     ):
         assert await broken(w, server, content) is None
@@ -289,7 +289,7 @@ async def test_squid_gets_no_request_larger_than_its_buffer() -> None:
         via = {"Via": "1.1 cache (squid/5.7)", "Location": "/up"}
         return web.Response(status=201 if request.method == "PUT" else 202, headers=via)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         await w.sink(server.host).push(SHORT_BLOB, Bytes(SHORT))
     assert max(lengths) == 512 * KIB
     assert sum(lengths) == len(SHORT)
@@ -312,7 +312,7 @@ async def test_no_answer_after_the_last_byte_is_followed_by_smaller_requests() -
         return web.Response(status=201 if request.method == "PUT" else 202, headers={"Location": "/up"})
 
     async with (
-        fake(handler) as server,
+        scripted_server(handler) as server,
         world(profile=Profile("test", BOTH, chunk_bytes=MIB, least_chunk_bytes=64 * KIB)) as w,
     ):
         await w.sink(server.host).push(SHORT_BLOB, Bytes(SHORT))
@@ -335,7 +335,7 @@ async def test_an_upload_that_arrived_behind_a_time_out_is_not_sent_again() -> N
         return web.Response(status=202 if request.method == "POST" else 200, headers={"Location": "/up"})
 
     profile = Profile("test", ("single", "chunked"), single_bytes=2**40)
-    async with fake(handler, reads=False) as server, world(profile=profile) as w:
+    async with scripted_server(handler, reads=False) as server, world(profile=profile) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
         never.set()
     assert puts == 1
@@ -354,7 +354,10 @@ async def test_an_answer_is_waited_for_as_the_line_has_shown_to_need(seconds: fl
                 w.clock.now += seconds
         return web.Response(status=202 if request.method == "POST" else 201, headers={"Location": "/up"})
 
-    async with fake(handler, reads=False) as server, world(profile=Profile("test", ("single",))) as w:
+    async with (
+        scripted_server(handler, reads=False) as server,
+        world(profile=Profile("test", ("single",))) as w,
+    ):
         of, _ = w.registries._host(server.host)
         original = of._patience
         of._patience = lambda size: waits.append(original(size)) or original(size)  # type: ignore[method-assign, func-returns-value]
@@ -406,7 +409,7 @@ async def test_an_upload_is_gone_on_with_where_it_was_opened(
     names: Callable[[str], str], knows: str, rung: UploadMethod
 ) -> None:
     async with (
-        fake(behind(names, knows)) as server,  # type: ignore[arg-type]
+        scripted_server(behind(names, knows)) as server,  # type: ignore[arg-type]
         world(profile=Profile("test", (rung,), single_bytes=2**40)) as w,
     ):
         for content in (CONTENT[:1000], CONTENT[1:1000]):
@@ -417,7 +420,7 @@ async def test_an_upload_is_gone_on_with_where_it_was_opened(
 
 async def test_a_session_that_is_nowhere_ends_in_a_sentence_about_the_proxy() -> None:
     async with (
-        fake(behind(lambda path: f"http://registry.invalid:5000{path}", "/nowhere")) as server,  # type: ignore[arg-type]
+        scripted_server(behind(lambda path: f"http://registry.invalid:5000{path}", "/nowhere")) as server,  # type: ignore[arg-type]
         world(profile=Profile("test", ("stream",))) as w,
     ):
         with pytest.raises(BlobflowError, match=r"http://registry\.invalid:5000/v2/.*has to pass on Host"):
@@ -433,7 +436,7 @@ async def test_once_locations_have_led_to_a_blob_a_lost_session_does_not_change_
             return web.Response(status=202, headers={"Location": location})
         return web.Response(status=(201 if request.method == "PUT" else 202) if known else 404)
 
-    async with fake(handler) as server, world(profile=Profile("test", ("stream",))) as w:
+    async with scripted_server(handler) as server, world(profile=Profile("test", ("stream",))) as w:
         await w.sink(server.host).push(SHORT_BLOB, Bytes(SHORT))
         known = False
         with pytest.raises(NotFound):

@@ -25,7 +25,7 @@ from blobflow.errors import (
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from blobflow.transports.registry.http import host_client, upload_body
-from tests.fakes.registry import Bytes, blob_of, body_that, fake, world
+from tests.fakes.registry import Bytes, blob_of, body_that, scripted_server, world
 from tools.registry.faulty import Corrupt, Fault, ForgetSession, Reset, Stall, Status, journalling
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
@@ -154,7 +154,7 @@ async def test_an_early_refusal_ends_the_sending() -> None:
             return web.Response(status=204)
         return web.Response(status=413, headers={"Connection": "close"})
 
-    async with fake(handler, reads=False) as server, world(profile=only("single")) as w:
+    async with scripted_server(handler, reads=False) as server, world(profile=only("single")) as w:
         with pytest.raises((Rejected, ConnectionLost)):
             await w.sink(server.host).push(blob_of(big), Bytes(big))
         assert w.meter.bytes_written < len(big)
@@ -173,7 +173,7 @@ async def test_a_peer_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyP
         return web.Response(status=201)
 
     body = Bytes(big)
-    async with fake(handler, reads=False) as server, world(profile=only("single")) as w:
+    async with scripted_server(handler, reads=False) as server, world(profile=only("single")) as w:
         with pytest.raises(TimedOut, match="took no byte of upload"):
             await w.sink(server.host).push(blob_of(big), body)
         assert body.closed == 1
@@ -316,19 +316,19 @@ def uploads_at(location: Callable[[str], str], committed: Mapping[str, str] | No
     ids=["absolute", "relative", "sibling"],
 )
 async def test_the_digest_is_added_to_an_opaque_location(location: Callable[[str], str], put: str) -> None:
-    async with fake(uploads_at(location)) as server, world(profile=only("single")) as w:
+    async with scripted_server(uploads_at(location)) as server, world(profile=only("single")) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert server.asked(PUT) == [put]
 
 
 async def test_each_request_goes_to_the_newest_location() -> None:
-    async with fake(uploads_at(lambda _: "/up?s=1")) as server, world(profile=only("stream")) as w:
+    async with scripted_server(uploads_at(lambda _: "/up?s=1")) as server, world(profile=only("stream")) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert server.asked()[1:] == ["PATCH /up?s=1", f"PUT /up?s=1&patched=1&digest={BLOB.digest}"]
 
 
 async def test_a_body_has_its_length_and_is_never_chunk_encoded() -> None:
-    async with fake(uploads_at(lambda _: "/up")) as server, world(profile=only("single")) as w:
+    async with scripted_server(uploads_at(lambda _: "/up")) as server, world(profile=only("single")) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     put = server.seen[-1]
     assert put.headers["Content-Length"] == str(len(CONTENT))
@@ -353,7 +353,7 @@ async def test_uploads_beside_each_other_all_learn_where_sessions_behind_a_path_
 
     told = "/v2/app/blobs/uploads/1"
     contents = [CONTENT, CONTENT + b"x"]
-    async with fake(handler) as server, world(profile=only("single")) as w:
+    async with scripted_server(handler) as server, world(profile=only("single")) as w:
         pushes = (w.sink(server.host, "hub/app").push(blob_of(each), Bytes(each)) for each in contents)
         await asyncio.gather(*pushes)
     puts = sorted(each.split("?")[0] for each in server.asked(PUT))
@@ -361,9 +361,12 @@ async def test_uploads_beside_each_other_all_learn_where_sessions_behind_a_path_
 
 
 async def test_an_upload_elsewhere_is_followed_without_an_authorization() -> None:
-    async with fake(uploads_at(lambda _: "/")) as elsewhere:
+    async with scripted_server(uploads_at(lambda _: "/")) as elsewhere:
         location = f"http://{elsewhere.host}/up?sig=1"
-        async with fake(uploads_at(lambda _: location)) as server, world(profile=only("single")) as w:
+        async with (
+            scripted_server(uploads_at(lambda _: location)) as server,
+            world(profile=only("single")) as w,
+        ):
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert [each.method for each in elsewhere.seen] == [PUT]
     assert "Authorization" not in elsewhere.seen[0].headers
@@ -371,7 +374,7 @@ async def test_an_upload_elsewhere_is_followed_without_an_authorization() -> Non
 
 async def test_a_registry_that_names_another_digest_has_another_blob() -> None:
     other = {"Docker-Content-Digest": blob_of(b"other").digest}
-    async with fake(uploads_at(lambda _: "/up", other)) as server, world() as w:
+    async with scripted_server(uploads_at(lambda _: "/up", other)) as server, world() as w:
         with pytest.raises(DigestMismatch):
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
 
@@ -379,7 +382,7 @@ async def test_a_registry_that_names_another_digest_has_another_blob() -> None:
 async def test_a_digest_of_another_algorithm_says_nothing() -> None:
     committed = {"Docker-Content-Digest": BLOB.digest}
     blob = blob_of(CONTENT, "sha512")
-    async with fake(uploads_at(lambda _: "/up", committed)) as server, world() as w:
+    async with scripted_server(uploads_at(lambda _: "/up", committed)) as server, world() as w:
         await w.sink(server.host).push(blob, Bytes(CONTENT, blob=blob))
 
 
@@ -387,7 +390,7 @@ async def test_an_upload_opened_nowhere_is_a_violation() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=202)
 
-    async with fake(handler) as server, world() as w:
+    async with scripted_server(handler) as server, world() as w:
         with pytest.raises(ProtocolViolation, match="without saying where"):
             await w.sink(server.host).push(BLOB, Bytes(CONTENT))
 
@@ -401,7 +404,7 @@ async def test_a_commit_without_an_answer_is_not_sent_again_and_one_refused_for_
         return web.Response(status=202, headers={"Location": "/up"})
 
     body = Bytes(CONTENT)
-    async with fake(handler) as server, world(profile=only("stream")) as w:
+    async with scripted_server(handler) as server, world(profile=only("stream")) as w:
         await w.sink(server.host).push(BLOB, body)
         assert body.opened == [0]
         puts[:] = [503] * 5
@@ -418,7 +421,7 @@ async def test_a_declared_chunk_size_is_kept_to_and_bounded(tmp_path: Path) -> N
         headers = {"Location": f"/up/{locations}", "OCI-Chunk-Min-Length": "400000"}
         return web.Response(status=201 if request.method == PUT else 202, headers=headers)
 
-    async with fake(handler) as server, world(profile=only("chunked", chunk=1000)) as w:
+    async with scripted_server(handler) as server, world(profile=only("chunked", chunk=1000)) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert [len(each.body) for each in server.seen if each.method == PATCH] == [400_000, 400_000, 224_000]
 

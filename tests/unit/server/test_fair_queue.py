@@ -175,7 +175,7 @@ def test_failures_are_forgotten_after_a_while_and_on_pardon() -> None:
     for key in ("a", "b"):
         each.fail(key)
         assert each.has_failed(key)
-    each.forgive("b")
+    each.reset("b")
     assert not each.has_failed("b")
     clock.now = failure_backoff.FORGET_SECONDS + 1
     assert not each.has_failed("a")

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig
 from blobflow.server.auth import logins
-from blobflow.server.auth.logins import Logins, parse_htpasswd, read_basic
+from blobflow.server.auth.htpasswd import parse_htpasswd, read_basic
+from blobflow.server.auth.logins import Logins
 from blobflow.server.errors import ApiError
+from blobflow.server.http.client_network import network_of
 from tests.deadlines import HANGS_AFTER
 
 HASH = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4))
@@ -466,4 +468,4 @@ async def test_what_is_held_back_is_bounded(clock: Clock, monkeypatch: pytest.Mo
     ],
 )
 def test_an_address_is_what_one_subscriber_has(one: str, other: str, same: bool) -> None:
-    assert (logins.network_of(one) == logins.network_of(other)) is same
+    assert (network_of(one) == network_of(other)) is same

@@ -66,7 +66,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def gatherings(clock: Clock) -> AsyncIterator[SnapshotCache]:
-    made = SnapshotCache(kept=5.0, room=100, clock=clock)
+    made = SnapshotCache(kept=5.0, max_bytes=100, clock=clock)
     yield made
     await made.close()
 

@@ -93,7 +93,7 @@ async def test_a_lease_that_can_not_be_noted_keeps_no_blob_from_its_target(
     async def full(digest: object) -> str:
         raise StorageFull("no room for a lease")
 
-    monkeypatch.setattr(store.leases, "take", full)
+    monkeypatch.setattr(store.leases, "acquire", full)
     async with cache.share(BLOB, Origin()) as body:
         assert await read(body) == CONTENT
     assert len(told) == 1
@@ -140,7 +140,7 @@ async def test_a_store_that_can_not_be_looked_at_holds_nothing(
     with pytest.raises(StorageError):
         await StoreCache(store).has(OTHER)
     assert not await cache.has(OTHER)
-    assert await cache.begun([OTHER]) == {}
+    assert await cache.partial_sizes([OTHER]) == {}
     assert len(told) == 1
 
 

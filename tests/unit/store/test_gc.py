@@ -109,8 +109,8 @@ def test_the_boot_is_the_same_for_all_of_this_process() -> None:
 
 def test_a_lease_ends_with_its_release_and_a_dead_ones_row_is_removed(store: Store) -> None:
     digest = digest_of(b"x")
-    lease = store.leases.hold(digest)
-    again = store.leases.hold(digest)
+    lease = store.leases.acquire_now(digest)
+    again = store.leases.acquire_now(digest)
     store.leases.release(lease)
     assert store.leases.living() == {digest}
     store.leases.release(again)
@@ -136,14 +136,14 @@ async def test_a_dead_holder_whose_clock_was_ahead_is_known_for_dead_a_lease_lat
 
 
 def test_leases_are_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.leases.hold(digest_of(b"x"))
+    store.leases.acquire_now(digest_of(b"x"))
     monkeypatch.setattr(leases, "now", lambda: 4_000_000_000)
     store.leases.renew()
     assert store.state.rows("SELECT heartbeat FROM leases") == [(4_000_000_000,)]
 
 
 async def test_while_a_loop_runs_leases_renew_themselves_and_stop_with_the_last(store: Store) -> None:
-    lease = store.leases.hold(digest_of(b"x"))
+    lease = store.leases.acquire_now(digest_of(b"x"))
     timer = store.leases._timer
     assert timer is not None
     store.leases._beat()
@@ -155,7 +155,7 @@ async def test_while_a_loop_runs_leases_renew_themselves_and_stop_with_the_last(
 
 def test_another_open_store_sees_the_leases_and_closing_gives_them_back(store: Store) -> None:
     other = Store.open(store.root)
-    other.leases.hold(digest_of(b"x"))
+    other.leases.acquire_now(digest_of(b"x"))
     assert store.leases.living() == {digest_of(b"x")}
     other.close()
     assert store.leases.living() == set()
@@ -230,7 +230,7 @@ async def test_a_damaged_manifest_reaches_nothing_and_fails_nothing(store: Store
 async def test_gc_leaves_leased_blobs_to_their_holders(store: Store) -> None:
     leased, free = put(store, b"leased"), put(store, b"free")
     other = Store.open(store.root)
-    lease = other.leases.hold(leased)
+    lease = other.leases.acquire_now(leased)
     await collect_garbage(store, 0)
     assert held(store) == {leased}
     other.leases.release(lease)
@@ -242,7 +242,7 @@ async def test_gc_leaves_leased_blobs_to_their_holders(store: Store) -> None:
 
 async def test_gc_evicts_others_in_the_place_of_what_is_leased(store: Store) -> None:
     oldest, newest = put(store, b"old"), put(store, b"new", LONG_AGO + 1)
-    store.leases.hold(oldest)
+    store.leases.acquire_now(oldest)
     assert {blob.digest: blob.kept for blob in list_blobs(store)} == {oldest: True, newest: False}
     await collect_garbage(store, 3)
     assert held(store) == {oldest}
@@ -253,7 +253,7 @@ async def test_a_lease_taken_after_gc_has_chosen_still_counts(
 ) -> None:
     wanted = put(store, b"wanted")
     chosen = list_blobs(store)
-    store.leases.hold(wanted)
+    store.leases.acquire_now(wanted)
     monkeypatch.setattr(gc, "list_with", lambda *_: chosen)
     swept = await collect_garbage(store, 0)
     assert swept.blobs == 0

@@ -140,7 +140,7 @@ async def test_a_store_opened_read_only_reads_and_refuses_to_write(tmp_path: Pat
     assert store.blobs.read_small(DIGEST) == RAW
     assert store.repositories.resolve("a", "latest") == DIGEST
     await store.blobs.check(DIGEST)
-    store.leases.release(store.leases.hold(DIGEST))
+    store.leases.release(store.leases.acquire_now(DIGEST))
     for write in (
         lambda: store.partials.begin(),
         lambda: store.blobs.write_small(RAW, DIGEST),
@@ -371,3 +371,31 @@ def test_a_journal_that_can_not_write_warns_once_and_fails_nothing(tmp_path: Pat
     assert len(told) == 1
     assert "less is kept and remembered" in str(told[0])
     store.close()
+
+
+OLDER_TABLES = """
+CREATE TABLE IF NOT EXISTS partials(
+    token TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, pid INTEGER NOT NULL,
+    boot TEXT NOT NULL, source TEXT NOT NULL, etag TEXT NOT NULL, updated INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS locations(
+    registry TEXT, repository TEXT, digest TEXT, seen INTEGER NOT NULL,
+    PRIMARY KEY (registry, repository, digest)) WITHOUT ROWID;
+"""
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_state_file_with_the_tables_of_earlier_builds_is_used_as_it_is(
+    tmp_path: Path, *, read_only: bool
+) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        store.blobs.write_small(RAW, DIGEST)
+        store.repositories.set_tag("a", "latest", DIGEST)
+    with closing(sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)) as earlier:
+        earlier.executescript(OLDER_TABLES)  # as they do when they open a file of ours
+        earlier.execute("INSERT INTO locations VALUES ('host', 'a', ?, 1)", (DIGEST,))
+    with closing(Store.open(tmp_path, read_only=read_only)) as store:
+        assert store.repositories.resolve("a", "latest") == DIGEST
+        assert store.blobs.read_small(DIGEST) == RAW
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as earlier:
+        assert earlier.execute("PRAGMA user_version").fetchone() == (2,)
+        assert earlier.execute("SELECT registry, seen FROM locations").fetchall() == [("host", 1)]

@@ -62,7 +62,6 @@ async def test_what_is_committed_is_held_whole_and_leaves_no_partial(store: Stor
     assert store.blobs.size_of(DIGEST) == len(BIG)
     assert store.blobs.path_of(DIGEST).read_bytes() == BIG
     assert partials(store) == []
-    assert store.state.rows("SELECT * FROM partials") == []
 
 
 async def test_an_upload_goes_on_in_one_writer_over_many_requests(store: Store) -> None:

@@ -83,8 +83,8 @@ class RegistryBlob:
     def _begins_at(
         self, response: aiohttp.ClientResponse, offset: int, stop: int, *, coded: bool
     ) -> int | None:
-        """Where in the blob the answer's body begins; None: nowhere of use (416, or a part of what the blob
-        came as, if that is `coded`). Raises SizeMismatch or DigestMismatch where it tells of another blob."""
+        """Where in the blob the response's body begins; None if nowhere of use (416, or a part of a `coded`
+        body). Raises SizeMismatch or DigestMismatch where it tells of another blob."""
         blob = self._blob
         what = f"blob {blob.digest} at {self._site}"
         length = response.content_length

@@ -1,5 +1,5 @@
 """Questions to one repository about what it has: by HEAD where that is answered, past caches where they
-contradict what is known. See `heads` and `caches`."""
+contradict what is known. See `head_support` and `stale_caches`."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ class Lookups:
         heads.was_wrong(self._name, refusal.status, surely=refusal.status != 404 or self._was_put(name))
 
     async def holds(self, content: Descriptor) -> bool:
-        """Whether the repository holds a blob or manifest. What is told to have another size or digest is a
-        broken one: not there. Raises refusals but NotFound."""
+        """Whether the repository holds a blob or manifest. One that is said to have another size or digest
+        is broken, and counts as absent. Raises refusals but NotFound."""
         is_manifest = content.media_type in media.MANIFESTS
         heads = (
             self._client.capabilities.manifest_heads if is_manifest else self._client.capabilities.blob_heads

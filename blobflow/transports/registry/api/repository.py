@@ -3,10 +3,10 @@
 resolve, has   HEAD /v2/<name>/manifests/<reference>, HEAD /v2/<name>/blobs/<digest>   [end-3] [end-2]
 read           GET  /v2/<name>/manifests/<digest>                                      [end-3]
 open           GET  /v2/<name>/blobs/<digest>, with Range                              [end-2]
-is_empty         GET  /v2/<name>/tags/list?n=1                                           [end-8a]
+is_empty       GET  /v2/<name>/tags/list?n=1                                           [end-8a]
 mount          POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>               [end-11]
-push           see `upload`                                                            [end-4a]…[end-6]
-put            see `putting`                                                           [end-7a] [end-7b]
+push           see `uploads`                                                           [end-4a]…[end-6]
+put            see `manifest_push`                                                     [end-7a] [end-7b]
 tags           see `tags`                                                              [end-8a] [end-8b]
 untag, delete  see `deletion`                                                          [end-9]
 referrers      see `referrers`                                                         [end-12a] [end-12b]
@@ -191,7 +191,8 @@ class Repository:
         return False
 
     async def has(self, content: Descriptor) -> bool:
-        """See `Sink.has`. What is told to have another size or digest is a broken one: not there."""
+        """See `Sink.has`. One that is said to have another size or digest is broken, and
+        counts as absent."""
         try:
             return await self._lookups.holds(content)
         except Denied:
@@ -224,7 +225,7 @@ class Repository:
         return mounted
 
     async def push(self, blob: Descriptor, reader: BlobReader) -> None:
-        """See `Sink.push` and `upload`."""
+        """See `Sink.push` and `uploads`."""
         await self._uploads.push(self._site.repository, blob, reader, self._permit)
         self._client.capabilities.caches.pushed.put(self._site.repository, blob.digest, blob.digest)
 

@@ -3,7 +3,7 @@
 A registry says how with a 401 and WWW-Authenticate (RFC 9110, 11.6.1). Basic sends the login with every
 request; a token that is kept for the registry itself goes in the same way. Bearer names a realm: a token
 server that gives tokens for scopes, to whoever may have them, often to anybody (distribution's token
-specification; OAuth2's form for identity tokens). What was learnt from the first 401 serves all later scopes,
+specification; OAuth2's form for identity tokens). What the first 401 told serves all later scopes,
 so a repository costs one token and no further 401.
 
 Tokens are kept by their sorted scopes, for this origin alone. One fetch a scope set is in flight; who comes
@@ -86,7 +86,7 @@ class Authenticator:
             return await self._login_header(repository_of(scopes))
         key = tuple(sorted(scopes))
         if not self._named and self._extra.get(key) is None:
-            return ""  # what to ask for is to be learnt
+            return ""  # what to ask for is not known yet
         token = self._tokens.get(key)
         if token is None or self._clock() >= token.renew_at:
             token = await self._fetch_once(key, scopes)

@@ -1,8 +1,8 @@
-"""What registries can and cannot take: facts by host, and what was learnt of a host on the way.
+"""What registries can and cannot take: facts by host, and what was learned of a host on the way.
 
-A profile is a value. Known hosts have one by suffix; every other host gets the default and is learnt: a
+A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: a
 form of upload that was refused is not tried again, or not with blobs of that size; one that worked is
-trusted. What was learnt is noted in the journal, so that the next run does not pay for it again.
+trusted. What was learned is noted in the journal, so that the next run does not pay for it again.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ MIN_CHUNK_BYTES = MIB // 2
 class Profile(msgspec.Struct, frozen=True):
     """What a registry takes.
 
-    `rungs` in the order of preference; `single_bytes`: blobs up to it go by `single`; `bounded`: that holds
-    also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line, or a proxy that takes
-    no request as large, may halve down to `least_chunk_bytes`. `ranges`: whether it serves ranges of blobs.
-    `mounts`: whether it is worth asking for mounts. `keeps_broken_sessions`: whether an upload can go on
-    after a request of it broke; None is for finding out. `tags_with_digest`: whether it is worth asking to
-    put several tags in one request ([end-7b]).
+    `rungs`: the upload methods, in the order of preference; `single_bytes`: blobs up to it go by `single`;
+    `bounded`: that holds also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line,
+    or a proxy that takes no request as large, may halve down to `least_chunk_bytes`. `ranges`: whether it
+    serves ranges of blobs. `mounts`: whether it is worth asking for mounts. `keeps_broken_sessions`: whether
+    an upload can go on after a request of it broke; None is for finding out. `tags_with_digest`: whether it
+    is worth asking to put several tags in one request ([end-7b]).
     """
 
     name: str
@@ -111,9 +111,9 @@ def profiles_by_name() -> dict[str, Profile]:
 
 
 class LearnedLimits:
-    """What one host's answers have taught: which rungs it took, and from which size on it refused them.
+    """What one host has taught: which upload methods it took, and the size from which it refused them.
 
-    Starts from the journal's notes (`upload.RUNG.taken`, `upload.RUNG.refused`, `upload.body.limit`,
+    Starts from the journal's notes (`upload.METHOD.taken`, `upload.METHOD.refused`, `upload.body.limit`,
     `put.tags`) and adds to them. `tags_in_question`: somebody is finding out about tags with a digest.
     """
 
@@ -131,7 +131,7 @@ class LearnedLimits:
         return self._taken[method]
 
     def refused_from(self, method: UploadMethod) -> float:
-        """The size in bytes from which on the rung is known to be refused; infinity if it never was."""
+        """The size in bytes from which on the method is known to be refused; infinity if it never was."""
         if method not in self._refused:
             note = self._journal.note(self._origin, f"upload.{method}.refused") or ""
             self._refused[method] = float(note) if note.isascii() and note.isdigit() else math.inf
@@ -158,7 +158,7 @@ class LearnedLimits:
 
     @property
     def takes_tags_with_digest(self) -> bool | None:
-        """Whether the host sets tags that come with a manifest's digest; None: nobody has asked yet."""
+        """Whether the host sets tags that come with a manifest's digest; None if nobody has asked yet."""
         if self._tags is None:
             self._tags = self._journal.note(self._origin, "put.tags")
         return None if self._tags is None else self._tags == "yes"
@@ -169,18 +169,18 @@ class LearnedLimits:
             self._journal.record_note(self._origin, "put.tags", self._tags)
 
     def broke(self, method: UploadMethod, size: int) -> None:
-        """A connection broke under a rung that never worked yet: avoid it in this run, note nothing."""
+        """A connection broke under a method that never worked yet: avoid it in this run, note nothing."""
         if not self.has_taken(method):
             self._refused[method] = min(size, self.refused_from(method))
 
 
 def method_order(size: int, profile: Profile, limits: LearnedLimits) -> tuple[UploadMethod, ...]:
-    """The rungs to try for a blob of `size` bytes, in order; never none.
+    """The upload methods to try for a blob of `size` bytes, in order; never none.
 
     A large blob goes by chunks where they are not so small that their requests would be the greater burden.
     """
-    rungs = [method for method in profile.rungs if method != "chunked" or size > 0]
-    usable = [method for method in rungs if size < limits.refused_from(method)] or rungs
+    methods = [method for method in profile.rungs if method != "chunked" or size > 0]
+    usable = [method for method in methods if size < limits.refused_from(method)] or methods
     proven = limits.has_taken("single") and not profile.bounded
     if "single" in usable and size > profile.single_bytes and not proven:
         usable.remove("single")

@@ -1,4 +1,5 @@
-"""Caches between us and a registry: what they keep is told, contradicted, and asked past.
+"""Caches between us and a registry that serve answers which are out of date: they are found, reported, and
+bypassed.
 
 A cache that makes a GET of every HEAD and keeps what came (nginx, Varnish) keeps a target's "not there" and
 its old tags too, also from before a put through that same cache. So what a registry took from us (201) is
@@ -46,7 +47,7 @@ class PushedNames:
             del self._names[next(iter(self._names))]
 
     def at(self, repository: str, name: str) -> Digest | None:
-        """What the name should name there; None: nothing that was put by us."""
+        """What the name should name there; None if it was not put by us."""
         return self._names.get((repository, name))
 
     def removed(self, repository: str, name: str) -> None:

@@ -73,7 +73,7 @@ def new_client(
 ) -> aiohttp.ClientSession:
     """A client for one host and for where that sends us; nothing is kept between requests but connections."""
     ahead = READ_AHEAD if reading is None else int(min(READ_AHEAD, max(MIN_READ_AHEAD, reading.rate)))
-    # No limit: the lanes are the limit, and a pool's queue could deadlock where they can't.
+    # No limit: the permits are the limit, and a pool's queue could deadlock where they can't.
     connector = aiohttp.TCPConnector(limit=0, resolver=guard, ssl=access.tls)
     kind: type[ResponseHandler] = _Connection
     connector._factory = partial(kind, loop=asyncio.get_running_loop())
@@ -97,7 +97,8 @@ def timeout_of(progress: float) -> aiohttp.ClientTimeout:
 
 def head_limit(timeout: aiohttp.ClientTimeout, body: bytes | UploadBody | None) -> asyncio.Timeout:
     """The time for a request up to the whole head of its answer: HEAD_SECONDS after all that comes before has
-    to have happened. A feed, whose sending has a limit of its own, sets it going when its last byte is taken.
+    to have happened. An upload body, whose sending has a limit of its own, sets it going when its last byte
+    is taken.
     """
     seconds = (timeout.sock_read or 0) + HEAD_SECONDS
     if isinstance(body, UploadBody):

@@ -30,8 +30,8 @@ DEFAULT_RETRY_AFTER = 0.25
 # often only says that the window has been opened by one too many. A minute without progress is not worth
 # many more of them.
 #
-# What is mended elsewhere: a token that ended, by the session, once, with a fresh one; an upload session that
-# is stale, and one whose token ended under the bytes, in `upload`.
+# What is mended elsewhere: a token that ended, once, with a fresh one (`dispatch`); an upload session that is
+# stale, and one whose token ended under the bytes (`uploads.state`).
 POLICIES: Table = (
     (Throttled, Rule(attempts=10, first=DEFAULT_RETRY_AFTER, most=60.0)),
     (Unavailable, Rule(attempts=5, first=0.5, most=15.0)),
@@ -69,9 +69,9 @@ def delay_before_next(
     rule = rule_for(error, POLICIES)
     if rule is None or attempt >= rule.attempts:
         return None
-    description = retry_after_of(error)
-    if description is not None:
-        return description if description <= longest else None
+    wish = retry_after_of(error)
+    if wish is not None:
+        return wish if wish <= longest else None
     delay = rule.delay(attempt, jitter)
     return None if concerns_host(error) and delay > longest else delay
 

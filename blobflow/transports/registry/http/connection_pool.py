@@ -1,7 +1,7 @@
 """One HTTP exchange with a host, or with where that sends us: what every request needs, whenever it may go.
 
 Here aiohttp is spoken, the origin rule is asked, and foreign errors become ours. When a request may be sent,
-with what authorization, and whether again, is the session's affair.
+and with what authorization, is `dispatch`'s affair; whether it is sent again, `host_client`'s.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_WARNINGS = 20
 
 
 class ConnectionPool:
-    """The way to one host. `home` is its origin. Used from one event loop; `close` it."""
+    """The connections to one host, and to where it sends us. `home` is its origin. `close` it."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class ConnectionPool:
     ) -> None:
         self.host = host
         self.home = origin_of(host, access.scheme)
-        self._settled = access.scheme == "http" or not (access.tls_optional or access.tls is False)
-        self._settling = asyncio.Lock()
+        self._scheme_known = access.scheme == "http" or not (access.tls_optional or access.tls is False)
+        self._scheme_lock = asyncio.Lock()
         self._access = access
         self._observer = observer
         self._meter = meter
@@ -71,15 +71,14 @@ class ConnectionPool:
         self._warned: set[str] = set()
         self._client_session: aiohttp.ClientSession | None = None
 
-    async def settle(self) -> None:
-        """Where TLS need not be trusted it need not be spoken either: find that out, once, before anything
-        else is sent."""
-        if not self._settled:
-            async with self._settling:
-                if not self._settled:
+    async def detect_scheme(self) -> None:
+        """Find out whether the host speaks TLS, where it need not: once, before anything else is sent."""
+        if not self._scheme_known:
+            async with self._scheme_lock:
+                if not self._scheme_known:
                     self._meter.requests += 1
                     self.home = await detect_scheme(self._client, self.home, self._access)
-                    self._settled = True
+                    self._scheme_known = True
 
     async def exchange(
         self,
@@ -124,11 +123,11 @@ class ConnectionPool:
             shown = str(url.with_query(None))
             self._observer(Traced(request.method, shown, response.status, self._clock() - began))
         if "Warning" in response.headers:
-            self._pass_on(response.headers.getall("Warning"))
+            self._report_warnings(response.headers.getall("Warning"))
         return response
 
-    async def whole(self, request: Request, response: aiohttp.ClientResponse) -> Response:
-        """Read an answer's body, whose codings are undone, as far as the request's limit goes."""
+    async def read(self, request: Request, response: aiohttp.ClientResponse) -> Response:
+        """Read a response's body, whose codings are undone, as far as the request's limit goes."""
         host, body = self.name(response.url), bytearray()
         # What is said of something that was sent (a token's form aside) is of no interest: as it may come.
         wanted = request.method == "GET" or (request.method == "POST" and response.status == 200)
@@ -150,8 +149,8 @@ class ConnectionPool:
             )
         return Response(response.status, response.headers, content, response.url)
 
-    async def refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        """The error that an answer means, with as much of its words as comes quickly."""
+    async def read_error(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+        """The error that a response means, with as much of its words as comes quickly."""
         body = decode_error_body(await read_error(response), response.headers)
         host = self.name(response.url)
         return error_of(
@@ -164,14 +163,14 @@ class ConnectionPool:
             request.transient_codes,
         )
 
-    def _pass_on(self, values: list[str]) -> None:
+    def _report_warnings(self, values: list[str]) -> None:
         for value in values:
             text = parse_warning(value)
             if text:
                 self.warn(f"{self.host} says: {text}")
 
     def warn(self, sentence: str) -> None:
-        """Tell of something about the host, once each, and not endlessly."""
+        """Report something about the host: each sentence once, and at most `MAX_WARNINGS` of them."""
         if sentence not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(sentence)
             self._observer(Warned(sentence))

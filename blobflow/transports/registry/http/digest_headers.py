@@ -38,7 +38,7 @@ def digests_in(headers: CIMultiDictProxy[str], name: str = _CONTENT) -> tuple[Di
 def contradicting_digest(
     digest: Digest, headers: CIMultiDictProxy[str], name: str = _CONTENT
 ) -> Digest | None:
-    """What a header names in the place of `digest`, in the same algorithm; None: nothing."""
+    """What a header names in the place of `digest`, in the same algorithm; None if nothing."""
     if headers.get(name, digest) == digest and len(headers.getall(name, ())) <= 1:
         return None  # as nearly always
     for named in digests_in(headers, name):

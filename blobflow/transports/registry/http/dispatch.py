@@ -102,7 +102,7 @@ class Dispatcher:
         self, request: Request, url: URL, body: bytes | UploadBody | None, timeout: aiohttp.ClientTimeout
     ) -> tuple[aiohttp.ClientResponse, str]:
         """One exchange with the body as it is; the response, and the Authorization that was sent."""
-        sent = await self._permission(request, url)
+        sent = await self._header(request, url)
         return await self._transmit(request, url, body, sent, timeout), sent
 
     async def finish(
@@ -120,11 +120,12 @@ class Dispatcher:
             close_response(response)
 
     def silent(self) -> None:
-        """A stream stood still: what there is to say of it is as old as its last byte."""
+        """Take in that a stream stood still; that says something of the time of its last byte."""
         self._limiter.congested(self._clock() - PROGRESS_SECONDS)
 
     async def reach(self, request: Request) -> aiohttp.ClientResponse:
-        """Send the request, get in if asked to, and follow redirects; the answer's body is still unread."""
+        """Send the request, with a login if one is wanted, and follow redirects. The response's body is
+        unread; `close_response` it. Raises NetworkError, ProtocolViolation, Unauthorized."""
         url = await self.absolute(request.url)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._authorized(request, url)
@@ -138,8 +139,8 @@ class Dispatcher:
         raise self.nowhere(request, url)
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
-        """Send the request, and once more with what it was refused for the lack of."""
-        sent = await self._permission(request, url)
+        """Send the request; and once more, with what a 401 asks for."""
+        sent = await self._header(request, url)
         response = await self._transmit(request, url, request.body, sent)
         if not (challenges := self._challenges(response)):
             return response
@@ -150,7 +151,7 @@ class Dispatcher:
             return response
         if not at_home:
             await discard(response)
-        sent = await self._permission(request, url)
+        sent = await self._header(request, url)
         response = await self._transmit(request, url, request.body, sent)
         if at_home and (challenges := self._challenges(response)):
             try:
@@ -160,7 +161,7 @@ class Dispatcher:
                 raise
         return response
 
-    async def _permission(self, request: Request, url: URL) -> str:
+    async def _header(self, request: Request, url: URL) -> str:
         reads = request.method in _SAFE_METHODS
         return await self._authorization.header(url, request.scopes, reads=reads)
 
@@ -181,7 +182,7 @@ class Dispatcher:
     ) -> aiohttp.ClientResponse:
         """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
         if self._pool.is_home(url):
-            await self._turn()
+            await self._wait_for_turn()
         if isinstance(body, bytes) and self._writing is not None:
             await self._writing.wait(len(body))
         began = self._clock()
@@ -198,14 +199,15 @@ class Dispatcher:
             self._limiter.answered()
         return response
 
-    async def _turn(self) -> None:
-        """Return when the host may get one more request."""
+    async def _wait_for_turn(self) -> None:
+        """Wait until the host may get one more request."""
         await self.backoff.wait()
         if self._requests is not None:
             await self._requests.wait(1)
             await self.backoff.wait()
 
     def nowhere(self, request: Request, url: URL) -> ProtocolViolation:
+        """The error of a request that was redirected too often, or whose body is spent."""
         said = f"{self._host} answered {request.description} with redirects that lead nowhere"
         return (
             ProtocolViolation(said)
@@ -214,16 +216,18 @@ class Dispatcher:
         )
 
     async def conclude(self, request: Request, response: aiohttp.ClientResponse) -> Response:
+        """The whole response, if its status is one of success; raises the error that it means."""
         if response.status not in request.ok:
             raise await self.refusal(request, response)
         try:
-            return await self._pool.whole(request, response)
+            return await self._pool.read(request, response)
         except TimedOut:
             self.silent()
             raise
 
     async def refusal(self, request: Request, response: aiohttp.ClientResponse) -> RegistryError:
-        error = await self._pool.refusal(request, response)
+        """The error that a response means, with what we know of its reason."""
+        error = await self._pool.read_error(request, response)
         return self._authorization.explained(error, response.url, request.description)
 
     async def _fetch(self, url: URL, authorization: str | None, form: bytes | None) -> bytes:
@@ -238,7 +242,7 @@ class Dispatcher:
             close_response(response)
 
     async def absolute(self, url: URL) -> URL:
-        """`url` at this host, whose origin is settled by then."""
-        await self._pool.settle()
+        """`url` at this host, whose origin is known by then."""
+        await self._pool.detect_scheme()
         self._authorization.home = self.home
         return URL(f"{self.home}{url}", encoded=True) if url.host is None else url

@@ -93,7 +93,7 @@ class Download:
             codings, blob = self._packed
             what = f"{self._client.host}'s answer to {self._asked}"
             unsized = self._response.content_length is None
-            content = decode_stream(_each(pieces), codings, what, magic_of(blob) if unsized else b"")
+            content = decode_stream(_all_pieces(pieces), codings, what, magic_of(blob) if unsized else b"")
             self._receive = lambda: anext(content, b"")
             return self._receive
         if self._client.reading is None:
@@ -138,6 +138,6 @@ async def _piece(response: aiohttp.ClientResponse, rate: MinimumRate) -> bytes:
     return piece
 
 
-async def _each(receive: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
+async def _all_pieces(receive: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
     while piece := await receive():
         yield piece

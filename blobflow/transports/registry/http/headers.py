@@ -12,7 +12,8 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """A Retry-After header in seconds from `now` (Unix seconds): a number or an HTTP date; None: no such."""
+    """A Retry-After header in seconds from `now` (Unix seconds): a number or an HTTP date; None
+    if malformed."""
     if not value:
         return None
     text = value.strip()
@@ -39,7 +40,7 @@ class ContentRange(NamedTuple):
 
 
 def parse_content_range(value: str | None) -> ContentRange | None:
-    """Read a Content-Range of bytes (RFC 9110, 14.4); None: it is no such."""
+    """Read a Content-Range of bytes (RFC 9110, 14.4); None if malformed."""
     found = _CONTENT_RANGE.match(value or "")
     if found is None:
         return None

@@ -49,8 +49,8 @@ from blobflow.transports.registry.http.upload_body import UploadBody
 COMMIT_SECONDS = 300.0
 COMMIT_BYTES_PER_SECOND = 20_000_000
 # A proxy that takes in a whole body before it passes it on answers when the registry has it all. The slowest
-# way from our first byte to an answer, seen with bodies from SHOWING on, says how long that may take: twice
-# as long is waited, but so many seconds more than without this at most.
+# way from our first byte to an answer, seen with bodies of so many bytes and more, says how long that may
+# take: twice as long is waited, but at most so many seconds more than without this.
 RATE_SHOWN_FROM = 1024 * 1024
 MAX_COMMIT_SECONDS = 3600.0
 
@@ -147,17 +147,17 @@ class HostClient:
             finally:
                 close_response(response)
 
-    async def send_body(self, request: Request, feed: UploadBody) -> Response:
+    async def send_body(self, request: Request, body: UploadBody) -> Response:
         """Send a blob's bytes as the body, once; the caller holds a permit to write.
 
-        An answer that comes before the body is through ends the sending. What the feed raised goes before
+        An answer that comes before the body is through ends the sending. What the body raised goes before
         anything that the connection made of it.
         """
-        feed.throttle = self.writing
+        body.throttle = self.writing
         try:
             async with asyncio.timeout(None) as deadline:
-                feed.watch(deadline, PROGRESS_SECONDS)
-                return await self._send_patiently(request, feed, feed.size)
+                body.watch(deadline, PROGRESS_SECONDS)
+                return await self._send_patiently(request, body, body.size)
         except (NetworkError, RegistryError) as error:
             if backoff.concerns_host(error):
                 self._dispatcher.backoff.hold(
@@ -166,12 +166,12 @@ class HostClient:
                         backoff.MAX_RETRY_AFTER_SECONDS,
                     )
                 )
-            raise feed.error or error from None
+            raise body.error or error from None
         except TimeoutError:
             self._dispatcher.silent()
             raise TimedOut(f"{self.host} took no byte of {request.description} for too long") from None
         finally:
-            await feed.stop()
+            await body.stop()
 
     async def commit(self, request: Request, size: int) -> Response:
         """Send the small request that makes `size` bytes, sent before or with it, content; under the
@@ -186,7 +186,7 @@ class HostClient:
         return await self._retrying(request, once, request.permit, retry_unanswered=False)
 
     def lost(self, error: Exception, description: str, received: int, expected: int | None) -> NetworkError:
-        """What aiohttp raised from a streamed body, as an error of ours."""
+        """The error of ours that aiohttp's, raised by a streamed body, means."""
         failure = translate_error(error, self.host, description, received=received, expected=expected)
         assert isinstance(failure, NetworkError)
         if isinstance(failure, TimedOut):

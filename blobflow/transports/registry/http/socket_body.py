@@ -33,10 +33,10 @@ SOCKET_LEFT = 1024 * 1024
 BUFFER = 1024 * 1024
 LARGE_BUFFER = 4 * BUFFER
 # A body of so many large buffers is worth them, while so many are not in use.
-_WORTH = 4
-_LARGE_AT_MOST = 6
+_LARGE_BUFFERS_FROM = 4
+_MAX_LARGE_BUFFERS = 6
 # Buffers of each size that are kept for the next body.
-_KEPT = 16
+_MAX_KEPT = 16
 
 
 class BufferPool:
@@ -48,7 +48,7 @@ class BufferPool:
 
     def take(self, missing: int) -> list[bytearray]:
         """Two of the size that suits a body of which so many bytes are to come."""
-        large = missing >= _WORTH * LARGE_BUFFER and self._large + 2 <= _LARGE_AT_MOST
+        large = missing >= _LARGE_BUFFERS_FROM * LARGE_BUFFER and self._large + 2 <= _MAX_LARGE_BUFFERS
         size = LARGE_BUFFER if large else BUFFER
         self._large += 2 * large
         free = self._free[size]
@@ -59,7 +59,7 @@ class BufferPool:
         a reader that broke off may have left a view of them where they are still to be sent from."""
         size = len(buffers[0])
         self._large -= len(buffers) * (size == LARGE_BUFFER)
-        if whole and len(self._free[size]) < _KEPT:
+        if whole and len(self._free[size]) < _MAX_KEPT:
             self._free[size].extend(buffers)
 
 
@@ -77,14 +77,14 @@ class SocketBodyReader(asyncio.BufferedProtocol):
         self._early = deque(early)
         self._missing = missing
         self._buffers = _buffers.take(missing)
-        self._room = len(self._buffers[0])
+        self._capacity = len(self._buffers[0])
         self._filling = 0
         self._filled = 0
         self._paused = False
         self._lost: BaseException | None = None
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._spill = bytearray(1)
+        self._overflow = bytearray(1)
 
     def start(self) -> None:
         """Take the transport over; it must have been paused."""
@@ -95,9 +95,9 @@ class SocketBodyReader(asyncio.BufferedProtocol):
     # The transport's side
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
-        room = min(self._room - self._filled, self._missing)
+        room = min(self._capacity - self._filled, self._missing)
         if room <= 0:  # more than was announced: not ours to read, and the connection ends with this body
-            return self._spill
+            return self._overflow
         return memoryview(self._buffers[self._filling])[self._filled : self._filled + room]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -105,20 +105,20 @@ class SocketBodyReader(asyncio.BufferedProtocol):
             return
         self._filled += nbytes
         self._missing -= nbytes
-        if self._filled == self._room or not self._missing:
+        if self._filled == self._capacity or not self._missing:
             self._paused = True
             self._transport.pause_reading()
-        self._tell()
+        self._wake()
 
     def eof_received(self) -> bool:
         self._ended = True
-        self._tell()
+        self._wake()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         self._lost = exc
-        self._tell()
+        self._wake()
 
     # The reader's side
 
@@ -134,7 +134,7 @@ class SocketBodyReader(asyncio.BufferedProtocol):
             if not self._missing or self._ended:
                 return self._end()
             rate.waiting()
-            await self._news()
+            await self._wait()
         rate.came(self._filled)
         taken, size = self._buffers[self._filling], self._filled
         self._filling, self._filled = 1 - self._filling, 0
@@ -159,8 +159,8 @@ class SocketBodyReader(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
 
-    async def _news(self) -> None:
-        """Wait for something to have happened. One timer looks after all the waits of a body: a timeout each
+    async def _wait(self) -> None:
+        """Return when bytes came, or the end. One timer looks after all the waits of a body: a timeout each
         would cost as much as the reads."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -168,21 +168,21 @@ class SocketBodyReader(asyncio.BufferedProtocol):
         finally:
             self._waiter = None
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _release(self, *, whole: bool) -> None:
         """End the connection, and give the buffers back; only once."""
-        if self._buffers[0] is self._spill:
+        if self._buffers[0] is self._overflow:
             return
         self._ended = True
         self._missing = self._filled = 0
         self._early.clear()
         self._transport.abort()
         _buffers.give_back(self._buffers, whole=whole)
-        self._buffers = [self._spill, self._spill]
-        self._tell()
+        self._buffers = [self._overflow, self._overflow]
+        self._wake()
 
 
 async def take_over(response: aiohttp.ClientResponse, size: int) -> SocketBodyReader | None:

@@ -25,10 +25,9 @@ SLOWEST = 16 * 1024
 class UploadBody:
     """Exactly `size` bytes of `stream`, for one request.
 
-    `error` holds what the stream raised, or SizeMismatch where it ended early or went on too long; `done`
-    is True when every byte was taken. `throttle`, if set, says when bytes may go; `answer_limit` ends
-    `answer_seconds` after the last of them. Call `stop` before leaving the
-    context that `stream` came from.
+    `error` holds what the stream raised, or SizeMismatch where it ended early or went on too long; `done` is
+    True when every byte was taken. `throttle`, if set, says when bytes may go; `answer_limit` ends
+    `answer_seconds` after the last of them. Call `stop` before leaving the context that `stream` came from.
     """
 
     def __init__(self, stream: BlobStream, size: int, what: str, meter: HostMeter) -> None:

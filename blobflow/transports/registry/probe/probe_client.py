@@ -151,11 +151,11 @@ class ProbeClient:
             await self._sleep(BREAK_SECONDS)
             raise ConnectionLost("broken off", received=after, expected=len(content))
 
-        feed = UploadBody(chunks(), len(content), "a probe", self._client.meter)
+        body = UploadBody(chunks(), len(content), "a probe", self._client.meter)
         headers = {"Content-Type": "application/octet-stream"}
         request = Request("PATCH", location, "a probe", scopes=self._scopes, headers=headers, ok=(202,))
         try:
-            await self._client.send_body(request, feed)
+            await self._client.send_body(request, body)
         except (NetworkError, RegistryError):
             await self._sleep(BREAK_SECONDS)
 

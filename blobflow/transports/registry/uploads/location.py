@@ -91,7 +91,7 @@ def resolve_location(home: URL, at: URL, location: str, description: str) -> Upl
 
 
 def _at_own_origin(at: URL, location: str) -> URL | None:
-    """The session that a Location names, as it is called where it was opened; None: it is no session
+    """The session that a Location names, as it is called where it was opened; None if it is no session
     there."""
     place, mark, query = location.partition("#")[0].partition("?")
     found = _SESSION.search(place)

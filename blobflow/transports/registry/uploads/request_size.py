@@ -49,7 +49,7 @@ class RequestSize:
 
     @property
     def limit(self) -> int | None:
-        """The largest body that is worth trying; None: nothing is known against any."""
+        """The largest body that is worth trying; None if any may pass."""
         return self._chunk if self._limited else None
 
     def passed_by(self, via: str | None) -> None:
@@ -83,7 +83,7 @@ class RequestSize:
         return True
 
     def passed(self, size: int) -> str:
-        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learnt from
+        """A chunk of `size` arrived. Returns why chunks are as small, once, if that was learned from
         refusals."""
         if not self._reason or self._noted or size != self._chunk:
             return ""
@@ -100,5 +100,5 @@ class RequestSize:
 
 
 def safe_through(via: str | None) -> int | None:
-    """The largest body, in bytes, that passes safely through the proxies of a Via header; None: any may."""
+    """The largest body, in bytes, that passes the proxies of a Via header safely; None if any does."""
     return SQUID_BUFFER if via and _SQUID.search(via) else None

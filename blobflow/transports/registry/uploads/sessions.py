@@ -201,7 +201,8 @@ class UploadSessions:
         self._own(self._delete(session))
 
     async def open(self, repository: str, digest: Digest, request: Request) -> Response:
-        """Ask what may open a session; if that is cancelled, what it opens is deleted once it is told."""
+        """Send a request that may open a session. If that is cancelled, a session that it opens all the
+        same is given up in the background."""
         asking = asyncio.create_task(self._client.send(request))
         try:
             return await asyncio.shield(asking)

@@ -66,7 +66,7 @@ class SizeLearner:
         self.size.broke(session.request_size, session.request_size)
 
     def passed(self, session: UploadSession, size: int) -> None:
-        """A chunk of `size` bytes arrived. If that was found out by refusals, the user is told."""
+        """A chunk of `size` bytes arrived. If refusals taught that size, the user is warned."""
         if reason := self.size.passed(size):
             host = self._client.host
             self._client.warn(

@@ -1,4 +1,4 @@
-"""The state file: its connections, its schema (told in the package's docstring), and its errors.
+"""The state file: its connections and transactions, and what its errors mean.
 
 A `State` belongs to one thread. Every statement is short. What takes several statements is one transaction,
 begun IMMEDIATE, so that two processes queue for it instead of failing halfway.
@@ -27,54 +27,6 @@ from blobflow.transports.store.state.group_commit import BUSY_SECONDS, Call, Gro
 _SHORT_WAIT = 0.002
 # Instructions of sqlite's machine between two looks at whether to stop: some milliseconds.
 STEPS = 100_000
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS blobs(
-    digest TEXT PRIMARY KEY, size INTEGER NOT NULL, blocks BLOB NOT NULL,
-    added INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS members(
-    registry TEXT, repository TEXT, digest TEXT, media_type TEXT NOT NULL,
-    PRIMARY KEY (registry, repository, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS roots(
-    registry TEXT, repository TEXT, tag TEXT, digest TEXT NOT NULL,
-    PRIMARY KEY (registry, repository, tag)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS leases(
-    id TEXT PRIMARY KEY, digest TEXT NOT NULL, pid INTEGER NOT NULL, boot TEXT NOT NULL,
-    heartbeat INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS partials(
-    token TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, pid INTEGER NOT NULL,
-    boot TEXT NOT NULL, source TEXT NOT NULL, etag TEXT NOT NULL, updated INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sessions(
-    origin TEXT, repository TEXT, digest TEXT, url TEXT NOT NULL, "offset" INTEGER NOT NULL,
-    pid INTEGER NOT NULL, boot TEXT NOT NULL, updated INTEGER NOT NULL,
-    PRIMARY KEY (origin, repository, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS puts(
-    registry TEXT, repository TEXT, digest TEXT, chosen TEXT, at INTEGER NOT NULL,
-    PRIMARY KEY (registry, repository, digest, chosen)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS audits(
-    number INTEGER PRIMARY KEY AUTOINCREMENT, registry TEXT NOT NULL, repository TEXT NOT NULL,
-    digest TEXT NOT NULL, chosen TEXT NOT NULL, doubted INTEGER NOT NULL, at INTEGER NOT NULL,
-    stopped BLOB NOT NULL, UNIQUE (registry, repository, digest, chosen));
-CREATE TABLE IF NOT EXISTS locations(
-    registry TEXT, repository TEXT, digest TEXT, seen INTEGER NOT NULL,
-    PRIMARY KEY (registry, repository, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notes(
-    origin TEXT, key TEXT, value TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (origin, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS layers(
-    diff_id TEXT, codec TEXT, digest TEXT NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS archives(
-    key TEXT PRIMARY KEY, content BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS holds(
-    number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, at INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS members_by_digest ON members(digest, registry, media_type);
-CREATE INDEX IF NOT EXISTS audits_in_doubt ON audits(doubted) WHERE doubted = 1;
-"""
-# Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema
-# as 1. 2 has `holds` and the index: a blobflow that does not write the one must not remove blobs beside one
-# that relies on it. A table that others may leave alone (`audits`) is added without a new version, so that
-# they go on opening the file.
-SCHEMA_VERSION = 2
 _FULL = "the disk is full; free some space, or put the store elsewhere"
 # Extended result codes come before their primary ones. sqlite makes room for its shared memory file before it
 # maps it, and has no code of its own for a disk that is full just then.

@@ -11,8 +11,6 @@ from blobflow.events import Observer, Warned
 from blobflow.transports.store.os_errors import storage_error, translate_os_errors
 from blobflow.transports.store.permissions import Permissions
 from blobflow.transports.store.state.database import (
-    SCHEMA,
-    SCHEMA_VERSION,
     STEPS,
     State,
     code_of,
@@ -20,6 +18,7 @@ from blobflow.transports.store.state.database import (
 )
 from blobflow.transports.store.state.file_identity import identity_of
 from blobflow.transports.store.state.group_commit import BUSY_SECONDS
+from blobflow.transports.store.state.schema import SCHEMA, SCHEMA_VERSION
 from blobflow.transports.store.state.snapshot import Snapshot
 
 # SQLITE_ERROR too is the file's fault (an unknown file format, say): our statements are the same.

@@ -1,8 +1,8 @@
-"""What is asked of upstreams just now: each thing once, and no repository more than its share.
+"""What upstreams are being asked just now: each thing once, and no repository more than its share.
 
-Whoever asks waits for a task that does not end with one of those who wait, so that requests which go away
-take nothing from others. How many tasks there are has a bound, for an upstream and for one repository: a
-repository that never answers keeps its own clients waiting, not those of all others.
+Whoever wants an answer waits for a task that does not end with one of those who wait, so that a request which
+goes away takes nothing from others. How many tasks there are has a bound, for an upstream and for one
+repository: a repository that never answers keeps its own clients waiting, not those of all others.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 from blobflow.content import Site
 from blobflow.errors import TimedOut
-from blobflow.server.pullthrough.circuit_breaker import upstream_error
+from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker, ContentKind, upstream_error
 from blobflow.single_flight import result_of
 
-# Small things (manifests, lists) that are asked for at once, of one repository. An upstream is asked for 16.
+# Small things (manifests, lists) that one repository is asked for at once. An upstream is asked for 16.
 MAX_CONCURRENT = 4
 # Tasks at once, of one upstream and of one repository; further ones are refused.
 MAX_TASKS = 2000
@@ -27,21 +27,22 @@ MAX_TASKS_OF_REPOSITORY = 256
 T = TypeVar("T")
 
 
-class SingleFlight:
+class UpstreamRequests:
     """Used on one loop only; `close` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self._breaker = breaker
         self._tasks: dict[tuple[Site, str], asyncio.Task[Any]] = {}
         self._of_host: Counter[str] = Counter()
         self._of_site: Counter[Site] = Counter()
-        self._turns: dict[Site, asyncio.Semaphore] = {}
+        self._slots: dict[Site, asyncio.Semaphore] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     async def once(self, site: Site, name: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do `work`, or wait for who does it already, under the same name; it is done also if we are
-        cancelled. Raises ApiError where there is too much under way."""
+        """Do `work`, or wait for the task that does it already under the same name. The work goes on if the
+        one who waits is cancelled. Raises ApiError where too many tasks are at work."""
         task = self._tasks.get((site, name))
         if task is None:
             if self._of_host[site.registry] >= MAX_TASKS or self._of_site[site] >= MAX_TASKS_OF_REPOSITORY:
@@ -50,18 +51,22 @@ class SingleFlight:
             self._tasks[site, name] = task
             self._of_host[site.registry] += 1
             self._of_site[site] += 1
-            task.add_done_callback(lambda done: self._settle(site, name, done))
+            task.add_done_callback(lambda done: self._forget(site, name, done))
         return cast(T, await result_of(task))
 
     @asynccontextmanager
-    async def turn(self, site: Site, seconds: float) -> AsyncIterator[None]:
-        """One of the turns of the repository; what is done in it has `seconds`, with the wait for it.
+    async def guard(self, site: Site, kind: ContentKind, seconds: float) -> AsyncIterator[None]:
+        """While the repository is asked for something small, within so many seconds, the wait for its turn
+        included. What goes wrong is an ApiError, see `CircuitBreaker.guard`. For the work of `once`."""
+        async with self._breaker.guard(site, kind), self._slot(site, seconds):
+            self._breaker.check(site)
+            yield
 
-        Raises TimedOut.
-        """
-        turns = self._turns.setdefault(site, asyncio.Semaphore(MAX_CONCURRENT))
+    @asynccontextmanager
+    async def _slot(self, site: Site, seconds: float) -> AsyncIterator[None]:
+        slots = self._slots.setdefault(site, asyncio.Semaphore(MAX_CONCURRENT))
         try:
-            async with asyncio.timeout(seconds), turns:
+            async with asyncio.timeout(seconds), slots:
                 yield
         except TimeoutError:
             raise TimedOut(f"{site} has not answered within {seconds:.0f} s") from None
@@ -76,12 +81,12 @@ class SingleFlight:
     async def _do(self, work: Callable[[], Awaitable[T]]) -> T:
         return await work()
 
-    def _settle(self, site: Site, name: str, done: asyncio.Task[Any]) -> None:
+    def _forget(self, site: Site, name: str, done: asyncio.Task[Any]) -> None:
         del self._tasks[site, name]
         self._of_host[site.registry] -= 1
         self._of_site[site] -= 1
-        if not self._of_site[site]:  # everything in a turn is within a task
+        if not self._of_site[site]:  # whoever has a slot is within a task
             del self._of_site[site]
-            self._turns.pop(site, None)
+            self._slots.pop(site, None)
         if not done.cancelled():
-            done.exception()  # everybody may have gone away
+            done.exception()  # nobody may be waiting for it any more

@@ -1,0 +1,67 @@
+"""A registry that lets only so many requests in at once, and the images of a run against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from blobflow.content import NullJournal, Site
+from blobflow.engine.pairs import Pair
+from blobflow.engine.services import Services
+from blobflow.events import Meter, ignore
+from blobflow.oci import Reference
+from blobflow.oci.sample_images import SampleSet
+from blobflow.permits import FixedLimiters, PermitKind
+from blobflow.transports.registry import HostAccess, Registries
+from blobflow.transports.store import Store, StoreCache
+from tests.fakes.registry import Clock
+
+
+class LimitedRegistries:
+    """Registries on a clock that only sleeping moves, and a store to go with them."""
+
+    def __init__(self, store: Store, **access: float) -> None:
+        self.clock = Clock()
+        self.meter = Meter()
+        self.store = store
+        self.registries = Registries(
+            lambda host: HostAccess(
+                scheme="http",
+                connections=int(access.get("connections", 8)),
+                requests_per_second=access.get("requests_per_second", 0),
+                bytes_per_second=access.get("bytes_per_second", 0),
+            ),
+            meter=self.meter,
+            bytes_per_second=access.get("in_all", 0),
+            sleep=self.clock.sleep,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+        )
+
+    def requests_at_once(self, host: str) -> int:
+        """How many small requests there may be now."""
+        return self.registries.sink(Site(host, "app")).limiter.limit(PermitKind.REQUEST)
+
+    def services(self, **changes: Any) -> Services:
+        made = Services(
+            source_at=self.registries.source,
+            sink_at=self.registries.sink,
+            cache=StoreCache(self.store),
+            journal=NullJournal(),
+            observe=ignore,
+            meter=self.meter,
+            limiter_at=FixedLimiters().at,
+            allowance_of=self.registries.allowance,
+            sleep=self.clock.sleep,
+            random=lambda: 0.5,
+        )
+        return msgspec.structs.replace(made, **changes)
+
+
+def pairs_of(images: SampleSet, source: str, target: str) -> list[Pair]:
+    found = []
+    for name in images.images:
+        repository, _, tag = name.rpartition(":")
+        found.append(Pair(Reference(source, repository, tag), Reference(target, repository, tag)))
+    return found
