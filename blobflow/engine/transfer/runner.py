@@ -1,4 +1,4 @@
-"""The transfer: carries out a plan's steps, with no opinions of its own.
+"""The executor: runs a plan's steps, with no opinions of its own.
 
 `step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
 the store, and `retry` what is tried again. What is left is to do it: every step is a task. A step that fails

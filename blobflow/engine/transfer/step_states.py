@@ -2,9 +2,9 @@
 
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 
-- a step is ready when every need that has to succeed is done and every other one has ended;
-- a failed or skipped step skips the dependents that need its success, and says because of which step; so
-  does a Put that fell back with those that need it unreplaced: what refers to what was not put is left;
+- a step is ready when every hard or kept need is done and every settled need has ended;
+- a failed or skipped step skips its hard and kept dependents, and says because of which step; so does a Put
+  that fell back with its kept dependents: what refers to what was not put is left;
 - a refused mount becomes a copy at once;
 - when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
   If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
