@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from blobflow.server.http.bodies import SocketBodyTransport
+from blobflow.server.http.listener import Server
 from tests.fakes.jumping_clock import lapsing, with_stores
 from tests.scenarios.fault_rows import (
     BLOB,
@@ -370,6 +372,11 @@ async def test_what_comes_of(row: Row, filled: Path, tmp_path: Path, monkeypatch
 async def test_what_comes_of_silence(
     row: Row, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the real time-outs, on a clock that jumps to them when nothing else is left to happen."""
+    """With the real time-outs, on a clock that jumps to them when nothing else is left to happen.
+
+    The registries here are more patient than a run: at 60 s both would give up, whoever comes first.
+    """
+    for begin in (Server.__init__, SocketBodyTransport.__init__):
+        monkeypatch.setattr(begin, "__kwdefaults__", {**(begin.__kwdefaults__ or {}), "stall": 90.0})
     with_stores(monkeypatch)
     assert await play(row, filled, tmp_path, monkeypatch) == expected(row)
