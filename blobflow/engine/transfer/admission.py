@@ -21,7 +21,15 @@ from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
 from blobflow.oci import Descriptor, Digest
-from blobflow.permits import Limiter, Permit, PermitKind, limiter_of, try_acquire_all, under
+from blobflow.permits import (
+    Limiter,
+    Permit,
+    PermitKind,
+    limiter_of,
+    try_acquire_all,
+    under,
+    waits_for_permits,
+)
 
 Changed = Callable[[], None]
 
@@ -81,14 +89,15 @@ class StepPermits:
     def reading(self, source: Source) -> Source:
         """The source as it is to be read now: under the permit that is held there.
 
-        Without one the place waits for its own. Meanwhile no small request's permit may be held at the
-        target: see `permits`.
+        Without one, or where it goes elsewhere, the place waits for its own. Meanwhile no small request's
+        permit may be held at the target: see `permits`.
         """
-        if self.source is None or self.source.kind is None:
-            if self.target.kind is PermitKind.REQUEST:
-                self.target.release()
-            return source
-        return under(self.source, source, self._source_limiter)
+        held = self.source if self.source is not None and self.source.kind is not None else None
+        if held is not None and not waits_for_permits(source, self._source_limiter):
+            return under(held, source, self._source_limiter)
+        if self.target.kind is PermitKind.REQUEST:
+            self.target.release()
+        return source
 
     def writing(self, sink: Sink) -> Sink:
         """The target as it is to be asked now: under the permit that is held there."""
