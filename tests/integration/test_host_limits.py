@@ -205,7 +205,7 @@ async def test_small_blobs_from_a_mirror_that_is_their_target_too_never_wait_for
 ) -> None:
     images = sample_set(3, images=12, layer_size=2048)
     async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
-        net = LimitedRegistries(store, connections=connections, mirrors={source.host: (target.host,)})
+        net = LimitedRegistries(store, {source.host: (target.host,)}, connections=connections)
         fill(source.store, images)
         fill(target.store, images)
         async with asyncio.timeout(HANGS_AFTER):

@@ -23,7 +23,7 @@ class LimitedRegistries:
     """Registries on a clock that only sleeping moves, and a store to go with them. `mirrors`: by host."""
 
     def __init__(
-        self, store: Store, *, mirrors: Mapping[str, tuple[str, ...]] | None = None, **access: float
+        self, store: Store, mirrors: Mapping[str, tuple[str, ...]] | None = None, /, **access: float
     ) -> None:
         self.clock = Clock()
         self.meter = Meter()

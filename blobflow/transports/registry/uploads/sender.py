@@ -177,8 +177,8 @@ class Sender:
         return await self._client.commit(request, blob.size)
 
     async def _send_small(self, push: Push, content: bytes) -> Response:
-        """SENDING and COMMITTING: a small blob, all of which is at hand, among the small requests whatever the
-        method: the next may be read under a small request's permit, and must not wait for a stream's then."""
+        """SENDING and COMMITTING: a small blob, all of which is at hand. Whatever the method, it goes among
+        the small requests: others are read under such permits, and must not wait for it to get a stream's."""
         if push.progress.methods[0] == "single":
             return await self._send_whole(push, content)
         async with self._client.limiter.permit(PermitKind.REQUEST, push.permit):
