@@ -219,6 +219,30 @@ async def test_small_blobs_from_a_mirror_that_is_their_target_too_never_wait_for
         assert not source.journal.count("GET", "/blobs/")
 
 
+async def test_small_blobs_for_two_targets_of_which_one_is_their_mirror_never_wait_for_each_other(
+    tmp_path: Path, store: Store
+) -> None:
+    """What goes to the mirror is read behind what comes from it."""
+    images = sample_set(3, images=12, layer_size=2048)
+    async with (
+        journalling(tmp_path / "source") as source,
+        journalling(tmp_path / "first") as first,
+        journalling(tmp_path / "mirror") as near,
+    ):
+        net = LimitedRegistries(store, {source.host: (near.host,)}, connections=1)
+        fill(source.store, images)
+        fill(near.store, images)
+        async with asyncio.timeout(HANGS_AFTER):
+            pairs = [
+                Pair(pair.source, Reference(host, f"copies/{pair.target.repository}", pair.target.tag))
+                for pair in pairs_of(images, source.host, near.host)
+                for host in (first.host, near.host)
+            ]
+            report = await run_of_pairs(pairs).execute(net.services())
+        await net.registries.close()
+        assert report.ok
+
+
 async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(
     tmp_path: Path, store: Store
 ) -> None:

@@ -95,9 +95,13 @@ class StepPermits:
         held = self.source if self.source is not None and self.source.kind is not None else None
         if held is not None and not waits_for_permits(source, self._source_limiter):
             return under(held, source, self._source_limiter)
+        self.wait_without_request()
+        return source
+
+    def wait_without_request(self) -> None:
+        """Give back a small request's permit at the target; its place waits for its own when it is asked."""
         if self.target.kind is PermitKind.REQUEST:
             self.target.release()
-        return source
 
     def writing(self, sink: Sink) -> Sink:
         """The target as it is to be asked now: under the permit that is held there."""
@@ -196,6 +200,13 @@ class Admission:
         if read and held.source is not None:
             held.source.release()
         held.renewed(needs, await self._acquire(needs))
+
+    def read_behind(self, held: StepPermits, source: Source) -> None:
+        """A copy from that source is read behind whoever reads its blob just now. Where that one waits for
+        permits by itself, none of a small request may be held meanwhile."""
+        assert isinstance(held.step, Copy)
+        if waits_for_permits(source, self._limiters.source(held.step.source)):
+            held.wait_without_request()
 
     def _held(self, step: Step, granted: Granted, *, largest: bool) -> StepPermits:
         held = StepPermits(step, *granted, self._changed, largest=largest)
