@@ -4,7 +4,7 @@ knows what a host can take.
 A host's `Limiter` alone grants permits. The engine's schedule asks it by `try_acquire`, for all permits of a
 step in one go, and hands each to the place that it is for (`Limited.with_permit`): the place does its
 exchanges under that permit, one after the other, and acquires none of its own. A place that is handed none
-waits for one where it needs it, in its turn.
+waits for one where it needs it, in its turn; so does one that goes to other hosts (`waits_for_permits`).
 
 A stream's permit is given back before its step ends: one to read when the last byte has come, one to write
 when the last byte has gone (`downgrade`), as what remains is an answer. Whoever acquired a permit releases it
@@ -92,6 +92,13 @@ def limiter_of(place: object) -> Limiter | None:
     """The limiter of a Source or a Sink, if that is `Limited`. Asked for every blob: `isinstance` would cost
     as much as the rest of a step."""
     return cast("Limiter | None", getattr(place, "limiter", None))
+
+
+def waits_for_permits(place: object, limiter: Limiter) -> bool:
+    """Whether a Source or a Sink waits for permits although it is handed one of that limiter: it is another's
+    place, or says by an attribute of this name that it goes to hosts of which nobody else knows."""
+    own = limiter_of(place)
+    return own is not limiter if own is not None else bool(getattr(place, "waits_for_permits", False))
 
 
 def under(permit: Permit, place: Place, limiter: Limiter) -> Place:

@@ -21,11 +21,12 @@ from blobflow.oci import Reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from blobflow.version import __version__
+from tests.deadlines import HANGS_AFTER
 from tests.fakes.registry import Bytes, blob_of
 from tests.library import mirror
 from tests.scenarios.limited_registry import LimitedRegistries, pairs_of
 from tests.scenarios.registries import fill
-from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Status, journalling
+from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Refuse, Status, journalling
 from tools.registry.journal import Exchange
 
 SLOTS = 8
@@ -179,6 +180,67 @@ async def test_blobs_that_are_sent_again_keep_others_from_starting(
         await net.registries.close()
         assert not report.ok
         assert most <= 5
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+async def test_small_blobs_for_a_registry_that_takes_no_single_put_never_wait_for_each_other(
+    connections: int, tmp_path: Path, store: Store
+) -> None:
+    """Some of them are read at their source once more, while others hold all permits for that."""
+    images = sample_set(3, images=12, layer_size=2048)
+    net = LimitedRegistries(store, connections=connections)
+    no_puts = Fault("PUT", "/blobs/uploads/", times=0, act=Refuse(404, over=0))
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t", [no_puts]) as target:
+        fill(source.store, images)
+        async with asyncio.timeout(HANGS_AFTER):
+            pairs = pairs_of(images, source.host, target.host)
+            report = await run_of_pairs(pairs).execute(net.services())
+        await net.registries.close()
+        assert report.ok
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+async def test_small_blobs_from_a_mirror_that_is_their_target_too_never_wait_for_each_other(
+    connections: int, tmp_path: Path, store: Store
+) -> None:
+    images = sample_set(3, images=12, layer_size=2048)
+    async with journalling(tmp_path / "source") as source, journalling(tmp_path / "t") as target:
+        net = LimitedRegistries(store, {source.host: (target.host,)}, connections=connections)
+        fill(source.store, images)
+        fill(target.store, images)
+        async with asyncio.timeout(HANGS_AFTER):
+            pairs = [
+                Pair(pair.source, Reference(target.host, f"copies/{pair.target.repository}", pair.target.tag))
+                for pair in pairs_of(images, source.host, target.host)
+            ]
+            report = await run_of_pairs(pairs).execute(net.services())
+        await net.registries.close()
+        assert report.ok
+        assert not source.journal.count("GET", "/blobs/")
+
+
+async def test_small_blobs_for_two_targets_of_which_one_is_their_mirror_never_wait_for_each_other(
+    tmp_path: Path, store: Store
+) -> None:
+    """What goes to the mirror is read behind what comes from it."""
+    images = sample_set(3, images=12, layer_size=2048)
+    async with (
+        journalling(tmp_path / "source") as source,
+        journalling(tmp_path / "first") as first,
+        journalling(tmp_path / "mirror") as near,
+    ):
+        net = LimitedRegistries(store, {source.host: (near.host,)}, connections=1)
+        fill(source.store, images)
+        fill(near.store, images)
+        async with asyncio.timeout(HANGS_AFTER):
+            pairs = [
+                Pair(pair.source, Reference(host, f"copies/{pair.target.repository}", pair.target.tag))
+                for pair in pairs_of(images, source.host, near.host)
+                for host in (first.host, near.host)
+            ]
+            report = await run_of_pairs(pairs).execute(net.services())
+        await net.registries.close()
+        assert report.ok
 
 
 async def test_requests_a_second_are_kept_by_all_requests_of_the_host_together(

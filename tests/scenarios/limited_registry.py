@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -19,9 +20,11 @@ from tests.fakes.registry import Clock
 
 
 class LimitedRegistries:
-    """Registries on a clock that only sleeping moves, and a store to go with them."""
+    """Registries on a clock that only sleeping moves, and a store to go with them. `mirrors`: by host."""
 
-    def __init__(self, store: Store, **access: float) -> None:
+    def __init__(
+        self, store: Store, mirrors: Mapping[str, tuple[str, ...]] | None = None, /, **access: float
+    ) -> None:
         self.clock = Clock()
         self.meter = Meter()
         self.store = store
@@ -31,6 +34,7 @@ class LimitedRegistries:
                 connections=int(access.get("connections", 8)),
                 requests_per_second=access.get("requests_per_second", 0),
                 bytes_per_second=access.get("bytes_per_second", 0),
+                mirrors=(mirrors or {}).get(host, ()),
             ),
             meter=self.meter,
             bytes_per_second=access.get("in_all", 0),

@@ -21,7 +21,15 @@ from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
 from blobflow.oci import Descriptor, Digest
-from blobflow.permits import Limiter, Permit, PermitKind, limiter_of, try_acquire_all, under
+from blobflow.permits import (
+    Limiter,
+    Permit,
+    PermitKind,
+    limiter_of,
+    try_acquire_all,
+    under,
+    waits_for_permits,
+)
 
 Changed = Callable[[], None]
 
@@ -81,14 +89,19 @@ class StepPermits:
     def reading(self, source: Source) -> Source:
         """The source as it is to be read now: under the permit that is held there.
 
-        Without one the place waits for its own. Meanwhile no small request's permit may be held at the
-        target: see `permits`.
+        Without one, or where it goes elsewhere, the place waits for its own. Meanwhile no small request's
+        permit may be held at the target: see `permits`.
         """
-        if self.source is None or self.source.kind is None:
-            if self.target.kind is PermitKind.REQUEST:
-                self.target.release()
-            return source
-        return under(self.source, source, self._source_limiter)
+        held = self.source if self.source is not None and self.source.kind is not None else None
+        if held is not None and not waits_for_permits(source, self._source_limiter):
+            return under(held, source, self._source_limiter)
+        self.wait_without_request()
+        return source
+
+    def wait_without_request(self) -> None:
+        """Give back a small request's permit at the target; its place waits for its own when it is asked."""
+        if self.target.kind is PermitKind.REQUEST:
+            self.target.release()
 
     def writing(self, sink: Sink) -> Sink:
         """The target as it is to be asked now: under the permit that is held there."""
@@ -187,6 +200,13 @@ class Admission:
         if read and held.source is not None:
             held.source.release()
         held.renewed(needs, await self._acquire(needs))
+
+    def read_behind(self, held: StepPermits, source: Source) -> None:
+        """A copy from that source is read behind whoever reads its blob just now. Where that one waits for
+        permits by itself, none of a small request may be held meanwhile."""
+        assert isinstance(held.step, Copy)
+        if waits_for_permits(source, self._limiters.source(held.step.source)):
+            held.wait_without_request()
 
     def _held(self, step: Step, granted: Granted, *, largest: bool) -> StepPermits:
         held = StepPermits(step, *granted, self._changed, largest=largest)

@@ -68,8 +68,11 @@ class BlobCopier:
             active[number] += size
             meter.bytes_resent += sent.count(size)
 
-        sink, finished = permits.writing(self._services.sink_at(step.target)), permits.bytes_sent
-        if self._staging.on(step.blob.digest):
+        staged, finished = self._staging.on(step.blob.digest), permits.bytes_sent
+        if staged:
+            self._admission.read_behind(permits, self._services.source_at(step.source))
+        sink = permits.writing(self._services.sink_at(step.target))
+        if staged:
             async with self._staging.share(step.blob, reader) as shared:
                 await sink.push(step.blob, CountedReader(shared, begin=begin, count=count, finished=finished))
         else:

@@ -90,7 +90,9 @@ class Mirror(msgspec.Struct, frozen=True):
 
 
 class MirroredSource:
-    """A `Source`: the mirrors in order, then the registry itself."""
+    """A `Source`: the mirrors in order, then the registry itself. Each waits for permits of its own."""
+
+    waits_for_permits = True
 
     def __init__(self, mirrors: Sequence[Mirror], own: Source, health: MirrorHealth) -> None:
         self._mirrors = tuple(mirrors)

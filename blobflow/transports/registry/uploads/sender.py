@@ -9,7 +9,7 @@ What is too large for a request on the way (`request_size`) goes by smaller chun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -87,7 +87,7 @@ class Sender:
     async def send(self, push: Push) -> None:
         """OPENING, SENDING and COMMITTING: on return the registry has the blob."""
         offset = push.session.offset if push.session else 0
-        small = is_small(push.blob) and push.progress.methods[0] == "single" and not offset
+        small = is_small(push.blob) and not offset
         async with AsyncExitStack() as stack:
             if not small:
                 writing = self._client.limiter.permit(PermitKind.WRITE, push.permit)
@@ -98,7 +98,7 @@ class Sender:
                 if small:
                     content = b"".join([bytes(chunk) async for chunk in stream])
             if small:
-                response = await self._send_whole(push, content)
+                response = await self._send_small(push, content)
             else:
                 response = await self._send_parts(push, tapped(stream, Notice(permit.downgrade)))
             # It may name the blob by another algorithm (distribution: sha256), not by another digest.
@@ -176,6 +176,14 @@ class Sender:
         request = push.permitted(requests.commit(*push.key, session.location))
         return await self._client.commit(request, blob.size)
 
+    async def _send_small(self, push: Push, content: bytes) -> Response:
+        """SENDING and COMMITTING: a small blob, all of which is at hand. Whatever the method, it goes among
+        the small requests: others are read under such permits, and must not wait for it to get a stream's."""
+        if push.progress.methods[0] == "single":
+            return await self._send_whole(push, content)
+        async with self._client.limiter.permit(PermitKind.REQUEST, push.permit):
+            return await self._send_parts(push, _stream_of(content))
+
     async def _send_whole(self, push: Push, content: bytes) -> Response:
         """SENDING: PUT with a whole small blob [end-6], among the small requests."""
         session, blob = push.open_session, push.blob
@@ -222,6 +230,11 @@ class Sender:
         self._learner.passed(session, part.size)
         if push.resumes and push.blob.size >= JOURNALED_FROM:
             self._sessions.record(session)
+
+
+async def _stream_of(content: bytes) -> AsyncGenerator[bytes, None]:
+    if content:
+        yield content
 
 
 async def _read_out(session: UploadSession, stream: BlobStream) -> None:
