@@ -80,14 +80,14 @@ class Push:
 
 
 class Sender:
-    """The tries of all pushes to one host. `opens`: repositories that have opened a session."""
+    """The tries of all pushes to one host."""
 
     def __init__(self, client: HostClient, sessions: UploadSessions, learner: SizeLearner) -> None:
         self._client = client
         self._sessions = sessions
         self._learner = learner
         self._size = learner.size
-        self._opens: set[str] = set()
+        self._opens: set[str] = set()  # repositories that have opened a session
         self._broken: set[tuple[str, Digest]] = set()
 
     async def send(self, push: Push) -> None:
