@@ -24,10 +24,9 @@ from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
-from blobflow.engine.targets.acceptance import unacceptable_pairs
+from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
-from blobflow.engine.transfer.runner import refuses_sparse
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference

@@ -190,8 +190,8 @@ class GraphReader:
         manifest_budget: ManifestBudget | None = None,
         observe: Observer = ignore,
     ) -> None:
-        """`admit` is asked before a level is read; what it raises ends all. `observe` is told, once a manifest,
-        of those that are not what they are called."""
+        """`admit` is asked before a level is read; what it raises ends that reading. `observe` is told, once
+        a manifest, of those that are not what they are called."""
         self._source_at = source_at
         self._admit = admit
         self._observe = observe
