@@ -187,6 +187,7 @@ class Client:
             host_access(host, settings, logins_of(settings)),
             largest=largest,
             observer=self.observer,
+            meter=self.meter.hosts[host],
             trace=settings.trace,
             user_agent=USER_AGENT,
         )

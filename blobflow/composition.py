@@ -123,7 +123,6 @@ async def open_services(
         codec(settings.compress)  # raises where it can't be had, before anything is moved
     store, registries = opened.store, opened.registries
     capacity = available_capacity(store, settings.cache_size)
-    aside = SpillFile(store)
     local = _LocalWhenWanted(lambda make: make(store, meter, compress=settings.compress, read_only=reading))
     own_sources, own_sinks = OncePerSite(transports.sources), OncePerSite(transports.sinks)
 
@@ -138,7 +137,7 @@ async def open_services(
         own = own_sinks.at(site)
         return ours(site).sink(site) if own is None else own
 
-    try:
+    with closing(SpillFile(store)) as aside, closing(local):
         yield Services(
             source_at=source_at,
             sink_at=sink_at,
@@ -154,9 +153,6 @@ async def open_services(
             complete=local.complete,
             manifest_budget=ManifestBudget(aside),
         )
-    finally:
-        local.close()
-        aside.close()
 
 
 def _cache_of(settings: Settings, store: Store, capacity: int) -> Cache:

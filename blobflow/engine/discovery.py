@@ -24,10 +24,9 @@ from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
-from blobflow.engine.targets.acceptance import unacceptable_pairs
+from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
-from blobflow.engine.transfer.runner import refuses_sparse
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
@@ -102,7 +101,7 @@ class Discovery:
         self.quota = PullQuota(
             services.allowance_of, services.source_at, observe, services.sleep, waits=policy.wait
         )
-        self.reader = GraphReader(services.source_at, self.quota.permit, services.manifest_budget, observe)
+        self.reader = GraphReader(services.source_at, self.quota.admit, services.manifest_budget, observe)
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
         self.roots = roots
@@ -142,23 +141,23 @@ class _HostDiscovery:
     """The discovery of the pairs of one target host, phase by phase. A pair that failed in one, or was found
     to be left as it is, is not asked about in the next."""
 
-    def __init__(self, run: Discovery, pairs: Sequence[Pair]) -> None:
-        self._run = run
+    def __init__(self, discovery: Discovery, pairs: Sequence[Pair]) -> None:
+        self._discovery = discovery
         self._pairs = pairs
-        self._policy = run.policy
-        self._source_at = run.services.source_at
-        self._sink_at = run.services.sink_at
+        self._policy = discovery.policy
+        self._source_at = discovery.services.source_at
+        self._sink_at = discovery.services.sink_at
         self._runner = BoundedRunner(MAX_SMALL_REQUESTS)
-        self._targets = TargetLookups(pairs, run.services.sink_at)
+        self._targets = TargetLookups(pairs, discovery.services.sink_at)
         self._roots: Mapping[Reference, Descriptor] = {}
         self._failures: dict[Pair, BlobflowError] = {}
         self._skipped: dict[Pair, NoSuchPlatform] = {}
 
     async def discover(self) -> Discovered:
         """All of it; see `Discovery.of`."""
-        self._run.begin("resolve")
+        self._discovery.begin("resolve")
         await self._resolve()
-        self._run.begin("survey")
+        self._discovery.begin("survey")
         tags = await self._survey_tags()
         graph = await self._read(tags)
         desired_images = self._build_desired_images(graph, tags)
@@ -185,10 +184,10 @@ class _HostDiscovery:
             self._source_at,
             self._runner,
             self._targets.look_ahead,
-            named=self._run.root_lookups,
+            named=self._discovery.root_lookups,
         )
         self._roots = resolved.roots
-        self._run.roots.update(resolved.roots)
+        self._discovery.roots.update(resolved.roots)
         self._drop(resolved.failures)
         self._failures.update(conflicting_pairs(self._good(), resolved.roots))
 
@@ -199,7 +198,7 @@ class _HostDiscovery:
             self._good(),
             self._roots,
             self._targets,
-            self._run.services.journal if policy.verify == "roots" else NullJournal(),
+            self._discovery.services.journal if policy.verify == "roots" else NullJournal(),
             self._runner,
             no_overwrite=policy.no_overwrite,
             trust_root=policy.trust_root,
@@ -207,9 +206,9 @@ class _HostDiscovery:
             referrers=policy.lookup,
         )
         self._failures.update(tags.failures)
-        if self._run.audit is None:
+        if self._discovery.audit is None:
             return tags
-        return await self._run.audit.look(self._good(), tags, self._roots)
+        return await self._discovery.audit.look(self._good(), tags, self._roots)
 
     async def _read(self, tags: TagSurvey) -> Graph:
         """Read what is wanted of the images that are not current, and look ahead meanwhile."""
@@ -220,7 +219,7 @@ class _HostDiscovery:
             self._runner,
             choices=choices_of(self._good()),
             foreign=self._policy.foreign_layers,
-            reader=self._run.reader,
+            reader=self._discovery.reader,
         )
         read = await run_alongside(self._look_ahead(stale), reading)
         self._drop(read.failures)
@@ -235,12 +234,12 @@ class _HostDiscovery:
         }
         await run_alongside(
             self._targets.look_for_empty({site_of(pair.target) for pair in pairs}, self._runner),
-            self._run.referrer_lookups.look_ahead(subjects, self._runner),
+            self._discovery.referrer_lookups.look_ahead(subjects, self._runner),
         )
 
     def _build_desired_images(self, graph: Graph, tags: TagSurvey) -> dict[Pair, DesiredImage]:
         """Decide what each pair wants at its target, and drop those that can't have it there."""
-        journal = self._run.services.journal
+        journal = self._discovery.services.journal
         built = build_desired_images(
             self._good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(journal, host)
         )
@@ -264,8 +263,8 @@ class _HostDiscovery:
             self._source_at,
             self._sink_at,
             self._runner,
-            self._run.referrer_lookups,
-            self._run.reader,
+            self._discovery.referrer_lookups,
+            self._discovery.reader,
         )
         self._failures.update(found.failures)
         return found.desired_images
@@ -295,13 +294,13 @@ class _HostDiscovery:
             )
             here = f", {', '.join(desired.platforms)} goes on" if desired.platforms else ""
             digest = self._roots[source].digest
-            self._run.warn(f"{source} has only a part of its index {digest}{here}: {left} left out")
+            self._discovery.warn(f"{source} has only a part of its index {digest}{here}: {left} left out")
 
     def _warn_of_lost_referrers(self, pairs: Iterable[Pair]) -> None:
         """Say where referrers that were asked for do not get."""
         hosts = {pair.target.host for pair in pairs if not accepts_referrers(pair, self._sink_at)}
         for host in sorted(hosts):
-            self._run.warn(
+            self._discovery.warn(
                 f"{host} holds images alone: signatures and other referrers of them are not written there;"
                 " copy those that are wanted by their digests"
             )

@@ -50,10 +50,10 @@ class Planning(ABC, Generic[Answer]):
     """How one run comes by its plan: what it asks each target host, and what the answers allow.
 
     `roots` gets what the sources' names were resolved to; `origins` is where contents of the plan can be
-    read that the graph does not know of. `planned`: what is planned so far. `audit`: what
-    looks below images that earlier runs put, if anything does. `is_transferring` is set once steps run: from
-    then on an error that would have ended the run fails the pairs of its host alone. `follows_tags`: the
-    sources' tags were resolved just now, so that one which moves meanwhile is news.
+    read that the graph does not know of. `planned`: what is planned so far. `audit`: what looks below images
+    that earlier runs put, if anything does. `is_transferring` is set once steps run: from then on an error
+    that would have ended the run fails the pairs of its host alone. `follows_tags`: the sources' tags were
+    resolved just now, so that one which moves meanwhile is news.
     """
 
     follows_tags = True

@@ -57,7 +57,7 @@ class ReferrersPage(msgspec.Struct, frozen=True):
 
 
 class RepositoryReferrers:
-    """Which manifests of one repository have which subject: an `Index`.
+    """Which manifests of one repository have which subject: an index of `ManifestIndexes`.
 
     Those that are gone stay in it for a while: whoever lists them asks the store whether they are there.
     """

@@ -1,7 +1,7 @@
 """The transports that are no registries, in one table by the word that their references begin with.
 
 To add one: its word in `blobflow.oci.local_reference`, a class that is a `LocalTransport`, and its row in
-`TRANSPORTS`.
+`TRANSPORTS`. What is done with an image at a place is `blobflow.content`'s Source and Sink.
 """
 
 from __future__ import annotations

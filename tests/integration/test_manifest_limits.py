@@ -39,7 +39,7 @@ class Tight(MirrorScenario):
 
     async def run(self, pairs: list[Pair], policy: Policy = KEEP_GOING) -> Report:
         run = run_of_pairs(pairs, policy)
-        report = await run.execute(self.services(documents=ManifestBudget(self.aside, room=0)))
+        report = await run.execute(self.services(manifest_budget=ManifestBudget(self.aside, room=0)))
         assert run.planned is not None
         assert not any(each.raw for each in run.planned.graph.manifests.values()), "all are lean"
         return report
@@ -188,7 +188,7 @@ async def test_what_a_list_says_of_referrers_is_not_held(bench: Tight) -> None:
     await bench.source.at(SOURCE).attach(root.descriptor.digest, [referrer_descriptor(signature)])  # type: ignore[attr-defined]
     bench.targets["target"] = MemoryRegistry("target", refers="tag")
     run = run_of_pairs(wanted(), KEEP_GOING)
-    await run.execute(bench.services(documents=ManifestBudget(bench.aside, room=0)))
+    await run.execute(bench.services(manifest_budget=ManifestBudget(bench.aside, room=0)))
     assert run.planned is not None
     [shape] = run.planned.desired_images.values()
     [attached] = shape.attached
@@ -207,7 +207,7 @@ async def test_a_platform_that_is_endless_is_none_and_is_not_held(bench: Tight) 
     bench.target()
     pairs = [pair for tag in "012" for pair in wanted(AMD64, tag=tag)]
     run = run_of_pairs(pairs)
-    report = await run.execute(bench.services(documents=ManifestBudget(bench.aside, room=0)))
+    report = await run.execute(bench.services(manifest_budget=ManifestBudget(bench.aside, room=0)))
     assert statuses(report) == {"0": "done", "1": "done", "2": "done"}, "what has no platform goes along"
     assert run.planned is not None
     assert list(map(str, run.planned.graph.platforms.values())) == ["linux/amd64 (10.0.20348)"]

@@ -11,6 +11,7 @@ from blobflow.cli.commands.probe import profile_toml
 from blobflow.client import Client
 from blobflow.config_file import parse_config
 from blobflow.errors import Denied, RegistryError
+from blobflow.settings import Settings
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.probe import probe_client
@@ -211,3 +212,9 @@ async def test_uploads_that_are_really_taken_elsewhere_are_tried_there() -> None
             found = await probe_host(registry.host, "scratch", access, largest=8 * KIB)
     assert "rungs" not in found.unproved
     assert found.profile.rungs[:2] == ("single", "stream")
+
+
+async def test_what_a_client_s_probe_moves_is_in_its_meter(tmp_path: Path) -> None:
+    async with journalling(tmp_path) as registry, Client(Settings()) as client:
+        await client.probe(registry.host, "scratch", largest=8 * KIB)
+        assert client.meter.requests == len(registry.journal.select())

@@ -1,7 +1,7 @@
 """What registries are known for, and what a run makes of it: a row for each cell of what is known of each.
 
 A registry is met twice: by its profile, when nothing should be refused, and as one of which nothing is known,
-when the forms of upload are found out. Sizes are a 1024th of the true ones: see `faultrows`.
+when the forms of upload are found out. Sizes are a 1024th of the true ones: see `fault_rows`.
 """
 
 from __future__ import annotations

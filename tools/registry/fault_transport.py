@@ -115,7 +115,7 @@ current: ContextVar[Struck] = ContextVar("current")
 
 
 class FaultyWire:
-    """A Wire that counts every byte and lets the acts have their way with it."""
+    """A `BodyTransport` that counts every byte and lets the acts have their way with it."""
 
     def __init__(self) -> None:
         self._plain = SocketBodyTransport()

@@ -1,6 +1,7 @@
 """A registry that journals every request and can be told to misbehave: for tests, and as a program.
 
-It is the embedded registry, strict as it is, with another `Wire` and a middleware around it. In a test:
+It is the embedded registry, strict as it is, with another `BodyTransport` and a middleware
+around it. In a test:
 
     async with journalling(tmp_path, [Fault("GET", "/blobs/", nth=2, act=Reset(after=65536))]) as registry:
         ...

@@ -39,7 +39,7 @@ class Batches(Generic[Answer]):
             if not done:
                 break
             found |= done
-            useful = any(of_use(task.result()) for task in done)
+            useful = any(map(of_use, self._answers(done)))
             if useful and until is None and patience is not None:
                 until = loop.time() + patience
         return self._answers(found)

@@ -77,8 +77,8 @@ class SavedPlanning(Planning[list[int]]):
         self._quota = PullQuota(
             services.allowance_of, services.source_at, self.observe, services.sleep, waits=self.policy.wait
         )
-        permit = one_at_a_time(self._quota)
-        self._reader = GraphReader(services.source_at, permit, services.manifest_budget, self.observe)
+        admit = one_at_a_time(self._quota)
+        self._reader = GraphReader(services.source_at, admit, services.manifest_budget, self.observe)
         hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
         return (self._ask(services, host) for host in hosts)
 

@@ -23,14 +23,14 @@ _ALONE = PlatformChoice(index="only")
 
 
 def one_at_a_time(quota: PullQuota) -> AdmitReads:
-    """The quota's permit for manifests that are read without what is below them: an index counts as one."""
+    """The quota for manifests that are read without what is below them: an index counts as one."""
 
-    async def permit(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
+    async def admit(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         plain = [(site, Descriptor(media.OCI_MANIFEST, each.digest, each.size)) for site, each in wanted]
-        now = {(site, each.digest) for site, each in await quota.permit(plain)}
+        now = {(site, each.digest) for site, each in await quota.admit(plain)}
         return [(site, each) for site, each in wanted if (site, each.digest) in now]
 
-    return permit
+    return admit
 
 
 async def find_images(
@@ -58,7 +58,7 @@ async def read_manifests(
     runner: BoundedRunner,
 ) -> None:
     """Read the manifests that are to be put for the images, each from wherever it is. Images that lack one
-    are failures. Raises what the reader's permit does."""
+    are failures. Raises what the quota does."""
     plan = remaining_plan(saved, found, images)
     roots: dict[Reference, Descriptor] = {}
     places: dict[Digest, list[Reference]] = {}

@@ -19,7 +19,7 @@ from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
 from blobflow.engine.services import Services
-from blobflow.engine.transfer.runner import refuses_sparse
+from blobflow.engine.targets.acceptance import refuses_sparse
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, media
 

@@ -30,7 +30,7 @@ def no_allowance(host: str) -> None:
 
 
 async def unlimited(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
-    """The permit where nobody counts."""
+    """What admits reads where nobody counts."""
     return wanted
 
 
@@ -53,7 +53,7 @@ class PullQuota:
         found = {host: self._allowance_of(host) for host in sorted(self.reads)}
         return {host: allowance for host, allowance in found.items() if allowance is not None}
 
-    async def permit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
+    async def admit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         """See `AdmitReads`. Raises Throttled where an allowance is too small, and nothing is waited for."""
         told: set[str] = set()
         while True:

@@ -55,7 +55,6 @@ async def read_graph(
     roots: Mapping[Reference, Descriptor],
     source_at: SourceAt,
     runner: BoundedRunner,
-    permit: AdmitReads = unlimited,
     *,
     choices: Mapping[Reference, Collection[PlatformChoice]] = {},
     foreign: bool = False,
@@ -66,9 +65,9 @@ async def read_graph(
     """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
 
     A manifest that several sources list is read once. A source whose closure can't be read whole is in
-    `failures`, and the graph then leaves it out. `permit` is asked before anything is read; what it raises
-    ends it all. Where an index does not tell what a child runs on, and that matters, the child's config is
-    read too. `foreign`: foreign layers that the source itself holds become blobs like all others.
+    `failures`, and the graph then leaves it out. Where an index does not tell what a child runs on, and that
+    matters, the child's config is read too. `foreign`: foreign layers that the source itself holds become
+    blobs like all others.
     A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
     then the others are left out, unless none of those that are wanted is there.
     `sparse`: whatever an index lists and its site does not have is left out, and fails nothing.
@@ -76,7 +75,7 @@ async def read_graph(
 
     `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
     """
-    reader = reader or GraphReader(source_at, permit, manifest_budget)
+    reader = reader or GraphReader(source_at, manifest_budget=manifest_budget)
     for reference, root in roots.items():
         reader.manifests.expect(site_of(reference), root.digest)
     walks: dict[PlatformChoice, _Walk] = {}
@@ -187,13 +186,14 @@ class GraphReader:
     def __init__(
         self,
         source_at: SourceAt,
-        permit: AdmitReads = unlimited,
+        admit: AdmitReads = unlimited,
         manifest_budget: ManifestBudget | None = None,
         observe: Observer = ignore,
     ) -> None:
-        """`observe` is told, once a manifest, of those that are not what they are called."""
+        """`admit` is asked before a level is read; what it raises ends that reading. `observe` is told, once
+        a manifest, of those that are not what they are called."""
         self._source_at = source_at
-        self._permit = permit
+        self._admit = admit
         self._observe = observe
         self._belied: set[tuple[str, str, str]] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -222,9 +222,9 @@ class GraphReader:
                 if digest in self.manifests or (site, digest) in self._walked:
                     del fresh[digest]
             while fresh:
-                permitted = await self._permit(list(reversed(fresh.values())))
-                await runner.each(self._read, permitted)
-                for _, descriptor in permitted:
+                admitted = await self._admit(list(reversed(fresh.values())))
+                await runner.each(self._read, admitted)
+                for _, descriptor in admitted:
                     del fresh[descriptor.digest]
             await runner.each(self._read, level)
 

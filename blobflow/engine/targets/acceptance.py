@@ -1,13 +1,17 @@
-"""Which targets do not take which images, by what the images are: told before anything is written."""
+"""Which targets do not take which images, by what the images are: told before anything is written, or
+remembered of an earlier run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from blobflow.content import Selective, Sink, Site
+from blobflow.content import Journal, Selective, Sink, Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.errors import BlobflowError
+
+# The journal's key for what a registry did with an index that lacked children.
+_SPARSE, _REFUSED = "sparse", "refused"
 
 
 def unacceptable_pairs(
@@ -26,3 +30,13 @@ def unacceptable_pairs(
             error.side = "target"
             failures[pair] = error
     return failures
+
+
+def refuses_sparse(journal: Journal, registry: str) -> bool:
+    """Whether a registry is known to refuse indexes that lack children."""
+    return journal.note(registry, _SPARSE) == _REFUSED
+
+
+def note_sparse_refused(journal: Journal, registry: str) -> None:
+    """Have this run and later ones know that a registry refused such an index."""
+    journal.record_note(registry, _SPARSE, _REFUSED)

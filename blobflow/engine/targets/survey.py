@@ -51,7 +51,7 @@ class TargetLookups:
     what went wrong.
 
     `look_ahead` and `look_for_empty` may be called while the sources are asked: those are other hosts, so it
-    costs no time. Tags that nobody may write (see `clashes`) are not asked for ahead.
+    costs no time. Tags that nobody may write (see `sources.roots.conflicting_pairs`) are not asked for ahead.
     """
 
     def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
-from blobflow.content import Attaches, BlobReader, Journal, Site
+from blobflow.content import Attaches, BlobReader, Site
 from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
+from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_sparse
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
@@ -28,8 +29,6 @@ from blobflow.oci import Descriptor, Digest
 
 # The journal's key for "this registry has mounted a blob for us": its mounts are proven.
 MOUNTS = "mounts"
-# And for what it did with an index that lacked children.
-SPARSE, REFUSED = "sparse", "refused"
 
 
 class Transfer:
@@ -297,7 +296,7 @@ class Transfer:
                     raise
                 if step.fallback is None:
                     raise _explained(error, registry) from None
-                self._services.journal.record_note(registry, SPARSE, REFUSED)
+                note_sparse_refused(self._services.journal, registry)
         await self._missing.put(step, step.fallback, permits)
         return "fell back"
 
@@ -331,11 +330,6 @@ class Transfer:
 
 StepOutcome = Literal["done", "refused", "fell back"]
 Act = Callable[[], Awaitable[StepOutcome]]
-
-
-def refuses_sparse(journal: Journal, registry: str) -> bool:
-    """Whether a registry is known to refuse indexes that lack children."""
-    return journal.note(registry, SPARSE) == REFUSED
 
 
 def _explained(error: Rejected, registry: str) -> Rejected:

@@ -44,7 +44,7 @@ class Server:
 
     A client that stands still for `stall` seconds is dropped: between requests, within a request's headers
     (which have that long in all), and, where the kernel has TCP_USER_TIMEOUT (Linux), when it takes no more
-    of an answer. Within a body the application's `Wire` watches.
+    of an answer. Within a body the application's `BodyTransport` watches.
     """
 
     def __init__(

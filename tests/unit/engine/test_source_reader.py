@@ -10,7 +10,7 @@ import pytest
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded import BoundedRunner
 from blobflow.engine.sources.pull_quota import DescriptorAt
-from blobflow.engine.sources.reader import MAX_NESTING, GraphRead, read_graph
+from blobflow.engine.sources.reader import MAX_NESTING, GraphRead, GraphReader, read_graph
 from blobflow.errors import BlobflowError, NotFound, Throttled, UnsupportedContent
 from blobflow.oci import Descriptor, Reference, digest_of, media, parse_platform
 from blobflow.oci.platform_choice import PlatformChoice
@@ -20,7 +20,7 @@ PLACES = ("one", "two")
 
 
 class Shelf:
-    """Manifests made for a test, at one registry or more; `told` is what each permit was asked for."""
+    """Manifests made for a test, at one registry or more; `told` is what was to be admitted, each time."""
 
     def __init__(self) -> None:
         self.registries = {name: MemoryRegistry(name) for name in PLACES}
@@ -43,7 +43,7 @@ class Shelf:
     def reads(self, place: str = "one") -> int:
         return self.registries[place].count("read")
 
-    async def permit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
+    async def admit(self, wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         self.told.append(len(wanted))
         return wanted
 
@@ -53,7 +53,9 @@ class Shelf:
             for place in at
             for number, root in enumerate(roots)
         }
-        return await read_graph(named, self.source, BoundedRunner(4), self.permit)
+        return await read_graph(
+            named, self.source, BoundedRunner(4), reader=GraphReader(self.source, self.admit)
+        )
 
     def source(self, site: Site) -> MemoryPlace:
         return self.registries[site.registry].at(site)
@@ -123,7 +125,10 @@ async def test_a_permit_in_portions_reads_all_of_a_level_before_the_next(shelf: 
         return wanted[:2]
 
     read = await read_graph(
-        {Reference("one", "app", "1"): root}, shelf.source, BoundedRunner(4), two_at_a_time
+        {Reference("one", "app", "1"): root},
+        shelf.source,
+        BoundedRunner(4),
+        reader=GraphReader(shelf.source, two_at_a_time),
     )
     assert not read.failures
     assert shelf.told == [1, 5, 3, 1]
@@ -134,7 +139,12 @@ async def test_a_permit_that_refuses_ends_it_all(shelf: Shelf) -> None:
         raise Throttled("no")
 
     with pytest.raises(BlobflowError, match="no"):
-        await read_graph({Reference("one", "app", "1"): shelf.put()}, shelf.source, BoundedRunner(4), never)
+        await read_graph(
+            {Reference("one", "app", "1"): shelf.put()},
+            shelf.source,
+            BoundedRunner(4),
+            reader=GraphReader(shelf.source, never),
+        )
     assert shelf.reads() == 0
 
 

@@ -1,4 +1,8 @@
-"""What one host has shown of itself: one value for all of its repositories."""
+"""What one host has shown of itself: one value for all of its repositories.
+
+What is learned from an answer gets a field here; `HostClient.capabilities` is the way to it. What later runs
+should know is noted in the journal, by a key of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from blobflow.transports.registry.capabilities.stale_caches import StaleCaches
 
 
 class HostCapabilities:
-    """`limits`: of uploads, and whether it takes tags with a digest. `caches`: those before it. `referrers`:
-    how it keeps them. `page_sizes`: by the kind of list, the most names that it gives at once."""
+    """`limits`: of uploads, and whether it takes tags with a digest. `manifest_heads`, `blob_heads`: whether
+    its answers to HEAD are right. `caches`: those before it. `referrers`: how it keeps them. `page_sizes`: by
+    the kind of list, the most names that it gives at once."""
 
     def __init__(self, host: str, journal: Journal, observer: Observer) -> None:
         self.limits = LearnedLimits(journal, host)

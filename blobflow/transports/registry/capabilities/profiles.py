@@ -1,7 +1,7 @@
 """What registries can and cannot take: facts by host, and what was learned of a host on the way.
 
-A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: a
-form of upload that was refused is not tried again, or not with blobs of that size; one that worked is
+A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: an
+upload method that was refused is not tried again, or not with blobs of that size; one that worked is
 trusted. What was learned is noted in the journal, so that the next run does not pay for it again.
 """
 
@@ -14,15 +14,13 @@ import msgspec
 
 from blobflow.content import Journal
 
-# The three forms of an upload (distribution-spec, "Pushing blobs"):
-#   single   POST, PUT with the body                    fewest requests
-#   stream   POST, one PATCH with the whole body, PUT   the widest known
-#   chunked  POST, PATCHes with Content-Range, PUT      where a request's size is bounded
+# The requests of each are in `uploads.methods`. `single` takes the fewest, `stream` is the widest known, and
+# `chunked` is for where a request's size is bounded.
 UploadMethod = Literal["single", "stream", "chunked"]
 
 MIB = 1024 * 1024
-# A refused body has been read for nothing. At an unknown host the form `single` is tried with blobs up to
-# this size, and with larger ones after it worked once: ACR's 413 begins at about 20 MB.
+# A refused body has been read for nothing. At an unknown host `single` is tried with blobs up to this size,
+# and with larger ones after it worked once: ACR's 413 begins at about 20 MB.
 UNPROVEN_SINGLE_BYTES = 16 * MIB
 # A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
 CHUNK_BYTES = 32 * MIB

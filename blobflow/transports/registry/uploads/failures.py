@@ -22,6 +22,7 @@ from blobflow.errors import (
 )
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from blobflow.transports.registry.http.dispatch import RequestRedirected
+from blobflow.transports.registry.uploads.methods import is_one_request
 from blobflow.transports.registry.uploads.state import Event
 
 # Statuses by which a registry says that it does not take a body in this form: 400 and 404 are Artifactory's
@@ -74,7 +75,7 @@ def classify(error: BaseException, attempt: Attempt) -> Event:
             return Event.REQUEST_CUT_OFF
         case Unauthorized():
             return Event.TOKEN_EXPIRED
-        case ConnectionLost() if attempt.method == "single":
+        case ConnectionLost() if is_one_request(attempt.method):
             # A 413 can get lost in the reset that follows it, when the body is still on its way.
             return Event.METHOD_BREAKS
         case Rejected() | NotFound():

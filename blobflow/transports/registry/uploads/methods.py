@@ -5,7 +5,8 @@
     chunked  PATCH after PATCH with Content-Range, then PUT     [end-5] [end-6]
 
 Each begins with a session (`sessions`). Which are tried, and in which order, is `profiles.method_order`'s
-affair; a further method is a further row of `REQUESTS`.
+affair. What else the push has to know of a method is asked of its row in `REQUESTS`; only `chunked` is known
+by its name elsewhere, as the one that goes on from an offset.
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ REQUESTS: dict[UploadMethod, Callable[[int, int, int], BodyRequest]] = {
 def next_request(method: UploadMethod, position: int, size: int, chunk: int) -> BodyRequest | None:
     """The request for the next bytes of a blob; None if all were taken, and only the commit is left."""
     return REQUESTS[method](position, size, chunk) if position < size else None
+
+
+def whole_request(method: UploadMethod, size: int) -> BodyRequest:
+    """The request with the whole of a blob that the registry has nothing of, without chunks."""
+    return REQUESTS[method](0, size, size)
+
+
+def is_one_request(method: UploadMethod) -> bool:
+    """Whether the request that brings a whole blob makes it, too."""
+    return whole_request(method, 0).commits
 
 
 def choose_method(

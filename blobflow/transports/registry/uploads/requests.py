@@ -51,18 +51,21 @@ def progress(repository: str, digest: Digest, location: URL) -> Request:
     return _to_session("GET", repository, digest, location, ok=(200, 204))
 
 
-def body(repository: str, blob: Descriptor, location: URL, part: BodyRequest) -> Request:
-    """The request that some bytes of a blob go in [end-5] [end-6]; its body is not in it."""
+def body(
+    repository: str, blob: Descriptor, location: URL, part: BodyRequest, content: bytes | None = None
+) -> Request:
+    """The request that some bytes of a blob go in [end-5] [end-6]. `content`: the bytes, of a small blob;
+    None: they are sent as a stream, and are not in it."""
     if part.commits:
         url = _with_digest(location, blob.digest)
-        return _to_session(part.verb, repository, blob.digest, url, ok=_COMMITTED)
+        return _to_session(part.verb, repository, blob.digest, url, ok=_COMMITTED, content=content)
     return _to_session(part.verb, repository, blob.digest, location, ok=(200, 202, 204), headers=part.headers)
 
 
-def commit(repository: str, digest: Digest, location: URL, content: bytes = b"") -> Request:
-    """Make a blob of what was sent, and of the `content` that this brings [end-6]."""
+def commit(repository: str, digest: Digest, location: URL) -> Request:
+    """Make a blob of what was sent [end-6]."""
     url = _with_digest(location, digest)
-    return _to_session("PUT", repository, digest, url, ok=_COMMITTED, content=content)
+    return _to_session("PUT", repository, digest, url, ok=_COMMITTED, content=b"")
 
 
 def cancel(repository: str, location: URL) -> Request:

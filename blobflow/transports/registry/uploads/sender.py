@@ -24,7 +24,13 @@ from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.upload_body import ChunkSplitter, UploadBody
 from blobflow.transports.registry.uploads import requests
-from blobflow.transports.registry.uploads.methods import BodyRequest, choose_method, next_request
+from blobflow.transports.registry.uploads.methods import (
+    BodyRequest,
+    choose_method,
+    is_one_request,
+    next_request,
+    whole_request,
+)
 from blobflow.transports.registry.uploads.sessions import JOURNALED_FROM, UploadSession, UploadSessions
 from blobflow.transports.registry.uploads.size_learner import SizeLearner
 from blobflow.transports.registry.uploads.state import Event, PushState, State
@@ -74,20 +80,24 @@ class Push:
 
 
 class Sender:
-    """The tries of all pushes to one host. `opens`: repositories that have opened a session."""
+    """The tries of all pushes to one host."""
 
     def __init__(self, client: HostClient, sessions: UploadSessions, learner: SizeLearner) -> None:
         self._client = client
         self._sessions = sessions
         self._learner = learner
         self._size = learner.size
-        self._opens: set[str] = set()
+        self._opens: set[str] = set()  # repositories that have opened a session
         self._broken: set[tuple[str, Digest]] = set()
 
     async def send(self, push: Push) -> None:
         """OPENING, SENDING and COMMITTING: on return the registry has the blob."""
         offset = push.session.offset if push.session else 0
+<<<<<<< HEAD
         small = is_small(push.blob) and not offset
+=======
+        small = is_small(push.blob) and is_one_request(push.progress.methods[0]) and not offset
+>>>>>>> h-r-dryrun
         async with AsyncExitStack() as stack:
             if not small:
                 writing = self._client.limiter.permit(PermitKind.WRITE, push.permit)
@@ -185,11 +195,12 @@ class Sender:
             return await self._send_parts(push, _stream_of(content))
 
     async def _send_whole(self, push: Push, content: bytes) -> Response:
-        """SENDING: PUT with a whole small blob [end-6], among the small requests."""
+        """SENDING: one request with a whole small blob, among the small requests."""
         session, blob = push.open_session, push.blob
         if len(content) != blob.size:
             raise SizeMismatch(f"blob {blob.digest}", expected=blob.size, actual=len(content))
-        request = push.permitted(requests.commit(*push.key, session.location, content))
+        part = whole_request(push.method, blob.size)
+        request = push.permitted(requests.body(push.repository, blob, session.location, part, content))
         async with self._client.limiter.permit(PermitKind.REQUEST, push.permit):
             self._client.meter.bytes_written += blob.size
             session.sent = blob.size

@@ -10,6 +10,7 @@ from blobflow.errors import BlobflowError, ConnectionLost, Rejected
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.uploads.failures import advise_probe, ended_by_size
+from blobflow.transports.registry.uploads.methods import is_one_request
 from blobflow.transports.registry.uploads.request_size import TELLING, RequestSize
 from blobflow.transports.registry.uploads.sessions import UploadSession
 
@@ -31,7 +32,8 @@ class SizeLearner:
         if isinstance(error, Rejected) and error.status == 413:
             # A PUT may be bounded where PATCH is not. What took a chunk as large before, or is the registry's
             # own word, is about the blob.
-            if session.method == "single" or not size or size <= session.offset or error.code:
+            bounded = session.method is not None and is_one_request(session.method)
+            if bounded or not size or size <= session.offset or error.code:
                 return False
             self.size.refused(size)
         elif size and (reason := ended_by_size(error, all_sent=session.request_sent == size)):
