@@ -30,7 +30,8 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def read_head(connection: socket.socket, buffer: memoryview) -> Head | None:
-    """The next head; None where the peer has closed in good order. Raises ConnectionError inside of one."""
+    """The next head; None where the peer has closed in good order. Raises ConnectionError inside of one,
+    and for what is none."""
     got = b""
     while _END not in got:
         size = connection.recv_into(buffer)
@@ -39,6 +40,8 @@ def read_head(connection: socket.socket, buffer: memoryview) -> Head | None:
                 raise ConnectionError("the peer went away in mid-head")
             return None
         got += buffer[:size]
+        if not got[:1].isalpha():  # no word of HTTP: a client that knocks with TLS waits for an answer
+            raise ConnectionError("the peer does not speak HTTP")
     head, _, early = got.partition(_END)
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)

@@ -27,7 +27,6 @@ from blobflow.transports.registry.uploads import requests
 from blobflow.transports.registry.uploads.methods import (
     BodyRequest,
     choose_method,
-    is_one_request,
     next_request,
     whole_request,
 )
@@ -93,11 +92,7 @@ class Sender:
     async def send(self, push: Push) -> None:
         """OPENING, SENDING and COMMITTING: on return the registry has the blob."""
         offset = push.session.offset if push.session else 0
-<<<<<<< HEAD
         small = is_small(push.blob) and not offset
-=======
-        small = is_small(push.blob) and is_one_request(push.progress.methods[0]) and not offset
->>>>>>> h-r-dryrun
         async with AsyncExitStack() as stack:
             if not small:
                 writing = self._client.limiter.permit(PermitKind.WRITE, push.permit)
