@@ -1,4 +1,4 @@
-"""A lane: many small requests, a bounded number at once."""
+"""Bounded concurrency: many small requests, at most so many at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Questions that are asked once, and what came of them, errors too.
+"""An asynchronous memo: each question is asked once, and its answer or error is remembered.
 
-Once also while the first answer is under way: who asks meanwhile waits for that one. Whoever asked first may
-be cancelled; then the next of those who wait asks anew, so that nobody's end is another's.
+Callers that ask while the first request is under way wait for its answer. If the first caller is cancelled,
+the next of those that wait asks again, so that one caller's cancellation never reaches another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 class AsyncMemo(Generic[Key, Value]):
-    """The answers of `ask`, remembered with what went wrong. Who asks ahead of time costs nobody anything."""
+    """The answers of `ask`, remembered with its errors. Asking ahead of time costs no further request."""
 
     def __init__(self, ask: Callable[[Key], Awaitable[Value]]) -> None:
         self._ask = ask
@@ -26,7 +26,7 @@ class AsyncMemo(Generic[Key, Value]):
         self._asking: dict[Key, list[asyncio.Future[None]]] = {}
 
     async def of(self, key: Key) -> Value:
-        """The answer. Raises what asking raised, every time, and to each an error of its own."""
+        """The answer. Raises what asking raised, every time, and gives each caller an error of its own."""
         while key not in self._found:
             if key in self._asking:
                 await self._wait(self._asking[key])
@@ -43,7 +43,7 @@ class AsyncMemo(Generic[Key, Value]):
             await self.of(key)
 
     def answers(self) -> Iterator[tuple[Key, Value]]:
-        """What has been answered so far."""
+        """The answers so far."""
         for key, found in self._found.items():
             if not isinstance(found, BlobflowError):
                 yield key, found

@@ -1,4 +1,4 @@
-"""What the sources of a saved plan are asked: manifests by their digests, and archives for what they hold."""
+"""Asks the sources of a saved plan: manifests by their digests, and archives for the images they hold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALONE = PlatformChoice(index="only")
 
 
 def one_at_a_time(quota: PullQuota) -> AdmitReads:
-    """The quota's permit for manifests that are read without what is below them: an index counts as one."""
+    """The quota's permit for manifests that are read without their children: an index counts as one."""
 
     async def permit(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
         plain = [(site, Descriptor(media.OCI_MANIFEST, each.digest, each.size)) for site, each in wanted]
@@ -36,8 +36,8 @@ def one_at_a_time(quota: PullQuota) -> AdmitReads:
 async def find_images(
     saved: SavedPlan, found: SavedProgress, images: Sequence[int], services: Services, runner: BoundedRunner
 ) -> None:
-    """Have layouts and archives look for those of the images that something is left to do for. Those that
-    they have no more are failures."""
+    """Have layouts and archives look for the images that are not complete. Those that they no longer have
+    become failures."""
     placed = [number for number in images if saved.images[number].pair.source.transport]
     goals = remaining_plan(saved, found, placed).goals
 
@@ -57,8 +57,8 @@ async def read_manifests(
     reader: GraphReader,
     runner: BoundedRunner,
 ) -> None:
-    """Read the manifests that are to be put for the images, each from wherever it is. Images that lack one
-    are failures. Raises what the reader's permit does."""
+    """Read the manifests that will be put for the images, each from a site that has it. Images that lack one
+    become failures. Raises what the reader's permit does."""
     plan = remaining_plan(saved, found, images)
     roots: dict[Reference, Descriptor] = {}
     places: dict[Digest, list[Reference]] = {}
@@ -84,7 +84,7 @@ async def read_manifests(
 def _without(
     missing: Mapping[Digest, BlobflowError], images: Sequence[int], plan: Plan
 ) -> list[tuple[int, BlobflowError]]:
-    """The images of a plan that want to put what can't be read, or what needs that, and why not."""
+    """The images of a plan that need a manifest which can't be read, and why it can't."""
     errors: dict[int, BlobflowError] = {}
     for position, step in enumerate(plan.steps):
         if isinstance(step, Put) and step.manifest.digest in missing:
@@ -101,10 +101,10 @@ def _without(
 
 
 async def _look_for(image: SavedImage, services: Services) -> BlobflowError | None:
-    """Have a layout or archive look for an image: what a docker archive holds is made when it is asked for.
-    Returns why it can't be had.
+    """Have a layout or archive look for an image: images of a docker archive are converted when asked for.
+    Returns why it can't be read, or None.
 
-    By its name first, since to find a digest all images of such an archive may have to be made.
+    By its name first, since to find a digest all images of such an archive may have to be converted.
     """
     source, wanted = services.source_at(site_of(image.pair.source)), image.source_root.digest
     try:

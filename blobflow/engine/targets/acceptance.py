@@ -1,4 +1,4 @@
-"""Which targets do not take which images, by what the images are: told before anything is written."""
+"""Acceptance: which targets can't hold which images, found out before anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blobflow.errors import BlobflowError
 def unacceptable_pairs(
     pairs: Iterable[Pair], desired_images: Mapping[Pair, DesiredImage], sink_at: Callable[[Site], Sink]
 ) -> dict[Pair, BlobflowError]:
-    """The pairs whose targets say that they can't hold what shall be there, and why."""
+    """The pairs whose targets can't hold their images, and why."""
     failures: dict[Pair, BlobflowError] = {}
     for pair in pairs:
         desired, sink = desired_images[pair], sink_at(site_of(pair.target))
