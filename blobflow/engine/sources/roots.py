@@ -1,4 +1,4 @@
-"""Roots: what references name at their sources, one small request each.
+"""Roots: resolves references at their sources to manifests, by one small request each.
 
 A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures (see
 `sources.reader`) are two steps, because most of a repeated run needs only the first: a root that its targets
@@ -32,14 +32,14 @@ async def _nothing_more(_: Reference) -> None:
 
 
 class RootLookups:
-    """What sources name: each is asked once, whoever wants to know."""
+    """The roots that sources name: each is asked for once, however many pairs want it."""
 
     def __init__(self, source_at: SourceAt) -> None:
         self._source_at = source_at
         self._named = AsyncMemo(self._ask)
 
     async def of(self, reference: Reference) -> Descriptor:
-        """The root that a reference names. Raises what the source answers."""
+        """The root that a reference names. Raises what the source raises."""
         return await self._named.of(reference)
 
     async def _ask(self, reference: Reference) -> Descriptor:
@@ -55,8 +55,8 @@ async def resolve_roots(
     *,
     named: RootLookups | None = None,
 ) -> ResolvedRoots:
-    """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
-    that is asked for. `named`: where others ask for the same."""
+    """Pin each source to the digest that it names now, by one small request each. `meanwhile` is called for
+    each that is asked for. `named`: lookups that are shared with others."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
     named = named or RootLookups(source_at)
@@ -77,7 +77,7 @@ async def resolve_roots(
 def conflicting_pairs(
     pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
 ) -> dict[Pair, BlobflowError]:
-    """Pairs that aim different things at one tag of one target: none of them may win by chance."""
+    """Pairs that would put different images under one tag of one target: none of them may win by chance."""
     aimed: dict[Reference, list[Pair]] = {}
     for pair in sorted(set(pairs)):
         if pair.target.tag and pair.source in roots:

@@ -1,4 +1,4 @@
-"""A glance at a pull-through cache: does it have a blob, or is this the request that makes it fetch it?
+"""A cache probe: has a pull-through cache stored a blob, or does this request make it fetch it?
 
 A HEAD can't tell: to distribution's proxy it is as good as a GET, and is answered 200 either way. A GET of
 the first byte can (docker-registry 2.8.2, checked; distribution 3 and Harbor do the same by their code): what

@@ -1,4 +1,4 @@
-"""HEAD, where a registry refuses it or answers it otherwise than GET.
+"""Learns where a registry refuses HEAD, or answers it differently from GET.
 
 Firewalls, and storage that signs its addresses for GET alone, answer HEAD with 400, 401, 403, 405 or 501,
 and some registries with 404, of what GET then gives. So a refused HEAD is followed by a GET, and what came of

@@ -1,4 +1,4 @@
-"""What one host has shown of itself: one value for all of its repositories."""
+"""The capabilities that were learned of one host: one value for all of its repositories."""
 
 from __future__ import annotations
 

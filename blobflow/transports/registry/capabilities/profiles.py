@@ -1,4 +1,4 @@
-"""What registries can and cannot take: facts by host, and what was learned of a host on the way.
+"""Profiles: what registries support, known by host, and limits learned during a run.
 
 A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: a
 form of upload that was refused is not tried again, or not with blobs of that size; one that worked is

@@ -1,4 +1,4 @@
-"""Pushing a blob: the questions that `state` decides on are put to the registry here.
+"""Pushes a blob: makes the requests that `state` decides on.
 
 A push begins with POST ([end-4a]), or with a session that is kept: the one that a refused mount opened
 ([end-11]), or one that an earlier push left, in this process or another. It goes on by an upload method

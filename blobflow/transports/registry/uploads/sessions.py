@@ -1,4 +1,4 @@
-"""Upload sessions between requests: kept, parked, journaled, gone on with, or given up.
+"""Upload sessions between requests: kept, parked, journaled, resumed, or cancelled.
 
 A session ends in one of three ways: as a blob; deleted, because nothing will come of it; or left open,
 because its bytes are worth going on from. What is left open is parked here for the next push of the same
