@@ -1,4 +1,4 @@
-"""How many connections a server has at once, and which ones it closes when there are too many.
+"""The connection limit: how many connections a server has at once, and which it closes when there are more.
 
 Each connection is a descriptor, and so is each file that is served: a client that opens connections and
 leaves them would end everybody's requests. So there is a limit below that of the system, and beyond it the

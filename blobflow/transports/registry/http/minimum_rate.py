@@ -1,4 +1,3 @@
-
 """The minimum rate: a response body that comes too slowly is aborted.
 
 A timeout on silence is not enough. A peer that sends a byte now and then is never silent, and would hold a

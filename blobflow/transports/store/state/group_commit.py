@@ -1,4 +1,4 @@
-"""The threads that write for a store that is served: group commit.
+"""Group commit: the threads that write to the state file of a store that is served.
 
 A registry promises with every 201, so what it promises has to be on the disk before it says so. A sync
 costs about a millisecond, whatever it syncs. So whoever wants something written leaves a `Job` here, and two
@@ -99,7 +99,7 @@ class Call:
 
 
 class _Asked:
-    """A job, who waits for it, and what became of it."""
+    """A job, the future that its caller waits for, and its result."""
 
     __slots__ = ("error", "job", "loop", "result", "waiter")
 
@@ -262,7 +262,7 @@ class GroupCommit:
 
 
 class _Queue:
-    """What waits for a thread."""
+    """The jobs that wait for a thread."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
