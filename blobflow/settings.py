@@ -1,4 +1,5 @@
-"""Settings: how the world is reached, and what a run may use. A value; nothing here looks at a machine."""
+"""Settings: how registries are reached, and what a run may use. A value; nothing here reads the
+environment."""
 
 from __future__ import annotations
 
@@ -30,16 +31,17 @@ class Settings(msgspec.Struct, frozen=True):
 
     `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
     `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
-    whose bytes move at once at a host. `cache`: see `engine.road`. `cache_dir`: the store's root; None: a
-    temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold; None: what
-    it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while it has
-    room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not begun
-    (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
-    folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after it.
-    `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
-    docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
-    as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how bare
-    layers of docker archives are compressed; with "gzip" their digests depend on this machine's processor.
+    whose bytes move at once at a host. `cache`: see `engine.transfer.staging`. `cache_dir`: the store's root;
+    None: a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold;
+    None: what it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while
+    it has room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not
+    begun (StorageError). What is over it after a run goes, the least recently used first. `docker_config`:
+    the folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after
+    it. `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape
+    of docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read,
+    and as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how
+    bare layers of docker archives are compressed; with "gzip" their digests depend on this machine's
+    processor.
     """
 
     plain_http: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Caches between us and a registry that serve answers which are out of date: they are found, reported, and
+"""Stale caches between us and a registry, which serve outdated answers: they are detected, reported, and
 bypassed.
 
 A cache that makes a GET of every HEAD and keeps what came (nginx, Varnish) keeps a target's "not there" and

@@ -1,4 +1,4 @@
-"""Opens the state file: for writing, which creates and checks it, and moves a bad one aside; or for reading."""
+"""Opens the state file: for writing, which creates or checks it and moves a bad one aside; or for reading."""
 
 from __future__ import annotations
 
