@@ -111,13 +111,13 @@ class Discovery:
         self.groups = tuple(map(tuple, groups.values()))
         self._images = len(pairs)
         self._observe = observe
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def graph(self) -> Graph:
         """The graph of what was read from the sources so far."""
         return self.reader.graph(self.roots)
 
-    async def of(self, pairs: Sequence[Pair]) -> Discovered:
+    async def discover(self, pairs: Sequence[Pair]) -> Discovered:
         """Resolve and survey the pairs of one target host. Changes nothing anywhere.
 
         Raises what ends the whole run: Throttled, where a source's pull quota is too small.
@@ -126,14 +126,14 @@ class Discovery:
 
     def begin(self, phase: str) -> None:
         """Report that a phase has begun, when the first group gets to it."""
-        if phase not in self._told:
-            self._told.add(phase)
+        if phase not in self._reported:
+            self._reported.add(phase)
             self._observe(PhaseStarted(phase, self._images))
 
     def warn(self, sentence: str) -> None:
         """Report a warning, once a run."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        if sentence not in self._reported:
+            self._reported.add(sentence)
             self._observe(Warned(sentence))
 
 
@@ -154,7 +154,7 @@ class _HostDiscovery:
         self._skipped: dict[Pair, NoSuchPlatform] = {}
 
     async def discover(self) -> Discovered:
-        """Run all phases; see `Discovery.of`."""
+        """Run all phases; see `Discovery.discover`."""
         self._run.begin("resolve")
         await self._resolve()
         self._run.begin("survey")
@@ -245,9 +245,11 @@ class _HostDiscovery:
         )
         self._failures.update(built.failures)
         self._skipped.update(built.skipped)
-        self._warn_of_partial_sources({pair.source: each for pair, each in built.of.items() if each.lacking})
-        self._failures.update(unacceptable_pairs(self._good(), built.of, self._sink_at))
-        return built.of
+        self._warn_of_partial_sources(
+            {pair.source: each for pair, each in built.by_pair.items() if each.lacking}
+        )
+        self._failures.update(unacceptable_pairs(self._good(), built.by_pair, self._sink_at))
+        return built.by_pair
 
     async def _attach_referrers(
         self, desired_images: dict[Pair, DesiredImage], graph: Graph, tags: TagSurvey

@@ -129,7 +129,7 @@ class PairPlanning(Planning[Discovered]):
 
     async def _ask(self, pairs: tuple[Pair, ...]) -> Discovered:
         try:
-            return await self._discovery.of(pairs)
+            return await self._discovery.discover(pairs)
         except BlobflowError as error:
             if not self.is_transferring:
                 raise

@@ -76,7 +76,7 @@ async def gather_in(
             found[wish] = seen.members()
 
     wanted = list(dict.fromkeys(wishes))
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, wanted)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, wanted)
     if wanted and not found:
         raise NotFound("none of the images is there, so there is nothing to make an index of", status=0)
     return tuple(member for wish in wanted for member in found.get(wish, ()))
@@ -100,7 +100,7 @@ class _Look:
         root = await self._source.resolve(self._wish.image.name)
         self._root, level = root.digest, [root]
         for _ in range(MAX_NESTING + 1):
-            await self._runner.each(self._read, level)
+            await self._runner.for_each(self._read, level)
             below = {c.digest: c for each in level for c in self._manifests[each.digest].manifests}
             level = [child for child in below.values() if child.digest not in self._manifests]
             read = sum(not manifest.is_index for manifest in self._manifests.values())

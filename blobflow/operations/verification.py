@@ -38,7 +38,7 @@ async def verify_pairs(
     good = [pair for pair in pairs if pair.source in resolved.roots]
     services.observe(PhaseStarted("verify", len(good)))
     desired_images = await _desired_images(services, good, resolved.roots)
-    roots = {pair: desired.root for pair, desired in desired_images.of.items()}
+    roots = {pair: desired.root for pair, desired in desired_images.by_pair.items()}
     verification = Verification(
         services.source_at,
         services.sink_at,
@@ -46,7 +46,7 @@ async def verify_pairs(
         read_at_once=read_at_once,
         manifest_budget=services.manifest_budget,
     )
-    images = {pair: desired.images for pair, desired in desired_images.of.items()}
+    images = {pair: desired.images for pair, desired in desired_images.by_pair.items()}
     wrong = await verification.check(roots, level, images)
     for pair in wrong:
         mark_doubtful(services.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
@@ -73,4 +73,4 @@ async def _desired_images(
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
     built = build_desired_images((p for p in pairs if p not in failures), graph, tags.tags)
-    return DesiredImages(built.of, {**failures, **built.failures}, built.skipped)
+    return DesiredImages(built.by_pair, {**failures, **built.failures}, built.skipped)

@@ -19,7 +19,7 @@ class BoundedRunner:
     def __init__(self, width: int) -> None:
         self._width = width
 
-    async def each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
+    async def for_each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
         waiting = iter(items)
 
         async def work() -> None:

@@ -25,7 +25,7 @@ class AsyncMemo(Generic[Key, Value]):
         self._found: dict[Key, Value | BlobflowError] = {}
         self._asking: dict[Key, list[asyncio.Future[None]]] = {}
 
-    async def of(self, key: Key) -> Value:
+    async def get(self, key: Key) -> Value:
         """The answer. Raises what asking raised, every time, and gives each caller an error of its own."""
         while key not in self._found:
             if key in self._asking:
@@ -37,10 +37,10 @@ class AsyncMemo(Generic[Key, Value]):
             raise own_copy(found)
         return found
 
-    async def ahead(self, key: Key) -> None:
-        """Ask; raises nothing that `of` will raise."""
+    async def prefetch(self, key: Key) -> None:
+        """Ask; raises nothing that `get` will raise."""
         with suppress(BlobflowError):
-            await self.of(key)
+            await self.get(key)
 
     def answers(self) -> Iterator[tuple[Key, Value]]:
         """The answers so far."""

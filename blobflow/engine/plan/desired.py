@@ -243,7 +243,7 @@ class DesiredImages(msgspec.Struct, frozen=True):
     """The desired image of every pair, and why some have none. `skipped`: pairs that may lack the wanted
     platforms, and do."""
 
-    of: dict[Pair, DesiredImage]
+    by_pair: dict[Pair, DesiredImage]
     failures: dict[Pair, BlobflowError]
     skipped: dict[Pair, NoSuchPlatform] = {}
 

@@ -46,7 +46,7 @@ async def find_images(
         if error is not None:
             found.failures[number] = error
 
-    await runner.each(look, [number for number, goal in zip(placed, goals, strict=True) if goal.steps])
+    await runner.for_each(look, [number for number, goal in zip(placed, goals, strict=True) if goal.steps])
 
 
 async def read_manifests(

@@ -51,13 +51,13 @@ class TargetCheck:
 
     async def go(self) -> None:
         """Ask the registry. A site that can't be asked fails its images. Writes nothing anywhere."""
-        await self._runner.each(self._ask_tag, sorted(self._aims()))
+        await self._runner.for_each(self._ask_tag, sorted(self._aims()))
         self._judge_tags()
-        await self._runner.each(self._ask_empty, sorted(self._untagged()))
-        await self._runner.each(self._ask_manifest, self._open(Put))
+        await self._runner.for_each(self._ask_empty, sorted(self._untagged()))
+        await self._runner.for_each(self._ask_manifest, self._open(Put))
         await self._ask_blobs()
         self._close_puts()
-        await self._runner.each(self._ask_referrers, self._open(Attach))
+        await self._runner.for_each(self._ask_referrers, self._open(Attach))
         self._leave_what_lost_its_subject()
         for number in self._images:
             site = site_of(self._saved.images[number].pair.target)
@@ -221,7 +221,7 @@ class TargetCheck:
         self._found.present.update(standing)
         while wanted := {n for n in wanted if n not in self._found.over and n not in self._asked}:
             self._asked |= wanted
-            await self._runner.each(self._ask_blob, sorted(wanted))
+            await self._runner.for_each(self._ask_blob, sorted(wanted))
             missing = wanted - self._found.over
             wanted = {need.step for number in missing for need in self._saved.needs[number]}
 
@@ -236,10 +236,10 @@ class TargetCheck:
         """Finish the Puts whose manifests are there, with their tags and no missing blob."""
         for number in self._open(Put):
             step, needs = self._put(number), self._saved.needs[number]
-            hollow = any(need.step in self._asked and need.step not in self._found.over for need in needs)
+            incomplete = any(need.step in self._asked and need.step not in self._found.over for need in needs)
             tags = [tag for tag in step.tags if tag not in self._found.without.get(number, ())]
             right = all(self._found.tags.get((step.target, tag)) == step.manifest.digest for tag in tags)
-            if number in self._there and right and not hollow:
+            if number in self._there and right and not incomplete:
                 self._found.over.add(number)
 
     # Referrers

@@ -99,7 +99,7 @@ async def find_wrong_sizes(
         except BlobflowError as error:
             wrong.update({(site, digest): error for digest in naming[claim]})
 
-    await runner.each(ask, sorted(naming))
+    await runner.for_each(ask, sorted(naming))
     return wrong
 
 

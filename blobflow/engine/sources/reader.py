@@ -223,10 +223,10 @@ class GraphReader:
                     del fresh[digest]
             while fresh:
                 permitted = await self._permit(list(reversed(fresh.values())))
-                await runner.each(self._read, permitted)
+                await runner.for_each(self._read, permitted)
                 for _, descriptor in permitted:
                     del fresh[descriptor.digest]
-            await runner.each(self._read, level)
+            await runner.for_each(self._read, level)
 
     async def _read(self, mention: DescriptorAt) -> None:
         site, descriptor = mention
@@ -256,7 +256,7 @@ class GraphReader:
             for layer in manifest.foreign
             for site in self.origins[digest]
         }
-        await runner.each(self._look_for, [asked[key] for key in sorted(asked)])
+        await runner.for_each(self._look_for, [asked[key] for key in sorted(asked)])
         for digest, manifest in self.manifests.items():
             held = [layer.digest for layer in manifest.foreign if layer.digest in self.origins]
             if held:
@@ -266,7 +266,7 @@ class GraphReader:
         """Ask whether a site holds a foreign layer, and record the answer or the error."""
         site, layer = mention
         try:
-            if await self._foreign.of(mention):
+            if await self._foreign.get(mention):
                 self.origins.note(layer.digest, site)
         except BlobflowError as error:
             for digest, manifest in self.manifests.items():
@@ -324,12 +324,12 @@ class GraphReader:
         asked = {
             image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
         }
-        await runner.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
+        await runner.for_each(self._ask_config, [asked[digest] for digest in sorted(asked)])
 
     async def _ask_config(self, mention: DescriptorAt) -> None:
         site, image = mention
         try:
-            await self._configs.of(mention)
+            await self._configs.get(mention)
         except BlobflowError as error:
             self.errors[site, image.digest] = without_frames(error)
 

@@ -40,12 +40,12 @@ class ReferrerLookups:
         self._found = AsyncMemo(self._ask)
 
     async def look_ahead(self, places: Iterable[ManifestAt], runner: BoundedRunner) -> None:
-        """Ask ahead for the referrers of these. Raises nothing that `of` will raise."""
-        await runner.each(self._found.ahead, sorted(set(places)))
+        """Ask ahead for the referrers of these. Raises nothing that `lookup` will raise."""
+        await runner.for_each(self._found.prefetch, sorted(set(places)))
 
-    async def of(self, place: ManifestAt) -> list[Referrer]:
+    async def lookup(self, place: ManifestAt) -> list[Referrer]:
         """The referrers that are listed for a manifest, in a fixed order. Raises what the source raises."""
-        return await self._found.of(place)
+        return await self._found.get(place)
 
     async def _ask(self, place: ManifestAt) -> list[Referrer]:
         site, subject = place
@@ -78,11 +78,11 @@ async def find_referrers(
     graph: Graph,
     source_at: SourceAt,
     runner: BoundedRunner,
-    referrals: ReferrerLookups,
+    lookups: ReferrerLookups,
     reader: GraphReader,
 ) -> FoundReferrers:
     """Find the referrers of these manifests, and theirs in turn, and read them."""
-    search = _Search(graph, source_at, runner, referrals, reader)
+    search = _Search(graph, source_at, runner, lookups, reader)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
         if level:
@@ -98,12 +98,12 @@ class _Search:
         graph: Graph,
         source_at: SourceAt,
         runner: BoundedRunner,
-        referrals: ReferrerLookups,
+        lookups: ReferrerLookups,
         reader: GraphReader,
     ) -> None:
         self._source_at = source_at
         self._runner = runner
-        self._referrals = referrals
+        self._lookups = lookups
         self._reader = reader
         self.graph = graph
         self.referrers: dict[ManifestAt, list[Referrer]] = {}
@@ -113,7 +113,7 @@ class _Search:
 
     async def look(self, level: Sequence[ManifestAt]) -> list[ManifestAt]:
         """Look up the referrers of one level, and read them. Returns the next level."""
-        await self._runner.each(self._ask, level)
+        await self._runner.for_each(self._ask, level)
         # Also those that the graph has: others may be reading only now what is below them.
         roots = {
             _pinned(site, referrer.manifest.digest): referrer.manifest
@@ -135,7 +135,7 @@ class _Search:
 
     async def _ask(self, place: ManifestAt) -> None:
         try:
-            self.referrers[place] = await self._referrals.of(place)
+            self.referrers[place] = await self._lookups.lookup(place)
         except BlobflowError as error:
             self.referrers[place] = []
             self.failures[place] = error

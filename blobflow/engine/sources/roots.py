@@ -38,9 +38,9 @@ class RootLookups:
         self._source_at = source_at
         self._named = AsyncMemo(self._ask)
 
-    async def of(self, reference: Reference) -> Descriptor:
+    async def resolve(self, reference: Reference) -> Descriptor:
         """The root that a reference names. Raises what the source raises."""
-        return await self._named.of(reference)
+        return await self._named.get(reference)
 
     async def _ask(self, reference: Reference) -> Descriptor:
         with error_side("source"):
@@ -63,14 +63,14 @@ async def resolve_roots(
 
     async def pin(reference: Reference) -> None:
         try:
-            roots[reference] = await named.of(reference)
+            roots[reference] = await named.resolve(reference)
         except BlobflowError as error:
             failures[reference] = without_frames(error)
 
     async def resolve(reference: Reference) -> None:
         await run_alongside(meanwhile(reference), pin(reference))
 
-    await runner.each(resolve, sorted(set(sources)))
+    await runner.for_each(resolve, sorted(set(sources)))
     return ResolvedRoots(roots, failures)
 
 

@@ -67,11 +67,11 @@ class TargetLookups:
     async def look_ahead(self, source: Reference) -> None:
         """Ask for the target tags of one source's pairs. Raises nothing that `named` will raise."""
         for aim in self._aims.get(source, ()):
-            await self._named.ahead(aim)
+            await self._named.prefetch(aim)
 
     async def named(self, site: Site, name: str) -> Digest | None:
         """The digest that a tag or digest names at a site; None if nothing. Raises what the site raises."""
-        return await self._named.of((site, name))
+        return await self._named.get((site, name))
 
     async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
         site, name = aim
@@ -84,11 +84,11 @@ class TargetLookups:
     async def look_for_empty(self, sites: Iterable[Site], runner: BoundedRunner) -> None:
         """Ask of sites where none of the wanted tags exists whether they hold anything at all."""
         tagged = {site for (site, _), found in self._named.answers() if found is not None}
-        await runner.each(self._empty.ahead, sorted(set(sites) - tagged))
+        await runner.for_each(self._empty.prefetch, sorted(set(sites) - tagged))
 
     async def is_empty(self, site: Site) -> bool:
         """See `Sink.is_empty`. Raises what the site raises."""
-        return await self._empty.of(site)
+        return await self._empty.get(site)
 
     async def _ask_empty(self, site: Site) -> bool:
         with error_side("target"):
@@ -157,7 +157,7 @@ async def survey_tags(
             )
             failures[pair].side = "target"
 
-    await runner.each(ask, sorted(set(pairs)))
+    await runner.for_each(ask, sorted(set(pairs)))
     return TagSurvey(tags, frozenset(current), failures, frozenset(recorded))
 
 
@@ -185,10 +185,10 @@ async def survey_content(
     survey = _Survey(desired_images, known, targets, sink_at, deep)
     settled = frozenset(pair for pair in known.current if pair in desired_images)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
-    await runner.each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
-    await runner.each(survey.ask_referrers, survey.wanted_subjects(asked))
-    await runner.each(survey.ask_manifests, asked)
-    await runner.each(survey.ask_blob, survey.wanted_blobs())
+    await runner.for_each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
+    await runner.for_each(survey.ask_referrers, survey.wanted_subjects(asked))
+    await runner.for_each(survey.ask_manifests, asked)
+    await runner.for_each(survey.ask_blob, survey.wanted_blobs())
     survey.mark_incomplete_missing(asked)
     failures = survey.failures_of(asked)
     present = {site: frozenset(found) for site, found in survey.present.items()}

@@ -67,7 +67,7 @@ class Verification:
             except BlobflowError as error:
                 wrong[pair] = error
 
-        await self._runner.each(check, sorted(roots))
+        await self._runner.for_each(check, sorted(roots))
         return wrong
 
     async def _check(
@@ -163,7 +163,7 @@ async def moved_tags(
             if found != resolved[reference].digest:
                 moved[reference] = found
 
-    await runner.each(ask, sorted(_by_tag(resolved)))
+    await runner.for_each(ask, sorted(_by_tag(resolved)))
 
 
 def _by_tag(references: Iterable[Reference]) -> list[Reference]:

@@ -112,7 +112,7 @@ class MissingContent:
                 )
             for each in fresh:
                 self._mentions[site, each.digest] = each, wanted
-                await self._brought.of((site, each.digest))
+                await self._brought.get((site, each.digest))
             brought |= lacked
 
     async def _bring(self, key: tuple[Site, Digest]) -> None:

@@ -39,7 +39,7 @@ async def mount_omitted_blobs(
         with suppress(BlobflowError):  # the run meets it too, and says whose image it fails
             await _bring(pair, lacking[pair], homes, services)
 
-    await BoundedRunner(_AT_ONCE).each(bring, lacking)
+    await BoundedRunner(_AT_ONCE).for_each(bring, lacking)
 
 
 async def _blobs(source: Source, pair: Pair) -> Iterable[Descriptor]:

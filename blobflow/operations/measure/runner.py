@@ -120,7 +120,7 @@ class _Run:
             stocked = self._blobs(lot)
             async with self._opened(lot.at_once) as registries:
                 push = partial(self._push, registries, source)
-                await BoundedRunner(lot.at_once).each(push, stocked)
+                await BoundedRunner(lot.at_once).for_each(push, stocked)
         read = False
         for form in forms:
             blobs = self._blobs(lot)
@@ -174,7 +174,7 @@ class _Run:
         began, cpu = time.perf_counter(), time.process_time()
         try:
             async with self._opened(lot.at_once, form, seen) as registries:
-                await BoundedRunner(lot.at_once).each(partial(act, registries, site), blobs)
+                await BoundedRunner(lot.at_once).for_each(partial(act, registries, site), blobs)
         except BlobflowError as error:
             leg = msgspec.structs.replace(leg, failed=str(error))
         else:
@@ -261,7 +261,7 @@ class _Run:
                 self._keeps.add(site)
 
         async with self._opened(_DROPS_AT_ONCE) as registries:
-            await BoundedRunner(_DROPS_AT_ONCE).each(drop, tuple(blobs))
+            await BoundedRunner(_DROPS_AT_ONCE).for_each(drop, tuple(blobs))
 
 
 async def _read(registries: Registries, site: Site, blob: Generated) -> None:

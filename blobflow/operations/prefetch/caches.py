@@ -87,7 +87,7 @@ def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
             except BlobflowError as error:
                 failures[reference] = error
 
-        await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, sorted(references))
+        await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, sorted(references))
         return ResolvedRoots(roots, failures)
 
     return registries.repository, resolve
@@ -140,7 +140,7 @@ class CachePull:
 
         async def of_edge(blobs: Iterable[dict[Site, Descriptor]]) -> None:
             largest = sorted(blobs, key=lambda at: -next(iter(at.values())).size)
-            await BoundedRunner(self._concurrency).each(self._pull_everywhere, largest)
+            await BoundedRunner(self._concurrency).for_each(self._pull_everywhere, largest)
 
         await run_together(of_edge(blobs.values()) for blobs in edges.values())
 
@@ -170,7 +170,7 @@ class CachePull:
             await sleep(min(delay, left))
             left -= delay
             delay *= 2
-            await BoundedRunner(self._concurrency).each(self._look_at, list(self.cold.items()))
+            await BoundedRunner(self._concurrency).for_each(self._look_at, list(self.cold.items()))
 
     async def _look_at(self, spot_and_blob: tuple[BlobAt, Descriptor]) -> None:
         spot, blob = spot_and_blob

@@ -100,8 +100,8 @@ def _blobs_of(
     desired_images = build_desired_images(pairs.values(), graph, {})
     blobs: dict[Pair, tuple[Descriptor, ...]] = {}
     for pair, read in pairs.items():
-        if read in desired_images.of:
-            named = (blob for manifest in desired_images.of[read].manifests for blob in manifest.blobs)
+        if read in desired_images.by_pair:
+            named = (blob for manifest in desired_images.by_pair[read].manifests for blob in manifest.blobs)
             blobs[pair] = tuple({blob.digest: blob for blob in named}.values())
     without = {**desired_images.failures, **desired_images.skipped}
     return blobs, {pair: without[read] for pair, read in pairs.items() if read in without}

@@ -71,7 +71,7 @@ class StoreFill:
         }
         missing = [each for each in origins.values() if not await self._cache.has(each[0])]
         missing.sort(key=lambda each: (-each[0].size, each[0].digest))
-        await BoundedRunner(concurrency).each(self._read, missing)
+        await BoundedRunner(concurrency).for_each(self._read, missing)
 
     async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
         blob, site = blob_and_site

@@ -43,7 +43,7 @@ async def find(client: Client, searches: Iterable[TagSearch]) -> dict[TagSearch,
     async def look(search: TagSearch) -> None:
         found[search] = await _look(client.registries, search)
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, asked)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, asked)
     return {search: found[search] for search in asked}
 
 
@@ -64,7 +64,7 @@ async def _look(registries: Registries, search: TagSearch) -> tuple[ChosenTags, 
         if chosen.tags or not isinstance(chosen.error, NotFound):
             found[name] = chosen
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, wanted)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, wanted)
     return tuple(found[name] for name in wanted if name in found)
 
 
@@ -98,7 +98,7 @@ async def _of_types(repository: Repository, tags: Sequence[str], types: Collecti
         except (NotFound, UnsupportedContent):  # listed, yet not there; or of an unknown type
             return
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, tags)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, tags)
     return [tag for tag in tags if tag in wanted]
 
 
@@ -113,7 +113,7 @@ async def _newest(repository: Repository, tags: Sequence[str], count: int) -> li
         except UnsupportedContent:  # what is no image has no such date
             created[tag] = None
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, tags)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, tags)
     return newest_created([tag for tag in tags if tag in created], created, count)
 
 

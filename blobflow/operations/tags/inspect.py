@@ -32,7 +32,7 @@ async def inspect_repository(
         except NotFound:
             return
 
-    await runner.each(ask, tags)
+    await runner.for_each(ask, tags)
     lists: dict[Digest, tuple[Digest, ...]] = {}
     level = [root for tag, root in named.items() if reads(tag)]
     for _ in range(_MAX_LEVELS):
@@ -63,5 +63,5 @@ async def _read(
         lists[index.digest] = tuple(child.digest for child in manifest.manifests)
         below.extend(manifest.manifests)
 
-    await runner.each(read, fresh.values())
+    await runner.for_each(read, fresh.values())
     return below

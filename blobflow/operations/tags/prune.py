@@ -88,7 +88,7 @@ async def _look(registries: Registries, kept: Mapping[Site, Sequence[WantedTag]]
         with error_side("target"):
             found[site] = await _surplus_at(registries.repository(site), site, kept[site])
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(one, sorted(kept))
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(one, sorted(kept))
     return [found[site] for site in sorted(found)]
 
 

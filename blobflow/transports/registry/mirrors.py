@@ -61,7 +61,7 @@ class MirrorHealth:
         self._clock = clock
         self._observer = observer
         self._resting: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._bad: BoundedCache[tuple[str, Digest], bool] = BoundedCache(entries=_MAX_BAD_BLOBS, clock=clock)
 
     def is_usable(self, host: str, content: Digest | None) -> bool:
@@ -74,8 +74,8 @@ class MirrorHealth:
         """Record a mirror's error; the user is warned once a host of anything but absent content."""
         if isinstance(error, _OUT_OF_ORDER):
             self._resting[host] = self._clock() + UNAVAILABLE_SECONDS
-        if not isinstance(error, NotFound) and host not in self._told:
-            self._told.add(host)
+        if not isinstance(error, NotFound) and host not in self._warned:
+            self._warned.add(host)
             self._observer(Warned(f"the mirror {host} is passed over: {error.message}"))
 
     def gave_badly(self, host: str, content: Digest) -> None:

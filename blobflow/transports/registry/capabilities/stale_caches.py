@@ -66,7 +66,7 @@ class StaleCaches:
         self._journal = journal
         self._observer = observer
         self._past: bool | None = None
-        self._told = False
+        self._reported = False
         self._checks = 0
         self.pushed = PushedNames()
         self._named: BoundedCache[tuple[str, str], str] = BoundedCache(entries=_MOST)
@@ -101,8 +101,8 @@ class StaleCaches:
     def contradicted(self, description: str, cached: str) -> None:
         """Past the cache the answer about `description` was another one. `cached`: how that came."""
         self._past = True
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             self._journal.record_note(self._host, _NOTE, "yes")
             whose = f" ({cached})" if cached else ""
             self._observer(
