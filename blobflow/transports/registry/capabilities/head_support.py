@@ -16,12 +16,12 @@ from blobflow.content import Journal
 from blobflow.errors import RegistryError
 
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 501})
-# Repositories for which something is remembered: who serves others is asked for any number.
+# Repositories for which something is remembered: a pull-through server is asked for any number.
 _ENTRIES = 10_000
 
 
 class HeadSupport:
-    """What is known of one host's answers to HEAD, of one `kind` of content."""
+    """How one host answers HEAD, for one `kind` of content."""
 
     def __init__(self, host: str, kind: str, journal: Journal) -> None:
         self._host = host

@@ -1,8 +1,8 @@
 """Profiles: what registries support, known by host, and limits learned during a run.
 
-A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: a
-form of upload that was refused is not tried again, or not with blobs of that size; one that worked is
-trusted. What was learned is noted in the journal, so that the next run does not pay for it again.
+A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: an
+upload method that was refused is not tried again, or not with blobs of that size; one that worked is trusted.
+What was learned is recorded in the journal, so that the next run need not learn it again.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import msgspec
 
 from blobflow.content import Journal
 
-# The three forms of an upload (distribution-spec, "Pushing blobs"):
+# The three upload methods (distribution-spec, "Pushing blobs"):
 #   single   POST, PUT with the body                    fewest requests
 #   stream   POST, one PATCH with the whole body, PUT   the widest known
 #   chunked  POST, PATCHes with Content-Range, PUT      where a request's size is bounded
 UploadMethod = Literal["single", "stream", "chunked"]
 
 MIB = 1024 * 1024
-# A refused body has been read for nothing. At an unknown host the form `single` is tried with blobs up to
+# A refused body has been read for nothing. At an unknown host the method `single` is tried with blobs up to
 # this size, and with larger ones after it worked once: ACR's 413 begins at about 20 MB.
 UNPROVEN_SINGLE_BYTES = 16 * MIB
 # A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
 CHUNK_BYTES = 32 * MIB
-# A blob whose restart would hurt goes by chunks: what was confirmed before a break need not be sent again.
+# A blob that is costly to restart goes by chunks: bytes confirmed before a break need not be sent again.
 CHUNKED_FROM = 256 * MIB
 WORTHWHILE_CHUNK_BYTES = 5 * MIB
 # The smallest chunk that a bad line or a proxy's limit may call for. nginx's own limit is 1 MiB; some are set
@@ -35,7 +35,7 @@ MIN_CHUNK_BYTES = MIB // 2
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What a registry takes.
+    """What a registry supports.
 
     `rungs`: the upload methods, in the order of preference; `single_bytes`: blobs up to it go by `single`;
     `bounded`: that holds also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line,
@@ -111,7 +111,7 @@ def profiles_by_name() -> dict[str, Profile]:
 
 
 class LearnedLimits:
-    """What one host has taught: which upload methods it took, and the size from which it refused them.
+    """What was learned of one host: which upload methods it took, and the size from which it refused them.
 
     Starts from the journal's notes (`upload.METHOD.taken`, `upload.METHOD.refused`, `upload.body.limit`,
     `put.tags`) and adds to them. `tags_in_question`: somebody is finding out about tags with a digest.
