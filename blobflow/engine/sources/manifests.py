@@ -98,7 +98,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
         self._load = _Load(manifest_budget)
 
     def expect(self, site: Site, root: Digest) -> None:
-        """Expect another image of this repository: raises the bound on what may be read there."""
+        """Expect another image of this repository, which increases the bound on what may be read there."""
         self._roots[site].add(root)
 
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:

@@ -167,5 +167,5 @@ async def moved_tags(
 
 
 def _by_tag(references: Iterable[Reference]) -> list[Reference]:
-    """References by tag, in order: a digest can't move."""
+    """The references that name a tag and no digest: a digest can't move."""
     return [reference for reference in references if reference.tag and not reference.digest]
