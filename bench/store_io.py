@@ -59,7 +59,7 @@ async def go(way: str, host: str, origin: str, root: Path, streams: int) -> None
                 act = partial(bring, store, registries, site)
             else:
                 act = partial(send, StoreCache(store), registries, site)
-            await BoundedRunner(streams).each(act, layers)
+            await BoundedRunner(streams).for_each(act, layers)
         finally:
             await registries.close()
 

@@ -1,4 +1,4 @@
-"""`python -m blobflow`: the same door as the `blobflow` command."""
+"""`python -m blobflow`: the same as the `blobflow` command."""
 
 from blobflow.cli import main
 

@@ -1,4 +1,4 @@
-"""A cache that others fill: what they can make it hold has a bound in bytes, entries and time.
+"""A bounded cache, for keys and values that strangers choose: limited in bytes, entries and time.
 
 Whatever is remembered between requests, and for as many keys as somebody likes to ask for, is remembered in
 one of these. It forgets the least recently used first, so that who asks for a million things takes from the

@@ -1,4 +1,4 @@
-"""Amounts of bytes as people write them. Pure."""
+"""Sizes in bytes as people write them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client: everything that blobflow does with images, over registries and a store that are opened once.
+"""The client: all operations on images, over registries and a store that are opened once.
 
     async with Client(settings, observer=show) as client:
         report = await client.mirror(pairs, policy)

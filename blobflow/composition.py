@@ -1,4 +1,4 @@
-"""Composition: registries, the store, layouts and archives are opened, and given to the engine as `Services`.
+"""Composition: opens registries, the store, layouts and archives, and gives them to the engine as `Services`.
 
 Here, and only here, the engine meets the transports.
 """

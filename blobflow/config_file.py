@@ -1,4 +1,4 @@
-"""The configuration file: TOML → typed → what is to be different at some hosts. Pure, but for `read_config`.
+"""The configuration file: TOML → typed values → settings by host. Pure, but for `read_config`.
 
     [registry."docker.io"]
     mirrors = ["mirror.example.com", "cache.example.com:5000/hub"]

@@ -1,4 +1,4 @@
-"""What a Source and a Sink promise, tried out: for the tests of those who write one.
+"""Contract checks for Sources and Sinks: for the tests of those who write one.
 
     await check_source(MySource(site), "1.0")       # reads only
     await check_sink(MySink, Site("here", "tests")) # pushes a little, under tags that begin with `contract-`

@@ -1,4 +1,4 @@
-"""Custom transports: hosts of a user's own, whose content a Source and a Sink that are not ours find.
+"""Custom transports: a user's own hosts, whose Sources and Sinks the user provides.
 
 A host is the first part of a Reference, and can be any name: `Reference("shelf", "team/app", "1.0")` is at
 the host `shelf`. `Client(transports=CustomTransports(sources={"shelf": ShelfSource}))` then reads what is

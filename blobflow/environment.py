@@ -1,4 +1,4 @@
-"""How registries are reached from this machine: what its environment and its files say, as settings.
+"""Settings for registries from this machine's environment and files.
 
 The command line and the library both come here, so that what works on the one works in the other. What is
 given outright (flags) counts before the environment (BLOBFLOW_… of the flag's name), and that before the

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of blobflow, as one tree.
 
     BlobflowError              1   anything below, when nothing more exact fits
       UsageError               2   what was asked for can't be asked for

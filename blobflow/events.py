@@ -1,4 +1,4 @@
-"""What happens during a run, as frozen values, and the plain counters that the console samples.
+"""Events of a run, as frozen values, and the plain counters that the console samples.
 
 Events are for things that happen once a step or once a phase, never once a chunk. Bytes are counted in
 `Meter`, a plain object that transports add to and that anyone may read at any time.

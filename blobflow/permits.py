@@ -1,5 +1,5 @@
-"""Permits: how much may be under way at a host at once. The seam between who decides what starts and who
-knows what a host can take.
+"""Permits: how many requests may be in flight at a host. The interface between the engine, which decides
+what starts, and the transport, which learns how much a host can take.
 
 A host's `Limiter` alone grants permits. The engine's schedule asks it by `try_acquire`, for all permits of a
 step in one go, and hands each to the place that it is for (`Limited.with_permit`): the place does its

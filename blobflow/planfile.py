@@ -1,4 +1,4 @@
-"""Plan files: a saved plan as JSON, and reading one that anybody may have had in hands.
+"""Plan files: writes a saved plan as JSON, and reads one that may come from anyone.
 
     {"version": 2, "sum": "sha256:…", "plan": {…}}
 

@@ -1,4 +1,4 @@
-"""Text from strangers, made fit to be seen. Pure.
+"""Makes untrusted text safe to print. Pure.
 
 Platforms, annotations, media types, tags of other registries' catalogs, error messages, user agents, paths
 and names in archives are chosen by others. On a terminal, in a log or on a page such text can do what it

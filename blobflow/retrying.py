@@ -1,4 +1,4 @@
-"""Trying again: the one way in which anything is tried again that another attempt may mend.
+"""Retries: the one loop for everything that another attempt may mend.
 
 What is retried can be begun again from its start, or from where it stood. Whether another attempt is worth
 it, and after how long, a `Policy` says: a table of rules for each class of error, and what it counts. It is

@@ -1,4 +1,5 @@
-"""Settings: how the world is reached, and what a run may use. A value; nothing here looks at a machine."""
+"""Settings: how registries are reached, and what a run may use. A value; nothing here reads the
+environment."""
 
 from __future__ import annotations
 

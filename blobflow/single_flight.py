@@ -1,4 +1,4 @@
-"""One task that several wait for."""
+"""Single flight: one task a key, whose result all callers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What msgspec says of a value that is not of its type, in a user's words. Pure."""
+"""Translates msgspec's validation errors into words for users. Pure."""
 
 from __future__ import annotations
 

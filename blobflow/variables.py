@@ -1,4 +1,4 @@
-"""What the environment says of blobflow itself: the BLOBFLOW_ variables, and the folders of the XDG Base
+"""blobflow's own environment variables: the BLOBFLOW_ ones, and the folders of the XDG Base
 Directory specification and of docker. Light, and told which environment: nothing here looks for itself."""
 
 from __future__ import annotations

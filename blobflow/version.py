@@ -1,4 +1,4 @@
-"""The version of blobflow, and how it calls itself to registries."""
+"""The version of blobflow, and its User-Agent."""
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The `blobflow` command: finds a verb, runs it, and turns what it raises into a sentence and an exit code.
+"""The `blobflow` command: finds a verb, runs it, and turns errors into a sentence and an exit code.
 
 What a run *does* is decided in `blobflow.client`; here words become values and values become words. The
 folders, each of which imports only those before it:

@@ -1,4 +1,4 @@
-"""Plans that are shown and not carried out: what would be done, and what it would cost."""
+"""Dry runs: plans that are shown and not carried out, with their cost."""
 
 from __future__ import annotations
 

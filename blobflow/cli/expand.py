@@ -1,4 +1,4 @@
-"""From a request to pairs, now: where rules choose tags, their registries are asked."""
+"""Expands a request into pairs, now: where rules choose tags, it asks their registries."""
 
 from __future__ import annotations
 

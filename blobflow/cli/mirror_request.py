@@ -1,4 +1,4 @@
-"""Mirrors a request; and once all of it is there, removes the tags that are too many if that is wanted."""
+"""Mirrors a request and, if asked to, prunes extra tags once all images are there."""
 
 from __future__ import annotations
 

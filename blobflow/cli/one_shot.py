@@ -1,4 +1,4 @@
-"""One question to a client, for verbs that carry out no run of their own: the loop and the progress."""
+"""Runs one client operation, for verbs without a run of their own: the event loop and the progress."""
 
 from __future__ import annotations
 

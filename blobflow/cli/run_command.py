@@ -1,4 +1,4 @@
-"""Runs a verb's work: progress meanwhile, then the report and the summary, however the run ended."""
+"""Runs a verb's work: shows progress, then writes the report and the summary, however the run ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From options, the environment and the configuration file to the library's settings and policy.
+"""Builds the library's settings and policy from options, the environment and the configuration file.
 
 Outside of the command line nothing reads the environment.
 """

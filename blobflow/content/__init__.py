@@ -1,4 +1,4 @@
-"""The seam: what every place that content lives in promises to the engine, and nothing else.
+"""The interface between engine and transports: what every Source and Sink promises.
 
 The engine sees `Source`, `Sink`, `Cache` and `Journal`; a transport implements the first two, the store the
 other two. Engine and transports never import each other: they meet in `blobflow.composition`.

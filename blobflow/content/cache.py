@@ -1,4 +1,4 @@
-"""The store as the engine sees it, and where documents are put aside."""
+"""The protocols of the store as the engine uses it, and of the spill file for documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must outlive the process, so that the next run need not find it out again."""
+"""The journal's protocol: facts that outlive the process, so that later runs need not find them out again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where content lives: a site, what a source and a sink promise, and what else a place may know or do."""
+"""Sites, and the protocols of Sources and Sinks, with the optional ones that some of them have."""
 
 from __future__ import annotations
 

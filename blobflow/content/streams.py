@@ -1,4 +1,4 @@
-"""A blob's bytes on their way: a reader opens them, a stream is one reading of them.
+"""Blob streams: a reader opens a blob, a stream is one reading of its bytes.
 
 A `BlobReader` opens a blob's bytes at an offset, as often as is needed, so whoever holds one can retry and
 resume. A `BlobStream` is what it opens: a resource with an end, not just an iterator.

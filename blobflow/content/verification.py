@@ -1,4 +1,4 @@
-"""Whether bytes are the blob that a descriptor names: by its size and its digest."""
+"""Verifies that bytes are the blob that a descriptor names: by its size and its digest."""
 
 from __future__ import annotations
 

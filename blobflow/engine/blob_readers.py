@@ -1,4 +1,4 @@
-"""A blob's readers as the executor hands them on: verified, counted, and with the side of an error named."""
+"""Blob readers around a source's: they verify, count, and name the side in errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blobflow.oci import Descriptor
 
 
 async def can_be_read(source: Source, blob: Descriptor) -> bool:
-    """Whether a blob's first byte can be had; of one without bytes that is not known."""
+    """Whether a blob's first byte can be read; False for an empty blob, of which nothing can be read."""
     if not blob.size:
         return False
     try:
@@ -34,8 +34,8 @@ async def can_be_read(source: Source, blob: Descriptor) -> bool:
 class SourceReader:
     """The blob as its source gives it, verified where it is read from the start. Errors name the source.
 
-    `finished` is called when a reading ends, whole or left early, and maybe twice: the slot at the source is
-    free again. Not when it breaks: who reads once more keeps the slot meanwhile.
+    `finished` is called when a reading ends, whole or abandoned early, and maybe twice: the permit at the
+    source is free again. Not when the reading breaks: a retry keeps the permit.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class _FromSource(Tap):
 
 
 class WholeReader:
-    """The same blob for a reader that trusts nobody below: every opening reads from the start.
+    """The same blob for a target that resumes: every opening reads from the start.
 
-    A source vouches for nothing that lies below an offset. A target that goes on from one gets the rest only
-    while the whole is read and hashed again, and the last chunk when it matched.
+    A source does not verify the bytes before an offset. A target that resumes from one gets the rest while
+    the whole blob is read and hashed again, and gets the last chunk only once the digest matched.
     """
 
     def __init__(self, reader: BlobReader) -> None:
@@ -108,8 +108,8 @@ class CountedReader:
 
 
 class Sent:
-    """What one target took of a blob of `size` bytes in all its tries: `bytes`, and `at`, the offset from
-    which it wanted it last."""
+    """What one target received of a blob of `size` bytes over all attempts: `bytes`, and `at`, the offset at
+    which the last attempt began."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -117,7 +117,7 @@ class Sent:
         self.at = 0
 
     def count(self, size: int) -> int:
-        """So many more; how many of them are beyond the blob's size, and so were sent once more."""
+        """Count `size` more bytes. Returns how many of them exceed the blob's size, that is, were resent."""
         before, self.bytes = self.bytes, self.bytes + size
         return max(0, self.bytes - max(before, self.size))
 

@@ -1,8 +1,8 @@
-"""Discovery: what sources and targets are asked before a run can be planned.
+"""Discovery: asks sources and targets what planning needs to know.
 
-It is made a target host at a time, and all of them at once: resolve, survey, read. What several of them want
-to know of a source (what a tag names, a manifest, what refers to it) is asked once, also while the first
-answer is under way. No target waits for another's answers, so that one which does not answer keeps nobody.
+It runs once a target host, for all hosts at once: resolve, survey, read. What several of them need from a
+source (what a tag names, a manifest, its referrers) is asked once, also while the first answer is under way.
+No target waits for another's answers, so a host that does not answer delays nobody.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ MAX_SMALL_REQUESTS = 32
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """What is known of some pairs: what they want at their targets, and what is there.
+    """What is known about some pairs: their desired images, and what their targets have.
 
-    `failures`: pairs that nothing can be planned for, and why; `skipped`: those of which nothing is wanted,
-    as they lack the platforms that are. `current`: those that are taken as whole because an earlier run put
-    them there.
+    `failures`: pairs that can't be planned, and why; `skipped`: pairs whose images have none of the wanted
+    platforms. `current`: pairs that count as complete because an earlier run put them there.
     """
 
     pairs: tuple[Pair, ...]
@@ -57,7 +56,7 @@ class Discovered(msgspec.Struct, frozen=True):
 
 
 def join_discovered(answers: Sequence[Discovered]) -> Discovered:
-    """What is known of several groups of pairs, each with a target host of its own."""
+    """Join what is known about several groups of pairs, each with a target host of its own."""
     desired_images: dict[Pair, DesiredImage] = {}
     failures: dict[Pair, BlobflowError] = {}
     skipped: dict[Pair, NoSuchPlatform] = {}
@@ -76,14 +75,14 @@ def join_discovered(answers: Sequence[Discovered]) -> Discovered:
 
 
 def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
-    """What is known of pairs of which nothing could be found out."""
+    """What is known about pairs whose discovery failed with `error`."""
     failures = {pair: own_copy(error) for pair in pairs}
     return Discovered(tuple(pairs), {}, Inventory({}, {}, {}), failures, frozenset())
 
 
 class Discovery:
-    """One run's questions. `roots` gets what the sources name, as it comes to be known; `audit` is None where
-    everything is looked at anyway."""
+    """The discovery of one run. `roots` collects what the sources name, as they answer; `audit` is None where
+    every image is checked anyway."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class Discovery:
         self.policy = policy
         self.services = services
         self.audit: Audit | None = None
-        if policy.verify == "roots":  # else everything is asked for
+        if policy.verify == "roots":  # otherwise every image is checked
             self.audit = Audit(services, pairs, policy.audit, trust_root=policy.trust_root)
         self.quota = PullQuota(
             services.allowance_of, services.source_at, observe, services.sleep, waits=policy.wait
@@ -111,35 +110,35 @@ class Discovery:
         self.groups = tuple(map(tuple, groups.values()))
         self._images = len(pairs)
         self._observe = observe
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def graph(self) -> Graph:
-        """What the sources said so far."""
+        """The graph of what was read from the sources so far."""
         return self.reader.graph(self.roots)
 
-    async def of(self, pairs: Sequence[Pair]) -> Discovered:
+    async def discover(self, pairs: Sequence[Pair]) -> Discovered:
         """Resolve and survey the pairs of one target host. Changes nothing anywhere.
 
-        Raises what ends the whole run: Throttled, where a source lets too few manifests be read.
+        Raises what ends the whole run: Throttled, where a source's pull quota is too small.
         """
         return await _HostDiscovery(self, pairs).discover()
 
     def begin(self, phase: str) -> None:
-        """Say that a phase has begun, when the first group gets to it."""
-        if phase not in self._told:
-            self._told.add(phase)
+        """Report that a phase has begun, when the first group gets to it."""
+        if phase not in self._reported:
+            self._reported.add(phase)
             self._observe(PhaseStarted(phase, self._images))
 
     def warn(self, sentence: str) -> None:
-        """Say it, once a run."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        """Report a warning, once a run."""
+        if sentence not in self._reported:
+            self._reported.add(sentence)
             self._observe(Warned(sentence))
 
 
 class _HostDiscovery:
-    """The discovery of the pairs of one target host, phase by phase. A pair that failed in one, or was found
-    to be left as it is, is not asked about in the next."""
+    """The discovery of the pairs of one target host, phase by phase. A pair that fails or is skipped in one
+    phase takes no part in the next."""
 
     def __init__(self, discovery: Discovery, pairs: Sequence[Pair]) -> None:
         self._discovery = discovery
@@ -154,7 +153,7 @@ class _HostDiscovery:
         self._skipped: dict[Pair, NoSuchPlatform] = {}
 
     async def discover(self) -> Discovered:
-        """All of it; see `Discovery.of`."""
+        """All of it; see `Discovery.discover`."""
         self._discovery.begin("resolve")
         await self._resolve()
         self._discovery.begin("survey")
@@ -170,15 +169,15 @@ class _HostDiscovery:
         )
 
     def _good(self) -> list[Pair]:
-        """The pairs that something may still be done for."""
+        """The pairs that have neither failed nor been skipped."""
         return [pair for pair in self._pairs if pair not in self._failures and pair not in self._skipped]
 
     def _drop(self, failed: Mapping[Reference, BlobflowError]) -> None:
-        """The pairs of sources that failed fail."""
+        """Fail the pairs whose sources failed."""
         self._failures.update((pair, failed[pair.source]) for pair in self._good() if pair.source in failed)
 
     async def _resolve(self) -> None:
-        """Find out what the sources name, and meanwhile what the targets' tags do."""
+        """Resolve the sources' names, and meanwhile ask what the targets' tags name."""
         resolved = await resolve_roots(
             (pair.source for pair in self._pairs),
             self._source_at,
@@ -192,7 +191,7 @@ class _HostDiscovery:
         self._failures.update(conflicting_pairs(self._good(), resolved.roots))
 
     async def _survey_tags(self) -> TagSurvey:
-        """Find out what the targets' tags name, and look below some of those that seem right."""
+        """Ask what the targets' tags name, and audit some of those that look right."""
         policy = self._policy
         tags = await survey_tags(
             self._good(),
@@ -211,7 +210,7 @@ class _HostDiscovery:
         return await self._discovery.audit.look(self._good(), tags, self._roots)
 
     async def _read(self, tags: TagSurvey) -> Graph:
-        """Read what is wanted of the images that are not current, and look ahead meanwhile."""
+        """Read the wanted manifests of the images that are not current, and prefetch answers meanwhile."""
         stale = [pair for pair in self._good() if pair not in tags.current]
         reading = read_graph(
             {pair.source: self._roots[pair.source] for pair in stale},
@@ -226,7 +225,7 @@ class _HostDiscovery:
         return msgspec.structs.replace(read.graph, roots=dict(self._roots))
 
     async def _look_ahead(self, pairs: Collection[Pair]) -> None:
-        """Ask for what will be wanted to know once the manifests of these pairs have been read."""
+        """Ask ahead for what will be needed once the manifests of these pairs have been read."""
         subjects = {
             (site_of(pair.source), self._roots[pair.source].digest)
             for pair in pairs
@@ -245,14 +244,16 @@ class _HostDiscovery:
         )
         self._failures.update(built.failures)
         self._skipped.update(built.skipped)
-        self._warn_of_partial_sources({pair.source: each for pair, each in built.of.items() if each.lacking})
-        self._failures.update(unacceptable_pairs(self._good(), built.of, self._sink_at))
-        return built.of
+        self._warn_of_partial_sources(
+            {pair.source: each for pair, each in built.by_pair.items() if each.lacking}
+        )
+        self._failures.update(unacceptable_pairs(self._good(), built.by_pair, self._sink_at))
+        return built.by_pair
 
     async def _attach_referrers(
         self, desired_images: dict[Pair, DesiredImage], graph: Graph, tags: TagSurvey
     ) -> dict[Pair, DesiredImage]:
-        """Add to the images what refers to them, as far as that is looked up."""
+        """Attach their referrers to the images whose referrers are looked up."""
         policy = self._policy
         self._warn_of_lost_referrers(pair for pair in self._good() if policy.lookup(pair) == "always")
         looked_up = [p for p in self._good() if p not in tags.current and policy.lookup(p) != "off"]
@@ -272,7 +273,7 @@ class _HostDiscovery:
     async def _survey_content(
         self, desired_images: Mapping[Pair, DesiredImage], tags: TagSurvey
     ) -> Inventory:
-        """Find out what of the images is at their targets."""
+        """Find out which parts of the images their targets have."""
         content = await survey_content(
             self._good(),
             desired_images,
@@ -286,7 +287,7 @@ class _HostDiscovery:
         return content.inventory
 
     def _warn_of_partial_sources(self, found: Mapping[Reference, DesiredImage]) -> None:
-        """Say which sources have only a part of what is wanted of them."""
+        """Warn about sources that have only a part of what is wanted of them."""
         for source, desired in sorted(found.items()):
             count = len(desired.lacking)
             left = (
@@ -297,7 +298,7 @@ class _HostDiscovery:
             self._discovery.warn(f"{source} has only a part of its index {digest}{here}: {left} left out")
 
     def _warn_of_lost_referrers(self, pairs: Iterable[Pair]) -> None:
-        """Say where referrers that were asked for do not get."""
+        """Warn about targets that can't hold the referrers that were asked for."""
         hosts = {pair.target.host for pair in pairs if not accepts_referrers(pair, self._sink_at)}
         for host in sorted(hosts):
             self._discovery.warn(

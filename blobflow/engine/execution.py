@@ -1,4 +1,4 @@
-"""Execution: a plan is carried out, as it comes to be known, and it is said what became of every image.
+"""Execution: carries out a plan, also while later parts are still being planned, and reports the result.
 
     Planning ─► transfer ─► verify ─► report
        └── parts that are planned later are added to what runs
@@ -47,11 +47,11 @@ def run_of_pairs(
 
 
 class Run:
-    """One execution of a plan. `report` may be asked at any time, also before `execute` and after it was
+    """One execution of a plan. `report` may be called at any time, also before `execute` and after it was
     cancelled."""
 
     def __init__(self, planning: Planning[Any], meter: Meter | None = None) -> None:
-        """`meter`: what the services count in, for the report."""
+        """`meter`: where the services count bytes, for the report."""
         self._planning = planning
         self._policy = planning.policy
         self._observe = planning.observe
@@ -64,7 +64,7 @@ class Run:
         self._started = time.monotonic()
 
     def report(self) -> Report:
-        """What has become of every image so far."""
+        """The report on every image as of now."""
         report = self._collector.report(
             bytes_read=self._meter.bytes_read,
             written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def planned(self) -> Planned | None:
-        """What is carried out, once it is known."""
+        """The plan that is carried out, once it is made."""
         return self._planning.planned
 
     @property
@@ -86,16 +86,16 @@ class Run:
 
     @property
     def cut_short(self) -> bool:
-        """Whether it has left images as they were, because it was to start nothing new."""
+        """Whether images were left unfinished because the run was winding down."""
         return self._collector.cut_short
 
     def undone(self, error: BlobflowError | None) -> None:
-        """What was to be made of the images that it brought was not: that failed, or was cancelled (None)."""
+        """Record that a later use of the images that arrived failed with `error`, or was cancelled (None)."""
         self._collector.undone(error)
 
     def wind_down(self) -> bool:
-        """Start nothing new: what is under way ends, and `execute` returns. False if nothing is under way
-        yet."""
+        """Start nothing new: steps under way end, and `execute` returns. Returns False if nothing is under
+        way yet."""
         if self._transfer is None or self._batches is None:
             return False
         self._batches.stop()
@@ -105,9 +105,9 @@ class Run:
     async def execute(self, services: Services) -> Report:
         """Carry it out. Failures of images are in the report; what is raised concerns the whole run.
 
-        The plan is of the whole set, unless a target keeps the others waiting for its answers for longer
-        than `services.patience`: then those begin, and what it wants is planned and added when it is known.
-        On cancel, steps under way are taken back or journaled before CancelledError goes on.
+        The plan covers the whole set, unless a target keeps the others waiting for longer than
+        `services.patience`: then those begin, and its part is planned and added once it has answered.
+        On cancel, steps under way are undone or journaled before CancelledError propagates.
         """
         planning = self._planning
         async with in_batches(planning.questions(services)) as self._batches:
@@ -132,7 +132,7 @@ class Run:
         return self.report()
 
     async def _take_late(self, transfer: Transfer, services: Services) -> None:
-        """Plan what is known only now, and add it to what runs."""
+        """Plan what the late answers allow, and add it to the running transfer."""
         assert self._batches is not None
         try:
             async for answers in self._batches.late():
@@ -144,7 +144,7 @@ class Run:
             transfer.no_more()
 
     def _take(self, answers: Sequence[Any], services: Services) -> Plan:
-        """Plan what the answers allow, and tell observers, the journal and targets. Returns what is new."""
+        """Plan what the answers allow, and tell observers, the journal and targets. Returns the new part."""
         part = self._planning.take(answers)
         for record in self._records_of(part):
             self._tell(record)
@@ -154,7 +154,7 @@ class Run:
         return part.plan
 
     def _records_of(self, part: PlanPart) -> Sequence[ImageRecord]:
-        """The images of a part that nothing is to be done for, or can be."""
+        """The images of a part that need no step, or can't have any."""
         collector = self._collector
         failed = [collector.failed(pair, error) for pair, error in part.failures.items()]
         present = collector.planned(part.plan.goals, part.desired_images, part.inventory)
@@ -189,7 +189,7 @@ class Run:
     # After the transfer
 
     async def _check_sources_and_targets(self, services: Services) -> None:
-        """Verify the targets, and look whether tags of the sources moved meanwhile."""
+        """Verify the targets, and check whether tags of the sources moved meanwhile."""
         put = self._collector.verifiable(("done",)) if self._planning.follows_tags else {}
         resolved = {pair.source: self._collector.source_root(pair) for pair in put}
         moved: dict[Reference, Digest | None] = {}
@@ -201,9 +201,9 @@ class Run:
             self._observe(Warned(f"{reference} moved during the run: it {now} now; the next run takes it up"))
 
     async def _verify_targets(self, services: Services) -> None:
-        """Ask the targets for what was put, or, closer than "roots", for every image that should be there.
+        """Verify the images that were put, or, on closer levels than "roots", all that should be there.
 
-        What the audit of this run found incomplete is looked at again.
+        What this run's audit found incomplete is audited again.
         """
         collector, level = self._collector, self._policy.verify
         roots = collector.verifiable(("done",) if level == "roots" else ("done", "present"))
@@ -227,12 +227,12 @@ class Run:
             self._observe(Warned(f"{pair.target} is not what it should be: {error}"))
 
     def _reads_at_once(self, pairs: Iterable[Pair], services: Services) -> int:
-        """Blobs that may be read back at once: as many as the target that lets the fewest be read."""
+        """How many blobs are read back at once: as many as the strictest target's limit allows."""
         limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
         return min(limiters.target(site_of(pair.target)).limit(PermitKind.READ) for pair in pairs)
 
     async def _complete_archives(self, services: Services) -> None:
-        """Let archives take their places; the images of one that can't are failed."""
+        """Complete the archives, and fail the images of those that can't be completed."""
         failures = await services.complete()
         for pair in self._collector.verifiable(("done",)) if failures else ():
             if error := failures.get(site_of(pair.target)):
@@ -242,7 +242,7 @@ class Run:
 
 
 def _announce(plan: Plan, services: Services) -> None:
-    """Tell the sinks that want to know which blobs will come, in the order of the plan."""
+    """Announce to the sinks that ask for it which blobs will come, in the order of the plan."""
     coming: dict[Site, list[Descriptor]] = {}
     for step in plan.steps:
         if isinstance(step, Copy):

@@ -1,4 +1,4 @@
-"""Pairs: what is wanted where. The word that all of planning and execution is about."""
+"""Pairs of a source and a target: the unit of planning and execution."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 Lookup = Literal["auto", "always", "off"]
 
 
-# What becomes of an image that has none of the platforms that are wanted: an error, or it is skipped.
+# Whether an image that has none of the wanted platforms is an error or is skipped.
 MissingPlatform = Literal["fail", "skip"]
 
 
 class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
-    """One image, or some of its platforms, wanted at one place. Fan-out is several pairs with one source.
+    """One image, or some of its platforms, and its target. Fan-out is several pairs with one source.
 
-    `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: what
-    is wanted of what refers to it, where the run's policy does not say. `missing_platform`: what becomes of
-    it if it is an image for other platforms than those of `choice`.
+    `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: when
+    referrers are looked up, where the run's policy does not say. `missing_platform`: whether the pair fails
+    or is skipped if the image has none of the platforms of `choice`.
     """
 
     source: Reference

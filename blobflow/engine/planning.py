@@ -1,4 +1,4 @@
-"""Planning: from pairs to a plan. Asks sources and targets, and changes nothing anywhere.
+"""Planning: from pairs to a plan. Asks sources and targets, and writes nothing to them.
 
     discover (sources and targets, a target host at a time) ─► make_plan (pure) ─► Planned
 
@@ -38,8 +38,7 @@ Answer = TypeVar("Answer")
 
 
 async def plan(planning: Planning[Any], services: Services) -> Planned:
-    """Find out everything and plan it. Failures of images are in what is returned; what is raised concerns
-    all of them."""
+    """Plan everything in one go. Failures of images are in the result; what is raised concerns all images."""
     async with in_batches(planning.questions(services)) as batches:
         planning.take(await batches.first(planning.is_useful))
     assert planning.planned is not None, "taking in answers plans them"
@@ -47,13 +46,13 @@ async def plan(planning: Planning[Any], services: Services) -> Planned:
 
 
 class Planning(ABC, Generic[Answer]):
-    """How one run comes by its plan: what it asks each target host, and what the answers allow.
+    """How one run makes its plan: what it asks each target host, and what it plans from the answers.
 
-    `roots` gets what the sources' names were resolved to; `origins` is where contents of the plan can be
-    read that the graph does not know of. `planned`: what is planned so far. `audit`: what looks below images
-    that earlier runs put, if anything does. `is_transferring` is set once steps run: from then on an error
-    that would have ended the run fails the pairs of its host alone. `follows_tags`: the sources' tags were
-    resolved just now, so that one which moves meanwhile is news.
+    `roots` collects what the sources' names were resolved to; `origins` says where content can be read that
+    the graph does not have. `planned`: the plan so far. `audit`: the audit of images that earlier runs put,
+    if there is one. `is_transferring` is set once steps run: from then on an error that would have ended the
+    run fails the pairs of its host alone. `follows_tags`: the sources' tags were resolved by this run, so
+    that a tag which moves meanwhile is worth reporting.
     """
 
     follows_tags = True
@@ -70,11 +69,11 @@ class Planning(ABC, Generic[Answer]):
 
     @abstractmethod
     def questions(self, services: Services) -> Iterable[Coroutine[Any, Any, Answer]]:
-        """What is to be asked, a coroutine for each target host."""
+        """The questions to ask, one coroutine a target host."""
 
     @abstractmethod
     def is_useful(self, answer: Answer) -> bool:
-        """Whether something can be done by an answer alone."""
+        """Whether an answer alone allows any step."""
 
     @abstractmethod
     def take(self, answers: Sequence[Answer]) -> PlanPart:
@@ -82,22 +81,22 @@ class Planning(ABC, Generic[Answer]):
 
     @abstractmethod
     def graph(self) -> Graph:
-        """What the sources have said so far."""
+        """The graph of what was read from the sources so far."""
 
     @abstractmethod
     def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
-        """Have later runs know an image that is whole at its target now."""
+        """Record in the journal that an image is complete at its target."""
 
     def explain(self, error: BlobflowError, step: Step) -> None:
-        """Add to the error of a step what only the plan's history tells."""
+        """Add to the error of a step what only the planning knows."""
 
     def complete(self, report: Report, step_states: StepStates | None) -> Report:
-        """Enter into a report what only planning knows. `step_states`: None before steps run."""
+        """The report with what only the planning knows. `step_states`: None before steps run."""
         return report if self.audit is None else self.audit.entered(report)
 
     def _add(self, part: PlanPart, planned: Planned) -> PlanPart:
-        """Number a part's steps after those that are planned, and add it. `planned`: the first part alone, as
-        planning it came to it."""
+        """Number a part's steps after those that are planned, and add it. `planned`: what becomes the plan if
+        this part is the first."""
         if self.planned is None:
             self.planned = planned
             return part
@@ -112,7 +111,7 @@ class Planning(ABC, Generic[Answer]):
 
 
 class PairPlanning(Planning[Discovered]):
-    """The planning of pairs: what their sources name now is to be at their targets."""
+    """Plans pairs: what their sources name now is what their targets should have."""
 
     def __init__(
         self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING, observe: Observer = ignore
@@ -130,7 +129,7 @@ class PairPlanning(Planning[Discovered]):
 
     async def _ask(self, pairs: tuple[Pair, ...]) -> Discovered:
         try:
-            return await self._discovery.of(pairs)
+            return await self._discovery.discover(pairs)
         except BlobflowError as error:
             if not self.is_transferring:
                 raise
@@ -176,12 +175,12 @@ class PairPlanning(Planning[Discovered]):
         return part
 
     def _is_unrecorded(self, goal: Goal) -> bool:
-        """Whether the journal may not know that an image which needs nothing is whole."""
+        """Whether the journal may lack the record of an image that needs no step."""
         return self.policy.trust_root or goal.pair not in self._current
 
     def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
         pair = goal.pair
-        if pair.target.transport:  # files are at hand, and anyone may change them: they are asked
+        if pair.target.transport:  # local files are cheap to ask, and anyone may change them
             return
         if pair in self._partial:  # of another source the same root may have more below it
             return
@@ -199,7 +198,7 @@ class PairPlanning(Planning[Discovered]):
 
 
 def plan_made(cost: Cost | RunningCost, images: int) -> PlanMade:
-    """The event of a plan for so many images."""
+    """The event that reports a plan for `images` images."""
     return PlanMade(
         images=images,
         copies=cost.copies,

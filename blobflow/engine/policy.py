@@ -8,26 +8,26 @@ import msgspec
 
 from blobflow.engine.pairs import Lookup, Pair
 
-# How closely targets are asked whether they have what they should, see `engine.targets.verification`.
+# How closely targets are verified, see `engine.targets.verification`.
 VerifyLevel = Literal["roots", "blobs", "content"]
-# Below which roots of earlier runs it is looked, see `engine.targets.audit`.
+# Which roots of earlier runs are audited, see `engine.targets.audit`.
 AuditMode = Literal["rolling", "all", "none"]
 
 
 class Policy(msgspec.Struct, frozen=True):
     """What a run does where it has a choice.
 
-    `verify`: how closely the targets are asked after the transfer, see `engine.targets.verification`; "roots"
-    looks at the images that this run put, the others at every image, before the transfer too, and so repair
-    what they can. `keep_going`: a failed image does not keep the others from being mirrored. `no_overwrite`:
-    a target tag that names another digest is an error. `trust_root`: a target tag that names the right root
-    is taken as whole, also where no earlier run of ours put it there. `wait`: where a source lets fewer
-    manifests be read than are needed, read those and wait for more; without it such a run is not begun.
+    `verify`: how closely the targets are verified after the transfer, see `engine.targets.verification`;
+    "roots" checks the images that this run put, the others check every image, before the transfer too, and so
+    repair what they can. `keep_going`: a failed image does not keep the others from being mirrored.
+    `no_overwrite`: a target tag that names another digest is an error. `trust_root`: a target tag that names
+    the right root counts as complete, also where no earlier run put it there. `wait`: where a source's pull
+    quota is too small, read what it allows and wait for more; without it such a run is not begun.
     `foreign_layers`: layers with `urls`, or that are not meant to be distributed, are mirrored too where the
     source registry itself holds them; from their `urls` nothing is ever fetched. `referrers`: when to look up
     signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
-    fails. `audit`: below which of the images that an earlier run put it is looked before they are taken as
-    whole, see `engine.targets.audit`; with another `verify` than "roots" all of them are looked below anyway.
+    fails. `audit`: which of the images that an earlier run put are audited before they count as complete, see
+    `engine.targets.audit`; with another `verify` than "roots" all of them are checked anyway.
     """
 
     keep_going: bool = True
@@ -40,7 +40,7 @@ class Policy(msgspec.Struct, frozen=True):
     audit: AuditMode = "rolling"
 
     def lookup(self, pair: Pair) -> Lookup:
-        """When what refers to a pair's image is looked up."""
+        """When the referrers of a pair's image are looked up."""
         return self.referrers or pair.referrers
 
 

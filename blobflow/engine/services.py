@@ -16,10 +16,10 @@ from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
 from blobflow.permits import Limiter
 
-# Which blobs go through the store: those that gain by it, all, or none (see `transfer.staging`).
+# Which blobs are staged in the store: those that gain by it, all, or none (see `transfer.staging`).
 CacheMode = Literal["auto", "all", "off"]
 
-# Seconds. Targets that are well differ by less, or have so much to be asked that waiting for it is in vain.
+# Seconds. Healthy targets differ by less, or have so much to answer that waiting for them is no use.
 PATIENCE = 2.0
 
 
@@ -31,11 +31,12 @@ class Services(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `blobflow.composition` fills it in.
 
     `limiter_at`: the limiter of a host whose Sources and Sinks have none of their own.
-    `staging_bytes`: what blobs may take in the store at once while they pass through it, and `staging_blobs`:
-    how many of them; None: no bound.
-    `complete` ends what is only there when it is whole (archives), and says of which sites it could not.
-    `patience`: so many seconds the targets that have answered wait for the others, so that the plan is one.
-    `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests put their own there.
+    `staging_bytes`: how many bytes of blobs may be staged in the store at once, and `staging_blobs`: how many
+    blobs; None: no bound.
+    `complete` finishes targets that appear only when they are whole (archives), and returns the sites where
+    that failed.
+    `patience`: how many seconds the targets that have answered wait for the others, to be planned as one.
+    `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests replace them.
     """
 
     source_at: SourceAt

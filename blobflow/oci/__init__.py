@@ -1,4 +1,4 @@
-"""Words: the OCI specifications' values, pure. Nothing here opens a file or a socket.
+"""The OCI specifications' values and rules, pure. Nothing here opens a file or a socket.
 
 `manifest.children()` is the only reader of manifests in the program, and raw manifest bytes are never
 re-encoded: what is put at a target is what was read at the source.

@@ -1,4 +1,4 @@
-"""One document, one meaning. Pure.
+"""Rejects JSON documents that decoders read differently. Pure.
 
 JSON leaves open what a repeated key means, and Go's decoder, which most registries and clients use, takes
 `LAYERS` for `layers`. So a document can be one image for one client and another image, or an index, for the

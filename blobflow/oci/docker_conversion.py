@@ -1,4 +1,4 @@
-"""Manifests in the other family's words: OCI's for Docker's schema 2, and back. Pure.
+"""Converts manifests from Docker's schema 2 to OCI's media types, and back. Pure.
 
 For registries and clients that take only one of them. Blobs stay what they are, byte for byte; manifests get
 other bytes, and so other digests. What the other family has no word for can't be converted: zstd layers and

@@ -1,4 +1,4 @@
-"""Drafts: indexes that are made by hand, and what is said of their images against what the images say. Pure.
+"""Drafts: indexes that are made by hand, whose labels are checked against their images' configs. Pure.
 
 The platform in an index is a *label*: clients choose by it, and nothing stops it from being wrong. Labels are
 put by hand (`--arch`, a spec), taken from an index that listed the image before, or hidden in a tag

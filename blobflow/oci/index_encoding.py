@@ -1,4 +1,4 @@
-"""Index bytes: the one place where an index is written from its children. Pure.
+"""Encodes an index from its children; the only module that does. Pure.
 
 The form is that of `docker manifest push`, byte for byte, for OCI indexes too (docker 23 and later make
 them): three spaces, `mediaType`, `size`, `digest`, `platform`, no newline at the end. So the same images in

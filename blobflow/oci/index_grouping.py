@@ -1,4 +1,4 @@
-"""Grouping: images of one platform each, found in several archives, become one index a name. Pure.
+"""Groups images of one platform each, from several archives, into one index a name. Pure.
 
 What is alone and was whole stays what it is, byte for byte: the index or the manifest of an OCI archive, and
 an index that several archives hold parts of. Everything else becomes a new index. Its children are ordered by

@@ -1,4 +1,4 @@
-"""IP addresses, as the hosts of references and URLs spell them, and what lies behind them. Pure.
+"""IP addresses in the hosts of references and URLs, and which networks they belong to. Pure.
 
 Two questions are asked of an address, and they want opposite care. *May somebody lead us there?*
 (`is_public`) looks through every form that carries an IPv4 address: a gateway on the way, of which we know

@@ -1,4 +1,4 @@
-"""JSON of strangers, decoded into our types as Go's decoder reads it: a null is an absent field.
+"""Decodes untrusted JSON into our types as Go's decoder reads it: a null is an absent field.
 
 Most of what registries and builders write comes out of Go, where an empty list or map is encoded as null and
 read back as nothing. A null in an object is therefore left out; one in an array, which has to be something,

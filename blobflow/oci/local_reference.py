@@ -1,4 +1,4 @@
-"""Places that are no registry: a transport's word and a path, in the notation of the containers tools.
+"""Local references, to layouts and archives: a transport and a path, in the notation of the containers tools.
 
     oci:DIR[:NAME]               an OCI image layout, image-spec image-layout.md
     oci-archive:FILE[:NAME]      the same in a tar

@@ -1,4 +1,4 @@
-"""Manifests: whatever has children. This module is the only reader of them.
+"""Manifests of images and indexes. This module is the only one that parses them.
 
 A `Manifest` holds the raw bytes exactly as they were read. Nothing is ever re-encoded: the digest is of these
 bytes. Decoding is typed (msgspec) and lenient about everything the specs call optional, strict about what the

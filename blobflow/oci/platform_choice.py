@@ -1,4 +1,4 @@
-"""Choosing some platforms of an index, and what the index then is. Pure.
+"""Platform choices: which platforms of an index are wanted, and the index that results. Pure.
 
     keep    the index byte for byte, the others absent: a sparse index (image-spec image-index.md allows it)
     prune   a new index of what was chosen; its digest is another one

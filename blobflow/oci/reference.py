@@ -1,4 +1,4 @@
-"""References: `[docker://][host[:port]/]repository[:tag][@digest]`, or a place (`local_reference`).
+"""References: `[docker://][host[:port]/]repository[:tag][@digest]`, or local ones (`local_reference`).
 
 The grammar is distribution's (reference package), with docker.io's defaults for a bare name: `alpine` is
 `docker.io/library/alpine:latest`. A first component is a host if it has a dot or a colon, is `localhost`, or

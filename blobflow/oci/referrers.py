@@ -1,4 +1,4 @@
-"""What refers to a manifest, and where it is found at registries that keep no list of it. Pure.
+"""Referrers of a manifest, and the tags under which registries without the referrers API have them. Pure.
 
 A referrer is a manifest with a `subject` (image-spec manifest.md). A registry without the referrers API has
 them listed in an index that clients keep, under a tag made of the subject's digest (distribution-spec,

@@ -1,1 +1,1 @@
-"""What a client does besides mirroring: across an air gap, with tags, indexes and caches, and measuring."""
+"""Operations of a client besides mirroring: air-gap transfer, tags, indexes, prefetching, measuring."""

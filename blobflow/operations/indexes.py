@@ -1,8 +1,8 @@
 """Indexes that are made by hand, as `docker manifest` and manifest-tool make them.
 
-    wishes ─► gather: resolve, read, ask each config ─► draft ─► put: children by digest, then the index
+    requests ─► gather: resolve, read, ask each config ─► draft ─► put: children by digest, then the index
 
-The engine brings the children; see `oci.drafts` for what an index may say of them.
+The engine copies the children; see `oci.index_draft` for what an index may say about them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from blobflow.oci.platform_choice import attested_digest
 
 
 class EntryRequest(msgspec.Struct, frozen=True):
-    """An image that is to be in an index, and what is said of it by hand."""
+    """An image to put into an index, and the labels that the user gives it."""
 
     image: Reference
     label: Platform = NO_PLATFORM
@@ -44,11 +44,11 @@ class EntryRequest(msgspec.Struct, frozen=True):
 async def gather(
     client: Client, wishes: Sequence[EntryRequest], *, force: bool = False, ignore_missing: bool = False
 ) -> tuple[DraftImage, ...]:
-    """Look at the images, and say what each is; in the order of the wishes.
+    """Read the images, and return what each is, in the order of the requests.
 
-    An image's config is read for its platform. Of an index its images are taken, attestations too, however
-    deep they are. `force`: labels win over configs. `ignore_missing`: what is not there is left out with a
-    warning, if anything is left.
+    An image's config is read for its platform. An index contributes its images, attestations too, however
+    deeply they are nested. `force`: labels win over configs. `ignore_missing`: images that are not there are
+    left out with a warning, if any remain.
 
     Raises UsageError for a label that contradicts a config, UnsupportedContent for an index that contains
     itself, is nested too deeply or has too many images, and what the sources raise.
@@ -60,7 +60,7 @@ async def gather(
 async def gather_in(
     services: Services, wishes: Sequence[EntryRequest], *, force: bool = False, ignore_missing: bool = False
 ) -> tuple[DraftImage, ...]:
-    """As `gather`, over services that are open."""
+    """Like `gather`, with services that are open already."""
     found: dict[EntryRequest, tuple[DraftImage, ...]] = {}
 
     async def look(wish: EntryRequest) -> None:
@@ -76,14 +76,14 @@ async def gather_in(
             found[wish] = seen.members()
 
     wanted = list(dict.fromkeys(wishes))
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, wanted)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, wanted)
     if wanted and not found:
         raise NotFound("none of the images is there, so there is nothing to make an index of", status=0)
     return tuple(member for wish in wanted for member in found.get(wish, ()))
 
 
 class _Look:
-    """Finds out what one wish means. The reads of one wish go one level at a time, all of a level at once."""
+    """Reads the images of one request, one level at a time, all of a level at once."""
 
     def __init__(self, source: Source, wish: EntryRequest, *, force: bool) -> None:
         self._source = source
@@ -95,11 +95,12 @@ class _Look:
         self._configs: dict[Digest, Platform] = {}
 
     async def look(self) -> None:
-        """Read all that there is to know. Raises what the source does, and for what is too much to read."""
+        """Read everything. Raises what the source does, and UnsupportedContent for what is too much to
+        read."""
         root = await self._source.resolve(self._wish.image.name)
         self._root, level = root.digest, [root]
         for _ in range(MAX_NESTING + 1):
-            await self._runner.each(self._read, level)
+            await self._runner.for_each(self._read, level)
             below = {c.digest: c for each in level for c in self._manifests[each.digest].manifests}
             level = [child for child in below.values() if child.digest not in self._manifests]
             read = sum(not manifest.is_index for manifest in self._manifests.values())
@@ -108,7 +109,7 @@ class _Look:
             raise UnsupportedContent(f"{self._wish.image} is nested more than {MAX_NESTING} levels deep")
 
     def members(self) -> tuple[DraftImage, ...]:
-        """What was seen, checked against what is said of it. Raises UsageError, UnsupportedContent."""
+        """The images that were read, checked against their labels. Raises UsageError, UnsupportedContent."""
         manifest = self._manifests[self._root]
         if not manifest.is_index:
             return (self._named(manifest),)
@@ -154,13 +155,13 @@ class _Look:
                 listed[child.digest] = _as_read(child, manifest)
 
     def _named(self, manifest: Manifest) -> DraftImage:
-        """The member that the wish names itself."""
+        """The member that the request names itself."""
         image, label, config = self._wish.image, self._wish.label, self._configs[manifest.descriptor.digest]
         self._check(image, label, config)
         return DraftImage(image, manifest.descriptor, config, label)
 
     def _listed(self, child: Descriptor, *, alone: bool) -> DraftImage:
-        """A member that came with an index: what that says of it is a label too.
+        """A member that an index lists: the platform that the index gives is a label too.
 
         `alone`: with no other but attestations, as builders push it. Then what is said of the index is meant
         for it.
@@ -184,7 +185,7 @@ class _Look:
         return member.labelled(self._wish.label)
 
     def _check(self, image: Reference, label: Platform, config: Platform) -> None:
-        """Raise UsageError if what was said by hand, or what the tag says, contradicts the config."""
+        """Raise UsageError if the user's label, or the tag's, contradicts the config."""
         if self._force:
             return
         check_label(image, label, config)
@@ -194,17 +195,17 @@ class _Look:
 
 
 def _as_read(child: Descriptor, manifest: Manifest) -> Descriptor:
-    """A mention, with the media type and size that the manifest has: others' mentions may lack them."""
+    """A descriptor with the manifest's own media type and size, which others' descriptors may lack."""
     own = manifest.descriptor
     return msgspec.structs.replace(child, media_type=own.media_type, size=own.size)
 
 
 async def put(client: Client, draft: IndexDraft) -> Manifest:
-    """Bring a draft's images to its target's repository, by digest, and then put the index under its tags.
+    """Copy a draft's images to its target's repository, by digest, and then put the index under its tags.
 
-    What is there stays; what another repository of the registry has is mounted, the rest copied. Raises what
-    `IndexDraft.index` does, before anything is asked or moved, and the error of the first image that did not
-    arrive: then there is no index.
+    Content that is there stays; blobs that another repository of the registry has are mounted, the rest is
+    copied. Raises what `IndexDraft.index` does, before any request, and the error of the first image that did
+    not arrive: then the index is not put.
     """
     draft.index()
     async with client.services() as services:
@@ -214,7 +215,7 @@ async def put(client: Client, draft: IndexDraft) -> Manifest:
 
 
 async def put_in(services: Services, draft: IndexDraft) -> Manifest:
-    """As `put`, over services that are open."""
+    """Like `put`, with services that are open already."""
     index = draft.index()
     site = site_of(draft.target)
     run = run_of_pairs(_pairs(draft), observe=services.observe, meter=services.meter)
@@ -228,7 +229,7 @@ async def put_in(services: Services, draft: IndexDraft) -> Manifest:
 
 
 def _pairs(draft: IndexDraft) -> list[Pair]:
-    """Each image from where it was seen to the target's repository, by digest on both sides."""
+    """Each image from where it was found to the target's repository, by digest on both sides."""
     seen = {member.descriptor.digest: member.image for member in draft.members}
     return [
         Pair(

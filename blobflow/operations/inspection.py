@@ -1,4 +1,4 @@
-"""Inspection: what one reference names, and what is under it."""
+"""Inspection: reads the manifest that a reference names, and those below it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from blobflow.oci.platform_choice import PlatformChoice
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """A reference's manifest and, if it is an index, the manifests under it that are there.
+    """A reference's manifest and, if it is an index, the manifests below it that are there.
 
-    The root is whole. Of the others those are lean (without `raw` and annotations) that would make the whole
-    too much for memory, see `engine.sources.manifests`.
+    The root is whole. Others may be lean (without `raw` and annotations) if all of them together would take
+    too much memory, see `engine.sources.manifests`.
     """
 
     reference: Reference
@@ -27,15 +27,15 @@ class Inspection(msgspec.Struct, frozen=True):
 
     @property
     def absent(self) -> frozenset[Digest]:
-        """What indexes list that is not there: they are sparse."""
+        """The children that sparse indexes list and that are not there."""
         there = {manifest.descriptor.digest for manifest in self.manifests}
         listed = {child.digest for each in (self.root, *self.manifests) for child in each.manifests}
         return frozenset(listed - there)
 
 
 async def inspect(services: Services, reference: Reference, *, alone: bool = False) -> Inspection:
-    """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index lists
-    may lack. Raises what the source answers otherwise."""
+    """Read a reference's manifest and, unless it is wanted `alone`, those below it. Children of a sparse
+    index may be missing; any other error of the source is raised."""
     with error_side("source"):
         root = await services.source_at(site_of(reference)).resolve(reference.name)
     read = await read_graph(

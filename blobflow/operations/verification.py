@@ -1,4 +1,4 @@
-"""Verification: are the targets what the sources name now? Asked apart from any run; nothing is changed."""
+"""Verification: do the targets have what the sources name now? Independent of any run; writes nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from blobflow.oci import Descriptor, Reference
 async def verify_pairs(
     services: Services, pairs: Sequence[Pair], level: VerifyLevel, *, read_at_once: int
 ) -> dict[Pair, BlobflowError | None]:
-    """Ask every pair's target whether it is what the source names now, as closely as `level` says.
+    """Check whether every pair's target has what the source names now, as closely as `level` says.
 
     `read_at_once`: blobs that are read back at the same time. Returns for each pair, in the order given, what
-    is wrong (None: nothing), and NoSuchPlatform also for one that may lack its platforms; a later run does
-    not take what was found wrong for whole because an earlier one put it there.
+    is wrong (None: nothing), and NoSuchPlatform also for one that may lack its platforms. Later runs don't
+    count what was found wrong as complete because an earlier run put it there.
     """
     services.observe(PhaseStarted("resolve", len(pairs)))
     runner = BoundedRunner(MAX_SMALL_REQUESTS)
@@ -38,7 +38,7 @@ async def verify_pairs(
     good = [pair for pair in pairs if pair.source in resolved.roots]
     services.observe(PhaseStarted("verify", len(good)))
     desired_images = await _desired_images(services, good, resolved.roots)
-    roots = {pair: desired.root for pair, desired in desired_images.of.items()}
+    roots = {pair: desired.root for pair, desired in desired_images.by_pair.items()}
     verification = Verification(
         services.source_at,
         services.sink_at,
@@ -46,7 +46,7 @@ async def verify_pairs(
         read_at_once=read_at_once,
         manifest_budget=services.manifest_budget,
     )
-    images = {pair: desired.images for pair, desired in desired_images.of.items()}
+    images = {pair: desired.images for pair, desired in desired_images.by_pair.items()}
     wrong = await verification.check(roots, level, images)
     for pair in wrong:
         mark_doubtful(services.journal, pair, resolved.roots[pair.source].digest, roots[pair].digest)
@@ -58,7 +58,7 @@ async def _desired_images(
     services: Services, pairs: Sequence[Pair], roots: Mapping[Reference, Descriptor]
 ) -> DesiredImages:
     """What each pair's target tag should name. Where only some platforms are wanted that may be a pruned
-    index, and only reading the source's tells which."""
+    index, which is known only after reading the source's."""
     runner = BoundedRunner(MAX_SMALL_REQUESTS)
     partial = [pair for pair in pairs if not pair.choice.whole]
     read = await read_graph(
@@ -73,4 +73,4 @@ async def _desired_images(
     failures = {p: read.failures[p.source] for p in partial if p.source in read.failures} | tags.failures
     graph = msgspec.structs.replace(read.graph, roots=dict(roots))
     built = build_desired_images((p for p in pairs if p not in failures), graph, tags.tags)
-    return DesiredImages(built.of, {**failures, **built.failures}, built.skipped)
+    return DesiredImages(built.by_pair, {**failures, **built.failures}, built.skipped)

@@ -1,4 +1,4 @@
-"""The registry as an application: the table of its endpoints, and the way of a request to one of them.
+"""The registry as an application: the table of its endpoints, and the dispatch of requests to them.
 
 The registry speaks distribution-spec 1.1 and is strict: what the spec lets it refuse, it refuses, so that a
 client that works here works elsewhere. It never holds a request's body in memory, except a manifest's.

@@ -1,4 +1,4 @@
-"""What a client that accepts no index gets of one: its linux/amd64 image, as in distribution. Pure."""
+"""A client that accepts no index gets the index's linux/amd64 image instead, as in distribution. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request on its way: who sent it, what it asks for, and the registry that answers it."""
+"""The context of one request: its client, its parameters, and the registry that answers it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry answers when it can't do what a client asks: distribution-spec, "Error Codes", as values.
+"""The registry's error responses (distribution-spec, "Error Codes"), as values.
 
 An endpoint raises `ApiError`; the application alone turns it into a response. So a client always gets a
 status from one table and a body of the one form `{"errors": [{"code", "message", "detail"}]}`.

@@ -1,4 +1,4 @@
-"""Indexes of what the manifests of a repository say, made by reading each manifest once.
+"""Indexes over the manifests of a repository, made by reading each manifest once.
 
 What a manifest says never changes, as its digest names its bytes; which manifests a repository holds changes
 all the time. So an index remembers which manifests it has taken in, and is updated when somebody needs it: it

@@ -1,4 +1,4 @@
-"""Lists in pages: what a client asks for with `n` and `last`, and the Link to the next page."""
+"""Pages of lists: the parameters `n` and `last`, and the Link to the next page."""
 
 from __future__ import annotations
 

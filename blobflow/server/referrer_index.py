@@ -1,4 +1,4 @@
-"""What the manifests of a repository refer to, and lists of referrers, made a page at a time.
+"""The index of a repository's referrers by subject, and lists of them, made a page at a time.
 
 A list has what a repository holds just then. An index knows which manifests have which subject. A manifest's
 entry in the list, with all its annotations, is made from the manifest when a page needs it, unless the entry

@@ -1,5 +1,4 @@
-"""What the registry holds between requests: its store, its options, its upload sessions, and what it has
-counted and remembered."""
+"""The state of the registry between requests: its store, options, upload sessions, counters and caches."""
 
 from __future__ import annotations
 

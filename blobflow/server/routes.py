@@ -1,4 +1,4 @@
-"""Which endpoint a path belongs to: the distribution-spec's paths, taken apart. Pure.
+"""Routes: parses the distribution-spec's paths into endpoints and their parameters. Pure.
 
 A repository's name may have any number of components, also ones called `blobs` or `tags`, so a path is read
 from its end. Names are checked here: none that breaks the spec's grammar reaches the store, which never uses

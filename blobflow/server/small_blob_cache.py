@@ -1,4 +1,4 @@
-"""Small content that clients asked for lately, held in memory: manifests, configs.
+"""The cache of small content in memory: manifests and configs that clients requested recently.
 
 Content never changes under its digest and was verified when it was read, so nothing here can be wrong.
 Whether a repository has it, the store says each time: what was deleted is not served from here.

@@ -1,4 +1,4 @@
-"""What the registry does by itself while it serves, so that nothing grows with the time that it runs."""
+"""Upkeep: periodic work of a registry that serves, so that nothing grows with its uptime."""
 
 from __future__ import annotations
 

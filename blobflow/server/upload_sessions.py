@@ -1,4 +1,4 @@
-"""The upload sessions of a registry: how many there may be, and for how long.
+"""The upload sessions of a registry, limited in number and age.
 
 A session is a growing partial of the store and some memory. It ends when it is committed, cancelled or
 forgotten, or with the process; in each case but the first nothing of it was ever visible. Between two

@@ -1,2 +1,2 @@
-"""Edges: how the world answers. One file or folder per transport, each a Source and/or a Sink of
+"""Transports: registries, the store, layouts and archives. One file or folder each, as Sources and Sinks of
 `blobflow.content`. A transport never imports the engine, nor another transport."""

@@ -1,4 +1,4 @@
-"""Files of layouts and archives: the operating system's answers in words, reading, and durable writing.
+"""Files of layouts and archives: reading, durable writing, and the operating system's errors in words.
 
 The store promises more (checksums, resuming, eviction) and has rooms of its own for that.
 """

@@ -1,4 +1,4 @@
-"""The transports that are no registries, in one table by the word that their references begin with.
+"""The local transports (layouts, archives), in one table by the prefix of their references.
 
 To add one: its word in `blobflow.oci.local_reference`, a class that is a `LocalTransport`, and its row in
 `TRANSPORTS`. What is done with an image at a place is `blobflow.content`'s Source and Sink.
@@ -23,7 +23,7 @@ from blobflow.transports.store import Store
 
 
 class LocalTransport(Protocol):
-    """All places of one kind in one run, each opened once."""
+    """All layouts or archives of one kind in one run, each opened once."""
 
     def source(self, site: Site) -> Source: ...
 
@@ -41,7 +41,7 @@ class LocalTransport(Protocol):
 
 
 class LocalRun(msgspec.Struct, frozen=True):
-    """What a run tells its local transports.
+    """The settings of a run for its local transports.
 
     `compress` is for bare layers that archives are read with. `platform` is that of the image which docker's
     list in an archive names, of an index. With `read_only`, targets are asked for what they hold, and nothing
@@ -76,7 +76,7 @@ def host_platform() -> Platform:
 
 
 class LocalTransports:
-    """The local transports of one run, each made when the first of its places is asked for."""
+    """The local transports of one run, each created when the first of its paths is used."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Several sources as one, with manifests of our own over their content.
+"""A union of several sources, with manifests of our own over their content.
 
 What is read is looked for in one source after the other. The manifests that were made here, and what their
 names are, are held in memory; everything below them is where it was.

@@ -1,1 +1,1 @@
-"""The verbs: one module each, imported when its verb is called."""
+"""The verbs: one module each, imported when its verb is used."""

@@ -1,1 +1,1 @@
-"""What people write to say what they want, as values: specs, lists, archives, templates."""
+"""Inputs that users write, parsed into values: specs, image lists, archives, templates."""

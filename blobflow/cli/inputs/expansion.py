@@ -1,4 +1,4 @@
-"""From a request to pairs of source and target, once it is known which tags its rules choose. Pure."""
+"""Expands a request into pairs of source and target, given the tags that its rules choose. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words for platforms, as values; and the choice of the command line, put into pairs."""
+"""Parses platform options, and applies the command line's choice to pairs."""
 
 from __future__ import annotations
 

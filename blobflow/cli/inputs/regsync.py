@@ -1,4 +1,4 @@
-"""regsync.yml, the configuration of regclient's regsync, as it is. Pure, but for files that templates name.
+"""Reads regsync.yml, the configuration of regclient's regsync. Pure, but for files that templates name.
 
     version: 1
     creds: [{registry: localhost:5000, tls: disabled, user: …, pass: '{{env "PASSWORD"}}'}]

@@ -1,4 +1,4 @@
-"""The hosts of regsync.yml, under `creds`: where they are, how they are reached, and with which login.
+"""The hosts of regsync.yml, under `creds`: their addresses, settings and logins.
 
 Pure, but for files that templates name.
 """

@@ -1,4 +1,4 @@
-"""What a run is asked to mirror, as values: images, where they are, and where they go. Pure.
+"""Requests: the images to mirror, their sources and their targets, as values. Pure.
 
 A *prefix* is `HOST[/prefix]`. An image's *path* is its repository without the host; at a target it stands
 behind the target's prefix. Where the source is docker.io itself, a path of one component is docker's

@@ -1,4 +1,4 @@
-"""From the options that choose images to the request that they are."""
+"""Turns the options that choose images into a request."""
 
 from __future__ import annotations
 

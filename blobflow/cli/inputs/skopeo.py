@@ -1,4 +1,4 @@
-"""The YAML of `skopeo sync --src yaml`, as it is. Pure, but for the certificates that it names.
+"""Reads the YAML of `skopeo sync --src yaml`. Pure, but for the certificates that it names.
 
     registry.example.com:
       images: {busybox: [], redis: ["1.0", "sha256:…"]}       # [] is all tags

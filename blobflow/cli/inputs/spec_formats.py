@@ -1,4 +1,4 @@
-"""Spec files in any format: ours, skopeo's, regsync's. The keys at the top level tell which one it is."""
+"""Spec files in any format: ours, skopeo's, regsync's. The top-level keys decide which one it is."""
 
 from __future__ import annotations
 

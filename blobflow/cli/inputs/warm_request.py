@@ -1,4 +1,4 @@
-"""What `warm` fetches: a set of images at its edges, under the names that they have at their sources."""
+"""The request of `warm`: a set of images at its edges, under the names that they have at their sources."""
 
 from __future__ import annotations
 

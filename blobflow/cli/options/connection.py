@@ -1,4 +1,4 @@
-"""How registries are reached: names, certificates, logins; and what a verb tells meanwhile."""
+"""Connection options: how registries are reached (names, certificates, logins), with the output options."""
 
 from __future__ import annotations
 

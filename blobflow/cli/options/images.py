@@ -1,4 +1,4 @@
-"""Which images a verb is about: a spec, or a list and where its images are."""
+"""Options that choose images: a spec, or a list and the source of its images."""
 
 from __future__ import annotations
 

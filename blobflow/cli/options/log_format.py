@@ -1,4 +1,4 @@
-"""`--log-format`, known as soon as it is parsed: an error in the options after it is told in it, too."""
+"""`--log-format`, in force as soon as it is parsed: errors in later options are reported in it, too."""
 
 from __future__ import annotations
 

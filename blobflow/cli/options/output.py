@@ -1,4 +1,4 @@
-"""What a verb tells while it runs, and in which form."""
+"""Output options: what a verb prints while it runs, and in which form."""
 
 from __future__ import annotations
 

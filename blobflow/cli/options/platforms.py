@@ -1,4 +1,5 @@
-"""Which platforms of an image, and what becomes of its index; skopeo's options for that included."""
+"""Platform options: which platforms of an image, and how its index is treated; with skopeo's options for
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run goes about its work: concurrency, checks, the store, reports."""
+"""Run options: concurrency, verification, the store, reports."""
 
 from __future__ import annotations
 

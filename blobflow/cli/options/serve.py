@@ -1,4 +1,4 @@
-"""What `serve` takes: where it listens, who comes in, what it holds and pulls through."""
+"""Options of `serve`: its address, logins, storage limits and upstreams."""
 
 from __future__ import annotations
 

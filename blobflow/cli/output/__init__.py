@@ -1,1 +1,1 @@
-"""What a person or a program reads: progress, results as text, JSON and HTML, and the standard streams."""
+"""Output for people and programs: progress, results as text, JSON and HTML, and the standard streams."""

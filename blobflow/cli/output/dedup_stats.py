@@ -1,4 +1,4 @@
-"""What the images of a run have in common. Pure: a plan → figures."""
+"""Statistics on the content that a run's images share. Pure: a plan → numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The topics of `blobflow help`: what is the same for all verbs, said once. Words only."""
+"""The topics of `blobflow help`, which apply to all verbs. Text only."""
 
 from __future__ import annotations
 

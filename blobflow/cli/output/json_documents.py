@@ -1,4 +1,4 @@
-"""Plans and images for programs, as `--json` prints them. Pure: values → what JSON can hold."""
+"""Plans and images for programs, as `--json` prints them. Pure: values → JSON types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run did, as text: its summary, and a line for what needs one. Pure: values → lines."""
+"""A run's report as text: a summary, and a line for each image that needs one. Pure: values → lines."""
 
 from __future__ import annotations
 

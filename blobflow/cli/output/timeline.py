@@ -1,4 +1,5 @@
-"""When each step of a run began and ended: an observer that writes it down and passes everything on."""
+"""The timeline of a run: an observer that records when each step began and ended, and passes all events
+on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, or runs on a schedule in a daemon; with metrics of them if wanted.
+"""Runs once, or on a schedule as a daemon; with metrics if wanted.
 
 Without `--every` or `--cron` there is one run, and its error is the process's. With one of them the process
 stays until a signal ends it, prints the error of a run, and goes on as `scheduler` says.

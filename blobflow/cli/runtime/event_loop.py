@@ -1,4 +1,4 @@
-"""One event loop a process, and the signals that end it.
+"""The event loop of the process, and the signals that end it.
 
 Ctrl-C      cancels the work: it takes back or writes down what it began, and the report is still written
 SIGTERM     the same, but what is under way may end first, for so many seconds: nothing new is started

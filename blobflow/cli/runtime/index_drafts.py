@@ -1,4 +1,4 @@
-"""Indexes that are being made: one file each, until they are put. What `docker manifest` keeps in its folder.
+"""Index drafts as files, until they are put; the counterpart of `docker manifest`'s folder.
 
 A file is written whole beside its place and renamed, and changed under a lock, so that two commands at once
 lose nothing. Folder and files are the user's alone: what is staged tells where images are.

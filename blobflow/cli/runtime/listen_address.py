@@ -1,4 +1,4 @@
-"""Where a process listens, as people write it. Pure."""
+"""Parses the address that a process listens on. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Many requests at once: bounded, asked once, and taken up as their answers come."""
+"""Many requests at once: bounded, deduplicated, and processed as their answers come."""

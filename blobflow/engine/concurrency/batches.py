@@ -1,7 +1,7 @@
-"""Batches: questions to several targets at the same time, whose answers are taken up as they come.
+"""Asks several targets at the same time and yields their answers in batches, as they come.
 
-First those that come soon, together; then what is late, each as it comes. So nobody waits for who does not
-answer, and where all answer there is one wave.
+The first batch has the answers that come soon; each late answer follows on its own. So a target that does not
+answer delays nobody, and where all answer there is one batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 class Batches(Generic[Answer]):
-    """Questions that were asked, and are not answered yet. Made by `in_batches`."""
+    """Questions under way, and their answers so far. Made by `in_batches`."""
 
     def __init__(self, questions: Sequence[asyncio.Task[Answer]]) -> None:
         self._order = {task: number for number, task in enumerate(questions)}
@@ -23,12 +23,12 @@ class Batches(Generic[Answer]):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no more answers will come."""
         return not self._open
 
     async def first(self, of_use: Callable[[Answer], bool], patience: float | None = None) -> list[Answer]:
-        """The answers, in the order of their questions: all of them; or, with `patience`, those that are
-        there so many seconds after the first of some use. Raises what a question raises."""
+        """The answers, in the order of their questions: all of them; or, with `patience`, those that have
+        come `patience` seconds after the first useful one. Raises what a question raises."""
         loop, until = asyncio.get_running_loop(), None
         found: set[asyncio.Task[Answer]] = set()
         while self._open:
@@ -45,8 +45,8 @@ class Batches(Generic[Answer]):
         return self._answers(found)
 
     async def late(self) -> AsyncIterator[list[Answer]]:
-        """What was not among the first, as it comes, until all is there or nothing more is wanted. Raises
-        what a question raises."""
+        """The remaining answers as they come, until all have come or `stop` is called. Raises what a question
+        raises."""
         while self._open:
             done, self._open = await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
             answers = self._answers(task for task in done if not task.cancelled())
@@ -54,7 +54,7 @@ class Batches(Generic[Answer]):
                 yield answers
 
     def stop(self) -> None:
-        """Want nothing more: what is open is cancelled, and `late` ends."""
+        """Cancel the unanswered questions; `late` ends."""
         for task in self._open:
             task.cancel()
 

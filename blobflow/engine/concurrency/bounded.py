@@ -1,4 +1,4 @@
-"""A lane: many small requests, a bounded number at once."""
+"""Bounded concurrency: many small requests, at most so many at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BoundedRunner:
     def __init__(self, width: int) -> None:
         self._width = width
 
-    async def each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
+    async def for_each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
         waiting = iter(items)
 
         async def work() -> None:

@@ -1,7 +1,7 @@
-"""Questions that are asked once, and what came of them, errors too.
+"""An asynchronous memo: each question is asked once, and its answer or error is remembered.
 
-Once also while the first answer is under way: who asks meanwhile waits for that one. Whoever asked first may
-be cancelled; then the next of those who wait asks anew, so that nobody's end is another's.
+Callers that ask while the first request is under way wait for its answer. If the first caller is cancelled,
+the next of those that wait asks again, so that one caller's cancellation never reaches another.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Value = TypeVar("Value")
 
 
 class AsyncMemo(Generic[Key, Value]):
-    """The answers of `ask`, remembered with what went wrong. Who asks ahead of time costs nobody anything."""
+    """The answers of `ask`, remembered with its errors. Asking ahead of time costs no further request."""
 
     def __init__(self, ask: Callable[[Key], Awaitable[Value]]) -> None:
         self._ask = ask
         self._found: dict[Key, Value | BlobflowError] = {}
         self._asking: dict[Key, list[asyncio.Future[None]]] = {}
 
-    async def of(self, key: Key) -> Value:
-        """The answer. Raises what asking raised, every time, and to each an error of its own."""
+    async def get(self, key: Key) -> Value:
+        """The answer. Raises what asking raised, every time, and gives each caller an error of its own."""
         while key not in self._found:
             if key in self._asking:
                 await self._wait(self._asking[key])
@@ -37,13 +37,13 @@ class AsyncMemo(Generic[Key, Value]):
             raise own_copy(found)
         return found
 
-    async def ahead(self, key: Key) -> None:
-        """Ask; raises nothing that `of` will raise."""
+    async def prefetch(self, key: Key) -> None:
+        """Ask; raises nothing that `get` will raise."""
         with suppress(BlobflowError):
-            await self.of(key)
+            await self.get(key)
 
     def answers(self) -> Iterator[tuple[Key, Value]]:
-        """What has been answered so far."""
+        """The answers so far."""
         for key, found in self._found.items():
             if not isinstance(found, BlobflowError):
                 yield key, found

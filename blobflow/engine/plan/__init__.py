@@ -1,1 +1,1 @@
-"""The plan as a value: the images that are wanted, the steps that bring them, what that costs."""
+"""The plan as a value: the desired images, the steps that bring them about, and the cost."""

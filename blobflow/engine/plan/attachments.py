@@ -1,8 +1,7 @@
-"""Attachments: what refers to images goes along with them, where their targets can hold it.
+"""Attachments: referrers are mirrored with their images, where the targets can hold them.
 
-Each manifest that is wanted of an image is looked up at its source (`sources.referrers`); what was found is
-attached to the desired images that have its subjects. What can't be is left where it is, and the report says
-why.
+The referrers of each wanted manifest are looked up at its source (`sources.referrers`) and attached to the
+desired images that have their subjects. Referrers that can't be attached are skipped; the report says why.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ REPLACED = "its subject is not at the target, another manifest was made of it"
 
 
 class WithReferrers(msgspec.Struct, frozen=True):
-    """Desired images with what is attached to them, the graph with that in it, and the pairs
-    that got none."""
+    """Desired images with their attached referrers, the graph that includes these, and the pairs whose lookup
+    failed."""
 
     desired_images: dict[Pair, DesiredImage]
     graph: Graph
@@ -45,7 +44,7 @@ async def attach_referrers(
     lookups: ReferrerLookups,
     reader: GraphReader,
 ) -> WithReferrers:
-    """Look up what refers to the manifests of these pairs' images, where their targets can hold it.
+    """Look up the referrers of these pairs' images, where their targets can hold them, and attach them.
 
     `reader` is the one that read the graph.
     """
@@ -69,18 +68,18 @@ async def attach_referrers(
 
 
 def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
-    """What may be referred to at the source: a form made anew is not known there, what it replaces is."""
+    """The possible subjects at the source: for a rebuilt manifest, the one that it replaces."""
     digests = (manifest.descriptor.digest for manifest in desired.manifests)
     return [*(digest for digest in digests if digest in graph.manifests), *desired.replaced]
 
 
 def accepts_referrers(pair: Pair, sink_at: SinkAt) -> bool:
-    """Whether a pair's target can hold what refers to its image."""
+    """Whether a pair's target can hold referrers of its image."""
     return isinstance(sink_at(site_of(pair.target)), Attaches)
 
 
 def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
-    """The image with what was found at its source to refer to it."""
+    """The image with the referrers that were found at its source."""
     attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
     left = [
         SkippedReferrer(referrer, REPLACED)
@@ -110,8 +109,8 @@ def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) ->
 
 
 def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
-    """Those of an image's own manifests that have a subject. Who puts one sees to it that it is listed
-    (distribution-spec, "Pushing Manifests with Subject")."""
+    """Those of an image's own manifests that have a subject. The client that pushes one also lists it under
+    the fallback tag where needed (distribution-spec, "Pushing Manifests with Subject")."""
     for manifest in desired.manifests:
         if manifest.subject is not None:
             yield AttachedReferrer(Referrer(manifest.descriptor, manifest.subject.digest, "api"), (manifest,))
@@ -120,7 +119,7 @@ def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:
 def without_overwrites(
     desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
 ) -> dict[Pair, DesiredImage]:
-    """The images without what would take a tag at its target from another manifest (`--no-overwrite`)."""
+    """The images without referrers that would overwrite a tag at the target (`--no-overwrite`)."""
     return {
         pair: _without_overwrites(desired, site_of(pair.target), inventory)
         for pair, desired in desired_images.items()

@@ -1,4 +1,4 @@
-"""The price of a plan: what it will cost, before the first byte moves. Pure."""
+"""The cost of a plan, in bytes and requests, before the first byte moves. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.local_reference import transport_of
 
-# Requests of one step when nothing goes wrong: a blob is one GET at the source and, in the most common upload
-# form, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
+# Requests of one step when nothing goes wrong: a blob is one GET at the source and, with the most common
+# upload method, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
 _UPLOAD_REQUESTS = 2
 # Where the target keeps no list of referrers itself, the one under the fallback tag is read and put.
 _ATTACH_REQUESTS = 2
 
 
 class TargetCost(msgspec.Struct, frozen=True):
-    """What one target registry will get. Bytes at most: a mount that is refused becomes an upload."""
+    """What one target registry will receive. `bytes_if_mounts_fail`: what its mounts add if they are refused,
+    since each then becomes an upload."""
 
     copies: int = 0
     mounts: int = 0
@@ -36,8 +37,8 @@ class TargetCost(msgspec.Struct, frozen=True):
 class Cost(msgspec.Struct, frozen=True):
     """Counts of a plan, over all pairs.
 
-    `blobs_unique`: blobs of the images that were looked into; `blobs_shared`: those of them that more than
-    one image manifest names; `blobs_present`: those that need not be read for any target.
+    `blobs_unique`: blobs of the images that were read; `blobs_shared`: those of them that more than one image
+    manifest names; `blobs_present`: those that need not be read for any target.
     `images_current`: pairs with nothing to do. `requests`: by registry, for the transfer alone. `targets`: by
     host, also those with nothing to do.
     """
@@ -64,8 +65,8 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class RunningCost:
-    """What a price says of the steps, added up part by part: many targets that answer late cost no more than
-    one that answers for all."""
+    """The cost of the steps, added up part by part, so that many late targets take no longer to add up than
+    one plan of the whole set."""
 
     def __init__(self) -> None:
         self.copies = self.mounts = self.manifests = 0
@@ -90,7 +91,7 @@ class RunningCost:
 
 
 def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
-    """Add the plan up. What only pairs have that `failed` to plan does not count."""
+    """Add up the plan. Manifests that only pairs in `failed` have do not count."""
     mentions: Counter[Digest] = Counter()
     left_out = _only_of(failed, plan, graph)
     for digest, manifest in graph.manifests.items():
@@ -134,7 +135,7 @@ def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
 
 
 def _only_of(failed: Iterable[Pair], plan: Plan, graph: Graph) -> set[Digest]:
-    """The manifests that no planned pair has, of those that others have."""
+    """The manifests that only failed pairs have."""
     theirs = _below(failed, graph)
     return theirs - _below((goal.pair for goal in plan.goals), graph) if theirs else theirs
 
@@ -154,7 +155,7 @@ def _below(pairs: Iterable[Pair], graph: Graph) -> set[Digest]:
 def blobs_present(
     goals: Iterable[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
 ) -> int:
-    """Blobs that the survey found where they were wanted, counted once a target repository."""
+    """How many blobs the survey found where they are wanted, each counted once a target repository."""
     found: set[tuple[Site, Digest]] = set()
     for goal in goals:
         site = site_of(goal.pair.target)

@@ -1,8 +1,8 @@
-"""What an image is at its target: the manifests to put, where only some platforms of it are wanted. Pure.
+"""Desired images: the manifests that a pair wants at its target, where only some platforms are wanted. Pure.
 
 A desired image is made of a root and a choice. Where the choice leaves something out, every index above that
 is sparse (kept as it is, some children absent) or pruned (made anew without them). In mode `auto` the sparse
-form is put first, and each sparse index has its pruned form to fall back on: both are known before anything
+form is put first, and each sparse index has its pruned form as fallback: both are known before anything
 moves.
 An index that lists one digest for several platforms loses nothing by a choice of one of them: only `prune`
 takes the other entries out.
@@ -35,8 +35,8 @@ from blobflow.oci.platform_choice import (
 
 
 class AttachedReferrer(msgspec.Struct, frozen=True, gc=False):
-    """What refers to one of an image's manifests, or to what is attached already: the referrer with all that
-    is below it, children first and itself last."""
+    """A referrer of one of an image's manifests, or of another referrer: with all manifests below it,
+    children first and itself last."""
 
     referrer: Referrer
     manifests: tuple[Manifest, ...]
@@ -47,16 +47,16 @@ class AttachedReferrer(msgspec.Struct, frozen=True, gc=False):
 
 
 class DesiredImage(msgspec.Struct, frozen=True):
-    """What a pair wants to be at its target.
+    """What a pair's target should have.
 
-    `root` is what the target's tag shall name. `manifests`: each once, children before parents, the root
+    `root` is what the target's tag should name. `manifests`: each once, children before parents, the root
     last; none where the graph was not read, because the target is known to have it all. `sparse`: the
-    digests of the indexes that lack children here; `fallbacks`: the pruned forms of these, by the digest of
-    the sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the
-    manifests of the source that forms made anew are here in place of. `lacking`: children that are wanted and
-    that the source, a layout or archive of a part of an index, does not have. `attached` and `left`: what
-    refers to all that, subjects before referrers, as far as it was looked up. `referring`: those of
-    `manifests` that refer to others themselves, and are to be listed for these.
+    digests of the indexes that lack children here; `fallbacks`: their pruned forms, by the digest of the
+    sparse one, where they may be put instead. `platforms` of the images that are here. `replaced`: the source
+    manifests that rebuilt ones stand in for. `lacking`: wanted children that the source, a layout or archive
+    of a part of an index, does not have. `attached` and `left`: the referrers that are mirrored and those
+    that are skipped, subjects first, as far as they were looked up. `referring`: those of `manifests` that
+    have a subject themselves, and must be listed for it.
     """
 
     root: Descriptor
@@ -77,7 +77,7 @@ class DesiredImage(msgspec.Struct, frozen=True):
 
     @property
     def everything(self) -> tuple[Manifest, ...]:
-        """All manifests that shall be at the target, each once: the image's, then what is attached to it."""
+        """All manifests that the target should have, each once: the image's, then the attached ones."""
         found = {manifest.descriptor.digest: manifest for manifest in self.manifests}
         for each in self.attached:
             for manifest in each.manifests:
@@ -88,9 +88,9 @@ class DesiredImage(msgspec.Struct, frozen=True):
 def build_desired_image(
     graph: Graph, root: Descriptor, choice: PlatformChoice, *, prune: bool
 ) -> DesiredImage:
-    """What `root` is under a choice; `prune`: in mode `auto`, take the pruned form at once.
+    """The desired image of `root` under a choice; `prune`: in mode `auto`, take the pruned form at once.
 
-    Raises NoSuchPlatform where the choice leaves nothing: the sentence says what there is.
+    Raises NoSuchPlatform where the choice leaves nothing: the message lists the platforms that there are.
     """
     if root.digest not in graph.manifests:
         return DesiredImage(root)
@@ -135,9 +135,9 @@ class _Builder:
         return DesiredImage(manifest.descriptor, tuple(order), sparse, fallbacks, platforms, lacking=lacking)
 
     def _match(self, digest: Digest) -> Match:
-        """What the choice says of a manifest, by what it is or what is below it."""
+        """How the choice matches a manifest, by its own platform or by what is below it."""
         if digest not in self._matches:
-            self._matches[digest] = "other"  # an index can't contain itself, and one that says so has nothing
+            self._matches[digest] = "other"  # an index that claims to contain itself matches nothing
             manifest = self._graph.manifests.get(digest)
             if manifest is not None and manifest.is_index:
                 self._matches[digest] = combine_matches(map(self._match_entry, entries(manifest)))
@@ -146,7 +146,7 @@ class _Builder:
         return self._matches[digest]
 
     def _match_entry(self, child: Descriptor) -> Match:
-        """What the choice says of an entry of an index: by what the index says; else by what it is."""
+        """How the choice matches an entry of an index: by its `platform` there, else by the manifest."""
         if not self._choice.platforms:
             return "chosen"
         told, read = declared_platform(child), self._graph.manifests.get(child.digest)
@@ -167,7 +167,7 @@ class _Builder:
         return self._kept[digest]
 
     def _held(self, wanted: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-        """The children that were read; of those that are lacking (see `read_graph`) no attestation either."""
+        """The children that were read, without attestations of those that are lacking (see `read_graph`)."""
         gone = {child.digest for child in wanted if child.digest not in self._graph.manifests}
         self._gone += (child.digest for child in wanted if child.digest in gone)
         return tuple(
@@ -175,7 +175,7 @@ class _Builder:
         )
 
     def _lacks(self, digest: Digest) -> bool:
-        """Whether something that an index lists, or what is below that, is left out."""
+        """Whether the choice leaves out anything below an index."""
         if self._choice.whole and not self._gone:
             return False
         if digest not in self._lacking:
@@ -217,7 +217,7 @@ class _Builder:
         return self._pruned[digest]
 
     def _platforms(self, manifests: Iterable[Manifest]) -> Iterable[Platform]:
-        """What the chosen images run on, where something says it."""
+        """The platforms of the chosen images, where they are known."""
         for manifest in manifests:
             for child in self._children(manifest.descriptor.digest):
                 platform = declared_platform(child) or self._graph.platforms.get(child.digest)
@@ -230,7 +230,7 @@ class _Builder:
         return " or ".join(map(str, self._choice.platforms))
 
     def _offered(self, root: Digest) -> str:
-        """The platforms of all that was read, and of what an index tells."""
+        """The platforms of all images that were read, and of those that an index names."""
         there: dict[str, None] = {}
         for manifest in self._graph.closure(root):
             own = self._graph.platforms.get(manifest.descriptor.digest)
@@ -240,10 +240,10 @@ class _Builder:
 
 
 class DesiredImages(msgspec.Struct, frozen=True):
-    """The desired image of every pair, and why some have none. `skipped`: those that lack the platforms that
-    are wanted, and may."""
+    """The desired image of every pair, and why some have none. `skipped`: pairs that may lack the wanted
+    platforms, and do."""
 
-    of: dict[Pair, DesiredImage]
+    by_pair: dict[Pair, DesiredImage]
     failures: dict[Pair, BlobflowError]
     skipped: dict[Pair, NoSuchPlatform] = {}
 
@@ -255,11 +255,11 @@ def build_desired_images(
     current: Collection[Pair] = (),
     refuses_sparse: Callable[[str], bool] = lambda host: False,
 ) -> DesiredImages:
-    """Decide what each pair wants at its target.
+    """Decide the desired image of each pair.
 
     In mode `auto` the pruned form is taken where the target's tag names it already, or the target's registry
-    is known to refuse sparse indexes. Where a target is known to have it all (`current`), its image is what
-    its tag names, and nothing below that: the graph need not have it.
+    is known to refuse sparse indexes. Where a target is known to have it all (`current`), its image is just
+    the root that its tag names: the graph need not have it.
     """
     made: dict[tuple[Digest, PlatformChoice, bool], DesiredImage] = {}
     desired_images: dict[Pair, DesiredImage] = {}
@@ -296,7 +296,7 @@ def build_desired_images(
 
 
 def choices_of(pairs: Iterable[Pair]) -> dict[Reference, list[PlatformChoice]]:
-    """What is wanted of each source."""
+    """The platform choices that apply to each source."""
     choices: dict[Reference, list[PlatformChoice]] = {}
     for pair in pairs:
         choices.setdefault(pair.source, []).append(pair.choice)

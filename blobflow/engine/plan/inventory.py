@@ -1,4 +1,4 @@
-"""The inventory: what the targets are known to have, and to lack, when a plan is made."""
+"""The inventory: which content the targets are known to have, and to lack, when a plan is made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NOTHING: frozenset[Digest] = frozenset()
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """What the targets say. Three-valued: present, absent, or (in neither) unknown.
+    """What the targets have. Three-valued: present, absent, or (in neither) unknown.
 
-    `tags`: what each (site, tag) names now; None: it names nothing. An image manifest that is present stands
-    for its blobs, an index stands for nothing but itself: registries let children be deleted, and a sparse
-    index has the full one's digest. `settled`: pairs whose target is known to have all that they want.
-    `listed`: subjects, each with a manifest that is known there to refer to it.
+    `tags`: what each (site, tag) names now; None: nothing. An image manifest that is present implies its
+    blobs, an index implies nothing but itself: registries let children be deleted, and a sparse index has the
+    full one's digest. `settled`: pairs whose target is known to have all that they want. `listed`: subjects,
+    each with a manifest that the target lists as its referrer.
     """
 
     present: dict[Site, frozenset[Digest]]
@@ -32,12 +32,12 @@ class Inventory(msgspec.Struct, frozen=True):
         return digest in self.at(site)
 
     def at(self, site: Site) -> frozenset[Digest]:
-        """What is known to be at a site."""
+        """The content that a site is known to have."""
         return self.present.get(site, _NOTHING)
 
 
 def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
-    """What several targets say, each of which speaks for its own sites."""
+    """Merge what several targets have; each inventory covers sites of its own."""
     present: dict[Site, frozenset[Digest]] = {}
     absent: dict[Site, frozenset[Digest]] = {}
     tags: dict[tuple[Site, str], Digest | None] = {}

@@ -1,4 +1,4 @@
-"""What planning comes to: a plan, what it was made from, and what could not be planned."""
+"""The result of planning: a plan, what it was made from, and what could not be planned."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PlanPart(msgspec.Struct, frozen=True):
     """What the answers of some targets add to a plan.
 
     `plan`: its steps are numbered after those that were planned before. `failures`: pairs that can't be
-    planned; `skipped`: those that are left as they are, and why. `unrecorded`: goals that need no step, and
-    of which the journal does not know that yet.
+    planned; `skipped`: pairs that are skipped, and why. `unrecorded`: goals that need no step, and that the
+    journal does not record as complete yet.
     """
 
     plan: Plan
@@ -34,10 +34,10 @@ class PlanPart(msgspec.Struct, frozen=True):
 class Planned(msgspec.Struct, frozen=True):
     """A plan with what it was made from.
 
-    `failures`: pairs that could not be planned, and why; `skipped`: those that lack the platforms that are
-    wanted, and may. `reads`: the manifests that planning read, by host; a run of the plan reads as many.
-    `allowances`: what their hosts said last of how many they let be read. `policy`: what it was made under.
-    `counted`: its cost, where the graph is not all of it.
+    `failures`: pairs that could not be planned, and why; `skipped`: pairs that may lack the wanted platforms,
+    and do. `reads`: how many manifests planning read, by host; a run of the plan reads as many.
+    `allowances`: the pull quotas that their hosts reported last. `policy`: the policy that it was made under.
+    `counted`: its cost, where the graph does not cover all of it.
     """
 
     pairs: tuple[Pair, ...]
@@ -58,7 +58,7 @@ class Planned(msgspec.Struct, frozen=True):
         return self.counted or cost_of(self.plan, self.graph, (*self.failures, *self.skipped))
 
     def with_part(self, part: PlanPart) -> Planned:
-        """The same with what the answers of more targets add to it."""
+        """The same with a further part."""
         return msgspec.structs.replace(
             self,
             plan=appended(self.plan, part.plan),

@@ -11,10 +11,10 @@ only when a manifest of the origin references it.
 Attached
 --------
 
-What refers to a manifest of an image is put after it. A tag of cosign's is a tag like any other, written with
-the manifest that it names; what has a subject is attached to it last, in one step a subject: where the
-inventory says that the target lists it there is nothing to do, and where the list is itself wanted as an
-image (its tag is the fallback tag) it is left to that.
+A referrer is put after its subject. A tag of cosign's is a tag like any other, written with the manifest that
+it names; a manifest with a subject is attached to it last, in one step a subject: where the inventory says
+that the target lists it no step is needed, nor where the list itself is mirrored as an image (its tag is the
+fallback tag).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.oci.referrers import fallback_tag, referrer_descriptor
 
-# Characters of annotations that are listed of a referrer. A list of referrers is a manifest of 4 MiB at most.
+# Characters of a referrer's annotations that are listed. A list of referrers is a manifest of 4 MiB at most.
 _MAX_NOTES = 16 * 1024
 
 
@@ -83,7 +83,7 @@ class _Planner:
         return self._desired_images[pair].root
 
     def _wanted_tags(self) -> dict[tuple[Site, Digest], tuple[str, ...]]:
-        """Tags that are still to be written, by the site and root that they shall name."""
+        """Tags that are still to be written, by the site and the root that they should name."""
         wanted: dict[tuple[Site, Digest], set[str]] = {}
         for pair in self._pairs:
             site, tag, root = site_of(pair.target), pair.target.tag, self._root(pair).digest
@@ -97,7 +97,7 @@ class _Planner:
         return {key: tuple(sorted(tags)) for key, tags in wanted.items()}
 
     def _find_subjects(self) -> dict[tuple[Site, Digest], set[Digest]]:
-        """What each attached manifest refers to, over all pairs of a site."""
+        """The subjects of each attached manifest, over all pairs of a site."""
         subjects: dict[tuple[Site, Digest], set[Digest]] = {}
         for pair in self._pairs:
             for each in self._desired_images[pair].attached:
@@ -153,7 +153,7 @@ class _Planner:
         return Goal(pair, root, tuple(dict.fromkeys(steps)))
 
     def _hang(self, pair: Pair, desired: DesiredImage) -> Iterable[int]:
-        """The steps that bring what is attached to an image, and make it known."""
+        """The steps that put an image's referrers and attach them."""
         site = site_of(pair.target)
         unlisted: dict[Digest, list[Manifest]] = {}
         for each in desired.attached:
@@ -178,8 +178,8 @@ class _Planner:
                 yield self._attach(site, subject, manifests)
 
     def _after_subject(self, site: Site, each: AttachedReferrer) -> Sequence[Need]:
-        """The need of a referrer on its subject's Put. One that has several subjects needs none of them: no
-        image is to fail for another."""
+        """The need of a referrer on its subject's Put. One that has several subjects needs none of them, so
+        that no image fails because of another."""
         subjects = self._subjects[site, each.manifest.descriptor.digest]
         number = self._put_steps.get((site, each.referrer.subject))
         return [Need(number, NeedKind.UNLESS_REPLACED)] if number is not None and len(subjects) == 1 else []
@@ -196,8 +196,8 @@ class _Planner:
         return self._attach_steps[step]
 
     def _mention(self, manifest: Manifest) -> Descriptor:
-        """A referrer as lists have it. Of one with very long annotations, which no list has room for, without
-        them."""
+        """A referrer's descriptor in a list of referrers; without annotations where these are too long for
+        any list."""
         if manifest.raw:
             return referrer_descriptor(manifest)
         whole = referrer_descriptor(self._graph.whole(manifest.descriptor.digest))
@@ -228,7 +228,7 @@ class _Planner:
         return self._put_steps[key]
 
     def _note_made(self, manifest: Manifest) -> None:
-        """Keep what a Put is of where no source has it."""
+        """Keep the manifest of a Put that no source has."""
         if manifest.descriptor.digest not in self._graph.manifests:
             self._made[manifest.descriptor.digest] = manifest
 

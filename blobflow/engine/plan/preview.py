@@ -1,4 +1,4 @@
-"""The outlook: what a plan would do for each image. Pure."""
+"""A preview of what a plan would do for each image. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PreviewStatus = Literal["mirror", "current", "failed", "skipped"]
 
 
 class ImagePreview(msgspec.Struct, frozen=True):
-    """One pair. `digest` is what its target shall name, and `made` says so if no source has that: then
+    """One pair. `digest` is what its target should name, and `made` is true if no source has that: then
     `platforms` are those that are in it. `sparse`: an index is put that lacks children. `bare`: platforms
     were chosen, and it has none, so that all of it goes along. `reason`: why it is skipped.
 
     `copies`, `mounts`, `manifests` and `attached` count steps, a manifest once a tag; `bytes_to_write` is as
-    in `Cost`. What several images need is counted for the first of them, so that all of them together are
-    the plan's cost.
+    in `Cost`. A step that several images need is counted for the first of them, so that the sums over all
+    images are the plan's cost.
     """
 
     pair: Pair

@@ -6,17 +6,19 @@ Types
 A `Step` is one of four things done at one target site:
 
 - `Copy`  a blob is read from `source` and pushed to `target`;
-- `Mount` a blob that `origin`, another repository of the same registry, has (or will have) is taken over;
+- `Mount` a blob is mounted from `origin`, another repository of the same registry that has or will have it;
 - `Put`   a manifest is put, under its digest or under `tags`; if the target refuses it, `fallback` is put
           instead (the pruned form of a sparse index; both byte strings are known when the plan is made);
-- `Attach` manifests that are there are made known as referrers of their subject. Whether that takes anything
-          at all is the target's to know: a registry with the referrers API did it when they were put.
+- `Attach` manifests at the target are listed as referrers of their subject. The target decides whether that
+          takes a request: a registry with the referrers API listed them when they were put.
 
 A `Need` is an edge from a step to an earlier one:
 
 - *succeeded*: the earlier step must succeed, else this one is skipped (a manifest on its blobs and children);
 - *unless replaced*: the same, and what it put must not have been its fallback (a referrer on its subject:
-  what refers to a manifest that is not there is left where it is);
+- *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
+  a referrer whose subject is not there is skipped);
+- *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
 - *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
   a copy, and the blob's other mounts follow it to its new home).
 

@@ -1,1 +1,1 @@
-"""What became of every image: collected as steps end, and reported."""
+"""Results: the state of every image, collected as steps end, and the report."""

@@ -1,4 +1,4 @@
-"""Which images are done, failed or skipped, as their steps end: folded into the report. Sans-IO."""
+"""The result collector: which images are done, failed or skipped, folded into the report. Sans-IO."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNFINISHED = "not finished: the run ended before"
 
 
 class ResultCollector:
-    """One run's images. Complete at any instant: what is not settled yet is reported as skipped.
+    """The results of one run's images. Complete at any instant: an unfinished image is reported as skipped.
 
     `errors`: why each failed image failed, as the error itself.
     """
@@ -56,16 +56,16 @@ class ResultCollector:
         return any(record is None or (record.status == "skipped" and not record.reason) for record in records)
 
     def roots(self, roots: Mapping[Reference, Descriptor]) -> None:
-        """Take in what the sources' tags name."""
+        """Record what the sources' tags name."""
         self._roots = roots
 
     def failed(self, pair: Pair, error: BlobflowError) -> ImageRecord:
-        """An image that got no goal: its source or target could not be asked."""
+        """Record an image without a goal, since its source or target could not be asked."""
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
     def skipped(self, pair: Pair, reason: str) -> ImageRecord:
-        """An image that is left as it is, because it may lack what is wanted of it, and does."""
+        """Record an image that is skipped, because it may lack the wanted platforms, and does."""
         record = self._record(pair, "skipped", self._names_now(pair), "")
         self._records[pair] = record = msgspec.structs.replace(record, reason=reason)
         return record
@@ -73,8 +73,8 @@ class ResultCollector:
     def planned(
         self, goals: Sequence[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
     ) -> list[ImageRecord]:
-        """Take in goals of the plan with their desired images, and what their targets have, of which
-        there were no goals before. Returns the images that have nothing to do."""
+        """Record new goals of the plan, with their desired images and what their targets have. Returns the
+        images that need no step."""
         self._desired_images |= desired_images
         self._inventory = merge_inventories((self._inventory, inventory))
         self._present += blobs_present(goals, desired_images, inventory)
@@ -86,7 +86,7 @@ class ResultCollector:
         return [self._whole(goal, "present", goal.root) for goal in current]
 
     def ended(self, step_states: StepStates, number: int) -> list[tuple[Goal, ImageRecord]]:
-        """Take in a step that ended. Returns the images that it settled."""
+        """Record a step that ended. Returns the images that it finished."""
         if step_states.states[number] is StepState.DONE:
             self.moved_by(step_states.step(number))
         settled = []
@@ -97,7 +97,7 @@ class ResultCollector:
         return settled
 
     def moved_by(self, step: Step) -> None:
-        """Take in what a step that was done has moved, whether it is the plan's or was found to be needed."""
+        """Count what a finished step has moved, whether the plan had it or it was found to be needed."""
         moved = self._moved[step.target.registry]
         match step:
             case Copy():
@@ -108,12 +108,12 @@ class ResultCollector:
                 moved["manifests_put"] += max(1, len(tags))
 
     def not_verified(self, pair: Pair, error: BlobflowError) -> ImageRecord:
-        """An image that looked settled is not what it should be."""
+        """Record that a finished image failed its verification."""
         self.errors[pair] = error
         return self._settle(pair, "failed", "", str(error))
 
     def undone(self, error: BlobflowError | None) -> None:
-        """Images that were there did not get any further: they failed, or were not finished (None)."""
+        """Record that a later use of the images that arrived failed, or was not finished (None)."""
         for pair in self.verifiable(("done", "present")):
             if error is None:
                 del self._records[pair]
@@ -121,25 +121,25 @@ class ResultCollector:
                 self.not_verified(pair, error)
 
     def places_complete(self) -> None:
-        """What is there only when it is whole, an archive, is there from now on."""
+        """Record that archives, which appear only when they are whole, are in place."""
         self._places_complete = True
 
     def moved(self, tags: Mapping[Reference, Digest | None]) -> None:
-        """Sources whose tag names something else by now."""
+        """Record sources whose tag names something else by now."""
         for pair, record in self._records.items():
             if pair.source in tags:
                 self._records[pair] = msgspec.structs.replace(record, moved=tags[pair.source] or "nothing")
 
     def verifiable(self, statuses: tuple[Status, ...]) -> dict[Pair, Descriptor]:
-        """Settled images of these statuses, with the roots that their target tags should name."""
+        """Finished images of these statuses, with the roots that their target tags should name."""
         return {pair: self._final[pair] for pair, r in self._records.items() if r.status in statuses}
 
     def images_of(self, pairs: Iterable[Pair]) -> dict[Pair, frozenset[Digest]]:
-        """The image manifests that are wanted of each, as far as that was looked at."""
+        """The image manifests that are wanted of each pair, as far as they were read."""
         return {pair: self._desired_images[pair].images for pair in pairs if pair in self._desired_images}
 
     def final(self, pair: Pair) -> Descriptor:
-        """The root of a settled image, as its target has it."""
+        """The root of a finished image, as its target has it."""
         return self._final[pair]
 
     def source_root(self, pair: Pair) -> Descriptor:
@@ -149,7 +149,7 @@ class ResultCollector:
     def report(
         self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
     ) -> Report:
-        """The report as of now. `written`: bytes, by host; `resent`: of them, in vain."""
+        """The report as of now. `written`: bytes, by host; `resent`: how many of them were resent."""
         images = tuple(map(self._so_far, self._pairs))
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
@@ -229,7 +229,7 @@ def _replaced_at(step_states: StepStates, site: Site) -> frozenset[Digest]:
 def referrer_records(
     desired: DesiredImage, replaced: frozenset[Digest] = frozenset()
 ) -> tuple[ReferrerRecord, ...]:
-    """What refers to an image, and to what of that was `replaced` by the target's doing."""
+    """The records of an image's referrers. `replaced`: manifests in whose place the target took others."""
     gone = set(replaced)
     records = []
     for each in desired.attached:

@@ -1,4 +1,4 @@
-"""The report: what became of every image, as a value. A fold of outcomes; written also when the run fails."""
+"""The report: the result of every image, as a value. A fold of outcomes; written also when the run fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
     in one sentence that names the side), skipped (not finished, perhaps begun: the run ended before, as
     `error` says; or, with a `reason`, left as it was, because it has none of the platforms that are wanted).
-    `platforms` of the root's children, as far as they were read: a root that was known to be whole is not.
+    `platforms` of the root's children, as far as they were read: a root that was known to be complete is not.
     `moved`: what the source's tag names by the end of the run, "nothing" if it is gone; "" if it did not
     move. `referrers`: what refers to it, if that was looked up.
     """
@@ -53,7 +53,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it was wanted: where it should be, or left because that was asked for."""
+        """Whether the image is as requested: at its target, or skipped because the request allows it."""
         return self.status in ("done", "present") or bool(self.reason)
 
 

@@ -1,1 +1,1 @@
-"""A plan that outlives its run: saved, checked, compared with what the targets have by now."""
+"""Saved plans: written by one run, then checked, compared with the targets, and carried out by another."""

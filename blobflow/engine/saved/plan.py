@@ -1,11 +1,11 @@
-"""A plan that outlives its run: everything that carrying it out needs, as one value.
+"""A saved plan: everything that a later run needs to carry it out, as one value.
 
-What a source holds is not in it, only where it can be read and what digest it has: an index of thousands of
-images makes a plan of some megabytes, and each manifest is verified when it is read. What no source holds
-(pruned indexes, converted manifests) is in it byte for byte.
+It does not have the content that sources hold, only its digests and where to read it: an index of thousands
+of images makes a plan of some megabytes, and each manifest is verified when it is read. Manifests that no
+source holds (pruned indexes, converted manifests) are in it byte for byte.
 
-Whoever reads such a plan from a file did not make it, so `check_saved_plan` looks at every part: a plan that
-passes names no place beyond those of its images, and can be carried out without a look at anything else.
+A plan that is read from a file may come from anyone, so `check_saved_plan` checks every part: a plan that
+passes names no site beyond those of its images, and can be carried out without further checks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class MadeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A pair, what its source named (`source_root`) and its target shall name (`root`), and the steps that
+    """A pair, what its source named (`source_root`) and its target should name (`root`), and the steps that
     complete it. `platforms` and `referrers` are for the report."""
 
     pair: Pair
@@ -62,7 +62,7 @@ class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A pair that nothing is to be done for, what its source named, and why."""
+    """A pair that is skipped, what its source named, and why."""
 
     pair: Pair
     source_root: Descriptor
@@ -72,10 +72,9 @@ class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps as in `Plan`, the images that they complete, and the policy that the plan was made under.
 
-    `made`: the manifests of steps that no source has. `sources`: where each other manifest of a step can be
-    read, all places that it was found at. `cost` is that of when the plan was made, for people. `compress`:
-    how bare layers of docker archives were compressed, which their digests depend on. `skipped`: for the
-    report.
+    `made`: the manifests of steps that no source has. `sources`: the sites where each other manifest of a
+    step can be read. `cost` is the cost when the plan was made, for people to read. `compress`: how bare
+    layers of docker archives were compressed, which their digests depend on. `skipped`: for the report.
     """
 
     policy: Policy
@@ -98,7 +97,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {image.pair.source: image.source_root for image in self.images}
 
     def origins(self) -> dict[Digest, tuple[Site, ...]]:
-        """Where the contents of its steps can be read."""
+        """Where the content of its steps can be read."""
         found = dict(self.sources)
         for step in self.steps:
             if isinstance(step, Copy | Mount):
@@ -106,15 +105,15 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
     def manifest_of(self, digest: Digest) -> Manifest:
-        """One of those that no source has."""
+        """The manifest with this digest, one of `made`."""
         made = self.made[digest]
         return parse_manifest(made.raw, made.media_type, digest=digest)
 
 
 def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
-    """What is kept of a plan. Pairs that failed to plan are not in it, nor any place that only they had.
+    """The saved form of a plan. Pairs that failed to plan are not in it, nor any site that only they had.
 
-    Raises UsageError where something is to be had only at such a place.
+    Raises UsageError where some content can be read only at such a site.
     """
     plan, graph = planned.plan, planned.graph
     places = frozenset(site_of(goal.pair.source) for goal in plan.goals)
@@ -169,7 +168,7 @@ def _image(planned: Planned, goal: Goal) -> SavedImage:
 
 
 def _lean(content: Descriptor) -> Descriptor:
-    """What moving it needs. `urls` say that it is foreign."""
+    """The descriptor without what moving the content does not need. `urls` mark it as foreign."""
     return Descriptor(content.media_type, content.digest, content.size, urls=content.urls)
 
 
@@ -223,8 +222,9 @@ def _check_made(digest: Digest, made: MadeManifest) -> None:
 
 
 class _Checks:
-    """`places` are the only ones that its steps may read from, `targets` the only ones they may write to;
-    `tags` are those that it may let name something there, each with what that may be."""
+    """Checks the steps of a saved plan. `places` are the only sites that they may read from, `targets` the
+    only ones they may write to; `tags` are those that they may write, each with the digests that it may
+    name."""
 
     def __init__(self, saved: SavedPlan) -> None:
         self._saved = saved
@@ -332,7 +332,7 @@ def _check_site(site: Site) -> None:
 
 
 def _check_name(host: str, tag: str) -> None:
-    """A tag; what a layout or archive calls an image may be more than that."""
+    """Check a tag; the name of an image in a layout or archive may be more than a tag."""
     if check_local(host, tag):
         return
     check_tag(tag)

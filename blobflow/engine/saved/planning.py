@@ -1,9 +1,9 @@
-"""The planning of a saved plan: what of its steps is left to be done, and nothing else.
+"""The planning of a saved plan: which of its steps remain to be done.
 
-    look at the targets ─► read manifests (sources, by digest) ─► the plan without what is there
+    check the targets ─► read manifests (sources, by digest) ─► the plan without what is there
 
-No tag is looked up at a source, nor what refers to anything: all that was decided when the plan was made.
-What is at the targets by now is skipped; an image of which a source has lost something fails alone.
+No tag is looked up at a source, nor any referrers: all that was decided when the plan was made. Content that
+the targets have by now is skipped; an image whose source has lost something fails alone.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def run_of_saved(
 
 
 class SavedPlanning(Planning[list[int]]):
-    """The planning of what is left of a saved plan. An answer is the images of one target host, by their
-    numbers; what was found out of them is in the progress that all share."""
+    """Plans what remains of a saved plan. An answer is the images of one target host, by their numbers; the
+    progress, which all hosts share, has what was found out about them."""
 
     follows_tags = False
 
@@ -96,7 +96,7 @@ class SavedPlanning(Planning[list[int]]):
         return images
 
     def _good(self, images: Iterable[int]) -> list[int]:
-        """Those of the images that can be completed, as far as is known."""
+        """The images that can be completed, as far as is known."""
         return [number for number in images if number not in self._progress.failures]
 
     def is_useful(self, answer: list[int]) -> bool:
@@ -136,8 +136,8 @@ class SavedPlanning(Planning[list[int]]):
         return part
 
     def _cost(self, plan: Plan) -> Cost:
-        """The cost of what is left. Blobs are counted that the saved plan has steps for, as far as they are
-        of images that can be completed."""
+        """The cost of what remains. It counts the blobs that the saved plan has steps for, of images that can
+        be completed."""
         saved = self._saved
         goals = {goal.pair for goal in plan.goals}
         wanted = steps_of(saved, (image for image in saved.images if image.pair in goals))
@@ -152,7 +152,7 @@ class SavedPlanning(Planning[list[int]]):
         )
 
     def record(self, goal: Goal, collector: ResultCollector, services: Services) -> None:
-        """Have later runs know an image whose root was put now; one that was there was not looked into."""
+        """Record an image whose root was put now; of one that was there the content was not checked."""
         assert self.planned is not None
         pair, policy, plan = goal.pair, self._saved.policy, self.planned.plan
         steps = (plan.steps[number] for number in goal.steps)
@@ -167,7 +167,7 @@ class SavedPlanning(Planning[list[int]]):
         services.journal.record_put(site_of(pair.target), put, chosen)
 
     def explain(self, error: BlobflowError, step: Step) -> None:
-        """What a target lacks that no step brings was there when the plan was made."""
+        """Explain content that a target lacks and no step brings: it was there when the plan was made."""
         lacks = isinstance(error, Rejected) and error.missing and isinstance(step, Put) and not step.sparse
         if lacks and not error.message.endswith(_ANEW):
             error.message += _ANEW
@@ -196,7 +196,7 @@ class SavedPlanning(Planning[list[int]]):
         return replaced
 
     def _left(self) -> dict[tuple[Site, Digest], str]:
-        """Why manifests that should be put at a site are left, by the look at the targets."""
+        """Why manifests are not put at a site although the plan has them, according to the target check."""
         steps = [(self._saved.steps[number], why) for number, why in self._progress.left.items()]
         return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
 
@@ -209,7 +209,7 @@ def _skipped(each: SavedSkip) -> ImageRecord:
 def _referrers(
     image: SavedImage, replaced: Mapping[Site, set[Digest]], left: Mapping[tuple[Site, Digest], str]
 ) -> tuple[ReferrerRecord, ...]:
-    """What refers to an image, and what of that was left after all."""
+    """The records of an image's referrers, with those that were skipped after all."""
     site = site_of(image.pair.target)
     gone: set[str] = set(replaced.get(site, ()))
     records = []

@@ -1,4 +1,4 @@
-"""What remains of a saved plan: the plan without what its targets have by now. Pure."""
+"""The rest of a saved plan: its steps without those whose content the targets have by now. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TagAt = tuple[Site, str]
 
 
 class SavedProgress:
-    """What became of the steps of a saved plan so far, by their numbers in it.
+    """The state of the steps of a saved plan, by their numbers in it.
 
-    `over`: nothing is to be done for them. `fell_back`: those of them in whose place the target has their
-    fallback. `left`: those of them that are left because of that, or of a tag that is not to be taken, and
-    why. `present`: blobs that the targets have. `without`: tags that a Put is not to write any more.
-    `tags`: what the targets' tags name. `failures`: images that can't be completed.
+    `over`: steps that need not run any more. `fell_back`: those of them in whose place the target has their
+    fallback. `left`: those of them that are skipped because of that, or so as not to overwrite a tag, and
+    why. `present`: blobs that the targets have. `without`: tags that a Put must not write any more. `tags`:
+    what the targets' tags name. `failures`: images that can't be completed.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class SavedProgress:
 
 
 def remaining_plan(saved: SavedPlan, found: SavedProgress, images: Sequence[int]) -> Plan:
-    """The plan of what is left to be done for some of the images, by their numbers."""
+    """The plan of what remains for some of the images, given by their numbers."""
     goals = [(saved.images[n], list(dict.fromkeys(_frontier(saved, found, n)))) for n in images]
     kept: set[int] = set()
     todo = [number for _, steps in goals for number in steps]
@@ -63,7 +63,7 @@ def remaining_plan(saved: SavedPlan, found: SavedProgress, images: Sequence[int]
 
 
 def steps_of(saved: SavedPlan, images: Iterable[SavedImage]) -> set[int]:
-    """Every step that some of the images need, by its number."""
+    """The numbers of all steps that the images need."""
     found: set[int] = set()
     todo = [number for image in images for number in image.steps]
     while todo:
@@ -80,8 +80,8 @@ def _frontier(saved: SavedPlan, found: SavedProgress, image: int) -> Iterator[in
 
 
 def _under(saved: SavedPlan, found: SavedProgress, number: int) -> Sequence[int]:
-    """The step itself if it is to be done; if not, what is to be done below it: an index that is there stands
-    for nothing but itself."""
+    """The step itself if it remains; if not, the remaining steps below it: an index that is there implies
+    nothing but itself."""
     if number not in found.over:
         return (number,)
     if isinstance(saved.steps[number], Copy | Mount):

@@ -1,4 +1,4 @@
-"""What the sources of a saved plan are asked: manifests by their digests, and archives for what they hold."""
+"""Asks the sources of a saved plan: manifests by their digests, and archives for the images they hold."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def one_at_a_time(quota: PullQuota) -> AdmitReads:
 async def find_images(
     saved: SavedPlan, found: SavedProgress, images: Sequence[int], services: Services, runner: BoundedRunner
 ) -> None:
-    """Have layouts and archives look for those of the images that something is left to do for. Those that
-    they have no more are failures."""
+    """Have layouts and archives look for the images that are not complete. Those that they no longer have
+    become failures."""
     placed = [number for number in images if saved.images[number].pair.source.transport]
     goals = remaining_plan(saved, found, placed).goals
 
@@ -46,7 +46,7 @@ async def find_images(
         if error is not None:
             found.failures[number] = error
 
-    await runner.each(look, [number for number, goal in zip(placed, goals, strict=True) if goal.steps])
+    await runner.for_each(look, [number for number, goal in zip(placed, goals, strict=True) if goal.steps])
 
 
 async def read_manifests(
@@ -84,7 +84,7 @@ async def read_manifests(
 def _without(
     missing: Mapping[Digest, BlobflowError], images: Sequence[int], plan: Plan
 ) -> list[tuple[int, BlobflowError]]:
-    """The images of a plan that want to put what can't be read, or what needs that, and why not."""
+    """The images of a plan that need a manifest which can't be read, and why it can't."""
     errors: dict[int, BlobflowError] = {}
     for position, step in enumerate(plan.steps):
         if isinstance(step, Put) and step.manifest.digest in missing:
@@ -101,10 +101,10 @@ def _without(
 
 
 async def _look_for(image: SavedImage, services: Services) -> BlobflowError | None:
-    """Have a layout or archive look for an image: what a docker archive holds is made when it is asked for.
-    Returns why it can't be had.
+    """Have a layout or archive look for an image: images of a docker archive are converted when asked for.
+    Returns why it can't be read, or None.
 
-    By its name first, since to find a digest all images of such an archive may have to be made.
+    By its name first, since to find a digest all images of such an archive may have to be converted.
     """
     source, wanted = services.source_at(site_of(image.pair.source)), image.source_root.digest
     try:

@@ -1,8 +1,8 @@
-"""The survey for a saved plan: what its targets have by now of what it has steps for.
+"""The survey for a saved plan: which of its steps' content do the targets have by now?
 
-Asked of the targets only, a registry at a time, and nothing else: first what the tags name, then each
-manifest that is to be put, and of the blobs those that a missing manifest needs. An image manifest that is
-there stands for its blobs, an index for nothing but itself.
+It asks the targets only, one registry at a time: first what the tags name, then each manifest that will be
+put, and of the blobs those that a missing manifest needs. An image manifest that is there implies its blobs,
+an index implies nothing but itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blobflow.oci import Descriptor, Digest, media
 
 
 class TargetCheck:
-    """A look at one target registry, `host`, for what a saved plan wants there."""
+    """The check of one target registry, `host`, for what a saved plan wants there."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class TargetCheck:
         self._asked: set[int] = set()  # blobs
 
     async def go(self) -> None:
-        """Ask. What can't be asked fails the images of its site. Changes nothing anywhere."""
-        await self._runner.each(self._ask_tag, sorted(self._aims()))
+        """Ask the registry. A site that can't be asked fails its images. Writes nothing anywhere."""
+        await self._runner.for_each(self._ask_tag, sorted(self._aims()))
         self._judge_tags()
-        await self._runner.each(self._ask_empty, sorted(self._untagged()))
-        await self._runner.each(self._ask_manifest, self._open(Put))
+        await self._runner.for_each(self._ask_empty, sorted(self._untagged()))
+        await self._runner.for_each(self._ask_manifest, self._open(Put))
         await self._ask_blobs()
         self._close_puts()
-        await self._runner.each(self._ask_referrers, self._open(Attach))
+        await self._runner.for_each(self._ask_referrers, self._open(Attach))
         self._leave_what_lost_its_subject()
         for number in self._images:
             site = site_of(self._saved.images[number].pair.target)
@@ -65,7 +65,7 @@ class TargetCheck:
                 self._found.failures.setdefault(number, self._errors[site])
 
     def _open(self, kind: type[Step]) -> list[int]:
-        """The steps of a kind that something may be left of, the last first: parents before children."""
+        """The steps of a kind that may remain, the last first: parents before children."""
         steps = self._saved.steps
         return [n for n in reversed(self._steps) if isinstance(steps[n], kind) and n not in self._found.over]
 
@@ -97,7 +97,8 @@ class TargetCheck:
             self._errors[site] = error
 
     def _judge_tags(self) -> None:
-        """Find the images that may not, or can't, be completed, and what is not to be asked further."""
+        """Find the images that must not, or can't, be completed, and the steps that need no more
+        questions."""
         own: dict[TagAt, set[Digest]] = defaultdict(set)
         for number in self._images:
             image = self._saved.images[number]
@@ -118,7 +119,7 @@ class TargetCheck:
                 self._yield_tags(number, own)
 
     def _yield_tags(self, number: int, own: dict[TagAt, set[Digest]]) -> None:
-        """Take from a Put the tags, no image's own, that name something else by now."""
+        """Remove from a Put the tags that name something else by now, unless they are an image's own."""
         step = self._put(number)
         aims = [(step.target, tag) for tag in step.tags]
         taken = {aim for aim in aims if aim not in own and self._found.tags.get(aim) not in _any_of(step)}
@@ -131,7 +132,7 @@ class TargetCheck:
                 self._found.over.add(number)
 
     def _rights(self, image: SavedImage) -> set[Digest]:
-        """The digests that an image's tag may name in the end: its root's, or that of its fallback."""
+        """The digests that an image's tag may name in the end: its root's, or its fallback's."""
         rights = {image.root.digest}
         for number in image.steps:
             step = self._saved.steps[number]
@@ -185,8 +186,8 @@ class TargetCheck:
                 self._fell_back(number)
 
     def _fell_back(self, number: int) -> None:
-        """The target took the fallback before, and so it did of all that is below: a pruned index names
-        pruned ones."""
+        """Note that the target took the fallback before, and so did it below: a pruned index names pruned
+        ones."""
         for each in self._below([number]):
             step = self._saved.steps[each]
             if isinstance(step, Put) and step.fallback is not None:
@@ -220,7 +221,7 @@ class TargetCheck:
         self._found.present.update(standing)
         while wanted := {n for n in wanted if n not in self._found.over and n not in self._asked}:
             self._asked |= wanted
-            await self._runner.each(self._ask_blob, sorted(wanted))
+            await self._runner.for_each(self._ask_blob, sorted(wanted))
             missing = wanted - self._found.over
             wanted = {need.step for number in missing for need in self._saved.needs[number]}
 
@@ -232,13 +233,13 @@ class TargetCheck:
             self._found.present.add(number)
 
     def _close_puts(self) -> None:
-        """Manifests that are there, with the tags that they should have and no blob that was missed."""
+        """Finish the Puts whose manifests are there, with their tags and no missing blob."""
         for number in self._open(Put):
             step, needs = self._put(number), self._saved.needs[number]
-            hollow = any(need.step in self._asked and need.step not in self._found.over for need in needs)
+            incomplete = any(need.step in self._asked and need.step not in self._found.over for need in needs)
             tags = [tag for tag in step.tags if tag not in self._found.without.get(number, ())]
             right = all(self._found.tags.get((step.target, tag)) == step.manifest.digest for tag in tags)
-            if number in self._there and right and not hollow:
+            if number in self._there and right and not incomplete:
                 self._found.over.add(number)
 
     # Referrers
@@ -279,7 +280,7 @@ def _name_of(image: SavedImage) -> str:
 
 
 def _any_of(step: Put) -> set[Digest | None]:
-    """What a tag may name that a Put is to write: nothing, or what it puts."""
+    """What a tag that a Put writes may name before: nothing, or what it puts."""
     return {None, step.manifest.digest, step.fallback.digest if step.fallback else None}
 
 
@@ -288,7 +289,7 @@ def _is_index(step: Put) -> bool:
 
 
 def _is_foreign(blob: Descriptor) -> bool:
-    """Whether a registry takes a manifest without looking for this layer of it."""
+    """Whether a registry accepts a manifest without checking for this layer of it."""
     return bool(blob.urls) or media.is_nondistributable(blob.media_type)
 
 

@@ -1,1 +1,1 @@
-"""What the sources say: roots, the graph of manifests below them, referrers, and how much may be read."""
+"""Questions to the sources: roots, the graph of manifests below them, referrers, and pull quotas."""

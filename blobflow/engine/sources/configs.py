@@ -1,14 +1,14 @@
-"""An image's own word on itself: its config (image-spec config.md), not what an index says of it.
+"""Image configs (image-spec config.md): an image's own platform and layers, whatever an index says of it.
 
-What runs on some platform, and what does not
----------------------------------------------
+Which manifests have a platform
+-------------------------------
 
 An image has a platform if its config has the media type of an image's config, OCI's or Docker's, and names a
 system or an architecture. Charts, wasm modules, signatures, attestations and files of all sorts have none:
-their configs are of other types, or empty, or say nothing (`{}`, cosign's empty words, BuildKit's `unknown`),
-or are no JSON at all. Configs of no type in particular (application/octet-stream, application/json,
-text/html, or none) docker takes for images', because some builders wrote that; so they are looked into. What
-is too large to be a config is not read, and has no platform either.
+their configs are of other types, or empty, or say nothing (`{}`, cosign's empty strings, BuildKit's
+`unknown`), or are no JSON at all. Docker takes configs of generic types (application/octet-stream,
+application/json, text/html, or none) for image configs, because some builders wrote that; so they are read. A
+blob that is too large to be a config is not read, and has no platform either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from blobflow.oci.platform import MAX_PLATFORM
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
-# moby's distribution/registry.go: what it takes for the config of an image.
+# The media types that moby takes for image configs (distribution/registry.go).
 _IMAGE_CONFIGS = frozenset(
     {
         media.OCI_CONFIG,
@@ -40,7 +40,7 @@ _IMAGE_CONFIGS = frozenset(
 
 
 class ImageConfig(msgspec.Struct):
-    """What is read of a config. `created`: RFC 3339, or nothing."""
+    """The fields that are read from a config. `created`: RFC 3339, or ""."""
 
     created: str | None = None
     architecture: str = ""
@@ -59,7 +59,7 @@ class _RootFs(msgspec.Struct):
 
 
 class _Layers(msgspec.Struct):
-    """What the layers of an image are without their compression, the lowest first."""
+    """The digests of an image's uncompressed layers, the lowest first."""
 
     rootfs: _RootFs | None = None
 
@@ -84,24 +84,25 @@ def may_name_platform(manifest: Manifest) -> bool:
 
 
 async def find_platform(source: Source, manifest: Manifest) -> Platform | None:
-    """The platform of what an image manifest is; None where it is nothing that has one: see above.
+    """The platform of an image manifest; None if it is not of a kind that has one: see above.
 
-    Costs one read of the config, or none where its media type or size tells already. Raises what the source
+    Costs one read of the config, or none where its media type or size decides already. Raises what the source
     raises, and IntegrityError for a config that is not what its digest says.
     """
     if not may_name_platform(manifest):
         return None
     try:
         platform = await read_platform(source, manifest)
-    except UnsupportedContent:  # no config of an image's: no JSON, or words that are none
+    except UnsupportedContent:  # no image config: no JSON, or fields that can't be a platform's
         return None
     return platform if platform.is_known else None
 
 
 async def read_diff_ids(source: Source, manifest: Manifest) -> list[Digest]:
-    """What each layer of an image manifest has to be without its compression, by the image's config.
+    """The digest that each layer of an image manifest must have uncompressed, according to the image's
+    config.
 
-    Costs and raises as `read_config`, and IntegrityError where they are not as many as there are layers.
+    Costs and raises as `read_config`, and IntegrityError where their number is not that of the layers.
     """
     said = await _read(source, manifest, _Layers)
     named = said.rootfs.diff_ids or () if said.rootfs else ()
@@ -118,10 +119,10 @@ async def read_diff_ids(source: Source, manifest: Manifest) -> list[Digest]:
 
 
 async def read_config(source: Source, manifest: Manifest) -> ImageConfig:
-    """What is read of the config of an image manifest.
+    """Read the config of an image manifest.
 
     Costs one read of the config. Raises what the source raises, and UnsupportedContent for a config that is
-    too large, that is no JSON object, or that names something longer than any platform: who asks keeps it.
+    too large, that is no JSON object, or that names something longer than any platform: callers keep it.
     """
     said = await _read(source, manifest, ImageConfig)
     longest = max(said.platform.length, len(said.created or ""))

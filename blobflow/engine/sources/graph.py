@@ -1,4 +1,4 @@
-"""The graph: what the sources say. A node is a digest; what a parent says of a child is on the edge."""
+"""The graph of the sources' manifests. A node is a digest; an edge is how a parent describes a child."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """What the sources say: manifests by digest, the root of each source, and where content can be read.
+    """What the sources have: manifests by digest, the root of each source, and where content can be read.
 
-    A graph may be partial: a root that is known to be whole at all of its targets has no manifest in it, nor
-    has a child that nobody wants. Where there are many manifests they are lean, see
-    `engine.sources.manifests`: ask `raw` and `whole` for the rest. `platforms`: what configs say, of
-    images whose parents did not.
+    A graph may be partial: it has no manifest of a root that is known to be complete at all of its targets,
+    nor of a child that no pair wants. Where there are many manifests they are lean, see
+    `engine.sources.manifests`: `raw` and `whole` return the rest. `platforms`: according to configs, for
+    images whose parents did not name one.
     """
 
     manifests: Mapping[Digest, Manifest]

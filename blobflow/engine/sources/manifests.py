@@ -1,10 +1,10 @@
-"""What a run holds of manifests: bounded, whatever the sources send.
+"""The manifests that a run holds in memory: bounded, whatever the sources send.
 
 A manifest may have 4 MiB, an index may name thousands of them, and decoded a document takes several times its
 bytes. Planning needs little of that: what each manifest names, under which media type, digest and size. So
-the graph holds manifests whole only while there is room; beyond that it holds them lean, and their bytes are
-put aside until they are put at a target. Those that are on their way are bounded too, and what a source may
-name at all: it is planned for one by one.
+the graph holds manifests whole only within a budget; beyond it they are lean, and their bytes are spilled
+until they are put at a target. Manifests in transit are bounded too, and so is how many descriptors one
+source may name, since each is planned for.
 
 All graphs of a run share one `ManifestBudget`.
 """
@@ -26,23 +26,22 @@ from blobflow.oci.platform_choice import without_annotations
 # Bytes of manifests that a run holds whole. Those of two thousand ordinary images; beyond that each costs a
 # write and a read of some kilobytes.
 HELD_BYTES = 8 * 1024 * 1024
-# Bytes of manifests on their way from or to one host at once. Ordinary ones (some kilobytes) never wait for
-# it; of the largest there is one, which takes up to five times its bytes while it is read.
+# Bytes of manifests in transit from or to one host at once. Ordinary ones (some kilobytes) never wait for it;
+# of the largest ones there is one at a time, which takes up to five times its bytes while it is read.
 MOVING_BYTES = 6 * 1024 * 1024
-# What is charged for a string or a small object besides its bytes, about what it takes in memory.
+# The overhead charged for a string or a small object besides its bytes, about what it takes in memory.
 _OBJECT = 100
-# What the manifests of one source repository may name, for one root and for each further one. It takes about
-# 1 kB of memory to plan and move a blob, so one image can make a run hold some 50 MB, and no more. Models of
-# thousands of files, the largest artifacts known, are far below it, and so are the largest indexes.
+# How many descriptors the manifests of one source repository may have, for one root and for each further one.
+# It takes about 1 kB of memory to plan and move a blob, so one image can make a run hold some 50 MB. Models
+# of thousands of files, the largest artifacts known, are far below it, and so are the largest indexes.
 NAMED = 50_000
 NAMED_MORE = 500
 
 
 class ManifestBudget:
-    """The manifests of one run: what all its graphs hold together, and what is on its way.
+    """The memory budget for the manifests of one run: those that its graphs hold, and those in transit.
 
-    `aside` takes the bytes of those that are too many; None: all are held. `held`: what is held now, in
-    bytes.
+    `aside` spills the bytes of those that exceed it; None: all are held. `held`: what is held now, in bytes.
     """
 
     def __init__(
@@ -58,8 +57,8 @@ class ManifestBudget:
     async def moving(
         self, host: str, manifest: Descriptor, *, before_waiting: Callable[[], None] | None = None
     ) -> AsyncIterator[None]:
-        """Wait until there is room for one more manifest that is read from, or put at, a host. What others
-        may need to give theirs back is not to be held meanwhile: `before_waiting` is called."""
+        """Wait until one more manifest may be read from, or put at, a host. `before_waiting` is called before
+        a wait, to release whatever others need to finish theirs."""
         way, size = self.way(host), _size(manifest)
         if before_waiting is not None and not way.has(size):
             before_waiting()
@@ -70,7 +69,7 @@ class ManifestBudget:
             way.give_back(size)
 
     def way(self, host: str) -> _Bytes:
-        """The room for what is on its way from or to a host."""
+        """The bytes in transit from or to a host."""
         if host not in self._hosts:
             self._hosts[host] = _Bytes(self._moving)
         return self._hosts[host]
@@ -80,7 +79,7 @@ class ManifestBudget:
         return Manifests(self)
 
     def put_aside(self, manifest: Manifest, weight: int) -> Callable[[], bytes] | None:
-        """Put the manifest's bytes aside if they are too many; None: there is room for them."""
+        """Spill the manifest's bytes if they exceed the budget; None if they can stay in memory."""
         if self.aside is None or self.held + weight <= self._room:
             return None
         return self.aside.keep(manifest.raw)
@@ -99,12 +98,13 @@ class Manifests(MutableMapping[Digest, Manifest]):
         self._load = _Load(manifest_budget)
 
     def expect(self, site: Site, root: Digest) -> None:
-        """Another image of this repository will be read: what is taken from there may be more."""
+        """Expect another image of this repository, which increases the bound on what may be read there."""
         self._roots[site].add(root)
 
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
-        """Read a manifest as soon as there is room, and hold it. Raises what the source does, StorageError,
-        and UnsupportedContent, also once the site has named too much: then nothing more is read there."""
+        """Read a manifest as soon as the budget allows, and hold it. Raises what the source does,
+        StorageError, and UnsupportedContent, also once the site has named too much: then nothing more is read
+        there."""
         way, size = self.manifest_budget.way(site.registry), _size(manifest)
         await way.take(size)
         try:
@@ -147,7 +147,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
         return read.carrying(manifest.carried)
 
     def __reduce__(self) -> tuple[type, tuple[dict[Digest, Manifest]]]:
-        """Elsewhere (pickled) they are all whole, and nothing bounds them."""
+        """Pickled manifests are all whole, and unbounded."""
         return dict, ({digest: self.whole(digest) for digest in self._here},)
 
     def __setitem__(self, digest: Digest, manifest: Manifest) -> None:
@@ -178,7 +178,7 @@ class Manifests(MutableMapping[Digest, Manifest]):
 
 
 class _Load:
-    """What one collection adds to what is held, for as long as it lives."""
+    """The bytes that one collection holds, for as long as it lives."""
 
     __slots__ = ("__weakref__", "_manifest_budget", "_weight")
 
@@ -210,18 +210,18 @@ def _size(manifest: Descriptor) -> int:
 
 
 class _Bytes:
-    """So many bytes at once; who waits gets them in turn. What is more than all of it gets all of it."""
+    """A fair semaphore over bytes. A request for more than the whole capacity gets the whole capacity."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def has(self, wanted: int) -> bool:
-        """Whether so many can be had without waiting."""
+        """Whether `wanted` bytes are free now."""
         return not self._waiting and min(wanted, self._size) <= self._free
 
     async def take(self, wanted: int) -> None:
-        """Wait for so many; to be given back with the same number."""
+        """Wait for `wanted` bytes; give the same number back afterwards."""
         wanted = min(wanted, self._size)
         if self.has(wanted):
             self._free -= wanted
@@ -231,7 +231,7 @@ class _Bytes:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn had come
+            if not turn.cancelled():  # the bytes were granted already
                 self.give_back(wanted)
             self._next()
             raise

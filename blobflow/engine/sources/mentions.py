@@ -1,8 +1,8 @@
-"""Mentions against each other: several parents may name one digest, and say different things of it.
+"""Contradictory descriptors: several parents may name one digest with different sizes and media types.
 
-The digest is the node of a graph, and is read once, for the first parent that names it. What the other
-parents say of its size and kind is checked here, so that an image whose manifest is wrong fails in company of
-a right one too, and the right one does not fail for it.
+The digest is the node of a graph, and is read once, for the first parent that names it. The size and media
+type that the other parents give are checked here, so that an image with a wrong descriptor fails also when a
+right one was read first, and the right one does not fail for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Origins(dict[Digest, Collection[Site]]):
         self._alone: dict[Site, tuple[Site]] = {}
 
     def note(self, digest: Digest, site: Site) -> None:
-        """Take in that a site has it."""
+        """Record that a site has this content."""
         sites = self.get(digest)
         if sites is None:
             self[digest] = self._alone.setdefault(site, (site,))
@@ -49,7 +49,7 @@ class Origins(dict[Digest, Collection[Site]]):
 def check_mention(
     mention: Descriptor, manifest: Descriptor, raw: Callable[[], bytes], where: str
 ) -> BlobflowError | None:
-    """What is wrong with a mention of a manifest that was read already; None if nothing is. `raw` has its
+    """What is wrong with the descriptor of a manifest that was read already; None if nothing. `raw` has its
     bytes."""
     if mention.sized and mention.size != manifest.size:
         what = f"manifest {manifest.digest} in {where}"
@@ -69,10 +69,10 @@ async def find_wrong_sizes(
     source_at: SourceAt,
     runner: BoundedRunner,
 ) -> dict[ManifestAt, BlobflowError]:
-    """The manifests that say a size of a blob that it does not have, where others say another one.
+    """The manifests that give a wrong size for a blob, where others give another one.
 
     Costs nothing where all agree; else each site that has such a blob is asked for its first byte, once for
-    each size that was said. What can't be asked counts as failed too.
+    each size that was given. A blob that can't be asked for counts as failed too.
     """
     said: dict[Digest, int] = {}
     doubtful: set[Digest] = set()
@@ -99,7 +99,7 @@ async def find_wrong_sizes(
         except BlobflowError as error:
             wrong.update({(site, digest): error for digest in naming[claim]})
 
-    await runner.each(ask, sorted(naming))
+    await runner.for_each(ask, sorted(naming))
     return wrong
 
 

@@ -1,10 +1,10 @@
-"""The quota: how many manifests the sources let be read, and what a run does where that is too few.
+"""Pull quotas: how many manifests the sources allow to be read, and what a run does where that is too few.
 
 Some registries count the manifests that are read and refuse more than so many in some hours (Docker Hub);
-what they said last is their `Allowance`. A run asks here before each level of the graph is read. What it then
-needs to read is known, and what it will need at the least as well: an index has a child. So a run that can't
-be read to its end stops before its first counted request, if it can be known, and else at the level where it
-is known; or, if it may wait, reads what is left and waits for more.
+what they reported last is their `Allowance`. A run asks here before it reads each level of the graph. Then it
+knows how many manifests it needs now, and how many it will need at least: an index has a child. So a run
+whose quota is too small stops before its first counted request if that is known by then, and else at the
+level where it becomes known; or, if it may wait, reads what is left and waits for more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, media
 
 DescriptorAt = tuple[Site, Descriptor]
-# Says which of the manifests that are to be read may be read now: one at least, or it raises.
+# Returns which of the wanted manifests may be read now: at least one, or it raises.
 AdmitReads = Callable[[Sequence[DescriptorAt]], Awaitable[Sequence[DescriptorAt]]]
 
-# Asking is free, but nobody is to be asked all the time by many that wait (seconds).
+# Seconds between questions. They are free, but many that wait must not ask a host all the time.
 ASK_AGAIN = 300.0
 
 
@@ -35,7 +35,7 @@ async def unlimited(wanted: Sequence[DescriptorAt]) -> Sequence[DescriptorAt]:
 
 
 class PullQuota:
-    """One run's way with its sources' allowances. `reads`: the manifests that it let be read, by host."""
+    """One run's use of its sources' allowances. `reads`: how many manifests it permitted to read, by host."""
 
     def __init__(
         self, allowance_of: AllowanceOf, source_at: SourceAt, observe: Observer, sleep: Sleep, *, waits: bool
@@ -49,7 +49,7 @@ class PullQuota:
 
     @property
     def allowances(self) -> dict[str, Allowance]:
-        """What the sources that were read from said last."""
+        """The allowances that the sources that were read from reported last."""
         found = {host: self._allowance_of(host) for host in sorted(self.reads)}
         return {host: allowance for host, allowance in found.items() if allowance is not None}
 
@@ -62,10 +62,10 @@ class PullQuota:
                 self.reads.update(site.registry for site, _ in now)
                 return now
             if not await self._wait(wanted[0], told):
-                return wanted[:1]  # it fails for a reason of its own, which is to be heard
+                return wanted[:1]  # it fails for a reason of its own, which should be reported
 
     def _allowed(self, wanted: Sequence[DescriptorAt]) -> list[DescriptorAt]:
-        """What may be read now of what is wanted."""
+        """Which of the wanted manifests may be read now."""
         left: dict[str, int] = {}
         for host, need in self._needs(wanted).items():
             allowance = self._allowance_of(host)
@@ -90,7 +90,7 @@ class PullQuota:
         return needs
 
     async def _wait(self, mention: DescriptorAt, told: set[str]) -> bool:
-        """Wait, and have the host say anew what is left; False if it has other reasons not to."""
+        """Wait, and ask the host again what is left; False if it refuses for another reason."""
         site, descriptor = mention
         allowance = self._allowance_of(site.registry)
         if site.registry not in told and allowance is not None:

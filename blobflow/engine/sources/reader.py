@@ -1,7 +1,6 @@
-"""Resolve: from roots to a graph of digests. Asks the sources only.
+"""The graph reader: from roots (see `sources.roots`) to a graph of digests. Asks the sources only.
 
-Closures are read level by level, so that before each level it is known how much there is to read. Which roots
-there are `sources.roots` finds out.
+It reads closures level by level, so that before each level it is known how much there is to read.
 """
 
 from __future__ import annotations
@@ -62,18 +61,18 @@ async def read_graph(
     manifest_budget: ManifestBudget | None = None,
     reader: GraphReader | None = None,
 ) -> GraphRead:
-    """Read of the closure of each root what `choices` want of it (no choices: all), by digest.
+    """Read the part of each root's closure that `choices` want (no choices: all of it), by digest.
 
     A manifest that several sources list is read once. A source whose closure can't be read whole is in
     `failures`, and the graph then leaves it out. Where an index does not tell what a child runs on, and that
     matters, the child's config is read too. `foreign`: foreign layers that the source itself holds become
     blobs like all others.
     A layout or archive may have an index and only some of its children, as `ctr images export` writes them:
-    then the others are left out, unless none of those that are wanted is there.
-    `sparse`: whatever an index lists and its site does not have is left out, and fails nothing.
-    `manifest_budget`: what bounds the memory that the manifests of this and other graphs take together.
+    then the others are left out, unless none of the wanted ones is there.
+    `sparse`: children that an index lists and its site does not have are left out, without a failure.
+    `manifest_budget`: bounds the memory that the manifests of this and other graphs take together.
 
-    `reader`: one that others read with, too, maybe at the same time; the graph then has what they read.
+    `reader`: a reader that others use too, maybe at the same time; the graph then has what they read.
     """
     reader = reader or GraphReader(source_at, manifest_budget=manifest_budget)
     for reference, root in roots.items():
@@ -101,13 +100,13 @@ async def read_graph(
 
 
 def _reading(choice: PlatformChoice) -> PlatformChoice:
-    """The choice as far as it matters to what is read."""
+    """The choice as far as it affects what is read."""
     return PlatformChoice(choice.platforms, "only" if choice.index == "only" else "auto")
 
 
 class _Walk:
-    """The way down through everything that one choice wants. `in_doubt`: images whose platform no parent
-    told, where the choice depends on it."""
+    """A walk down through everything that one choice wants. `in_doubt`: images whose platform no parent
+    names, where the choice depends on it."""
 
     def __init__(self, choice: PlatformChoice) -> None:
         self._choice = choice
@@ -121,7 +120,7 @@ class _Walk:
             self.level.append(mention)
 
     def go_down(self, reader: GraphReader) -> None:
-        """From the level that was read to the next one."""
+        """Go on from the level that was read to the next one."""
         above, self.level = self.level, []
         for site, descriptor in above:
             if (site, descriptor.digest) not in reader.errors:
@@ -133,8 +132,8 @@ class _Walk:
                     self.enter((site, child))
 
     def failure(self, root: DescriptorAt, reader: GraphReader, *, sparse: bool) -> BlobflowError | None:
-        """Why what is wanted of a root was not read whole; None if it was. `sparse`: what is not there below
-        the root is not missed."""
+        """Why the wanted part of a root was not read whole; None if it was. `sparse`: content that is absent
+        below the root is no failure."""
         site, todo = root[0], [root[1]]
         seen: set[Digest] = set()
         mentions: set[tuple[Digest, int, str]] = set()
@@ -162,21 +161,21 @@ class _Walk:
         return None
 
     def _wanted(self, site: Site, index: Manifest, reader: GraphReader) -> Sequence[Descriptor]:
-        """What has to be read of an index."""
+        """The children of an index that have to be read."""
         found = candidates(index, self._choice)
         here = [child for child in found if not reader.lacks(site, child)]
         return here if any(not attested_digest(child) for child in here) else found
 
 
 def _of_sparse(error: NotFound) -> NotFound:
-    """The error of what an index lists and its site does not have, with what there is to be done."""
+    """The error for a child that an index lists and its site does not have, with what to do about it."""
     own = own_copy(error)
     own.message += "; the index that lists it is sparse there: choose what is there with --platform"
     return own
 
 
 def treated_as(manifest: Descriptor) -> str:
-    """What is done with a manifest that is not what it is called; the end of a sentence."""
+    """How a manifest is treated that is not of the media type it is listed as; the end of a sentence."""
     return f"by its content it is {manifest.media_type!r}, and is taken as that"
 
 
@@ -210,9 +209,9 @@ class GraphReader:
         return Graph(self.manifests, dict(roots), self.origins.settled(), self.platforms)
 
     async def read(self, level: Sequence[DescriptorAt], runner: BoundedRunner) -> None:
-        """Read one level: each digest at the first site that mentions it, then where that failed.
+        """Read one level: each digest at the first site that names it, then, where that failed, at others.
 
-        A host has one level read at a time, so that what it allows to be read is shared out once.
+        One level at a time is read from a host, so that its pull quota is shared out once.
         """
         async with AsyncExitStack() as turns:
             for host in sorted({site.registry for site, _ in level}):
@@ -223,10 +222,10 @@ class GraphReader:
                     del fresh[digest]
             while fresh:
                 admitted = await self._admit(list(reversed(fresh.values())))
-                await runner.each(self._read, admitted)
+                await runner.for_each(self._read, admitted)
                 for _, descriptor in admitted:
                     del fresh[descriptor.digest]
-            await runner.each(self._read, level)
+            await runner.for_each(self._read, level)
 
     async def _read(self, mention: DescriptorAt) -> None:
         site, descriptor = mention
@@ -249,24 +248,24 @@ class GraphReader:
             self.origins.note(blob.digest, site)
 
     async def carry_foreign(self, runner: BoundedRunner) -> None:
-        """Let manifests carry those of their foreign layers that a site which has the manifest holds, too."""
+        """Include in manifests those foreign layers that a site which has the manifest holds itself."""
         asked = {
             (site, layer.digest): (site, layer)
             for digest, manifest in self.manifests.items()
             for layer in manifest.foreign
             for site in self.origins[digest]
         }
-        await runner.each(self._look_for, [asked[key] for key in sorted(asked)])
+        await runner.for_each(self._look_for, [asked[key] for key in sorted(asked)])
         for digest, manifest in self.manifests.items():
             held = [layer.digest for layer in manifest.foreign if layer.digest in self.origins]
             if held:
                 self.manifests[digest] = manifest.carrying(held)
 
     async def _look_for(self, mention: DescriptorAt) -> None:
-        """Ask whether a site holds a foreign layer, and note it, or what went wrong."""
+        """Ask whether a site holds a foreign layer, and record the answer or the error."""
         site, layer = mention
         try:
-            if await self._foreign.of(mention):
+            if await self._foreign.get(mention):
                 self.origins.note(layer.digest, site)
         except BlobflowError as error:
             for digest, manifest in self.manifests.items():
@@ -286,7 +285,8 @@ class GraphReader:
             return False
 
     def contradicted(self, site: Site, mention: Descriptor) -> BlobflowError | None:
-        """Why a mention is not of the manifest that was read under its digest, perhaps for another parent."""
+        """Why a descriptor does not fit the manifest that was read under its digest, perhaps for another
+        parent."""
         held = self.manifests.get(mention.digest)
         own = held.descriptor if held is not None else mention
         kinds = site.registry, mention.media_type, own.media_type
@@ -319,16 +319,16 @@ class GraphReader:
         return (site, digest) in self._walked
 
     async def ask_configs(self, images: Iterable[DescriptorAt], runner: BoundedRunner) -> None:
-        """Learn from their configs what images run on."""
+        """Learn the platforms of images from their configs."""
         asked = {
             image.digest: (site, image) for site, image in images if (site, image.digest) not in self.errors
         }
-        await runner.each(self._ask_config, [asked[digest] for digest in sorted(asked)])
+        await runner.for_each(self._ask_config, [asked[digest] for digest in sorted(asked)])
 
     async def _ask_config(self, mention: DescriptorAt) -> None:
         site, image = mention
         try:
-            await self._configs.of(mention)
+            await self._configs.get(mention)
         except BlobflowError as error:
             self.errors[site, image.digest] = without_frames(error)
 

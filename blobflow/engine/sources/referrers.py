@@ -1,8 +1,8 @@
-"""Referrers: what refers to images, signatures, SBOMs and attestations, is looked up at their sources.
+"""Referrers: finds the signatures, SBOMs and attestations of images at their sources.
 
-Each manifest that is wanted of an image is asked for, and then what was found, since a signature may be
-signed for in turn. The referrers are read into the graph like everything else. A list is only a hint: what
-refers to a manifest says so itself, in its `subject`.
+It looks up the referrers of each wanted manifest, and then theirs, since a signature may be signed in turn.
+The referrers are read into the graph like all manifests. A list is only a hint: a referrer names its subject
+itself, in its `subject` field.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ManifestAt = tuple[Site, Digest]
 
 
 class ReferrerLookups:
-    """What sources say refers to manifests of theirs: asked for once, and remembered with what went wrong.
+    """The referrers that sources list for their manifests: asked for once, and remembered with the errors.
 
     `look_ahead` may be called while the manifests are read: it is another request, so it costs no time.
     """
@@ -40,12 +40,12 @@ class ReferrerLookups:
         self._found = AsyncMemo(self._ask)
 
     async def look_ahead(self, places: Iterable[ManifestAt], runner: BoundedRunner) -> None:
-        """Ask for what refers to these. Raises nothing that `of` will raise."""
-        await runner.each(self._found.ahead, sorted(set(places)))
+        """Ask ahead for the referrers of these. Raises nothing that `lookup` will raise."""
+        await runner.for_each(self._found.prefetch, sorted(set(places)))
 
-    async def of(self, place: ManifestAt) -> list[Referrer]:
-        """What refers to a manifest, in a fixed order. Raises what the source answers."""
-        return await self._found.of(place)
+    async def lookup(self, place: ManifestAt) -> list[Referrer]:
+        """The referrers that are listed for a manifest, in a fixed order. Raises what the source raises."""
+        return await self._found.get(place)
 
     async def _ask(self, place: ManifestAt) -> list[Referrer]:
         site, subject = place
@@ -56,15 +56,15 @@ class ReferrerLookups:
         except BlobflowError as error:
             error.message += f" (looking for what refers to {subject}; --referrers off does without)"
             raise
-        # What a list says of them besides is as long as its keeper likes, and they are read themselves.
+        # The other fields of a list may be of any length, and the referrers themselves are read anyway.
         lean = [msgspec.structs.replace(each, manifest=without_platform(each.manifest)) for each in found]
         return sorted(lean, key=lambda each: (each.manifest.digest, each.tag))
 
 
 class FoundReferrers(msgspec.Struct, frozen=True):
-    """What refers to manifests of the sources. `strangers`: what is listed, and refers to something else;
-    `unreadable`: referrers that are listed, and can't be had; `failures`: manifests for which it could not be
-    found out."""
+    """The referrers of manifests of the sources. `strangers`: listed ones that refer to something else;
+    `unreadable`: listed ones that can't be read; `failures`: manifests whose referrers could not be looked
+    up."""
 
     graph: Graph
     referrers: dict[ManifestAt, list[Referrer]]
@@ -78,11 +78,11 @@ async def find_referrers(
     graph: Graph,
     source_at: SourceAt,
     runner: BoundedRunner,
-    referrals: ReferrerLookups,
+    lookups: ReferrerLookups,
     reader: GraphReader,
 ) -> FoundReferrers:
-    """Find what refers to these manifests, and to that, and read it."""
-    search = _Search(graph, source_at, runner, referrals, reader)
+    """Find the referrers of these manifests, and theirs in turn, and read them."""
+    search = _Search(graph, source_at, runner, lookups, reader)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
         if level:
@@ -98,12 +98,12 @@ class _Search:
         graph: Graph,
         source_at: SourceAt,
         runner: BoundedRunner,
-        referrals: ReferrerLookups,
+        lookups: ReferrerLookups,
         reader: GraphReader,
     ) -> None:
         self._source_at = source_at
         self._runner = runner
-        self._referrals = referrals
+        self._lookups = lookups
         self._reader = reader
         self.graph = graph
         self.referrers: dict[ManifestAt, list[Referrer]] = {}
@@ -112,9 +112,9 @@ class _Search:
         self.failures: dict[ManifestAt, BlobflowError] = {}
 
     async def look(self, level: Sequence[ManifestAt]) -> list[ManifestAt]:
-        """Ask for what refers to one level, and read it. Returns the next level."""
-        await self._runner.each(self._ask, level)
-        # Also those that the graph has: what is below them may be only now on its way, for others.
+        """Look up the referrers of one level, and read them. Returns the next level."""
+        await self._runner.for_each(self._ask, level)
+        # Also those that the graph has: others may be reading only now what is below them.
         roots = {
             _pinned(site, referrer.manifest.digest): referrer.manifest
             for site, digest in level
@@ -135,13 +135,13 @@ class _Search:
 
     async def _ask(self, place: ManifestAt) -> None:
         try:
-            self.referrers[place] = await self._referrals.of(place)
+            self.referrers[place] = await self._lookups.lookup(place)
         except BlobflowError as error:
             self.referrers[place] = []
             self.failures[place] = error
 
     def _sort_out(self, place: ManifestAt) -> None:
-        """Keep of what is listed for a manifest what refers to it by its own word."""
+        """Keep those of a manifest's listed referrers whose `subject` names it."""
         own, strangers = [], []
         for referrer in self.referrers.get(place, ()):
             manifest = self.graph.manifests.get(referrer.manifest.digest)
@@ -154,8 +154,8 @@ class _Search:
         self.strangers[place] = strangers
 
     async def _read(self, roots: Mapping[Reference, Descriptor]) -> None:
-        """Read referrers into the graph. One that is gone, or is no manifest that we know, is unreadable; any
-        other error is a failure."""
+        """Read referrers into the graph. One that is gone, or is no known kind of manifest, is unreadable;
+        any other error is a failure."""
         if not roots:
             return
         read = await read_graph(roots, self._source_at, self._runner, reader=self._reader)
@@ -168,11 +168,10 @@ class _Search:
 
 
 def _stranger(referrer: Referrer, subject: Descriptor | None) -> str:
-    """Why what is listed does not refer to the manifest that it is listed for, as a clause; "" where it does.
+    """Why a listed manifest does not refer to the one that it is listed for, as a clause; "" where it does.
 
-    `subject` is its own. The digest decides; size and media type say nothing that a digest does not. cosign's
-    tags are names that only cosign gives, and what it keeps there has no subject: signatures name theirs in
-    their payload, which who checks them has to read.
+    `subject` is its own. The digest alone decides. cosign's tags are names that only cosign gives, and its
+    manifests there have no subject: signatures name theirs in their payload, which their verifier reads.
     """
     if subject is None:
         return "" if referrer.how == "cosign" else "it is listed, and has no subject itself"
@@ -184,7 +183,7 @@ def _pinned(site: Site, digest: Digest) -> Reference:
 
 
 class SkippedReferrer(msgspec.Struct, frozen=True):
-    """A referrer that is left where it is; `because` is a clause."""
+    """A referrer that is not mirrored; `because` is a clause."""
 
     referrer: Referrer
     because: str

@@ -1,4 +1,4 @@
-"""Roots: what references name at their sources, one small request each.
+"""Roots: resolves references at their sources to manifests, by one small request each.
 
 A tag is resolved to a digest once, and everything after that goes by digest. Roots and closures (see
 `sources.reader`) are two steps, because most of a repeated run needs only the first: a root that its targets
@@ -32,15 +32,15 @@ async def _nothing_more(_: Reference) -> None:
 
 
 class RootLookups:
-    """What sources name: each is asked once, whoever wants to know."""
+    """The roots that sources name: each is asked for once, however many pairs want it."""
 
     def __init__(self, source_at: SourceAt) -> None:
         self._source_at = source_at
         self._named = AsyncMemo(self._ask)
 
-    async def of(self, reference: Reference) -> Descriptor:
-        """The root that a reference names. Raises what the source answers."""
-        return await self._named.of(reference)
+    async def resolve(self, reference: Reference) -> Descriptor:
+        """The root that a reference names. Raises what the source raises."""
+        return await self._named.get(reference)
 
     async def _ask(self, reference: Reference) -> Descriptor:
         with error_side("source"):
@@ -55,29 +55,29 @@ async def resolve_roots(
     *,
     named: RootLookups | None = None,
 ) -> ResolvedRoots:
-    """Pin each source to the digest that it names now, one small request each. `meanwhile` is called for each
-    that is asked for. `named`: where others ask for the same."""
+    """Pin each source to the digest that it names now, by one small request each. `meanwhile` is called for
+    each that is asked for. `named`: lookups that are shared with others."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
     named = named or RootLookups(source_at)
 
     async def pin(reference: Reference) -> None:
         try:
-            roots[reference] = await named.of(reference)
+            roots[reference] = await named.resolve(reference)
         except BlobflowError as error:
             failures[reference] = without_frames(error)
 
     async def resolve(reference: Reference) -> None:
         await run_alongside(meanwhile(reference), pin(reference))
 
-    await runner.each(resolve, sorted(set(sources)))
+    await runner.for_each(resolve, sorted(set(sources)))
     return ResolvedRoots(roots, failures)
 
 
 def conflicting_pairs(
     pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
 ) -> dict[Pair, BlobflowError]:
-    """Pairs that aim different things at one tag of one target: none of them may win by chance."""
+    """Pairs that would put different images under one tag of one target: none of them may win by chance."""
     aimed: dict[Reference, list[Pair]] = {}
     for pair in sorted(set(pairs)):
         if pair.target.tag and pair.source in roots:

@@ -1,1 +1,1 @@
-"""What the targets say: tags, content, audits of what earlier runs put, and verification."""
+"""Questions to the targets: their tags and content, audits of what earlier runs put, and verification."""

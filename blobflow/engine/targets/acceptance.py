@@ -17,7 +17,7 @@ _SPARSE, _REFUSED = "sparse", "refused"
 def unacceptable_pairs(
     pairs: Iterable[Pair], desired_images: Mapping[Pair, DesiredImage], sink_at: Callable[[Site], Sink]
 ) -> dict[Pair, BlobflowError]:
-    """The pairs whose targets say that they can't hold what shall be there, and why."""
+    """The pairs whose targets can't hold their images, and why."""
     failures: dict[Pair, BlobflowError] = {}
     for pair in pairs:
         desired, sink = desired_images[pair], sink_at(site_of(pair.target))

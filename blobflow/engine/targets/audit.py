@@ -1,27 +1,27 @@
-"""Audit: what earlier runs put at the targets, is it still there? Asks the targets only, and mends nothing.
+"""Audit: do the targets still have what earlier runs put there? Asks the targets only, and repairs nothing.
 
-A tag that names the right digest says nothing of what is below it: registries lose blobs, and let manifests
-be deleted. That an earlier run put it all there makes it likely, no more. So a run looks below roots that it
-would take as whole because the journal says so:
+A tag that names the right digest says nothing about the content below it: registries lose blobs, and let
+manifests be deleted. That an earlier run put everything there makes it likely, no more. So a run audits roots
+that the journal records as complete:
 
-    rolling  below those that were looked at, or put, longest ago; as far as one request in 20 goes
-    all      below every one
-    none     below none
+    rolling  those that were audited, or put, longest ago; as far as one request in 20 goes
+    all      every one
+    none     none
 
 *Rolling.* An unchanged run makes a request for each source and one for each target. For every 20 of these at
-a host the next run spends one on looking there; what is left over is kept, so that a set of one image is
-looked at too, a request every ten runs. A look that stops on its way goes on there in the next run. So each
-root gets its turn, and over all runs looking never takes more than its share. The first run that finds all
-unchanged looks at nothing yet: it was put just before.
+a host the next run spends one on the audit there; the remainder is kept, so that a set of one image is
+audited too, with a request every ten runs. A traversal that stops on its way resumes in the next run. So
+each root gets its turn, and over all runs audits never take more than their share. The first run that finds
+all unchanged audits nothing yet: everything was put just before.
 
-A look reads the manifests below a root at the target, verified, and asks for the blobs: those that the pair's
-choice wants, since a sparse index lacks the others. The first thing that is missing or wrong ends it: from
-then on the root is in doubt, across runs, until it was repaired or found whole again. What is in doubt is
-looked below in every run, whatever that takes.
+A traversal reads the manifests below a root at the target, verified, and asks for the blobs: those that the
+pair's choice wants, since a sparse index lacks the others. The first content that is missing or wrong ends
+it: from then on the root is doubtful, across runs, until it is repaired or found whole again. Doubtful roots
+are audited in every run, whatever that takes.
 
-Nothing fails by being looked at: whatever else goes wrong (429, no answer in time, 405) is told once, and
-ends the looking at that host for this run. What refers to an image is not looked at, as only its source can
-tell what there should be; nor are foreign layers, which a target need not have.
+No image fails because of an audit: any other error (429, no answer in time, 405) is reported once, and ends
+the audit of that host for this run. Referrers are not audited, as only the source knows which there should
+be; nor are foreign layers, which a target need not have.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ from blobflow.errors import BlobflowError, IntegrityError, NotFound, TimedOut, U
 from blobflow.events import PhaseStarted, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 
-# An unchanged run makes so many requests for each one that looks below a root.
+# An unchanged run makes so many requests for each one that audits.
 SHARE = 20
-# Seconds that one answer may take, with all that is tried again for it: enough for _AT_ONCE of them at a host
+# Seconds that one answer may take, with all of its retries: enough for _AT_ONCE of them at a host
 # that is to get one request in three seconds.
 PATIENCE: dict[AuditMode, float] = {"rolling": 30.0, "all": 300.0, "none": 30.0}
-# Requests in flight at one host; its session bounds them as well.
+# Requests in flight at one host; its limiter bounds them as well.
 _AT_ONCE = 8
-# What one look is taken to have cost at most: other requests of the run to that host are counted with it.
+# The most that one question counts as: other requests of the run to that host are counted with it.
 _DEAREST = 4
 # The journal's key for requests that were made, and that no audit made use of yet.
 _CREDIT = "requests that count for audits"
 
 
 class Audit:
-    """The audit of one run over `pairs`. `looked`: how many roots were looked below to the end; `incomplete`:
-    the pairs whose roots lack something, or are not known to be whole again; `notes`: a sentence on each root
+    """The audit of one run over `pairs`. `looked`: how many roots were audited to the end; `incomplete`: the
+    pairs whose roots lack something, or are not known to be whole again; `notes`: a sentence on each root
     that lacks something."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Audit:
         trust_root: bool = False,
         patience: float | None = None,
     ) -> None:
-        """`trust_root`: roots that are not in doubt are looked below only if `mode` is "all".
+        """`trust_root`: roots that are not doubtful are audited only if `mode` is "all".
 
         `patience` in seconds: see PATIENCE.
         """
@@ -91,10 +91,10 @@ class Audit:
     async def look(
         self, pairs: Iterable[Pair], tags: TagSurvey, roots: Mapping[Reference, Descriptor]
     ) -> TagSurvey:
-        """Look below what these pairs' targets have. Returns the survey with what was found: pairs that are
-        not whole are doubted, and not current.
+        """Audit what these pairs' targets have. Returns the survey with what was found: pairs that are not
+        whole are doubted, and not current.
 
-        Raises no BlobflowError. What was found is in the journal by then, on cancel too.
+        Raises no BlobflowError. The journal has what was found by then, on cancel too.
         """
         asked = [pair for pair in pairs if pair not in tags.failures and not pair.target.transport]
         below = self._roots_of(asked, tags, roots)
@@ -124,7 +124,7 @@ class Audit:
     async def look_again(
         self, put: Mapping[Pair, Descriptor], sources: Mapping[Pair, Descriptor]
     ) -> dict[Pair, BlobflowError]:
-        """Look below the roots that were put for incomplete pairs, since not every registry takes anew what
+        """Audit the roots that were put for incomplete pairs, since not every registry replaces content that
         it holds damaged. Returns why some are still not whole. `sources`: the pairs' roots at the sources."""
         below: dict[TargetRoot, list[Pair]] = {}
         for pair in sorted(self.incomplete & put.keys()):
@@ -145,12 +145,12 @@ class Audit:
         return wrong
 
     def repaired(self, pair: Pair) -> None:
-        """Take in that a pair is whole after all; only what was incomplete is of interest."""
+        """Record that a pair is whole after all; only incomplete pairs matter here."""
         if pair in self.incomplete:
             self._services.journal.record_audit(*self._roots[pair].key)
 
     def entered(self, report: Report) -> Report:
-        """The report with what was found."""
+        """The report with the audit's results."""
         totals = msgspec.structs.replace(report.totals, audited=self.looked, incomplete=len(self.incomplete))
         return msgspec.structs.replace(report, totals=totals, notes=(*report.notes, *self.notes))
 
@@ -173,7 +173,7 @@ class Audit:
         believed: Iterable[TargetRoot],
         asked: Iterable[Pair],
     ) -> None:
-        """Look at one host: below all that is in doubt, then below what has its turn."""
+        """Audit one host: all doubtful roots, then those whose turn it is."""
         doubted = [root for root in doubted if root.site.registry == look.host]
         believed = [root for root in believed if root.site.registry == look.host]
         every = len(doubted) + (len(believed) if self._mode == "all" else 0)
@@ -186,7 +186,7 @@ class Audit:
             await self._roll(look, believed, asked)
 
     async def _roll(self, look: _HostAudit, believed: Iterable[TargetRoot], asked: Iterable[Pair]) -> None:
-        """Spend what earlier runs left, as far as this one is large enough, and leave what it makes."""
+        """Spend the credit of earlier runs, as far as this run is large enough, and record this run's own."""
         journal = self._services.journal
         credit, earned = _number(journal.note(look.host, _CREDIT)), self._requests(look.host, asked)
         most = max(0, min(int((credit + 1e-6) / SHARE), ceil(earned / SHARE)))
@@ -200,14 +200,14 @@ class Audit:
 
     def _requests(self, host: str, pairs: Iterable[Pair]) -> float:
         """How many requests it took, at the least, to find out that these are unchanged. A source that is
-        asked for the sake of several hosts counts for each of them in part."""
+        asked on behalf of several hosts counts for each of them in part."""
         own = [pair for pair in pairs if pair.target.host == host]
         sources = {pair.source for pair in own if not pair.source.transport}
         targets = {(site_of(pair.target), pair.target.tag or pair.source) for pair in own}
         return len(targets) + sum(1 / self._hosts[source] for source in sources)
 
     def _oldest_first(self, roots: Iterable[TargetRoot]) -> list[TargetRoot]:
-        """Where a look stopped goes before everything else."""
+        """The roots by age; one whose traversal stopped on its way goes first."""
         found = [(self._services.journal.audited(*root.key), root) for root in roots]
         found.sort(key=lambda each: (not each[0].stopped, each[0].order, each[1]))
         return [root for _, root in found]
@@ -224,7 +224,7 @@ class Audit:
 
 
 def _number(note: str | None) -> float:
-    """A credit as it was noted, within bounds that make sense."""
+    """A credit as the journal has it, within bounds that make sense."""
     try:
         credit = float(note or 0)
     except ValueError:
@@ -233,13 +233,13 @@ def _number(note: str | None) -> float:
 
 
 def mark_doubtful(journal: Journal, pair: Pair, source: Digest, put: Digest) -> None:
-    """Take down that what was put for a pair is not whole there; files are asked every time anyway."""
+    """Record that what was put for a pair is not whole there; files are asked every time anyway."""
     if not pair.target.transport:
         journal.doubt_put(*target_root(site_of(pair.target), pair.choice, source, put).key)
 
 
 class _Ended(Exception):
-    """Looking at a host is over, because of `error`."""
+    """The audit of a host is over, because of `error`."""
 
     def __init__(self, error: BlobflowError) -> None:
         super().__init__(error)
@@ -247,7 +247,7 @@ class _Ended(Exception):
 
 
 class _HostAudit:
-    """Looking at one host. `whole`: roots that were looked below to the end; `missing`: what others lack."""
+    """The audit of one host. `whole`: roots that were audited to the end; `missing`: what others lack."""
 
     def __init__(self, services: Services, host: str, kinds: Mapping[Digest, str], patience: float) -> None:
         """`kinds`: the media types of roots, as far as they are known."""
@@ -273,9 +273,9 @@ class _HostAudit:
     async def run(
         self, roots: Iterable[TargetRoot], most: int | None = None, *, doubted: bool = False
     ) -> int:
-        """Look below these roots in their order, with so many requests at most. Returns how many it took.
+        """Audit these roots in their order, with so many requests at most. Returns how many it took.
 
-        What was found is in the journal afterwards, on cancel too.
+        The journal has what was found afterwards, on cancel too.
         """
         if self._failed:
             return 0
@@ -296,7 +296,7 @@ class _HostAudit:
         return max(self._asked, min(self._sent() - before, self._asked * _DEAREST))
 
     def _sent(self) -> int:
-        """The requests to the host so far: a look may cost more than one, by redirects and tries."""
+        """The requests to the host so far: a question may cost more than one, by redirects and retries."""
         meter = self._services.meter.hosts.get(self.host)
         return meter.requests if meter is not None else 0
 
@@ -312,7 +312,7 @@ class _HostAudit:
                 return
 
     def _next(self) -> tuple[Traversal, Part] | None:
-        """What is to be asked for next: on the oldest way down that has something, else on a new one."""
+        """What to ask for next: from the oldest traversal that has something, else from a new one."""
         for traversal in chain(tuple(self._open), self._begin()):
             while (part := traversal.take()) is not None:
                 known = None if part.is_manifest else self._blobs.get((traversal.root.site, part.digest))
@@ -349,7 +349,7 @@ class _HostAudit:
             self._changed = asyncio.Event()
 
     async def _look(self, site: Site, part: Part) -> tuple[bool, Manifest | None]:
-        """Whether it is there, and what it is if it is a manifest."""
+        """Whether the part is there, and its manifest if it is one."""
         content = Descriptor(part.media_type if part.is_manifest else "", part.digest, part.size)
         if not part.is_manifest:
             self._blobs[site, part.digest] = there = await self._has(site, content)
@@ -362,17 +362,17 @@ class _HostAudit:
         except (NotFound, IntegrityError):
             return False, None
         except UnsupportedContent:
-            return True, None  # whatever it is, it is what was put
+            return True, None  # whatever its type, these are the bytes that were put
 
     async def _has(self, site: Site, blob: Descriptor) -> bool:
-        """Whether a blob is there. Not every registry answers HEAD as it should, so a no is asked again."""
+        """Whether a blob is there. Not every registry answers HEAD correctly, so a no is asked again."""
         if await self._services.sink_at(site).has(blob):
             return True
         self._asked += bool(blob.size)
         return await can_be_read(self._services.source_at(site), blob)
 
     def _close_if_over(self, traversal: Traversal) -> None:
-        """Take down how a way down ended."""
+        """Record how a traversal ended."""
         if not traversal.over or traversal not in self._open:
             return
         self._open.remove(traversal)
@@ -384,7 +384,7 @@ class _HostAudit:
             self.missing[traversal.root] = traversal.missing
 
     def _leave_open(self) -> None:
-        """Take down where the others stopped; one that is in doubt begins at its root again."""
+        """Record where the other traversals stopped; that of a doubtful root begins anew."""
         for traversal in self._open:
             if traversal.missing is not None:
                 self._services.journal.doubt_put(*traversal.root.key)

@@ -1,9 +1,9 @@
-"""Survey: what the targets have. Asks the targets only, and as little as it can.
+"""Survey: what do the targets have? Asks the targets only, with as few requests as it can.
 
-In two parts, like resolve. First the tags: one small request a pair; where a tag names the right root already
-and the journal says that we put it there whole, that is all. Then the content of what is left, from the top
-down: a repository that holds nothing is asked once; a manifest that is there stands for its blobs; only what
-is below a missing manifest is asked for one by one.
+It has two parts, like resolve. First the tags: one small request a pair; where a tag names the right root
+already and the journal records that an earlier run put it there whole, that is all. Then the content of the
+other pairs, from the top down: an empty repository is asked once; a manifest that is there implies its
+blobs; only what is below a missing manifest is asked for one by one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 
 # Added to a choice whose foreign layers, as far as the source holds them, were put too.
 _FOREIGN = ", foreign layers too"
-# And if what refers to it was looked up and put.
+# Added if the image's referrers were looked up and put.
 _REFERRERS = ", referrers too"
 
 
 def put_record(choice: PlatformChoice, source: Digest, put: Digest, *, foreign: bool, referrers: bool) -> str:
-    """What the journal has a put under: the choice, whether foreign layers were carried and referrers looked
-    up, and the root that was chosen from where what was put is another."""
+    """The words under which the journal records a put: the choice, whether foreign layers were included and
+    referrers looked up, and the source's root where that is not what was put."""
     chosen = choice.key + (_FOREIGN if foreign else "") + (_REFERRERS if referrers else "")
     return chosen if put == source else f"{chosen}; of {source}"
 
@@ -40,18 +40,17 @@ def put_record(choice: PlatformChoice, source: Digest, put: Digest, *, foreign: 
 def _records(
     choice: PlatformChoice, source: Digest, put: Digest, *, foreign: bool, referrers: Lookup
 ) -> Iterator[str]:
-    """The records that say that all that is wanted was put: more than what is wanted is as good."""
+    """The records of which any one says that all that is wanted was put; some say that more was."""
     enough = [choice] if put != source or choice.index == "prune" else [choice, EVERYTHING]
     for each, carried, looked_up in product(enough, {foreign, True}, {referrers == "auto", True}):
         yield put_record(each, source, put, foreign=carried, referrers=looked_up)
 
 
 class TargetLookups:
-    """What targets say of their tags, and of whether they hold anything: asked for once, and remembered with
-    what went wrong.
+    """What targets' tags name, and whether sites are empty: asked once, and remembered with the errors.
 
     `look_ahead` and `look_for_empty` may be called while the sources are asked: those are other hosts, so it
-    costs no time. Tags that nobody may write (see `sources.roots.conflicting_pairs`) are not asked for ahead.
+    costs no time. Tags that no pair may write (see `conflicting_pairs`) are not asked for ahead.
     """
 
     def __init__(self, pairs: Collection[Pair], sink_at: SinkAt) -> None:
@@ -68,11 +67,11 @@ class TargetLookups:
     async def look_ahead(self, source: Reference) -> None:
         """Ask for the target tags of one source's pairs. Raises nothing that `named` will raise."""
         for aim in self._aims.get(source, ()):
-            await self._named.ahead(aim)
+            await self._named.prefetch(aim)
 
     async def named(self, site: Site, name: str) -> Digest | None:
-        """The digest that a tag or digest names at a site; None: nothing. Raises what the site answers."""
-        return await self._named.of((site, name))
+        """The digest that a tag or digest names at a site; None if nothing. Raises what the site raises."""
+        return await self._named.get((site, name))
 
     async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
         site, name = aim
@@ -83,13 +82,13 @@ class TargetLookups:
             return None
 
     async def look_for_empty(self, sites: Iterable[Site], runner: BoundedRunner) -> None:
-        """Ask for sites without a tag of ours whether they hold anything at all."""
+        """Ask of sites where none of the wanted tags exists whether they hold anything at all."""
         tagged = {site for (site, _), found in self._named.answers() if found is not None}
-        await runner.each(self._empty.ahead, sorted(set(sites) - tagged))
+        await runner.for_each(self._empty.prefetch, sorted(set(sites) - tagged))
 
     async def is_empty(self, site: Site) -> bool:
-        """See `Sink.is_empty`. Raises what the site answers."""
-        return await self._empty.of(site)
+        """See `Sink.is_empty`. Raises what the site raises."""
+        return await self._empty.get(site)
 
     async def _ask_empty(self, site: Site) -> bool:
         with error_side("target"):
@@ -97,10 +96,10 @@ class TargetLookups:
 
 
 class TagSurvey(msgspec.Struct, frozen=True):
-    """What the target tags name now (None: nothing), which pairs are whole already, and what failed.
+    """What the target tags name now (None: nothing), which pairs are complete already, and what failed.
 
-    `recorded`: pairs of which the journal says that they were put there whole. `doubted`: pairs of which it
-    is known that their targets lack something, and `missing`: what, as far as that is known (see `audit`).
+    `recorded`: pairs that the journal records as put there whole. `doubted`: pairs whose targets are known to
+    lack something, and `missing`: what they lack, as far as that is known (see `audit`).
     """
 
     tags: dict[tuple[Site, str], Digest | None]
@@ -126,9 +125,9 @@ async def survey_tags(
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
     A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
-    put there (with its foreign layers, if `foreign`, and with what refers to it, unless `referrers` says
-    off); with `trust_root`, if it is its root. None is for which `referrers` says always. With `no_overwrite`
-    a tag that names another digest fails its pair.
+    put there (with its foreign layers, if `foreign`, and with its referrers, unless `referrers` says off);
+    with `trust_root`, if it is its root. No pair is current for which `referrers` says always. With
+    `no_overwrite` a tag that names another digest fails its pair.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
@@ -158,7 +157,7 @@ async def survey_tags(
             )
             failures[pair].side = "target"
 
-    await runner.each(ask, sorted(set(pairs)))
+    await runner.for_each(ask, sorted(set(pairs)))
     return TagSurvey(tags, frozenset(current), failures, frozenset(recorded))
 
 
@@ -177,19 +176,19 @@ async def survey_content(
     *,
     deep: bool = False,
 ) -> ContentSurvey:
-    """Find out what of the pairs' desired images is at their targets.
+    """Find out which parts of the pairs' desired images their targets have.
 
-    `known.current` pairs are taken as whole. A pair whose target can't be asked is in `failures`. Of
-    `known.doubted` pairs, or with `deep` of all, a manifest that is there does not stand for its blobs; they
-    are asked for too, and it counts as missing if one of them is. `known.missing` is not asked for again.
+    `known.current` pairs count as complete. A pair whose target can't be asked is in `failures`. For
+    `known.doubted` pairs, or with `deep` for all, a manifest that is there does not imply its blobs; they are
+    asked for too, and it counts as missing if one of them is. `known.missing` is not asked for again.
     """
     survey = _Survey(desired_images, known, targets, sink_at, deep)
     settled = frozenset(pair for pair in known.current if pair in desired_images)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
-    await runner.each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
-    await runner.each(survey.ask_referrers, survey.wanted_subjects(asked))
-    await runner.each(survey.ask_manifests, asked)
-    await runner.each(survey.ask_blob, survey.wanted_blobs())
+    await runner.for_each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
+    await runner.for_each(survey.ask_referrers, survey.wanted_subjects(asked))
+    await runner.for_each(survey.ask_manifests, asked)
+    await runner.for_each(survey.ask_blob, survey.wanted_blobs())
     survey.mark_incomplete_missing(asked)
     failures = survey.failures_of(asked)
     present = {site: frozenset(found) for site, found in survey.present.items()}
@@ -243,7 +242,7 @@ class _Survey:
             self._errors[site] = error
 
     def wanted_subjects(self, pairs: Iterable[Pair]) -> list[tuple[Site, Digest]]:
-        """What something shall be attached to, in a fixed order."""
+        """The subjects that referrers will be attached to, in a fixed order."""
         desired_images = [(site_of(pair.target), self._desired_images[pair]) for pair in pairs]
         wanted = (
             (site, each)
@@ -253,7 +252,8 @@ class _Survey:
         return sorted({(site, each.referrer.subject) for site, each in wanted})
 
     async def ask_referrers(self, wanted: tuple[Site, Digest]) -> None:
-        """What is listed as a referrer is known to be listed, not to be there; a tag names what is there."""
+        """Ask which referrers a subject lists. A list only shows that they are listed; a tag names what is
+        there."""
         site, subject = wanted
         sink = self._sink_at(site)
         if site in self._errors or site in self._empty or not isinstance(sink, Refers):
@@ -310,7 +310,7 @@ class _Survey:
             self._errors[site] = error
 
     def mark_incomplete_missing(self, pairs: Iterable[Pair]) -> None:
-        """Manifests that are there without one of their blobs are not whole: they are to be put again."""
+        """Count manifests that lack one of their blobs as missing, so that they are put again."""
         for pair in pairs:
             site = site_of(pair.target)
             absent = self.absent.get(site, set())

@@ -1,4 +1,4 @@
-"""The traversal of what is below one root at a target, part by part, which can stop anywhere. Sans-IO."""
+"""A traversal of the content below one root at a target, part by part; it can stop anywhere. Sans-IO."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from blobflow.content import Site
 from blobflow.oci import UNKNOWN_SIZE, Digest, Manifest
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice, candidates, certain
 
-# Of what is below one root so much is looked at, and no more is remembered where a traversal stops.
+# How many parts below one root are audited, and remembered where a traversal stops.
 MOST_BELOW = 10_000
 
 
 class TargetRoot(msgspec.Struct, frozen=True, order=True):
-    """A root at a target, and what is wanted there of it."""
+    """A root at a target, and the platform choice that applies to it."""
 
     site: Site
     digest: Digest
@@ -21,17 +21,17 @@ class TargetRoot(msgspec.Struct, frozen=True, order=True):
 
     @property
     def key(self) -> tuple[Site, Digest, str]:
-        """As the journal has it."""
+        """The journal's key for it."""
         return self.site, self.digest, self.choice.key
 
 
 def target_root(site: Site, choice: PlatformChoice, source: Digest, there: Digest) -> TargetRoot:
-    """What a choice comes to where `there` was put for `source`: all that it lists, if it was made anew."""
+    """The root for a choice where `there` was put for `source`; a rebuilt one is wanted with all it lists."""
     return TargetRoot(site, there, choice if there == source else EVERYTHING)
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Something below a root. `certain`: it is wanted; else that is for its config to tell."""
+    """A manifest or blob below a root. `certain`: it is wanted; else its config decides that."""
 
     is_manifest: bool
     media_type: str
@@ -49,13 +49,13 @@ class _Stopped(msgspec.Struct, array_like=True):
 
 
 class Traversal:
-    """One way down, depth first, so that little of it is open at a time.
+    """One traversal, depth first, so that little of it is open at a time.
 
     `missing`: the part that is not there, which ends it. `begun`: something was asked for already.
     """
 
     def __init__(self, root: TargetRoot, media_type: str = "", stopped: bytes = b"") -> None:
-        """`stopped`: where an earlier one did; what can't be read means that it begins at the root."""
+        """`stopped`: where an earlier one stopped; if that can't be decoded, this one begins at the root."""
         self.root = root
         self.missing: Part | None = None
         self._parts = [Part(True, media_type, root.digest, UNKNOWN_SIZE)]
@@ -71,7 +71,7 @@ class Traversal:
 
     @property
     def stopped(self) -> bytes:
-        """What another one goes on from."""
+        """The state from which a later traversal resumes."""
         return msgspec.msgpack.encode(_Stopped(self._taken, self._parts))
 
     @property
@@ -80,11 +80,11 @@ class Traversal:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to ask for, and all answers are there."""
+        """Whether nothing is left to ask for, and all answers have come."""
         return not self._in_flight and (self.missing is not None or not self._parts)
 
     def take(self) -> Part | None:
-        """What is to be asked for next, as far as that is known; give each to `answered` or `put_back`."""
+        """The next part to ask for, if one is known; pass each to `answered` or `put_back`."""
         if self.missing is not None or not self._parts:
             return None
         self._taken += 1
@@ -92,13 +92,13 @@ class Traversal:
         return self._parts.pop()
 
     def put_back(self, part: Part) -> None:
-        """There was no answer."""
+        """Return a part that got no answer."""
         self._taken -= 1
         self._in_flight -= 1
         self._parts.append(part)
 
     def answered(self, part: Part, *, there: bool, manifest: Manifest | None = None) -> None:
-        """Take in whether it is there, and what it says is below it."""
+        """Record whether a part is there, and continue with the children of its manifest."""
         self._in_flight -= 1
         if not there and part.certain:
             self.missing = part
@@ -109,7 +109,7 @@ class Traversal:
 
 
 def _below(manifest: Manifest, choice: PlatformChoice) -> list[Part]:
-    """What a manifest's children are asked for as; also an index may have blobs (a build's cache)."""
+    """The parts that a manifest's children become; an index may have blobs too (a build's cache)."""
     if choice.index == "only" and manifest.is_index:
         return []
     sure = certain(manifest, choice)

@@ -1,11 +1,11 @@
-"""Verify: ask the targets whether what should be there is, after a run or on its own.
+"""Verification: ask the targets whether they have what they should, after a run or on its own.
 
     roots    the tag names the root: one small request an image
-    blobs    and everything below it answers: manifests are read and parsed, blobs are asked for
+    blobs    and all content below it exists: manifests are read and parsed, blobs are asked for
     content  and every blob is read back whole and hashed: once a registry where several repositories have the
              same blob, for there it is one file
 
-The target is asked and believed; the source only says which root it should be, and where platforms were
+The target's answers are believed; the source only says which root it should be, and where platforms were
 chosen, which images have to be below it.
 """
 
@@ -52,11 +52,11 @@ class Verification:
         level: VerifyLevel,
         images: Mapping[Pair, frozenset[Digest]] = {},
     ) -> dict[Pair, BlobflowError]:
-        """Check every pair's target against its root. Returns what is wrong; an absent pair is right.
+        """Check every pair's target against its root. Returns what is wrong, by pair; the others are right.
 
         `images`: the image manifests that have to be there, where that is known: of an index of which the
-        source had a part, that part. Else it is those that an index says are for the platforms that were
-        chosen; those of which none tells the platform count if they are there.
+        source had a part, that part. Else those are required that an index lists for the chosen platforms;
+        those whose platform no index names are checked if they are there.
         """
         wrong: dict[Pair, BlobflowError] = {}
 
@@ -67,7 +67,7 @@ class Verification:
             except BlobflowError as error:
                 wrong[pair] = error
 
-        await self._runner.each(check, sorted(roots))
+        await self._runner.for_each(check, sorted(roots))
         return wrong
 
     async def _check(
@@ -101,8 +101,8 @@ class Verification:
                 await self._check_blob(pair, manifest, blob, level)
 
     async def _named(self, target: Reference, root: Descriptor) -> Descriptor:
-        """What the target's name names. That it names nothing is asked again as of a source, where it has to
-        exist: a cache may have kept that from before it was put."""
+        """The manifest that the target's name names. If it names nothing, it is asked again the way that a
+        source is, past caches: a cache may still have the answer from before it was put."""
         site, name = site_of(target), target.tag or root.digest
         try:
             return await self._sink_at(site).resolve(name)
@@ -123,14 +123,14 @@ class Verification:
             await self._was_read(key)
 
     async def _was_read(self, key: tuple[str, Digest]) -> None:
-        """Wait for the one reading of a blob. Who is cancelled ends it: so is everybody."""
+        """Wait for the one reading of a blob. If it is cancelled, so are all that wait for it."""
         try:
             await self._read_back[key]
         except BlobflowError as error:
             raise own_copy(error) from error.__cause__
 
     async def _read(self, pair: Pair, blob: Descriptor) -> None:
-        """Read a blob back. A second of the same bytes at a registry waits for this one's answer."""
+        """Read a blob back. Others that want the same blob at this registry wait for this one's answer."""
         site = site_of(pair.target)
         verifier = Verifier(blob, f"blob {blob.digest} at {site}")
         async with self._reads, self._source_at(site).open(blob) as chunks:
@@ -148,8 +148,8 @@ async def moved_tags(
     """Ask sources again what their tags name; `moved` gets those that no longer name what they were
     `resolved` to, with what they name now (None: nothing).
 
-    What was put may be another manifest, made of the one that was resolved: that is no move. A source that
-    can't be asked any more is not known to have moved.
+    If another manifest was put, made of the one that was resolved, that is no move. A source that can't be
+    asked any more is not known to have moved.
     """
 
     async def ask(reference: Reference) -> None:
@@ -163,9 +163,9 @@ async def moved_tags(
             if found != resolved[reference].digest:
                 moved[reference] = found
 
-    await runner.each(ask, sorted(_by_tag(resolved)))
+    await runner.for_each(ask, sorted(_by_tag(resolved)))
 
 
 def _by_tag(references: Iterable[Reference]) -> list[Reference]:
-    """References that a tag alone names: a digest can't move."""
+    """The references that name a tag and no digest: a digest can't move."""
     return [reference for reference in references if reference.tag and not reference.digest]

@@ -1,1 +1,1 @@
-"""Carrying out steps: their states, their schedule, how bytes are staged, and what is tried again."""
+"""Transfer: the states of steps, their schedule and permits, how blobs are staged, and what is retried."""

@@ -1,11 +1,10 @@
-"""Admission: the permits that steps hold while they run. The limiters of their hosts grant them.
+"""Admission: the permits that steps hold while they run, granted by the limiters of their hosts.
 
 A step gets all permits that it needs in one go or none: one at its target, and one at its source if it is a
-copy whose blob the store neither has nor is reading. A stream gives each back as soon as its bytes have
-passed.
+copy whose blob the store neither has nor is reading. A stream releases each as soon as its bytes have passed.
 
-A copy that begins again needs what it gave back. It waits here for that, and nothing new starts with a permit
-that it waits for: what is sent again keeps others from starting.
+A copy that is retried needs the permits that it released. It waits for them here, and no new step starts with
+a permit that it waits for: retries go before new steps.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ Changed = Callable[[], None]
 
 
 class HostLimiters:
-    """The limiters of the hosts of one transfer, by what is done there. `limiter_at` gives that of a host
-    whose places have none of their own."""
+    """The limiters of the hosts of one transfer, for reading and for writing. `limiter_at` gives that of a
+    host whose Sources and Sinks have none of their own."""
 
     def __init__(self, source_at: SourceAt, sink_at: SinkAt, limiter_at: Callable[[str], Limiter]) -> None:
         self._source_at = source_at
@@ -52,7 +51,7 @@ class HostLimiters:
         return self._sources[site.registry]
 
     def target(self, site: Site) -> Limiter:
-        """The limiter for what is put at a site."""
+        """The limiter for what is written to a site."""
         if site.registry not in self._targets:
             self._targets[site.registry] = self._of(self._sink_at(site), site)
         return self._targets[site.registry]
@@ -63,7 +62,7 @@ class HostLimiters:
 
 class StepPermits:
     """The permits of one step: at its `target`, and maybe at its `source`. `largest`: it is a copy of the
-    largest half. `changed` is called when one was given back."""
+    largest half. `changed` is called when one was released."""
 
     def __init__(
         self, step: Step, needs: Sequence[Need], permits: Sequence[Permit], changed: Changed, *, largest: bool
@@ -76,7 +75,7 @@ class StepPermits:
         self.renewed(needs, permits)
 
     def renewed(self, needs: Sequence[Need], permits: Sequence[Permit]) -> None:
-        """These are held from now on; one at the source that is not among them is what it was."""
+        """Hold these from now on; the permit at the source stays as it was unless one is among them."""
         self.target, self._target_limiter = permits[0], needs[0][0]
         if len(permits) > 1:
             self.source, self._source_limiter = permits[1], needs[1][0]
@@ -87,7 +86,7 @@ class StepPermits:
         return self.source is not None and self.source.kind is not None
 
     def reading(self, source: Source) -> Source:
-        """The source as it is to be read now: under the permit that is held there.
+        """The source, reading under the permit that is held there.
 
         Without one, or where it goes elsewhere, the place waits for its own. Meanwhile no small request's
         permit may be held at the target: see `permits`.
@@ -104,17 +103,17 @@ class StepPermits:
             self.target.release()
 
     def writing(self, sink: Sink) -> Sink:
-        """The target as it is to be asked now: under the permit that is held there."""
+        """The target, writing under the permit that is held there."""
         return under(self.target, sink, self._target_limiter)
 
     def bytes_read(self) -> None:
-        """The source has given all that is wanted of it."""
+        """Release the permit at the source, which has given all the bytes."""
         if self.source is not None:
             self.source.release()
             self._changed()
 
     def bytes_sent(self) -> None:
-        """The target has taken the last byte: what remains is an answer."""
+        """The target has received the last byte: only its answer remains."""
         self.target.downgrade()
         self._changed()
 
@@ -128,7 +127,7 @@ class StepPermits:
 
 
 class AdmittedReader:
-    """The blob of a copy as its source gives it, read under the permit that is held there just then."""
+    """The blob of a copy, read from its source under the permit that is held there at that moment."""
 
     def __init__(self, source: Source, blob: Descriptor, permits: StepPermits) -> None:
         self._source = source
@@ -142,8 +141,8 @@ class AdmittedReader:
 
 
 class Admission:
-    """What may start, of one transfer: the steps that are ready, and those that begin again. `changed` is
-    called when more may start than before."""
+    """Decides which steps of one transfer may start: those that are ready, and those that are retried.
+    `changed` is called when more may start than before."""
 
     def __init__(self, limiters: HostLimiters, changed: Changed) -> None:
         self._limiters = limiters
@@ -155,7 +154,7 @@ class Admission:
         self._reserved: set[Need] = set()
 
     def add(self, number: int, step: Step, *, warm: bool) -> None:
-        """A step is ready. `warm`: it is a copy whose blob the store has, or is reading now."""
+        """Add a step that is ready. `warm`: it is a copy whose blob the store has, or is reading now."""
         host = step.target.registry
         if host not in self._ready:
             self._ready[host] = self._limiters.target(step.target), Ready(host)
@@ -164,12 +163,13 @@ class Admission:
         self._ready[host][1].add(number, step, warm=warm)
 
     def warmed(self, digest: Digest) -> None:
-        """The store has this blob now, or is reading it."""
+        """Note that the store has this blob now, or is reading it."""
         for _, ready in self._ready.values():
             ready.warmed(digest)
 
     def starts(self, step_of: Callable[[int], Step]) -> Iterator[tuple[int, StepPermits]]:
-        """The steps that start now, with their permits. What becomes of one counts for the hosts after it."""
+        """The steps that start now, with their permits. Each host's decision counts what the hosts before it
+        took."""
         self._serve_waiting()
         for host, (target, ready) in self._ready.items():
             if not ready:
@@ -183,13 +183,13 @@ class Admission:
         self._watch()
 
     async def admit(self, step: Copy, *, warm: bool) -> StepPermits:
-        """The permits of a copy that is no step of the plan, when they are to be had."""
+        """Wait for the permits of a copy that is no step of the plan."""
         source = None if warm else self._limiters.source(step.source)
         needs = needs_of(self._limiters.target(step.target), source, small=not streams(step))
         return self._held(step, Granted(needs, await self._acquire(needs)), largest=False)
 
     async def renew(self, held: StepPermits, *, read: bool) -> None:
-        """Return when the copy has the permits with which it began: the one at its target, and the one at its
+        """Wait until the copy has the permits with which it began: the one at its target, and the one at its
         source if it is to be `read` there once more."""
         assert isinstance(held.step, Copy)
         source = self._limiters.source(held.step.source) if read else None
@@ -214,7 +214,7 @@ class Admission:
         return held
 
     def _in_use(self, host: str) -> InUse:
-        """What runs at a target."""
+        """What is in use at a target."""
         self._running = [each for each in self._running if not each.over]
         here = [each for each in self._running if each.step.target.registry == host]
         largest = sum(each.largest and each.target.kind is PermitKind.WRITE for each in here)
@@ -222,13 +222,13 @@ class Admission:
         return InUse(largest, Counter((s.source.registry, host) for s in reads if isinstance(s, Copy)))
 
     def _rivals(self, of: Ready, source: str) -> int:
-        """How many other targets have copies that wait for a permit of that source."""
+        """How many other targets have copies that wait for a permit at that source."""
         return sum(ready is not of and ready.wants(source) for _, ready in self._ready.values())
 
-    # Those who wait
+    # Waiting for permits
 
     async def _acquire(self, needs: Sequence[Need]) -> list[Permit]:
-        """All of the permits, as soon as they are to be had in one go; first come, first served."""
+        """Wait until all of the permits can be had in one go; first come, first served."""
         if (permits := self._try(needs)) is not None:
             return permits
         granted: asyncio.Future[list[Permit]] = asyncio.get_running_loop().create_future()
@@ -246,7 +246,7 @@ class Admission:
             raise
 
     def _try(self, needs: Sequence[Need]) -> list[Permit] | None:
-        """All of the permits at once, if nobody waits for one of them."""
+        """All of the permits at once, unless someone waits for one of them."""
         return None if self._reserved.intersection(needs) else try_acquire_all(needs)
 
     def _serve_waiting(self) -> None:
@@ -262,7 +262,7 @@ class Admission:
                 self._waiting.append((needs, granted))
 
     def _watch(self) -> None:
-        """Have the limiters call when there is room for what could not start."""
+        """Have the limiters call when permits are free for steps that could not start."""
         wanted = {need for needs, _ in self._waiting for need in needs}
         for target, ready in self._ready.values():
             if ready:

@@ -1,4 +1,4 @@
-"""Copying one blob: from its source or from the store to a target, as often as it takes."""
+"""Copies one blob from its source, or from the store, to a target, with retries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from blobflow.retrying import Failure, retrying
 
 
 class BlobCopier:
-    """Copies the blobs of one transfer. What it stages is held by `tasks`; once `stopping` is set no copy
-    begins again."""
+    """Copies the blobs of one transfer. `tasks` runs what holds staged blobs; once `stopping` is set no copy
+    is retried."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class BlobCopier:
         self._stopping = stopping
 
     async def copy(self, number: int, step: Copy, reader: BlobReader, permits: StepPermits) -> None:
-        """Push a blob, again where that may mend what failed. `number` is the copy's in the meter.
+        """Push a blob, with retries where they may help. `number` is the copy's in the meter.
 
         Raises what the last attempt did, and how often that was.
         """
@@ -46,7 +46,7 @@ class BlobCopier:
             if self._staging.holds(step.blob.digest):
                 self._staging.renew(step.blob, reader, self._tasks)
             elif not retries.tries.fruitless and self._services.cache_mode != "off":
-                # It broke on its way: it is read once more, this time into the store, where breaks cost less.
+                # The push broke: read the blob once more, this time into the store, where breaks cost less.
                 self._staging.hold(step.blob, reader, self._tasks)
 
         try:
@@ -80,7 +80,7 @@ class BlobCopier:
             await sink.push(step.blob, CountedReader(whole, begin=begin, count=count, finished=finished))
 
     async def _pause(self, failure: Failure, step: Copy, sent: Sent, permits: StepPermits) -> None:
-        """Return when the next attempt may begin, with its permits. Raises the failure where none shall."""
+        """Wait until the next attempt may begin, with its permits. Raises the failure where there is none."""
         error = failure.error
         if self._stopping.is_set():
             raise error
@@ -96,7 +96,7 @@ class BlobCopier:
             raise error
 
     async def _wait(self, seconds: float) -> None:
-        """Wait so long before another attempt, or until there will be none."""
+        """Wait `seconds` before another attempt, or until no attempts are made any more."""
         waits = [
             asyncio.ensure_future(wait) for wait in (self._services.sleep(seconds), self._stopping.wait())
         ]

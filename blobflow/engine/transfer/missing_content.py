@@ -1,12 +1,12 @@
-"""What a registry names as lacking when it refuses a manifest: it gets that, in the same run, and once.
+"""Missing content: a registry that refuses a manifest and names what it lacks gets that, in the same run.
 
-A survey may be told that something is there which is not: by a cache, by a mount that did nothing, by a
-registry that lost it or is not of one mind. What refuses a manifest knows best, and says what it misses
-(MANIFEST_BLOB_UNKNOWN, with digests). Blobs are copied then, and children put, whatever was said of them
-before, and the manifest is put again; over all manifests of a run each thing once to each site.
+A survey may be told that content is there which is not: by a cache, by a mount that did nothing, by a
+registry that lost it or is inconsistent. The registry that refuses a manifest says what it lacks
+(MANIFEST_BLOB_UNKNOWN, with digests). Then blobs are copied and children put, whatever the survey found, and
+the manifest is put again; over all manifests of a run, each piece of content goes to each site once.
 
-Only what is wanted there is brought: of a sparse index the children that were not chosen stay absent, and
-their lack is what it is refused for.
+Only content that is wanted there is sent: of a sparse index the children that were not chosen stay absent,
+and the refusal stands.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from blobflow.errors import BlobflowError, Rejected
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 
-# Where content of a plan can be read, which the run itself has not read or need not have.
+# Where content of a plan can be read that the run itself has not read, or need not.
 SitesOf = Mapping[Digest, tuple[Site, ...]]
 # Puts a manifest's bytes at a site, under tags or under its digest alone.
 PutBytes = Callable[[Site, Descriptor, tuple[str, ...], StepPermits | None], Awaitable[None]]
-# Whether a child of a manifest is to be where its parent is.
+# Whether a child of a manifest should be where its parent is.
 Wanted = Callable[[Digest], bool]
 _NOWHERE: tuple[Site, ...] = ()
 
 
 class MissingContent:
-    """What the targets of one transfer said that they lack.
+    """Sends the targets of one transfer the content that they report missing.
 
-    `made`: manifests that no source has; what is read here is added. `origins`: where else than by the graph
-    content can be had. `put` and `copy` do one thing each, and are tried again by whoever they belong to;
-    `brought` is told of each thing that is there now.
+    `made`: manifests that no source has; manifests that are read here are added. `origins`: where content can
+    be read that is not in the graph. `put` and `copy` make one attempt each, and their callers retry;
+    `brought` is called with each piece of content that is there now.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class MissingContent:
         self._brought = AsyncMemo(self._bring)
 
     async def put(self, step: Put, manifest: Descriptor, permits: StepPermits) -> None:
-        """Put the step's manifest, or its fallback, with what the target then says that it lacks: before it
-        is looked for, the step's permits are given back.
+        """Put the step's manifest, or its fallback, and whatever the target reports missing: before that is
+        looked for, the step's permits are released.
 
-        Raises what putting raises, and what copying raises of what is lacked.
+        Raises what putting raises, and what copying the missing content raises.
         """
         wanted = self._chosen(step, manifest)
         await self._put_whole(step.target, manifest, step.tags, wanted, permits)
@@ -112,7 +112,7 @@ class MissingContent:
                 )
             for each in fresh:
                 self._mentions[site, each.digest] = each, wanted
-                await self._brought.of((site, each.digest))
+                await self._brought.get((site, each.digest))
             brought |= lacked
 
     async def _bring(self, key: tuple[Site, Digest]) -> None:
@@ -130,8 +130,8 @@ class MissingContent:
     async def _find(
         self, manifest: Descriptor, lacked: set[Digest], wanted: Wanted
     ) -> dict[Digest, Descriptor] | None:
-        """How what is lacked is mentioned below a manifest; None if some of it can't be brought, or is not
-        to be."""
+        """The descriptors of the missing content below a manifest; None if some of it can't be sent, or is
+        not wanted."""
         found: dict[Digest, Descriptor] = {}
         level, met = [manifest.digest], {manifest.digest}
         while level and len(found) < len(lacked):
@@ -154,8 +154,8 @@ class MissingContent:
         return found if found.keys() == lacked else None
 
     async def _is_readable(self, child: Descriptor, parent: Manifest) -> bool:
-        """Whether a manifest's bytes are at hand. Those of one that the target had when a plan was saved are
-        read now, where they should be or where its parent is."""
+        """Whether a manifest's bytes are at hand. If the target had it when a plan was saved, they are read
+        now, from its origin or from where its parent is."""
         if self._manifest(child.digest) is not None:
             return True
         for site in self._origins.get(child.digest) or self._sites(parent.descriptor.digest):
@@ -164,7 +164,7 @@ class MissingContent:
                     raw = await self._source_at(site).read(child)
                     self._made[child.digest] = parse_manifest(raw, child.media_type, digest=child.digest)
             except BlobflowError:
-                continue  # then it can't be brought, and the refusal is what is told
+                continue  # then it can't be sent, and the refusal is reported
             self._found_at[child.digest] = (site,)
             return True
         return False
@@ -177,7 +177,7 @@ class MissingContent:
         return here or self._found_at.get(content, _NOWHERE)
 
     def _chosen(self, step: Put, manifest: Descriptor) -> Wanted:
-        """Which children of a step's manifest are wanted at its target."""
+        """A predicate for the children of a step's manifest that are wanted at its target."""
         if not step.sparse or (step.fallback is not None and manifest.digest == step.fallback.digest):
             return lambda digest: True
         pruned = self._manifest(step.fallback.digest) if step.fallback is not None else None

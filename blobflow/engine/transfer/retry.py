@@ -3,21 +3,21 @@
 Requests without a body are retried inside the transport. A blob's bytes are retried here, through their
 `BlobReader`, which reads again from wherever that is possible. The table:
 
-    failure                                            tries
-    a connection lost after it had moved FRUITFUL      MOST, with hardly a pause: a line that breaks now and
-      bytes                                            then gets through in the end
-    the same, at about the same byte every time,       ALIKE in a row: that is no bad line, but something in
-      with a target that starts over                   between that lets no more than so much through
-    any at the target, after what is left would make   no more: a registry that forgets what broke makes a
-      the bytes sent more than RESENT times the blob   bad line cost the blob once more with every break
+    failure                                            attempts
+    a connection lost after it had moved FRUITFUL      MOST, with hardly a pause: over a line that breaks now
+      bytes                                              and then the blob arrives in the end
+    the same, at about the same byte every time,       ALIKE in a row: the line is not bad, but something on
+      with a target that starts over                     the way lets no more than so much through
+    any at the target, once the rest would make the    no more: at a registry that keeps no partial uploads,
+      bytes sent more than RESENT times the blob         every break on a bad line costs the blob once more
     no connection, after the transport itself had      1: a peer that is gone is known within seconds, and
-      tried for one more than once                       costs the others neither slots nor time
+      tried to connect more than once                    costs the others neither permits nor time
     any other error that says it is retryable          ATTEMPTS in a row without FRUITFUL bytes more that the
                                                          target confirms
     a digest that did not match                        2: a flipped bit heals, a wrong blob does not
     anything else                                      1
 
-There is no limit on the time in all: progress has a timeout, in the transport.
+There is no limit on the total time: the transport has a timeout on progress.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from blobflow.errors import (
 )
 from blobflow.retrying import Rule, Table, rule_for
 
-# Fruitless tries in a row, and what is waited between them. A restarted registry or a reset connection is
+# Fruitless attempts in a row, and the delays between them. A restarted registry or a reset connection is
 # back in less than the first delay.
 ATTEMPTS = 5
 FIRST_DELAY = 0.25  # seconds
@@ -45,11 +45,11 @@ RULES: Table = (
     (DigestMismatch, Rule(attempts=2, first=FIRST_DELAY, most=LONGEST_DELAY)),
     (BlobflowError, Rule(attempts=ATTEMPTS, first=FIRST_DELAY, most=LONGEST_DELAY)),
 )
-# A line that drops every 12 MB, and a registry that keeps what came before, take 4,200 tries for a blob of 50
-# GB.
+# Over a line that drops every 12 MB, to a registry that keeps partial uploads, a blob of 50 GB takes 4,200
+# attempts.
 MOST = 5000
-# Twice lost near its end, and then arrived. A line that needs more than that is not worth its bytes: where
-# chunks help, they have become small by then.
+# Enough for a blob that is lost twice near its end and then arrives. A line that needs more is not worth its
+# bytes: where chunks help, they have become small by then.
 RESENT = 3
 # Breaks at random are within a tenth of the one before about one time in ten.
 ALIKE = 20
@@ -57,10 +57,10 @@ FRUITFUL = 1024 * 1024  # bytes
 
 
 class Tries(msgspec.Struct, frozen=True):
-    """How often something was tried: `made` in all, `fruitless` since the last that moved something.
+    """The attempts so far: `made` in all, `fruitless` since the last that moved something.
 
-    `alike`: how many in a row then moved about as much as the one before (`moved` bytes), and from the same
-    offset `at` of the blob. `furthest`: the largest offset that one began at.
+    `alike`: how many in a row moved about as much as the one before (`moved` bytes), and from the same offset
+    `at` of the blob. `furthest`: the largest offset that one began at.
     """
 
     made: int = 0
@@ -71,14 +71,14 @@ class Tries(msgspec.Struct, frozen=True):
     furthest: int = 0
 
     def after(self, error: BlobflowError, at: int = 0) -> Tries:
-        """One more try, which failed. `at` is the offset from which the target wanted the blob."""
+        """The attempts with one more, which failed. `at` is the offset at which the target began it."""
         moved = error.received if isinstance(error, ConnectionLost) else 0
         furthest = max(self.furthest, at)
         if moved < FRUITFUL:
-            # What the one before had brought shows in where this one began.
+            # Where this one began shows what the one before had achieved.
             further = furthest - self.furthest >= FRUITFUL
             return Tries(self.made + 1, 1 if further else self.fruitless + 1, at=at, furthest=furthest)
-        # What a source has sent is not sent again: there the same number is progress.
+        # A source does not resend what it has sent: there the same number is progress.
         alike = error.side != "source" and at == self.at and abs(moved - self.moved) <= self.moved / 10
         return Tries(self.made + 1, 0, self.alike + 1 if alike else 0, moved, at, furthest)
 
@@ -98,21 +98,21 @@ def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], 
 
 
 def may_send(written: int, size: int, at: int) -> bool:
-    """Whether a blob of `size` bytes, of which `written` were sent in all, may be sent again from `at`, which
-    is as much as its target is known to have. Small blobs are bounded by the number of their tries."""
+    """Whether a blob of `size` bytes may be sent again from `at`, which is as much as its target is known to
+    have, after `written` bytes in all. Small blobs are bounded by the number of their attempts instead."""
     return size < FRUITFUL or written + size - at <= RESENT * size
 
 
 def _may_be_mended(error: BlobflowError) -> bool:
-    """Whether another try may succeed. `error` is as the transport raised it."""
+    """Whether another attempt may succeed. `error` is as the transport raised it."""
     if isinstance(error, ConnectFailed) and error.attempts > 1:
         return False
     return error.retryable or isinstance(error, DigestMismatch)
 
 
 class BlobRetries:
-    """The retry `Policy` of one blob's way to one place. `at` gives the offset from which the place wanted it
-    last; `random` 0 ≤ r < 1."""
+    """The retry `Policy` of copying one blob to one target. `at` gives the offset at which the last attempt
+    began; `random` 0 ≤ r < 1."""
 
     def __init__(self, random: Callable[[], float], at: Callable[[], int] = lambda: 0) -> None:
         self._random = random

@@ -1,8 +1,8 @@
-"""The executor: runs a plan's steps, with no opinions of its own.
+"""Runs the steps of a plan, each as a task.
 
 `step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
-the store, and `retry` what is tried again. What is left is to do it: every step is a task. A step that fails
-is recorded, and the rest goes on. Only cancellation and bugs raise.
+the store, and `retry` what is retried. A step that fails is recorded, and the rest goes on. Only cancellation
+and bugs raise.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MOUNTS = "mounts"
 
 
 class Transfer:
-    """One plan on its way. `step_states` knows what became of each step.
+    """The transfer of one plan. `step_states` has the state of each step.
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
     False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
-    until `no_more` is called; blobs that they may want stay staged so long, as far as there is room.
-    `origins`: where contents of the plan are that the graph does not know of. `brought` is told what was done
-    beside the plan, since a target said that it lacked it.
+    until `no_more` is called; blobs that they may need stay staged until then, as far as capacity allows.
+    `origins`: where content of the plan can be read that is not in the graph. `brought` is called with what
+    was done beyond the plan, since a target reported it missing.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Transfer:
                 self._lingering.pop(step.blob.digest, None)
 
     async def add(self, part: Plan) -> None:
-        """Run a part of the plan too, with steps numbered after those that are here. While `run` runs."""
+        """Run a part of the plan too, with steps numbered after the present ones. Only while `run` runs."""
         await self._find_held(part.steps)
         first = self.step_states.steps
         self._made |= part.made
@@ -108,7 +108,7 @@ class Transfer:
         self._changed.set()
 
     def no_more(self) -> None:
-        """Nothing more will be added: `run` returns when what there is has ended."""
+        """Add no more parts: `run` returns when the present steps have ended."""
         self._more = False
         for digest in self._lingering:
             self._release(digest)
@@ -116,7 +116,7 @@ class Transfer:
         self._changed.set()
 
     def wind_down(self) -> None:
-        """Start nothing new; `run` returns when what is under way has ended."""
+        """Start nothing new; `run` returns when the steps under way have ended."""
         self.step_states.skip_rest()
         self._stopping.set()
         self._changed.set()
@@ -124,8 +124,8 @@ class Transfer:
     async def run(self) -> None:
         """Run the plan to its end.
 
-        On cancel the steps under way are cancelled and awaited: their sinks take back or write down what they
-        had begun.
+        On cancel the steps under way are cancelled and awaited: their sinks undo or journal what they had
+        begun.
         """
         await self._find_held(self._first)
         async with self._tasks:
@@ -141,7 +141,7 @@ class Transfer:
         await self._staging.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
 
     def _update(self) -> None:
-        """Take in which steps have ended, and which are ready."""
+        """Process which steps have ended, and which are ready."""
         for number in self.step_states.newly_ended():
             self._ended(self.step_states, number)
             step = self.step_states.step(number)
@@ -155,14 +155,14 @@ class Transfer:
             self._admission.add(number, step, warm=warm)
 
     def _all_ended(self, digest: Digest) -> None:
-        """Every step of a blob that is known has ended."""
+        """Every known step of a blob has ended: release it, unless a later part may need it."""
         if self._more:
             self._lingering[digest] = None
         else:
             self._release(digest)
 
     def _release(self, digest: Digest) -> None:
-        """No step that is known needs the blob any more."""
+        """Release a staged blob that no known step needs any more."""
         arrived = all(self.step_states.states[each] is StepState.DONE for each in self._blob_steps[digest])
         self._staging.release(digest, arrived=arrived)
 
@@ -185,7 +185,7 @@ class Transfer:
                 assert_never(step)
 
     def _reader(self, step: Copy, permits: StepPermits) -> BlobReader:
-        """The blob as this copy reads it; staged if it is to go through the store."""
+        """The reader of this copy's blob; staged if the blob goes through the store."""
         digest = step.blob.digest
         if self._staging.warm(step.blob):
             permits.bytes_read()
@@ -198,14 +198,15 @@ class Transfer:
         return reader
 
     def _make_room(self, blob: Descriptor) -> None:
-        """Let go of what only targets that are still asked may want, for what is known to be wanted."""
+        """Release staged blobs that only targets still being asked may need, to stage one that is needed."""
         while self._lingering and self._staging.fits(blob) and not self._staging.has_room(blob):
             digest = next(iter(self._lingering))
             del self._lingering[digest]
             self._release(digest)
 
     def _wants_store(self, blob: Descriptor, *, more: bool) -> bool:
-        """Whether a blob goes through the store. `more`: a target that is still asked may want it too."""
+        """Whether a blob is staged in the store. `more`: a target that is still being asked may need it
+        too."""
         copies = int(more)
         unproven = 0
         for number in self._blob_steps[blob.digest]:
@@ -241,7 +242,7 @@ class Transfer:
             permits.release()
 
     async def _step(self, number: int, step: Step, act: Act) -> None:
-        """Do a step, and record and report how it ended."""
+        """Run a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
         observe(StepStarted(number, kind, content.digest, target, content.size))
@@ -285,7 +286,7 @@ class Transfer:
         return "done"
 
     async def _put(self, step: Put, permits: StepPermits) -> StepOutcome:
-        """Put a manifest, or what it falls back on where the registry takes no sparse index."""
+        """Put a manifest, or its fallback where the registry takes no sparse index."""
         registry = step.target.registry
         if step.fallback is None or not refuses_sparse(self._services.journal, registry):
             try:
@@ -311,7 +312,7 @@ class Transfer:
             await (permits.writing(sink) if permits is not None else sink).put(manifest, raw, tags)
 
     async def _copy_beside(self, copy: Copy) -> None:
-        """Copy a blob that no step brings, for a Put that waits for it."""
+        """Copy a blob that no step copies, for a Put that waits for it."""
         digest = copy.blob.digest
         self._beside -= 1
         number = self._beside

@@ -1,14 +1,14 @@
-"""The schedule: which ready steps start now, at one target. Sync code, called at every change.
+"""The schedule: which ready steps start now, at one target. Synchronous, and called at every change.
 
 It asks the limiters of the hosts for all permits of a step in one go, so runs can't deadlock: one at the
 target, and one at the source unless the store has the blob or is just reading it. Small requests (mounts,
 manifests, small blobs) have permits of their own, so that they never queue behind blobs that stream. Where
 copies to several targets wait for one source, no target takes more than its share of the source's permits:
-one that has stopped answering keeps what it has, and must not have them all.
+one that has stopped answering keeps the permits that it holds, and must not hold them all.
 
 Half of a target's streams are the largest blobs, so that a run does not end waiting for one of them; the
-other half go in the plan's order, so that images complete as the run goes. What is left in the end goes
-largest first in all of them, so that they end together.
+other half go in the plan's order, so that images complete as the run goes. In the end all streams take the
+largest remaining blob first, so that they end together.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from blobflow.engine.plan.steps import Copy, Step
 from blobflow.oci import Digest
 from blobflow.permits import Limiter, Permit, PermitKind, try_acquire_all
 
-# So few waiting copies a stream are the end of a run.
+# With so few waiting copies a stream, the run is near its end.
 AT_LAST = 2
 # How many candidates of each order one decision looks at: it keeps a decision cheap however many steps are
 # ready, and is more than the streams that registries take (8 to 32).
 WINDOW = 64
 
-# A permit of a kind, at a host.
+# A kind of permit, and the limiter that grants it.
 Need = tuple[Limiter, PermitKind]
 Acquire = Callable[[Sequence[Need]], list[Permit] | None]
 
@@ -80,8 +80,8 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class InUse(msgspec.Struct):
-    """What runs already: streams of the largest half at the target, and permits held at sources, by source
-    and target."""
+    """What is in use: streams of the largest half at the target, and permits held at sources, by source and
+    target."""
 
     largest: int = 0
     shares: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
@@ -97,7 +97,7 @@ class Candidates(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """The permits with which a step starts, and what they were asked for as."""
+    """The permits with which a step starts, and the needs that they meet."""
 
     needs: tuple[Need, ...]
     permits: list[Permit]
@@ -115,10 +115,10 @@ def schedule(
     rivals: Callable[[str], int] = _nobody_else,
     acquire: Acquire = try_acquire_all,
 ) -> dict[Start, Granted]:
-    """Decide what starts now at one target, which all candidates have; streams first, as the largest of them
-    may be what a run is as long as.
+    """Decide what starts now at one target, which all candidates share; streams first, since the largest of
+    them may determine how long the run takes.
 
-    `rivals`: how many other targets have copies that wait for a permit of a source.
+    `rivals`: how many other targets have copies that wait for a permit at a source.
     """
     starts: dict[Start, Granted] = {}
     taken: set[int] = set()
@@ -176,7 +176,7 @@ class Ready:
         return bool(self._steps)
 
     def wants(self, source: str) -> bool:
-        """Whether copies wait for a permit of that source."""
+        """Whether copies wait for a permit at that source."""
         return self._cold[source] > 0
 
     def add(self, number: int, step: Step, *, warm: bool = False) -> None:
@@ -210,15 +210,16 @@ class Ready:
         _discard(self._by_size, (-step.size, number))
 
     def warmed(self, digest: Digest) -> None:
-        """The store holds this blob now, or is reading it: its copies need no permit at their source."""
+        """Note that the store has this blob now, or is reading it: its copies need no permit for the
+        source."""
         for number in self._by_digest.get(digest, ()):
             if (step := self._steps.get(number)) is not None:
                 self.remove(number)
                 self._put(msgspec.structs.replace(step, warm=True))
 
     def candidates(self) -> Candidates:
-        """What `schedule` takes: warm copies lead both orders, and small steps that wait for a full source
-        hide none that don't."""
+        """The candidates for `schedule`: warm copies lead both orders, and small steps that wait for a full
+        source hide none that don't."""
         steps = self._steps
         small = [[steps[number] for number in numbers[:WINDOW]] for numbers in self._small.values()]
         warm = [steps[number] for number in self._warm[:WINDOW]]

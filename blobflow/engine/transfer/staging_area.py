@@ -1,14 +1,14 @@
-"""The staging area: blobs that pass through the store during one transfer, held until nobody needs them.
+"""The staging area: blobs that pass through the store during one transfer, held until no step needs them.
 
 A copy reads behind the store's one writer. Between the first copy of a blob and the last step that may need
 it (another target's copy, a mount that may yet be refused) the area stays inside `Cache.share`, so that the
 store keeps it. One task a blob does that, and ends when the last step of that blob has ended: as the last one
 inside, it alone knows whether the blob has arrived everywhere, and leaves the share well or not.
 
-The area has room for so many bytes, and for so many blobs, as each has files open. A target that is slower
-than the others leaves blobs in it; when it is full, a blob that would go over is not staged but streamed
-past, and who comes later for that one reads it from the source again. So a slow target never stalls the
-others, never takes more disk or files than allowed, and costs the source at most one more reading a blob.
+The area has a capacity in bytes, and in blobs, as each has files open. A target that is slower than the
+others leaves blobs in it; when it is full, a further blob is not staged but streamed past the store, and a
+copy that comes later reads it from the source again. So a slow target never stalls the others, never takes
+more disk or files than allowed, and costs the source at most one more reading a blob.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class StagingArea:
     """Which blobs are staged. Owned by one transfer, which gives it its task group."""
 
     def __init__(self, cache: Cache, *, keep: bool, room: int | None = None, most: int | None = None) -> None:
-        """`room` in bytes, for `most` blobs; None: no bound. `keep`: blobs stay in the store after the run;
-        then those that have come hold no file open."""
+        """The capacity is `room` bytes and `most` blobs; None: no bound. `keep`: blobs stay in the store
+        after the run; then those that are complete hold no file open."""
         self._cache = cache
         self._keep = keep
         self._room = room
@@ -47,8 +47,8 @@ class StagingArea:
         return digest in self._released
 
     async def find_held(self, blobs: Mapping[Digest, Descriptor]) -> None:
-        """Learn which of `blobs` the store holds from an earlier run, whole or in part. What was learnt of
-        others before stays known."""
+        """Learn which of `blobs` the store holds from an earlier run, whole or in part. What earlier calls
+        learned of others stays known."""
         for blob in blobs.values():
             if await self._cache.has(blob):
                 self._held.add(blob.digest)
@@ -60,7 +60,7 @@ class StagingArea:
         self._begun |= begun
 
     def begun(self, digest: Digest) -> bool:
-        """Whether an earlier run left something of this blob in the store, to go on from."""
+        """Whether an earlier run left a part of this blob in the store, to resume from."""
         return digest in self._begun
 
     def warm(self, blob: Descriptor) -> bool:
@@ -71,7 +71,7 @@ class StagingArea:
         return self._cache.share(blob, reader, keep=self._keep)
 
     def fits(self, blob: Descriptor) -> bool:
-        """Whether there would be room for it, if nothing else were here."""
+        """Whether the blob would fit, if nothing else were staged."""
         return self._most != 0 and (self._room is None or blob.size <= self._room)
 
     def has_room(self, blob: Descriptor) -> bool:
@@ -80,7 +80,7 @@ class StagingArea:
         return self._room is None or self._taken + blob.size <= self._room
 
     def hold(self, blob: Descriptor, reader: BlobReader, tasks: asyncio.TaskGroup) -> bool:
-        """Keep the blob from now until `release`, if there is room for it."""
+        """Hold the blob from now until `release`, if it fits. Returns whether it is held."""
         if blob.digest in self._released:
             return True
         if not self.has_room(blob):
@@ -107,7 +107,7 @@ class StagingArea:
                     raise BlobflowError(f"blob {blob.digest} is not yet everywhere")
 
     def release(self, digest: Digest, *, arrived: bool) -> None:
-        """No step needs the blob any more; a later one stages it anew.
+        """Stop holding a blob that no step needs any more; a later step stages it anew.
 
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """
@@ -117,5 +117,5 @@ class StagingArea:
 
 
 def _tell(released: asyncio.Future[bool], arrived: bool) -> None:
-    if not released.done():  # who holds the blob was cancelled
+    if not released.done():  # the task that holds the blob was cancelled
         released.set_result(arrived)

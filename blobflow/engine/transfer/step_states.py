@@ -1,15 +1,17 @@
-"""The states of steps: which can run now, as results come in. Sans-IO; the executor asks and tells.
+"""The states of steps: which can run now, as results come in. Sans-IO; `runner` asks it and reports to it.
 
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 
-- a step is ready when every hard or kept need is done and every settled need has ended;
-- a failed or skipped step skips its hard and kept dependents, and says because of which step; so does a Put
-  that fell back with its kept dependents: what refers to what was not put is left;
+- a step is ready when each earlier step that it needs "succeeded" or "unless replaced" is done, and each that
+  it needs "finished" has ended;
+- a failed or skipped step skips its dependents, except those that need it only finished, and says because of
+  which step; so does a Put that fell back with the dependents that need it unless replaced: referrers of
+  what was not put are skipped;
 - a refused mount becomes a copy at once;
 - when a home fails, the first mount that waited for it becomes a copy, and the others now mount from there.
-  If the home failed because the *source* could not give the blob, they fail with it: trying again elsewhere
-  would read the same thing again. So they do where there is no connection to their registry: all of them
-  would wait for it, one after the other.
+  If the home failed because the *source* could not provide the blob, they fail with it: a copy elsewhere
+  would read the same source again. They also fail where there is no connection to their registry: all of
+  them would wait for it, one after the other.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _ENDED = (StepState.DONE, StepState.FAILED, StepState.SKIPPED)
 class StepStates:
     """The state of every step of one plan. Steps are known by their number in the plan.
 
-    `winding_down`: nothing is begun any more, or begun again.
+    `winding_down`: nothing is started any more, or retried.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -54,8 +56,8 @@ class StepStates:
         self.add(plan)
 
     def add(self, part: Plan) -> None:
-        """Take in a part of the plan whose steps are numbered after those that are here. Its needs are its
-        own. Nothing of it is begun once the rest is skipped."""
+        """Add a part of the plan whose steps are numbered after the present ones. It needs only steps of its
+        own. None of it is started once the rest is skipped."""
         first = len(self._steps)
         self._steps += part.steps
         self.states += [StepState.WAITING] * len(part.steps)
@@ -80,16 +82,16 @@ class StepStates:
         return not self._open
 
     def step(self, number: int) -> Step:
-        """The step as it stands now: a refused mount is a copy."""
+        """The step in its present form: a refused mount is a copy."""
         return self._steps[number]
 
     def newly_ready(self) -> Sequence[int]:
-        """Steps that became ready since the last call, each told once."""
+        """Steps that became ready since the last call, each returned once."""
         fresh, self._fresh = self._fresh, []
         return [number for number in fresh if self.states[number] is StepState.READY]
 
     def newly_ended(self) -> Sequence[int]:
-        """Steps that were done, failed or skipped since the last call, each told once."""
+        """Steps that were done, failed or skipped since the last call, each returned once."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -112,8 +114,8 @@ class StepStates:
                 self._unblock(dependent)
 
     def refused(self, number: int) -> None:
-        """The registry would not mount: the same step, now a copy, is ready again; or skipped, if nothing
-        new is to be started."""
+        """The registry refused the mount: the same step, now a copy, is ready again; or skipped, if nothing
+        new may start."""
         self._become_copy(number)
         if self.winding_down:
             self._end(number, StepState.SKIPPED)
@@ -136,7 +138,7 @@ class StepStates:
             self._move_home(orphans)
 
     def skip_rest(self) -> None:
-        """Nothing more is started, now or later (a run that ends at its first failure, or is to end)."""
+        """Start nothing more, now or later: the run ends at its first failure, or is winding down."""
         self.winding_down = True
         for number, state in enumerate(self.states):
             if state in (StepState.WAITING, StepState.READY):
@@ -149,7 +151,7 @@ class StepStates:
         return self.errors.get(number)
 
     def left(self, number: int) -> bool:
-        """Whether a step was skipped because what it is about refers to something that was not put."""
+        """Whether a step was skipped because the subject of its referrer was not put."""
         skipped = self.states[number] is StepState.SKIPPED
         while number in self.because:
             number = self.because[number]

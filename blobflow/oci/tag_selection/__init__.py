@@ -1,1 +1,1 @@
-"""Which tags of a repository are wanted: rules, regular expressions, versions and ranges of them. Pure."""
+"""Tag selection: rules, regular expressions, versions and version ranges. Pure."""

@@ -1,4 +1,4 @@
-r"""Regular expressions, wherever a user writes one: those of RE2, as Go's tools have them. Pure.
+r"""Regular expressions that users write: RE2's syntax, as in Go's tools. Pure.
 
 The files of skopeo and regsync have Go's expressions, and so has our own spec: one meaning everywhere. RE2
 has POSIX classes (`[[:alpha:]]`), `\pN`, `\z` and `\Q…\E`; it has no look-around and no references to groups,

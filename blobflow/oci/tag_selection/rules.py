@@ -1,4 +1,4 @@
-"""Which tags of a repository are wanted: rules over their names, versions and dates. Pure.
+"""Rules that select the wanted tags of a repository, by names, versions and dates. Pure.
 
 In this order, each on what the one before has left:
 

@@ -1,4 +1,4 @@
-"""Ranges of versions, each in the dialect of the file that it stands in. Pure.
+"""Version ranges, in the dialect of the file that they are in. Pure.
 
     npm          our own spec: see `semver`
     masterminds  skopeo's images-by-semver: Masterminds/semver 3, as in Helm

@@ -1,6 +1,6 @@
-"""Exporting: one image into the store, and out of it as its root file system.
+"""Exports one image as its root file system, by way of the store.
 
-What becomes an archive, a layout or another registry's is a plain copy: `blobflow.client` does that.
+An export to an archive, a layout or another registry is a plain copy: `blobflow.client` does that.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from blobflow.transports.rootfs import FileTree, Layer, read_tree, temporary_fol
 from blobflow.transports.store import Store
 from blobflow.transports.store.sink import StoreSink
 
-# Where images go that go nowhere: the target of a pair for the store.
+# The target of a pair whose image goes into the store only.
 STORE = "(store)"
 
 
 class Root(msgspec.Struct, frozen=True):
-    """One platform's root file system: the folder that it gets where there are several, and its layers."""
+    """One platform's root file system: its layers, and its folder's name where there are several."""
 
     folder: str
     layers: tuple[Layer, ...]
@@ -61,8 +61,8 @@ async def export_folder(
     """Unpack an image into a folder that is new or empty, several platforms into folders below it.
 
     `devices`: device nodes are made, if we are root. All of it is there when this returns, or nothing.
-    Returns what could not be made, a sentence each. Raises what the source, its content or the disk says:
-    IntegrityError for layers that are not those of the image's config.
+    Returns what could not be created, a sentence each. Raises the errors of the source, its content and the
+    disk: IntegrityError for layers that are not those of the image's config.
     """
     with ExitStack() as stack:
         made = stack.enter_context(temporary_folder(folder))
@@ -146,7 +146,7 @@ async def _kept(
                     raise UnsupportedContent(
                         f"{source} lists no image, and nothing to unpack; `blobflow copy` brings it as it is"
                     )
-                # What has no platform lies beside images, and is none itself; alone it may be an old one.
+                # Manifests without a platform beside images are no images; alone, one may be an old image.
                 runnable = [each for each in images_there if each[1] is not None] or images_there
                 once = {(image.descriptor.digest, platform): image for image, platform in runnable}
                 yield [await _root_of(kept, store, once[key], key[1]) for key in once]
@@ -157,7 +157,7 @@ async def _kept(
 
 @contextmanager
 def _told_to(run: Run) -> Iterator[None]:
-    """What ends it before its end is in the run's report."""
+    """Enter an error that interrupts the export into the run's report."""
     try:
         yield
     except BaseException as error:
@@ -203,6 +203,6 @@ async def _root_of(kept: StoreSink, store: Store, manifest: Manifest, platform: 
 
 
 def _folder(platform: Platform) -> str:
-    """What buildx calls the folder of a platform: linux_arm_v7."""
+    """The name that buildx gives the folder of a platform: linux_arm_v7."""
     named = msgspec.structs.replace(platform, os_version="")
     return re.sub(r"[^A-Za-z0-9._-]+", "_", str(named))

@@ -1,6 +1,6 @@
-"""Loading: what archives hold is brought to registries, several platforms of a name as one index.
+"""Loads the images of archives into registries, several platforms of a name as one index.
 
-Nothing is moved before all archives have been looked at: one that can't be read, or that contradicts another,
+Nothing is moved before all archives have been examined: one that can't be read, or that contradicts another,
 ends the whole load, since an index without one of its platforms would be a silent loss.
 """
 
@@ -35,7 +35,7 @@ from blobflow.permits import FixedLimiter, Limiter
 from blobflow.transports.archive import ArchiveSource
 from blobflow.transports.union_source import UnionSource
 
-# What the archives of one load are called together where a source has a registry's host.
+# Stands for the archives of one load together, where a source has a registry's host.
 ARCHIVES = "(archives)"
 _LACKING = (
     "of a bundle in parts give all of them, and with one that was saved --since another give that one as well"
@@ -44,7 +44,7 @@ _LACKING = (
 
 class ArchiveInput(msgspec.Struct, frozen=True):
     """One archive: `label` is what it is called in messages, `place` its transport and path, and `platform`
-    what its images are for where their configs are known to be wrong."""
+    the platform of its images where their configs are known to be wrong."""
 
     label: str
     place: str
@@ -52,9 +52,9 @@ class ArchiveInput(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What archives hold, by name, and what is to be told of it. `children`: the images of each index.
+    """The images of archives, by name, with notes for the report. `children`: the images of each index.
 
-    `others`: of names that are wanted at one host and are there only at another, which archive has what.
+    `others`: for names that are wanted at one host and exist only at another, which archive has which.
     """
 
     groups: dict[ImageName, GroupedImage]
@@ -64,7 +64,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Find(msgspec.Struct, frozen=True):
-    """An image under one of its names, as the archive has it."""
+    """An image under one of its names in an archive."""
 
     input: ArchiveInput
     called: str
@@ -83,12 +83,12 @@ async def load(
     *,
     wanted: Mapping[ImageName, str] | None = None,
 ) -> None:
-    """Bring what the archives hold under the names `wanted` (None: under any) to where `aim` says.
+    """Copy the archives' images under the names `wanted` (None: under any) to the targets that `aim` gives.
 
-    A name in `wanted` may have a host (not ""): what an archive calls so at another host is then not meant.
+    A name in `wanted` may have a host (not ""): then an image of that name at another host does not match.
 
-    The sources of its pairs are those of `source_of`; `begin` makes the run of them, with notes for the
-    report. Failures of images are in that run's report; what is raised concerns all archives.
+    The sources of its pairs are those of `source_of`; `begin` makes the run, with notes for the report.
+    Failures of images are in that run's report; what is raised concerns all archives.
     """
     async with client.services() as services:
         client.observer(PhaseStarted("archives", len(inputs)))
@@ -104,12 +104,12 @@ async def load(
 
 
 def source_of(name: ImageName, digest: str = "") -> Reference:
-    """What the archives hold under a name, or the root or image of that digest, as the source of a pair."""
+    """The archives' image under a name, or their root or image of that digest, as the source of a pair."""
     return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
 def _over(services: Services, sources: dict[str, Source]) -> Services:
-    """The services with the archives in them, each repository a source of its own."""
+    """The services with the archives as sources, one for each repository."""
 
     def source_at(site: Site) -> Source:
         if site.registry != ARCHIVES:
@@ -128,7 +128,7 @@ _READS = 32  # blobs being read from archives at once: files are at hand, so the
 
 
 class _Gathering:
-    """Looks at archives, one after the other: to read one keeps two cores busy."""
+    """Examines archives, one after the other: reading one keeps two cores busy."""
 
     def __init__(self, inputs: Sequence[ArchiveInput], services: Services) -> None:
         self._inputs = inputs
@@ -165,7 +165,7 @@ class _Gathering:
         }
 
     async def held(self) -> set[Digest]:
-        """All content of the archives, as far as it is known by its digest."""
+        """The digests of the archives' content, as far as they are known."""
         return {digest for archive in self._archives.values() for digest in await archive.held()}
 
     async def _look(
@@ -202,7 +202,7 @@ class _Gathering:
         return made
 
     async def _as_it_is(self, name: ImageName, find: _Find) -> GroupedImage:
-        """A root that an archive has; without those of its children that are nowhere."""
+        """A root that an archive has, without children that no archive has."""
         root = await self._manifest(find.root)
         kept = [child for child in root.manifests if await self._has(child)]
         if len(kept) == len(root.manifests):
@@ -219,7 +219,7 @@ class _Gathering:
         return GroupedImage(made.descriptor, made)
 
     async def _note_left(self, name: ImageName, find: _Find) -> None:
-        """What refers to an index that another one is made of does not go along."""
+        """Note for the report that the referrers of an index are not loaded if a new index replaces it."""
         left = await self._all.referrers(find.root.digest)
         if left:
             self._note(
@@ -228,7 +228,7 @@ class _Gathering:
             )
 
     async def _part(self, name: ImageName, find: _Find) -> ArchivedImage:
-        """What an archive adds to a name that others add to as well, or that gets an index."""
+        """What an archive contributes to a name that others contribute to as well, or that gets an index."""
         label, said = find.input.label, find.input.platform
         manifest = await self._manifest(find.root)
         if manifest.is_index:
@@ -281,12 +281,13 @@ def archive_of(services: Services, item: ArchiveInput) -> ArchiveSource:
 
 
 def _is_whole(find: _Find) -> bool:
-    """Whether the image keeps its digest: it is not one that we made from a config."""
+    """Whether the image keeps its digest, as those do that are not converted from a docker archive."""
     return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
 
 
 def _names(called: Iterable[str], hosts: Mapping[ImageName, str]) -> dict[ImageName, str]:
-    """The whole names among what an archive calls an image, and what it calls it, at a wanted host if so."""
+    """The full names among an archive's names for an image, each with the archive's spelling, at a wanted
+    host if there is one."""
     found: dict[ImageName, str] = {}
     for text in called:
         if (name := parse_image_name(text)) and (name not in found or _is_at(text, hosts.get(name, ""))):

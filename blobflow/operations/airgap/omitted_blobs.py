@@ -1,8 +1,8 @@
-"""What a bundle leaves out because an older one had it, at registries where that one was loaded.
+"""Blobs that a bundle omits because an older one had them, at registries where that one was loaded.
 
-In its own repository a blob is found by the survey. But a new image may share it with another that the older
-bundle brought: then it is in that one's repository, and is mounted from there before the run, which could
-only look for it in the archives. What is not found fails in the run, by its name.
+The survey finds a blob in the image's own repository. But a new image may share it with another that the
+older bundle brought: then it is in that one's repository, and is mounted from there before the run, which
+could only look for it in the archives. A blob that is not found fails in the run, by its digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 
-# Pairs looked after at once, and repositories asked for one blob: those whose images have it come first.
+# Pairs processed at once, and repositories asked for one blob: those whose images have it come first.
 _AT_ONCE = 8
 _ASKED = 64
 
@@ -39,11 +39,11 @@ async def mount_omitted_blobs(
         with suppress(BlobflowError):  # the run meets it too, and says whose image it fails
             await _bring(pair, lacking[pair], homes, services)
 
-    await BoundedRunner(_AT_ONCE).each(bring, lacking)
+    await BoundedRunner(_AT_ONCE).for_each(bring, lacking)
 
 
 async def _blobs(source: Source, pair: Pair) -> Iterable[Descriptor]:
-    """Every blob of an image, each once; none of one that the archives do not have."""
+    """Every blob of an image, each once; none of an image that the archives do not have."""
     found: dict[Digest, Descriptor] = {}
     try:
         todo = [await source.resolve(pair.source.name)]

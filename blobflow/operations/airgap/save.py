@@ -1,4 +1,4 @@
-"""Saving: a set of images into one OCI archive, each blob once, or into numbered parts of it."""
+"""Saves a set of images into one OCI archive, each blob once, or into numbered parts of it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from blobflow.transports.local import host_platform
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """What is written: `place` as transport and path, in parts of at most `part_bytes` (None: one file), and
-    without the blobs that the archives `since` have."""
+    """The archive to write: at `place` (transport and path), in parts of at most `part_bytes` (None: one
+    file), and without the blobs that the archives `since` have."""
 
     place: str
     part_bytes: int | None = None
@@ -28,9 +28,9 @@ class Bundle(msgspec.Struct, frozen=True):
 
 
 async def save(client: Client, pairs: Sequence[Pair], bundle: Bundle, begin: StartRun) -> None:
-    """Bring the pairs' images into the bundle, which all their targets are in.
+    """Copy the pairs' images into the bundle, where all their targets are.
 
-    The bundle is there when this returns, with every image that arrived; not at all when it raises, or when
+    The bundle exists when this returns, with every image that arrived; it does not when it raises, or when
     the run ended before all images had been tried. Failures are in the report of the run that `begin` makes.
     """
     async with client.services() as services:

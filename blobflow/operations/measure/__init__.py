@@ -1,8 +1,8 @@
 """Measuring: how fast the user's own registries are, and which settings suit them.
 
-trials   what is tried, what came of it, and what that recommends: values, pure
-blobs    generated blobs that are like no others
-runner   the run: blobs go up, come down, are copied, and are taken out again
+trials   the trials, their measurements, and what these recommend: values, pure
+blobs    generated blobs that no registry has
+runner   the run: blobs are pushed, pulled, copied, and deleted again
 """
 
 from blobflow.operations.measure.runner import measure, tell_nobody

@@ -1,4 +1,4 @@
-"""Blobs that are like no others: no registry has them already, and no line can compress them much."""
+"""Generates blobs that no registry has already, and that hardly compress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from blobflow.content import BlobStream, Chunk
 from blobflow.oci import Descriptor, media, parse_digest
 
-# What a blob is made of, over and over, and the longest chunk that it is given in.
+# The block that blobs repeat, and the longest chunk that they are yielded in.
 BLOCK = 1024 * 1024
 
 
 class Generator:
-    """Makes blobs; each is some bytes of its own, and then the generator's noise. Costs no memory a blob."""
+    """Makes blobs: each has some bytes of its own, then the generator's noise. A blob costs no memory."""
 
     def __init__(self) -> None:
         self._noise = memoryview(os.urandom(BLOCK))
@@ -28,7 +28,7 @@ class Generator:
 
 
 class Generated:
-    """One blob: its descriptor, and its bytes as often as they are wanted."""
+    """One blob: its descriptor, and a reader of its bytes that may be opened any number of times."""
 
     def __init__(self, head: bytes, noise: memoryview, size: int) -> None:
         self._head = head

@@ -1,8 +1,9 @@
-"""The run: blobs go up in each form of upload, come down again and, where a source is named, go from there to
-the target. Each leg has connections of its own and is timed as a whole. Afterwards the blobs are taken out
-again, also where the run was cancelled or failed; what a registry would not let go of is told.
+"""Runs the trials: pushes blobs by each upload method, pulls them again and, where a source is named, copies
+from there to the target. Each trial has connections of its own and is timed as a whole. Afterwards the blobs
+are deleted again, also where the run was cancelled or failed; blobs that a registry would not delete are
+reported.
 
-Nothing passes the store: what is measured is the line, the registries and this process.
+The store is not used: the trials measure the network, the registries and this process.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.registry.capabilities.profiles import UploadMethod, profile_of
 
-# Requests without a blob in them: what these take is the registry's latency.
+# Requests without a blob in them: their duration is the registry's latency.
 _SMALL = frozenset({"HEAD", "GET", "POST"})
 _DROPS_AT_ONCE = 8
-_PROBE = 1024  # bytes of the blob by which it is found out what the registry lets us do
+_PROBE = 1024  # bytes of the blob that tests whether the registry takes and deletes blobs
 _ANY_SIZE = 2**62
 # A registry that has all bytes of a blob has committed it by then.
 _COMMITTED_SECONDS = 1.0
@@ -51,7 +52,7 @@ Tell = Callable[[Trial], None]
 
 
 def tell_nobody(leg: Trial) -> None:
-    """For who reads the findings."""
+    """Ignore trials as they end, for callers that read the measurements instead."""
 
 
 async def measure(
@@ -63,11 +64,11 @@ async def measure(
     tell: Tell = tell_nobody,
     sleep: Sleep = asyncio.sleep,
 ) -> Measurements:
-    """Run the course at a repository; `tell` gets each leg as it ends. `sleep` is there for tests.
+    """Run the trials at a repository; `tell` gets each trial as it ends. `sleep` is there for tests.
 
-    A leg that fails is told as such, and the others go on. Raises UsageError for a course that moves nothing,
-    and what the registry answers to the first small blob. Whatever ends this, cancellation too, the blobs are
-    taken out first.
+    A trial that fails is reported as such, and the others go on. Raises UsageError for a matrix that moves
+    nothing, and what the registry answers to the first small blob. Whatever ends this, cancellation too, the
+    blobs are deleted first.
     """
     lots = course.lots()
     run = _Run(client.settings, client.observer, tell, sleep)
@@ -88,7 +89,7 @@ async def measure(
 
 
 class _Run:
-    """A run: its legs so far, and which blobs may be where."""
+    """One run: its trials so far, and which blobs may be where."""
 
     def __init__(self, settings: Settings, observer: Observer, tell: Tell, sleep: Sleep) -> None:
         self.legs: list[Trial] = []
@@ -102,7 +103,7 @@ class _Run:
         self._cut_off: list[tuple[Site, Generated]] = []
 
     async def try_out(self, site: Site) -> None:
-        """Push a small blob and take it out again; a site that keeps it is warned of before there is more."""
+        """Push a small blob and delete it again; warn about a site that keeps it before there is more."""
         async with self._opened() as registries:
             await self._push(registries, site, self._generator.blob(_PROBE))
         await self.clear()
@@ -113,13 +114,13 @@ class _Run:
     async def move(
         self, lot: Batch, forms: Sequence[UploadMethod], target: Site, source: Site | None
     ) -> None:
-        """All legs of a lot; the blobs of those that go up are new to the target."""
+        """Run all trials of a batch; each push trial gets blobs that are new to the target."""
         stocked: list[Generated] = []
         if source is not None:
             stocked = self._blobs(lot)
             async with self._opened(lot.at_once) as registries:
                 push = partial(self._push, registries, source)
-                await BoundedRunner(lot.at_once).each(push, stocked)
+                await BoundedRunner(lot.at_once).for_each(push, stocked)
         read = False
         for form in forms:
             blobs = self._blobs(lot)
@@ -134,10 +135,10 @@ class _Run:
         await self.clear()
 
     async def clear(self) -> None:
-        """Take out everything that may be anywhere.
+        """Delete everything that may be anywhere.
 
-        A push that was cut off may have arrived whole, and be committed after it was to be taken out: what
-        was cut off is taken out again a little later.
+        A push that was interrupted may have arrived whole, and be committed after its blob was deleted: such
+        blobs are deleted again a little later.
         """
         for site in tuple(self._there):
             await self._clear_site(site)
@@ -150,7 +151,7 @@ class _Run:
                 await self._clear_site(site)
 
     def left(self) -> Iterator[LeftBehind]:
-        """What could not be taken out."""
+        """What could not be deleted."""
         for site, blobs in self._there.items():
             if blobs:
                 yield LeftBehind(str(site), len(blobs), sum(blobs.values()))
@@ -167,13 +168,13 @@ class _Run:
         site: Site,
         act: Act,
     ) -> Trial:
-        """Let each of the blobs be acted on, and note how it went."""
+        """Run one trial: act on each of the blobs, and record the measurement."""
         leg = Trial(way, form, lot.size, lot.at_once, len(blobs))
         seen: list[Traced] = []
         began, cpu = time.perf_counter(), time.process_time()
         try:
             async with self._opened(lot.at_once, form, seen) as registries:
-                await BoundedRunner(lot.at_once).each(partial(act, registries, site), blobs)
+                await BoundedRunner(lot.at_once).for_each(partial(act, registries, site), blobs)
         except BlobflowError as error:
             leg = msgspec.structs.replace(leg, failed=str(error))
         else:
@@ -194,7 +195,8 @@ class _Run:
     async def _opened(
         self, at_once: int = 1, form: UploadMethod | Literal[""] = "", seen: list[Traced] | None = None
     ) -> AsyncIterator[Registries]:
-        """Registries for one leg: so many blobs at once, up by this form alone; exchanges go to `seen`."""
+        """Registries for one trial: so many blobs at once, pushed by this method alone; exchanges go to
+        `seen`."""
         logins = logins_of(self._settings)
 
         def observe(event: Event) -> None:
@@ -229,7 +231,7 @@ class _Run:
 
     @contextmanager
     def _coming(self, site: Site, blob: Generated) -> Iterator[None]:
-        """Note that the blob may be there from now on, unless there is no way there at all."""
+        """Note that the blob may be there from now on, unless there is no connection at all."""
         there = self._there.setdefault(site, {})
         there[blob.descriptor.digest] = blob.descriptor.size
         try:
@@ -242,7 +244,7 @@ class _Run:
             raise
 
     async def _clear_site(self, site: Site) -> None:
-        """Take the blobs out, unless the registry has shown that it does not let go of any."""
+        """Delete the blobs, unless the registry has shown that it does not delete any."""
         blobs = self._there.get(site, {})
         if site in self._keeps:
             return
@@ -259,7 +261,7 @@ class _Run:
                 self._keeps.add(site)
 
         async with self._opened(_DROPS_AT_ONCE) as registries:
-            await BoundedRunner(_DROPS_AT_ONCE).each(drop, tuple(blobs))
+            await BoundedRunner(_DROPS_AT_ONCE).for_each(drop, tuple(blobs))
 
 
 async def _read(registries: Registries, site: Site, blob: Generated) -> None:

@@ -1,4 +1,4 @@
-"""What is tried, what came of it, and which settings that speaks for. Pure."""
+"""Trials, their measurements, and the settings that these recommend. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIB = 1024 * 1024
 FORMS: tuple[UploadMethod, ...] = ("single", "stream", "chunked")
 # A rate that near the best is as good: no measurement over a network is more exact.
 AS_GOOD = 0.95
-# Blobs of a lot for each that is under way at once, so that the end, with fewer under way, matters little;
-# and how many there are at least, so that one slow answer does not.
+# Blobs of a batch for each one under way at once, so that the end, with fewer under way, matters little;
+# and how many there are at least, so that one slow answer matters little.
 TURNS = 4
 AT_LEAST = 16
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """`blobs` of `size` bytes, so many `at_once`: what the legs between two cleanings move."""
+    """`blobs` of `size` bytes, `at_once` in parallel: what the trials between two cleanups move."""
 
     size: int
     at_once: int
@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class TrialMatrix(msgspec.Struct, frozen=True):
-    """What is tried. `sizes` in bytes; `volume`: bytes that a leg moves at most."""
+    """The trials to run. `sizes` in bytes; `volume`: how many bytes one trial moves at most."""
 
     sizes: tuple[int, ...] = (MIB, 8 * MIB, 32 * MIB)
     at_once: tuple[int, ...] = (1, 4, 16)
@@ -42,7 +42,8 @@ class TrialMatrix(msgspec.Struct, frozen=True):
     volume: int = 128 * MIB
 
     def lots(self) -> tuple[Batch, ...]:
-        """In their order, without those that would move more than `volume`. Raises UsageError for none."""
+        """The batches in order, without those that would move more than `volume`. Raises UsageError for
+        none."""
         found = tuple(
             Batch(size, at_once, min(self.volume // size, max(TURNS * at_once, AT_LEAST)))
             for size in self.sizes
@@ -54,16 +55,16 @@ class TrialMatrix(msgspec.Struct, frozen=True):
         return found
 
     def bytes_to_move(self, *, copies: bool) -> int:
-        """Of all legs together; `copies`: a source is there to copy from, and is filled and read for it."""
+        """The bytes of all trials together; `copies`: a source is filled and read for the copies too."""
         ways = len(self.forms) * (2 if copies else 1) + 1 + copies
         return sum(lot.size * lot.blobs * ways for lot in self.lots())
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What one leg took, from its first request to its last answer.
+    """The measurement of one trial, from its first request to its last answer.
 
     `seconds` of wall time, `cpu` of this process. `p50` and `p99` of the seconds to an answer's headers, of
-    requests that carry no blob. `failed` is a sentence, and then there are no figures.
+    requests that carry no blob. `failed` is a sentence, and then there are no numbers.
     """
 
     way: Way
@@ -80,17 +81,17 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return self.size * self.blobs / self.seconds if self.seconds else 0.0
 
     @property
     def cpu_a_gb(self) -> float:
-        """Seconds of CPU for 10⁹ bytes."""
+        """CPU seconds per 10⁹ bytes."""
         return self.cpu * 1e9 / (self.size * self.blobs)
 
 
 class Recommendation(msgspec.Struct, frozen=True):
-    """The settings to use: blobs at once each way, and the forms that worked, the one to begin with first."""
+    """The settings to use: blobs at once each way, and the upload methods that worked, the best one first."""
 
     up: int
     down: int
@@ -98,7 +99,7 @@ class Recommendation(msgspec.Struct, frozen=True):
 
 
 class LeftBehind(msgspec.Struct, frozen=True):
-    """What a registry would not let go of: so many blobs of so many bytes in all."""
+    """What a registry would not delete: so many blobs of so many bytes in all."""
 
     site: str
     blobs: int
@@ -106,7 +107,7 @@ class LeftBehind(msgspec.Struct, frozen=True):
 
 
 class Measurements(msgspec.Struct, frozen=True):
-    """What came of it all. `choice`: None if no form worked."""
+    """The result of a run. `choice`: None if no upload method worked."""
 
     target: str
     legs: tuple[Trial, ...]
@@ -115,7 +116,7 @@ class Measurements(msgspec.Struct, frozen=True):
 
 
 def recommend(legs: Sequence[Trial]) -> Recommendation | None:
-    """The fewest at once, and the form with the fewest requests, that are as good as the best."""
+    """The lowest concurrency, and the method with the fewest requests, that are as good as the best."""
     up = [leg for leg in legs if leg.way == "up" and not leg.failed]
     down = [leg for leg in legs if leg.way == "down" and not leg.failed]
     if not up:
@@ -134,7 +135,7 @@ def _fewest(legs: Sequence[Trial]) -> int:
 
 
 def scores(legs: Sequence[Trial], setting: Callable[[Trial], Setting]) -> dict[Setting, float]:
-    """What each setting reached of each size's best rate, the mean over the sizes that it ran with."""
+    """The share of each size's best rate that a setting reached, the mean over the sizes that it ran with."""
     best: dict[int, float] = {}
     reached: dict[Setting, dict[int, float]] = {}
     for leg in legs:
@@ -148,6 +149,6 @@ def scores(legs: Sequence[Trial], setting: Callable[[Trial], Setting]) -> dict[S
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` (0 to 1) of them do not exceed; 0 of none."""
+    """The value that `share` (0 to 1) of the values do not exceed; 0 if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0

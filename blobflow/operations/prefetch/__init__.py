@@ -1,12 +1,12 @@
-"""Prefetching: pull-through caches are made to fetch what their clients will ask for.
+"""Prefetching: makes pull-through caches fetch what their clients will ask for.
 
     pairs (image at its source → image at the edge)
       ─► resolve at the edge ─► read what is chosen of each image, through the edge
-      ─► pull each blob through the edge, unless a look shows that it is stored; the bytes are dropped
-      ─► look again, until what was pulled is stored or patience ends
+      ─► pull each blob through the edge, unless a cache probe shows it stored; the bytes are dropped
+      ─► probe again, until what was pulled is stored or the time is up
 
-Everything is asked of the edge alone, as its clients do, so the edge alone needs a way to the source.
-`warm_store` is the same for the store of this machine.
+All requests go to the edge, as its clients' do, so only the edge needs access to the source.`warm_store` is
+the same for the store of this machine.
 """
 
 from blobflow.operations.prefetch.caches import STORE_SECONDS as STORE_SECONDS

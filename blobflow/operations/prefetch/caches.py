@@ -1,4 +1,4 @@
-"""Warming pull-through caches, which are asked as their clients ask them.
+"""Warms pull-through caches, by the requests that their clients make.
 
 A blob that several repositories of an edge share is pulled for one after the other: an edge that stores it
 once has it for the second, and one that keeps repositories apart (distribution) fetches it for each.
@@ -34,11 +34,11 @@ from blobflow.operations.prefetch.images import (
 )
 from blobflow.transports.registry import Registries
 
-# Seconds that an edge gets to store what went through it: a disk that is slow, and the second reading of the
-# upstream that distribution 2.8.2 makes for it.
+# Seconds that an edge gets to store a blob that was pulled: for a slow disk, and for the second read from the
+# upstream that distribution 2.8.2 makes.
 STORE_SECONDS = 30.0
-# Seconds before the first look whether it has; then twice as long each time. Looking early costs: an edge
-# that has not stored a blob yet begins to fetch it once more.
+# Seconds before the first probe; then twice as long each time. An early probe is costly: an edge that has not
+# stored a blob yet begins to fetch it once more.
 _FIRST_LOOK = 0.5
 
 BlobAt = tuple[Site, Digest]
@@ -52,11 +52,11 @@ async def warm_caches(
     settle: float = STORE_SECONDS,
     sleep: Sleep = asyncio.sleep,
 ) -> list[WarmResult]:
-    """Pull each pair's image through its target, a pull-through cache, and say of each what is warm.
+    """Pull each pair's image through its target, a pull-through cache, and return what is warm of each.
 
-    `again`: pull also what a glance shows as stored, for edges that answer a part of what they don't have.
-    `settle`: seconds that an edge gets to store what was pulled. Failures are in what is returned. On cancel
-    connections are closed; what the edges have by then stays there.
+    `again`: pull also blobs that a cache probe shows as stored, for edges that answer a part of a blob which
+    they don't have. `settle`: seconds that an edge gets to store what was pulled. Failures are in the result.
+    On cancel connections are closed; what the edges have by then stays there.
     """
     registries, observer = client.registries, client.observer
     observer(PhaseStarted("resolve", len(pairs)))
@@ -73,8 +73,8 @@ async def warm_caches(
 
 
 def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
-    """How edges are asked: each itself, and for a tag by GET. To many caches a HEAD is no pull, and what was
-    only asked for by digest has no tag there once the source is gone."""
+    """How edges are asked: each one itself, and for a tag by GET. For many caches a HEAD is no pull, and an
+    image that was only asked for by digest has no tag there once the source is gone."""
 
     async def resolve(references: set[Reference]) -> ResolvedRoots:
         roots: dict[Reference, Descriptor] = {}
@@ -87,7 +87,7 @@ def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
             except BlobflowError as error:
                 failures[reference] = error
 
-        await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, sorted(references))
+        await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, sorted(references))
         return ResolvedRoots(roots, failures)
 
     return registries.repository, resolve
@@ -119,7 +119,7 @@ def _warmth(pair: Pair, found: FoundImages, pulling: CachePull) -> WarmResult:
 
 
 class CachePull:
-    """The pulling of one run. `pulled`: what was not stored before; `cold`: what is not stored yet."""
+    """The pulls of one run. `pulled`: blobs that were not stored before; `cold`: those not stored yet."""
 
     def __init__(self, registries: Registries, attempts: Attempts, concurrency: int, *, again: bool) -> None:
         self.pulled: set[BlobAt] = set()
@@ -131,7 +131,7 @@ class CachePull:
         self._again = again
 
     async def pull(self, wanted: Mapping[Pair, Iterable[Descriptor]]) -> None:
-        """Have every edge fetch what it has not stored, so many blobs at once at each, the largest first."""
+        """Have every edge fetch the blobs that it has not stored, several at once, the largest first."""
         edges: defaultdict[str, dict[Digest, dict[Site, Descriptor]]] = defaultdict(dict)
         for pair, blobs in wanted.items():
             site = site_of(pair.target)
@@ -140,7 +140,7 @@ class CachePull:
 
         async def of_edge(blobs: Iterable[dict[Site, Descriptor]]) -> None:
             largest = sorted(blobs, key=lambda at: -next(iter(at.values())).size)
-            await BoundedRunner(self._concurrency).each(self._pull_everywhere, largest)
+            await BoundedRunner(self._concurrency).for_each(self._pull_everywhere, largest)
 
         await run_together(of_edge(blobs.values()) for blobs in edges.values())
 
@@ -164,13 +164,13 @@ class CachePull:
         verifier.finish()
 
     async def look(self, settle: float, sleep: Sleep) -> None:
-        """Ask until all that was pulled is stored, for so many seconds at most; what is not stays `cold`."""
+        """Probe until all that was pulled is stored, for at most `settle` seconds; the rest stays `cold`."""
         delay, left = _FIRST_LOOK, settle
         while self.cold and left > 0:
             await sleep(min(delay, left))
             left -= delay
             delay *= 2
-            await BoundedRunner(self._concurrency).each(self._look_at, list(self.cold.items()))
+            await BoundedRunner(self._concurrency).for_each(self._look_at, list(self.cold.items()))
 
     async def _look_at(self, spot_and_blob: tuple[BlobAt, Descriptor]) -> None:
         spot, blob = spot_and_blob

@@ -1,4 +1,4 @@
-"""What both ways of warming have in common: what the images are, and blobs that are tried again."""
+"""What both ways of warming share: reading the images, their results, and retries of blobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WarmResult(msgspec.Struct, frozen=True):
 
 
 class FoundImages(msgspec.Struct, frozen=True):
-    """What the images are: the manifests read, each pair's root and blobs, and what could not be read."""
+    """The images that were read: their manifests, each pair's root and blobs, and the failures."""
 
     roots: dict[Pair, Descriptor]
     blobs: dict[Pair, tuple[Descriptor, ...]]
@@ -70,7 +70,7 @@ Resolve = Callable[[set[Reference]], Awaitable[ResolvedRoots]]
 async def find_images(
     pairs: Sequence[Pair], end: Callable[[Pair], Reference], source_at: SourceAt, resolve: Resolve
 ) -> FoundImages:
-    """Read what each pair chooses of the image at one of its ends. Failures are in what is returned."""
+    """Read the chosen part of each pair's image at its source or target. Failures are in the result."""
     runner = BoundedRunner(MAX_SMALL_REQUESTS)
     resolved = await resolve({end(pair) for pair in pairs})
     there = [pair for pair in pairs if end(pair) in resolved.roots]
@@ -96,19 +96,19 @@ async def find_images(
 def _blobs_of(
     pairs: Mapping[Pair, Pair], graph: Graph
 ) -> tuple[dict[Pair, tuple[Descriptor, ...]], dict[Pair, BlobflowError]]:
-    """The blobs that each pair chooses, each once; and the pairs that choose what is not there."""
+    """The blobs that each pair chooses, each once; and the pairs whose choice is not there."""
     desired_images = build_desired_images(pairs.values(), graph, {})
     blobs: dict[Pair, tuple[Descriptor, ...]] = {}
     for pair, read in pairs.items():
-        if read in desired_images.of:
-            named = (blob for manifest in desired_images.of[read].manifests for blob in manifest.blobs)
+        if read in desired_images.by_pair:
+            named = (blob for manifest in desired_images.by_pair[read].manifests for blob in manifest.blobs)
             blobs[pair] = tuple({blob.digest: blob for blob in named}.values())
     without = {**desired_images.failures, **desired_images.skipped}
     return blobs, {pair: without[read] for pair, read in pairs.items() if read in without}
 
 
 def without(pair: Pair, image: Reference, edge: str, digest: str, error: BlobflowError) -> WarmResult:
-    """An image of which nothing can be brought, or is to be."""
+    """The result of an image that can't be warmed, or is skipped."""
     if isinstance(error, NoSuchPlatform) and pair.missing_platform == "skip":
         return WarmResult(str(image), edge, digest, "skipped", reason=error.message)
     return WarmResult(str(image), edge, digest, error=str(error))
@@ -125,7 +125,8 @@ Count = Callable[[int], None]
 
 
 class Attempts:
-    """Blobs under way: told to the observer, and tried again where that may help. `sleep` takes seconds."""
+    """Attempts to fetch blobs: reported to the observer, and retried where that may help. `sleep` takes
+    seconds."""
 
     def __init__(self, observer: Observer, meter: Meter, sleep: Sleep) -> None:
         self._observe = observer
@@ -136,7 +137,8 @@ class Attempts:
     async def bring(
         self, blob: Descriptor, where: str, once: Callable[[Count], Awaitable[None]]
     ) -> BlobflowError | None:
-        """Do `once`, which counts the bytes that pass, until it succeeds or nothing helps: why not, then.
+        """Call `once`, which counts the bytes that pass, until it succeeds or retries end. Returns the error,
+        or None.
 
         Raises StorageError: that is not about this blob alone.
         """

@@ -1,4 +1,4 @@
-"""Warming the store of this machine: what is chosen is read from the sources, and kept."""
+"""Warms the store of this machine: reads the chosen images from the sources, and keeps them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from blobflow.operations.prefetch.images import (
 async def warm_store(
     client: Client, pairs: Sequence[Pair], *, sleep: Sleep = asyncio.sleep
 ) -> list[WarmResult]:
-    """Read the blobs of what each pair chooses of its source's image into the store, and keep them there.
+    """Read the blobs of each pair's chosen image into the store, and keep them there.
 
-    Later runs with this store take them from there. Raises StorageError if the store can't hold them all.
+    Later runs with this store read them from there. Raises StorageError if the store can't hold them all.
     """
     observer = client.observer
     async with client.using(cache="all") as keeping, keeping.services() as services:
@@ -53,7 +53,7 @@ async def warm_store(
 
 
 class StoreFill:
-    """The filling of a store. `read`: what was not held before."""
+    """Fills a store. `read`: the blobs that it did not hold before."""
 
     def __init__(self, source_at: SourceAt, cache: Cache, attempts: Attempts) -> None:
         self._source_at = source_at
@@ -71,7 +71,7 @@ class StoreFill:
         }
         missing = [each for each in origins.values() if not await self._cache.has(each[0])]
         missing.sort(key=lambda each: (-each[0].size, each[0].digest))
-        await BoundedRunner(concurrency).each(self._read, missing)
+        await BoundedRunner(concurrency).for_each(self._read, missing)
 
     async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
         blob, site = blob_and_site
@@ -87,7 +87,7 @@ class StoreFill:
             self.failures[blob.digest] = error
 
     def warmth(self, pair: Pair, found: FoundImages) -> WarmResult:
-        """What became of one image."""
+        """The result of one image."""
         root = found.roots.get(pair)
         digest = root.digest if root else ""
         if (error := found.failures.get(pair)) is not None:

@@ -1,11 +1,11 @@
-"""Which tags of a mirrored repository are too many, and how each may go. Pure.
+"""Which tags of a mirrored repository are extra, and how each may be removed. Pure.
 
-Kept are the tags that are wanted, and whatever belongs to what they reach: a tag `sha256-<hex>`, alone (the
-referrers of a digest, distribution-spec "Referrers Tag Schema") or with `.sig`, `.att`, `.sbom` behind it
-(cosign's), stays as long as that digest is reached; what such a tag names is then reached too, so that the
-signature of an SBOM stays. All other tags are surplus.
+Wanted tags are kept, and so is whatever belongs to the manifests that they reach: a tag `sha256-<hex>`, alone
+(the referrers of a digest, distribution-spec "Referrers Tag Schema") or with the suffix `.sig`, `.att` or
+`.sbom` (cosign's), stays as long as that digest is reached; what such a tag names is then reached too, so
+that the signature of an SBOM stays. All other tags are extra.
 
-A tag may always go by itself. Where the registry knows no such thing its manifest would have to go, with
+A tag may always be removed by itself. Where the registry can't do that its manifest has to be removed, with
 every tag that names it and out of every index that lists it: only where nothing that is kept reaches it.
 """
 
@@ -23,7 +23,7 @@ from blobflow.oci.tag_selection.rules import subject_in_tag
 
 
 class RepositoryState(msgspec.Struct, frozen=True):
-    """A repository as it is: what its tags name, and what its indexes, as far as they were read, list."""
+    """The state of a repository: what its tags name, and what its indexes, as far as they were read, list."""
 
     tags: Mapping[str, Digest]
     lists: Mapping[Digest, Collection[Digest]] = {}
@@ -39,7 +39,7 @@ class RepositoryState(msgspec.Struct, frozen=True):
         return reached
 
     def holders(self, tags: Iterable[str]) -> dict[Digest, str]:
-        """Why manifests can't go while these tags stay, in words, by the digests of all that can't."""
+        """Why manifests can't be removed while these tags stay: a reason for each such digest."""
         named = {self.tags[tag]: tag for tag in sorted(tags, reverse=True)}
         why = {digest: f"{tag} names it too" for digest, tag in named.items()}
         for digest, tag in named.items():
@@ -49,7 +49,7 @@ class RepositoryState(msgspec.Struct, frozen=True):
 
 
 class ExtraTag(msgspec.Struct, frozen=True):
-    """A tag too many. `held`: why what it names has to stay, "" if it may go as well."""
+    """An extra tag. `held`: why its manifest has to stay; "" if that may be removed as well."""
 
     tag: str
     digest: Digest
@@ -59,9 +59,9 @@ class ExtraTag(msgspec.Struct, frozen=True):
 def find_extra_tags(
     standing: RepositoryState, kept: Collection[str], pinned: Collection[Digest] = ()
 ) -> list[ExtraTag]:
-    """The tags that are too many, in the order of their names.
+    """The extra tags, in the order of their names.
 
-    `kept`: tags that are wanted. `pinned`: manifests that are wanted whatever names them.
+    `kept`: wanted tags. `pinned`: manifests that are wanted by digest.
     """
     stay = {tag for tag in standing.tags if tag in kept}
     subjects = {tag: subject for tag in standing.tags if (subject := subject_in_tag(tag)) and tag not in stay}
@@ -86,7 +86,7 @@ class PruneLimit(msgspec.Struct, frozen=True):
     percent: bool = False
 
     def allows(self, surplus: int, tags: int) -> bool:
-        """Whether so many of so many may go."""
+        """Whether `surplus` of `tags` tags may be removed."""
         return surplus * 100 <= self.number * tags if self.percent else surplus <= self.number
 
     def __str__(self) -> str:

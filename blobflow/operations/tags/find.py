@@ -1,8 +1,8 @@
-"""From rules to the tags that they choose now, asked of the registries that have them.
+"""Finds the tags that rules choose now, by asking the registries.
 
-One listing a repository. Rules by date of creation cost more: for each tag that the names alone leave, its
-manifest and its config are read, two requests, and three where it is an index (its first platform that
-is there stands for it); an annotation `org.opencontainers.image.created` saves the last.
+It takes one listing a repository. Rules by date of creation cost more: for each tag that the rules for names
+leave, its manifest and its config are read, two requests, and three where it is an index (its first platform
+that is there stands for it); an annotation `org.opencontainers.image.created` saves the last.
 Rules by media type cost one for each of these tags.
 """
 
@@ -31,10 +31,10 @@ _LOOKED_FOR = 8
 
 
 async def find(client: Client, searches: Iterable[TagSearch]) -> dict[TagSearch, tuple[ChosenTags, ...]]:
-    """What each search finds, in the registries' order. Nothing is raised for what one of them answers.
+    """What each search finds, in the registries' order. The error of one search is in its result, not raised.
 
-    A repository that was named, and of which no tag is chosen, is an error: what is there by mistake only for
-    a moment must not pass for nothing. One that a catalog named may well be empty.
+    A repository that was named, and of which no tag is chosen, is an error: a momentary mistake of its
+    registry must not pass for an empty repository. One that a catalog named may well be empty.
     """
     asked = list(dict.fromkeys(searches))
     found: dict[TagSearch, tuple[ChosenTags, ...]] = {}
@@ -43,7 +43,7 @@ async def find(client: Client, searches: Iterable[TagSearch]) -> dict[TagSearch,
     async def look(search: TagSearch) -> None:
         found[search] = await _look(client.registries, search)
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, asked)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, asked)
     return {search: found[search] for search in asked}
 
 
@@ -64,7 +64,7 @@ async def _look(registries: Registries, search: TagSearch) -> tuple[ChosenTags, 
         if chosen.tags or not isinstance(chosen.error, NotFound):
             found[name] = chosen
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(look, wanted)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, wanted)
     return tuple(found[name] for name in wanted if name in found)
 
 
@@ -95,10 +95,10 @@ async def _of_types(repository: Repository, tags: Sequence[str], types: Collecti
         try:
             if (await repository.resolve(tag)).media_type in types:
                 wanted.add(tag)
-        except (NotFound, UnsupportedContent):  # listed, and yet not there; or of no type that can be brought
+        except (NotFound, UnsupportedContent):  # listed, yet not there; or of an unknown type
             return
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, tags)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, tags)
     return [tag for tag in tags if tag in wanted]
 
 
@@ -113,7 +113,7 @@ async def _newest(repository: Repository, tags: Sequence[str], count: int) -> li
         except UnsupportedContent:  # what is no image has no such date
             created[tag] = None
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(ask, tags)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, tags)
     return newest_created([tag for tag in tags if tag in created], created, count)
 
 
@@ -126,7 +126,7 @@ async def _first_there(repository: Repository, images: Iterable[Descriptor]) -> 
 
 
 async def _created(repository: Repository, manifest: Manifest) -> datetime | None:
-    """When an image was made, None if it does not say."""
+    """When an image was created; None if it does not say."""
     if moment := parse_date(manifest.annotations.get(_CREATED, "")):
         return moment
     if manifest.is_index:

@@ -1,4 +1,4 @@
-"""A repository's standing, asked of the registry: what its tags name, and what its indexes list."""
+"""Asks a registry for the state of a repository: what its tags name, and what its indexes list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blobflow.oci import Descriptor, Digest, media
 from blobflow.operations.tags.extra import RepositoryState
 from blobflow.transports.registry import Repository
 
-# Indexes below indexes are read down to here; as deep as any that we would put.
+# Nested indexes are read to this depth; as deep as any that a mirror would put.
 _MAX_LEVELS = 16
 
 
@@ -22,7 +22,7 @@ async def inspect_repository(
 ) -> RepositoryState:
     """Ask what the tags name (one small request each) and read the indexes among those that `reads` says.
 
-    A tag that is gone by now, and a manifest that an index lists and that is not here, are passed over.
+    A tag that is gone by now, and a manifest that an index lists and that is not there, are ignored.
     """
     named: dict[str, Descriptor] = {}
 
@@ -32,7 +32,7 @@ async def inspect_repository(
         except NotFound:
             return
 
-    await runner.each(ask, tags)
+    await runner.for_each(ask, tags)
     lists: dict[Digest, tuple[Digest, ...]] = {}
     level = [root for tag, root in named.items() if reads(tag)]
     for _ in range(_MAX_LEVELS):
@@ -63,5 +63,5 @@ async def _read(
         lists[index.digest] = tuple(child.digest for child in manifest.manifests)
         below.extend(manifest.manifests)
 
-    await runner.each(read, fresh.values())
+    await runner.for_each(read, fresh.values())
     return below

@@ -1,4 +1,4 @@
-"""The names at a registry: its repositories, their tags, and further tags for what is there."""
+"""Lists a registry's repositories and their tags, and adds tags to a manifest."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from blobflow.oci import Descriptor, Reference
 from blobflow.oci.reference import check_tag
 from blobflow.transports.registry import Registries
 
-# Small requests in flight over all hosts; the sessions bound them a host as well.
+# Small requests in flight over all hosts; each host's limiter bounds them as well.
 MAX_SMALL_REQUESTS = 32
 
 
 def check_registry(reference: Reference) -> None:
-    """Raise UsageError for what is in no registry."""
+    """Raise UsageError for a reference that is not in a registry."""
     if reference.transport:
         raise UsageError(f"{reference.host} is no registry; its images are shown by `blobflow inspect`")
 
@@ -28,12 +28,12 @@ async def list_tags(client: Client, repository: Reference) -> list[str]:
 
 
 async def list_repositories(client: Client, host: str) -> list[str]:
-    """All repositories of a registry, in its order, as far as it tells us. Raises what it answers."""
+    """All repositories of a registry, in its order, as far as it lists them. Raises what it answers."""
     return await catalog(client.registries, host)
 
 
 async def catalog(registries: Registries, host: str) -> list[str]:
-    """The repositories of a host; where it has no catalog, or none for us, the error says what then."""
+    """The repositories of a host; where it has no catalog, or refuses it, the error says what to do."""
     try:
         return await registries.repositories(host)
     except (NotFound, Rejected, Denied, Unauthorized) as error:
@@ -45,8 +45,8 @@ async def catalog(registries: Registries, host: str) -> list[str]:
 async def retag(client: Client, reference: Reference, names: Sequence[str]) -> Descriptor:
     """Put the manifest of `reference`, byte for byte, under further tags of its repository ([end-7]).
 
-    Its content is there already, so nothing else is sent; an index too is put as it is. Returns what the
-    tags now name. Raises InvalidReference for what is no tag, before anything is asked.
+    Its content is there already, so nothing else is sent; an index too is put unchanged. Returns what the
+    tags now name. Raises InvalidReference for an invalid tag, before any request.
     """
     check_registry(reference)
     for name in names:

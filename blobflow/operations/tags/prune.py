@@ -1,4 +1,4 @@
-"""Removing what a mirror has and its selection does not: looked at, counted, and only then done."""
+"""Prunes a mirror: removes the tags that its selection does not have, after counting them all."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from blobflow.transports.registry import Registries, Repository
 
 
 class WantedTag(msgspec.Struct, frozen=True):
-    """An image that is wanted at a target: what its tag, or without a tag its digest, names there (None:
-    nothing that this run knows of; its tag is not too many all the same). `lists`: what the indexes in it
-    list, as far as that is known already."""
+    """An image that is wanted at a target: what its tag, or without a tag its digest, names there (None if
+    this run does not know; its tag is kept all the same). `lists`: the children of its indexes, as far as
+    they are known already."""
 
     target: Reference
     root: Digest | None
@@ -33,7 +33,7 @@ class WantedTag(msgspec.Struct, frozen=True):
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """A repository with what is too many in it, of how many tags that it has, or will have."""
+    """A repository with its extra tags, and how many tags it has, or will have, in all."""
 
     site: Site
     surplus: tuple[ExtraTag, ...]
@@ -47,15 +47,15 @@ async def prune(
     *,
     dry_run: bool = False,
 ) -> AsyncIterator[TagRecord]:
-    """Remove the tags of the repositories of `keep` that it does not have, and tell what became of each.
+    """Remove the tags of `keep`'s repositories that it does not have, and return what became of each.
 
-    To be called once all of `keep` is there. The tags of all repositories are looked at first; if more than
-    `limit` are too many, nothing is removed and RunIncomplete is raised. That one can't be removed keeps none
-    from being removed. `dry_run`: nothing is.
+    Call it once all of `keep` is there. It looks at the tags of all repositories first; if more than `limit`
+    are extra, it removes none and raises RunIncomplete. A tag that can't be removed does not keep others from
+    being removed. `dry_run`: nothing is removed.
 
-    Costs one listing a repository, and where that shows tags too many a small request for each tag and each
-    wanted index. Raises UsageError for what is in no registry, and what a registry answers while it is looked
-    at.
+    Costs one listing a repository, and where that shows extra tags a small request for each tag and each
+    wanted index. Raises UsageError for targets that are in no registry, and what a registry answers while its
+    tags are looked at.
     """
     kept: defaultdict[Site, list[WantedTag]] = defaultdict(list)
     for image in keep:
@@ -88,14 +88,14 @@ async def _look(registries: Registries, kept: Mapping[Site, Sequence[WantedTag]]
         with error_side("target"):
             found[site] = await _surplus_at(registries.repository(site), site, kept[site])
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).each(one, sorted(kept))
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(one, sorted(kept))
     return [found[site] for site in sorted(found)]
 
 
 async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedTag]) -> _Place:
     try:
         listed = await repository.tags()
-    except NotFound:  # nothing is there yet, where nothing was done
+    except NotFound:  # the repository does not exist yet
         return _Place(site, (), 0)
     tags = {image.target.tag for image in kept if image.target.tag}
     count = len(tags.union(listed))
@@ -114,7 +114,7 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedT
 
 
 async def _remove(repository: Repository, place: _Place) -> AsyncIterator[TagRecord]:
-    """Remove what is too many in one repository: tag by tag or, once that proved impossible, by digest."""
+    """Remove the extra tags of one repository: tag by tag or, once that proves impossible, by digest."""
     by_tag, gone = True, set[Digest]()
     for surplus in place.surplus:
         try:

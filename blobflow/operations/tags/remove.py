@@ -1,4 +1,4 @@
-"""Removing one tag, or one manifest with all that names it: looked at before it goes."""
+"""Removes one tag, or one manifest with all of its tags, after checking what else needs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """What is gone: tags, and the manifest too unless `digest` is ""."""
+    """What was removed: tags, and the manifest too unless `digest` is ""."""
 
     tags: tuple[str, ...]
     digest: Digest | None = None
@@ -34,11 +34,11 @@ async def remove(
 ) -> Removed:
     """Remove a tag; or, `by_digest` or where a digest is named, the manifest ([end-9]).
 
-    With the manifest go all tags that name it: only with `all_tags` if there are others than the one named.
-    While a tagged index lists it, it stays. A tag that comes with a digest goes only if it names that.
-    `dry_run`: nothing goes, and what would is returned.
+    All tags that name the manifest are removed with it: only with `all_tags` if there are others than the one
+    given. While a tagged index lists it, it stays. A tag that comes with a digest is removed only if it names
+    that digest. `dry_run`: nothing is removed, and what would be is returned.
 
-    Raises NotFound; Rejected where the registry, or what else is there, is against it.
+    Raises NotFound; Rejected where the registry refuses, or other content needs the manifest.
     """
     check_registry(reference)
     if not reference.name:
@@ -71,7 +71,7 @@ async def _untag(repository: Repository, reference: Reference, digest: Digest, *
 def _check(
     standing: RepositoryState, reference: Reference, digest: Digest, *, all_tags: bool
 ) -> tuple[str, ...]:
-    """The tags that go with a manifest. Raises Rejected for a manifest that has to stay."""
+    """The tags that are removed with a manifest. Raises Rejected for a manifest that has to stay."""
     naming = sorted(tag for tag, named in standing.tags.items() if named == digest)
     if held := standing.holders(standing.tags.keys() - naming).get(digest):
         raise Rejected(

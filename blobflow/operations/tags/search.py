@@ -1,4 +1,4 @@
-"""What is looked for at the sources, and what was found: values."""
+"""A search for tags at the sources, and its result, as values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 
 
 class TagSearch(msgspec.Struct, frozen=True):
-    """Where to look and for what.
+    """Where to search, and for which tags.
 
-    `repository` "": in all that `repositories` chooses of the registry's own, by their names below `prefix`.
+    `repository` "": in all of the registry's repositories that `repositories` chooses, by their names below
+    `prefix`.
     """
 
     host: str
@@ -22,8 +23,8 @@ class TagSearch(msgspec.Struct, frozen=True):
 
 
 class ChosenTags(msgspec.Struct, frozen=True):
-    """The tags that were chosen in one repository, in the registry's order, or why none could be. `dated`: so
-    many were asked for their date; `others`: so many are of other media types than those that are wanted."""
+    """The tags that were chosen in one repository, in the registry's order, or why none could be. `dated`:
+    how many were asked for their date; `others`: how many have other media types than the wanted ones."""
 
     repository: str
     tags: tuple[str, ...] = ()

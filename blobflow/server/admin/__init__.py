@@ -1,1 +1,1 @@
-"""What those see and use who look after the registry."""
+"""What operators of the registry see and use: overview page, metrics, health, access log, file reload."""

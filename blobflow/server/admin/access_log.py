@@ -1,4 +1,4 @@
-"""The access log in the forms that other programs read: httpd's, and JSON. Pure.
+"""The access log in formats that other programs read: httpd's, and JSON. Pure.
 
 People read logs on terminals, too: nothing that a client chose reaches the log as what a terminal obeys.
 """

@@ -1,4 +1,4 @@
-"""What the registry counts while it works: plain numbers, read when somebody asks for them."""
+"""Counters of the registry: plain numbers, read by the metrics and the overview page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints for those who look after the registry: a page for people, metrics for Prometheus, health."""
+"""Endpoints for operators: a page for people, metrics for Prometheus, health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are read again while the registry serves: logins, access rules, and on demand certificates.
+"""Reloads files while the registry serves: logins and access rules, and certificates on demand.
 
 - A thread looks at each file about once a second, and reads it if it looks changed. It takes effect if it
   reads well.

@@ -1,4 +1,4 @@
-"""A registry's metrics for Prometheus, made of its counters when they are asked for."""
+"""A registry's metrics for Prometheus, made from its counters at each scrape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry holds, found out for the page that people look at, and for the metrics.
+"""The overview of the registry's content, for the page that people look at, and for the metrics.
 
 Work and memory are bounded whatever clients push: see the constants. A manifest that is named a thousand
 times is read once; what is beyond the bounds is counted, and shown as "and so many more".

@@ -1,4 +1,4 @@
-"""Snapshots of what takes long to find out: built once for all who ask, and kept for a while.
+"""Snapshots of slow results: each is built once for all requests, and kept for a while.
 
 Rules
 - A thread of its own builds them, one after another. So no request that reads or writes content ever waits

@@ -1,1 +1,1 @@
-"""Who may come in, and what each may do."""
+"""Authentication and authorization: logins, and what each login may do."""

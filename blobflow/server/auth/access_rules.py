@@ -1,4 +1,4 @@
-"""Who may do what: the rules of a file, TOML.
+"""Access rules, from a TOML file: which logins may do what.
 
     [[allow]]
     who = "ci-*"

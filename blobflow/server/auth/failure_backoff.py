@@ -1,4 +1,4 @@
-"""Pauses that grow with failures. Pure but for its clock.
+"""Back-off after failed logins: pauses that grow with failures. Pure but for its clock.
 
 A `key` is an address, or an address and a name. Each key has moments, one after the other, and `reserve`
 hands out the next: at once where nothing failed lately, and further and further apart the more did, up to a

@@ -1,4 +1,4 @@
-"""Slow checks in turn: one thread each, and what waits for it is served by name, not by arrival.
+"""A fair queue for slow checks: one at a time, and the waiting ones are served by name, not by arrival.
 
 A queue does one check at a time. Among those that wait, names take turns; under one name, askers (addresses)
 do; the checks of one asker go in the order in which they came. So a thousand checks of one name delay those

@@ -1,4 +1,4 @@
-"""Reading logins: htpasswd files with bcrypt hashes, and HTTP's Basic (RFC 7617). Pure."""
+"""Parses logins: htpasswd files with bcrypt hashes, and HTTP's Basic (RFC 7617). Pure."""
 
 from __future__ import annotations
 

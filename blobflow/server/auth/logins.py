@@ -1,4 +1,4 @@
-"""Who may come in: checking logins against the bcrypt hashes of an htpasswd file.
+"""Checks logins against the bcrypt hashes of an htpasswd file.
 
 The registry takes only bcrypt, as distribution does: what else htpasswd writes can be guessed too fast. A
 bcrypt check is slow by design (some 60 to 250 ms of a core at the usual costs), so that a client which asks

@@ -1,1 +1,1 @@
-"""The server's side of HTTP: the socket, TLS, connections, bodies, ranges, and the URLs of answers."""
+"""The server's HTTP: the socket, TLS, connections, bodies, ranges, and the URLs of responses."""

@@ -1,4 +1,4 @@
-"""How the bytes of bodies are received and sent: the one seam between the registry's rules and its sockets.
+"""Receives and sends bodies: the one interface between the registry's rules and its sockets.
 
 Everything that is large goes through here, in both directions, and nothing else does. A registry for tests
 puts in its own `BodyTransport`, which counts, slows down, breaks or falsifies every byte, unknown to the

@@ -1,4 +1,4 @@
-"""Which clients count as one, where each may have its share only. Pure."""
+"""Which clients count as one, where each client has a limit. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections a server has at once, and which ones it closes when there are too many.
+"""The connection limit: how many connections a server has at once, and which it closes when there are more.
 
 Each connection is a descriptor, and so is each file that is served: a client that opens connections and
 leaves them would end everybody's requests. So there is a limit below that of the system, and beyond it the
@@ -29,7 +29,7 @@ _LEAST_LEFT = 64
 _PART_LEFT = 4
 _MOST = 60_000
 # Seconds between two warnings.
-_TOLD = 60.0
+_WARNING_INTERVAL = 60.0
 
 
 def max_connections() -> int:
@@ -56,7 +56,7 @@ class ConnectionLimiter:
         self._observer = observer
         self._clock = clock
         self._came = 0
-        self._told = -_TOLD
+        self._warned_at = -_WARNING_INTERVAL
 
     def __call__(self) -> RequestHandler:
         """A protocol, as `asyncio.loop.create_server` asks for one."""
@@ -80,8 +80,8 @@ class ConnectionLimiter:
         theirs.sort(key=_is_busy)
         for each in theirs[: max(len(connections) - self._most + _CHECK_EVERY, len(theirs) // _CLOSED_PART)]:
             each.force_close()
-        if self._clock() - self._told >= _TOLD:
-            self._told = self._clock()
+        if self._clock() - self._warned_at >= _WARNING_INTERVAL:
+            self._warned_at = self._clock()
             self._observer(
                 Warned(
                     f"{len(connections)} connections are open, and there is room for {self._most}: some of "

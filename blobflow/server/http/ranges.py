@@ -1,4 +1,4 @@
-"""The two range grammars of a registry, which look alike and are not. Pure.
+"""The two range grammars of a registry, which look alike and differ. Pure.
 
 Reading a blob ([end-2]) takes HTTP's `Range: bytes=a-b` (RFC 9110, 14.1.2). Uploading a chunk ([end-5],
 [end-6]) takes the spec's own `Content-Range: a-b`: inclusive, without a unit and without a total; and an

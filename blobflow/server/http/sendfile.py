@@ -1,4 +1,4 @@
-"""A file's bytes to a plain socket by sendfile(2), on any event loop.
+"""Sends a file's bytes to a plain socket by sendfile(2), on any event loop.
 
 asyncio's loop sends from its own thread, and uvloop has no sendfile at all. Here a few threads send: the
 kernel copies without the interpreter's lock, so that large blobs take the second core, and the loop answers

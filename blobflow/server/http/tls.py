@@ -1,4 +1,4 @@
-"""TLS of a server: its certificate, which can be read again while it serves."""
+"""A server's TLS certificate, which can be reloaded while it serves."""
 
 from __future__ import annotations
 

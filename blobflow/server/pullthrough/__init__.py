@@ -1,1 +1,1 @@
-"""Pulling through: what is not here is fetched from an upstream registry, once, and kept."""
+"""Pull-through: content that is not here is fetched from an upstream registry, once, and kept."""

@@ -1,4 +1,4 @@
-"""Pulling through: what is not here is fetched from an upstream registry, once, and kept.
+"""The pull-through cache: content that is not here is fetched from an upstream registry, once, and kept.
 
 Rules
 - A manifest by digest never changes: if it is here, it is served without a question to its upstream.

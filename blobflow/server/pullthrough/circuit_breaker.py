@@ -1,4 +1,4 @@
-"""Upstreams, and repositories of theirs, that are not asked for a while, and what clients hear meanwhile.
+"""Circuit breakers: upstreams, and repositories, that are not asked for a while, and the error meanwhile.
 
 What failed is not asked again at once, so that the registry serves what is here without delay, and no client
 waits for what will fail again:

@@ -1,4 +1,4 @@
-"""Keeping a registry that pulls through within its size: what was not asked for longest makes room.
+"""Eviction: keeps a pull-through registry within its size by removing the least recently requested content.
 
 Only what is pulled through goes, since it can be fetched again: first its tags, then what no tag needs any
 more. What was pushed here stays. A thread does the work, with its own connection to the store, as another

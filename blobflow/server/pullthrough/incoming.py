@@ -1,4 +1,4 @@
-"""Blobs that come in from their upstreams: one read for all who want a blob, resumed where it breaks off."""
+"""Incoming blobs from upstreams: one read for all clients that want a blob, resumed where it breaks off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blobs the manifests of a repository name, and with what size: what may be pulled through there.
+"""The blobs that a repository's manifests reference, with their sizes: only these may be pulled through.
 
 A blob that a held manifest names is part of an image of the repository, so it may be fetched, or become
 visible where another repository fetched it, without a question to the upstream.

@@ -1,4 +1,4 @@
-"""Answering with a blob that is still coming in from its upstream."""
+"""Serves a blob that is still coming in from its upstream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lists of upstreams' tags: read once for all who want them, and kept for a while.
+"""Tag lists of upstreams: each is read once for all clients, and kept for a while.
 
 A repository may have a quarter million tags, and a string costs more than its letters; so a list is packed:
 names are joined, a thousand at a time, and taken apart again where a page needs them.

@@ -1,4 +1,4 @@
-"""What upstreams are being asked just now: each thing once, and no repository more than its share.
+"""Requests to upstreams that are under way: each once, and no repository has more than its share.
 
 Whoever wants an answer waits for a task that does not end with one of those who wait, so that a request which
 goes away takes nothing from others. How many tasks there are has a bound, for an upstream and for one

@@ -1,4 +1,4 @@
-"""Which registry a repository is pulled through from. Pure.
+"""Upstreams: which registry a repository is pulled through from. Pure.
 
 An upstream stands under a prefix of ours: with `quay.io=quay` the repository `quay/team/app` here is
 `team/app` at quay.io. One upstream may have no prefix; it has every name that is under no other's.

@@ -1,4 +1,4 @@
-"""The archives of one run, by their sites: each opened once, completed or abandoned at the end."""
+"""The archives of one run, by site: each is opened once, and completed or abandoned at the end."""
 
 from __future__ import annotations
 

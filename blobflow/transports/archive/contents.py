@@ -1,4 +1,4 @@
-"""What an archive holds, file by file, and where each is to be had from now on.
+"""The contents of an archive, file by file, and where each file's bytes can be read.
 
 An uncompressed archive in a file is looked through once, headers alone, and its files stay where they are. A
 compressed one, or a pipe, is read once from start to end: what may be wanted comes into the store on the way.

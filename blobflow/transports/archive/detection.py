@@ -1,4 +1,4 @@
-"""Which kind an archive is, told from its first entries, by the one who does not want to be asked.
+"""Detects which kind an archive is from its first entries.
 
 `docker save` of today writes an OCI layout with docker's manifest.json, and so do we. Where its layers lie
 bare, as docker without containerd's image store writes them, it is docker's: its layers get compressed on the

@@ -1,4 +1,4 @@
-"""Docker's archives: the image manifests that registries want, made of configs and layers.
+"""Builds the image manifests that registries want from the configs and layers of docker's archives.
 
 `docker save`, `podman save` and `skopeo copy docker-archive:` write configs and bare layers, no manifests. So
 a manifest is made here, of OCI media types and always the same bytes for the same content: config, then

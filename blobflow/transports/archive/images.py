@@ -1,4 +1,4 @@
-"""The images of an opened archive, OCI's and docker's, behind one face."""
+"""The images of an opened archive, OCI's or docker's, behind one protocol."""
 
 from __future__ import annotations
 

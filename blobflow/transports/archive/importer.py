@@ -1,4 +1,4 @@
-"""Taking an archive's content into the store: layers compressed on the way, each once on this machine.
+"""Imports an archive's content into the store: compresses layers on the way, each once on this machine.
 
 Two threads work: one reads, inflates and cuts, the other hashes and compresses the block before. Both give
 the interpreter free while they do, and so use two cores. What comes out is hashed and written on the loop's.

@@ -1,4 +1,4 @@
-"""manifest.json and `repositories`: what docker's archives say of the images in them, read and written.
+"""Reads and writes manifest.json and `repositories`, which list the images of docker's archives.
 
 Docker's tools are written in Go, whose JSON takes `repoTags` for `RepoTags`, and some writers lean on that.
 So keys are read in any case; a key that is there twice, in whatever cases, is refused, since readers differ

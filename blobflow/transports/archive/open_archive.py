@@ -1,4 +1,4 @@
-"""An archive that has been opened: its contents, and the bytes of each file wherever they are."""
+"""An open archive: its contents, and the bytes of each file wherever they are."""
 
 from __future__ import annotations
 

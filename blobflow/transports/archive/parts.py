@@ -1,4 +1,4 @@
-"""The files of an archive that is being written: one, or numbered parts of at most so many bytes each.
+"""The files of an archive that is being written: one, or numbered parts of a limited size.
 
 `bundle.tar` in parts is `bundle.001.tar`, `bundle.002.tar` and so on. Every part is an OCI layout by itself,
 so that any tool can look into it; the last one's index.json names the images, those of the others name none.

@@ -1,4 +1,4 @@
-"""An archive that was written before, as the target of a verification: asked like a Sink, never changed."""
+"""An existing archive as the target of a verification: a Sink that never writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an archive's bytes come from: a plain file, which can be read anywhere, or a compressed one or a
+"""The input of an archive's bytes: a plain file, which can be read anywhere, or a compressed one or a
 pipe, which is read once from its start."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tar headers: what is in an archive, and nothing unpacked. POSIX.1-2017 pax, ustar, and GNU's long names.
+"""Reads tar headers, without unpacking anything: POSIX.1-2017 pax, ustar, and GNU's long names.
 
 The standard library's reader stops in silence at a header that it can't read, and an archive that was cut off
 or spoilt would look like a smaller one. So only its parsing of one header is used; what follows from it is

@@ -1,4 +1,4 @@
-"""A tar being written in any order: every file gets its place when it is announced, and is filled in later.
+"""Writes a tar in any order: every file gets its slot when it is announced, and is filled in later.
 
 So several blobs come in at once, each behind its own header, and nothing is copied to make the archive. A
 place that was announced and never filled (its blob failed) is closed up at the end, by moving what is behind

@@ -1,4 +1,4 @@
-"""Compression: what strangers compressed is read in bounded memory; bare layers are compressed.
+"""Compression: decompresses untrusted content in bounded memory, and compresses bare layers.
 
 formats                formats by their first bytes, and what unpacks those that are not read
 detection              the right decompressor for how a stream begins

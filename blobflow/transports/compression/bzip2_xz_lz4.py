@@ -1,4 +1,4 @@
-"""Decompressing bzip2, xz and lz4's frames, as far as the libraries are at hand."""
+"""Decompressors for bzip2, xz and lz4's frames, where the libraries are installed."""
 
 from __future__ import annotations
 

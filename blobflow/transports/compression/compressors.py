@@ -1,4 +1,4 @@
-"""How bare layers are compressed: gzip by ISA-L or by zlib-ng, zstd, or not at all.
+"""Compressors for bare layers: gzip by ISA-L or by zlib-ng, zstd, or none.
 
 A layer becomes the same blob wherever its codec has the same `version`. What goes in is always cut into
 blocks of 1 MiB, because ISA-L's output depends on how its input was cut (and zlib-ng's at levels 1, 5 and 6).

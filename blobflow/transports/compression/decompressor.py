@@ -1,4 +1,4 @@
-"""Decompressing, a block at a time and to the very end: what holds for all, and gzip (RFC 1952).
+"""Decompressors, which work block by block: what all have in common, and gzip (RFC 1952).
 
 What goes in is pushed, what comes out is never more than 1 MiB at once. Every member and every frame has to
 have its end.
@@ -38,7 +38,7 @@ _IsalError = cast("type[Exception]", isal_zlib.IsalError)  # its stubs call it a
 
 
 class DamagedStream(StorageError):
-    """What was to be inflated is cut off or spoilt."""
+    """Compressed content that is truncated or damaged."""
 
 
 class WindowTooLarge(UnsupportedContent):

@@ -1,4 +1,5 @@
-"""What inflates content that begins in one way or another, and the digests of layers without compression."""
+"""Chooses the decompressor for content by its first bytes, and computes the digests of uncompressed
+layers."""
 
 from __future__ import annotations
 

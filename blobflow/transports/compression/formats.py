@@ -1,4 +1,4 @@
-"""Which compression content has, told by its first bytes; of those that are not read, what unpacks them.
+"""Compression formats by their first bytes; for unsupported ones, the command that unpacks them.
 
 What a file is called says nothing: an archive `.tar.gz` is often none. Read are gzip and zstd, which OCI has
 for layers; bzip2, xz and lz4, in which archives come (k3s' air-gap images among them), and the first two of

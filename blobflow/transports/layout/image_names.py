@@ -1,4 +1,4 @@
-"""What layouts and archives call their images, and finding the one that is meant. Pure.
+"""The names of images in layouts and archives, and finding the image that a reference means. Pure.
 
 A name in such a place may be a bare tag (`3.1`, as skopeo writes into a layout), a full reference
 (`docker.io/rancher/pause:3.1`, as docker and podman write) or a part of one. So a name that is asked for is

@@ -1,4 +1,5 @@
-"""index.json of layouts and archives: which images they hold, under which names; and manifests, checked.
+"""Reads and writes index.json of layouts and archives: their images and these images' names; checks
+manifests.
 
 image-spec image-layout.md: index.json is an image index whose entries are the images; the annotation
 `org.opencontainers.image.ref.name` names one. It is changed with all that it says kept, unknown keys too.

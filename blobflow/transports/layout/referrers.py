@@ -1,4 +1,4 @@
-"""What refers to the images of a layout or archive: signatures, SBOMs, attestations.
+"""The referrers of a layout's or archive's images: signatures, SBOMs, attestations.
 
 No spec says how files list them. oras puts them into index.json without a name, and finds them there by their
 subjects; regctl keeps the index of the Referrers Tag Schema in it, under the subject's digest written as a

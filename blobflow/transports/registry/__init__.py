@@ -1,6 +1,6 @@
 """The registry transport: OCI distribution-spec 1.1 over aiohttp, as Source and Sink.
 
-    registries    all registries of a run: the door            mirrors  Sources asked before a registry
+    registries    all registries of a run: the entry point     mirrors  Sources asked before a registry
     api/          the endpoints of a repository: manifests, blobs, tags, referrers, deletion
     uploads/      pushing a blob: what a push does next (state), its methods, its sessions
     capabilities/ what a registry can do: known by its name (profiles), or learned from its answers
@@ -9,7 +9,7 @@
     auth/         who we are there: challenges, tokens, credentials and where they are kept
     origins       where a registry may send us
 
-Rule: imports go down this list and never up: `uploads` knows of `http`, and `http` of nobody who pushes. A
+Rule: imports go down this list and never up: `uploads` imports `http`, and `http` never `uploads`. A
 new upload method is a name in `capabilities.profiles` and a row in `uploads.methods`. What a registry is
 known to lack is a row of `capabilities.profiles`; what it is found to lack is learned in `capabilities`.
 """

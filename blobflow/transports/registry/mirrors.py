@@ -1,13 +1,13 @@
-"""Mirrors of a registry, asked before it when something is read, in the order in which they are named.
+"""Mirrors of a registry: reads ask them before the registry itself, in the order of the configuration.
 
 A mirror stands in for the registry under the registry's name: what comes from it is checked by the same
-digests, and a tag means what the first mirror that has it says (as in buildkit and containerd). Whatever goes
-wrong at a mirror, the next is asked, and the registry itself last; its error is the one that counts.
+digests, and a tag names what the first mirror that has it says (as in buildkit and containerd). If a mirror
+fails in any way, the next is asked, and the registry itself last; its error is the one that is raised.
 
-- What a mirror lacks costs one request, each time.
-- A mirror that can't be reached, or has too much to do, is left alone for a while: its retries are not paid
-  for every blob anew.
-- A mirror that broke off a blob, or gave wrong bytes for it, is not asked for that blob again.
+- Content that a mirror lacks costs one request, each time.
+- A mirror that can't be reached, or is overloaded, is not asked for a while, so that its retries do not
+  delay every blob anew.
+- A mirror that broke off a blob, or sent wrong bytes for it, is not asked for that blob again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.reference import check_host, check_repository
 
-# Seconds for which a mirror that could not be reached is left alone.
+# Seconds for which a mirror that could not be reached is not asked.
 UNAVAILABLE_SECONDS = 60.0
-# Blobs that mirrors gave badly which are remembered: a mirror may have no end of them.
+# How many blobs that mirrors sent wrong or broken are remembered: a mirror may have any number of them.
 _MAX_BAD_BLOBS = 10_000
 
-# What sends us on to the next; anything else (our own configuration, a full disk) would be as wrong there.
+# Errors after which the next mirror is asked; others (our own configuration, a full disk) would occur there
+# too.
 _ITS_FAULT = (NetworkError, RegistryError, IntegrityError, UnsupportedContent)
 _OUT_OF_ORDER = (NetworkError, Throttled, Unavailable)
 
@@ -54,13 +55,13 @@ def parse_mirror(text: str) -> Site:
 
 
 class MirrorHealth:
-    """How the mirrors of a run are doing. One for all repositories, since mirrors fail as hosts."""
+    """The health of a run's mirrors. One for all repositories, since mirrors fail as hosts."""
 
     def __init__(self, clock: Callable[[], float], observer: Observer) -> None:
         self._clock = clock
         self._observer = observer
         self._resting: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._bad: BoundedCache[tuple[str, Digest], bool] = BoundedCache(entries=_MAX_BAD_BLOBS, clock=clock)
 
     def is_usable(self, host: str, content: Digest | None) -> bool:
@@ -70,20 +71,20 @@ class MirrorHealth:
         return content is None or not self._bad.get((host, content))
 
     def failed(self, host: str, error: BlobflowError) -> None:
-        """Take in what a mirror answered; the user is told once a host of anything but absence."""
+        """Record a mirror's error; the user is warned once a host of anything but absent content."""
         if isinstance(error, _OUT_OF_ORDER):
             self._resting[host] = self._clock() + UNAVAILABLE_SECONDS
-        if not isinstance(error, NotFound) and host not in self._told:
-            self._told.add(host)
+        if not isinstance(error, NotFound) and host not in self._warned:
+            self._warned.add(host)
             self._observer(Warned(f"the mirror {host} is passed over: {error.message}"))
 
     def gave_badly(self, host: str, content: Digest) -> None:
-        """The bytes of a blob broke off, or were wrong."""
+        """Record that the bytes of a blob broke off, or were wrong."""
         self._bad.put((host, content), True)
 
 
 class Mirror(msgspec.Struct, frozen=True):
-    """A repository as one mirror has it. `source` opens the mirror's session when it is first called."""
+    """A repository at one mirror. `source` opens the mirror's host client when it is first called."""
 
     host: str
     source: Callable[[], Source]
@@ -109,8 +110,8 @@ class MirroredSource:
         return await self._first(manifest.digest, lambda source: source.read(manifest))
 
     async def referrers(self, subject: Digest) -> list[Referrer]:
-        """See `Refers.referrers`. Here the registry itself goes first: that a mirror knows of none says
-        little. Where it can't be asked, the first mirror that can be counts."""
+        """See `Refers.referrers`. Here the registry itself goes first, since a mirror may know of none. Where
+        it can't be asked, the first mirror that answers counts."""
         own = self._own
         assert isinstance(own, Refers)
         try:
@@ -150,7 +151,7 @@ class MirroredSource:
             yield await stack.enter_async_context(self._own.open(blob, offset, end))
 
     async def _first(self, content: Digest | None, ask: Callable[[Source], Awaitable[T]]) -> T:
-        """The answer of the first that has one."""
+        """The first answer, from the mirrors in order and then the registry."""
         for mirror in self._mirrors:
             if self._health.is_usable(mirror.host, content):
                 try:

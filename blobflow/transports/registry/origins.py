@@ -1,4 +1,4 @@
-"""Where a registry may send us: the origin rule, and the addresses behind it.
+"""The origin rule: where a registry may send us by redirects and Locations, and at which addresses.
 
 An origin is scheme, host and port. Credentials and tokens go to the registry's own origin (and credentials to
 the realm that it names); a redirect or an upload Location elsewhere gets neither. Locations come from an

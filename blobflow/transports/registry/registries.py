@@ -1,4 +1,4 @@
-"""All registries of a run: how a host is reached, its one client, and repositories as views of it.
+"""All registries of a run: their settings, one client a host, and repositories that share it.
 
 Everything that a host needs to remember is in its one `HostClient` and `BlobPusher`; a repository has no
 state of its own.

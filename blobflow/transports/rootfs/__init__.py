@@ -1,4 +1,4 @@
-"""An image's root file system: its layers, one over the other, as one tree (image-spec layer.md).
+"""An image's root file system: its layers applied in order, as one tree (image-spec layer.md).
 
 layer_reader   what one layer says, entry by entry
 tree           what all of them come to: whiteouts, opaque folders, hard links. Pure

@@ -1,4 +1,4 @@
-"""Reading layers: headers as entries of the tree, and content for who is standing at one. For a thread."""
+"""Reads layers: headers as entries of the tree, and the content of the current one. Runs in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tree as one tar (POSIX.1-2017 pax): the same tree gives the same bytes. For a thread.
+"""Writes a tree as one tar (POSIX.1-2017 pax): the same tree gives the same bytes. Runs in a thread.
 
 Folders come first, then files in the order of the layers, each followed by its other names, then the rest.
 """

@@ -1,4 +1,4 @@
-"""The tree that layers come to, entry by entry, the lowest layer first. Pure.
+"""Builds the tree of an image from its layers' entries, the lowest layer first. Pure.
 
 The rules are those of image-spec layer.md as the tools of the containers world read them:
 

@@ -1,4 +1,4 @@
-"""A tree in a folder. For a thread.
+"""Unpacks a tree into a folder. Runs in a thread.
 
 What was not there before is made under a name that means nothing, and renamed when it is whole. Folders come
 first and symbolic links last, files are only ever created: nothing is written through a link.

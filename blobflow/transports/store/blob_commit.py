@@ -1,4 +1,4 @@
-"""Making a partial a blob: the rename into `blobs/` and the row, in one transaction."""
+"""Commits a partial as a blob: the rename into `blobs/` and the row, in one transaction."""
 
 from __future__ import annotations
 

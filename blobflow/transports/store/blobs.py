@@ -1,4 +1,4 @@
-"""Whole, verified blobs by digest: reading, checking, writing small ones, and taking them out of `blobs/`.
+"""The verified blobs of a store, by digest: reads, checks and removes them, and writes small ones.
 
 A file under `blobs/` is the truth about whether a blob is held. The state file adds its checksums and when it
 was used; it never makes a blob held.

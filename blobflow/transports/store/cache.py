@@ -209,7 +209,7 @@ class _Watched(Tap):
 
 
 class _HeldBlob:
-    """A `BlobReader` of what the store holds."""
+    """A `BlobReader` of a blob that the store has."""
 
     def __init__(self, store: Store, digest: Digest) -> None:
         self._store = store

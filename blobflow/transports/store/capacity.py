@@ -1,4 +1,4 @@
-"""How much a run may put into a store, known before the first byte moves.
+"""The capacity of a store for a run, known before the first byte moves.
 
 A store may hold so many bytes of blobs, and gc removes what nobody needs after a run. So the capacity of a
 run is the limit less what must stay, and never more than the disk has.

@@ -1,4 +1,4 @@
-"""In-flight blobs: a blob is written once into a partial, and any number of readers follow at their own pace.
+"""In-flight blobs: each is written once into a partial, and any number of readers follow at their own pace.
 
 Readers read the file (out of the page cache), so nothing is queued for them and memory stays bounded however
 slow they are. What they may see grows as the writer flushes, up to the last WITHHELD bytes, which show only
@@ -71,7 +71,7 @@ class SuspendedWriters:
 
 
 class InFlightBlob:
-    """One blob on its way in, its writer, and its readers. A `BlobReader` for each that has joined.
+    """One blob that is being written, its writer, and its readers. A `BlobReader` for each that has joined.
 
     `readers` counts those that have joined and not left. `unfinished` says that the last of them left by an
     exception, so that the bytes stay for whoever tries again. `error` is what ended the writer early.

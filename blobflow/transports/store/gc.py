@@ -1,4 +1,4 @@
-"""Garbage collection: what stays and what goes, also while other processes use the store.
+"""Garbage collection: which content stays and which is removed, also while other processes use the store.
 
 It evicts the least recently used first, and never what must stay (`blobflow.transports.store`, "What may be
 removed"). It chooses once, over a snapshot, and evicts in small transactions in which it looks again: whoever

@@ -1,4 +1,4 @@
-"""What was imported from archives: which blob a bare layer became, and what a compressed archive holds.
+"""The import cache: which blob a layer of an archive became, and what a compressed archive contains.
 
 Like the journal it only saves time: a row counts only while the blobs that it names are held.
 """

@@ -1,4 +1,4 @@
-"""What a store holds, and whether it is whole: for listing and verifying it, also while others use it."""
+"""The inventory of a store: lists and verifies its content, also while other processes use it."""
 
 from __future__ import annotations
 

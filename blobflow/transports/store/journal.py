@@ -1,4 +1,5 @@
-"""What must outlive the process: `blobflow.content.Journal`, and the rest that the state file remembers.
+"""The store's journal, which outlives the process: `blobflow.content.Journal`, and what else the state file
+has.
 
 Every entry is a hint that is checked before it is acted on, so an old or a lost one costs a request.
 """

@@ -1,4 +1,4 @@
-"""Who is alive, and what they hold: leases keep gc, in whatever process, away from content in use.
+"""Leases: they keep gc, in whatever process, away from content that a live process uses.
 
 A lease is a row that its holder renews. It is dead when it was not renewed for LEASE_SECONDS, when it is of
 another boot, or when its process is gone. Process numbers mean something only within one pid namespace, so

@@ -1,4 +1,5 @@
-"""The store's lock: held while a store is made or opened, so that two processes don't start one state file.
+"""The store's lock: held while a store is created or opened, so that two processes don't create one state
+file.
 
 It is a file of its own in the store, with the store's modes, because flock(2) needs no more than an open
 descriptor: a lock on the folder itself can be had by everybody who may list it. Versions of blobflow that

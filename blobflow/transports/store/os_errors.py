@@ -1,4 +1,4 @@
-"""What the operating system's errors mean for the store, as one sentence that says what to do about it."""
+"""Explains the operating system's errors for the store, in one sentence that says what to do about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removing partials that nobody writes, and nobody will go on with."""
+"""Removes partials that have no writer and will not be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The partials of one open store: beginning them, going on with those of dead writers, and removing them."""
+"""The partials of one open store: creates them, resumes those of dead writers, and removes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie on disk, and what the operating system's answers mean here.
+"""The paths of a store's files, and the meaning of the operating system's errors there.
 
 Paths, modes, the format file, fsync and locks; no content and no state. Every OSError of the store leaves
 through `translate_os_errors`, as one sentence that names the path and what to do about it.

@@ -1,4 +1,4 @@
-"""Who may get at a store's files: the user it belongs to, or a group if the store is shared.
+"""The file permissions of a store: for the user it belongs to, or for a group if the store is shared.
 
 A private store has folders of mode 0700 and files of mode 0600, whatever the umask: it holds private images
 and signed addresses, and whoever can open its state file can hold a lock on it. A shared store has folders of

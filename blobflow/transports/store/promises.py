@@ -1,5 +1,5 @@
-"""What a registry promises its clients, each as one transaction: the 201 of an upload, of a mount and of a
-manifest, and the 200 of a HEAD.
+"""The promises of a registry to its clients, each as one transaction: the 201 of an upload, of a mount and of
+a manifest, and the 200 of a HEAD.
 
 Whoever is told that content is here will build on it: a client that finds a blob does not send it, and puts
 a manifest that names it a minute later. So each promise notes its moment (`blobs.added`), and is only given

@@ -1,4 +1,4 @@
-"""What a sweep must leave because something needs it: the closure of all roots, kept up to date.
+"""Reachable digests, which a sweep must keep: the closure of all roots, kept up to date.
 
 Roots are what served tags name, and the manifests of repositories here that were promised lately. A root
 needs what it mentions (config, layers, manifests, its subject), and the manifests that refer to it need to

@@ -1,4 +1,4 @@
-"""What the repositories of the embedded registry hold: blobs and manifests (`members`), and tags (`roots`).
+"""The index of the embedded registry's repositories: blobs and manifests (`members`), and tags (`roots`).
 
 The first column of both tables, `registry`, is always '' here: it is this registry. It stays, since other
 builds of this schema read and write the same file.

@@ -1,4 +1,4 @@
-"""The store as the end of a run: what is pushed here is read to its end, and so kept. Nothing is tagged."""
+"""The store as the target of a run: pushed blobs are read to their end, and so kept. Nothing is tagged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run can't hold in memory: one file without a name beside the partials, gone with the process."""
+"""The spill file for what a run can't hold in memory: unnamed, beside the partials, gone with the process."""
 
 from __future__ import annotations
 

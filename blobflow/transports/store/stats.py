@@ -1,4 +1,4 @@
-"""What a store holds for the repositories served from it, counted: for metrics and the overview page.
+"""Statistics on a store's content, by the repositories served from it: for metrics and the overview page.
 
 Whoever counts opens a `State` of its own (`open_reader`) in the thread that counts: some of these statements
 read every row, which takes seconds for millions of them, so no event loop may wait for them.

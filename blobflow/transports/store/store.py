@@ -1,4 +1,4 @@
-"""The store itself: opened as a whole, used by its parts.
+"""The store: opens all of its parts together.
 
 As in containerd's `content.Store` the roles are apart: `blobs` (what is held), `partials` (what comes in),
 `repositories` (what is served of it), `leases` (what must stay).

@@ -1,4 +1,5 @@
-"""Reading a blob's file again: every block is compared with its checksum before its last byte is passed on.
+"""Verified reads of a blob's file: every block is compared with its checksum before its last byte is passed
+on.
 
 The whole was verified when it came in; xxh3 (about thirty times as fast as sha256) only guards against what
 happened to the disk since. Generators here are synchronous: one read of 1 MiB out of the page cache is

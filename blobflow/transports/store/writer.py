@@ -1,4 +1,4 @@
-"""One writer of one partial: bytes come in, are hashed on the way, and become a blob or nothing.
+"""The writer of one partial: hashes the bytes as it writes them, and makes them a blob or nothing.
 
 Small chunks are gathered and written together, because a write costs by the call: on the development machine
 4 MiB writes took 0.24 s/GB, 1 MiB 0.35, 256 KiB 0.8; handing them to a thread took longer than any.

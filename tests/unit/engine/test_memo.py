@@ -35,11 +35,11 @@ async def some_steps() -> None:
 async def test_who_asks_while_the_answer_is_under_way_waits_for_it() -> None:
     oracle = Oracle("yes")
     asked = AsyncMemo(oracle)
-    asking = [asyncio.create_task(asked.of("a")) for _ in range(5)]
+    asking = [asyncio.create_task(asked.get("a")) for _ in range(5)]
     await some_steps()
     oracle.let.set()
     assert await asyncio.gather(*asking) == ["yes"] * 5
-    assert await asked.of("a") == "yes"
+    assert await asked.get("a") == "yes"
     assert oracle.asked == ["a"]
 
 
@@ -48,23 +48,23 @@ async def test_an_error_is_kept_and_each_gets_its_own() -> None:
     oracle = Oracle(kept)
     asked = AsyncMemo(oracle)
     oracle.let.set()
-    asking = [asyncio.create_task(asked.of("a")) for _ in range(3)]
+    asking = [asyncio.create_task(asked.get("a")) for _ in range(3)]
     errors = await asyncio.gather(*asking, return_exceptions=True)
     with pytest.raises(Denied) as later:
-        await asked.of("a")
+        await asked.get("a")
     found = [*errors, later.value]
     assert [str(error) for error in found] == ["no"] * 4
     assert len({id(error) for error in found}) == 4
     found[0].side = "source"  # type: ignore[union-attr]
     assert [error.side for error in found[1:]] == [None] * 3  # type: ignore[union-attr]
     assert oracle.asked == ["a"]
-    await asked.ahead("a")
+    await asked.prefetch("a")
 
 
 async def test_the_first_to_ask_may_go_and_the_next_asks_anew() -> None:
     oracle = Oracle("yes")
     asked = AsyncMemo(oracle)
-    first, second, third = (asyncio.create_task(asked.of("a")) for _ in range(3))
+    first, second, third = (asyncio.create_task(asked.get("a")) for _ in range(3))
     await some_steps()
     first.cancel()
     await some_steps()
@@ -77,7 +77,7 @@ async def test_the_first_to_ask_may_go_and_the_next_asks_anew() -> None:
 async def test_one_who_waits_may_go_and_nobody_minds() -> None:
     oracle = Oracle("yes")
     asked = AsyncMemo(oracle)
-    first, second, third = (asyncio.create_task(asked.of("a")) for _ in range(3))
+    first, second, third = (asyncio.create_task(asked.get("a")) for _ in range(3))
     await some_steps()
     second.cancel()
     await some_steps()
@@ -91,7 +91,7 @@ async def test_a_bug_is_no_answer() -> None:
     asked = AsyncMemo(oracle)
     oracle.let.set()
     with pytest.raises(ValueError, match="bug"):
-        await asked.of("a")
+        await asked.get("a")
     assert list(asked.answers()) == []
-    assert await asked.of("a") == "yes"
+    assert await asked.get("a") == "yes"
     assert list(asked.answers()) == [("a", "yes")]

@@ -40,7 +40,7 @@ def planned(
     inventory: Inventory,
     attached: Mapping[Digest, Sequence[AttachedReferrer]] | None = None,
 ) -> Plan:
-    desired_images = build_desired_images(pairs, graph, inventory.tags).of
+    desired_images = build_desired_images(pairs, graph, inventory.tags).by_pair
     hung = {pair: hang(shape, attached or {}) for pair, shape in desired_images.items()}
     return make_plan(pairs, graph, inventory, hung)
 

@@ -66,7 +66,7 @@ class There:
 
 
 def saved_plan(services: World, inventory: Inventory) -> SavedPlan:
-    desired_images = build_desired_images(services.pairs, services.graph, inventory.tags).of
+    desired_images = build_desired_images(services.pairs, services.graph, inventory.tags).by_pair
     hung = {pair: hang(shape, services.attached) for pair, shape in desired_images.items()}
     plan = make_plan(services.pairs, services.graph, inventory, hung)
     pairs = tuple(dict.fromkeys(services.pairs))

@@ -37,10 +37,10 @@ async def test_each_is_asked_for_once_and_told_in_a_fixed_order() -> None:
     referrals = ReferrerLookups(lambda site: place)  # type: ignore[arg-type,return-value]
     for _ in range(2):
         await referrals.look_ahead([(SITE, SIGNED), (SITE, SHUT)], BoundedRunner(2))
-        found = await referrals.of((SITE, SIGNED))
+        found = await referrals.lookup((SITE, SIGNED))
         assert [each.manifest.digest for each in found] == sorted(digest_of(n) for n in (b"one", b"two"))
         with pytest.raises(Denied) as raised:
-            await referrals.of((SITE, SHUT))
+            await referrals.lookup((SITE, SHUT))
         assert raised.value.side == "source"
         assert raised.value.message.count("--referrers off") == 1
     assert sorted(place.asked) == sorted([SIGNED, SHUT])

@@ -1,1 +1,1 @@
-"""The distribution-spec's endpoints of one repository."""
+"""The endpoints of one repository, by the distribution-spec."""

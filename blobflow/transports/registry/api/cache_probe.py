@@ -1,10 +1,11 @@
-"""A glance at a pull-through cache: does it have a blob, or is this the request that makes it fetch it?
+"""A cache probe: has a pull-through cache stored a blob, or does this request make it fetch it?
 
 A HEAD can't tell: to distribution's proxy it is as good as a GET, and is answered 200 either way. A GET of
 the first byte can (docker-registry 2.8.2, checked; distribution 3 and Harbor do the same by their code): what
-is stored is served as a file, ranges and all (206); what is not comes past whole, whatever was asked (200).
-So one request finds out, and is already the pull where one is needed. Other caches pass a part of what they
-don't have; those that say so (`Cache-Status`, RFC 9211, or the X-Cache of nginx and Varnish) are asked twice.
+is stored is served as a file, with ranges (206); what is not is passed on whole, whatever was asked (200).
+So one request finds out, and is already the pull where one is needed. Other caches pass on a part of what
+they don't have; those that say so (`Cache-Status`, RFC 9211, or the X-Cache of nginx and Varnish) are asked
+twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Taking tags, manifests and blobs away: distribution-spec, "Content Management" ([end-9], [end-10]).
+"""Deletes tags, manifests and blobs: distribution-spec, "Content Management" ([end-9], [end-10]).
 
     DELETE /v2/<name>/manifests/<tag>       the tag goes, what it named stays
     DELETE /v2/<name>/manifests/<digest>    the manifest goes, and every tag that names it

@@ -1,4 +1,4 @@
-"""Questions to one repository about what it has: by HEAD where that is answered, past caches where they
+"""Lookups: asks one repository what it has, by HEAD where that is answered, past caches where they
 contradict what is known. See `head_support` and `stale_caches`."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Putting manifests, and their tags with them ([end-7a], [end-7b]).
+"""Pushes manifests, and their tags with them ([end-7a], [end-7b]).
 
 A manifest of several tags is put once for each, body and all; beyond spec 1.1 it is put once, by its digest,
 with the tags as query parameters, and an `OCI-Tag` header confirms each. Registries that don't know that

@@ -1,4 +1,4 @@
-"""What refers to a manifest, at one repository: distribution-spec 1.1, "Listing Referrers" ([end-12a]).
+"""The referrers of a manifest at one repository: distribution-spec 1.1, "Listing Referrers" ([end-12a]).
 
     GET /v2/<name>/referrers/<digest> → 200 and an index, in pages; 404: this registry keeps no such lists
 

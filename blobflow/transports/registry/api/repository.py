@@ -59,12 +59,11 @@ from blobflow.transports.registry.uploads.requests import mount_scopes, push_sco
 
 
 class Repository:
-    """A `Source` and, with `writes`, a `Sink` over one host's session.
+    """A `Source` and, with `writes`, a `Sink` over one host's client.
 
     `writes` makes every request ask for the right to push, so that a target costs one token and not two.
-    `fail_fast`: what it fails to answer is asked elsewhere, so that little is tried again. `written`: it is
-    read to see what became of writing there. `permit`: what it reads, mounts, pushes or puts one
-    thing under.
+    `fail_fast`: the same can be read elsewhere, so that there are few retries. `written`: it is read to see
+    what became of writing there. `permit`: the permit under which it reads, mounts, pushes or puts one thing.
     """
 
     def __init__(

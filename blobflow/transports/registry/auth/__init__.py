@@ -1,1 +1,1 @@
-"""Who we are at a registry: challenges, tokens, credentials."""
+"""Authentication at registries: challenges, tokens, credentials."""

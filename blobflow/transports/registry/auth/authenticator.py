@@ -1,4 +1,4 @@
-"""How one registry wants to be asked: challenges, Basic, and Bearer tokens.
+"""The authenticator of one registry: answers its challenges with Basic or with Bearer tokens.
 
 A registry says how with a 401 and WWW-Authenticate (RFC 9110, 11.6.1). Basic sends the login with every
 request; a token that is kept for the registry itself goes in the same way. Bearer names a realm: a token
@@ -50,7 +50,7 @@ Fetch = Callable[[URL, str | None, bytes | None], Awaitable[bytes]]
 
 
 class Authenticator:
-    """What one origin wants in its Authorization header. Owned by the origin's session.
+    """The Authorization header of one origin. Owned by the origin's host client.
 
     `names_are_its_own`: else the scopes that are wanted name repositories as another registry does, and only
     the origin's challenges say what to ask for.

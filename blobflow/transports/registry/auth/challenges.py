@@ -1,4 +1,4 @@
-"""WWW-Authenticate (RFC 9110, 11.6.1): how a registry says what it wants to be asked with. Pure."""
+"""WWW-Authenticate (RFC 9110, 11.6.1): the challenges by which a registry asks for authentication. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEPARATORS = re.compile(r"[ \t,]*")
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """One way in: `scheme` and the names of `params` in lower case."""
+    """One challenge: `scheme` and the names of `params` in lower case."""
 
     scheme: str
     params: dict[str, str] = {}

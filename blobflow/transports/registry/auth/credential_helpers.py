@@ -1,4 +1,4 @@
-"""The credential helpers that docker's config.json names, and how one is run.
+"""Runs the credential helpers that docker's config.json names.
 
 It is a program `docker-credential-NAME`, which takes a verb, reads stdin and writes stdout (the protocol is
 that of docker-credential-helpers): `get` reads the server's name and writes JSON, with `<token>` as the

@@ -1,4 +1,4 @@
-"""The logins of a run, and how one is kept: files in docker's format, and the helpers that they name.
+"""The credential store: finds and keeps logins, in files of docker's format and the helpers they name.
 
 Files are looked into in order; the first that has a login for a place decides. Each is read once, when the
 first login is wanted. A helper is asked again after a while, since what it gives may end (ECR's after 12

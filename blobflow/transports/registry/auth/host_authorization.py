@@ -1,7 +1,7 @@
-"""What a host's requests have in their Authorization header, wherever they lead.
+"""The Authorization header of a host's requests, wherever they lead.
 
-At the host's own origin it is what its `Authenticator` gives. Elsewhere, where its redirects lead, nobody is
-told who we are: who reads gets what anybody gets there (`redirect_targets`), who writes gets nothing.
+At the host's own origin it is what its `Authenticator` gives. Elsewhere, where its redirects lead, no login
+is sent: reads get an anonymous token there (`redirect_targets`), writes get nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other registries that a registry's redirects lead to, and that want a token of their own.
+"""Redirect targets: other registries that a registry's redirects lead to, and that want tokens of their own.
 
 A front registry answers reads with a redirect to another one, which lets anybody in, but by a token of its
 own token server: it says so by a 401, as every registry does. The token is asked for as anybody may, and sent

@@ -1,4 +1,4 @@
-"""Bearer tokens: what is asked of a token server, and what it answers. Pure.
+"""Bearer tokens: requests to a token server, and its answers. Pure.
 
 The protocol is distribution's token specification, and OAuth2's form for identity tokens.
 """

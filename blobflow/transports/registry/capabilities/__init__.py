@@ -1,1 +1,1 @@
-"""What a registry can and cannot do: known by its name, or learned from its answers."""
+"""Capabilities: what a registry can do, known by its name or learned from its answers."""

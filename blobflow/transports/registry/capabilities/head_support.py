@@ -1,4 +1,4 @@
-"""HEAD, where a registry refuses it or answers it otherwise than GET.
+"""Learns where a registry refuses HEAD, or answers it differently from GET.
 
 Firewalls, and storage that signs its addresses for GET alone, answer HEAD with 400, 401, 403, 405 or 501,
 and some registries with 404, of what GET then gives. So a refused HEAD is followed by a GET, and what came of
@@ -16,12 +16,12 @@ from blobflow.content import Journal
 from blobflow.errors import RegistryError
 
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 501})
-# Repositories for which something is remembered: who serves others is asked for any number.
+# Repositories for which something is remembered: a pull-through server is asked for any number.
 _ENTRIES = 10_000
 
 
 class HeadSupport:
-    """What is known of one host's answers to HEAD, of one `kind` of content."""
+    """How one host answers HEAD, for one `kind` of content."""
 
     def __init__(self, host: str, kind: str, journal: Journal) -> None:
         self._host = host

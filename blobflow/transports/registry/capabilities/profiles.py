@@ -1,4 +1,4 @@
-"""What registries can and cannot take: facts by host, and what was learned of a host on the way.
+"""Profiles: what registries support, known by host, and limits learned during a run.
 
 A profile is a value. Known hosts have one by suffix; every other host gets the default and is learned: an
 upload method that was refused is not tried again, or not with blobs of that size; one that worked is
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 UNPROVEN_SINGLE_BYTES = 16 * MIB
 # A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
 CHUNK_BYTES = 32 * MIB
-# A blob whose restart would hurt goes by chunks: what was confirmed before a break need not be sent again.
+# A blob that is costly to restart goes by chunks: bytes confirmed before a break need not be sent again.
 CHUNKED_FROM = 256 * MIB
 WORTHWHILE_CHUNK_BYTES = 5 * MIB
 # The smallest chunk that a bad line or a proxy's limit may call for. nginx's own limit is 1 MiB; some are set
@@ -33,7 +33,7 @@ MIN_CHUNK_BYTES = MIB // 2
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What a registry takes.
+    """What a registry supports.
 
     `rungs`: the upload methods, in the order of preference; `single_bytes`: blobs up to it go by `single`;
     `bounded`: that holds also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line,
@@ -109,7 +109,7 @@ def profiles_by_name() -> dict[str, Profile]:
 
 
 class LearnedLimits:
-    """What one host has taught: which upload methods it took, and the size from which it refused them.
+    """What was learned of one host: which upload methods it took, and the size from which it refused them.
 
     Starts from the journal's notes (`upload.METHOD.taken`, `upload.METHOD.refused`, `upload.body.limit`,
     `put.tags`) and adds to them. `tags_in_question`: somebody is finding out about tags with a digest.

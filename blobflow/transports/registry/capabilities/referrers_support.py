@@ -1,4 +1,4 @@
-"""What is known of one host's way with referrers, between the requests about them. Plain state."""
+"""How one host supports referrers, remembered between requests. Plain state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caches between us and a registry that serve answers which are out of date: they are found, reported, and
+"""Stale caches between us and a registry, which serve outdated answers: they are detected, reported, and
 bypassed.
 
 A cache that makes a GET of every HEAD and keeps what came (nginx, Varnish) keeps a target's "not there" and
@@ -66,7 +66,7 @@ class StaleCaches:
         self._journal = journal
         self._observer = observer
         self._past: bool | None = None
-        self._told = False
+        self._reported = False
         self._checks = 0
         self.pushed = PushedNames()
         self._named: BoundedCache[tuple[str, str], str] = BoundedCache(entries=_MOST)
@@ -101,8 +101,8 @@ class StaleCaches:
     def contradicted(self, description: str, cached: str) -> None:
         """Past the cache the answer about `description` was another one. `cached`: how that came."""
         self._past = True
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             self._journal.record_note(self._host, _NOTE, "yes")
             whose = f" ({cached})" if cached else ""
             self._observer(

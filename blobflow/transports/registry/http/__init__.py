@@ -1,1 +1,1 @@
-"""One HTTP exchange with a registry host, and what all exchanges share."""
+"""HTTP with one registry host: requests, limits, retries, connections, bodies, and errors."""

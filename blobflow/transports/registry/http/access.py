@@ -1,4 +1,4 @@
-"""How one host is reached: what the caller, who knows flags, files and environment, decides for it."""
+"""Settings for accessing one host, as the caller decides them from flags, files and environment."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class HostAccess(msgspec.Struct, frozen=True):
 
     `connections`: blobs being read, and blobs being written, at once; up to half as many that were written
     may wait for their answers beside them. `requests_per_second` and `bytes_per_second` (read and written,
-    together) hold the host's whole session; 0 is no limit. `credentials` is a login, or finds one when the
-    host first asks for it. `profile` overrides what is known of the host by its name. `mirrors`: see
+    together) apply to all requests to the host; 0 is no limit. `credentials` is a login, or finds one when
+    the host first asks for it. `profile` overrides what is known of the host by its name. `mirrors`: see
     `HostSettings`.
     """
 

@@ -1,4 +1,4 @@
-"""aiohttp, as this transport uses it: how a client is set up, and how much of its answers is read."""
+"""Sets up aiohttp's client for this transport: its timeouts and limits, and how much of an answer is read."""
 
 from __future__ import annotations
 

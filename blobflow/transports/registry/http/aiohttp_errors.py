@@ -1,6 +1,6 @@
-"""aiohttp's and the system's exceptions, translated into the error tree where they enter. Pure.
+"""Translates aiohttp's and the system's exceptions into the error tree. Pure.
 
-Messages are made here and not taken over: a foreign one may hold a URL with a signed query.
+Messages are written here and not copied: a foreign one may hold a URL with a signed query.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a request is sent again, and how long the whole host is left alone. Pure, but for `Backoff`.
+"""Retries of requests: which, when, and how long nothing is sent to the host. Pure, but for `Backoff`.
 
 Only requests without a body, or with a small one held in memory, are sent again here; a blob's bytes are sent
 again by the engine, which can reopen them. What may be tried again is said by the error tree (`retryable`),
@@ -22,7 +22,7 @@ from blobflow.errors import (
 )
 from blobflow.retrying import Rule, Table, rule_for
 
-# Seconds for which the host is left alone after a 429 that does not say how long.
+# Seconds for which nothing is sent to the host after a 429 that does not say how long.
 DEFAULT_RETRY_AFTER = 0.25
 
 # The first class that fits decides. A refused connection or unknown host is known within two seconds; a 429
@@ -104,7 +104,7 @@ class RequestRetries:
 
 
 class Backoff:
-    """Until when one host is left alone, by all of its requests."""
+    """Until when no request is sent to one host."""
 
     def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
         self._clock = clock

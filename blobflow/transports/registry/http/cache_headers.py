@@ -1,4 +1,4 @@
-"""What a response says of the caches that it came through. Pure."""
+"""Headers by which caches mark the responses that they pass on or keep. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One HTTP exchange with a host, or with where that sends us: what every request needs, whenever it may go.
+"""The connections to one host and its redirect targets, and one HTTP exchange over them.
 
-Here aiohttp is spoken, the origin rule is asked, and foreign errors become ours. When a request may be sent,
-and with what authorization, is `dispatch`'s affair; whether it is sent again, `host_client`'s.
+This module calls aiohttp, applies the origin rule, and translates foreign errors. `dispatch` decides when a
+request may be sent, and with what authorization; `host_client` decides about retries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Content-Encoding (RFC 9110, 8.4) in answers: undone where that can be done, named where it can't.
+"""Content-Encoding (RFC 9110, 8.4) of responses: decodes it, or raises an error that names it.
 
 We ask for none (`Accept-Encoding: identity`). Caches answer all the same with what another client asked for,
 where their key lacks Accept-Encoding (nginx), and some proxies compress whatever passes. Digests and sizes

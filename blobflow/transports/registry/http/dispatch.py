@@ -1,5 +1,5 @@
-"""One request to a host, or to where that sends us: when the host may be asked, with its authorization, and
-redirects followed by hand under the origin rule. Whether it is sent again is the client's affair."""
+"""Dispatches one request to a host or its redirect targets: waits until the host may be asked, adds the
+authorization, and follows redirects under the origin rule. `host_client` decides about retries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAFE_METHODS = ("GET", "HEAD")
 
 
 class RequestRedirected(ProtocolViolation):
-    """A request was sent on to `url`, and was not followed there: too often, or its body is spent."""
+    """A request was redirected to `url`, and not followed there: too many redirects, or its body is spent."""
 
     def __init__(self, message: str, *, url: str) -> None:
         super().__init__(message)
@@ -40,8 +40,8 @@ class RequestRedirected(ProtocolViolation):
 
 
 class Dispatcher:
-    """The way of single requests to one host. `allowance` is what the host said last of how many manifests it
-    lets be read; `backoff` says until when it is left alone. `close` it."""
+    """Dispatches single requests to one host. `allowance` is the pull quota that the host reported last;
+    `backoff` says until when nothing is sent to it. `close` it."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class Dispatcher:
     async def finish(
         self, request: Request, url: URL, response: aiohttp.ClientResponse, sent: str
     ) -> Response | URL:
-        """What came of an exchange: a whole response, or where a redirect leads. A 401 ends it, and is taken
-        in for the next. Raises as `conclude`."""
+        """The result of an exchange: a whole response, or where a redirect leads. A 401 ends it, and the next
+        request answers its challenge. Raises as `conclude`."""
         try:
             if challenges := self._challenges(response):
                 await self._authorization.learn(self.home, challenges, request.scopes, sent)
@@ -120,7 +120,7 @@ class Dispatcher:
             close_response(response)
 
     def silent(self) -> None:
-        """Take in that a stream stood still; that says something of the time of its last byte."""
+        """Record that a stream stalled, at the time of its last byte."""
         self._limiter.congested(self._clock() - PROGRESS_SECONDS)
 
     async def reach(self, request: Request) -> aiohttp.ClientResponse:

@@ -1,5 +1,5 @@
-"""A blob's bytes as they come from a registry: counted, slowed down to the rate that was set, given up below
-the least rate, and with our own errors where they break off."""
+"""Downloads: a blob's bytes from a registry, counted, throttled to the rate limit, aborted below the minimum
+rate, and with errors of our own where they break off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of a refusal, of whatever form: the code, the words and the digests in it. Pure.
+"""Parses the body of an error response, of whatever form: its code, message and digests. Pure.
 
 It is the distribution spec's JSON (`{"errors": [{code, message, detail}]}`, "Error Codes") or anything else:
 text/plain from Go's default 404, HTML from a proxy. Whatever of it reaches a message is bounded and has

@@ -1,4 +1,4 @@
-"""From a response that is no success to one error of the tree. Pure; the only place that reads statuses."""
+"""Maps an unsuccessful response to an error of the tree. Pure; the only module that interprets statuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blobflow.transports.registry.http.cache_headers import describe_cache, may_
 from blobflow.transports.registry.http.error_body import MISSING_CODES, ErrorBody, parse_error_body
 from blobflow.transports.registry.http.headers import parse_retry_after
 
-# Statuses with which registries say of a manifest that its children are not there.
+# Statuses with which registries refuse a manifest whose children are not there.
 _REFUSALS_OF_CONTENT = frozenset({400, 404, 409, 412, 415, 422, 424})
 _SENTENCES: dict[int, tuple[type[Unauthorized | Denied | NotFound | Rejected], str]] = {
     401: (

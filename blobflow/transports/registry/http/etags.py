@@ -1,8 +1,8 @@
-"""Which version of a blob's bytes was being read, for going on with a read that broke (RFC 9110, 13.1.5)."""
+"""ETags of blobs under way, to resume a broken read of the same version (RFC 9110, 13.1.5)."""
 
 from __future__ import annotations
 
-# Blobs whose reads may go on; far more than are in flight at a host.
+# Blobs whose reads may be resumed; far more than are in flight at a host.
 _MOST = 256
 _LONGEST = 256  # characters; an ETag is a hash or two
 

@@ -27,7 +27,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 
 def parse_length(value: str | None) -> int | None:
-    """A header that is a count of bytes; None where it is none, or none that a size could have."""
+    """A header that is a count of bytes; None if malformed or out of range."""
     return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None
 
 

@@ -1,7 +1,7 @@
-"""One registry host: its connections, and how anything is asked of it.
+"""The HTTP client of one registry host.
 
-All requests to a host pass here, and so all that holds for each of them is here once: one pool of HTTP/1.1
-connections, permits (so that a HEAD never queues behind blobs), authorization, redirects followed by hand
+All requests to a host go through it, and so whatever applies to each of them is here once: one pool of
+HTTP/1.1 connections, permits (so that a HEAD never queues behind blobs), authorization, redirects followed
 under the origin rule, retries, the shared back-off, meters, traces, and the translation of foreign errors.
 
 Every exchange has a permit of the host's `limiter`: the one of the step that it belongs to
@@ -58,7 +58,8 @@ T = TypeVar("T")
 
 
 class HostClient:
-    """Everything that is known of one host, and the way to it. Used from one event loop; `close` it."""
+    """The client of one host, with everything that is known about it. Used from one event loop; `close`
+    it."""
 
     def __init__(
         self,

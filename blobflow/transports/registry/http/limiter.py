@@ -1,4 +1,4 @@
-"""The limiter of one host: how much may be under way there at once, and how fast. Decided in sync code.
+"""The limiter of one host: how many requests may be in flight there, and at what rate. Synchronous decisions.
 
 Concurrency. A window holds the requests in flight at the host, of whatever kind. It opens as answers come
 while it is full, and closes by a factor when the host says 429 or 503 or goes silent: additive increase,
@@ -6,9 +6,9 @@ multiplicative decrease, within the limits that were set. The size that was refu
 it the window opens quickly, beyond it slowly, so that a host with eight slots is asked for a ninth at once
 only every few hundred requests.
 
-Permits. Reads and writes are streams of blobs; small requests have one place in the window that no stream may
-take, so that a HEAD never queues behind blobs. A stream of which only the answer is still to come counts as a
-small request by then, so that the next one's bytes can go. There may always be one permit of each kind,
+Permits. Reads and writes are streams of blobs; small requests have one permit in the window that no stream
+may take, so that a HEAD never queues behind blobs. A stream that only waits for its answer counts as a small
+request by then, so that the next one's bytes can go. There may always be one permit of each kind,
 whatever the window, so that a window of one can't stop a run. See `permits` for who may wait for what.
 
 Rate. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
@@ -55,7 +55,7 @@ class CongestionWindow:
         return int(self._exact)
 
     def answered(self, *, full: bool) -> None:
-        """The host answered as a host that has time; `full`: the window was in use to its end."""
+        """The host answered without signs of overload; `full`: the whole window was in use."""
         self._since_cut += 1
         if full:
             self._exact = min(self._ceiling, self._exact + self._step())
@@ -63,7 +63,7 @@ class CongestionWindow:
             self._refused = math.inf  # it takes more than it did
 
     def congested(self, sent: float, now: float) -> None:
-        """The host has too much to do. What was `sent` before the last decrease says nothing about it."""
+        """The host is overloaded. A request `sent` before the last decrease says nothing about that."""
         if sent <= self._cut_at:
             return
         probed = self._since_cut >= self._exact

@@ -1,4 +1,4 @@
-"""The Link header (RFC 8288): where the next page of a list is. Pure.
+"""The Link header (RFC 8288), which says where the next page of a list is. Pure.
 
     Link: </v2/app/tags/list?n=1000&last=1.9>; rel="next"
 

@@ -1,4 +1,4 @@
-"""A request to a registry, and its response: values that are complete, whatever carries them."""
+"""Requests to a registry, and responses, as values that do not depend on the HTTP library."""
 
 from __future__ import annotations
 

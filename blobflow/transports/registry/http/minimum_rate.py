@@ -1,6 +1,6 @@
-"""The least rate: who is asked for something gives it, or at least goes on giving.
+"""The minimum rate: a response body that comes too slowly is aborted.
 
-A time-out on silence is not enough. A peer that sends a byte now and then is never silent, and would hold a
+A timeout on silence is not enough. A peer that sends a byte now and then is never silent, and would hold a
 request, its permit, and whoever waits for it, for as long as it likes.
 
 Only waiting counts: the time in which a reader is busy, or held back by a limit of ours, is not the peer's.

@@ -1,4 +1,4 @@
-"""Which forward proxy a URL is asked through. Pure; the rules are those of Go's net/http, and so docker's.
+"""Which forward proxy a URL is requested through. Pure; the rules are Go net/http's, and so docker's.
 
 The caller reads the variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) and gives them as `Proxies`. It is decided
 for each URL, not for each registry: a registry behind the proxy may lead to blobs that are not.

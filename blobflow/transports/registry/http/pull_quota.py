@@ -1,4 +1,4 @@
-"""What a registry says of its allowance of manifests, from the headers of any of its answers. Pure.
+"""A registry's pull quota for manifests, from the headers of its responses. Pure.
 
 Docker Hub counts GETs of manifests (HEADs are free, and tell the count) and says what is left:
 

@@ -1,8 +1,8 @@
-"""Hosts whose TLS need not be trusted: they may speak none at all.
+"""Detects whether a host whose TLS need not be verified speaks plain HTTP instead.
 
-Who turns verification off for a host accepts that anybody on the way may read along; so plain HTTP is no
-worse, and users of docker and podman expect it to work. A loopback host has nobody on the way. TLS is still
-tried first, and only its absence, never another failure of the host, leads to HTTP.
+A user who turns verification off for a host accepts that others on the way may read along; so plain HTTP is
+no worse, and users of docker and podman expect it to work. For a loopback host there is nobody on the way.
+TLS is still tried first, and only its absence, never another failure of the host, leads to HTTP.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A large body, read past aiohttp: straight from the socket into buffers that are used again and again.
+"""Reads a large body without aiohttp: straight from the socket into buffers that are reused.
 
 aiohttp makes a bytes object of every read, queues it, and joins what was queued: a third of the CPU that a
 gigabyte costs. Once an answer's headers are in, and its body is long and of a known length over plain TCP,
@@ -40,7 +40,7 @@ _MAX_KEPT = 16
 
 
 class BufferPool:
-    """The buffers of all bodies under way, used again and again."""
+    """The pool of buffers for all bodies under way."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[bytearray]] = {BUFFER: [], LARGE_BUFFER: []}

@@ -1,4 +1,4 @@
-"""Whom we believe to be a registry, and who we are to it: TLS as files, and as one context a choice.
+"""TLS settings: trusted CAs and client certificates, as files, and one SSL context for each choice.
 
 Certificates given are added to the system's trust, as docker and containers do; verification off is a choice
 of its own. A client certificate is shown to a host that asks for one.

@@ -1,8 +1,8 @@
-"""The bytes of a blob on their way into a request's body.
+"""Upload bodies: a blob's bytes as the body of a request.
 
 aiohttp pulls the body from a task of its own, and wraps what fails there into errors of its own. An
-`UploadBody` keeps the original, counts what left, and can tell a peer that takes nothing from a body that
-gives nothing: only the first is the peer's fault.
+`UploadBody` keeps the original, counts the bytes sent, and can tell a stalled peer from a stalled source:
+only the first is the peer's fault.
 """
 
 from __future__ import annotations

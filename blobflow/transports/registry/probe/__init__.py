@@ -1,1 +1,1 @@
-"""Finding out by trying what a registry takes."""
+"""Probing: finds out what a registry supports by trying."""

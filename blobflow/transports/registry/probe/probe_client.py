@@ -1,6 +1,6 @@
-"""A scratch repository: blobs and manifests without meaning, to see what a registry makes of them.
+"""The probe client: pushes generated blobs and manifests to a repository, to see how a registry answers.
 
-What was made is remembered, and taken away at the end as far as the registry lets us.
+It remembers what it pushed, and deletes that at the end as far as the registry allows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.uploads.location import LocationReader, resolve_location
 from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
 
-# So long (seconds) a registry gets to see that a connection broke, after it got the bytes before that.
+# Seconds that a registry gets to notice that a connection broke, after it got the bytes before that.
 BREAK_SECONDS = 0.25
 _COMMITTED = (200, 201, 204)
 
@@ -77,7 +77,7 @@ class ProbeClient:
         except NetworkError:
             if not body:
                 raise
-            return None  # a refusal gets lost in the reset that follows it, when the body is on its way still
+            return None  # the reset that follows a refusal may lose it while the body is still being sent
 
     async def _ask(self, request: Request) -> Response:
         """Ask, and with patience where a proxy wants fewer requests and says so like one whose registry is
@@ -125,7 +125,7 @@ class ProbeClient:
         return True
 
     async def cancel(self, location: URL) -> None:
-        """Give up a session [end-14]; the registry purges what it does not let us delete."""
+        """Cancel a session [end-14]; the registry purges those that it does not let clients delete."""
         with suppress(RegistryError, NetworkError):
             await self.send("DELETE", location, ok=(200, 202, 204))
 

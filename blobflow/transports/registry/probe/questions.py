@@ -1,4 +1,4 @@
-"""Finding out by trying what a registry takes: its profile, with blobs and manifests without meaning.
+"""Probes a registry: finds its profile by pushing generated blobs and manifests.
 
 The questions are those whose answers a profile holds, and some more that a person may want answered. Each is
 asked in a way that a registry with nothing in it can answer; sizes are tried from `largest` down, by halves.
@@ -25,13 +25,13 @@ from blobflow.transports.registry.uploads.location import LocationReader
 from blobflow.transports.registry.uploads.request_size import safe_through
 from blobflow.transports.registry.uploads.sessions import parse_progress
 
-# What is sent at most in one request, unless the caller says otherwise: the size of our chunks, and above the
-# low limits on requests that are known (4, 10 and 20 MiB).
+# The largest request to try unless the caller says otherwise: the size of our chunks, and above the known low
+# limits on requests (4, 10 and 20 MiB).
 LARGEST_REQUEST = 32 * MIB
 # `largest` is halved so often: from 32 MiB down to 512 KiB, below which no chunk is worth its request.
 _HALVINGS = 6
 _TINY = 1024
-# Fields that say something of one form of upload, and nothing where that is not taken.
+# Fields that describe one upload method, and nothing where that is not supported.
 FIELDS_OF_METHOD: dict[str, UploadMethod] = {
     "single_bytes": "single",
     "bounded": "single",
@@ -43,9 +43,9 @@ _OPAQUE = "application/octet-stream"
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What a registry takes. `facts`: answers that no profile holds, by question. `left`: what the probe made
-    and the registry would not delete, as `repository/blobs/digest`. `unproved`: fields of the profile of
-    which nothing was found out; they are as usual."""
+    """What a registry supports. `facts`: answers that no profile holds, by question. `left`: content that the
+    probe pushed and the registry would not delete, as `repository/blobs/digest`. `unproved`: fields of the
+    profile that could not be tested; they have their default values."""
 
     profile: Profile
     facts: dict[str, bool]
@@ -65,7 +65,8 @@ async def probe_host(
     user_agent: str = "blobflow",
     sleep: Sleep = asyncio.sleep,
 ) -> ProbeResult:
-    """Try everything in `repository` and a second one beside it, `…-mounts`, and delete what that left there.
+    """Try everything in `repository` and a second one beside it, `…-mounts`, and delete what was pushed
+    there.
 
     `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
     """
@@ -103,7 +104,7 @@ class Probe:
         self._sizes = sizes
 
     async def profile(self) -> tuple[Profile, frozenset[str]]:
-        """What pushes and reads go by, and the fields of which nothing was found out."""
+        """The profile that pushes and reads use, and the fields that could not be tested."""
         largest = self._sizes[0]
         blob = await self._here.push(random_content(_TINY), single=True)
         streamed = await self._here.push(random_content(_TINY), single=False)
@@ -142,7 +143,7 @@ class Probe:
         return profile, unproved
 
     async def facts(self) -> dict[str, bool]:
-        """What blobflow finds out as it goes, or does without."""
+        """Facts that blobflow learns while it runs, or does not need."""
         blob = await self._here.push(random_content(_TINY), single=True) or await self._here.push(
             random_content(_TINY), single=False
         )

@@ -1,1 +1,1 @@
-"""Pushing a blob: methods, sessions, and what a push does next."""
+"""Pushing blobs: upload methods, upload sessions, and what a push does next."""

@@ -1,4 +1,5 @@
-"""What the error of a push means: to the push (`classify`), and to a person (`explain`). Pure."""
+"""Classifies the errors of a push for the push (`classify`), and explains them to people (`explain`).
+Pure."""
 
 from __future__ import annotations
 

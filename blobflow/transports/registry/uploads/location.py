@@ -1,4 +1,4 @@
-"""Where an upload goes on: a Location as it is written, or as a registry behind a proxy meant it. Pure.
+"""Where an upload continues: a Location as it is written, or as a registry behind a proxy meant it. Pure.
 
 A registry makes absolute Locations of what it is told of its name: the Host header, X-Forwarded-Proto,
 X-Forwarded-Host. A proxy that passes these on in part makes it name `http://` behind TLS, its host without

@@ -1,4 +1,4 @@
-"""The upload methods: by which requests the bytes of a blob go. Pure.
+"""The upload methods: the requests by which a blob's bytes are sent. Pure.
 
     single   PUT with the whole body                            [end-6]
     stream   PATCH with the whole body, then PUT                [end-5] [end-6]

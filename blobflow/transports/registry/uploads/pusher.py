@@ -1,21 +1,22 @@
-"""Pushing a blob: the questions that `state` decides on are put to the registry here.
+"""Pushes a blob: makes the requests that `state` decides on.
 
 A push begins with POST ([end-4a]), or with a session that is kept: the one that a refused mount opened
 ([end-11]), or one that an earlier push left, in this process or another. It goes on by an upload method
-(`methods`). What came of each request is an `Event`, and `state` says what is next: another try, another
+(`methods`). The result of each request is an `Event`, and `state` says what is next: another attempt, another
 method, a smaller request, or the end. What was refused and what worked is learned for the host.
 
-A push that breaks leaves its session open (`sessions`), unless nothing would come of it. The next push of the
-blob asks the registry how much arrived ([end-13]), and goes on from there by ranged chunks; if the registry
-has forgotten, it starts afresh. Registries differ: the embedded one and distribution 3 keep what came before
-a break, distribution 2.8.2 keeps a session only if it stopped between two chunks.
+A push that breaks leaves its session open (`sessions`), unless that is of no use. The next push of the blob
+asks the registry how much arrived ([end-13]), and resumes there by ranged chunks; if the registry has
+forgotten the session, it starts anew. Registries differ: the embedded one and distribution 3 keep what came
+before a break, distribution 2.8.2 keeps a session only if it stopped between two chunks.
 
 What is too large for a request on the way (`request_size`) goes by smaller chunks. A request whose end speaks
 of its size (413; 502, 504 or no answer after its bytes) is followed by a smaller one at once. So it is once
 two broke at about the same byte, or two uploads of a blob were lost at a registry that forgets them.
 
-Connections that break are not mended here: the engine opens the blob again and pushes anew. Where only the
-answer got lost, the blob may be there by then: so the registry is asked before it is sent a second time.
+Broken connections are not retried here: the engine opens the blob again and pushes anew. Where only the
+answer was lost, the blob may be there by then: so the registry is asked before the blob is sent a second
+time.
 """
 
 from __future__ import annotations
@@ -92,11 +93,11 @@ class BlobPusher:
             await self._once(push)
 
     async def close(self) -> None:
-        """Delete the sessions that nobody will go on with, and wait for those on their way out."""
+        """Cancel the sessions that nobody will resume, and wait for cancellations under way."""
         await self._sessions.close()
 
     async def _once(self, push: Push) -> None:
-        """One try, from CHECKING to DONE or to CHECKING again. Raises the error that leads to FAILED."""
+        """One attempt, from CHECKING to DONE or to CHECKING again. Raises the error that leads to FAILED."""
         push.session, push.method = None, push.progress.methods[0]
         try:
             if push.progress.on(await self._check(push)).to is State.DONE:

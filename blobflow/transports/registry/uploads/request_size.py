@@ -1,4 +1,4 @@
-"""How large a request's body may be on the way to one host, as refusals and breaks teach it. No I/O.
+"""How large a request's body to one host may be, as learned from refusals and breaks. No I/O.
 
 Reverse proxies bound bodies (nginx: 1 MiB unless it is told otherwise), and end a longer one with 413, with
 502, or by closing the connection; others drop a long upload now and then. What is too large for the way goes

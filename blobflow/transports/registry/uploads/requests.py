@@ -13,12 +13,12 @@ _COMMITTED = (200, 201, 204)  # the spec says 201
 
 
 def push_scopes(repository: str) -> tuple[str, ...]:
-    """What a push needs."""
+    """The scopes that a push needs."""
     return (f"repository:{repository}:pull,push",)
 
 
 def mount_scopes(repository: str, origin: str) -> tuple[str, ...]:
-    """What a mount needs; some registries read only the first scope, and the first is the rarer right."""
+    """The scopes that a mount needs; some registries read only the first, so the rarer right comes first."""
     return (*push_scopes(repository), f"repository:{origin}:pull")
 
 
@@ -69,7 +69,7 @@ def commit(repository: str, digest: Digest, location: URL) -> Request:
 
 
 def cancel(repository: str, location: URL) -> Request:
-    """Give a session up [end-14]."""
+    """Cancel a session [end-14]."""
     return Request(
         "DELETE",
         location,

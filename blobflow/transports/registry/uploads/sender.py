@@ -1,4 +1,4 @@
-"""One try of a push: from opening a session to the commit.
+"""One attempt of a push: from opening a session to the commit.
 
 Where the repository has opened a session before, the blob is opened beside the POST: one round trip less. A
 small blob is read whole and then takes its turn among the small requests, not among the streams.

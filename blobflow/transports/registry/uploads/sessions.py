@@ -1,11 +1,11 @@
-"""Upload sessions between requests: kept, parked, journaled, gone on with, or given up.
+"""Upload sessions between requests: kept, parked, journaled, resumed, or cancelled.
 
-A session ends in one of three ways: as a blob; deleted, because nothing will come of it; or left open,
-because its bytes are worth going on from. What is left open is parked here for the next push of the same
-blob, and written to the journal for the next process. The journal is written also while the bytes are on
-their way, so that a process that is killed leaves a session that can be found.
+A session ends in one of three ways: it becomes a blob; it is cancelled, because it is of no use; or it is
+left open, because a push can resume from its bytes. An open one is parked here for the next push of the same
+blob, and journaled for the next process. The journal is written also while the bytes are being sent, so that
+a process that is killed leaves a session that can be found.
 
-Deleting is done by tasks that are owned here: they go on when the push itself is gone, for some seconds.
+Tasks that are owned here cancel sessions: they go on for some seconds when the push itself has ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from blobflow.transports.registry.origins import follow_location
 from blobflow.transports.registry.uploads import requests
 from blobflow.transports.registry.uploads.location import LocationReader, UploadLocation, resolve_location
 
-# Deleting an abandoned session is a courtesy; registries purge them. So long (seconds), not longer.
+# Seconds for cancelling an abandoned session. That is a courtesy, since registries purge them.
 CANCEL_SECONDS = 5.0
 # A chunk may be this large at most, whatever OCI-Chunk-Min-Length asks for.
 MAX_CHUNK = 1024 * 1024 * 1024
@@ -100,7 +100,7 @@ class UploadSession:
 
 
 class UploadSessions:
-    """The upload sessions at one host that no push is using. `close` it before the host's session."""
+    """The upload sessions at one host that no push is using. `close` it before the host's client."""
 
     def __init__(self, client: HostClient, journal: Journal) -> None:
         self._client = client
@@ -196,13 +196,13 @@ class UploadSessions:
         self._journal.forget_upload(self._client.host, session.repository, session.digest)
 
     def cancel(self, session: UploadSession) -> None:
-        """Give the session up [end-14]."""
+        """Cancel the session [end-14]."""
         self.forget(session)
         self._own(self._delete(session))
 
     async def open(self, repository: str, digest: Digest, request: Request) -> Response:
         """Send a request that may open a session. If that is cancelled, a session that it opens all the
-        same is given up in the background."""
+        same is cancelled in the background."""
         asking = asyncio.create_task(self._client.send(request))
         try:
             return await asyncio.shield(asking)
@@ -211,7 +211,7 @@ class UploadSessions:
             raise
 
     async def close(self) -> None:
-        """Delete the sessions that nobody will find again, and wait for those on their way out."""
+        """Cancel the sessions that nobody will find again, and wait for cancellations under way."""
         for key in self._unjournaled:
             self.cancel(self._idle[key])
         self._unjournaled.clear()

@@ -1,4 +1,4 @@
-"""What broken and refused uploads teach of the size that requests to a host may have.
+"""Learns how large requests to a host may be from broken and refused uploads.
 
 `request_size` holds the size; here is judged which end of a request says something of it, and what was lost
 of each blob. One object a host, shared by all its pushes.

@@ -1,4 +1,4 @@
-"""The state file: its connections and transactions, and what its errors mean.
+"""The state file's database: its connections, its transactions, and the meaning of its errors.
 
 A `State` belongs to one thread. Every statement is short. What takes several statements is one transaction,
 begun IMMEDIATE, so that two processes queue for it instead of failing halfway.

@@ -1,4 +1,4 @@
-"""Whether what is open is still what is at its path: the state file, the store's root.
+"""File identity: is the open file (the state file, the store's root) still the one at its path?
 
 sqlite does not notice in WAL mode when its files are removed, replaced or unmounted: it goes on with files
 that nobody will find again, and every transaction succeeds (sqlite 3.40; SQLITE_READONLY_DBMOVED is only for

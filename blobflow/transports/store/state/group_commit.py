@@ -1,4 +1,4 @@
-"""The threads that write for a store that is served: group commit.
+"""Group commit: the threads that write to the state file of a store that is served.
 
 A registry promises with every 201, so what it promises has to be on the disk before it says so. A sync
 costs about a millisecond, whatever it syncs. So whoever wants something written leaves a `Job` here, and two
@@ -98,8 +98,8 @@ class Call:
     def discard(self) -> None: ...
 
 
-class _Asked:
-    """A job, who waits for it, and what became of it."""
+class _PendingJob:
+    """A job, the future that its caller waits for, and its result."""
 
     __slots__ = ("error", "job", "loop", "result", "waiter")
 
@@ -167,12 +167,12 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
-        self._put(_Asked(job, loop, waiter))
+        self._put(_PendingJob(job, loop, waiter))
         return await waiter
 
     def later(self, job: Job) -> None:
         """As `commit`, and nobody waits or is told: for what may be lost."""
-        self._put(_Asked(job, None, None))
+        self._put(_PendingJob(job, None, None))
 
     def close(self) -> None:
         """Do what has been asked for until now, and end the threads."""
@@ -183,21 +183,21 @@ class GroupCommit:
             self._uncommitted.put(None)
         self._committing.join()
 
-    def _put(self, asked: _Asked) -> None:
+    def _put(self, pending: _PendingJob) -> None:
         if self._ended:
             raise RuntimeError("the store is closed")
-        (self._unwritten if asked.job.has_file else self._uncommitted).put(asked)
+        (self._unwritten if pending.job.has_file else self._uncommitted).put(pending)
 
     # In the threads
 
     def _write(self) -> None:
         while batch := self._unwritten.take():
             for step in ("prepare", "sync"):
-                for asked in _sound(batch):
-                    with _kept(asked):
-                        getattr(asked.job, step)()
-            for asked in batch:
-                self._uncommitted.put(asked)
+                for pending in _sound(batch):
+                    with _kept(pending):
+                        getattr(pending.job, step)()
+            for pending in batch:
+                self._uncommitted.put(pending)
 
     def _run(self) -> None:
         try:
@@ -213,42 +213,42 @@ class GroupCommit:
         finally:
             self._connection.close()
 
-    def _commit(self, batch: Sequence[_Asked]) -> None:
+    def _commit(self, batch: Sequence[_PendingJob]) -> None:
         wanted = list(_sound(batch))
         try:
             if wanted:
                 with self._translated():
                     self._transact(wanted)
         except BaseException as error:  # noqa: BLE001  every one of them is told
-            for asked in wanted:
-                asked.error = asked.error or own_copy(error)
-        for asked in batch:
-            if asked.error is not None:
+            for pending in wanted:
+                pending.error = pending.error or own_copy(error)
+        for pending in batch:
+            if pending.error is not None:
                 with contextlib.suppress(OSError):
-                    asked.job.discard()
+                    pending.job.discard()
         _tell(batch)
 
-    def _transact(self, wanted: Sequence[_Asked]) -> None:
+    def _transact(self, wanted: Sequence[_PendingJob]) -> None:
         connection = self.connection
         self._check()
         # NORMAL leaves the log unsynced: enough for what only a power cut may take back.
-        mode = "FULL" if any(asked.job.durable for asked in wanted) else "NORMAL"
+        mode = "FULL" if any(pending.job.durable for pending in wanted) else "NORMAL"
         if mode != self._mode:
             connection.execute(f"PRAGMA synchronous={mode}")
             self._mode = mode
         begin(connection)
         try:
             rows = Rows(connection)
-            for asked in wanted:
-                if asked.job.plain:
-                    _apply(asked, rows)
+            for pending in wanted:
+                if pending.job.plain:
+                    _apply(pending, rows)
                     continue
                 rows.insert()  # it may look for them
                 connection.execute("SAVEPOINT job")
-                _apply(asked, rows)
-                with _kept(asked):
+                _apply(pending, rows)
+                with _kept(pending):
                     rows.insert()
-                if asked.error is not None:
+                if pending.error is not None:
                     connection.execute("ROLLBACK TO job")
                 connection.execute("RELEASE job")
             rows.insert()
@@ -262,25 +262,25 @@ class GroupCommit:
 
 
 class _Queue:
-    """What waits for a thread."""
+    """The jobs that wait for a thread."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_PendingJob | None] = queue.SimpleQueue()
 
-    def put(self, asked: _Asked | None) -> None:
+    def put(self, pending: _PendingJob | None) -> None:
         """None: it is over."""
-        self._queue.put(asked)
+        self._queue.put(pending)
 
-    def take(self) -> list[_Asked]:
+    def take(self) -> list[_PendingJob]:
         """What has come since the last time, at least one thing; nothing when it is over."""
-        asked = self._queue.get()
-        batch: list[_Asked] = []
-        while asked is not None:
-            batch.append(asked)
+        pending = self._queue.get()
+        batch: list[_PendingJob] = []
+        while pending is not None:
+            batch.append(pending)
             if len(batch) >= _BATCH:
                 return batch
             try:
-                asked = self._queue.get_nowait()
+                pending = self._queue.get_nowait()
             except queue.Empty:
                 return batch
         if batch:
@@ -312,10 +312,10 @@ class Rows:
                 first += count
 
 
-def _apply(asked: _Asked, rows: Rows) -> None:
-    with _kept(asked):
-        asked.result = asked.job.apply()
-        for row in asked.job.rows():
+def _apply(pending: _PendingJob, rows: Rows) -> None:
+    with _kept(pending):
+        pending.result = pending.job.apply()
+        for row in pending.job.rows():
             rows.add(row)
 
 
@@ -333,37 +333,37 @@ def begin(connection: sqlite3.Connection) -> None:
         time.sleep(_RETRY)
 
 
-def _sound(batch: Sequence[_Asked]) -> Iterator[_Asked]:
-    return (asked for asked in batch if asked.error is None)
+def _sound(batch: Sequence[_PendingJob]) -> Iterator[_PendingJob]:
+    return (pending for pending in batch if pending.error is None)
 
 
 @contextlib.contextmanager
-def _kept(asked: _Asked) -> Iterator[None]:
+def _kept(pending: _PendingJob) -> Iterator[None]:
     """What is raised inside is the job's failure, and no one else's."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001  its owner raises it
-        asked.error = error
+        pending.error = error
 
 
-def _tell(batch: Sequence[_Asked]) -> None:
+def _tell(batch: Sequence[_PendingJob]) -> None:
     """Wake all who wait: one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
-    for asked in batch:
-        if asked.loop is not None:
-            by_loop.setdefault(asked.loop, []).append(asked)
+    by_loop: dict[asyncio.AbstractEventLoop, list[_PendingJob]] = {}
+    for pending in batch:
+        if pending.loop is not None:
+            by_loop.setdefault(pending.loop, []).append(pending)
     for loop, theirs in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve_all, theirs)
 
 
-def _resolve_all(batch: Sequence[_Asked]) -> None:
-    for asked in batch:
-        waiter = asked.waiter
+def _resolve_all(batch: Sequence[_PendingJob]) -> None:
+    for pending in batch:
+        waiter = pending.waiter
         assert waiter is not None
         if waiter.done():  # it was cancelled
             continue
-        if asked.error is not None:
-            waiter.set_exception(asked.error)
+        if pending.error is not None:
+            waiter.set_exception(pending.error)
         else:
-            waiter.set_result(asked.result)
+            waiter.set_result(pending.result)

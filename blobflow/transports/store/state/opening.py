@@ -1,4 +1,4 @@
-"""Opening the state file: for writing, where it is made, checked and if need be moved aside; or to read."""
+"""Opens the state file: for writing, which creates or checks it and moves a bad one aside; or for reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a state file without ever writing, whoever else writes it, and wherever it lies.
+"""Snapshots of a state file: reads it without ever writing, whoever else writes it, and wherever it is.
 
 sqlite has three ways, and none of them fits all:
 
@@ -40,7 +40,7 @@ _About = tuple[int, int, int, int]  # device, inode, size, time of the last chan
 
 
 class Rows:
-    """What a statement found."""
+    """The rows that a statement found."""
 
     __slots__ = ("_rows",)
 
