@@ -2,7 +2,7 @@
 
     wishes ─► gather: resolve, read, ask each config ─► draft ─► put: children by digest, then the index
 
-The engine brings the children; see `oci.drafts` for what an index may say of them.
+The engine brings the children; see `oci.index_draft` for what an index may say of them.
 """
 
 from __future__ import annotations

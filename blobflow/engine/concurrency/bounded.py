@@ -1,4 +1,4 @@
-"""A lane: many small requests, a bounded number at once."""
+"""Many small requests, a bounded number at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The price of a plan: what it will cost, before the first byte moves. Pure."""
+"""The cost of a plan, told before the first byte moves. Pure."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class RunningCost:
-    """What a price says of the steps, added up part by part: many targets that answer late cost no more than
+    """What the cost says of the steps, added up part by part: many targets that answer late cost no more than
     one that answers for all."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The quota: how many manifests the sources let be read, and what a run does where that is too few.
+"""The pull quota: how many manifests the sources let be read, and what a run does where that is too few.
 
 Some registries count the manifests that are read and refuse more than so many in some hours (Docker Hub);
 what they said last is their `Allowance`. A run asks here before each level of the graph is read. What it then

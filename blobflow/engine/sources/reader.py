@@ -1,4 +1,4 @@
-"""Resolve: from roots to a graph of digests. Asks the sources only.
+"""Reading the sources: from roots to a graph of digests. Asks the sources only.
 
 Closures are read level by level, so that before each level it is known how much there is to read. Which roots
 there are `sources.roots` finds out.

@@ -1,4 +1,4 @@
-"""One repository as Source and Sink: distribution-spec 1.1's numbered endpoints, as `content.py` wants them.
+"""One repository as Source and Sink: distribution-spec 1.1's numbered endpoints, as `content` wants them.
 
 resolve, has   HEAD /v2/<name>/manifests/<reference>, HEAD /v2/<name>/blobs/<digest>   [end-3] [end-2]
 read           GET  /v2/<name>/manifests/<digest>                                      [end-3]
