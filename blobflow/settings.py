@@ -30,11 +30,11 @@ class Settings(msgspec.Struct, frozen=True):
 
     `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
     `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
-    whose bytes move at once at a host. `cache`: see `services.CacheMode`. `cache_dir`: the store's root; None:
-    a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold; None: what
-    it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while it has
-    room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not begun
-    (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
+    whose bytes move at once at a host. `cache`: see `services.CacheMode`. `cache_dir`: the store's root;
+    None: a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold;
+    None: what it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while
+    it has room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not
+    begun (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
     folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after it.
     `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
     docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
