@@ -34,12 +34,13 @@ class Settings(msgspec.Struct, frozen=True):
     None: a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may hold;
     None: what it holds, and half of what is free on its disk. In mode `auto` blobs go through the store while
     it has room, and past it otherwise; in mode `all` a run that would keep more than there is room for is not
-    begun (StorageError). What is over it after a run goes, the least recently used first. `docker_config`: the
-    folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after it.
-    `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape of
-    docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read, and
-    as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how bare
-    layers of docker archives are compressed; with "gzip" their digests depend on this machine's processor.
+    begun (StorageError). What is over it after a run goes, the least recently used first. `docker_config`:
+    the folder of docker's config.json, for credentials; `auth_files`: files of that format to look into after
+    it. `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`: folders in the shape
+    of docker's certs.d. `hosts`: what is to be different at one host. `bytes_per_second`: so many are read,
+    and as many written, at most; 0: no limit. `trace`: every HTTP exchange becomes an event. `compress`: how
+    bare layers of docker archives are compressed; with "gzip" their digests depend on this machine's
+    processor.
     """
 
     plain_http: frozenset[str] = frozenset()
