@@ -38,7 +38,7 @@ def test_plan(benchmark: BenchmarkFixture, images: int) -> None:
     pairs, graph = synthetic(images)
 
     def plan_all() -> Plan:
-        return make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).of)
+        return make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).by_pair)
 
     plan: Plan = benchmark(plan_all)
     assert len(plan.goals) == images

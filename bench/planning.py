@@ -22,7 +22,7 @@ def main(images: int) -> None:
     tune_gc()  # as the command line does
     pairs, graph = synthetic(images)
     began = time.perf_counter()
-    plan = make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).of)
+    plan = make_plan(pairs, graph, NOTHING, build_desired_images(pairs, graph, {}).by_pair)
     seconds = time.perf_counter() - began
     if len(plan.goals) != images:
         raise SystemExit(f"the plan has {len(plan.goals)} goals for {images} images")

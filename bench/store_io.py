@@ -20,7 +20,7 @@ with fast_imports():  # as the command line does
     import uvloop
 
     from blobflow.content import Site
-    from blobflow.engine.concurrency.bounded import BoundedRunner
+    from blobflow.engine.concurrency.bounded_runner import BoundedRunner
     from blobflow.oci import Descriptor, parse_manifest
     from blobflow.transports.registry import HostAccess, Registries
     from blobflow.transports.store import Store, StoreCache

@@ -4,8 +4,8 @@
 
 `sum` is the digest of the plan without the white space between its tokens, so that a file that was cut,
 damaged or edited is found out, whichever part that is. It proves nothing about who made the file: what it
-may ask for is `engine.saved.check`'s to say. Version 1 (blobflow before the plan was what runs) held no
-steps that could be carried out.
+may ask for is `saved.plan.check_saved_plan`'s to say. Version 1 (blobflow before the plan was what runs) held
+no steps that could be carried out.
 """
 
 from __future__ import annotations

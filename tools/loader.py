@@ -38,10 +38,10 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from tools.checkout import TOP
-from tools.loads import gcbeside
+from tools.loads import gc_beside
 from tools.loads.requests import fresh
 from tools.loads.served import ServeEnded
-from tools.loads.works import LARGE, SMALL, fill, in_turns, large_works, small_works, told
+from tools.loads.side_by_side import LARGE, SMALL, fill, in_turns, large_works, small_works, told
 from tools.processes import Registry, blobflow_of, blobflow_serve, docker_registry
 
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _beside_gc(wish: argparse.Namespace, builds: dict[str, Path], folder: Path) -> int:
-    asked = gcbeside.Asked(
+    asked = gc_beside.Asked(
         blobs=wish.blobs,
         seconds=wish.seconds,
         rounds=wish.rounds,
@@ -122,11 +122,11 @@ def _beside_gc(wish: argparse.Namespace, builds: dict[str, Path], folder: Path) 
     reports = []
     for build, checkout in builds.items():
         try:
-            reports.append(gcbeside.measure(checkout, folder / build, asked))
+            reports.append(gc_beside.measure(checkout, folder / build, asked))
         except ServeEnded as error:
             print(f"loader: {build}: {error}", file=sys.stderr)
             return 1
-        print(f"{build}\n{gcbeside.told(reports[-1])}", flush=True)
+        print(f"{build}\n{gc_beside.told(reports[-1])}", flush=True)
     return int(any(report.wrong for report in reports))
 
 

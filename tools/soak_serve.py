@@ -36,11 +36,11 @@ import uvloop
 
 from tools.checkout import TOP
 from tools.loads.conversation import converse_each
+from tools.loads.gc_process import Sweep, sweep
+from tools.loads.mix.actions import living
 from tools.loads.mix.client import MixedClient, Tally
-from tools.loads.mix.ways import living
-from tools.loads.oldblobs import age_orphans
+from tools.loads.old_blobs import age_orphans
 from tools.loads.served import ServeEnded, resident_bytes, served
-from tools.loads.sweeping import Sweep, sweep
 from tools.processes import Registry, blobflow_of
 
 _PARTS = 20  # of the requests, at each of which memory is looked at

@@ -83,7 +83,7 @@ def make_dry_run(
 
     With `prune_limit` also the tags that would be removed, if all of the request can be planned.
     """
-    from blobflow.cli.expand import check_request, request_settings
+    from blobflow.cli.expand_request import check_request, request_settings
 
     check_request(request, platforms)
     return run_one_shot(
@@ -100,7 +100,7 @@ async def _plan_request(
     policy: Policy,
     prune_limit: PruneLimit | None,
 ) -> DryRun:
-    from blobflow.cli.expand import expand_request
+    from blobflow.cli.expand_request import expand_request
 
     expanded = await expand_request(client, request, platforms)
     planned = await client.plan(expanded.pairs, policy)

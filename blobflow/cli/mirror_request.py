@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from blobflow.cli.expand import check_request, expand_request, may_skip_all, request_hosts
+from blobflow.cli.expand_request import check_request, expand_request, may_skip_all, request_hosts
 from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import NullJournal
-from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.attachments import accepts_referrers, attach_referrers, without_overwrites
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of

@@ -12,10 +12,10 @@ What has a platform
 -------------------
 
 An entry of an index runs on what the index says; else, as an image that is no entry, on what its config says
-(see `engine.configs`). `unknown/unknown` says nothing. Whatever has no platform by then (charts, signatures,
-files: artifacts) is no image for some machine, and goes with every choice, byte for byte. An index is chosen
-if something below it is; it lacks the platform if all that has one there has another; and if nothing there
-has one, all of it goes along.
+(see `engine.sources.configs`). `unknown/unknown` says nothing. Whatever has no platform by then (charts,
+signatures, files: artifacts) is no image for some machine, and goes with every choice, byte for byte. An
+index is chosen if something below it is; it lacks the platform if all that has one there has another; and if
+nothing there has one, all of it goes along.
 
 Entries are chosen, not digests: one digest may be listed for two platforms, and may stay for one of them.
 Attestations (BuildKit's) follow the image that they name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.discovery import MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import site_of
 from blobflow.engine.services import Services

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from blobflow.content import NullJournal
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.discovery import MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.desired import DesiredImages, build_desired_images, choices_of

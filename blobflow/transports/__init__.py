@@ -1,2 +1,6 @@
-"""Transports: registries, the store, layouts and archives. One file or folder each, as Sources and Sinks of
-`blobflow.content`. A transport never imports the engine, nor another transport."""
+"""How the places answer that content lives in: one folder a transport, each a Source or a Sink of
+`blobflow.content`, or both.
+
+A transport never imports the engine. Archives are read into the store and are layouts inside, root file
+systems come out of archives; beyond that no transport imports another.
+"""

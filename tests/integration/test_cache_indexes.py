@@ -153,7 +153,7 @@ async def test_verifying_asks_for_the_blobs_of_an_index(bench: MirrorScenario, l
     root = await services.source_at(Site("source", "app")).resolve("1")
 
     async def check() -> list[str]:
-        from blobflow.engine.concurrency.bounded import BoundedRunner
+        from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 
         verification = Verification(services.source_at, services.sink_at, BoundedRunner(4), read_at_once=2)
         wrong = await verification.check({pair: root}, level)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import MissingPlatform, Pair
 from blobflow.engine.plan.preview import preview_images

@@ -13,7 +13,7 @@ from blobflow.config_file import parse_config
 from blobflow.errors import Denied, RegistryError
 from blobflow.settings import Settings
 from blobflow.transports.registry.auth.credentials import Credentials
-from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.probe import probe_client
 from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
 from tests.fakes.registry import scripted_server as served

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.checkout import TOP
-from tools.loads import gcbeside
+from tools.loads import gc_beside
 from tools.loads.mix.client import Tally
 from tools.loads.served import ServeEnded, resident_bytes, served
 from tools.soak_serve import Asked, Sample, soak, told
@@ -73,8 +73,8 @@ def test_a_million_mixed_requests_leave_memory_as_it_was(tmp_path: Path) -> None
 
 
 def test_pulls_and_pushes_are_timed_while_gc_removes_what_is_old(tmp_path: Path) -> None:
-    asked = gcbeside.Asked(blobs=100, seconds=0.5, rounds=1, pulls=200, pushes=40)
-    report = gcbeside.measure(TOP, tmp_path, asked)
+    asked = gc_beside.Asked(blobs=100, seconds=0.5, rounds=1, pulls=200, pushes=40)
+    report = gc_beside.measure(TOP, tmp_path, asked)
     (one,) = report.rounds
     assert one.sweeps
     assert all(each.removed >= asked.blobs and not each.failure for each in one.sweeps)

@@ -7,6 +7,7 @@ share one name. Both are lists here, which have to be empty: what is on one gets
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.unit.test_layers import TOP, imports, modules
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60
 SOURCES = ("blobflow", "tools", "bench")
+# A module, or something in one, as docstrings, comments and documents mention it.
+MENTION = re.compile(r"`(?:blobflow\.)?((?:engine|oci|content|transports|server|operations|cli)(?:\.\w+)+)`")
 
 
 def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
@@ -65,6 +68,22 @@ def long_functions(source: str) -> Iterator[tuple[str, int]]:
                 yield node.name, lines
 
 
+def lost_mentions(text: str, sources: Mapping[str, str]) -> list[str]:
+    """What a text mentions as a module, or as something in one, and is not there.
+
+    `sources`: each module's text, by its name without `blobflow.`.
+    """
+    return [found for found in MENTION.findall(text) if not _is_there(found, sources)]
+
+
+def _is_there(name: str, sources: Mapping[str, str]) -> bool:
+    module, inner = name, list[str]()
+    while module and module not in sources:
+        module, _, last = module.rpartition(".")
+        inner.append(last)
+    return bool(module) and all(re.search(rf"\b{word}\b", sources[module]) for word in inner[-1:])
+
+
 def files() -> list[Path]:
     return [file for part in SOURCES for file in sorted((TOP / part).rglob("*.py"))]
 
@@ -87,6 +106,22 @@ def test_no_function_has_more_than_60_lines() -> None:
         for name, lines in long_functions(file.read_text())
     ]
     assert found == []
+
+
+def test_what_is_mentioned_is_there() -> None:
+    sources = {name: file.read_text() for name, file in modules().items()}
+    texts = [*files(), TOP / "README.md"]
+    lost = {str(file.relative_to(TOP)): lost_mentions(file.read_text(), sources) for file in texts}
+    assert {name: found for name, found in lost.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("mention", "lost"),
+    [("engine.plan", 0), ("blobflow.engine.plan.cost_of", 0), ("engine.road", 1), ("oci.digest", 1)],
+)
+def test_a_mention_of_what_has_moved_is_found(mention: str, lost: int) -> None:
+    sources = {"engine": "", "engine.plan": "def cost_of(): ...", "oci": ""}
+    assert len(lost_mentions(f"see `{mention}`", sources)) == lost
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import BlobReader, BlobStream, Chunk, Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.targets.verification import Verification
 from blobflow.errors import BlobflowError, ConnectionLost, NotFound, Side, StorageError, Throttled, error_side

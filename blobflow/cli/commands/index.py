@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.run import RunOptions, compress_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
-from blobflow.cli.runtime.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference

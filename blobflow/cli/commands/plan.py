@@ -53,7 +53,7 @@ def verb(
     cost is noted.
     """
     from blobflow.cli.dry_run import make_dry_run
-    from blobflow.cli.expand import may_skip_all
+    from blobflow.cli.expand_request import may_skip_all
     from blobflow.planfile import save_plan
 
     if run.report:

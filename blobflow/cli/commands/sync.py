@@ -85,7 +85,7 @@ def verb(
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
     """
     from blobflow.cli.dry_run import make_dry_run
-    from blobflow.cli.expand import check_request, may_skip_all
+    from blobflow.cli.expand_request import check_request, may_skip_all
     from blobflow.cli.mirror_request import mirror_request
 
     request, prune_limit = _read_request(selection, schedule), _parse_limit(delete, max_delete)

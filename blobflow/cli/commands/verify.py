@@ -54,7 +54,7 @@ def verb(
     A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
     with the same level repairs what can be repaired.
     """
-    from blobflow.cli.expand import may_skip_all, request_settings
+    from blobflow.cli.expand_request import may_skip_all, request_settings
     from blobflow.cli.run_command import check_not_all_skipped
 
     request = read_request(selection)
@@ -83,7 +83,7 @@ async def _verify(
     client: Client, request: MirrorRequest, platforms: PlatformOptions, level: VerifyLevel
 ) -> Mapping[Pair, BlobflowError | None]:
     """What is wrong with each pair; None if nothing."""
-    from blobflow.cli.expand import expand_request
+    from blobflow.cli.expand_request import expand_request
 
     expanded = await expand_request(client, request, platforms)
     return {**await client.verify(expanded.pairs, level), **expanded.unresolved}

@@ -120,7 +120,7 @@ def verb(
       blobflow warm --from docker.io --images images.txt --edge edge-1:5000 --platform linux/arm64
       blobflow warm mirror.yaml --into-cache
     """
-    from blobflow.cli.expand import may_skip_all, request_settings
+    from blobflow.cli.expand_request import may_skip_all, request_settings
     from blobflow.cli.inputs.warm_request import request_at_edges
     from blobflow.cli.run_command import check_not_all_skipped
 
@@ -164,7 +164,7 @@ def _parse_edges(edges: Sequence[str], *, into_cache: bool) -> tuple[RegistryPre
 
 async def _warm(client: Client, order: WarmRequest) -> tuple[list[WarmResult], dict[str, str]]:
     """What became of each image; and the repositories that could not be listed, each with why."""
-    from blobflow.cli.expand import expand_request
+    from blobflow.cli.expand_request import expand_request
     from blobflow.operations.prefetch import warm_caches, warm_store
 
     expanded = await expand_request(client, order.request, order.platforms)

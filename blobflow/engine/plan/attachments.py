@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from blobflow.content import Attaches, Referrer, SinkAt, Site, SourceAt
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
 from blobflow.engine.plan.inventory import Inventory

@@ -51,10 +51,10 @@ def preview_images(planned: Planned) -> Iterator[ImagePreview]:
         elif pair in planned.skipped:
             yield ImagePreview(pair, "skipped", reason=planned.skipped[pair])
         elif pair in goals:
-            yield _outlook(planned, goals[pair], counted)
+            yield _preview(planned, goals[pair], counted)
 
 
-def _outlook(planned: Planned, goal: Goal, counted: set[int]) -> ImagePreview:
+def _preview(planned: Planned, goal: Goal, counted: set[int]) -> ImagePreview:
     desired, named = planned.desired_images[goal.pair], planned.graph.roots[goal.pair.source]
     bare = bool(desired.manifests and goal.pair.choice.platforms and not desired.platforms)
     platforms = desired.platforms or (() if bare else tuple(map(str, goal.pair.choice.platforms)))

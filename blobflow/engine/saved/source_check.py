@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from blobflow.content import Source
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.steps import NeedKind, Plan, Put
 from blobflow.engine.saved.plan import SavedImage, SavedPlan

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from blobflow.content import Refers, Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.steps import Attach, Copy, Mount, NeedKind, Put, Step

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import cast
 
 from blobflow.content import Site, SourceAt
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.errors import BlobflowError, IntegrityError, SizeMismatch, error_side
 from blobflow.oci import Descriptor, Digest, Manifest, digest_of, parse_manifest
 from blobflow.oci.digest import algorithm_of

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from blobflow.content import Site, SourceAt
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import site_of
 from blobflow.engine.sources.configs import find_platform, may_name_platform

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import Referrer, Refers, Site, SourceAt
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import site_of
 from blobflow.engine.sources.graph import Graph

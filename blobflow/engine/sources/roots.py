@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from blobflow.content import SourceAt
-from blobflow.engine.concurrency.bounded import BoundedRunner, run_alongside
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames

@@ -36,7 +36,7 @@ import msgspec
 
 from blobflow.content import Journal, Reads, Site
 from blobflow.engine.blob_readers import can_be_read
-from blobflow.engine.concurrency.bounded import run_together
+from blobflow.engine.concurrency.bounded_runner import run_together
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.policy import AuditMode
 from blobflow.engine.results.report import Report

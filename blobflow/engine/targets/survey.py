@@ -15,7 +15,7 @@ from itertools import product
 import msgspec
 
 from blobflow.content import Journal, Refers, SinkAt, Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Lookup, Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.blob_readers import can_be_read
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import build_desired_image
 from blobflow.engine.policy import VerifyLevel

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from blobflow.content import Site, Source
 from blobflow.engine.blob_readers import SourceReader
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, NotFound

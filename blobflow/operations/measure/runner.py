@@ -20,7 +20,7 @@ import msgspec
 from blobflow.client import Client
 from blobflow.content import Site, Sleep, verified
 from blobflow.engine.blob_readers import SourceReader
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.errors import BlobflowError, ConnectFailed
 from blobflow.events import Event, Observer, Traced, Warned
 from blobflow.oci import Digest

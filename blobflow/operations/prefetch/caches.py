@@ -13,7 +13,7 @@ from functools import partial
 
 from blobflow.client import Client
 from blobflow.content import Site, Sleep, SourceAt, Verifier
-from blobflow.engine.concurrency.bounded import BoundedRunner, run_together
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_together
 from blobflow.engine.discovery import MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import ResolvedRoots

@@ -9,7 +9,7 @@ from functools import partial
 from blobflow.client import Client
 from blobflow.content import Cache, Site, Sleep, SourceAt
 from blobflow.engine.blob_readers import SourceReader
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.discovery import MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import resolve_roots

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.errors import NotFound
 from blobflow.oci import Descriptor, Digest, media
 from blobflow.operations.tags.extra import RepositoryState

@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
 from blobflow.errors import BlobflowError, NotFound, RunIncomplete, error_side

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from blobflow.client import Client
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.errors import Rejected, UsageError
 from blobflow.oci import Digest, Reference

@@ -25,7 +25,7 @@ from blobflow.transports.registry.auth.credentials import (
     read_docker_config,
 )
 from blobflow.transports.registry.capabilities.profiles import Profile
-from blobflow.transports.registry.http.access import HostAccess, HostSettings
+from blobflow.transports.registry.http.host_settings import HostAccess, HostSettings
 from blobflow.transports.registry.http.proxies import DIRECT, Proxies
 from blobflow.transports.registry.http.tls import ClientCertificate, TlsSettings
 from blobflow.transports.registry.registries import Registries

@@ -7,7 +7,7 @@ untrusted peer, so:
 - never from https down to http, unless the registry itself is spoken to by plain http;
 - never with user names or passwords in them;
 - a registry at a public address may not send us to a loopback, private, link-local, multicast or reserved
-  address, nor to one that carries such an IPv4 address (`oci.address`); one that is itself private may;
+  address, nor to one that carries such an IPv4 address (`oci.ip_address`); one that is itself private may;
 - addresses that serve cloud credentials are never asked, whoever names them.
 
 Names are judged by what they resolve to, at the moment of connecting (`GuardedResolver`), so that a name

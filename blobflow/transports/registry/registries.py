@@ -21,9 +21,9 @@ from blobflow.transports.registry.api.deletion import delete_blob
 from blobflow.transports.registry.api.repository import Repository
 from blobflow.transports.registry.api.tags import list_repositories
 from blobflow.transports.registry.capabilities.profiles import profile_of
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import rate_limit_of
 from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
 from blobflow.transports.registry.uploads.pusher import BlobPusher

@@ -1,6 +1,6 @@
 """The store: opens all of its parts together.
 
-As in containerd's `content.Store` the roles are apart: `blobs` (what is held), `partials` (what comes in),
+As in containerd's content store the roles are apart: `blobs` (what is held), `partials` (what comes in),
 `repositories` (what is served of it), `leases` (what must stay).
 """
 

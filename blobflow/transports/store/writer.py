@@ -3,7 +3,7 @@
 Small chunks are gathered and written together, because a write costs by the call: on the development machine
 4 MiB writes took 0.24 s/GB, 1 MiB 0.35, 256 KiB 0.8; handing them to a thread took longer than any.
 
-The life of a writer is that of containerd's `content.Writer`: it ends by `commit`, `abort` or `suspend`, and
+The life of a writer is that of containerd's content writer: it ends by `commit`, `abort` or `suspend`, and
 what is suspended can be gone on with.
 """
 

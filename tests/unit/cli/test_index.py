@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
-from blobflow.cli.runtime.index_drafts import open_index_drafts
+from blobflow.cli.index_drafts import open_index_drafts
 from blobflow.oci import Descriptor, Platform, digest_of, media, parse_reference
 from blobflow.oci.index_draft import DraftImage, IndexDraft
 

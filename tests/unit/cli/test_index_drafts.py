@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cli.runtime.index_drafts import IndexDrafts, open_index_drafts
+from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.errors import StorageError, UsageError
 from blobflow.oci import Descriptor, Platform, digest_of, media, parse_reference
 from blobflow.oci.index_draft import DraftImage, IndexDraft

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
-from blobflow.cli.expand import expand_request
+from blobflow.cli.expand_request import expand_request
 from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, parse_registry_prefix
 from blobflow.cli.inputs.warm_request import request_at_edges
 from blobflow.cli.options.images import SelectionOptions

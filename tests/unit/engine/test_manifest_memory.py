@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.sources import manifests as module
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobflow.content import NullJournal, Referrer, Sink, Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.desired import build_desired_images
 from blobflow.engine.plan.inventory import Inventory

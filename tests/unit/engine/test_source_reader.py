@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.sources.pull_quota import DescriptorAt
 from blobflow.engine.sources.reader import MAX_NESTING, GraphRead, GraphReader, read_graph
 from blobflow.errors import BlobflowError, NotFound, Throttled, UnsupportedContent

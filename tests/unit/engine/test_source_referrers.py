@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blobflow.content import Referrer, Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.errors import Denied
 from blobflow.oci import Descriptor, Digest, digest_of, media

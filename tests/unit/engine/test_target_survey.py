@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.sources.roots import resolve_roots
 from blobflow.engine.targets.survey import TargetLookups

@@ -15,11 +15,11 @@ from blobflow.errors import BlobflowError, Denied, NotFound, Rejected, RunIncomp
 from blobflow.oci import Digest, Reference, digest_of, media
 from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 from blobflow.operations.tags.extra import PruneLimit
-from blobflow.operations.tags.find import find
 from blobflow.operations.tags.names import list_repositories
 from blobflow.operations.tags.prune import WantedTag, prune
 from blobflow.operations.tags.remove import Removed, remove
 from blobflow.operations.tags.search import ChosenTags, TagSearch
+from blobflow.operations.tags.select import select_tags
 from tests.fakes.registry import Handler, ScriptedServer, scripted_server, world
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -150,7 +150,7 @@ async def found(
 ) -> tuple[ChosenTags, ...]:
     search = TagSearch(server.host, repository, rules, repositories)
     async with Client() as client:
-        return (await find(client, [search]))[search]
+        return (await select_tags(client, [search]))[search]
 
 
 async def test_names_and_versions_cost_one_request() -> None:
@@ -228,7 +228,7 @@ async def test_a_repository_that_cant_be_asked_is_an_error_of_its_own() -> None:
     async with scripted_server(shelf) as server:
         here, there = TagSearch(server.host, "app"), TagSearch(server.host, "nobody")
         async with Client() as client:
-            result = await find(client, [here, there, here])
+            result = await select_tags(client, [here, there, here])
     assert result[here] == (ChosenTags("app", ("1",)),)
     (lost,) = result[there]
     assert isinstance(lost.error, NotFound)

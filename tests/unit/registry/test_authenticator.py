@@ -8,11 +8,13 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from blobflow.content import Site
 from blobflow.errors import ProtocolViolation, Unauthorized
 from blobflow.transports.registry import Credentials
 from blobflow.transports.registry.auth import authenticator
+from blobflow.transports.registry.auth.tokens import token_requests
 from tests.fakes.guarded_registry import BLOB, guarded
 from tests.fakes.registry import Bytes, answers, scripted_server, world
 
@@ -139,6 +141,23 @@ async def test_an_identity_token_is_changed_for_a_token_by_the_oauth2_form() -> 
         "scope": "repository:app:pull",
         "refresh_token": "idtok",
     }
+
+
+@pytest.mark.parametrize(
+    ("login", "ways"),
+    [
+        (None, [("GET", None)]),
+        (JOE, [("GET", BASIC)]),
+        (Credentials(identity_token="idtok"), [("POST", None)]),
+        (Credentials("joe", "secret", identity_token="idtok"), [("POST", None), ("GET", BASIC)]),
+    ],
+)
+def test_a_login_says_in_which_ways_a_token_is_asked_for(
+    login: Credentials | None, ways: list[tuple[str, str | None]]
+) -> None:
+    asked = token_requests(URL("https://auth.example/token"), "svc", ["repository:app:pull"], login)
+    assert [("POST" if each.form else "GET", each.authorization) for each in asked] == ways
+    assert "secret" not in repr(asked) and "idtok" not in repr(asked)
 
 
 async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() -> None:

@@ -17,15 +17,15 @@ import pytest
 from blobflow.transports.store import Store, inventory
 from tests.deadlines import HANGS_AFTER
 from tools.loads.conversation import Answer, BrokenAnswer, Cut, Script, Step, Timed, converse
-from tools.loads.gcbeside import Report, Round, Times, quantile
-from tools.loads.gcbeside import told as gc_told
+from tools.loads.gc_beside import Report, Round, Times, quantile
+from tools.loads.gc_beside import told as gc_told
+from tools.loads.gc_process import Sweep, sweep
+from tools.loads.mix.actions import living
 from tools.loads.mix.client import MixedClient, Tally
-from tools.loads.mix.ways import living
-from tools.loads.oldblobs import add_old_blobs, age_orphans
+from tools.loads.old_blobs import add_old_blobs, age_orphans
 from tools.loads.requests import completing, expect, path_of
-from tools.loads.sweeping import Sweep, sweep
-from tools.loads.works import Figure
-from tools.loads.works import told as works_told
+from tools.loads.side_by_side import Figure
+from tools.loads.side_by_side import told as works_told
 from tools.soak_serve import Report as SoakReport
 from tools.soak_serve import Sample
 

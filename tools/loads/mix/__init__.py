@@ -1,8 +1,8 @@
 """What a registry meets in its life, with the answer that each request deserves.
 
-client    one client with repositories of its own, so that it knows what is there and what must be answered
-pushing   uploads of every form, mounts, images, indexes, referrers, and deletions
-pulling   what docker, containerd, crawlers and people read
-wrong     what doesn't exist, what makes no sense, and connections that break
-ways      all of that with how often it comes
+client        one client with repositories of its own: it knows what is there and what must be answered
+pushing       uploads of every form, mounts, images, indexes, referrers, and deletions
+pulling       what docker, containerd, crawlers and people read
+bad_requests  what doesn't exist, what makes no sense, and connections that break
+actions       all of that with how often it comes
 """

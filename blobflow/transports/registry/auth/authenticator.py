@@ -27,12 +27,13 @@ from blobflow.single_flight import result_of
 from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.auth.tokens import (
+    UNKNOWN_WAY,
     Token,
-    oauth2_form,
+    TokenRequest,
     read_token,
     repository_of,
     scopes_with,
-    token_url,
+    token_requests,
 )
 from blobflow.transports.registry.origins import follow_location, name_of
 
@@ -161,7 +162,7 @@ class Authenticator:
             self._tokens.put(key, done.result())
 
     async def _fetch_token(self, key: tuple[str, ...], scopes: Sequence[str]) -> Token:
-        """Ask the realm: by GET, or for an identity token by OAuth2's form, which not every realm knows."""
+        """Ask the realm, in the way that it knows."""
         assert self._way is not None
         params = self._way.params
         realm = follow_location(self.home, self.home, params["realm"], "a request for a login")
@@ -170,26 +171,25 @@ class Authenticator:
         if login is not None and login.registry_token:
             return Token(login.header, math.inf)
         now = self._clock()
-        body = None
-        if login is not None and login.identity_token:
-            form = oauth2_form(params.get("service", ""), description, login.identity_token)
+        *others, last = token_requests(realm, params.get("service"), description, login)
+        for request in others:
             try:
-                body = await self._ask(realm, None, form)
+                body = await self._ask(request)
             except RegistryError as error:
-                if error.status not in (404, 405) or not login.password:
+                if error.status not in UNKNOWN_WAY:
                     raise
-        if body is None:
-            basic = login.basic if login and login.username else None
-            body = await self._ask(token_url(realm, params.get("service"), description), basic, None)
-        return read_token(body, now, name_of(realm))
+            else:
+                return read_token(body, now, name_of(realm))
+        return read_token(await self._ask(last), now, name_of(realm))
 
-    async def _ask(self, url: URL, basic: str | None, form: bytes | None) -> bytes:
+    async def _ask(self, request: TokenRequest) -> bytes:
         """Ask a token server; that it is not there must not look as if the content were not."""
         try:
-            return await self._fetch(url, basic, form)
+            return await self._fetch(request.url, request.authorization, request.form)
         except NotFound:
             raise Unauthorized(
-                f"{self._host} sends us to {name_of(url)} for a token, which has none there", status=404
+                f"{self._host} sends us to {name_of(request.url)} for a token, which has none there",
+                status=404,
             ) from None
 
 

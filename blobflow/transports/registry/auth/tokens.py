@@ -14,6 +14,7 @@ from yarl import URL
 
 from blobflow.errors import ProtocolViolation
 from blobflow.oci.json_decoding import decode
+from blobflow.transports.registry.auth.credentials import Credentials
 
 # Lifetimes in seconds. The token specification's default is 60; seen are 60 to 300. A server's wish is
 # bounded so that a hostile one gets no token kept for ever.
@@ -21,6 +22,8 @@ DEFAULT_LIFETIME = 60.0
 MAX_LIFETIME = 24 * 3600.0
 # A token is renewed when less than this is left, or a fifth of its life if that is less.
 RENEWAL_MARGIN = 10.0
+# By these statuses a realm says that it does not know the way in which it was asked.
+UNKNOWN_WAY = (404, 405)
 
 
 def scopes_with(wanted: Sequence[str], challenged: str) -> tuple[str, ...]:
@@ -85,6 +88,33 @@ def read_token(body: bytes, now: float, realm: str) -> Token:
     if not 0 < lifetime <= MAX_LIFETIME:
         lifetime = DEFAULT_LIFETIME
     return Token(f"Bearer {text}", now + lifetime - min(RENEWAL_MARGIN, lifetime / 5))
+
+
+class TokenRequest(msgspec.Struct, frozen=True):
+    """A GET to a token server, or a POST where it has a `form`; with an Authorization, or None."""
+
+    url: URL
+    authorization: str | None = None
+    form: bytes | None = None
+
+    def __repr__(self) -> str:
+        return "TokenRequest(…)"
+
+
+def token_requests(
+    realm: URL, service: str | None, scopes: Sequence[str], login: Credentials | None
+) -> tuple[TokenRequest, ...]:
+    """How a token is asked for, a way after the other as long as the realm says `UNKNOWN_WAY`; at least one.
+
+    An identity token is changed by OAuth2's POST; all else is the token specification's GET.
+    """
+    ways = []
+    if login is not None and login.identity_token:
+        ways.append(TokenRequest(realm, form=oauth2_form(service or "", scopes, login.identity_token)))
+    if not ways or (login is not None and login.password):
+        basic = login.basic if login is not None and login.username else None
+        ways.append(TokenRequest(token_url(realm, service, scopes), basic))
+    return tuple(ways)
 
 
 def token_url(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:

@@ -14,7 +14,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from blobflow.transports.registry.http.access import HostAccess
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, MINIMUM_SECONDS, MinimumRate
 from blobflow.transports.registry.http.tls import system_ssl_context

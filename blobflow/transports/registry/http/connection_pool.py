@@ -14,7 +14,6 @@ from yarl import URL
 
 from blobflow.errors import ConnectFailed, RegistryError
 from blobflow.events import HostMeter, Observer, Traced, Warned
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import (
     head_limit,
     new_client,
@@ -32,6 +31,7 @@ from blobflow.transports.registry.http.content_encoding import (
 )
 from blobflow.transports.registry.http.errors import error_of
 from blobflow.transports.registry.http.headers import parse_warning
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.scheme_detection import detect_scheme

@@ -14,9 +14,9 @@ from blobflow.events import HostMeter, Observer
 from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.host_authorization import HostAuthorization
 from blobflow.transports.registry.http import backoff
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import PROGRESS_SECONDS, close_response, discard
 from blobflow.transports.registry.http.connection_pool import ConnectionPool
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import HostLimiter, Throttle, rate_limit_of, throttle_of
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.pull_quota import allowance_of

@@ -26,7 +26,6 @@ from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
 from blobflow.transports.registry.capabilities.host_capabilities import HostCapabilities
 from blobflow.transports.registry.http import backoff
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import (
     PROGRESS_SECONDS,
     close_response,
@@ -35,6 +34,7 @@ from blobflow.transports.registry.http.aiohttp_client import (
 from blobflow.transports.registry.http.aiohttp_errors import translate_error
 from blobflow.transports.registry.http.dispatch import MAX_REDIRECTS, Dispatcher
 from blobflow.transports.registry.http.etags import Etags
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import (
     HostLimiter,
     RateLimit,

@@ -3,8 +3,8 @@
     Link: </v2/app/tags/list?n=1000&last=1.9>; rel="next"
 
 Distribution-spec [end-8b] knows this one relation. What comes out of `next_link` is the target as it was
-written; whether it may be gone to is judged by `origins.follow`. Work is linear in the header's length, and
-that is bounded.
+written; whether it may be gone to is judged by `origins.follow_location`. Work is linear in the header's
+length, and that is bounded.
 """
 
 from __future__ import annotations

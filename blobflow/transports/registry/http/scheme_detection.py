@@ -10,8 +10,8 @@ from __future__ import annotations
 import aiohttp
 from yarl import URL
 
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.aiohttp_client import ssl_for
+from blobflow.transports.registry.http.host_settings import HostAccess
 
 
 async def detect_scheme(client: aiohttp.ClientSession, home: URL, access: HostAccess) -> URL:

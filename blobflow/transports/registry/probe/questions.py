@@ -18,8 +18,8 @@ from blobflow.content import Sleep
 from blobflow.events import HostMeter, Observer, ignore
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry.capabilities.profiles import MIB, Profile, UploadMethod
-from blobflow.transports.registry.http.access import HostAccess
 from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.probe.probe_client import ProbeClient, random_content
 from blobflow.transports.registry.uploads.location import LocationReader
 from blobflow.transports.registry.uploads.request_size import safe_through

@@ -23,10 +23,10 @@ import msgspec
 import uvloop
 
 from tools.loads.conversation import Answer, Script, Step, Timed, converse_each
-from tools.loads.oldblobs import add_old_blobs
+from tools.loads.gc_process import Sweep, sweep
+from tools.loads.old_blobs import add_old_blobs
 from tools.loads.requests import MANIFEST, expect, fresh, image_of, request, upload
 from tools.loads.served import served
-from tools.loads.sweeping import Sweep, sweep
 from tools.processes import Registry
 
 CLIENTS = 16  # half of them pull, the others push

@@ -36,9 +36,9 @@ async def expand_request(
         client.observer(Warned(warning))
     if not request.searches:
         return _expand_chosen(request, {}, platforms)
-    from blobflow.operations.tags.find import find
+    from blobflow.operations.tags.select import select_tags
 
-    return _expand_chosen(request, await find(client, request.searches), platforms)
+    return _expand_chosen(request, await select_tags(client, request.searches), platforms)
 
 
 def may_skip_all(request: MirrorRequest, platforms: PlatformOptions) -> bool:

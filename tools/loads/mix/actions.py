@@ -8,7 +8,7 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from tools.loads.conversation import Script
-from tools.loads.mix import pulling, pushing, wrong
+from tools.loads.mix import bad_requests, pulling, pushing
 from tools.loads.mix.client import Doing, MixedClient, Repository, WrongAnswer
 
 Way = Callable[[MixedClient, Repository], Doing]
@@ -47,18 +47,18 @@ WAYS: Mapping[Way, float] = MappingProxyType(
         pushing.cancelled: 0.5,
         pushing.broken: 0.5,
         pushing.left: 0.5,
-        wrong.misses: 1.5,
-        wrong.nowhere: 1,
-        wrong.paths: 0.5,
-        wrong.names: 0.5,
-        wrong.methods: 0.5,
-        wrong.no_request: 0.3,
-        wrong.mismatch: 0.5,
-        wrong.gap: 0.3,
-        wrong.manifests: 0.5,
-        wrong.too_large: 0.2,
-        wrong.cut_request: 0.3,
-        wrong.cut_answer: 0.5,
+        bad_requests.misses: 1.5,
+        bad_requests.nowhere: 1,
+        bad_requests.paths: 0.5,
+        bad_requests.names: 0.5,
+        bad_requests.methods: 0.5,
+        bad_requests.no_request: 0.3,
+        bad_requests.mismatch: 0.5,
+        bad_requests.gap: 0.3,
+        bad_requests.manifests: 0.5,
+        bad_requests.too_large: 0.2,
+        bad_requests.cut_request: 0.3,
+        bad_requests.cut_answer: 0.5,
     }
 )
 _NAMES = tuple(WAYS)

@@ -15,7 +15,7 @@ from itertools import islice
 
 from blobflow.client import Client
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.sources.configs import read_config
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted
@@ -30,8 +30,10 @@ _CREATED = "org.opencontainers.image.created"
 _LOOKED_FOR = 8
 
 
-async def find(client: Client, searches: Iterable[TagSearch]) -> dict[TagSearch, tuple[ChosenTags, ...]]:
-    """What each search finds, in the registries' order. The error of one search is in its result, not raised.
+async def select_tags(
+    client: Client, searches: Iterable[TagSearch]
+) -> dict[TagSearch, tuple[ChosenTags, ...]]:
+    """What each search finds, in the registries' order. Nothing is raised for what one of them answers.
 
     A repository that was named, and of which no tag is chosen, is an error: a momentary mistake of its
     registry must not pass for an empty repository. One that a catalog named may well be empty.
