@@ -138,14 +138,14 @@ STRANGER = r"""
 import os, sys
 from pathlib import Path
 from blobflow.errors import StorageError
-from blobflow.transports.store import Store, keeping
+from blobflow.transports.store import Store, inventory
 store = Store.open(Path(sys.argv[1]), read_only=True)  # imports what is imported late
-keeping.ls(store)
+inventory.list_blobs(store)
 store.close()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for read_only in (False, True):
     try:
-        print(len(keeping.ls(Store.open(Path(sys.argv[1]), read_only=read_only))))
+        print(len(inventory.list_blobs(Store.open(Path(sys.argv[1]), read_only=read_only))))
     except StorageError as error:
         print(error)
 """
