@@ -205,6 +205,8 @@ async def take_over(response: aiohttp.ClientResponse, size: int) -> SocketBodyRe
     # earlier body, which may have come whole and still be read: bytes would come for which there is no room.
     protocol.connection_lost(None)
     reader = SocketBodyReader(transport, early, length - sum(map(len, early)))
+    # aiohttp's error about the body that it lost keeps this frame until Python's collector comes by.
+    del early
     reader.start()
     return reader
 
