@@ -11,6 +11,10 @@ BUFFER = 4 * 1024 * 1024
 _END = b"\r\n\r\n"
 
 
+class NotHTTP(ConnectionError):
+    """What a peer sent is no head: it may be a client that tries whether TLS is spoken here."""
+
+
 class Head(msgspec.Struct, frozen=True):
     """A request's or an answer's first line, its headers in lower case, and the first bytes of its body."""
 
@@ -31,7 +35,7 @@ class Head(msgspec.Struct, frozen=True):
 
 def read_head(connection: socket.socket, buffer: memoryview) -> Head | None:
     """The next head; None where the peer has closed in good order. Raises ConnectionError inside of one,
-    and for what is none."""
+    and NotHTTP for what is none."""
     got = b""
     while _END not in got:
         size = connection.recv_into(buffer)
@@ -40,8 +44,8 @@ def read_head(connection: socket.socket, buffer: memoryview) -> Head | None:
                 raise ConnectionError("the peer went away in mid-head")
             return None
         got += buffer[:size]
-        if not got[:1].isalpha():  # no word of HTTP: a client that knocks with TLS waits for an answer
-            raise ConnectionError("the peer does not speak HTTP")
+        if not got[:1].isalpha():
+            raise NotHTTP("the peer does not speak HTTP")
     head, _, early = got.partition(_END)
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)

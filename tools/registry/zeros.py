@@ -30,7 +30,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from tools.checkout import TOP
-from tools.registry.http_head import BUFFER, Head, read_head
+from tools.registry.http_head import BUFFER, Head, NotHTTP, read_head
 
 ZEROS = memoryview(bytes(BUFFER))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -169,6 +169,9 @@ class _Connection(socketserver.BaseRequestHandler):
                 self._exchange(head)
                 if head.first.endswith("HTTP/1.0") or head.headers.get("connection", "").lower() == "close":
                     return
+        except NotHTTP:
+            answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            self.request.sendall(answer)
         except (ConnectionError, ssl.SSLError):
             return
 
