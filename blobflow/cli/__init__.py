@@ -26,6 +26,7 @@ from importlib import import_module
 import click
 
 from blobflow.errors import BlobflowError
+from blobflow.version import __version__
 
 # Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/commands/x.py`.
@@ -148,29 +149,13 @@ def _did_you_mean(word: str) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if not wanted or context.resilient_parsing:
-        return
-    from blobflow.version import __version__
-
-    click.echo(f"blobflow {__version__}")
-    context.exit()
-
-
 @click.group(
     cls=VerbGroup,
     epilog=_EPILOG,
     subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_version,
-    help="Show the version and exit.",
-)
+@click.version_option(__version__, message="blobflow %(version)s")
 def cli() -> None:
     """Move sets of multi-arch container images between registries: planned, deduplicated, verified."""
 
