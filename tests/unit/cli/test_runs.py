@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from blobflow.cli import cli
 from blobflow.cli.runtime.event_loop import run_loop
 from tests.deadlines import HANGS_AFTER
-from tests.scenarios.command_line import NAMES, SAMPLE, Place, blobflow, serving
+from tests.scenarios.command_line import NAMES, SAMPLE, Place, blobflow, place, serving, source
+
+__all__ = ["place", "source"]  # fixtures
 
 CHILDREN = 3  # architectures of each image
 
