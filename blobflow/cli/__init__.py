@@ -22,11 +22,11 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import cast
 
 import click
 
 from blobflow.errors import BlobflowError
-from blobflow.version import __version__
 
 # Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/commands/x.py`.
@@ -149,13 +149,22 @@ def _did_you_mean(word: str) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+class _Version:
+    """The version of blobflow, which is imported only where it is printed."""
+
+    def __str__(self) -> str:
+        from blobflow.version import __version__
+
+        return __version__
+
+
 @click.group(
     cls=VerbGroup,
     epilog=_EPILOG,
     subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, message="blobflow %(version)s")
+@click.version_option(cast("str", _Version()), message="blobflow %(version)s")
 def cli() -> None:
     """Move sets of multi-arch container images between registries: planned, deduplicated, verified."""
 
