@@ -31,7 +31,6 @@ from blobflow.engine.planning import PairPlanning, plan
 from blobflow.engine.policy import KEEP_GOING, Policy, VerifyLevel
 from blobflow.engine.results.report import Report
 from blobflow.engine.saved.plan import SavedPlan
-from blobflow.engine.saved.planning import SavedPlanning, run_of_saved
 from blobflow.engine.services import Services
 from blobflow.environment import from_environment
 from blobflow.errors import BlobflowError, InvalidConfig, StorageError
@@ -40,7 +39,6 @@ from blobflow.oci import Reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, transport_of
 from blobflow.oci.media import CompressMode
 from blobflow.operations.inspection import Inspection, inspect
-from blobflow.operations.verification import verify_pairs
 from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe.questions import LARGEST_REQUEST, ProbeResult, probe_host
@@ -132,6 +130,8 @@ class Client:
         from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
         plan's, whatever the settings say. The rest, errors and cancellation are as with `mirror`.
         """
+        from blobflow.engine.saved.planning import run_of_saved
+
         self._settings_for(saved.pairs)
         run = run_of_saved(saved, policy, observe=self.observer, meter=self.meter)
         on_start(run)
@@ -140,6 +140,8 @@ class Client:
 
     async def plan_saved(self, saved: SavedPlan, policy: Policy | None = None) -> Planned:
         """What `execute` would do now; nothing is changed anywhere."""
+        from blobflow.engine.saved.planning import SavedPlanning
+
         self._settings_for(saved.pairs)
         async with self._as_planned(saved) as client, client.services() as services:
             return await plan(SavedPlanning(saved, policy, self.observer), services)
@@ -151,6 +153,8 @@ class Client:
         and NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found
         wrong for whole because an earlier one put it there.
         """
+        from blobflow.operations.verification import verify_pairs
+
         settings = self._settings_for(pairs)
         async with self.services(reading=True) as services:
             return await verify_pairs(services, pairs, level, read_at_once=settings.concurrency)
