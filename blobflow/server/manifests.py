@@ -61,6 +61,10 @@ async def _read_manifest(context: RequestContext) -> web.StreamResponse:
     if is_index_by_tag and not accepts(request.headers.getall("Accept", ()), media_type):
         image = await _default_image(registry, digest, media_type)
         digest, media_type = await _find_manifest(registry, route._replace(reference=image))
+    if registry.pullthrough is not None and route.upstream is not None and request.method == "GET":
+        await registry.pullthrough.note_served(
+            route.repository, digest, media_type, lambda: _read_raw(registry, digest)
+        )
     etag = f'"{digest}"'
     headers = {"Docker-Content-Digest": digest, "ETag": etag, "Content-Type": media_type}
     if matches_etag(request.headers.get("If-None-Match"), etag):

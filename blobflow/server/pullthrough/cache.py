@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, runtime_checkable
 
@@ -214,6 +214,13 @@ class PullThroughCache:
         )
         self._referenced.note(repository, manifest)
         self._count(upstream, "manifest", "miss")
+
+    async def note_served(
+        self, repository: str, digest: Digest, media_type: str, read: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """Let the blobs of a manifest that a client gets be pulled through, whatever becomes of the manifest;
+        `read` gives its bytes."""
+        await self._referenced.note_served(repository, digest, media_type, read)
 
     # Lists
 

@@ -1,14 +1,18 @@
 """The blobs that a repository's manifests reference, with their sizes: only these may be pulled through.
 
 A blob that a held manifest names is part of an image of the repository, so it may be fetched, or become
-visible where another repository fetched it, without a question to the upstream.
+visible where another repository fetched it, without a question to the upstream. So may one that a manifest
+names which was served lately: whoever has the manifest asks for its blobs next, also when it was evicted
+meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from itertools import islice
 
+from blobflow.bounded_cache import BoundedCache
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 from blobflow.server.errors import ApiError
@@ -21,6 +25,13 @@ _BLOB_BYTES = 200
 _MANIFEST_BYTES = 80
 # Blobs that are searched for at once in repositories that have more.
 MAX_SEARCHES = 16
+# Seconds for which the blobs of a manifest are known after it was served, and after which one that is served
+# again is read again; and the bound on both, in entries of about two hundred bytes.
+SERVED_SECONDS = 3600.0
+REREAD_SECONDS = 600.0
+MAX_SERVED = 100_000
+# Bytes of a manifest that is parsed on the loop's thread: a millisecond or two.
+_INLINE_BYTES = 128 * 1024
 
 # A blob's digest, as its first 128 bits, and its size in bytes.
 Sizes = list[tuple[int, int]]
@@ -63,6 +74,13 @@ class ReferencedBlobs:
 
     def __init__(self, store: Store, reader: ManifestReader) -> None:
         self._searches = 0
+        self._reader = reader
+        self._served: BoundedCache[tuple[str, Digest], bool] = BoundedCache(
+            entries=MAX_SERVED, seconds=REREAD_SECONDS
+        )
+        self._served_sizes: BoundedCache[tuple[str, int], int] = BoundedCache(
+            entries=MAX_SERVED, seconds=SERVED_SECONDS
+        )
         self._indexes: ManifestIndexes[Sizes, RepositoryBlobs] = ManifestIndexes(
             store, reader, make=RepositoryBlobs, look=_blobs_in
         )
@@ -71,6 +89,8 @@ class ReferencedBlobs:
         """The blob as a manifest of the repository names it; None if none does. Raises StorageError."""
         at_hand = self._indexes.at_hand(repository)
         size = at_hand.size_of(digest) if at_hand else None
+        if size is None:
+            size = self._served_sizes.get((repository, _key(digest)))
         if size is None:
             index = await self._indexes.current(repository)
             size = index.size_of(digest)
@@ -81,6 +101,21 @@ class ReferencedBlobs:
     def note(self, repository: str, manifest: Manifest) -> None:
         """Take in a manifest that has just come into the repository."""
         self._indexes.note(repository, manifest.descriptor.digest, _sizes(manifest))
+
+    async def note_served(
+        self, repository: str, digest: Digest, media_type: str, read: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """Know the blobs of a manifest that a client is about to get, or has; `read` gives its bytes."""
+        if self._served.get((repository, digest)):
+            return
+        raw = await read()
+        if len(raw) <= _INLINE_BYTES:
+            sizes = _blobs_in(raw, media_type, digest)
+        else:
+            sizes = await self._reader.run(lambda: _blobs_in(raw, media_type, digest))
+        for key, size in sizes:
+            self._served_sizes.put((repository, key), size)
+        self._served.put((repository, digest), True)
 
     async def close(self) -> None:
         await self._indexes.close()
