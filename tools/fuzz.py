@@ -25,7 +25,8 @@ from blobflow.cli.output.units import one_line
 from blobflow.errors import BlobflowError
 from blobflow.oci import digest_of, media, parse_digest, parse_manifest, parse_platform, parse_reference
 from blobflow.oci.tag_selection.regex import compile_pattern
-from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
+from blobflow.oci.tag_selection.rules import Dialect
+from blobflow.oci.tag_selection.version_ranges import range_of
 from blobflow.server.auth.htpasswd import parse_htpasswd, read_basic
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range

@@ -9,6 +9,7 @@ is all that ties them to it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _ALGORITHM, _ENCODED = 32, 64
 # Tags have at most 128 characters, so cosign has none for longer digests than these.
 _COSIGN_ALGORITHM = "sha256"
+# `re` compiles it once, when it is first needed: few runs need it.
+_OF_SUBJECT = rf"(sha256|sha512)-([0-9a-f]{{{_ENCODED}}})(?:[0-9a-f]{{{_ENCODED}}})?(?:\.[a-z0-9]+)?\Z"
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -38,6 +41,14 @@ def cosign_tags(subject: Digest) -> tuple[str, ...]:
     if algorithm != _COSIGN_ALGORITHM:
         return ()
     return tuple(f"{algorithm}-{encoded}{suffix}" for suffix in COSIGN_SUFFIXES)
+
+
+def subject_in_tag(tag: str) -> str:
+    """What a tag belongs to by its name, as `fallback_tag` has it: the list of the referrers of a digest
+    (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
+    any other tag."""
+    found = re.match(_OF_SUBJECT, tag)
+    return f"{found[1]}-{found[2]}" if found else ""
 
 
 def artifact_type_of(manifest: Manifest) -> str:

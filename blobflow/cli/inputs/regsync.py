@@ -49,8 +49,9 @@ from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.media import MANIFESTS
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
+from blobflow.oci.tag_selection.matching import check_rules
 from blobflow.oci.tag_selection.regex import compile_pattern, has_loose_choice
-from blobflow.oci.tag_selection.rules import TagRules, check_rules
+from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.printable import printable
 
 

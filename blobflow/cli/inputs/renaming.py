@@ -13,7 +13,6 @@ import re
 import msgspec
 
 from blobflow.errors import UsageError
-from blobflow.oci.tag_selection.regex import compile_pattern
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 _WORDS = ("host", "path", "name", "tag")
@@ -44,6 +43,8 @@ def check_rename_rule(rule: RenameRule) -> RenameRule:
             known = ", ".join(f"{{{each}}}" for each in _WORDS)
             raise UsageError(f"{{{word}}} in {rule.template[:100]!r} stands for nothing; known are {known}")
     if rule.match:
+        from blobflow.oci.tag_selection.regex import compile_pattern
+
         compile_pattern(rule.match).check_template(rule.replace)
     return rule
 
@@ -53,6 +54,9 @@ def apply_rename(rule: RenameRule, name: str, *, host: str, path: str, tag: str)
     if rule.template:
         facts = {"host": host, "path": path, "name": path.rpartition("/")[2], "tag": tag}
         return _WORD.sub(lambda word: facts[word[1]], rule.template)
-    if rule.match and (new := compile_pattern(rule.match).replaced(name, rule.replace)) is not None:
-        return new
-    return name
+    if not rule.match:
+        return name
+    from blobflow.oci.tag_selection.regex import compile_pattern
+
+    new = compile_pattern(rule.match).replaced(name, rule.replace)
+    return name if new is None else new

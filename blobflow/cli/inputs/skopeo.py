@@ -37,7 +37,8 @@ from blobflow.cli.inputs.yaml_nodes import child, compose, errors_located_at, is
 from blobflow.errors import UsageError
 from blobflow.oci import parse_digest
 from blobflow.oci.reference import check_repository, check_tag
-from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules, check_rules
+from blobflow.oci.tag_selection.matching import check_rules
+from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 from blobflow.transports.registry import Credentials, HostSettings, TlsSettings
 from blobflow.transports.registry.http.tls import tls_settings_in
 

@@ -43,7 +43,8 @@ from blobflow.oci import parse_digest
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.platform_choice import IndexMode, PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, check_repository, check_tag, split_name
-from blobflow.oci.tag_selection.rules import By, TagRules, check_rules
+from blobflow.oci.tag_selection.matching import check_rules
+from blobflow.oci.tag_selection.rules import By, TagRules
 
 _VERSION = 1
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"

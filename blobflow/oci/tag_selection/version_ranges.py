@@ -22,14 +22,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import takewhile, zip_longest
-from typing import Literal
 
 import msgspec
 
 from blobflow.errors import UsageError
+from blobflow.oci.tag_selection.rules import Dialect
 from blobflow.oci.tag_selection.semver import Version, identifiers, parse_range, parse_version
 
-Dialect = Literal["npm", "masterminds", "regsync"]
 # Whether a tag is a version in the range.
 Has = Callable[[str], bool]
 

@@ -18,8 +18,7 @@ import msgspec
 
 from blobflow.errors import UsageError
 from blobflow.oci import Digest
-from blobflow.oci.referrers import fallback_tag
-from blobflow.oci.tag_selection.rules import subject_in_tag
+from blobflow.oci.referrers import fallback_tag, subject_in_tag
 
 
 class RepositoryState(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from blobflow.engine.results.report import TagRecord, TagStatus
 from blobflow.errors import BlobflowError, NotFound, RunIncomplete, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Digest, Reference
-from blobflow.oci.tag_selection.rules import subject_in_tag
+from blobflow.oci.referrers import subject_in_tag
 from blobflow.operations.tags.extra import ExtraTag, PruneLimit, RepositoryState, find_extra_tags
 from blobflow.operations.tags.inspect import inspect_repository
 from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, check_registry

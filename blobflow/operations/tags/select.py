@@ -20,7 +20,7 @@ from blobflow.engine.sources.configs import read_config
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Manifest
-from blobflow.oci.tag_selection.rules import matching_tags, newest_created, parse_date
+from blobflow.oci.tag_selection.matching import matching_tags, newest_created, parse_date
 from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, catalog
 from blobflow.operations.tags.search import ChosenTags, TagSearch
 from blobflow.transports.registry import Registries, Repository

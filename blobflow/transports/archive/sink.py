@@ -25,8 +25,7 @@ from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.oci.platform_choice import without_annotations
-from blobflow.oci.referrers import fallback_tag
-from blobflow.oci.tag_selection.rules import subject_in_tag
+from blobflow.oci.referrers import fallback_tag, subject_in_tag
 from blobflow.transports.archive.manifest_json import (
     MANIFEST_JSON,
     REPOSITORIES,

@@ -17,8 +17,7 @@ from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
-from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
-from blobflow.oci.tag_selection.rules import subject_in_tag
+from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, subject_in_tag
 from blobflow.transports.layout.index_json import IndexEntries, find_image, image_names
 
 # The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.

@@ -14,7 +14,8 @@ from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci.platform_choice import EVERYTHING
-from blobflow.oci.tag_selection.rules import TagRules, matching_tags
+from blobflow.oci.tag_selection.matching import matching_tags
+from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.operations.tags.search import ChosenTags
 from blobflow.transports.registry import Credentials, HostSettings
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import UsageError
-from blobflow.oci.tag_selection.rules import TagRules, check_rules, matching_tags, newest_created, parse_date
+from blobflow.oci.tag_selection.matching import check_rules, matching_tags, newest_created, parse_date
+from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.oci.tag_selection.semver import Version, parse_range, parse_version
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from blobflow.errors import UsageError
-from blobflow.oci.tag_selection.version_ranges import Dialect, range_of
+from blobflow.oci.tag_selection.rules import Dialect
+from blobflow.oci.tag_selection.version_ranges import range_of
 
 # Range, what is in it, what is not
 MASTERMINDS = [
