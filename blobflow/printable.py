@@ -51,8 +51,10 @@ def one_line(text: str, limit: int = MAX_QUOTE) -> str:
 
     Control characters, marks that reorder or hide text and halves of characters become a blank.
     """
-    shown = "".join(char if is_printable(char) else "\n" for char in text[: 4 * limit])
-    flat = _GAPS.sub(" ", shown).strip()
+    shown = text[: 4 * limit]
+    if not is_printable(shown):
+        shown = _GAPS.sub(" ", "".join(char if is_printable(char) else "\n" for char in shown))
+    flat = shown.strip()
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 

@@ -172,7 +172,7 @@ class Admission:
         took."""
         self._serve_waiting()
         for host, (target, ready) in self._ready.items():
-            if not ready:
+            if not ready or not any(map(target.admits, (PermitKind.WRITE, PermitKind.REQUEST))):
                 continue
             in_use, rivals = self._in_use(host), partial(self._rivals, ready)
             source_at = self._sources.__getitem__

@@ -16,8 +16,7 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import merge
-from operator import attrgetter
+from itertools import chain
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
@@ -221,11 +220,11 @@ class Ready:
         """The candidates for `schedule`: warm copies lead both orders, and small steps that wait for a full
         source hide none that don't."""
         steps = self._steps
-        small = [[steps[number] for number in numbers[:WINDOW]] for numbers in self._small.values()]
+        small = sorted(chain.from_iterable(numbers[:WINDOW] for numbers in self._small.values()))
         warm = [steps[number] for number in self._warm[:WINDOW]]
         by_size = [steps[number] for _, number in self._by_size[:WINDOW]]
         by_order = [steps[number] for number in self._by_order[:WINDOW]]
-        return Candidates(list(merge(*small, key=attrgetter("number"))), warm + by_size, warm + by_order)
+        return Candidates([steps[number] for number in small], warm + by_size, warm + by_order)
 
 
 def _discard(items: list[Any], item: Any) -> None:

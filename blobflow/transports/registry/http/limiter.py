@@ -98,6 +98,7 @@ class HostLimiter:
             PermitKind.WRITE: connections,
         }
         self._used = dict.fromkeys(PermitKind, 0)
+        self._in_flight = 0
         self._waiting: dict[PermitKind, deque[asyncio.Future[None]]] = {kind: deque() for kind in PermitKind}
         self._retries = 0
         self._refused: deque[asyncio.Future[None]] = deque()
@@ -113,7 +114,7 @@ class HostLimiter:
     @property
     def in_flight(self) -> int:
         """The permits that are held."""
-        return sum(self._used.values())
+        return self._in_flight
 
     def admits(self, kind: PermitKind) -> bool:
         """See `Limiter.admits`."""
@@ -123,7 +124,7 @@ class HostLimiter:
         """See `Limiter.try_acquire`."""
         if not self.admits(kind):
             return None
-        self._used[kind] += 1
+        self._enter(kind)
         return HostPermit(self, kind)
 
     async def acquire(self, kind: PermitKind) -> HostPermit:
@@ -189,7 +190,7 @@ class HostLimiter:
 
     def answered(self) -> None:
         """The host answered a request, in whatever way but those that say that it has too much to do."""
-        self.window.answered(full=self.in_flight >= self.window.size - 1)
+        self.window.answered(full=self._in_flight >= self.window.size - 1)
         self._let_in()
 
     def congested(self, sent: float) -> None:
@@ -200,9 +201,14 @@ class HostLimiter:
         """See `Limiter.on_room`."""
         self._calls[kind].add(call)
 
+    def _enter(self, kind: PermitKind) -> None:
+        self._used[kind] += 1
+        self._in_flight += 1
+
     def leave(self, kind: PermitKind) -> None:
         """Take a permit back."""
         self._used[kind] -= 1
+        self._in_flight -= 1
         self._let_in()
 
     def downgraded(self, kind: PermitKind) -> PermitKind:
@@ -211,7 +217,7 @@ class HostLimiter:
         host takes to answer; and where streams are to come one by one, they do."""
         if self._used[PermitKind.REQUEST] >= self.limit(PermitKind.WRITE) // 2:
             return kind
-        self._used[PermitKind.REQUEST] += 1
+        self._enter(PermitKind.REQUEST)
         self.leave(kind)
         return PermitKind.REQUEST
 
@@ -220,7 +226,7 @@ class HostLimiter:
         if not used:
             return True
         size = self.window.size
-        if used >= self._most[kind] or self.in_flight >= size:
+        if used >= self._most[kind] or self._in_flight >= size:
             return False
         if kind is PermitKind.REQUEST:
             return True
@@ -236,7 +242,7 @@ class HostLimiter:
             while waiting and self._has_room(kind):
                 granted = waiting.popleft()
                 if not granted.cancelled():
-                    self._used[kind] += 1
+                    self._enter(kind)
                     granted.set_result(None)
         for kind, calls in self._calls.items():
             if calls and self.admits(kind):
