@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.printable import printable
 
 _FACTORS = {"": 1, "b": 1} | {
@@ -13,7 +14,7 @@ _FACTORS = {"": 1, "b": 1} | {
     for base, spellings in ((1000, (letter, f"{letter}b")), (1024, (f"{letter}i", f"{letter}ib")))
     for spelt in spellings
 }
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
+_AMOUNT = LazyPattern(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
 
 
 def parse_size(text: str) -> int:

@@ -9,7 +9,7 @@ which keeps every character.
 
 from __future__ import annotations
 
-import re
+from blobflow.lazy_pattern import LazyPattern
 
 # Characters of a text that are shown unless somebody says otherwise: a line of a log or of an error, with
 # several digests and URLs in it.
@@ -17,12 +17,12 @@ LONGEST = 4096
 # Characters that Unicode counts as printable and that show as nothing, or as a blank: fillers, joiners and
 # variation selectors (Default_Ignorable_Code_Point), in which text can hide. Those that choose between the
 # two looks of an emoji (U+FE0E, U+FE0F) are left alone.
-_HIDDEN = re.compile(
+_HIDDEN = LazyPattern(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
 # Of words that are quoted in a message, so many characters are.
 MAX_QUOTE = 300
-_GAPS = re.compile("\n+")
+_GAPS = LazyPattern("\n+")
 
 
 def printable(text: str, most: int = LONGEST) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "oci", "printable")
+WORDS = ("errors", "events", "lazy_pattern", "oci", "printable")
 SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
@@ -37,7 +37,8 @@ ROOMS = {
     "errors": Room(WORDS),
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
-    "printable": Room(()),
+    "lazy_pattern": Room(()),
+    "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
     "single_flight": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
@@ -110,7 +111,7 @@ ROOMS = {
     ),
     "validation_messages": Room(()),
     "version": Room(()),
-    "byte_size": Room(("printable",)),
+    "byte_size": Room(("lazy_pattern", "printable")),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),

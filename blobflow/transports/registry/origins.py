@@ -20,7 +20,6 @@ of its forms or a name that has but one meaning, is judged here all the same.
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -28,6 +27,7 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.oci.ip_address import Address, embedded_ipv4, is_public, parse_ip
 from blobflow.printable import one_line
 
@@ -61,9 +61,9 @@ _METADATA_NAMES = frozenset(
 )
 _LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
-_USERINFO = re.compile("//[^/]*@")
+_USERINFO = LazyPattern("//[^/]*@")
 # Hosts as they are on the wire: what is outside of this, two readers of a URL could read differently.
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
+_HOST = LazyPattern(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
 
 
 def origin_of(host: str, scheme: str) -> URL:

@@ -7,15 +7,17 @@ from collections.abc import Iterable
 
 import msgspec
 
+from blobflow.lazy_pattern import LazyPattern
+
 _MAX_HEADER = 8192
 _MAX_CHALLENGES = 8
-_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
-_PARAM = re.compile(
+_SCHEME = LazyPattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=[ \t,]|\Z)")
+_PARAM = LazyPattern(
     r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`|~0-9A-Za-z:/-]+))"""
 )
-_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-_BLANKS = re.compile(r"[ \t]*")
-_SEPARATORS = re.compile(r"[ \t,]*")
+_TOKEN68 = LazyPattern(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_BLANKS = LazyPattern(r"[ \t]*")
+_SEPARATORS = LazyPattern(r"[ \t,]*")
 
 
 class Challenge(msgspec.Struct, frozen=True):
@@ -52,6 +54,6 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     return found
 
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+def _end(pattern: LazyPattern, text: str, at: int) -> int:
     match = pattern.match(text, at)
     return match.end() if match else at

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from blobflow.errors import InvalidConfig
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.printable import printable
 
 # Seconds that a helper has. One that asks a person may need some; one that never answers holds up the run.
@@ -29,7 +29,7 @@ _AFTER_END = 1.0
 MAX_OUTPUT = 256 * 1024
 _MOST_SAID = 4096
 _MOST_SHOWN = 300  # characters
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_NAME = LazyPattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _NOT_FOUND = b"credentials not found"
 
 

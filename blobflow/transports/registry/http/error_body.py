@@ -11,6 +11,7 @@ import re
 
 import msgspec
 
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.oci.json_decoding import decode
 from blobflow.printable import one_line
 
@@ -18,15 +19,15 @@ from blobflow.printable import one_line
 # blob that was collected). Registries disagree on status (400, 404, 422) and code, so the method decides.
 MISSING_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 # Digests in a refusal's words and details: strings, objects or lists, with their algorithm or without.
-_HEX = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{128}|[0-9a-f]{64})(?![0-9a-f])", re.ASCII)
+_HEX = LazyPattern(r"(?<![0-9a-f])(?:[0-9a-f]{128}|[0-9a-f]{64})(?![0-9a-f])", re.ASCII)
 # How refusals of a manifest that have another code, or none, say that something is not there.
-_SAYS_MISSING = re.compile(
+_SAYS_MISSING = LazyPattern(
     r"\b(?:unknown|missing|not found|no such|does ?n[o']t exist|lacks?)\b", re.ASCII | re.IGNORECASE
 )
-_FIRST_CODE = re.compile(
+_FIRST_CODE = LazyPattern(
     r'\s*\{\s*"errors"\s*:\s*\[\s*\{[^{}]{0,1000}?"code"\s*:\s*"([A-Z_]{1,60})"', re.ASCII
 )
-_MESSAGE = re.compile(r'"message"\s*:\s*"([^"\\]{0,1000})"')
+_MESSAGE = LazyPattern(r'"message"\s*:\s*"([^"\\]{0,1000})"')
 
 
 class _Error(msgspec.Struct):

@@ -6,9 +6,10 @@ import re
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.printable import one_line
 
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z", re.ASCII)
+_CONTENT_RANGE = LazyPattern(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)\Z", re.ASCII)
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:

@@ -9,24 +9,24 @@ length, and that is bounded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from yarl import URL
 
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.transports.registry.origins import follow_location
 
 # Signed cursors are long; this is what servers take for one header field.
 _MAX_HEADER = 8192
 _MAX_LINKS = 16
 
-_TARGET = re.compile(r"<([^<>]*)>")
+_TARGET = LazyPattern(r"<([^<>]*)>")
 # A parameter: its value a token, a quoted string, or absent. URLs without quotes are seen in the wild.
-_PARAM = re.compile(
+_PARAM = LazyPattern(
     r"""[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)"""
     r"""(?:[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^ \t;,"]*)))?"""
 )
-_SEPARATORS = re.compile(r"[ \t,;]*")
+_SEPARATORS = LazyPattern(r"[ \t,;]*")
 
 
 def next_link(values: Iterable[str]) -> str | None:
@@ -72,6 +72,6 @@ def _relations(text: str, at: int) -> tuple[list[str], int]:
     return found or [], at
 
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+def _end(pattern: LazyPattern, text: str, at: int) -> int:
     match = pattern.match(text, at)
     return match.end() if match else at

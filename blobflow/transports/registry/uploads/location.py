@@ -19,13 +19,14 @@ import msgspec
 from yarl import URL
 
 from blobflow.errors import ProtocolViolation
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.printable import one_line
 from blobflow.transports.registry.origins import follow_location, name_of
 
 _UPLOADS = "/blobs/uploads/"
-_SESSION = re.compile(r"/v2/(?P<name>[^?#]+)/blobs/uploads/(?P<id>[^/?#]+)/?\Z")
+_SESSION = LazyPattern(r"/v2/(?P<name>[^?#]+)/blobs/uploads/(?P<id>[^/?#]+)/?\Z")
 # Signed addresses of object stores and CDNs: AWS, Google, Azure, CloudFront.
-_SIGNED = re.compile(r"(?:^|&)(?:x-amz-|x-goog-|sig=|signature=|googleaccessid=|policy=)", re.IGNORECASE)
+_SIGNED = LazyPattern(r"(?:^|&)(?:x-amz-|x-goog-|sig=|signature=|googleaccessid=|policy=)", re.IGNORECASE)
 
 
 class UploadLocation(msgspec.Struct, frozen=True):
