@@ -11,14 +11,16 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.e2e.promises.rule_machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
-SHORT = 60  # runs; each has some interleavings
+# Runs; each has some interleavings. The short form takes about a minute, of a machine that has nothing else to
+# do.
+SHORT = 60
 LONG = 700
 
 
 @pytest.mark.parametrize(
     ("runs", "interleavings"),
     [
-        pytest.param(SHORT, 200, id="short"),
+        pytest.param(SHORT, 200, id="short", marks=pytest.mark.timeout(1200)),
         pytest.param(LONG, 2000, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
     ],
 )
