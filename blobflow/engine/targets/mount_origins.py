@@ -11,6 +11,7 @@ A registry that refuses mounts and never granted one is not asked for remembered
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -33,8 +34,8 @@ _REFUSES = "mounts refused"
 _REFUSES_SECONDS = 7 * 24 * 3600
 # So many are refused in one run before that is noted: content may be gone, or an origin out of bounds.
 _REFUSED = 3
-# What was learned of so many blobs is written while the run goes on: some milliseconds' work.
-BATCH = 500
+# What was learned of so many blobs is written at once, also while the run goes on: some milliseconds' work.
+BATCH = 100
 # A registry, and a login there.
 _Key = tuple[str, str]
 
@@ -64,7 +65,8 @@ async def with_mount_origins(
     for (registry, login), by_site in asked.items():
         found = journal.mount_origins(registry, login, frozenset[Digest]().union(*by_site.values()))
         for site, digests in by_site.items():
-            origins = {d: _nearest_first(site, found[d]) for d in digests if d in found}
+            held = Counter(repository for digest in digests for repository in found.get(digest, ()))
+            origins = {d: _best_first(site, found[d], held) for d in digests if d in found}
             if origins:
                 remembered[site] = origins
     return msgspec.structs.replace(inventory, remembered=remembered, mounts_named=frozenset(named))
@@ -142,7 +144,9 @@ class OriginRecorder:
         for (registry, login), blobs in forgotten.items():
             self._journal.forget_mount_origins(registry, login, blobs)
         for (registry, login), blobs in recorded.items():
-            self._journal.record_mount_origins(registry, login, blobs)
+            for first in range(0, len(blobs), BATCH):
+                self._journal.record_mount_origins(registry, login, blobs[first : first + BATCH])
+                await asyncio.sleep(0)
 
     async def _login(self, site: Site) -> str | None:
         """Who is at a site; None where nothing is kept of it."""
@@ -170,14 +174,15 @@ def _missing(
     return wanted
 
 
-def _nearest_first(site: Site, repositories: Collection[str]) -> tuple[Site, ...]:
-    """The origins, by how many leading parts of their names are the site's own: registries bound mounts to an
-    owner (GHCR) or to a project, and logins too. Among equals the last recorded comes first."""
+def _best_first(site: Site, repositories: Collection[str], held: Mapping[str, int]) -> tuple[Site, ...]:
+    """The origins: first by how many leading parts of their names are the site's own, since registries bound
+    mounts to an owner (GHCR) or a project, and logins too; then by how many of the wanted blobs they have,
+    since each origin costs a token; among equals the last recorded."""
     own = site.repository.split("/")
 
     def shared(repository: str) -> int:
-        parts = repository.split("/")
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(own, parts, strict=False))))
+        parts = zip(own, repository.split("/"), strict=False)
+        return len(list(takewhile(lambda both: both[0] == both[1], parts)))
 
-    ordered = sorted(repositories, key=shared, reverse=True)
+    ordered = sorted(repositories, key=lambda each: (shared(each), held[each]), reverse=True)
     return tuple(Site(site.registry, repository) for repository in ordered)

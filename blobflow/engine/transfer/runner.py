@@ -24,7 +24,14 @@ from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.staging import should_stage
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import BlobflowError, RegistryError, Rejected, StorageError
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    NetworkError,
+    RegistryError,
+    Rejected,
+    StorageError,
+)
 from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 
@@ -289,12 +296,12 @@ class Transfer:
         return "refused"
 
     async def _is_granted(self, step: Mount, permits: StepPermits) -> bool:
-        """Ask for a mount. A remembered origin is a guess: whatever a registry answers to it, the blob can be
-        uploaded."""
+        """Ask for a mount. A remembered origin is a guess: whatever comes of it, the blob can be uploaded, if
+        there is a connection."""
         try:
             return await permits.writing(self._services.sink_at(step.target)).mount(step.blob, step.origin)
-        except RegistryError:
-            if not step.remembered:
+        except (RegistryError, NetworkError) as error:
+            if not step.remembered or isinstance(error, ConnectFailed):
                 raise
             return False
 
@@ -335,6 +342,7 @@ class Transfer:
         arrived = False
         try:
             await self._copier.copy(number, copy, reader, permits)
+            self._recorder.found(copy.target, (digest,))
             arrived = True
         finally:
             permits.release()

@@ -8,7 +8,7 @@ written again, so that runs which find the same again and again write nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 from blobflow.oci import Digest
 from blobflow.transports.store.clock import now
@@ -28,21 +28,14 @@ _THE_BLOB = "registry = ? AND login = ? AND digest = ?"
 
 
 def find(
-    state: State, registry: str, login: str, digests: Collection[Digest], seconds: int = MAX_AGE_SECONDS
+    state: State, registry: str, login: str, digests: Collection[Digest]
 ) -> dict[Digest, tuple[str, ...]]:
-    """The repositories in which each blob was found or put within `seconds`, the last recorded first; blobs
-    of which nothing is known are left out. Raises StorageError."""
+    """The repositories in which each blob was found or put, the last recorded first; blobs of which nothing
+    is known are left out. Raises StorageError."""
+    since = now() - MAX_AGE_SECONDS
     found: defaultdict[Digest, list[str]] = defaultdict(list)
-    for some in _batches(sorted(digests)):
-        rows = state.rows(
-            "SELECT digest, repository FROM mount_origins WHERE registry = ? AND login = ? AND at > ?"
-            f" AND digest IN ({', '.join('?' * len(some))}) ORDER BY number DESC",
-            registry,
-            login,
-            now() - seconds,
-            *some,
-        )
-        for digest, repository in rows:
+    for digest, repository, at in _rows(state, registry, login, digests):
+        if at > since:
             found[digest].append(repository)
     return {digest: tuple(repositories) for digest, repositories in found.items()}
 
@@ -51,16 +44,22 @@ def record(state: State, registry: str, login: str, found: Iterable[tuple[str, D
     """Record in which repositories blobs were found or put, in one transaction; none, where all of it was
     recorded lately. Raises StorageError."""
     wanted = list(dict.fromkeys(found))
-    fresh = find(state, registry, login, {digest for _, digest in wanted}, FRESH_SECONDS)
-    known = defaultdict[Digest, set[str]](set, {digest: set(each) for digest, each in fresh.items()})
+    at = now()
+    fresh: defaultdict[Digest, set[str]] = defaultdict(set)
+    known: defaultdict[Digest, set[str]] = defaultdict(set)
+    for digest, repository, recorded in _rows(state, registry, login, {digest for _, digest in wanted}):
+        known[digest].add(repository)
+        if recorded > at - FRESH_SECONDS:
+            fresh[digest].add(repository)
     new: list[tuple[str, Digest]] = []
     for repository, digest in wanted:
-        if repository not in known[digest] and len(known[digest]) < PER_BLOB:
+        if repository not in fresh[digest] and len(fresh[digest]) < PER_BLOB:
+            fresh[digest].add(repository)
             known[digest].add(repository)
             new.append((repository, digest))
     if not new:
         return
-    at = now()
+    crowded = {digest for _, digest in new if len(known[digest]) > PER_BLOB}
     with state.transaction():
         state.write_many(
             "INSERT OR REPLACE INTO mount_origins(registry, login, digest, repository, at)"
@@ -70,7 +69,7 @@ def record(state: State, registry: str, login: str, found: Iterable[tuple[str, D
         state.write_many(
             f"DELETE FROM mount_origins WHERE {_THE_BLOB} AND number NOT IN (SELECT number FROM mount_origins"
             f" WHERE {_THE_BLOB} ORDER BY number DESC LIMIT {PER_BLOB})",
-            [(registry, login, digest) * 2 for digest in {digest for _, digest in new}],
+            [(registry, login, digest) * 2 for digest in sorted(crowded)],
         )
         state.write(
             "DELETE FROM mount_origins WHERE number <= (SELECT MAX(number) FROM mount_origins) - ?", MAX_ROWS
@@ -91,5 +90,18 @@ def forget(state: State, registry: str, login: str, gone: Iterable[tuple[str, Di
         )
 
 
-def _batches(digests: Sequence[Digest]) -> Iterator[Sequence[Digest]]:
-    return (digests[first : first + _AT_ONCE] for first in range(0, len(digests), _AT_ONCE))
+def _rows(
+    state: State, registry: str, login: str, digests: Collection[Digest]
+) -> Iterator[tuple[Digest, str, int]]:
+    """Digest, repository and time of what is recorded of these blobs, the last recorded first."""
+    wanted = sorted(digests)
+    for first in range(0, len(wanted), _AT_ONCE):
+        some = wanted[first : first + _AT_ONCE]
+        for digest, repository, at in state.rows(
+            "SELECT digest, repository, at FROM mount_origins WHERE registry = ? AND login = ?"
+            f" AND digest IN ({', '.join('?' * len(some))}) ORDER BY number DESC",
+            registry,
+            login,
+            *some,
+        ):
+            yield digest, repository, at
