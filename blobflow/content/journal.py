@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -57,6 +58,21 @@ class Journal(Protocol):
 
     def record_note(self, origin: str, key: str, value: str) -> None: ...
 
+    def mount_origins(
+        self, registry: str, login: str, digests: Collection[Digest]
+    ) -> Mapping[Digest, tuple[str, ...]]:
+        """The few repositories of a registry in which each blob was put or found under this login (see
+        `Mounts.login`), the last recorded first. By now it may be gone from any of them."""
+        ...
+
+    def record_mount_origins(self, registry: str, login: str, found: Iterable[tuple[str, Digest]]) -> None:
+        """Each blob is in the repository beside it, as this login just saw."""
+        ...
+
+    def forget_mount_origins(self, registry: str, login: str, gone: Iterable[tuple[str, Digest]]) -> None:
+        """The registry would not mount these blobs from these repositories."""
+        ...
+
     def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         """The session that an earlier push of this blob left open, which from now on is this process's.
 
@@ -98,6 +114,17 @@ class NullJournal:
         return None
 
     def record_note(self, origin: str, key: str, value: str) -> None:
+        return None
+
+    def mount_origins(
+        self, registry: str, login: str, digests: Collection[Digest]
+    ) -> Mapping[Digest, tuple[str, ...]]:
+        return {}
+
+    def record_mount_origins(self, registry: str, login: str, found: Iterable[tuple[str, Digest]]) -> None:
+        return None
+
+    def forget_mount_origins(self, registry: str, login: str, gone: Iterable[tuple[str, Digest]]) -> None:
         return None
 
     def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:

@@ -101,6 +101,28 @@ class Sink(Protocol):
         ...
 
 
+# What a registry mounts from a repository that the login may read: nothing; whatever is there; or only what a
+# manifest there names (ECR).
+MountRule = Literal["nothing", "any", "named"]
+
+
+@runtime_checkable
+class Mounts(Protocol):
+    """A Sink at a registry with other repositories, where a later run may mount what this one puts."""
+
+    @property
+    def mount_rule(self) -> MountRule:
+        """What the registry mounts, as far as is known of it."""
+        ...
+
+    async def login(self) -> str | None:
+        """Who we are here, as a hash; "" is anybody. None: that can't be told.
+
+        Asks for the login as a request would, if one were wanted; sends nothing to the registry.
+        """
+        ...
+
+
 @runtime_checkable
 class Reads(Protocol):
     """A Sink that gives back the manifests that were put there."""

@@ -26,6 +26,7 @@ from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
+from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
@@ -284,7 +285,10 @@ class _HostDiscovery:
             deep=self._policy.verify != "roots" or self._policy.audit == "all",
         )
         self._failures.update(content.failures)
-        return content.inventory
+        journal = self._discovery.services.journal
+        return await with_mount_origins(
+            content.inventory, self._good(), desired_images, journal, self._sink_at
+        )
 
     def _warn_of_partial_sources(self, found: Mapping[Reference, DesiredImage]) -> None:
         """Warn about sources that have only a part of what is wanted of them."""

@@ -25,6 +25,7 @@ from blobflow.engine.results.collector import ResultCollector
 from blobflow.engine.results.report import ImageRecord, Report
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
+from blobflow.engine.targets.mount_origins import OriginRecorder
 from blobflow.engine.targets.verification import Verification, moved_tags
 from blobflow.engine.transfer.admission import HostLimiters
 from blobflow.engine.transfer.runner import Transfer
@@ -61,6 +62,7 @@ class Run:
         self._settled = 0
         self._transfer: Transfer | None = None
         self._batches: Batches[Any] | None = None
+        self._recorder: OriginRecorder
         self._started = time.monotonic()
 
     def report(self) -> Report:
@@ -107,8 +109,16 @@ class Run:
 
         The plan covers the whole set, unless a target keeps the others waiting for longer than
         `services.patience`: then those begin, and its part is planned and added once it has answered.
-        On cancel, steps under way are undone or journaled before CancelledError propagates.
+        On cancel, steps under way are undone or journaled before CancelledError propagates. In any case the
+        journal has then where blobs were put.
         """
+        self._recorder = OriginRecorder(services.journal, services.sink_at)
+        try:
+            return await self._carry_out(services)
+        finally:
+            await self._recorder.write()
+
+    async def _carry_out(self, services: Services) -> Report:
         planning = self._planning
         async with in_batches(planning.questions(services)) as self._batches:
             part = self._take(await self._batches.first(planning.is_useful, services.patience), services)
@@ -121,6 +131,7 @@ class Run:
                 planning.graph(),
                 services,
                 self._policy.keep_going,
+                self._recorder,
                 lambda states, number: self._step_ended(services, states, number),
                 more=not self._batches.over,
                 origins=planning.origins,
@@ -150,6 +161,7 @@ class Run:
             self._tell(record)
         for goal in part.unrecorded:
             self._planning.record(goal, self._collector, services)
+        self._recorder.surveyed(part)
         _announce(part.plan, services)
         return part.plan
 

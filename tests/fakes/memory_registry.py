@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Literal
 
-from blobflow.content import BlobReader, BlobStream, Chunk, Referrer, Site
+from blobflow.content import BlobReader, BlobStream, Chunk, MountRule, Referrer, Site
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, Rejected, SizeMismatch
 from blobflow.oci import Descriptor, Digest, digest_of, media, parse_digest, parse_manifest
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, referrer_descriptor
@@ -27,7 +27,8 @@ Fault = Callable[[str, Site, str], BlobflowError | None]
 class MemoryRegistry:
     """One registry. `calls` counts (call, digest or tag); `fault` may answer a call with an error; pushes
     wait for `push_from`, which is set at first. `sparse`: indexes are taken that lack children. `refers`:
-    what refers to manifests is told, from a list of its own or from those under fallback tags."""
+    what refers to manifests is told, from a list of its own or from those under fallback tags. `logins`: who
+    asks, by repository; then later runs mount what earlier ones put."""
 
     def __init__(
         self,
@@ -36,11 +37,13 @@ class MemoryRegistry:
         mounts: bool = True,
         sparse: bool = False,
         refers: Literal["", "api", "tag"] = "",
+        logins: Callable[[str], str | None] | None = None,
     ) -> None:
         self.name = name
         self.mounts = mounts
         self.sparse = sparse
         self.refers = refers
+        self.logins = logins
         self.blobs: dict[Site, dict[Digest, bytes]] = {}
         self.manifests: dict[Site, dict[Digest, tuple[str, bytes]]] = {}
         self.tags: dict[tuple[Site, str], Digest] = {}
@@ -54,6 +57,8 @@ class MemoryRegistry:
 
     def at(self, site: Site) -> MemoryPlace:
         assert site.registry == self.name
+        if self.logins is not None:
+            return MountingPlace(self, site, self.logins)
         return ReferringPlace(self, site) if self.refers else MemoryPlace(self, site)
 
     def site(self, repository: str) -> Site:
@@ -178,6 +183,19 @@ class MemoryPlace:
         self._manifests()[manifest.digest] = (manifest.media_type, raw)
         for tag in tags:
             self._registry.tags[self._site, tag] = manifest.digest
+
+
+class MountingPlace(MemoryPlace):
+    """One at a registry that tells who asks, and what it mounts."""
+
+    mount_rule: MountRule = "any"
+
+    def __init__(self, registry: MemoryRegistry, site: Site, logins: Callable[[str], str | None]) -> None:
+        super().__init__(registry, site)
+        self._logins = logins
+
+    async def login(self) -> str | None:
+        return self._logins(self._site.repository)
 
 
 class ReferringPlace(MemoryPlace):

@@ -17,7 +17,16 @@ from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.probe import probe_client
 from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
 from tests.fakes.registry import scripted_server as served
-from tools.registry.faulty import Fault, Ignore, JournallingRegistry, Refuse, SetHeader, Status, journalling
+from tools.registry.faulty import (
+    Fault,
+    Ignore,
+    JournallingRegistry,
+    MountReferenced,
+    Refuse,
+    SetHeader,
+    Status,
+    journalling,
+)
 from tools.registry.known import KnownRegistry, known_registries
 
 KIB = 1024
@@ -142,6 +151,13 @@ async def test_a_registry_without_ranges_mounts_and_long_sessions_is_told_to_be_
     )
     found, _ = await probed(tmp_path, KnownRegistry(poor))
     assert (found.profile.ranges, found.profile.mounts, found.profile.keeps_broken_sessions) == (False,) * 3
+
+
+async def test_a_registry_that_mounts_only_what_a_manifest_names_is_told_to_be_one(tmp_path: Path) -> None:
+    named = Fault("POST", "mount=", times=0, act=MountReferenced())
+    found, _ = await probed(tmp_path, KnownRegistry((named,)))
+    assert found.profile.mounts
+    assert "\nmounts = true\nmounts_need_manifest = true\n" in profile_toml("registry.test", found)
 
 
 async def test_chunks_are_probed_for_the_least_that_may_be_followed_by_another(tmp_path: Path) -> None:

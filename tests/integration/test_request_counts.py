@@ -7,7 +7,6 @@ so is one more than the table allows; who spends more has to say so here.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,26 +20,14 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.settings import Settings
 from tests.library import mirror
 from tests.scenarios.registries import fill, registries
+from tests.scenarios.request_kinds import counted
 from tools.registry.faulty import JournallingRegistry
-from tools.registry.journal import Exchange, Journal
 from tools.registry.zeros import zero_registry_process
 
 SAMPLE = sample_set(3, images=6, layer_size=8 * 1024)
 IMAGES = len(SAMPLE.images)
 MANIFESTS = len(SAMPLE.manifests)
 BLOBS = len(SAMPLE.blobs)
-
-
-def kind_of(exchange: Exchange) -> str:
-    """A request in words: `GET blobs`, `POST mount`."""
-    for part in ("uploads", "blobs", "manifests", "tags", "referrers"):
-        if f"/{part}/" in exchange.path:
-            return f"{exchange.method} {'mount' if 'mount' in exchange.query else part}"
-    return f"{exchange.method} {exchange.path}"
-
-
-def counted(journal: Journal) -> Counter[str]:
-    return Counter(map(kind_of, journal))
 
 
 def pairs_between(source: str, targets: list[str], sample: SampleSet) -> list[Pair]:

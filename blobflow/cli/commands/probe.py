@@ -69,8 +69,8 @@ def profile_toml(host: str, found: ProbeResult) -> str:
     rungs = found.profile.rungs
     lines = [f"[registry.{json.dumps(host)}.profile]"]
     for name, value in msgspec.to_builtins(found.profile).items():
-        if name == "tags_with_digest" and not value:
-            continue  # as it is where nothing is said; few registries do it
+        if name in ("tags_with_digest", "mounts_need_manifest") and not value:
+            continue  # as it is where nothing is said; few registries are so
         if name not in found.unproved and FIELDS_OF_METHOD.get(name, rungs[0]) in rungs:
             # Text, numbers, truth values and lists of text are the same in TOML as in JSON.
             lines.append(f"{name} = {json.dumps(value)}")

@@ -67,7 +67,7 @@ def plan_lines(planned: Planned) -> list[str]:
             "blobs",
             f"{cost.blobs_unique} unique, {cost.blobs_shared} shared, {cost.blobs_present} present",
         ),
-        ("to read", size_text(cost.bytes_to_read)),
+        ("to read", _at_most_text(cost.bytes_to_read, cost.bytes_to_read_if_mounts_fail)),
         ("to write", _at_most_text(cost.bytes_to_write, if_refused)),
         ("mounts", str(cost.mounts)),
         *_referrer_figures(planned),

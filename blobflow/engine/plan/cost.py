@@ -39,6 +39,7 @@ class Cost(msgspec.Struct, frozen=True):
 
     `blobs_unique`: blobs of the images that were read; `blobs_shared`: those of them that more than one image
     manifest names; `blobs_present`: those that need not be read for any target.
+    `bytes_to_read_if_mounts_fail`: what is read more if mounts are refused of blobs that nothing copies.
     `images_current`: pairs with nothing to do. `requests`: by registry, for the transfer alone. `targets`: by
     host, also those with nothing to do.
     """
@@ -54,6 +55,7 @@ class Cost(msgspec.Struct, frozen=True):
     manifests: int
     requests: dict[str, int]
     targets: dict[str, TargetCost]
+    bytes_to_read_if_mounts_fail: int = 0
 
     @property
     def current(self) -> bool:
@@ -98,6 +100,7 @@ def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
         if digest not in left_out:
             mentions.update({blob.digest for blob in manifest.blobs})
     read: dict[Digest, Descriptor] = {}
+    mounted: dict[Digest, Descriptor] = {}
     requests: Counter[str] = Counter()
     targets = {goal.pair.target.host: Counter[str]() for goal in plan.goals}
     for step in plan.steps:
@@ -111,6 +114,7 @@ def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
                 requests[host] += _UPLOAD_REQUESTS
                 sums.update(copies=1, bytes_to_write=step.blob.size)
             case Mount():
+                mounted[step.blob.digest] = step.blob
                 requests[host] += 1
                 sums.update(mounts=1, bytes_if_mounts_fail=step.blob.size)
             case Put():
@@ -131,6 +135,7 @@ def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
         manifests=sum(sums["manifests"] for sums in targets.values()),
         requests={host: count for host, count in sorted(requests.items()) if not transport_of(host)},
         targets={host: TargetCost(**sums) for host, sums in sorted(targets.items())},
+        bytes_to_read_if_mounts_fail=sum(blob.size for d, blob in mounted.items() if d not in read),
     )
 
 

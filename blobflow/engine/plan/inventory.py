@@ -19,7 +19,9 @@ class Inventory(msgspec.Struct, frozen=True):
     `tags`: what each (site, tag) names now; None: nothing. An image manifest that is present implies its
     blobs, an index implies nothing but itself: registries let children be deleted, and a sparse index has the
     full one's digest. `settled`: pairs whose target is known to have all that they want. `listed`: subjects,
-    each with a manifest that the target lists as its referrer.
+    each with a manifest that the target lists as its referrer. `remembered`: for blobs that a site lacks,
+    other repositories of its registry that had them in an earlier run, the best first. `mounts_named`:
+    registries that mount only what a manifest of the origin names.
     """
 
     present: dict[Site, frozenset[Digest]]
@@ -27,6 +29,8 @@ class Inventory(msgspec.Struct, frozen=True):
     tags: dict[tuple[Site, str], Digest | None]
     settled: frozenset[Pair] = frozenset()
     listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+    remembered: dict[Site, dict[Digest, tuple[Site, ...]]] = {}
+    mounts_named: frozenset[str] = frozenset()
 
     def has(self, site: Site, digest: Digest) -> bool:
         return digest in self.at(site)
@@ -43,10 +47,14 @@ def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
     tags: dict[tuple[Site, str], Digest | None] = {}
     settled: frozenset[Pair] = frozenset()
     listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
+    remembered: dict[Site, dict[Digest, tuple[Site, ...]]] = {}
+    mounts_named: frozenset[str] = frozenset()
     for each in inventories:
         present |= each.present
         absent |= each.absent
         tags |= each.tags
         settled |= each.settled
         listed |= each.listed
-    return Inventory(present, absent, tags, settled, listed)
+        remembered |= each.remembered
+        mounts_named |= each.mounts_named
+    return Inventory(present, absent, tags, settled, listed, remembered, mounts_named)

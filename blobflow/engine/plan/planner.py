@@ -5,8 +5,11 @@ Homes
 
 Within one target registry a missing blob goes to its *home*, the least site that needs it, and is mounted
 from there into the others. If the inventory knows a site of the registry that already has it, the least such
-site is the origin and nothing is copied. Mounts so go one way even at registries that let a blob be mounted
-only when a manifest of the origin references it.
+site is the origin and nothing is copied. If it knows one that had it in an earlier run, the home mounts it
+from there: should the registry refuse, that is one request, and the others mount from the home all the same.
+
+Mounts so go one way. Where a registry mounts only what a manifest of the origin names, sites are planned in
+their order, and a mount comes after the first manifest of its origin that names the blob.
 
 Attached
 --------
@@ -20,7 +23,7 @@ fallback tag).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from blobflow.content import Site
 from blobflow.engine.pairs import Pair, site_of
@@ -45,6 +48,11 @@ def make_plan(
     return _Planner(sorted(set(pairs)), graph, inventory, desired_images).plan()
 
 
+def _site_where(pair: Pair, registries: Collection[str]) -> Site:
+    """The pair's target where its registry is one of these, else one that is the same for all."""
+    return site_of(pair.target) if pair.target.host in registries else Site("", "")
+
+
 class _Planner:
     def __init__(
         self,
@@ -64,20 +72,28 @@ class _Planner:
         self._blob_steps: defaultdict[Site, dict[Digest, int]] = defaultdict(dict)
         self._put_steps: dict[tuple[Site, Digest], int] = {}
         self._attach_steps: dict[Attach, int] = {}
+        self._naming_steps: dict[tuple[Site, Digest], int] = {}  # blobs, and the first Put that names each
         self._subjects = self._find_subjects()
         self._aimed = {(site_of(pair.target), pair.target.tag) for pair in pairs}
         self._tags = self._wanted_tags()
         self._homes = self._choose_homes()
 
     def plan(self) -> Plan:
-        goals = tuple(self._goal(pair) for pair in self._pairs)
+        goals = {pair: self._goal(pair) for pair in self._in_order()}
         return Plan(
             steps=tuple(self._steps),
             needs=tuple(self._needs),
             reads=self._reads,
-            goals=goals,
+            goals=tuple(goals[pair] for pair in self._pairs),
             made=self._made,
         )
+
+    def _in_order(self) -> Sequence[Pair]:
+        """The pairs, so that homes come before what is mounted from them where their manifests must."""
+        named = self._inventory.mounts_named
+        if not named:
+            return self._pairs
+        return sorted(self._pairs, key=lambda p: (p.target.host in named, _site_where(p, named)))
 
     def _root(self, pair: Pair) -> Descriptor:
         return self._desired_images[pair].root
@@ -224,7 +240,10 @@ class _Planner:
                 if number is not None:
                     hard.append(number)
             self._note_made(manifest)
-            self._emit_put(site, manifest.descriptor, desired, [*map(Need, hard), *after])
+            number = self._emit_put(site, manifest.descriptor, desired, [*map(Need, hard), *after])
+            if site.registry in self._inventory.mounts_named:
+                for blob in manifest.blobs:
+                    self._naming_steps.setdefault((site, blob.digest), number)
         return self._put_steps[key]
 
     def _note_made(self, manifest: Manifest) -> None:
@@ -260,14 +279,24 @@ class _Planner:
                 if home != site:
                     number = steps[digest] = self._mount(blob, home, site, held=held)
                 elif not held:
-                    source = min(self._graph.origins[digest])
-                    number = steps[digest] = self._emit(Copy(blob, source, site), ())
-                    self._reads[digest] = (*self._reads.get(digest, ()), number)
+                    number = steps[digest] = self._bring_home(blob, site)
             yield number
+
+    def _bring_home(self, blob: Descriptor, site: Site) -> int:
+        """The step that brings a blob to the first site of its registry that will have it."""
+        digest, source = blob.digest, min(self._graph.origins[blob.digest])
+        for origin in self._inventory.remembered.get(site, {}).get(digest, ()):
+            if origin != site and digest not in self._inventory.absent.get(origin, ()):
+                return self._emit(Mount(blob, origin, site, source, remembered=True), ())
+        number = self._emit(Copy(blob, source, site), ())
+        self._reads[digest] = (*self._reads.get(digest, ()), number)
+        return number
 
     def _mount(self, blob: Descriptor, home: Site, site: Site, *, held: bool) -> int:
         (brought,) = (None,) if held else self._bring(home, (blob,))
-        needs = () if brought is None else (Need(brought, NeedKind.FINISHED),)
+        needs = [] if brought is None else [Need(brought, NeedKind.FINISHED)]
+        if (home, blob.digest) in self._naming_steps:
+            needs.append(Need(self._naming_steps[home, blob.digest], NeedKind.AFTER))
         return self._emit(Mount(blob, home, site, min(self._graph.origins[blob.digest])), needs)
 
     def _emit(self, step: Step, needs: Sequence[Need]) -> int:

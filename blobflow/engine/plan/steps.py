@@ -6,7 +6,8 @@ Types
 A `Step` is one of four things done at one target site:
 
 - `Copy`  a blob is read from `source` and pushed to `target`;
-- `Mount` a blob is mounted from `origin`, another repository of the same registry that has or will have it;
+- `Mount` a blob is mounted from `origin`, another repository of the same registry that has it, will have it,
+          or had it in an earlier run;
 - `Put`   a manifest is put, under its digest or under `tags`; if the target refuses it, `fallback` is put
           instead (the pruned form of a sparse index; both byte strings are known when the plan is made);
 - `Attach` manifests at the target are listed as referrers of their subject. The target decides whether that
@@ -16,11 +17,11 @@ A `Need` is an edge from a step to an earlier one:
 
 - *succeeded*: the earlier step must succeed, else this one is skipped (a manifest on its blobs and children);
 - *unless replaced*: the same, and what it put must not have been its fallback (a referrer on its subject:
-- *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
   a referrer whose subject is not there is skipped);
 - *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
-- *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
-  a copy, and the blob's other mounts follow it to its new home).
+  a copy, and the blob's other mounts follow it to its new home);
+- *after*: the earlier step must end, or be skipped, and nothing else follows from that (a mount on a manifest
+  of its origin, where the registry mounts only what a manifest names).
 
 A `Goal` is one pair with the root that its tag was pinned to, and the steps that complete it.
 
@@ -56,12 +57,14 @@ class Copy(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="copy"):
 
 
 class Mount(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="mount"):
-    """`source`: where the blob is read should the mount be refused."""
+    """`source`: where the blob is read should the mount be refused. `remembered`: that the origin has the
+    blob is known from an earlier run alone."""
 
     blob: Descriptor
     origin: Site
     target: Site
     source: Site
+    remembered: bool = False
 
 
 class Attach(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="attach"):
@@ -89,6 +92,7 @@ class NeedKind(enum.StrEnum):
     SUCCEEDED = "hard"
     UNLESS_REPLACED = "kept"
     FINISHED = "settled"
+    AFTER = "after"
 
 
 class Need(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):

@@ -104,6 +104,7 @@ class ResultCollector:
                 moved["blobs_copied"] += 1
             case Mount():
                 moved["blobs_mounted"] += 1
+                moved["bytes_mounted"] += step.blob.size
             case Put(tags=tags):
                 moved["manifests_put"] += max(1, len(tags))
 

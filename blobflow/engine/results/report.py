@@ -60,7 +60,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
 class Totals(msgspec.Struct, frozen=True):
     """Sums over a run. Bytes are body bytes over the wire, retries included; `seconds` is wall time.
 
-    `blobs_copied` and `blobs_mounted` count steps that ended well; `blobs_present` blobs that the survey
+    `blobs_copied` and `blobs_mounted` count steps that ended well, and `bytes_mounted` are the sizes of the
+    latter, none of which were sent; `blobs_present` blobs that the survey
     found at their target (those of a root that was known to be whole are not looked at, so not counted).
     `audited`: roots put by earlier runs that were looked below to the end; `incomplete`: images that were
     found to lack something there, or were known to. `skipped`: images of that status, for whatever reason.
@@ -82,6 +83,7 @@ class Totals(msgspec.Struct, frozen=True):
     incomplete: int = 0
     skipped: int = 0
     bytes_resent: int = 0
+    bytes_mounted: int = 0
 
 
 class TargetRecord(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ class TargetRecord(msgspec.Struct, frozen=True):
     blobs_mounted: int = 0
     manifests_put: int = 0
     bytes_written: int = 0
+    bytes_mounted: int = 0
 
 
 class TagRecord(msgspec.Struct, frozen=True):

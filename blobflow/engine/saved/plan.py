@@ -129,7 +129,8 @@ def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
             case Copy():
                 return Copy(_lean(step.blob), min(holders(step.blob.digest)), step.target)
             case Mount():
-                return Mount(_lean(step.blob), step.origin, step.target, min(holders(step.blob.digest)))
+                source = min(holders(step.blob.digest))
+                return Mount(_lean(step.blob), step.origin, step.target, source, step.remembered)
             case Put() | Attach():
                 return step
             case _:
@@ -294,7 +295,9 @@ class _Checks:
         if not 0 <= need.step < number:
             raise ValueError(f"step {number} needs step {need.step}, which is not before it")
         needed = self._saved.steps[need.step]
-        if isinstance(step, Mount):
+        if isinstance(step, Mount) and need.kind == NeedKind.AFTER:
+            right = isinstance(needed, Put) and needed.target == step.origin
+        elif isinstance(step, Mount):
             right = (
                 need.kind == NeedKind.FINISHED
                 and isinstance(needed, Copy | Mount)

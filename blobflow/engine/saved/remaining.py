@@ -42,7 +42,8 @@ def remaining_plan(saved: SavedPlan, found: SavedProgress, images: Sequence[int]
         number = todo.pop()
         if number not in kept:
             kept.add(number)
-            todo += [each for need in saved.needs[number] for each in _under(saved, found, need.step)]
+            needs = (need for need in saved.needs[number] if need.kind != NeedKind.AFTER)
+            todo += [each for need in needs for each in _under(saved, found, need.step)]
     order = sorted(kept)
     new = {number: position for position, number in enumerate(order)}
     steps = [_without_tags(saved.steps[number], found.without.get(number)) for number in order]
@@ -70,7 +71,7 @@ def steps_of(saved: SavedPlan, images: Iterable[SavedImage]) -> set[int]:
         number = todo.pop()
         if number not in found:
             found.add(number)
-            todo += [need.step for need in saved.needs[number]]
+            todo += [need.step for need in saved.needs[number] if need.kind != NeedKind.AFTER]
     return found
 
 
@@ -101,7 +102,7 @@ def _under(saved: SavedPlan, found: SavedProgress, number: int) -> Sequence[int]
 
 
 def _needs_now(saved: SavedPlan, found: SavedProgress, number: int, new: dict[int, int]) -> tuple[Need, ...]:
-    before = saved.needs[number]
+    before = [n for n in saved.needs[number] if n.kind != NeedKind.AFTER or n.step in new]
     if all(need.step not in found.over for need in before):
         return tuple(Need(new[need.step], need.kind) for need in before)
     needs: dict[Need, None] = {}

@@ -23,6 +23,9 @@ from blobflow.engine.targets.acceptance import refuses_sparse
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, media
 
+# Needs of steps that go on if what they need failed, or was never done.
+_MAY_FAIL = (NeedKind.FINISHED, NeedKind.AFTER)
+
 
 class TargetCheck:
     """The check of one target registry, `host`, for what a saved plan wants there."""
@@ -156,7 +159,7 @@ class TargetCheck:
             number = todo.pop()
             if number not in reached:
                 reached.add(number)
-                todo += [need.step for need in self._saved.needs[number] if need.kind != NeedKind.FINISHED]
+                todo += [need.step for need in self._saved.needs[number] if need.kind not in _MAY_FAIL]
         return reached
 
     def _untagged(self) -> set[Site]:
@@ -223,7 +226,8 @@ class TargetCheck:
             self._asked |= wanted
             await self._runner.for_each(self._ask_blob, sorted(wanted))
             missing = wanted - self._found.over
-            wanted = {need.step for number in missing for need in self._saved.needs[number]}
+            needs = (need for number in missing for need in self._saved.needs[number])
+            wanted = {need.step for need in needs if need.kind != NeedKind.AFTER}
 
     async def _ask_blob(self, number: int) -> None:
         step = self._saved.steps[number]
@@ -269,7 +273,7 @@ class TargetCheck:
             for need in self._saved.needs[number]:
                 if need.kind == NeedKind.UNLESS_REPLACED and need.step in self._found.fell_back:
                     left.setdefault(number, REPLACED)
-                elif need.kind != NeedKind.FINISHED and need.step in left:
+                elif need.kind not in _MAY_FAIL and need.step in left:
                     left.setdefault(number, left[need.step])
             if number in left:
                 self._found.over.add(number)

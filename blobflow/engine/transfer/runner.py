@@ -17,18 +17,23 @@ from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_sparse
+from blobflow.engine.targets.mount_origins import BATCH, MOUNTS, OriginRecorder
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.staging import should_stage
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import BlobflowError, Rejected, StorageError
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    NetworkError,
+    RegistryError,
+    Rejected,
+    StorageError,
+)
 from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
-
-# The journal's key for "this registry has mounted a blob for us": its mounts are proven.
-MOUNTS = "mounts"
 
 
 class Transfer:
@@ -47,6 +52,7 @@ class Transfer:
         graph: Graph,
         services: Services,
         keep_going: bool,
+        recorder: OriginRecorder,
         ended: Callable[[StepStates, int], None],
         *,
         more: bool = False,
@@ -58,6 +64,7 @@ class Transfer:
         self._graph = graph
         self._services = services
         self._keep_going = keep_going
+        self._recorder = recorder
         self._ended = ended
         self._changed = asyncio.Event()
         limiters = HostLimiters(services.source_at, services.sink_at, services.limiter_at)
@@ -228,6 +235,7 @@ class Transfer:
     async def _copy(self, number: int, step: Copy, permits: StepPermits, reader: BlobReader) -> None:
         async def act() -> StepOutcome:
             await self._copier.copy(number, step, reader, permits)
+            self._recorder.found(step.target, (step.blob.digest,))
             return "done"
 
         try:
@@ -261,6 +269,7 @@ class Transfer:
             else:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.step_states.done(number, fell_back=outcome == "fell back")
+        await self._recorder.write(at_least=BATCH)
 
     async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
@@ -278,12 +287,23 @@ class Transfer:
         return "done"
 
     async def _mount(self, step: Mount, permits: StepPermits) -> StepOutcome:
-        journal, registry = self._services.journal, step.target.registry
-        if not await permits.writing(self._services.sink_at(step.target)).mount(step.blob, step.origin):
-            return "refused"
-        if not journal.note(registry, MOUNTS):
-            journal.record_note(registry, MOUNTS, "yes")
-        return "done"
+        if self._recorder.is_worth_asking(step):
+            if await self._is_granted(step, permits):
+                self._recorder.granted(step)
+                return "done"
+            self._recorder.refused(step)
+        await self._staging.find_held({step.blob.digest: step.blob})
+        return "refused"
+
+    async def _is_granted(self, step: Mount, permits: StepPermits) -> bool:
+        """Ask for a mount. A remembered origin is a guess: whatever comes of it, the blob can be uploaded, if
+        there is a connection."""
+        try:
+            return await permits.writing(self._services.sink_at(step.target)).mount(step.blob, step.origin)
+        except (RegistryError, NetworkError) as error:
+            if not step.remembered or isinstance(error, ConnectFailed):
+                raise
+            return False
 
     async def _put(self, step: Put, permits: StepPermits) -> StepOutcome:
         """Put a manifest, or its fallback where the registry takes no sparse index."""
@@ -322,6 +342,7 @@ class Transfer:
         arrived = False
         try:
             await self._copier.copy(number, copy, reader, permits)
+            self._recorder.found(copy.target, (digest,))
             arrived = True
         finally:
             permits.release()

@@ -3,7 +3,7 @@
 A step goes waiting → ready → running → done, failed or skipped. The rules, all of them here:
 
 - a step is ready when each earlier step that it needs "succeeded" or "unless replaced" is done, and each that
-  it needs "finished" has ended;
+  it needs "finished" or "after" has ended;
 - a failed or skipped step skips its dependents, except those that need it only finished, and says because of
   which step; so does a Put that fell back with the dependents that need it unless replaced: referrers of
   what was not put are skipped;
@@ -127,7 +127,9 @@ class StepStates:
         self._end(number, StepState.FAILED)
         orphans: list[int] = []
         for dependent, kind in self._dependents[number]:
-            if kind != NeedKind.FINISHED:
+            if kind == NeedKind.AFTER:
+                self._unblock(dependent)
+            elif kind != NeedKind.FINISHED:
                 self._skip(dependent, number)
             elif self.states[dependent] is StepState.WAITING:
                 orphans.append(dependent)
@@ -180,7 +182,9 @@ class StepStates:
         self.because[number] = because
         self._end(number, StepState.SKIPPED)
         for dependent, kind in self._dependents[number]:
-            if kind != NeedKind.FINISHED:
+            if kind == NeedKind.AFTER:
+                self._unblock(dependent)
+            elif kind != NeedKind.FINISHED:
                 self._skip(dependent, number)
 
     def _unblock(self, number: int) -> None:

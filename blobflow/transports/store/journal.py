@@ -7,11 +7,13 @@ Every entry is a hint that is checked before it is acted on, so an old or a lost
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from blobflow.content import Audited, Site, Upload
 from blobflow.errors import StorageError
 from blobflow.oci import Digest
+from blobflow.transports.store import mount_origins
 from blobflow.transports.store.clock import now
 from blobflow.transports.store.leases import is_alive
 from blobflow.transports.store.store import Store
@@ -136,6 +138,30 @@ class StoreJournal:
             value,
             now(),
         )
+
+    def mount_origins(
+        self, registry: str, login: str, digests: Collection[Digest]
+    ) -> Mapping[Digest, tuple[str, ...]]:
+        """See `Journal.mount_origins`."""
+        try:
+            return mount_origins.find(self._state, registry, login, digests)
+        except StorageError as error:
+            self._failed(error)
+            return {}
+
+    def record_mount_origins(self, registry: str, login: str, found: Iterable[tuple[str, Digest]]) -> None:
+        """See `Journal.record_mount_origins`."""
+        try:
+            mount_origins.record(self._state, registry, login, found)
+        except StorageError as error:
+            self._failed(error)
+
+    def forget_mount_origins(self, registry: str, login: str, gone: Iterable[tuple[str, Digest]]) -> None:
+        """See `Journal.forget_mount_origins`."""
+        try:
+            mount_origins.forget(self._state, registry, login, gone)
+        except StorageError as error:
+            self._failed(error)
 
     def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         """The session in which this blob was being uploaded there, if one was left open: it is ours now."""

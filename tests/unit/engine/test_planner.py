@@ -62,11 +62,18 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
             assert all(each.digest in here for each in step.referrers)
             continue
         assert step.blob.digest not in here
-        if isinstance(step, Mount):
+        if isinstance(step, Mount) and step.remembered:
+            assert step.origin in inventory.remembered[step.target][step.blob.digest]
+            assert step.origin != step.target
+            assert (step.target.registry, step.blob.digest) not in copied, "one guess, and no copy beside it"
+            copied.add((step.target.registry, step.blob.digest))
+            assert not needs
+        elif isinstance(step, Mount):
             assert step.origin.registry == step.target.registry
             assert step.blob.digest in seen.get(step.origin, set())
             brought = [n.step for n in needs if n.kind == NeedKind.FINISHED]
             assert step.blob.digest in inventory.present.get(step.origin, ()) or brought
+            check_named(plan, world, inventory, step, needs)
         else:
             assert (step.target.registry, step.blob.digest) not in copied
             copied.add((step.target.registry, step.blob.digest))
@@ -78,6 +85,17 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         for manifest in world.graph.closure(world.roots[pair.source].digest):
             check_referrers(plan, world, inventory, site, manifest.descriptor.digest)
     assert sum(world_size(world, digest) for digest in plan.reads) == cost_of(plan, world.graph).bytes_to_read
+
+
+def check_named(plan: Plan, world: World, inventory: Inventory, step: Mount, needs: Sequence[Need]) -> None:
+    """Where only what a manifest names is mounted, one that the plan puts at the origin comes first."""
+    after = [plan.steps[need.step] for need in needs if need.kind == NeedKind.AFTER]
+    if step.target.registry not in inventory.mounts_named:
+        assert not after
+    elif step.blob.digest not in inventory.present.get(step.origin, ()):
+        [put] = after
+        assert isinstance(put, Put) and put.target == step.origin
+        assert step.blob.digest in [blob.digest for blob in world.manifests[put.manifest.digest].blobs]
 
 
 def check_referrers(plan: Plan, world: World, inventory: Inventory, site: Site, subject: Digest) -> None:
@@ -110,6 +128,34 @@ def test_every_plan_keeps_the_invariants(data: st.DataObject, wanted: Wanted, ta
     inventory = data.draw(inventories(world))
     plan = planned(world.pairs, world.graph, inventory, world.attached)
     check(plan, world, inventory)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), images, hosts)
+def test_plans_keep_them_with_what_earlier_runs_knew_and_where_mounts_need_a_manifest(
+    data: st.DataObject, wanted: Wanted, targets: list[str]
+) -> None:
+    world = build(wanted, targets)
+    data.draw(referrers(world))
+    blobs = sorted({blob.digest for manifest in world.manifests.values() for blob in manifest.blobs})
+    sites = sorted({site_of(pair.target) for pair in world.pairs})
+    places = ["an/earlier/prefix", *(site.repository for site in sites)]
+
+    def guesses(site: Site) -> tuple[Site, ...]:
+        return tuple(Site(site.registry, place) for place in data.draw(st.permutations(places)))
+
+    remembered = {
+        site: {digest: guesses(site) for digest in blobs if data.draw(st.booleans())} for site in sites
+    }
+    inventory = msgspec.structs.replace(
+        data.draw(inventories(world)),
+        remembered=remembered,
+        mounts_named=frozenset(host for host in targets if data.draw(st.booleans())),
+    )
+    plan = planned(world.pairs, world.graph, inventory, world.attached)
+    check(plan, world, inventory)
+    shuffled = data.draw(st.permutations(world.pairs))
+    assert plan == planned(shuffled, world.graph, inventory, world.attached)
 
 
 @settings(max_examples=60, deadline=None)
@@ -148,6 +194,43 @@ def test_a_blob_that_another_repository_has_is_only_mounted() -> None:
     plan = planned(world.pairs, world.graph, inventory)
     assert [s.origin for s in plan.steps if isinstance(s, Mount)] == [Site("t", "z")]
     assert blob("base").digest not in plan.reads
+
+
+def test_a_home_is_mounted_from_where_an_earlier_run_put_it_and_the_rest_from_the_home() -> None:
+    world = World()
+    world.want("b:1", ["t"], image("base", "x"))
+    world.want("a:1", ["t"], image("base", "y"))
+    base, old = blob("base").digest, Site("t", "old")
+    inventory = Inventory({}, {}, {}, remembered={site: {base: (old,)} for site in (SITE, Site("t", "b"))})
+    plan = planned(world.pairs, world.graph, inventory)
+    mounts = [s for s in plan.steps if isinstance(s, Mount)]
+    assert [(m.origin, m.target, m.remembered) for m in mounts] == [
+        (old, SITE, True),
+        (SITE, Site("t", "b"), False),
+    ]
+    assert base not in plan.reads
+
+
+def test_a_repository_that_was_seen_to_lack_a_blob_is_no_origin() -> None:
+    world = World()
+    world.want("a:1", ["t"], image("base"))
+    base, old = blob("base").digest, Site("t", "old")
+    absent = {old: frozenset({base})}
+    plan = planned(
+        world.pairs, world.graph, Inventory({}, absent, {}, remembered={SITE: {base: (SITE, old)}})
+    )
+    assert not [step for step in plan.steps if isinstance(step, Mount)]
+
+
+def test_what_the_survey_found_goes_before_what_is_remembered() -> None:
+    world = World()
+    world.want("b:1", ["t"], image("base"))
+    base = blob("base").digest
+    there = {Site("t", "z"): frozenset({base})}
+    inventory = Inventory(there, {}, {}, remembered={Site("t", "b"): {base: (Site("t", "a"),)}})
+    plan = planned(world.pairs, world.graph, inventory)
+    [mount] = [s for s in plan.steps if isinstance(s, Mount) and s.blob.digest == base]
+    assert (mount.origin, mount.remembered) == (Site("t", "z"), False)
 
 
 def test_a_copy_within_one_registry_mounts_from_the_source_repository() -> None:

@@ -177,3 +177,52 @@ def test_of_a_part_that_comes_after_the_rest_was_skipped_nothing_begins() -> Non
     assert list(step_states.newly_ended()) == [1, 2, 3, 4, 5, 6, 7]
     step_states.done(0)
     assert step_states.finished
+
+
+def named() -> StepStates:
+    """The plan where a mount comes after a manifest of its origin."""
+    steps = (PLAN.steps[0], PLAN.steps[3], PLAN.steps[1], PLAN.steps[4])
+    needs = (
+        (),
+        (Need(0),),
+        (Need(0, NeedKind.FINISHED), Need(1, NeedKind.AFTER)),
+        (Need(2),),
+    )
+    return StepStates(Plan(steps, needs, {LAYER.digest: (0,)}, ()))
+
+
+def test_a_mount_comes_after_the_manifest_that_names_its_blob() -> None:
+    step_states = named()
+    assert begin(step_states) == [0]
+    step_states.done(0)
+    assert begin(step_states) == [1]
+    step_states.done(1)
+    assert begin(step_states) == [2]
+    assert isinstance(step_states.step(2), Mount)
+
+
+def test_a_mount_goes_on_if_the_manifest_before_it_fails() -> None:
+    step_states = named()
+    begin(step_states)
+    step_states.done(0)
+    begin(step_states)
+    step_states.failed(1, Denied("no", side="target"))
+    assert begin(step_states) == [2]
+    assert step_states.states[3] is StepState.WAITING
+
+
+def test_a_mount_whose_home_fails_becomes_a_copy_whatever_it_comes_after() -> None:
+    step_states = named()
+    begin(step_states)
+    step_states.failed(0, Denied("no", side="target"))
+    assert step_states.states[1] is StepState.SKIPPED
+    assert begin(step_states) == [2]
+    assert step_states.step(2) == Copy(LAYER, SOURCE, B)
+
+
+def test_a_mount_fails_with_a_home_that_could_not_be_read_whatever_it_comes_after() -> None:
+    step_states = named()
+    begin(step_states)
+    step_states.failed(0, NotFound("gone", side="source"))
+    assert step_states.states[1:] == [StepState.SKIPPED, StepState.FAILED, StepState.SKIPPED]
+    assert step_states.finished

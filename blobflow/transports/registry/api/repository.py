@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 
 from yarl import URL
 
-from blobflow.content import BlobReader, BlobStream, Referrer, Site
+from blobflow.content import BlobReader, BlobStream, MountRule, Referrer, Site
 from blobflow.errors import (
     Denied,
     DigestMismatch,
@@ -56,6 +56,9 @@ from blobflow.transports.registry.http.limiter import HostLimiter
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.uploads.pusher import BlobPusher
 from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
+
+# Mounts from one repository into another that were denied in a row, after which none is asked for.
+_DENIED_MOUNTS = 2
 
 
 class Repository:
@@ -200,10 +203,15 @@ class Repository:
             return False  # as in `resolve`; who may not look may not write either, and is told so then
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
-        """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405."""
+        """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405.
+
+        What may not be read costs a token as well: an origin that was denied twice is not named again.
+        """
         if origin.registry != self._site.registry or not self._profile.mounts:
             return False
-        name = self._site.repository
+        name, refused = self._site.repository, self._client.capabilities.refused_origins
+        if refused[name, origin.repository] >= _DENIED_MOUNTS:
+            return False
         request = Request(
             "POST",
             URL(f"{self._root}/blobs/uploads/?mount={blob.digest}&from={origin.repository}", encoded=True),
@@ -218,10 +226,24 @@ class Repository:
         except RegistryError as error:
             if error.retryable:
                 raise
+            if isinstance(error, Unauthorized | Denied):
+                refused[name, origin.repository] += 1
             return False
         if mounted:
+            refused.pop((name, origin.repository), None)
             self._client.capabilities.caches.pushed.put(name, blob.digest, blob.digest)
         return mounted
+
+    @property
+    def mount_rule(self) -> MountRule:
+        """See `Mounts.mount_rule`."""
+        if not self._profile.mounts:
+            return "nothing"
+        return "named" if self._profile.mounts_need_manifest else "any"
+
+    async def login(self) -> str | None:
+        """See `Mounts.login`."""
+        return await self._client.login(self._site.repository)
 
     async def push(self, blob: Descriptor, reader: BlobReader) -> None:
         """See `Sink.push` and `uploads`."""

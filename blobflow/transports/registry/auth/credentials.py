@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ _BLANKS = str.maketrans("", "", " \t\r\n\f\v")
 _FROM_URLS = str.maketrans("-_", "+/")
 # What a header can carry as a token (RFC 6750, 2.1, and beyond it what registries really give).
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}\Z")
+# What stands for the name where a helper gives an identity token.
+_NAMELESS = "<token>"
 # The fields of an entry that are text.
 _FIELDS = ("auth", "username", "password", "identitytoken", "registrytoken")
 
@@ -67,6 +70,14 @@ class Credentials(msgspec.Struct, frozen=True):
         if self.registry_token:
             return f"Bearer {self.registry_token}"
         return self.basic if self.username else ""
+
+    @property
+    def identity(self) -> str:
+        """A hash that tells logins apart, "" for anybody: of the name, since passwords and tokens change; of
+        the token where there is no name."""
+        name = self.username if self.username not in ("", _NAMELESS) else ""
+        known = name or self.identity_token or self.registry_token
+        return hashlib.sha256(known.encode()).hexdigest()[:16] if known else ""
 
 
 def parse_login(text: str, named: str, ask: Callable[[str], str] | None = None) -> Credentials:
@@ -157,7 +168,7 @@ async def _ask(helper: str, server: str, run: Runner) -> Credentials | None:
     secret = await ask_credential_helper(helper, server, run)
     if secret is None:
         return None
-    if secret.username == "<token>":
+    if secret.username == _NAMELESS:
         return Credentials(identity_token=secret.secret)
     return Credentials(username=secret.username, password=secret.secret)
 

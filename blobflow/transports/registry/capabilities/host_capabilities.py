@@ -6,6 +6,8 @@ should know is noted in the journal, by a key of its own.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from blobflow.content import Journal
 from blobflow.events import Observer
 from blobflow.transports.registry.capabilities.head_support import HeadSupport
@@ -17,7 +19,8 @@ from blobflow.transports.registry.capabilities.stale_caches import StaleCaches
 class HostCapabilities:
     """`limits`: of uploads, and whether it takes tags with a digest. `manifest_heads`, `blob_heads`: whether
     its answers to HEAD are right. `caches`: those before it. `referrers`: how it keeps them. `page_sizes`: by
-    the kind of list, the most names that it gives at once."""
+    the kind of list, the most names that it gives at once. `refused_origins`: how often in a row
+    mounts into one repository from another were not allowed, by the names of both."""
 
     def __init__(self, host: str, journal: Journal, observer: Observer) -> None:
         self.limits = LearnedLimits(journal, host)
@@ -26,3 +29,4 @@ class HostCapabilities:
         self.caches = StaleCaches(host, journal, observer)
         self.referrers = ReferrersSupport()
         self.page_sizes: dict[str, int] = {}
+        self.refused_origins: Counter[tuple[str, str]] = Counter()

@@ -38,9 +38,10 @@ class Profile(msgspec.Struct, frozen=True):
     `rungs`: the upload methods, in the order of preference; `single_bytes`: blobs up to it go by `single`;
     `bounded`: that holds also where `single` is proven. `chunk_bytes`: the size of a chunk, which a bad line,
     or a proxy that takes no request as large, may halve down to `least_chunk_bytes`. `ranges`: whether it
-    serves ranges of blobs. `mounts`: whether it is worth asking for mounts. `keeps_broken_sessions`: whether
-    an upload can go on after a request of it broke; None is for finding out. `tags_with_digest`: whether it
-    is worth asking to put several tags in one request ([end-7b]).
+    serves ranges of blobs. `mounts`: whether it is worth asking for mounts; `mounts_need_manifest`: only of
+    what a manifest of the origin names. `keeps_broken_sessions`: whether an upload can go on after a request
+    of it broke; None is for finding out. `tags_with_digest`: whether it is worth asking to put several tags
+    in one request ([end-7b]).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Profile(msgspec.Struct, frozen=True):
     least_chunk_bytes: int = MIN_CHUNK_BYTES
     ranges: bool = True
     mounts: bool = True
+    mounts_need_manifest: bool = False
     keeps_broken_sessions: bool | None = None
     tags_with_digest: bool = False
 
@@ -58,25 +60,21 @@ class Profile(msgspec.Struct, frozen=True):
 # Whether a registry that nobody knows takes tags with a digest, as `blobflow serve` does, is found out.
 DEFAULT = Profile("default", tags_with_digest=True)
 _ANY = 2**62
+# Layer parts of 5 to 10 MiB, or one stream; the Range answer can get stuck (containers-roadmap#2831). Only
+# blobs that a manifest of the origin names are mounted (containers-roadmap#2860).
+_ECR = Profile(
+    "ecr",
+    ("stream", "chunked"),
+    chunk_bytes=10 * MIB,
+    least_chunk_bytes=5 * MIB,
+    mounts_need_manifest=True,
+)
 
 # (prefix or "", suffix, profile); the first that fits.
 _KNOWN: tuple[tuple[str, str, Profile], ...] = (
-    # Layer parts of 5 to 10 MiB, or one stream; the Range answer can get stuck (containers-roadmap#2831).
-    (
-        "",
-        ".amazonaws.com",
-        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
-    ),
-    (
-        "",
-        ".amazonaws.com.cn",
-        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
-    ),
-    (
-        "public.ecr.aws",
-        "",
-        Profile("ecr", ("stream", "chunked"), chunk_bytes=10 * MIB, least_chunk_bytes=5 * MIB),
-    ),
+    ("", ".amazonaws.com", _ECR),
+    ("", ".amazonaws.com.cn", _ECR),
+    ("public.ecr.aws", "", _ECR),
     # No ranged chunks at all.
     ("", ".pkg.dev", Profile("gar", ("single", "stream"), single_bytes=_ANY)),
     ("gcr.io", "", Profile("gar", ("single", "stream"), single_bytes=_ANY)),

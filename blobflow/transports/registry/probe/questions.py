@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from yarl import URL
 
-from blobflow.content import Sleep
+from blobflow.content import MountRule, Sleep
 from blobflow.events import HostMeter, Observer, ignore
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry.capabilities.profiles import MIB, Profile, UploadMethod
@@ -123,6 +123,7 @@ class Probe:
         rungs = tuple(form for form, taken in forms.items() if taken)
         usual = Profile("probed")
         known = blob or streamed or await self._chunked(self._sizes[0])
+        mounts = "any" if known is None else await self._mount_rule(known)
         profile = Profile(
             "probed",
             rungs=rungs or usual.rungs,
@@ -131,7 +132,8 @@ class Probe:
             chunk_bytes=chunk or usual.chunk_bytes,
             least_chunk_bytes=least or usual.least_chunk_bytes,
             ranges=known is None or await self._serves_ranges(known),
-            mounts=known is None or await self._mounts(known),
+            mounts=mounts != "nothing",
+            mounts_need_manifest=mounts == "named",
             keeps_broken_sessions=await self._keeps_broken_sessions() if least else None,
             tags_with_digest=known is not None and await self._takes_tags_with_digest(known),
         )
@@ -214,13 +216,13 @@ class Probe:
         )
         return response is not None and len(response.body) == 2
 
-    async def _mounts(self, blob: Descriptor) -> bool:
-        """Mounts from a repository that is named; where that fails, of what a manifest there refers to."""
+    async def _mount_rule(self, blob: Descriptor) -> MountRule:
+        """What is mounted from a named repository: whatever it has, or only what a manifest there names."""
         if await self._beside.mount(blob.digest, self._here.repository):
-            return True
+            return "any"
         if await self._put_image(blob) is None:
-            return False
-        return await self._beside.mount(blob.digest, self._here.repository)
+            return "nothing"
+        return "named" if await self._beside.mount(blob.digest, self._here.repository) else "nothing"
 
     async def _put_image(self, blob: Descriptor, tag: str = "") -> Descriptor | None:
         return await self._here.put(_image_of(blob), media.OCI_MANIFEST, tag)

@@ -30,6 +30,11 @@ power cut may lose the last transactions, and never tears one.
         journal: when it was last looked whether what was put is whole (`at`, 0: not to the end yet); where
         looking stopped; and roots known to lack something (`doubted`). A file without this table gets it when
         it is next opened.
+    mount_origins(number PRIMARY KEY, registry, login, digest, repository, at,
+                  UNIQUE (registry, login, digest, repository))
+        journal: repositories in which a blob was put or found, by whom (`login`, a hash), in the order in
+        which that was recorded: see `mount_origins`. A file without this table gets it when it is next
+        opened.
     notes(origin, key, value, at, PRIMARY KEY (origin, key))
         journal: what was learnt of a host (upload form, sparse indexes, ...).
     layers(diff_id, codec, digest, size, PRIMARY KEY (diff_id, codec))
@@ -67,6 +72,10 @@ CREATE TABLE IF NOT EXISTS audits(
     number INTEGER PRIMARY KEY AUTOINCREMENT, registry TEXT NOT NULL, repository TEXT NOT NULL,
     digest TEXT NOT NULL, chosen TEXT NOT NULL, doubted INTEGER NOT NULL, at INTEGER NOT NULL,
     stopped BLOB NOT NULL, UNIQUE (registry, repository, digest, chosen));
+CREATE TABLE IF NOT EXISTS mount_origins(
+    number INTEGER PRIMARY KEY AUTOINCREMENT, registry TEXT NOT NULL, login TEXT NOT NULL,
+    digest TEXT NOT NULL, repository TEXT NOT NULL, at INTEGER NOT NULL,
+    UNIQUE (registry, login, digest, repository));
 CREATE TABLE IF NOT EXISTS notes(
     origin TEXT, key TEXT, value TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (origin, key)) WITHOUT ROWID;
@@ -82,6 +91,6 @@ CREATE INDEX IF NOT EXISTS audits_in_doubt ON audits(doubted) WHERE doubted = 1;
 """
 # Kept in the file as sqlite's user_version. 0 is what blobflow wrote before it was kept, and the same schema
 # as 1. 2 has `holds` and the index: a blobflow that does not write the one must not remove blobs beside one
-# that relies on it. A table that others may leave alone (`audits`) is added without a new version, so that
-# they go on opening the file.
+# that relies on it. Tables that others may leave alone (`audits`, `mount_origins`) are added without a new
+# version, so that they go on opening the file.
 SCHEMA_VERSION = 2
