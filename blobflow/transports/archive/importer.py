@@ -89,12 +89,17 @@ class Importer:
 
     def remembered(self, diff_id: Digest) -> StoredFile | None:
         """The blob that a bare layer became before, now leased."""
-        found = self._imports.layer(diff_id, self.codec.version)
-        if found is None:
-            return None
-        digest, size = found
-        self.lease(digest)
-        return StoredFile(size, digest=digest, media_type=self.codec.media_type, diff_id=diff_id)
+        for version in self.versions:
+            if found := self._imports.layer(diff_id, version):
+                digest, size = found
+                self.lease(digest)
+                return StoredFile(size, digest=digest, media_type=self.codec.media_type, diff_id=diff_id)
+        return None
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The codec's version and those whose layers keep their digests, in the order in which they count."""
+        return (*self.codec.earlier, self.codec.version)
 
     def holds(self, contents: Contents) -> bool:
         """Whether all that came into the store is still there; then it is leased."""
@@ -137,6 +142,9 @@ class _Layer:
         diff_id = Digest(f"sha256:{self._diff.hexdigest()}")
         if expected is not None and diff_id != expected:
             raise DigestMismatch(what, expected=expected, actual=diff_id)
+        if found := self._importer.remembered(diff_id):
+            self.abort()
+            return found
         self._writer.write(self._compressor.flush())
         digest, size = self._writer.digest_so_far(), self._writer.offset
         self._importer.lease(digest)
