@@ -87,7 +87,7 @@ On one machine a layer always becomes the same. From machine to machine its dige
                   one version of ISA-L, the library
   gzip-portable   any: zlib-ng compresses a sample first, and where that becomes another thing than elsewhere,
                   this choice can't be had (exit 2)
-  zstd            one version of zstd
+  zstd            one version of zstd; the number of threads makes no difference
   none            any: the digest is the layer's diff_id
 
 So use gzip-portable where digests are compared, signed or written down, and the next load may run on another

@@ -1,15 +1,20 @@
 """Imports an archive's content into the store: compresses layers on the way, each once on this machine.
 
-Two threads work: one reads, inflates and cuts, the other hashes and compresses the block before. Both give
-the interpreter free while they do, and so use two cores. What comes out is hashed and written on the loop's.
+A block passes three stages, each at work on another block: one thread reads, inflates and cuts, another hashes
+and compresses, and what came of that is hashed and written on the loop's. All give the interpreter free while
+they do. What is whole is synced while what follows it comes in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any
+
+import msgspec
 
 from blobflow.errors import BlobflowError, DigestMismatch, IntegrityError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
@@ -33,6 +38,8 @@ from blobflow.transports.store import ImportCache, Store, Writer
 
 # What of an archive is held in memory: its configs and lists. A thousand images have 10 MB of them.
 _MAX_HELD = 64 * 1024 * 1024
+# Files being synced while the next ones come in. Small ones are synced several at once.
+_COMMITS = 8
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]")
 _LISTS = frozenset({"index.json", "oci-layout", "manifest.json"})
 _LAYER_TYPES: dict[Kind | None, str] = {"gzip": GZIP_LAYER, "zstd": ZSTD_LAYER}
@@ -66,8 +73,9 @@ class Importer:
             try:
                 async for piece in coming:
                     await receiver.receive(piece)
+                await receiver.committed()
             except BaseException:
-                receiver.abort()
+                await receiver.abort()
                 raise
         for number in register.files().values():
             if number in receiver.damaged:
@@ -82,19 +90,26 @@ class Importer:
         try:
             async for block in blocks:
                 await layer.write(block)
-            return await layer.finish(diff_id, what)
+            received = await layer.finish(diff_id, what)
+            await received.commit()
+            return received.stored
         except BaseException:
-            layer.abort()
+            await layer.abort()
             raise
 
     def remembered(self, diff_id: Digest) -> StoredFile | None:
         """The blob that a bare layer became before, now leased."""
-        found = self._imports.layer(diff_id, self.codec.version)
-        if found is None:
-            return None
-        digest, size = found
-        self.lease(digest)
-        return StoredFile(size, digest=digest, media_type=self.codec.media_type, diff_id=diff_id)
+        for version in self.versions:
+            if found := self._imports.layer(diff_id, version):
+                digest, size = found
+                self.lease(digest)
+                return StoredFile(size, digest=digest, media_type=self.codec.media_type, diff_id=diff_id)
+        return None
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The codec's version and those whose layers keep their digests, in the order in which they count."""
+        return (*self.codec.earlier, self.codec.version)
 
     def holds(self, contents: Contents) -> bool:
         """Whether all that came into the store is still there; then it is leased."""
@@ -116,6 +131,17 @@ class Importer:
         self._imports.record_layer(diff_id, self.codec.version, digest, size)
 
 
+async def _nothing() -> None:
+    """The commit of what is in no need of one."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A file that has come whole: where it will be, and what makes it be there. That is to be called once."""
+
+    stored: StoredFile
+    commit: Callable[[], Coroutine[Any, Any, None]] = _nothing
+
+
 class _Layer:
     """A bare layer on its way into the store."""
 
@@ -124,29 +150,53 @@ class _Layer:
         self._diff = hashlib.sha256(usedforsecurity=False)
         self._compressor = importer.codec.begin()
         self._writer = importer.begin()
+        self._compressing: asyncio.Task[bytes] | None = None
 
     async def write(self, block: bytes) -> None:
-        self._writer.write(await in_thread(self._step, block))
+        """Take a block, and write what the one before became while this one is compressed."""
+        made = await self._compressed()
+        self._compressing = asyncio.create_task(in_thread(self._step, block))
+        self._writer.write(made)
 
     def _step(self, block: bytes) -> bytes:
         self._diff.update(block)
         return self._compressor.compress(block)
 
-    async def finish(self, expected: Digest | None, what: str) -> StoredFile:
-        """Make it a blob. Raises DigestMismatch unless the bare layer is `expected` (None: whatever)."""
+    async def _compressed(self) -> bytes:
+        """What the last block became, b"" before there was one."""
+        compressing, self._compressing = self._compressing, None
+        return await compressing if compressing is not None else b""
+
+    async def finish(self, expected: Digest | None, what: str) -> Received:
+        """It is a blob, but for its commit. Raises DigestMismatch unless the bare layer is `expected` (None:
+        whatever)."""
+        self._writer.write(await self._compressed())
         diff_id = Digest(f"sha256:{self._diff.hexdigest()}")
         if expected is not None and diff_id != expected:
             raise DigestMismatch(what, expected=expected, actual=diff_id)
-        self._writer.write(self._compressor.flush())
+        if found := self._importer.remembered(diff_id):
+            self._writer.abort()
+            return Received(found)
+        self._writer.write(await in_thread(self._compressor.flush))
         digest, size = self._writer.digest_so_far(), self._writer.offset
         self._importer.lease(digest)
-        await self._writer.commit(digest, size)
-        self._importer.record(diff_id, digest, size)
         media_type = self._importer.codec.media_type
-        return StoredFile(size, digest=digest, media_type=media_type, diff_id=diff_id)
+        stored = StoredFile(size, digest=digest, media_type=media_type, diff_id=diff_id)
 
-    def abort(self) -> None:
-        self._writer.abort()
+        async def commit() -> None:
+            await self._writer.commit(digest, size)
+            self._importer.record(diff_id, digest, size)
+
+        return Received(stored, commit)
+
+    async def abort(self) -> None:
+        compressing, self._compressing = self._compressing, None
+        try:
+            if compressing is not None:
+                await asyncio.wait([compressing])  # the compressor is the thread's until then
+                _ = compressing.cancelled() or compressing.exception()
+        finally:
+            self._writer.abort()
 
 
 class _Repacked:
@@ -166,14 +216,14 @@ class _Repacked:
                 await self._bare.write(bytes(self._gathered[:BLOCK]))
                 del self._gathered[:BLOCK]
 
-    async def finish(self, expected: Digest | None, what: str) -> StoredFile:
+    async def finish(self, expected: Digest | None, what: str) -> Received:
         self._inflater.finish()
         if self._gathered:
             await self._bare.write(bytes(self._gathered))
         return await self._bare.finish(expected, what)
 
-    def abort(self) -> None:
-        self._bare.abort()
+    async def abort(self) -> None:
+        await self._bare.abort()
 
 
 class _AsItIs:
@@ -197,21 +247,28 @@ class _AsItIs:
 
     async def write(self, block: bytes) -> None:
         """Raises StorageError, UnsupportedContent for a layer that can't be inflated."""
+        inflating = None
         if self._bare is not None:
-            await in_thread(self._bare.update, block)
-        if self._writer is not None:
-            self._writer.write(block)
+            inflating = asyncio.create_task(in_thread(self._bare.update, block))
+        try:
+            if self._writer is not None:
+                self._writer.write(block)
+        finally:
+            if inflating is not None:
+                await inflating
 
-    async def finish(self, expected: Digest | None, what: str) -> StoredFile:
+    async def finish(self, expected: Digest | None, what: str) -> Received:
         diff_id = self._bare.finish() if self._bare is not None else None
         digest = self._digest or (self._writer.digest_so_far() if self._writer else None)
         assert digest is not None, "content without a writer has a name"
         self._importer.lease(digest)
-        if self._writer is not None:
-            await self._writer.commit(digest, self._member.size)
-        return StoredFile(self._member.size, digest=digest, media_type=self._media_type, diff_id=diff_id)
+        size, writer = self._member.size, self._writer
+        stored = StoredFile(size, digest=digest, media_type=self._media_type, diff_id=diff_id)
+        if writer is None:
+            return Received(stored)
+        return Received(stored, lambda: writer.commit(digest, size))
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         if self._writer is not None:
             self._writer.abort()
 
@@ -225,10 +282,10 @@ class _Held:
     async def write(self, block: bytes) -> None:
         self._raw += block
 
-    async def finish(self, expected: Digest | None, what: str) -> StoredFile:
-        return StoredFile(len(self._raw), raw=self._raw)
+    async def finish(self, expected: Digest | None, what: str) -> Received:
+        return Received(StoredFile(len(self._raw), raw=self._raw))
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         pass
 
 
@@ -245,6 +302,7 @@ class _Receiver:
         self._oci = oci
         self._held = 0
         self._current: _Layer | _Repacked | _AsItIs | _Held | None = None
+        self._commits: set[asyncio.Task[None]] = set()
         self.stored: dict[int, StoredFile] = {}
         self.damaged: dict[int, BlobflowError] = {}
 
@@ -257,17 +315,44 @@ class _Receiver:
         try:
             await self._current.write(piece.block)
             if piece.last:
-                what = f"{piece.member.path} of {self._name}"
-                self.stored[piece.number] = await self._current.finish(None, what)
+                received = await self._current.finish(None, f"{piece.member.path} of {self._name}")
                 self._current = None
+                self.stored[piece.number] = received.stored
+                self._commits.add(asyncio.create_task(self._commit(piece.number, received)))
         except (IntegrityError, DamagedStream) as error:
             self.damaged[piece.number] = error
-            self.abort()
+            await self._drop_current()
+        if len(self._commits) > _COMMITS:
+            await self._some_committed()
 
-    def abort(self) -> None:
-        if self._current is not None:
-            self._current.abort()
-            self._current = None
+    async def _commit(self, number: int, received: Received) -> None:
+        try:
+            await received.commit()
+        except IntegrityError as error:
+            self.damaged[number] = error
+
+    async def committed(self) -> None:
+        """Wait until all that has come is in the store. Raises StorageError."""
+        while self._commits:
+            await self._some_committed()
+
+    async def _some_committed(self) -> None:
+        done, self._commits = await asyncio.wait(self._commits, return_when=asyncio.FIRST_COMPLETED)
+        for commit in done:
+            commit.result()
+
+    async def abort(self) -> None:
+        """Leave nothing half done behind: what was being committed is in the store or not at all."""
+        try:
+            await self._drop_current()
+        finally:
+            for commit in (await asyncio.wait(self._commits))[0] if self._commits else ():
+                _ = commit.cancelled() or commit.exception()  # one reason to stop is told
+
+    async def _drop_current(self) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            await current.abort()
 
     def _begin(self, piece: Piece) -> _Layer | _Repacked | _AsItIs | _Held | None:
         member = piece.member

@@ -125,15 +125,16 @@ async def _opened(path: Path, fd: int, store: Store, importer: Importer, *, oci:
     if not begins_compressed(fd):
         return OpenArchive(name, fd, await in_thread(scan, FileInput(fd, name)), store)
     imports = ImportCache(store)
-    version = "oci" if oci else importer.codec.version
-    key = f"{_FORM} {about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {version}"
-    known = imports.archive(key)
-    if known is not None and importer.holds(contents := _contents.decode(known)):
-        return OpenArchive(name, fd, contents, store)
+    file = f"{_FORM} {about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}"
+    keys = [f"{file} {version}" for version in (("oci",) if oci else importer.versions)]
+    for key in keys:
+        known = imports.archive(key)
+        if known is not None and importer.holds(contents := _contents.decode(known)):
+            return OpenArchive(name, fd, contents, store)
     opened = await _imported(name, fd, store, importer, oci=oci)
     record = msgspec.msgpack.encode(opened.contents)
     if len(record) <= _MAX_RECORD:
-        imports.record_archive(key, record)
+        imports.record_archive(keys[-1], record)
     return opened
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from blobflow.content import Chunk
 from blobflow.errors import DigestMismatch, UnsupportedContent
 from blobflow.oci import Digest, hasher_for
 from blobflow.oci.digest import algorithm_of
@@ -62,19 +63,19 @@ class StreamInput:
         return self._raw.taken
 
     def read(self, size: int) -> bytes:
-        pieces: list[bytes] = []
+        pieces: list[Chunk] = []
         wanted = size
         while wanted:
             if self._at == len(self._block):
                 self._block, self._at = self._following(), 0
                 if not self._block:
                     break
-            piece = self._block[self._at : self._at + wanted]
+            piece = memoryview(self._block)[self._at : self._at + wanted]
             self._at += len(piece)
             wanted -= len(piece)
             pieces.append(piece)
         self.position += size - wanted
-        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+        return b"".join(pieces)
 
     def _following(self) -> bytes:
         """The next bytes, b"" at the end."""

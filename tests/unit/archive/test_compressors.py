@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -25,6 +26,7 @@ from blobflow.transports.compression.compressors import (
     made_of,
     sample,
     sample_becomes,
+    zstd_in,
 )
 from blobflow.transports.store import ImportCache, Store
 from tests.fakes.archives import digest, layer_of, podman_entries, write
@@ -47,7 +49,10 @@ BY_PROCESSOR = {
     },
     "aarch64": {"0a35d17b82444c99fb3007d6ebeb9f0eb0c3ca9155f23159f99b007c6edaac5a"},
 }
-ZSTD_SAMPLE = {(1, 5, 7): "9da4219ffee26754eae9c6289be315866d21e7396ec178c271d7992bc774c88d"}
+ZSTD_SAMPLE = {(1, 5, 7): "2f1caa06b895a96d506ab8f01fa3bf1de21d2ff5ec8250cfbe30bf02a488aeb4"}
+# What it made before it worked in threads, and what of 10 MiB it makes since, which is more than two jobs.
+ZSTD_SAMPLE_BEFORE = {(1, 5, 7): "9da4219ffee26754eae9c6289be315866d21e7396ec178c271d7992bc774c88d"}
+ZSTD_JOBS = {(1, 5, 7): "d85c3555d95eaf954eb0a6cbe9ff4ce70cdb62f94e217be102484c8822f14416"}
 
 
 def zlib_at(level: int) -> Begin:
@@ -56,7 +61,11 @@ def zlib_at(level: int) -> Begin:
 
 
 def packed(content: bytes, mode: CompressMode, cut: int) -> bytes:
-    compressor = codec(mode).begin()
+    return packed_by(codec(mode).begin, content, cut)
+
+
+def packed_by(begin: Begin, content: bytes, cut: int) -> bytes:
+    compressor = begin()
     blocks = (content[at : at + cut] for at in range(0, len(content), cut))
     return b"".join(map(compressor.compress, blocks)) + compressor.flush()
 
@@ -84,6 +93,39 @@ def test_zstd_makes_the_same_bytes_on_every_processor() -> None:
 
     known = ZSTD_SAMPLE.get(zstandard.ZSTD_VERSION)
     assert known in (None, sample_becomes(codec("zstd").begin))
+
+
+@pytest.fixture(scope="module")
+def jobs() -> bytes:
+    """More than two jobs, the last of them cut short, of what compresses as layers do."""
+    return b"".join(hashlib.sha256(b"%d" % (at // 3)).hexdigest().encode() for at in range(160 * 1024))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "cut"), [(0, MIB), (1, MIB), (2, MIB), (4, MIB), (64, MIB), (1, 99_991), (2, 10**9), (4, 99_991)]
+)
+def test_zstd_makes_the_same_bytes_in_any_number_of_threads_however_its_input_is_cut(
+    jobs: bytes, cpus: int, cut: int
+) -> None:
+    import zstandard
+
+    made = packed_by(zstd_in(cpus), jobs, cut)
+    known = ZSTD_JOBS.get(zstandard.ZSTD_VERSION)
+    assert known in (None, hashlib.sha256(made).hexdigest())
+    assert made == packed_by(zstd_in(1), jobs, MIB)
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(made) == jobs
+
+
+def test_zstd_in_threads_has_a_version_of_its_own_and_names_the_one_before() -> None:
+    import zstandard
+
+    made = codec("zstd")
+    [before] = made.earlier
+    assert " in jobs of 4 MiB " in made.version
+    known = ZSTD_SAMPLE_BEFORE.get(zstandard.ZSTD_VERSION)
+    assert before != made.version
+    assert known is None or before == f"zstd 1.5.7 level 3 {known[:16]}"
+    assert all(not codec(mode).earlier for mode in MODES if mode != "zstd")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -208,6 +250,30 @@ async def test_what_an_earlier_blobflow_recorded_is_not_taken_for_this_machine_s
     assert size is not None
     ImportCache(fleet.store).record_layer(Digest(digest(LAYER)), "isal 1.9.1 level 2", Digest(made), size)
     assert (await fleet.digest_at(fleet.machine(1), path))[1] == 1
+
+
+@pytest.mark.parametrize("form", ["tar", "tar.gz", "tar.zst"])
+async def test_what_a_store_remembers_of_an_earlier_way_keeps_its_digest(
+    fleet: Fleet, tmp_path: Path, form: str
+) -> None:
+    """And what is new to it is compressed as now, in the same image and in the next."""
+    old, other = LAYER, layer_of("new")
+    path = write(tmp_path / "old", podman_entries({"app:1": (old,)}), form)
+    earlier, now = fleet.machine(9), fleet.machine(1)
+    now = msgspec.structs.replace(now, earlier=(earlier.version,))
+    made, _ = await fleet.digest_at(earlier, path)
+    assert (await fleet.digest_at(now, path))[0] == made
+    both = write(tmp_path / "both", podman_entries({"app:2": (old, other)}), form)
+    importer = Importer(fleet.store, now)
+    archive = ArchiveSource(Site(f"docker-archive:{both}", ""), fleet.store, importer, HostMeter())
+    layers = parse_manifest(await archive.read(await archive.resolve(""))).layers
+    archive.close()
+    importer.close()
+    assert [layer.digest for layer in layers] == [made, digest(packed_by(now.begin, other, MIB))]
+    # Where nothing is remembered the digest is the new one.
+    alone = Fleet(tmp_path / "alone")
+    assert (await alone.digest_at(now, path))[0] == digest(packed_by(now.begin, old, MIB))
+    alone.store.close()
 
 
 # the command line
